@@ -1,0 +1,108 @@
+"""The two kinds of tick as 64-byte records, and the batch in which feeds hand them over.
+
+The layout is public: it is the wire format of binary frames, of recordings and
+of the shared rings. ``tests/core/test_records.py`` pins every offset.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Records = NDArray[np.void]
+
+QUOTE: Final = np.dtype(
+    [
+        ("ts_event", "<i8"),  # venue's time, ns since the Unix epoch; 0 = not sent
+        ("ts_recv", "<i8"),  # our arrival time, same clock; 0 = the engine fills it in
+        ("g", "<u8"),  # position among all ticks of this epoch; the rings' writer sets it
+        ("bid_px", "<i8"),  # 1e-9 of the quote currency
+        ("ask_px", "<i8"),
+        ("bid_sz", "<f8"),  # 0 = this side is missing
+        ("ask_sz", "<f8"),
+        ("n", "<u4"),  # position in the symbol's ring, modulo 2**32; the rings' writer sets it
+        ("symbol", "<u2"),  # id in the symbol table
+        ("feed", "u1"),  # id of the feed it came from
+        ("flags", "u1"),  # FLAG_* below
+    ]
+)
+
+TRADE: Final = np.dtype(
+    [
+        ("ts_event", "<i8"),
+        ("ts_recv", "<i8"),
+        ("g", "<u8"),
+        ("price", "<i8"),  # 1e-9 of the quote currency
+        ("trade_id", "<u8"),  # the venue's; 0 = not sent
+        ("size", "<f8"),
+        ("side", "u1"),  # aggressor: ord("b"), ord("s") or ord("-")
+        ("unused", "V7"),
+        ("n", "<u4"),
+        ("symbol", "<u2"),
+        ("feed", "u1"),
+        ("flags", "u1"),
+    ]
+)
+
+assert QUOTE.itemsize == TRADE.itemsize == 64  # one cache line
+
+RECORD: Final = np.dtype("V64")  # either kind, for moves that do not look inside
+
+QUOTES: Final = 0  # channel numbers: indices into everything kept per channel
+TRADES: Final = 1
+CHANNELS: Final = ("quotes", "trades")
+DTYPES: Final = (QUOTE, TRADE)
+
+FLAG_SNAPSHOT: Final = 1
+FLAG_STALE: Final = 2
+FLAG_CROSSED: Final = 4  # bid at or above ask, both sides present
+FLAG_TIME_BACK: Final = 8  # venue time went back within this symbol
+
+BUY: Final = ord("b")
+SELL: Final = ord("s")
+UNKNOWN_SIDE: Final = ord("-")
+
+NO_QUOTES: Final[Records] = np.empty(0, QUOTE)
+NO_TRADES: Final[Records] = np.empty(0, TRADE)
+
+
+def stamps_of(records: Records) -> NDArray[np.uint64]:
+    """Return the ``g`` column of QUOTE or TRADE records, shape ``(k,)``, a view."""
+    column: NDArray[Any] = records["g"]
+    return column
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Ticks that a feed hands over in one step; its arrays pass into the engine's hands.
+
+    ``quotes`` has shape ``(q,)`` and dtype QUOTE, ``trades`` ``(t,)`` and TRADE;
+    each is in order of arrival. ``channels``, shape ``(q + t,)`` and dtype u1,
+    says how the two interleave (QUOTES or TRADES for each tick in order);
+    None means all quotes, then all trades.
+
+    The feed fills in ``ts_event``, prices, sizes, ``side``, ``trade_id``,
+    ``symbol`` and, when it knows better than "now", ``ts_recv``. The engine
+    fills in ``g``, ``n``, ``feed`` and ``flags``.
+    """
+
+    quotes: Records = field(default_factory=lambda: NO_QUOTES)
+    trades: Records = field(default_factory=lambda: NO_TRADES)
+    channels: NDArray[np.uint8] | None = None
+
+    def __len__(self) -> int:
+        return len(self.quotes) + len(self.trades)
+
+    def __post_init__(self) -> None:
+        """Refuse, with ValueError, arrays that do not belong together."""
+        if self.quotes.dtype != QUOTE or self.trades.dtype != TRADE:
+            raise ValueError(
+                f"a batch holds QUOTE and TRADE records, not {self.quotes.dtype} and {self.trades.dtype}"
+            )
+        if self.channels is not None:
+            trades = int(np.count_nonzero(self.channels == TRADES))
+            if len(self.channels) != len(self) or trades != len(self.trades):
+                raise ValueError("channels does not name each tick of the batch exactly once")

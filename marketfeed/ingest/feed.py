@@ -1,0 +1,67 @@
+"""What a feed is, and what the engine gives it. The one module of ingest that feeds import.
+
+A feed type is a class (or any callable) registered under the entry-point group
+``marketfeed.feeds``; built-in and third-party types are found the same way.
+It has a ``Config``, a frozen ``msgspec.Struct`` with ``forbid_unknown_fields``
+that says which keys its ``[[feeds]]`` table takes beside ``name`` and ``type``,
+and is called as ``feed_type(config, intake)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+
+from marketfeed.core.records import Batch
+
+Publish = Callable[[Batch], None]
+
+
+class Intake(Protocol):
+    """The engine as one feed sees it."""
+
+    name: str  # the feed's own, from its configuration
+    base: Path  # relative paths in the configuration start here
+    log: structlog.typing.FilteringBoundLogger
+
+    def symbol(self, name: str) -> int | None:
+        """Return the id of ``name`` for records, or None if it cannot be taken.
+
+        None means the symbol table is full or the name is no symbol; that is
+        counted and logged once, and the feed leaves the tick out and goes on.
+        """
+        ...
+
+    def count(self, event: str, times: int = 1) -> None:
+        """Count something worth knowing, such as ``"broken_line"``; a metric by feed and event."""
+        ...
+
+
+class Feed(Protocol):
+    """One source of ticks. Where it has a wire format, decoding is a pure method of its own."""
+
+    start_sessions: int  # run only once so many sessions are synced; 0: at once
+
+    async def run(self, publish: Publish) -> None:
+        """Bring ticks until the source ends.
+
+        Returning means done: the feed is not run again. An exception means
+        trouble: the supervisor logs it and runs the feed again after a delay
+        (FeedProtocolError and OSError are the expected ones). ``publish``
+        never waits; a feed that can outrun the machine yields between batches.
+        """
+        ...
+
+
+class FeedType(Protocol):
+    """What the entry-point group ``marketfeed.feeds`` holds."""
+
+    Config: type[msgspec.Struct]
+
+    def __call__(self, config: Any, intake: Intake) -> Feed:
+        """Make the feed; raises ConfigError (text: ``key: what is allowed``) if it can never run."""
+        ...
