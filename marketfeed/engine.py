@@ -1,0 +1,173 @@
+"""The task tree: the only place where long-lived tasks start.
+
+    serve
+    ├── signals           SIGTERM, SIGINT: drain; a second one: stop at once
+    └── sessions          last to end
+        └── sources       first to end
+            ├── listener ──► a task per session, in `sessions`
+            ├── shard
+            └── a supervisor per feed
+
+A drain ends the sources, tells every session, and waits at most drain_s.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Final
+
+import structlog
+import trio
+
+from marketfeed.config import Config
+from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.symbols import SymbolTable
+from marketfeed.errors import ConfigError
+from marketfeed.fanout.shard import Shard, Timing
+from marketfeed.fanout.tiers import MS, Tier
+from marketfeed.gateway.limits import Admission, Counters, Limits
+from marketfeed.gateway.listener import Gateway, open_listener
+from marketfeed.gateway.session import Service
+from marketfeed.ingest.feed import Feed
+from marketfeed.ingest.pump import FeedIntake, Pump
+from marketfeed.ingest.registry import feed_specs
+from marketfeed.ingest.supervise import Supervisor
+
+S: Final = 1_000_000_000
+GC_THRESHOLDS: Final = (50_000, 20, 100)  # sessions make few cycles; the default runs every 700 allocations
+
+log = structlog.get_logger()
+
+
+class Engine:
+    """Everything one process of marketfeed holds, built from its configuration."""
+
+    def __init__(self, config: Config) -> None:
+        """Build all that can be built without opening a socket; raises ConfigError."""
+        self.config = config
+        engine, limits = config.engine, config.limits
+        self.symbols = SymbolTable(engine.max_symbols)
+        self.rings = Rings.private(engine.max_symbols, engine.ring_depth)
+        self.shard = Shard(
+            self.rings,
+            self.symbols,
+            Timing(
+                heartbeat_ns=int(limits.heartbeat_s * S),
+                ping_ns=int(limits.ping_s * S),
+                stall_ns=int(limits.stall_s * S),
+            ),
+            engine.resume_ticks,
+            time.time_ns,
+        )
+        self._synced = trio.Event()
+        self.shard.on_synced = self._on_synced
+        self.pump = Pump(RingWriter(self.rings), self.symbols, self.shard.ring)
+        self.feeds: list[tuple[Feed, FeedIntake]] = []
+        for index, spec in enumerate(feed_specs(config)):
+            intake = self.pump.intake(spec.name, config.base)
+            try:
+                self.feeds.append((spec.factory(spec.settings, intake), intake))
+            except ConfigError as error:
+                raise ConfigError(f"{config.source}: feeds.{index}.{error}") from None
+        self.supervisors = [Supervisor(feed, intake, self._wait_sessions) for feed, intake in self.feeds]
+        tiers = {
+            name: Tier(name, int(tier.interval_ms * MS), tier.delivery == "every", tier.send_buffer_bytes)
+            for name, tier in config.tiers.items()
+        }
+        admitted = Limits(
+            request_bytes=limits.request_bytes,
+            symbols_per_session=limits.symbols_per_session,
+            sessions=limits.sessions,
+            sessions_per_ip=limits.sessions_per_ip,
+            requests_per_s=limits.requests_per_s,
+            handshake_s=limits.handshake_s,
+        )
+        self.service = Service(
+            shard=self.shard,
+            tiers=tiers,
+            default_tier=tiers[config.gateway.default_tier],
+            limits=admitted,
+            allowed_origins=frozenset(origin.lower() for origin in config.gateway.allowed_origins),
+            admission=Admission(admitted),
+            counters=Counters(),
+        )
+
+    def _on_synced(self) -> None:
+        self._synced.set()
+        self._synced = trio.Event()
+
+    async def _wait_sessions(self, count: int) -> None:
+        while self.shard.synced_sessions < count:
+            await self._synced.wait()
+
+    async def run(self) -> int:
+        """Serve until told to stop; return the exit status. Raises StartError."""
+        host = self.config.gateway.host
+        listener = await open_listener(host, self.config.gateway.port)
+        port = listener.getsockname()[1]
+        own = {f"{scheme}://{name}:{port}" for scheme in ("http", "https") for name in (host, "localhost")}
+        gateway = Gateway(replace(self.service, allowed_origins=self.service.allowed_origins | own))
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as watch:
+                async with trio.open_nursery() as sessions:
+                    async with trio.open_nursery() as sources:
+                        sources.start_soon(gateway.accept_from, listener, sessions)
+                        for supervisor in self.supervisors:
+                            sources.start_soon(supervisor.run)
+                        sessions.start_soon(self.shard.run)
+                        self._say_ready(host, port)
+                        await anext(signals)
+                        log.info("draining", sessions=len(gateway.sessions), drain_s=self.config.engine.drain_s)
+                        watch.start_soon(_stop_on_second, signals)
+                        sources.cancel_scope.cancel()
+                    listener.close()
+                    with trio.move_on_after(self.config.engine.drain_s):
+                        await gateway.drain()
+                    sessions.cancel_scope.cancel()
+                watch.cancel_scope.cancel()
+        log.info("stopped")
+        return 0
+
+    def _say_ready(self, host: str, port: int) -> None:
+        # What was built lives as long as the process: nothing to look for in it.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        shown = f"[{host}]" if ":" in host else host
+        print(f"marketfeed ready http://{shown}:{port} epoch={self.rings.epoch}", flush=True)
+
+
+async def _stop_on_second(signals: AsyncIterator[int]) -> None:
+    await anext(signals)
+    log.warning("stopped at once by a second signal")
+    sys.stdout.flush()
+    os._exit(130)
+
+
+def raise_file_limit() -> int:
+    """Raise the soft limit of open files to the hard one; return it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def check(config: Config) -> None:
+    """Build everything ``serve`` would, open no socket; raises ConfigError."""
+    Engine(config)
+
+
+async def serve(config: Config) -> int:
+    """Run the engine until a signal; return the exit status. Raises ConfigError and StartError."""
+    files = raise_file_limit()
+    engine = Engine(config)
+    if not engine.feeds:
+        log.warning("no feed configured: subscribers will get no ticks", config=config.source)
+    log.info("starting", feeds=[intake.name for _, intake in engine.feeds], file_limit=files)
+    return await engine.run()

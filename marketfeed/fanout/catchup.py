@@ -1,0 +1,226 @@
+"""Advance one session that is not at its lane's position: snapshot, catch-up, lag.
+
+A session alone holds its own position. Each call takes it one or more frames
+towards the lane, paced by its socket; when it stands where the lane stands,
+it joins a group and costs nothing of its own any more.
+
+A live session whose socket was full for a moment first gets what it missed in
+full. If that is too much, it lags: quotes become latest-per-symbol, trades
+stay complete, and it comes back only when its socket has room again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import orjson
+
+from marketfeed.core.cursor import Cursor
+from marketfeed.core.records import CHANNELS, QUOTES, TRADES, stamps_of
+from marketfeed.core.rings import Indices, Rings
+from marketfeed.core.symbols import SymbolTable
+from marketfeed.fanout.encode import as_snapshot, gap_fragment
+from marketfeed.fanout.frames import text_array
+from marketfeed.fanout.lane import Lane
+from marketfeed.fanout.subscriber import Subscriber
+
+CHUNK: Final = 512  # fragments a frame, about 64 kB
+STEPS: Final = 16  # frames for one session before others get their turn
+LAG_TICKS: Final = 4096  # missed ticks up to which a session that was full gets them all
+LAG_STEP_NS: Final = 20_000_000  # a lagging session advances at most this often
+_NONE: Final[Indices] = np.empty(0, np.int64)
+
+
+class CatchUp:
+    """The advance of sessions that are alone, over one shard's rings."""
+
+    def __init__(self, rings: Rings, symbols: SymbolTable, resume_ticks: int) -> None:
+        self._rings = rings
+        self._symbols = symbols
+        self._resume_ticks = resume_ticks
+
+    def advance(self, lane: Lane, member: Subscriber, now_ns: int) -> bool:
+        """Bring ``member`` closer to ``lane``; join it where it arrives.
+
+        Returns True if it wants another turn without waiting for its socket.
+        """
+        if member.waiting or (member.behind and now_ns < member.next_step_ns):
+            return not member.waiting
+        self._align(member)
+        if any(map(len, member.fresh)):
+            self._snapshot(lane, member)
+        for _ in range(STEPS):
+            if not push(member):
+                return False
+            missing, most = self._missing(lane, member)
+            if not sum(missing):
+                return self._arrive(lane, member, now_ns)
+            if member.tier.every and not member.behind and self._too_far(member, sum(missing), most):
+                self._fall_behind(member)
+            in_full = 0 if not member.tier.every else sum(missing[TRADES if member.behind else QUOTES :])
+            self._step(lane, member, in_full)
+            if member.behind:
+                member.next_step_ns = now_ns + LAG_STEP_NS
+        return push(member)
+
+    def _align(self, member: Subscriber) -> None:
+        """Give symbols that joined the interest while the member was alone a position: before their first tick."""
+        for channel, symbols in enumerate(member.interest.symbols):
+            more = len(symbols) - len(member.seen[channel])
+            if more:
+                member.seen[channel] = np.concatenate([member.seen[channel], np.zeros(more, np.int64)])
+
+    def _missing(self, lane: Lane, member: Subscriber) -> tuple[list[int], int]:
+        """Return how many ticks lie between member and lane on each channel, and at most for one symbol."""
+        totals, most = [0] * len(CHANNELS), 0
+        for channel, symbols in enumerate(member.interest.symbols):
+            if len(symbols):
+                behind = np.maximum(lane.seen[channel][symbols] - member.seen[channel], 0)
+                totals[channel] = int(behind.sum())
+                most = max(most, int(behind.max()))
+        return totals, most
+
+    def _too_far(self, member: Subscriber, missing: int, most: int) -> bool:
+        if member.synced:  # a snapshot or replay is still under way: paced, and not lag
+            return member.replayed > self._resume_ticks
+        return missing > LAG_TICKS or most > self._rings.depth // 2
+
+    def _snapshot(self, lane: Lane, member: Subscriber) -> None:
+        """Put the latest tick of each freshly named symbol into the backlog, and the position behind it."""
+        found: list[tuple[int, bytes]] = []
+        for channel, symbols in enumerate(member.fresh):
+            at = lane.seen[channel][symbols]
+            sent = symbols[at > 0]
+            latest = lane.encoder.latest(channel, sent, at[at > 0], lane.g)
+            position = np.zeros(self._rings.max_symbols, np.int64)
+            position[member.interest.symbols[channel]] = member.seen[channel]
+            # One that was overwritten just now has no snapshot: its next tick
+            # comes with a gap.
+            position[symbols] = at
+            position[sent[latest.held]] = latest.ns
+            member.seen[channel] = position[member.interest.symbols[channel]]
+            found += zip(latest.gs.tolist(), map(as_snapshot, latest.fragments), strict=True)
+        member.fresh = [_NONE, _NONE]
+        found.sort(key=lambda pair: pair[0])
+        for start in range(0, len(found), CHUNK):
+            frame = text_array([fragment for _, fragment in found[start : start + CHUNK]])
+            member.backlog.append((frame, 0))  # snapshots are outside the ledger
+
+    def _step(self, lane: Lane, member: Subscriber, in_full: int) -> None:
+        """Take the next frames' worth between member and lane, in order of ``g``, into the backlog."""
+        bound = lane.g
+        if in_full > CHUNK:
+            bound = min(member.g + max((lane.g - member.g) * CHUNK // in_full, 1), lane.g)
+        gaps: list[bytes] = []
+        pairs: list[tuple[int, bytes]] = []
+        for channel, symbols in enumerate(member.interest.symbols):
+            if not len(symbols):
+                continue
+            if member.tier.every and not (member.behind and channel == QUOTES):
+                self._take_every(lane, member, channel, bound, gaps, pairs)
+            else:
+                self._take_latest(lane, member, channel, bound, pairs)
+        member.g = bound
+        member.replayed += len(pairs)
+        pairs.sort(key=lambda pair: pair[0])
+        fragments = gaps + [fragment for _, fragment in pairs]
+        for start in range(0, len(fragments), CHUNK):
+            part = fragments[start : start + CHUNK]
+            ticks = len(part) - max(0, min(len(gaps) - start, CHUNK))
+            member.backlog.append((text_array(part), ticks))
+
+    def _take_every(
+        self,
+        lane: Lane,
+        member: Subscriber,
+        channel: int,
+        bound: int,
+        gaps: list[bytes],
+        pairs: list[tuple[int, bytes]],
+    ) -> None:
+        symbols, seen = member.interest.symbols[channel], member.seen[channel]
+        upto = lane.seen[channel][symbols]
+        if bound < lane.g:
+            upto = np.minimum(upto, self._rings.position(channel, symbols, bound))
+        ahead = np.flatnonzero(upto > seen)
+        if not len(ahead):
+            return
+        ticks = self._rings.read(channel, symbols[ahead], seen[ahead], upto[ahead], bound)
+        for i in np.flatnonzero(ticks.lost).tolist():
+            name, next_n = self._symbols.name(int(symbols[ahead[i]])), int(ticks.seen[i] - ticks.counts[i]) + 1
+            gaps.append(gap_fragment(name, CHANNELS[channel], int(ticks.lost[i]), next_n))
+        member.ledger.matched += int((ticks.seen - seen[ahead]).sum())
+        member.ledger.lost += int(ticks.lost.sum())
+        seen[ahead] = ticks.seen
+        encoded = lane.encoder.fragments(channel, ticks.records)
+        pairs += zip(stamps_of(ticks.records).tolist(), encoded, strict=True)
+
+    def _take_latest(
+        self, lane: Lane, member: Subscriber, channel: int, bound: int, pairs: list[tuple[int, bytes]]
+    ) -> None:
+        symbols, seen = member.interest.symbols[channel], member.seen[channel]
+        ahead = np.flatnonzero(lane.seen[channel][symbols] > seen)
+        if not len(ahead):
+            return
+        latest = lane.encoder.latest(channel, symbols[ahead], lane.seen[channel][symbols[ahead]], lane.g)
+        held = ahead[latest.held]
+        taken = (latest.gs <= bound) & (latest.ns > seen[held])
+        skipped = int((latest.ns - seen[held] - 1)[taken].sum())
+        member.ledger.matched += skipped + int(taken.sum())
+        member.ledger.conflated += skipped
+        member.behind_conflated += skipped
+        seen[held[taken]] = latest.ns[taken]
+        chosen = taken.tolist()
+        pairs += [
+            pair for pair, take in zip(zip(latest.gs.tolist(), latest.fragments, strict=True), chosen, strict=True) if take
+        ]
+
+    def _fall_behind(self, member: Subscriber) -> None:
+        if member.synced:
+            member.backlog.append((synced_frame(member, self._rings.epoch), 0))
+        member.behind = True
+        member.behind_conflated = 0
+        member.backlog.append((text_array([b'{"T":"lag","on":true}']), 0))
+
+    def _arrive(self, lane: Lane, member: Subscriber, now_ns: int) -> bool:
+        """Finish what was promised, then join; True if the member has to wait for room first."""
+        member.g = lane.g
+        if member.synced:
+            member.backlog.append((synced_frame(member, self._rings.epoch), 0))
+        if member.behind:
+            # Hysteresis: come back only with half the buffer free, or the
+            # next burst would throw it out again.
+            if member.sink.unsent() > member.tier.send_buffer_bytes // 2:
+                member.next_step_ns = now_ns + LAG_STEP_NS
+                return push(member)
+            member.behind = False
+            off = b'{"T":"lag","on":false,"conflated":%d}' % member.behind_conflated
+            member.backlog.append((text_array([off]), 0))
+        if not push(member):
+            return False
+        member.replayed = 0
+        lane.join(member)
+        return False
+
+
+def push(member: Subscriber) -> bool:
+    """Offer the backlog frame by frame; False if the socket has had enough for now."""
+    while member.backlog:
+        if member.waiting:
+            return False
+        if not member.offer(*member.backlog.popleft()):
+            return False
+    return not member.waiting
+
+
+def synced_frame(member: Subscriber, epoch: str) -> bytes:
+    """Return the frame that ends the open requests of ``member``, and close them."""
+    cursor = str(Cursor(epoch, member.g))
+    messages: list[dict[str, object]] = []
+    for request_id in member.synced:
+        messages.append({"T": "synced", "cursor": cursor})
+        if request_id is not None:
+            messages[-1]["id"] = request_id
+    member.synced.clear()
+    return text_array([orjson.dumps(message) for message in messages])

@@ -1,0 +1,150 @@
+"""Ticks to JSON fragments, each tick once, whoever gets it.
+
+Works in columns: orjson turns a whole column into text, which is split at its
+commas; one ``%`` template per tick then joins the values, with the symbol's
+constant part prebuilt. About 0.55 µs a quote (perf/fanout.py), a quarter of
+what a dict per quote costs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from marketfeed.core.fixed import floats_from_prices
+from marketfeed.core.records import QUOTES, Records
+from marketfeed.core.rings import Indices, Rings
+from marketfeed.core.symbols import SymbolTable
+
+_QUOTE_TEXT: Final = '{"T":"q","S":"%s","bp":%%b,"bs":%%b,"ap":%%b,"as":%%b,"t":%%b,"r":%%b,"n":%%b,"g":%%b}'
+_TRADE_TEXT: Final = '{"T":"t","S":"%s","p":%%b,"s":%%b,"d":"%%c","i":%%b,"t":%%b,"r":%%b,"n":%%b,"g":%%b}'
+_SNAP: Final = b',"snap":1}'
+
+
+def _column(values: NDArray[Any]) -> list[bytes]:
+    """Return the JSON text of each value of a one-dimensional array."""
+    text = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)
+    return text[1:-1].split(b",")
+
+
+def as_snapshot(fragment: bytes) -> bytes:
+    """Return the fragment of a tick marked as part of a snapshot."""
+    return fragment[:-1] + _SNAP
+
+
+def gap_fragment(name: str, channel: str, lost: int, next_n: int) -> bytes:
+    """Return the message that says that ``lost`` ticks before ``next_n`` were overwritten unread."""
+    return b'{"T":"gap","S":"%b","channel":"%b","lost":%d,"n":%d}' % (
+        name.encode("ascii"),
+        channel.encode("ascii"),
+        lost,
+        next_n,
+    )
+
+
+class Latest(NamedTuple):
+    """The newest ticks of some symbols, encoded; m of the k symbols asked for have one."""
+
+    held: NDArray[np.bool_]  # (k,) which of them
+    fragments: list[bytes]  # m
+    ns: Indices  # (m,)
+    gs: NDArray[np.uint64]  # (m,)
+
+
+class JsonEncoder:
+    """Encodes QUOTE and TRADE records; keeps each symbol's newest fragment for slower tiers."""
+
+    def __init__(self, rings: Rings, symbols: SymbolTable) -> None:
+        self._rings = rings
+        self._symbols = symbols
+        self.shared = False  # somebody takes the latest per symbol: fragments are worth keeping
+        self._templates: tuple[list[bytes], list[bytes]] = ([], [])
+        size = rings.max_symbols
+        self._kept = (np.full(size, None, object), np.full(size, None, object))
+        self._kept_n = (np.zeros(size, np.int64), np.zeros(size, np.int64))
+        self._kept_g = (np.zeros(size, np.uint64), np.zeros(size, np.uint64))
+
+    def fragments(self, channel: int, records: Records) -> list[bytes]:
+        """Return one JSON object per record, shape ``(k,)`` of QUOTE or TRADE, in the same order."""
+        if not len(records):
+            return []
+        templates = self._templates_upto(channel, len(self._symbols))
+        symbols = records["symbol"].tolist()
+        t = _column(records["ts_event"] // 1000)
+        r = _column(records["ts_recv"] // 1000)
+        n, g = _column(records["n"]), _column(records["g"])
+        if channel == QUOTES:
+            columns = zip(
+                symbols,
+                zip(
+                    _column(floats_from_prices(records["bid_px"])),
+                    _column(records["bid_sz"]),
+                    _column(floats_from_prices(records["ask_px"])),
+                    _column(records["ask_sz"]),
+                    t, r, n, g,
+                    strict=True,
+                ),
+                strict=True,
+            )  # fmt: skip
+            return [templates[symbol] % values for symbol, values in columns]
+        return [
+            templates[symbol] % values
+            for symbol, values in zip(
+                symbols,
+                zip(
+                    _column(floats_from_prices(records["price"])),
+                    _column(records["size"]),
+                    records["side"].tolist(),
+                    _column(records["trade_id"]),
+                    t, r, n, g,
+                    strict=True,
+                ),
+                strict=True,
+            )
+        ]  # fmt: skip
+
+    def keep(self, channel: int, records: Records, ns: Indices, fragments: list[bytes]) -> None:
+        """Remember the fragments of ``records``, in order of ``g``, so that slower tiers need not encode them."""
+        kept = np.empty(len(fragments), object)
+        kept[:] = fragments
+        symbols = records["symbol"]
+        # With a symbol more than once the last assignment stands: the newest.
+        self._kept[channel][symbols] = kept
+        self._kept_n[channel][symbols] = ns
+        self._kept_g[channel][symbols] = records["g"]
+
+    def latest(self, channel: int, symbols: Indices, ns: Indices, head: int) -> Latest:
+        """Return the tick ``ns`` of each symbol, or a newer one where that is overwritten.
+
+        ``symbols`` and ``ns`` have shape ``(k,)``, ns from 1. A symbol whose
+        tick cannot be had (its ``g`` is above ``head``, or the writer went
+        round even while we looked) is left out of the result.
+        """
+        stale = np.flatnonzero(self._kept_n[channel][symbols] != ns)
+        keep = np.ones(len(symbols), bool)
+        if len(stale):
+            wanted, wanted_ns = symbols[stale], ns[stale]
+            ticks = self._rings.read(channel, wanted, wanted_ns - 1, wanted_ns, head)
+            found = wanted_ns[ticks.counts > 0]
+            self.keep(channel, ticks.records, found, self.fragments(channel, ticks.records))
+            gone = np.flatnonzero(ticks.counts == 0)
+            if len(gone):
+                newer, found = self._rings.latest(channel, wanted[gone], head)
+                self.keep(channel, newer, found[found > 0], self.fragments(channel, newer))
+                keep[stale[gone[found == 0]]] = False
+        held = symbols[keep]
+        return Latest(
+            keep, self._kept[channel][held].tolist(), self._kept_n[channel][held], self._kept_g[channel][held]
+        )
+
+    def _templates_upto(self, channel: int, count: int) -> list[bytes]:
+        templates = self._templates[channel]
+        if len(templates) < count:
+            text = _QUOTE_TEXT if channel == QUOTES else _TRADE_TEXT
+            # A symbol may hold a percent sign, which the template would read.
+            names = self._symbols.names(len(templates))
+            templates.extend((text % name.replace("%", "%%")).encode("ascii") for name in names)
+        return templates

@@ -1,0 +1,57 @@
+"""A group: sessions on one tier, phase and encoding that wrote the same names. One frame serves them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from marketfeed.fanout.interest import Interest
+from marketfeed.fanout.subscriber import Subscriber
+
+if TYPE_CHECKING:
+    from marketfeed.core.rings import Indices
+
+
+class Group:
+    """Members share a position, which is their lane's, and running totals of what any one of them got.
+
+    A member's own figures are the totals now less those when it joined, so
+    that delivering costs no bookkeeping per member.
+    """
+
+    __slots__ = (
+        "conflated", "delivered", "fragments", "gaps", "interest", "lost", "members", "sent_ns",
+    )  # fmt: skip
+
+    def __init__(self, interest: Interest) -> None:
+        self.interest = interest
+        self.members: dict[Subscriber, Callable[[bytes], bool]] = {}  # and where to send
+        self.fragments: list[bytes] = []  # of the flush under way
+        self.gaps = 0  # how many of these are not ticks
+        self.delivered = self.conflated = self.lost = 0
+        self.sent_ns = 0
+
+    def position(self, seen: list[Indices]) -> int:
+        """Return how many ticks of its symbols lie at or before the lane's position ``seen``."""
+        symbols = self.interest.symbols
+        return sum(int(seen[channel][symbols[channel]].sum()) for channel in range(len(symbols)))
+
+    def join(self, member: Subscriber, seen: list[Indices]) -> None:
+        """Take in a session that stands exactly at the lane's position."""
+        member.group = self
+        member.bases = (self.position(seen), self.delivered, self.conflated, self.lost)
+        self.members[member] = member.sink.offer
+
+    def leave(self, member: Subscriber, seen: list[Indices]) -> None:
+        """Let a session go, with its figures booked to its own ledger, and its position its own."""
+        matched, delivered, conflated, lost = member.bases
+        ledger = member.ledger
+        ledger.matched += self.position(seen) - matched
+        ledger.delivered += self.delivered - delivered
+        ledger.conflated += self.conflated - conflated
+        ledger.lost += self.lost - lost
+        del self.members[member]
+        member.group = None
+        member.seen = [
+            seen[channel][symbols] for channel, symbols in enumerate(self.interest.symbols)
+        ]

@@ -1,0 +1,429 @@
+"""The shard: the sessions one process serves, and the loop that moves them.
+
+One cycle: flush the lanes that are due, apply what sessions asked for since
+the last cycle, advance the sessions that are alone. Sessions change groups
+only between flushes; while one is under way the loop yields every few hundred
+sends, and whatever happens meanwhile waits its turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import structlog
+import trio
+
+from marketfeed.core.records import CHANNELS
+from marketfeed.core.rings import Rings
+from marketfeed.core.symbols import SymbolTable
+from marketfeed.errors import CloseCode
+from marketfeed.fanout.catchup import CatchUp, push
+from marketfeed.fanout.encode import JsonEncoder
+from marketfeed.fanout.frames import PING, frame, text_array
+from marketfeed.fanout.interest import Interests, Names
+from marketfeed.fanout.lane import Lane
+from marketfeed.fanout.ledger import Ledger
+from marketfeed.fanout.subscriber import Sink, Subscriber
+from marketfeed.fanout.tiers import MS, Tier
+
+YIELD_SENDS: Final = 256
+MAX_PINGS: Final = 3  # unanswered in a row
+S: Final = 1_000_000_000  # ns
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When a session is spoken to, and when it is given up; nanoseconds."""
+
+    heartbeat_ns: int
+    ping_ns: int
+    stall_ns: int
+
+    @property
+    def sweep_ns(self) -> int:
+        """Return how often sessions are looked at: often enough to keep each promise within a quarter of it."""
+        return max(MS, min(S, self.heartbeat_ns // 4, self.ping_ns // 4, self.stall_ns // 4))
+
+
+@dataclass(slots=True)
+class Change:
+    """A session's request, applied between flushes."""
+
+    member: Subscriber
+    names: Names  # all of the subscription afterwards
+    tier: Tier
+    answer: Callable[[], bytes]  # the frame that answers it
+    synced: bool  # whether `synced` is owed
+    request_id: str | int | None = None
+    applied: trio.Event = field(default_factory=trio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatistics:
+    """What :meth:`Shard.statistics` returns, at one moment."""
+
+    sessions: int
+    groups: int
+    lanes: int
+    lagging: int
+    flushes: int
+    frames: int
+
+
+class Shard:
+    """Owns lanes, groups and subscribers; nobody else changes them.
+
+    ``wall_ns`` is the Unix clock for message stamps, ``now_ns`` the monotonic
+    one that schedules; both in nanoseconds.
+    """
+
+    def __init__(
+        self,
+        rings: Rings,
+        symbols: SymbolTable,
+        timing: Timing,
+        resume_ticks: int,
+        wall_ns: Callable[[], int],
+    ) -> None:
+        self.rings = rings
+        self.symbols = symbols
+        self._timing = timing
+        self._wall_ns = wall_ns
+        self._encoder = JsonEncoder(rings, symbols)
+        self._interests = Interests(symbols)
+        self._catch_up = CatchUp(rings, symbols, resume_ticks)
+        self._lanes: dict[tuple[str, int], Lane] = {}
+        self.members: dict[Subscriber, None] = {}
+        self._changes: list[Change] = []
+        self._leaving: list[Subscriber] = []
+        self._drained: list[Subscriber] = []
+        self._rung = trio.Event()
+        self._next_sweep_ns = 0
+        self.synced_sessions = 0  # whose first `synced` was sent
+        self.on_synced: Callable[[], None] = lambda: None
+        self.ended: dict[str, Ledger] = {}  # by tier, of sessions that are gone
+        self.flushes = self.frames = self.failures = 0
+
+    # From other tasks: never waits, never changes a group.
+
+    def ring(self) -> None:
+        """Say that there is something to do; any number of times."""
+        self._rung.set()
+
+    def enter(self, id: str, sink: Sink, tier: Tier) -> Subscriber:
+        """Take in a new session, with no subscription yet."""
+        now_ns = _now_ns()
+        sink.pace(tier.send_buffer_bytes)
+        member = Subscriber(id, sink, tier, self._interests.use(Names()), now_ns)
+        self.members[member] = None
+        return member
+
+    async def change(self, change: Change) -> None:
+        """Have ``change`` applied; returns when its answer has been handed to the sink."""
+        self._changes.append(change)
+        self.ring()
+        await change.applied.wait()
+
+    def leave(self, member: Subscriber) -> None:
+        """Let a session go, after the flush that may be under way."""
+        member.gone = True
+        self._leaving.append(member)
+        self.ring()
+
+    def drained(self, member: Subscriber) -> None:
+        """Say that all the member's unsent bytes went out."""
+        self._drained.append(member)
+        self.ring()
+
+    # The loop.
+
+    async def run(self) -> None:
+        """Serve for ever."""
+        while True:
+            with trio.move_on_at(self._next_wake_ns() / S):
+                await self._rung.wait()
+            self._rung = trio.Event()
+            await self.cycle(_now_ns())
+            await trio.lowlevel.checkpoint()
+
+    async def cycle(self, now_ns: int) -> None:
+        """Do everything that is due at ``now_ns``."""
+        for lane in list(self._lanes.values()):
+            due = lane.tier.interval_ns == 0 or now_ns >= lane.next_flush_ns
+            if not due:
+                continue
+            if lane.tier.interval_ns:
+                lane.next_flush_ns = lane.tier.next_flush_ns(lane.phase, now_ns)
+            await self._flush(lane, now_ns)
+            self._advance_alone(lane, now_ns)
+        self._apply(now_ns)
+        if now_ns >= self._next_sweep_ns:
+            self._next_sweep_ns = now_ns + self._timing.sweep_ns
+            self._sweep(now_ns)
+
+    def _next_wake_ns(self) -> int:
+        wake = self._next_sweep_ns
+        for lane in self._lanes.values():
+            if lane.tier.interval_ns:
+                wake = min(wake, lane.next_flush_ns)
+            elif lane.alone:
+                wake = min([wake, *(member.next_step_ns for member in lane.alone)])
+        return wake
+
+    async def _flush(self, lane: Lane, now_ns: int) -> None:
+        """Send every group of ``lane`` what is new for it."""
+        # First of all, or the first ticks of a new symbol would pass as unwanted.
+        self._interests.learn()
+        groups = lane.collect()
+        if not groups:
+            return
+        self.flushes += 1
+        blocked: list[tuple[Subscriber, int]] = []
+        sends = 0
+        for group in groups:
+            ticks = len(group.fragments) - group.gaps
+            message = text_array(group.fragments)
+            group.fragments.clear()
+            group.gaps = 0
+            group.delivered += ticks
+            group.sent_ns = now_ns
+            for member, offer in group.members.items():
+                if not offer(message):
+                    blocked.append((member, ticks))
+            sends += len(group.members)
+            if sends >= YIELD_SENDS:
+                self.frames += sends
+                sends = 0
+                await trio.lowlevel.checkpoint()
+        self.frames += sends
+        for member, ticks in blocked:
+            lane.leave(member)
+            member.waiting = True
+            member.tail_ticks = ticks
+            member.ledger.delivered -= ticks
+
+    def _advance_alone(self, lane: Lane, now_ns: int) -> None:
+        for member in list(lane.alone):
+            if member.gone:
+                continue
+            owed = len(member.synced)
+            member.sent_ns = now_ns
+            del lane.alone[member]
+            try:
+                again = self._catch_up.advance(lane, member, now_ns)
+            except Exception:
+                self._fail(member)
+                continue
+            if again:
+                lane.alone[member] = None
+            if owed and not member.synced and not member.synced_once:
+                member.synced_once = True
+                self.synced_sessions += 1
+                self.on_synced()
+
+    def _apply(self, now_ns: int) -> None:
+        drained, self._drained = self._drained, []
+        for member in drained:
+            if not member.gone:
+                member.drained()
+                member.sent_ns = now_ns
+                if push(member):  # what was begun goes on at once, whatever the tier's grid
+                    self._park(member)
+        changes, self._changes = self._changes, []
+        for change in changes:
+            if not change.member.gone:
+                try:
+                    self._change(change, now_ns)
+                except Exception:
+                    self._fail(change.member)
+            change.applied.set()
+        leaving, self._leaving = self._leaving, []
+        for member in leaving:
+            self._remove(member)
+        if drained or changes:
+            for lane in self._lanes.values():
+                if lane.alone and lane.tier.interval_ns == 0:
+                    self._advance_alone(lane, now_ns)
+
+    def _fail(self, member: Subscriber) -> None:
+        """End a session whose own data broke something; the others go on."""
+        self.failures += 1
+        log.exception("session failed in the fan-out", session=member.id)
+        member.sink.end(CloseCode.INTERNAL)
+
+    # Changes of one session.
+
+    def _lane(self, member: Subscriber) -> Lane:
+        self._interests.learn()
+        key = (member.tier.name, member.phase)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = Lane(member.tier, member.phase, self._encoder, self.rings, self.symbols)
+            lane.collect()  # stands at the head, where nobody waits for what was before
+            lane.next_flush_ns = member.tier.next_flush_ns(member.phase, _now_ns()) if member.tier.interval_ns else 0
+            self._lanes[key] = lane
+            self._encoder.shared = any(not lane.tier.every for lane in self._lanes.values())
+        elif not lane.groups:
+            lane.collect()
+        return lane
+
+    def _discard_empty(self, lane: Lane) -> None:
+        if not len(lane):
+            del self._lanes[lane.tier.name, lane.phase]
+
+    def _park(self, member: Subscriber) -> None:
+        """Put a session that is alone where its lane's next flush finds it."""
+        self._lane(member).alone[member] = None
+
+    def _change(self, change: Change, now_ns: int) -> None:
+        member = change.member
+        lane = self._lane(member)
+        lane.leave(member)
+        had = member.interest
+        self._rename(member, change.names)
+        if not any(map(len, had.symbols)):
+            member.g = lane.g
+        self._interests.drop(had)
+        if change.tier is not member.tier:
+            self._discard_empty(lane)
+            self._retier(member, change.tier)
+        if not member.sink.offer(change.answer()):
+            member.waiting = True
+        member.sent_ns = now_ns
+        if change.synced:
+            member.synced.append(change.request_id)
+        if not member.waiting:
+            self._park(member)
+
+    def _rename(self, member: Subscriber, names: Names) -> None:
+        """Exchange the names of a session that is alone; keep the positions of what it keeps."""
+        had, has = member.interest, self._interests.use(names)
+        for channel in range(len(CHANNELS)):
+            position = np.full(self.rings.max_symbols, -1, np.int64)
+            old = had.symbols[channel]
+            seen = np.zeros(len(old), np.int64)
+            seen[: len(member.seen[channel])] = member.seen[channel]
+            position[old] = seen
+            gone = np.setdiff1d(old, has.symbols[channel])
+            gone = np.setdiff1d(gone, member.fresh[channel])
+            pending = self.rings.published(channel)[gone] - position[gone]
+            member.ledger.matched += int(pending.sum())
+            member.ledger.abandoned += int(pending.sum())
+            kept = position[has.symbols[channel]]
+            new = has.symbols[channel][kept < 0]
+            still = np.intersect1d(member.fresh[channel], has.symbols[channel])
+            member.fresh[channel] = np.union1d(still, new).astype(np.int64)
+            member.seen[channel] = np.maximum(kept, 0)
+        member.names, member.interest = names, has
+
+    def _retier(self, member: Subscriber, tier: Tier) -> None:
+        member.former = member.former or {}
+        member.former[member.tier.name] = member.ledger
+        member.ledger = member.former.pop(tier.name, Ledger())
+        member.tier = tier
+        member.phase = tier.phase_of(member.id)
+        member.sink.pace(tier.send_buffer_bytes)
+
+    def _remove(self, member: Subscriber) -> None:
+        if self.members.pop(member, False) is False:
+            return
+        lane = self._lanes.get((member.tier.name, member.phase))
+        if lane is not None:
+            lane.leave(member)
+            self._discard_empty(lane)
+        self._interests.drop(member.interest)
+        for tier, ledger in self.ledgers(member).items():
+            ledger.abandoned += ledger.pending
+            ledger.pending = 0
+            self.ended.setdefault(tier, Ledger()).add(ledger)
+        if member.synced_once:
+            self.synced_sessions -= 1
+
+    # Life signs.
+
+    def _sweep(self, now_ns: int) -> None:
+        """Speak to sessions that were silent, and give up those that are gone or stuck."""
+        timing = self._timing
+        beat = text_array([b'{"T":"heartbeat","t":%d}' % (self._wall_ns() // 1000)])
+        for member in list(self.members):
+            if member.gone:
+                continue
+            if member.waiting:
+                self._watch_stuck(member, now_ns)
+                continue
+            member.stuck_ns = 0
+            if member.sink.received != member.heard:
+                member.heard, member.pings, member.pinged_ns = member.sink.received, 0, now_ns
+            elif now_ns - member.pinged_ns >= timing.ping_ns:
+                if member.pings >= MAX_PINGS:
+                    member.sink.end(CloseCode.IDLE)
+                    continue
+                member.pings += 1
+                member.pinged_ns = now_ns
+                self._say(member, frame(PING, b""))
+            group = member.group
+            last_ns = max(member.sent_ns, group.sent_ns if group else 0)
+            if now_ns - last_ns >= timing.heartbeat_ns and not member.waiting:
+                member.sent_ns = now_ns
+                self._say(member, beat)
+
+    def _say(self, member: Subscriber, message: bytes) -> None:
+        """Offer a frame that holds no ticks; a session that blocks on it leaves its group."""
+        if not member.sink.offer(message):
+            if member.group is not None:
+                self._lanes[member.tier.name, member.phase].leave(member)
+            member.waiting = True
+
+    def _watch_stuck(self, member: Subscriber, now_ns: int) -> None:
+        at = member.sink.acknowledged()
+        if not member.stuck_ns or at != member.stuck_at:
+            member.stuck_at, member.stuck_ns = at, now_ns
+        elif now_ns - member.stuck_ns >= self._timing.stall_ns:
+            member.sink.end(CloseCode.SLOW)
+
+    # Figures.
+
+    def ledgers(self, member: Subscriber) -> dict[str, Ledger]:
+        """Return the ledgers of ``member`` by tier as they stand at this moment, copies."""
+        now = Ledger()
+        now.add(member.ledger)
+        lane = self._lanes.get((member.tier.name, member.phase))
+        if member.group is not None and lane is not None:
+            matched, delivered, conflated, lost = member.bases
+            group = member.group
+            now.matched += group.position(lane.seen) - matched
+            now.delivered += group.delivered - delivered
+            now.conflated += group.conflated - conflated
+            now.lost += group.lost - lost
+            seen = [lane.seen[channel][symbols] for channel, symbols in enumerate(group.interest.symbols)]
+        else:
+            seen = member.seen
+        ahead = 0
+        for channel, symbols in enumerate(member.interest.symbols):
+            counted = len(seen[channel])
+            here = np.isin(symbols[:counted], member.fresh[channel], invert=True)
+            ahead += int((self.rings.published(channel)[symbols[:counted]] - seen[channel])[here].sum())
+        now.matched += ahead
+        now.pending += ahead + member.tail_ticks + sum(ticks for _, ticks in member.backlog)
+        return {**(member.former or {}), member.tier.name: now}
+
+    def statistics(self) -> ShardStatistics:
+        """Return counts of what the shard holds and did."""
+        lanes = list(self._lanes.values())
+        return ShardStatistics(
+            sessions=len(self.members),
+            groups=sum(len(lane.groups) for lane in lanes),
+            lanes=len(lanes),
+            lagging=sum(member.behind for member in self.members),
+            flushes=self.flushes,
+            frames=self.frames,
+        )
+
+
+def _now_ns() -> int:
+    return int(trio.current_time() * S)

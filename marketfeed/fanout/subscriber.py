@@ -1,0 +1,109 @@
+"""One session as the shard knows it: what it wants, where it is, and where its frames go."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from marketfeed.core.rings import Indices
+from marketfeed.errors import CloseCode
+from marketfeed.fanout.interest import Interest, Names
+from marketfeed.fanout.ledger import Ledger
+from marketfeed.fanout.tiers import Tier
+
+if TYPE_CHECKING:
+    from marketfeed.fanout.group import Group
+
+_NOTHING: Indices = np.empty(0, np.int64)
+
+
+class Sink(Protocol):
+    """Where frames go. Nothing here waits or raises."""
+
+    received: int  # bytes that came from the peer so far
+
+    def offer(self, frame: bytes) -> bool:
+        """Hand over a whole frame; False if some of it has to wait, or the sink is closed."""
+        ...
+
+    def acknowledged(self) -> int:
+        """Return a number that rises exactly when the peer acknowledges bytes while some wait."""
+        ...
+
+    def unsent(self) -> int:
+        """Return how many bytes the kernel holds that it has not sent yet."""
+        ...
+
+    def pace(self, send_buffer_bytes: int) -> None:
+        """Let the kernel hold about this many unsent bytes."""
+        ...
+
+    def end(self, code: CloseCode) -> None:
+        """Ask the session to end; it does so on its own time."""
+        ...
+
+
+class Subscriber:
+    """A position in the rings.
+
+    ``group`` is set while the session is at its lane's position and gets the
+    group's frames. Otherwise it is alone: ``seen[channel]``, shape as
+    ``interest.symbols[channel]``, is its own position, and the lane advances
+    it whenever its socket has drained, until it can join.
+    """
+
+    __slots__ = (
+        "backlog", "behind", "behind_conflated", "bases", "encoding", "fresh", "g", "gone", "group",
+        "heard", "id", "interest", "ledger", "former", "moved_ns", "names", "next_step_ns", "phase",
+        "pinged_ns", "pings", "seen", "sent_ns", "sink", "stuck_at", "stuck_ns", "synced", "synced_once",
+        "replayed", "tail_ticks", "tier", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, id: str, sink: Sink, tier: Tier, interest: Interest, now_ns: int) -> None:
+        self.id = id
+        self.sink = sink
+        self.tier = tier
+        self.phase = tier.phase_of(id)
+        self.names = Names()
+        self.interest = interest
+        self.encoding = "json"
+        self.group: Group | None = None
+        self.bases = (0, 0, 0, 0)  # matched, delivered, conflated, lost of the group when it joined
+        # Alone:
+        self.seen: list[Indices] = [_NOTHING, _NOTHING]
+        self.g = 0  # nothing at or before this is missing, of what it is to get
+        self.fresh: list[Indices] = [_NOTHING, _NOTHING]  # symbols whose snapshot is still to come
+        self.backlog: deque[tuple[bytes, int]] = deque()  # frames under way, and their ticks
+        self.synced: list[str | int | None] = []  # ids of requests whose `synced` is still to come
+        self.synced_once = False
+        self.waiting = False  # the sink holds unsent bytes
+        self.tail_ticks = 0  # ticks in the frame that waits
+        self.replayed = 0  # ticks of the catch-up under way
+        self.behind = False  # told that it lags
+        self.behind_conflated = 0
+        self.next_step_ns = 0
+        # Life signs:
+        self.sent_ns = self.pinged_ns = self.moved_ns = now_ns
+        self.pings = 0
+        self.heard = 0
+        self.stuck_at = self.stuck_ns = 0
+        self.gone = False
+        self.ledger = Ledger()  # on the present tier
+        self.former: dict[str, Ledger] | None = None  # on tiers it had before
+
+    def offer(self, frame: bytes, ticks: int) -> bool:
+        """Send a frame to this session alone; its ticks are delivered now, or once the sink has drained."""
+        if self.sink.offer(frame):
+            self.ledger.delivered += ticks
+            return True
+        self.waiting = True
+        self.tail_ticks += ticks
+        return False
+
+    def drained(self) -> None:
+        """Book what waited as delivered."""
+        self.waiting = False
+        self.ledger.delivered += self.tail_ticks
+        self.tail_ticks = 0

@@ -1,0 +1,38 @@
+"""Tiers of delivery: how often a position advances, and what it takes with it."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+MS: Final = 1_000_000  # ns
+PHASE_NS: Final = 5 * MS  # members of an interval tier are spread over its interval in steps of this
+MAX_PHASES: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """One class of delivery. ``every``: each tick; else the latest per symbol and channel."""
+
+    name: str
+    interval_ns: int  # 0: as soon as a tick is there
+    every: bool
+    send_buffer_bytes: int  # unsent bytes the kernel may hold for a session
+
+    @property
+    def phases(self) -> int:
+        """Return how many phases the interval is divided into; 1 for an immediate tier."""
+        return max(1, min(MAX_PHASES, self.interval_ns // PHASE_NS))
+
+    def phase_of(self, session: str) -> int:
+        """Return the phase of a session, the hash of its id: the same as long as it has this tier."""
+        return zlib.crc32(session.encode()) % self.phases
+
+    def next_flush_ns(self, phase: int, now_ns: int) -> int:
+        """Return the first moment after ``now_ns`` on the fixed grid of ``phase``.
+
+        The grid does not move: a late flush is followed by one on time.
+        """
+        offset = phase * self.interval_ns // self.phases
+        return now_ns - (now_ns - offset) % self.interval_ns + self.interval_ns

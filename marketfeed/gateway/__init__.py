@@ -1,0 +1,1 @@
+"""What subscribers connect to: listener, WebSocket sessions, the outbox, limits."""

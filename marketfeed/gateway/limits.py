@@ -1,0 +1,76 @@
+"""Limits on what strangers may do, and the counters of what they tried."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from marketfeed.errors import CloseCode
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one session, one address and all together may ask for."""
+
+    request_bytes: int
+    symbols_per_session: int
+    sessions: int
+    sessions_per_ip: int
+    requests_per_s: float
+    handshake_s: float
+
+
+class Bucket:
+    """A token bucket: ``rate`` a second, and a burst of as many."""
+
+    __slots__ = ("_at_s", "_rate", "_tokens")
+
+    def __init__(self, rate: float, now_s: float) -> None:
+        self._rate = rate
+        self._tokens = rate
+        self._at_s = now_s
+
+    def take(self, now_s: float) -> bool:
+        """Take one token; False if there is none."""
+        self._tokens = min(self._rate, self._tokens + (now_s - self._at_s) * self._rate)
+        self._at_s = now_s
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened at the gateway, since the start."""
+
+    accepted: int = 0
+    refused: Counter[str] = field(default_factory=Counter)  # by reason, before a session began
+    closes: Counter[CloseCode] = field(default_factory=Counter)
+    errors: Counter[int] = field(default_factory=Counter)  # error messages, by code
+
+
+class Admission:
+    """Counts sessions in all and per address."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._by_address: Counter[str] = Counter()
+        self.total = 0
+
+    def admit(self, address: str) -> str | None:
+        """Count one more session from ``address``; return which limit forbids it, None if none does."""
+        if self.total >= self._limits.sessions:
+            return "sessions"
+        if self._by_address[address] >= self._limits.sessions_per_ip:
+            return "sessions_per_ip"
+        self._by_address[address] += 1
+        self.total += 1
+        return None
+
+    def release(self, address: str) -> None:
+        """Count one session less; pair with an :meth:`admit` that returned None."""
+        self.total -= 1
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]

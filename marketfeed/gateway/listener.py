@@ -1,0 +1,92 @@
+"""The listener: accepts connections, admits or refuses them, and hands each to a session of its own."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Final
+
+import structlog
+import trio
+
+from marketfeed.errors import CloseCode, StartError
+from marketfeed.gateway.session import Service, Session
+
+BACKLOG: Final = 4096
+OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+REST_S: Final = 0.1  # before accepting again when the machine is out of something
+
+log = structlog.get_logger()
+
+
+async def open_listener(host: str, port: int) -> trio.socket.SocketType:
+    """Return a listening TCP socket; raises StartError, in one line, if it cannot be had."""
+    try:
+        family, kind, proto, _, address = (
+            await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        )[0]
+        listener = trio.socket.socket(family, kind, proto)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            await listener.bind(address)
+            listener.listen(BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    return listener
+
+
+class Gateway:
+    """Takes connections from a listening socket and runs their sessions."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.sessions: dict[Session, None] = {}
+        self._ended = trio.Event()
+
+    async def accept_from(self, listener: trio.socket.SocketType, sessions: trio.Nursery) -> None:
+        """Accept for ever; each session runs in the nursery ``sessions`` until it ends."""
+        while True:
+            try:
+                accepted, peer = await listener.accept()
+            except OSError as error:
+                if error.errno in OUT_OF_FILES:
+                    self._service.counters.refused["out of files"] += 1
+                    log.error("cannot accept", reason=error.strerror)
+                    await trio.sleep(REST_S)
+                # Otherwise the client was gone before we looked.
+                continue
+            # The bare socket, so that the shard can send without waiting.
+            sock = socket.socket(fileno=accepted.detach())
+            sock.setblocking(False)
+            sessions.start_soon(self._serve, sock, str(peer[0]))
+
+    async def _serve(self, sock: socket.socket, address: str) -> None:
+        service = self._service
+        refusal = service.admission.admit(address)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            session = Session(service, sock, address, refusal)
+            self.sessions[session] = None
+            try:
+                await session.serve()
+            finally:
+                del self.sessions[session]
+                self._ended.set()
+        except Exception:
+            # The socket died between accept and here, or a bug: this session's alone.
+            log.exception("session failed to start", address=address)
+            sock.close()
+        finally:
+            if refusal is None:
+                service.admission.release(address)
+
+    async def drain(self) -> None:
+        """Ask every session to end because the engine does; return when all have."""
+        for session in list(self.sessions):
+            session.end(CloseCode.DRAINING)
+        while self.sessions:
+            self._ended = trio.Event()
+            await self._ended.wait()

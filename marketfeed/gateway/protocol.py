@@ -1,0 +1,179 @@
+"""Messages of a session: requests from bytes, answers to bytes. Pure.
+
+docs/protocol.md is the user's view of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+import orjson
+
+from marketfeed.core.symbols import MAX_NAME_BYTES, is_pattern, is_symbol
+from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
+from marketfeed.fanout.frames import TEXT, frame
+from marketfeed.fanout.interest import Names
+
+VERSION: Final = 1
+RequestId = str | int | None
+
+
+class NotJsonError(Exception):
+    """A frame that is not JSON; the session ends."""
+
+
+class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    action: str
+    id: str | int | None = None
+
+
+class Subscribe(_Request, frozen=True):
+    """Add names; change tier or encoding."""
+
+    quotes: list[str] = []
+    trades: list[str] = []
+    tier: str | None = None
+    encoding: str | None = None
+
+
+class Unsubscribe(_Request, frozen=True):
+    """Remove exactly these names."""
+
+    quotes: list[str] = []
+    trades: list[str] = []
+
+
+class Ping(_Request, frozen=True):
+    """Ask for a sign of life; ``t`` comes back."""
+
+    t: int | float | str | None = None
+
+
+class Authenticate(_Request, frozen=True):
+    """Say who one is; needed only where the engine asks for it."""
+
+    token: str = ""
+
+
+Request = Subscribe | Unsubscribe | Ping | Authenticate
+_ACTIONS: Final[dict[str, type[Any]]] = {
+    "subscribe": Subscribe,
+    "unsubscribe": Unsubscribe,
+    "ping": Ping,
+    "auth": Authenticate,
+}
+
+
+def parse_request(text: str | bytes) -> Request:
+    """Return the request in ``text``.
+
+    Raises NotJsonError for what is not JSON at all, and RequestError, with
+    the request's id where it has one, for everything else that is wrong.
+    """
+    try:
+        data = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise NotJsonError(str(error)) from None
+    except RecursionError:
+        raise NotJsonError("nested too deeply") from None
+    if not isinstance(data, dict):
+        raise RequestError(ErrorCode.SYNTAX, "a request is one JSON object")
+    id_ = data.get("id")
+    if not isinstance(id_, str | int) or isinstance(id_, bool):
+        id_ = None
+    if isinstance(id_, str) and len(id_) > 256:
+        raise RequestError(ErrorCode.SYNTAX, "id: at most 256 characters")
+    action = data.get("action")
+    kind = _ACTIONS.get(action) if isinstance(action, str) else None
+    if kind is None:
+        raise RequestError(
+            ErrorCode.INVALID_ACTION, f"action: one of {', '.join(_ACTIONS)}", id_
+        )
+    try:
+        request: Request = msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise RequestError(ErrorCode.SYNTAX, _one_line(str(error)), id_) from None
+    return request
+
+
+def names_of(request: Subscribe | Unsubscribe) -> Names:
+    """Return the request's names without doubles; raises RequestError for one that cannot be."""
+    for name in (*request.quotes, *request.trades):
+        if not (is_symbol(name) and "*" not in name) and not is_pattern(name):
+            raise RequestError(
+                ErrorCode.SYNTAX,
+                f"not a symbol or prefix*: {name[:40]!r} (1 to {MAX_NAME_BYTES} printable ASCII characters"
+                ' without space , * " and backslash)',
+                request.id,
+            )
+    return Names(tuple(dict.fromkeys(request.quotes)), tuple(dict.fromkeys(request.trades)))
+
+
+def message_frame(*messages: dict[str, Any]) -> bytes:
+    """Return one text frame that holds the messages as an array."""
+    return frame(TEXT, orjson.dumps(messages))
+
+
+def _with_id(message: dict[str, Any], id_: RequestId) -> dict[str, Any]:
+    return message if id_ is None else {**message, "id": id_}
+
+
+def connected(epoch: str, session: str) -> bytes:
+    """Return the first frame of every session."""
+    return message_frame(
+        {"T": "success", "msg": "connected", "protocol": VERSION, "epoch": epoch, "session": session}
+    )
+
+
+def authenticated(tier: str, id_: RequestId) -> bytes:
+    """Return the answer to a successful ``auth``."""
+    return message_frame(_with_id({"T": "success", "msg": "authenticated", "tier": tier}, id_))
+
+
+def subscription(names: Names, tier: str, encoding: Literal["json"], id_: RequestId) -> bytes:
+    """Return the answer to ``subscribe`` and ``unsubscribe``: all of the subscription as it stands."""
+    return message_frame(
+        _with_id(
+            {
+                "T": "subscription",
+                "quotes": names.quotes,
+                "trades": names.trades,
+                "alerts": (),
+                "tier": tier,
+                "encoding": encoding,
+            },
+            id_,
+        )
+    )
+
+
+def pong(request: Ping) -> bytes:
+    """Return the answer to ``ping``."""
+    message: dict[str, Any] = {"T": "pong"}
+    if request.t is not None:
+        message["t"] = request.t
+    return message_frame(_with_id(message, request.id))
+
+
+def error(code: ErrorCode, msg: str, id_: RequestId = None) -> bytes:
+    """Return an error message."""
+    return message_frame(_with_id({"T": "error", "code": int(code), "msg": msg}, id_))
+
+
+def closing(code: CloseCode, retry_ms: int | None) -> bytes:
+    """Return the last message before a close that the client should know the reason of."""
+    message: dict[str, Any] = {"T": "closing", "code": int(code), "msg": CLOSE_TEXT[code]}
+    if retry_ms is not None:
+        message["retry_ms"] = retry_ms
+    return message_frame(message)
+
+
+def allowed_list(values: Sequence[str]) -> str:
+    """Return ``values`` as a phrase for an error message."""
+    return ", ".join(values)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

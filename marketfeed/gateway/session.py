@@ -1,0 +1,294 @@
+"""One WebSocket session: handshake, requests, farewell. Its end never reaches another session.
+
+trio-websocket does the handshake, control frames and reading over the outbox;
+the shard writes ready frames to the same outbox. Whatever happens, a session
+ends by cancelling its nursery and closing its socket, because after some
+protocol errors trio-websocket's reader waits for ever.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+import structlog
+import trio
+import trio_websocket
+
+from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
+from marketfeed.fanout.interest import Names
+from marketfeed.fanout.shard import Change, Shard
+from marketfeed.fanout.subscriber import Subscriber
+from marketfeed.fanout.tiers import Tier
+from marketfeed.gateway import protocol
+from marketfeed.gateway.limits import Admission, Bucket, Counters, Limits
+from marketfeed.gateway.outbox import Outbox
+from marketfeed.gateway.scan import FrameScanner
+
+PATH: Final = "/v1/stream"
+FAREWELL_S: Final = 1.0  # for the closing message and the close handshake
+MAX_BAD_REQUESTS: Final = 10  # in a row
+RETRY_MS: Final = (500, 3000)  # clients told to reconnect spread over this
+
+log = structlog.get_logger()
+
+# Closed without a `closing` message: by the client, or as RFC 6455 lays down.
+_SILENT: Final = frozenset(
+    {CloseCode.NORMAL, CloseCode.PROTOCOL, CloseCode.ABNORMAL, CloseCode.INVALID_DATA, CloseCode.TOO_BIG}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What every session of a gateway shares."""
+
+    shard: Shard
+    tiers: Mapping[str, Tier]
+    default_tier: Tier
+    limits: Limits
+    allowed_origins: frozenset[str]  # lower case; the gateway's own among them
+    admission: Admission
+    counters: Counters
+
+
+class Session:
+    """A connected client, from its first byte to its last."""
+
+    def __init__(
+        self, service: Service, sock: socket.socket, address: str, refusal: str | None = None
+    ) -> None:
+        """Prepare to serve ``sock``; with ``refusal``, the limit it is over, only to say so."""
+        self.id = secrets.token_hex(8)
+        self.address = address
+        self.opened_at_s = trio.current_time()
+        self._service = service
+        self._sock = sock
+        self._refusal = refusal
+        self._ending: CloseCode | None = None
+        self._reading = trio.CancelScope()
+        self._handshaking = trio.CancelScope()
+        self._tier = service.default_tier
+        self._bad_requests = 0
+
+    async def serve(self) -> None:
+        """Serve the client until either side ends it; closes the socket and counts why."""
+        async with trio.open_nursery() as nursery:
+            outbox = Outbox(self._sock, nursery)
+            outbox.broken = self.end
+            try:
+                await self._serve(outbox, nursery)
+            except Exception:
+                log.exception("session failed", session=self.id, address=self.address)
+                self._ending = CloseCode.INTERNAL
+            finally:
+                nursery.cancel_scope.cancel()
+                if self._ending is CloseCode.SLOW:
+                    outbox.reset()
+                await trio.aclose_forcefully(outbox)
+
+    def end(self, code: CloseCode) -> None:
+        """Ask the session to end for the reason ``code``; the first reason stands."""
+        if self._ending is None:
+            self._ending = code
+            self._reading.cancel()
+            self._handshaking.cancel()
+
+    async def _serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
+        counters = self._service.counters
+        ws = await self._shake_hands(outbox, nursery)
+        if ws is None:
+            return
+        counters.accepted += 1
+        outbox.scanner = FrameScanner()
+        shard = self._service.shard
+        member = shard.enter(self.id, _ShardSink(outbox, self), self._tier)
+        outbox.drained = lambda: shard.drained(member)
+        closed: CloseCode | None = None
+        try:
+            outbox.offer(protocol.connected(shard.rings.epoch, self.id))
+            with self._reading:
+                closed = await self._read(ws, outbox, member)
+        except Exception:
+            log.exception("session failed", session=self.id, address=self.address)
+            self._ending = CloseCode.INTERNAL
+        finally:
+            outbox.drained = lambda: None
+            shard.leave(member)
+            self._ending = self._ending or closed or CloseCode.DRAINING
+            counters.closes[self._ending] += 1
+            log.info(
+                "session closed",
+                session=self.id,
+                address=self.address,
+                code=int(self._ending),
+                reason=CLOSE_TEXT[self._ending],
+            )
+        if closed is None:
+            await self._say_goodbye(ws, outbox, self._ending)
+
+    # Handshake.
+
+    async def _shake_hands(
+        self, outbox: Outbox, nursery: trio.Nursery
+    ) -> trio_websocket.WebSocketConnection | None:
+        """Return the open WebSocket, or None if there is to be none."""
+        refused = self._service.counters.refused
+        limits = self._service.limits
+        self._handshaking.deadline = trio.current_time() + limits.handshake_s
+        with self._handshaking:
+            request = await trio_websocket.wrap_server_stream(
+                nursery, outbox, message_queue_size=1, max_message_size=limits.request_bytes
+            )
+            status, reason = self._judge(request)
+            if status:
+                refused[reason] += 1
+                await request.reject(status, body=f"{reason}\n".encode())
+                return None
+            return await request.accept()
+        refused["handshake timeout" if self._ending is None else "handshake broken"] += 1
+        return None
+
+    def _judge(self, request: trio_websocket.WebSocketRequest) -> tuple[int, str]:
+        """Return the HTTP status and reason to refuse a handshake with; 0 to accept it."""
+        if urlsplit(request.path).path != PATH:
+            return 404, f"not found, the stream is at {PATH}"
+        if self._refusal is not None:
+            return 503, f"too many sessions: limits.{self._refusal}"
+        origins = [value for name, value in request.headers if name.lower() == b"origin"]
+        allowed = self._service.allowed_origins
+        if origins and "*" not in allowed and origins[0].decode("latin-1").lower() not in allowed:
+            return 403, "origin not allowed, see gateway.allowed_origins"
+        return 0, ""
+
+    # Requests.
+
+    async def _read(
+        self, ws: trio_websocket.WebSocketConnection, outbox: Outbox, member: Subscriber
+    ) -> CloseCode | None:
+        """Serve requests until the client closes; return its reason, None if we are to close."""
+        bucket = Bucket(self._service.limits.requests_per_s, trio.current_time())
+        while True:
+            try:
+                text = await ws.get_message()
+            except trio_websocket.ConnectionClosed as closed:
+                return _close_code(closed)
+            try:
+                if not bucket.take(trio.current_time()):
+                    raise RequestError(
+                        ErrorCode.TOO_MANY_REQUESTS,
+                        f"more than {self._service.limits.requests_per_s:g} requests a second",
+                    )
+                await self._answer(protocol.parse_request(text), outbox, member)
+                self._bad_requests = 0
+            except RequestError as error:
+                self._bad_requests += 1
+                self._tell(outbox, error.code, str(error), error.request_id)
+            except protocol.NotJsonError as error:
+                self._bad_requests = MAX_BAD_REQUESTS
+                self._tell(outbox, ErrorCode.SYNTAX, f"not JSON: {error}", None)
+            if self._bad_requests >= MAX_BAD_REQUESTS:
+                self.end(CloseCode.BAD_REQUEST)
+                return None
+            # One that does not read its answers is not read either.
+            await outbox.wait_send_all_might_not_block()
+
+    def _tell(self, outbox: Outbox, code: ErrorCode, msg: str, id_: protocol.RequestId) -> None:
+        self._service.counters.errors[int(code)] += 1
+        outbox.offer(protocol.error(code, msg, id_))
+
+    async def _answer(self, request: protocol.Request, outbox: Outbox, member: Subscriber) -> None:
+        match request:
+            case protocol.Ping():
+                outbox.offer(protocol.pong(request))
+            case protocol.Authenticate():
+                outbox.offer(protocol.authenticated(member.tier.name, request.id))
+            case protocol.Subscribe():
+                names = member.names.plus(protocol.names_of(request))
+                await self._change(request, names, self._tier_of(request, member), member, synced=True)
+            case protocol.Unsubscribe():
+                names = member.names.minus(protocol.names_of(request))
+                await self._change(request, names, member.tier, member, synced=False)
+
+    def _tier_of(self, request: protocol.Subscribe, member: Subscriber) -> Tier:
+        if request.encoding not in (None, "json"):
+            raise RequestError(ErrorCode.SYNTAX, "encoding: json", request.id)
+        if request.tier is None:
+            return member.tier
+        tier = self._service.tiers.get(request.tier)
+        if tier is None:
+            allowed = ", ".join(self._service.tiers)
+            raise RequestError(ErrorCode.SYNTAX, f"tier: one of {allowed}", request.id)
+        return tier
+
+    async def _change(
+        self,
+        request: protocol.Subscribe | protocol.Unsubscribe,
+        names: Names,
+        tier: Tier,
+        member: Subscriber,
+        synced: bool,
+    ) -> None:
+        most = self._service.limits.symbols_per_session
+        if synced and len({*names.quotes, *names.trades}) > most:
+            raise RequestError(
+                ErrorCode.SYMBOL_LIMIT, f"at most {most} names and patterns a session", request.id
+            )
+        await self._service.shard.change(
+            Change(
+                member,
+                names,
+                tier,
+                lambda: protocol.subscription(member.names, member.tier.name, "json", request.id),
+                synced,
+                request.id,
+            )
+        )
+
+    # The end.
+
+    async def _say_goodbye(
+        self, ws: trio_websocket.WebSocketConnection, outbox: Outbox, code: CloseCode
+    ) -> None:
+        """Tell a client why, if it can still be told; a peer that does not read is cut."""
+        if code in (CloseCode.SLOW, CloseCode.ABNORMAL):
+            return
+        with trio.move_on_after(FAREWELL_S, shield=True):
+            if code not in _SILENT:
+                retry_ms = random.randint(*RETRY_MS) if code < CloseCode.BAD_REQUEST else None
+                await outbox.send_all(protocol.closing(code, retry_ms))
+            outbox.shut()
+            await ws.aclose(int(code), CLOSE_TEXT[code])
+
+
+class _ShardSink:
+    """The session's outbox, and its end, as the shard uses them."""
+
+    __slots__ = ("_outbox", "acknowledged", "end", "offer", "pace", "unsent")
+
+    def __init__(self, outbox: Outbox, session: Session) -> None:
+        self._outbox = outbox
+        self.offer = outbox.offer
+        self.acknowledged = outbox.acknowledged
+        self.unsent = outbox.unsent
+        self.pace = outbox.pace
+        self.end = session.end
+
+    @property
+    def received(self) -> int:
+        return self._outbox.received
+
+
+def _close_code(closed: trio_websocket.ConnectionClosed) -> CloseCode:
+    """Return why the peer, or trio-websocket on its behalf, closed the connection."""
+    code = closed.reason.code if closed.reason is not None else CloseCode.ABNORMAL
+    if code == 1005:  # a close frame without a code
+        return CloseCode.NORMAL
+    try:
+        return CloseCode(code)
+    except ValueError:
+        return CloseCode.NORMAL

@@ -1,0 +1,202 @@
+"""A shard over real rings, driven by hand, with sinks whose sockets the test opens and closes."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from typing import Any
+
+import numpy as np
+import trio
+import trio.testing
+
+from marketfeed.core.records import QUOTE, QUOTES, TRADE, TRADES, Batch
+from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.symbols import SymbolTable
+from marketfeed.errors import CloseCode
+from marketfeed.fanout.interest import Names
+from marketfeed.fanout.shard import Change, Shard, Timing
+from marketfeed.fanout.subscriber import Subscriber
+from marketfeed.fanout.tiers import MS, Tier
+
+S = 1_000_000_000
+VIP = Tier("vip", 0, True, 65536)
+PREMIUM = Tier("premium", 100 * MS, False, 65536)
+BASIC = Tier("basic", 500 * MS, False, 65536)
+SLOW_EVERY = Tier("archive", 100 * MS, True, 65536)
+
+
+def text_messages(frame: bytes) -> list[dict[str, Any]]:
+    """Return the messages of one whole text frame; pings have none."""
+    if frame[0] == 0x89:
+        return []
+    assert frame[0] == 0x81
+    length, start = frame[1], 2
+    if length == 126:
+        length, start = int.from_bytes(frame[2:4], "big"), 4
+    elif length == 127:
+        length, start = int.from_bytes(frame[2:10], "big"), 10
+    assert len(frame) == start + length
+    messages: list[dict[str, Any]] = json.loads(frame[start:])
+    return messages
+
+
+class Socket:
+    """A sink whose kernel takes ``room`` frames (None: any number) and then no more."""
+
+    def __init__(self) -> None:
+        self.room: int | None = None
+        self.frames: list[bytes] = []
+        self.tail: deque[bytes] = deque()
+        self.received = 0
+        self.acked = 0
+        self.ended: CloseCode | None = None
+        self.paced: list[int] = []
+
+    def offer(self, frame: bytes) -> bool:
+        if self.tail or self.room == 0:
+            self.tail.append(frame)
+            return False
+        if self.room is not None:
+            self.room -= 1
+        self.frames.append(frame)
+        return True
+
+    def acknowledged(self) -> int:
+        return self.acked
+
+    def unsent(self) -> int:
+        return 0
+
+    def pace(self, send_buffer_bytes: int) -> None:
+        self.paced.append(send_buffer_bytes)
+
+    def end(self, code: CloseCode) -> None:
+        self.ended = self.ended or code
+
+    def messages(self) -> list[dict[str, Any]]:
+        return [message for frame in self.frames for message in text_messages(frame)]
+
+    def take(self) -> list[dict[str, Any]]:
+        """Return the messages that came since the last call."""
+        messages = self.messages()
+        self.frames.clear()
+        return messages
+
+
+class Bench:
+    """One shard, one writer, any sessions. Time is trio's; use under a MockClock."""
+
+    def __init__(
+        self, depth: int = 64, max_symbols: int = 64, resume_ticks: int = 100_000, heartbeat_s: float = 20.0
+    ) -> None:
+        self.rings = Rings.private(max_symbols, depth, epoch="e1")
+        self.writer = RingWriter(self.rings)
+        self.symbols = SymbolTable(max_symbols)
+        timing = Timing(int(heartbeat_s * S), 60 * S, 10 * S)
+        self.shard = Shard(self.rings, self.symbols, timing, resume_ticks, lambda: 1_700_000_000 * S)
+        self.published: dict[tuple[str, str], list[int]] = {}
+
+    def publish(self, *ticks: tuple[str, str]) -> None:
+        """Publish one tick for each (channel letter, symbol), in this order, as one batch."""
+        kinds = np.array([QUOTES if kind == "q" else TRADES for kind, _ in ticks], np.uint8)
+        quotes = np.zeros(int((kinds == QUOTES).sum()), QUOTE)
+        trades = np.zeros(int((kinds == TRADES).sum()), TRADE)
+        quotes["symbol"] = [self.symbols.intern(name) for kind, name in ticks if kind == "q"]
+        trades["symbol"] = [self.symbols.intern(name) for kind, name in ticks if kind == "t"]
+        quotes["bid_sz"] = quotes["ask_sz"] = 1.0
+        quotes["bid_px"], quotes["ask_px"] = 101_250_000_000, 101_270_000_000
+        trades["price"], trades["size"], trades["side"] = 101_260_000_000, 5.0, ord("b")
+        self.writer.write(Batch(quotes, trades, kinds))
+        for kind, name in ticks:
+            held = self.published.setdefault((kind, name), [])
+            held.append(len(held) + 1)
+
+    def enter(self, id: str = "s1", tier: Tier = VIP) -> tuple[Subscriber, Socket]:
+        socket = Socket()
+        return self.shard.enter(id, socket, tier), socket
+
+    async def subscribe(
+        self,
+        member: Subscriber,
+        quotes: str = "",
+        trades: str = "",
+        tier: Tier | None = None,
+        request_id: int | None = None,
+    ) -> None:
+        names = member.names.plus(Names(tuple(quotes.split()), tuple(trades.split())))
+        await self.rename(member, names, tier, True, request_id)
+
+    async def unsubscribe(self, member: Subscriber, quotes: str = "", trades: str = "") -> None:
+        names = member.names.minus(Names(tuple(quotes.split()), tuple(trades.split())))
+        await self.rename(member, names, None, False, None)
+
+    async def rename(
+        self, member: Subscriber, names: Names, tier: Tier | None, synced: bool, request_id: int | None
+    ) -> None:
+        def answer() -> bytes:
+            return b'\x81\x16[{"T":"subscription"}]'
+
+        change = Change(member, names, tier or member.tier, answer, synced, request_id)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.shard.change, change)
+            await trio.testing.wait_all_tasks_blocked()
+            await self.cycle()
+
+    async def cycle(self, times: int = 1) -> None:
+        """Let the shard do what is due now."""
+        for _ in range(times):
+            await self.shard.cycle(int(trio.current_time() * S))
+
+    def open(self, member: Subscriber, socket: Socket, room: int | None = None) -> None:
+        """Let the peer read: what waited goes out, and the kernel takes ``room`` frames more."""
+        socket.room = room
+        if socket.tail:
+            socket.frames += socket.tail
+            socket.tail.clear()
+            self.shard.drained(member)
+
+    def balanced(self) -> None:
+        """Assert that every session's ledger adds up at this moment."""
+        for member in self.shard.members:
+            for tier, ledger in self.shard.ledgers(member).items():
+                assert ledger.difference == 0, (member.id, tier, ledger)
+
+
+class Follower:
+    """A client's view: checks n and g of everything that comes, holes against what was told."""
+
+    def __init__(self, every: bool) -> None:
+        self.every = every
+        self.last: dict[tuple[str, str], int] = {}
+        self.g = 0
+        self.lagging = False
+        self.told: dict[tuple[str, str], int] = {}
+        self.count = 0
+
+    def follow(self, messages: list[dict[str, Any]]) -> None:
+        """Take messages in order; raises AssertionError at a double, a silent hole or a wrong order."""
+        for message in messages:
+            kind = message["T"]
+            if kind == "lag":
+                self.lagging = message["on"]
+            elif kind == "gap":
+                key = ("q" if message["channel"] == "quotes" else "t", message["S"])
+                self.told[key] = message["n"]
+                assert message["lost"] == message["n"] - self.last.get(key, 0) - 1
+            elif kind in ("q", "t"):
+                self._tick((kind, message["S"]), message)
+
+    def _tick(self, key: tuple[str, str], message: dict[str, Any]) -> None:
+        n, last = message["n"], self.last.get(key, 0)
+        if "snap" in message:
+            assert n >= last
+            self.last[key] = n
+            return
+        self.count += 1
+        assert n > last, f"{key}: {n} after {last}"
+        assert message["g"] > self.g
+        self.g = message["g"]
+        if self.every and n != last + 1:
+            assert self.told.get(key) == n or (self.lagging and key[0] == "q"), f"{key}: {last} → {n} silently"
+        self.last[key] = n

@@ -1,0 +1,320 @@
+"""The shard's promises to one and to many sessions, on a virtual clock."""
+
+from __future__ import annotations
+
+import trio
+from harness import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower
+
+from marketfeed.errors import CloseCode
+
+
+def kinds(messages):
+    return [message["T"] for message in messages]
+
+
+async def test_snapshot_then_synced_then_every_tick(autojump_clock):
+    bench = Bench()
+    bench.publish(("q", "A"), ("q", "A"), ("t", "A"))
+    member, socket = bench.enter()
+    await bench.subscribe(member, quotes="A", trades="A", request_id=7)
+    answer, quote, trade, synced = socket.take()
+    assert answer["T"] == "subscription"
+    assert (quote["n"], quote["snap"], trade["n"], trade["snap"]) == (2, 1, 1, 1)
+    assert synced == {"T": "synced", "cursor": "e1:3", "id": 7}
+    bench.publish(("t", "A"), ("q", "A"), ("q", "B"), ("q", "A"))
+    await bench.cycle()
+    assert [(m["T"], m["n"], m["g"]) for m in socket.take()] == [("t", 2, 4), ("q", 3, 5), ("q", 4, 7)]
+    bench.balanced()
+
+
+async def test_a_name_no_feed_has_sent_waits_and_starts_at_one(autojump_clock):
+    bench = Bench()
+    member, socket = bench.enter()
+    await bench.subscribe(member, quotes="NEW")
+    assert kinds(socket.take()) == ["subscription", "synced"]
+    bench.publish(("q", "NEW"))
+    await bench.cycle()
+    assert [m["n"] for m in socket.take()] == [1]
+
+
+async def test_a_prefix_takes_in_later_symbols_and_a_double_match_is_sent_once(autojump_clock):
+    bench = Bench()
+    bench.publish(("q", "AB"), ("q", "X"))
+    member, socket = bench.enter()
+    await bench.subscribe(member, quotes="A* AB")
+    assert [m.get("S") for m in socket.take()] == [None, "AB", None]
+    bench.publish(("q", "AC"), ("q", "AB"), ("q", "X"))
+    await bench.cycle()
+    assert [(m["S"], m["n"]) for m in socket.take()] == [("AC", 1), ("AB", 2)]
+    bench.balanced()
+
+
+async def test_a_symbol_already_received_gets_no_second_snapshot(autojump_clock):
+    bench = Bench()
+    bench.publish(("q", "A"), ("q", "B"))
+    member, socket = bench.enter()
+    await bench.subscribe(member, quotes="A")
+    socket.take()
+    await bench.subscribe(member, quotes="A B")
+    assert [m.get("S") for m in socket.take()] == [None, "B", None]
+
+
+async def test_unsubscribe_removes_exactly_what_is_written(autojump_clock):
+    bench = Bench()
+    bench.publish(("q", "AA"), ("q", "AB"))
+    member, socket = bench.enter()
+    await bench.subscribe(member, quotes="A* AA")
+    await bench.unsubscribe(member, quotes="AB")
+    socket.take()
+    bench.publish(("q", "AA"), ("q", "AB"))
+    await bench.cycle()
+    assert [m["S"] for m in socket.take()] == ["AA", "AB"]
+    await bench.unsubscribe(member, quotes="A*")
+    socket.take()
+    bench.publish(("q", "AA"), ("q", "AB"))
+    await bench.cycle()
+    assert [m["S"] for m in socket.take()] == ["AA"]
+    bench.balanced()
+
+
+async def test_sessions_with_the_same_names_get_the_same_frame(autojump_clock):
+    bench = Bench()
+    bench.publish(("q", "A"))
+    pairs = [bench.enter(f"s{i}") for i in range(5)]
+    for member, _ in pairs:
+        await bench.subscribe(member, quotes="A")
+    for _, socket in pairs:
+        socket.take()
+    bench.publish(("q", "A"))
+    await bench.cycle()
+    assert len({id(socket.frames[0]) for _, socket in pairs}) == 1
+    assert bench.shard.statistics().groups == 1
+
+
+async def test_latest_tier_sends_one_tick_a_symbol_and_step_on_its_own_grid(autojump_clock):
+    bench = Bench()
+    bench.publish(("q", "A"))
+    member, socket = bench.enter(tier=PREMIUM)
+    await bench.subscribe(member, quotes="A")
+    assert kinds(socket.take()) == ["subscription"]  # the snapshot comes with the next flush
+    seen = []
+    for _ in range(1000):
+        bench.publish(("q", "A"))
+        await bench.cycle()
+        seen += [(trio.current_time(), m["n"]) for m in socket.take() if m["T"] == "q"]
+        bench.balanced()
+        await trio.sleep(0.001)
+    steps = [round(t * 1000) for t, _ in seen]
+    assert 9 <= len(seen) <= 11
+    assert {b - a for a, b in zip(steps, steps[1:], strict=False)} == {100}
+    assert seen[-1][1] > 900
+
+
+async def test_every_tier_with_an_interval_sends_all_ticks_in_steps(autojump_clock):
+    bench = Bench(depth=1024)
+    member, socket = bench.enter(tier=SLOW_EVERY)
+    await bench.subscribe(member, quotes="A")
+    follower = Follower(every=True)
+    for _ in range(500):
+        bench.publish(("q", "A"))
+        await bench.cycle()
+        await trio.sleep(0.001)
+    frames = len(socket.frames)
+    await trio.sleep(0.1)
+    await bench.cycle()
+    follower.follow(socket.take())
+    assert follower.last["q", "A"] == 500
+    assert frames <= 8
+    bench.balanced()
+
+
+async def test_a_tier_change_keeps_the_position(autojump_clock):
+    bench = Bench()
+    bench.publish(("q", "A"))
+    member, socket = bench.enter()
+    await bench.subscribe(member, quotes="A")
+    socket.take()
+    bench.publish(("q", "A"), ("q", "A"))
+    await bench.subscribe(member, tier=BASIC)
+    bench.publish(("q", "A"))
+    await trio.sleep(0.5)
+    await bench.cycle()
+    ticks = [m for m in socket.take() if m["T"] == "q"]
+    assert [m["n"] for m in ticks] == [2, 3, 4] or [m["n"] for m in ticks] == [4]
+    await bench.subscribe(member, tier=VIP)
+    bench.publish(("q", "A"))
+    await bench.cycle()
+    assert [m["n"] for m in socket.take() if m["T"] == "q"] == [5]
+    assert socket.paced == [65536] * 3
+    bench.balanced()
+
+
+async def test_a_full_socket_costs_others_nothing_and_misses_nothing(autojump_clock):
+    bench = Bench(depth=64)
+    slow, slow_socket = bench.enter("slow")
+    good, good_socket = bench.enter("good")
+    for member in (slow, good):
+        await bench.subscribe(member, quotes="A")
+    slow_socket.room = 0
+    follower = Follower(every=True)
+    for _ in range(20):
+        bench.publish(("q", "A"))
+        await bench.cycle()
+        bench.balanced()
+    assert len([m for m in good_socket.messages() if m["T"] == "q"]) == 20
+    assert len(slow_socket.tail) == 1  # one unsent frame and a position
+    bench.open(slow, slow_socket)
+    await bench.cycle()
+    follower.follow(slow_socket.take())
+    assert follower.last["q", "A"] == 20
+    assert slow.group is good.group
+    bench.balanced()
+
+
+async def test_a_session_far_behind_lags_quotes_conflate_and_trades_stay_complete(autojump_clock):
+    bench = Bench(depth=64)
+    member, socket = bench.enter()
+    await bench.subscribe(member, quotes="A", trades="A")
+    follower = Follower(every=True)
+    socket.room = 0
+    for _ in range(20):
+        bench.publish(("q", "A"), ("q", "A"), ("t", "A"), ("q", "A"))
+        await bench.cycle()
+        bench.balanced()
+    bench.open(member, socket)
+    for _ in range(5):
+        await bench.cycle()
+        await trio.sleep(0.02)
+    messages = socket.take()
+    follower.follow(messages)
+    assert [m for m in messages if m["T"] == "lag"] == [
+        {"T": "lag", "on": True},
+        {"T": "lag", "on": False, "conflated": 56},
+    ]
+    assert follower.last == {("q", "A"): 60, ("t", "A"): 20}
+    assert member.group is not None
+    ledger = bench.shard.ledgers(member)["vip"]
+    assert (ledger.conflated, ledger.lost, ledger.matched) == (56, 0, 80)
+    bench.balanced()
+
+
+async def test_trades_overwritten_while_lagging_are_told_as_a_gap(autojump_clock):
+    bench = Bench(depth=16)
+    member, socket = bench.enter()
+    await bench.subscribe(member, trades="A")
+    follower = Follower(every=True)
+    socket.room = 0
+    for _ in range(40):
+        bench.publish(("t", "A"))
+        await bench.cycle()
+    bench.open(member, socket)
+    await bench.cycle(3)
+    messages = socket.take()
+    follower.follow(messages)
+    assert follower.last["t", "A"] == 40
+    assert bench.shard.ledgers(member)["vip"].lost == 23
+    bench.balanced()
+
+
+async def test_a_lapped_lane_tells_the_gap_before_the_ticks(autojump_clock):
+    bench = Bench(depth=16)
+    member, socket = bench.enter()
+    await bench.subscribe(member, quotes="A B")
+    socket.take()
+    for _ in range(30):
+        bench.publish(("q", "A"))
+    bench.publish(("q", "B"))
+    await bench.cycle()
+    messages = socket.take()
+    assert messages[0] == {"T": "gap", "S": "A", "channel": "quotes", "lost": 14, "n": 15}
+    follower = Follower(every=True)
+    follower.follow(messages)
+    assert follower.count == 17
+    bench.balanced()
+
+
+async def test_a_snapshot_larger_than_the_socket_is_paced_and_is_no_lag(autojump_clock):
+    bench = Bench(max_symbols=4096)
+    bench.publish(*[("q", f"S{i:04d}") for i in range(2000)])
+    member, socket = bench.enter()
+    socket.room = 2  # the answer and one frame
+    await bench.subscribe(member, quotes="*")
+    for _ in range(10):
+        bench.publish(("q", "S0000"))
+        bench.open(member, socket, room=1)
+        await bench.cycle()
+    messages = socket.messages()
+    assert sum("snap" in m for m in messages) == 2000
+    assert "lag" not in kinds(messages)
+    follower = Follower(every=True)
+    follower.follow(messages)
+    assert follower.last["q", "S0000"] == 11
+    assert kinds(messages).index("synced") > 2000
+    bench.balanced()
+
+
+async def test_silence_brings_heartbeats_and_pings_and_then_the_end(autojump_clock):
+    bench = Bench(heartbeat_s=1.0)
+    _, socket = bench.enter()
+    for _ in range(400):
+        await bench.cycle()
+        await trio.sleep(0.25)
+    beats = [m for m in socket.messages() if m["T"] == "heartbeat"]
+    assert 80 <= len(beats) <= 100
+    assert beats[0]["t"] == 1_700_000_000_000_000
+    for _ in range(800):
+        await bench.cycle()
+        await trio.sleep(0.25)
+    assert sum(frame[0] == 0x89 for frame in socket.frames) == 3
+    assert socket.ended is CloseCode.IDLE
+
+
+async def test_a_peer_that_acknowledges_nothing_is_given_up(autojump_clock):
+    bench = Bench()
+    member, socket = bench.enter()
+    await bench.subscribe(member, quotes="A")
+    socket.room = 0
+    bench.publish(("q", "A"))
+    await bench.cycle()
+    for second in range(8):
+        socket.acked = second // 4
+        await bench.cycle()
+        await trio.sleep(1)
+    assert socket.ended is None
+    for _ in range(12):
+        await bench.cycle()
+        await trio.sleep(1)
+    assert socket.ended is CloseCode.SLOW
+
+
+async def test_one_session_that_breaks_inside_the_fan_out_ends_alone(autojump_clock, monkeypatch):
+    bench = Bench()
+    bad, bad_socket = bench.enter("bad")
+    good, good_socket = bench.enter("good")
+    await bench.subscribe(good, quotes="A")
+    align = bench.shard._catch_up._align
+
+    def broken(member):
+        if member is bad:
+            raise RuntimeError("broken on purpose")
+        align(member)
+
+    monkeypatch.setattr(bench.shard._catch_up, "_align", broken)
+    await bench.subscribe(bad, quotes="A")
+    assert bad_socket.ended is CloseCode.INTERNAL
+    bench.publish(("q", "A"))
+    await bench.cycle()
+    assert kinds(good_socket.take())[-1] == "q"
+
+
+async def test_a_session_that_left_leaves_nothing_behind(autojump_clock):
+    bench = Bench()
+    member, _ = bench.enter()
+    await bench.subscribe(member, quotes="A* B", trades="C")
+    bench.publish(("q", "A1"))
+    bench.shard.leave(member)
+    await bench.cycle()
+    statistics = bench.shard.statistics()
+    assert (statistics.sessions, statistics.groups, statistics.lanes) == (0, 0, 0)
+    assert len(bench.shard._interests) == 0
+    assert bench.shard.ended["vip"].difference == 0
