@@ -49,6 +49,7 @@ class Outbox(trio.abc.Stream):
         self._passed = 0
         self._progress = trio.lowlevel.ParkingLot()
         self._shut = False
+        self._lost = False  # the peer is gone
         self.received = 0
         self.scanner: FrameScanner | None = None
         self.drained: Callable[[], None] = _nothing
@@ -109,6 +110,12 @@ class Outbox(trio.abc.Stream):
             return 0
         return int(struct.unpack("i", answer)[0])
 
+    def _check_open(self) -> None:
+        if self._lost:
+            raise trio.BrokenResourceError("the peer is gone")
+        if self._sock.fileno() < 0:
+            raise trio.ClosedResourceError("the outbox is closed")
+
     def _append(self, data: bytes | memoryview) -> None:
         self._tail += data
         self._taken += len(data)
@@ -126,15 +133,17 @@ class Outbox(trio.abc.Stream):
         except BlockingIOError:
             self._nursery.start_soon(self._drain)
             return
-        except (OSError, trio.ClosedResourceError):
+        except trio.ClosedResourceError:
+            return  # by us
+        except OSError:
             self._break(CloseCode.ABNORMAL)
             return
         if not self._shut:
             self.drained()
 
     def _break(self, code: CloseCode) -> None:
-        if not self._shut or self._tail:
-            self._shut = True
+        if not self._lost:
+            self._lost = self._shut = True
             self._tail.clear()
             self._passed = self._taken
             self._progress.unpark_all()
@@ -145,8 +154,7 @@ class Outbox(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send ``data`` after what is unsent, and wait until the kernel has it."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._sock.fileno() < 0:
-            raise trio.ClosedResourceError("the outbox is closed")
+        self._check_open()
         sent = 0
         if not self._tail:
             try:
@@ -163,8 +171,7 @@ class Outbox(trio.abc.Stream):
             until = self._taken
             while self._passed < until:
                 await self._progress.park()
-            if self._sock.fileno() < 0:
-                raise trio.ClosedResourceError("the outbox was closed")
+            self._check_open()
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:

@@ -1,0 +1,61 @@
+"""Frame headers are counted right in whatever pieces the bytes come."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marketfeed.gateway.scan import MAX_CONTROL_FRAMES, MAX_FRAGMENTS, FrameScanner, ProtocolAbuse
+
+
+def masked(first: int, payload: bytes) -> bytes:
+    size = len(payload)
+    if size < 126:
+        head = bytes([first, 128 | size])
+    elif size < 65536:
+        head = bytes([first, 128 | 126]) + size.to_bytes(2, "big")
+    else:
+        head = bytes([first, 128 | 127]) + size.to_bytes(8, "big")
+    return head + b"\1\2\3\4" + payload
+
+
+def feed_in_pieces(data: bytes, cuts: list[int]) -> int:
+    """Return how many pieces went in before the scanner had enough; -1 if it never had."""
+    scanner, at = FrameScanner(), 0
+    for number, size in enumerate([*cuts, len(data)]):
+        try:
+            scanner.feed(data[at : at + size], 0.0)
+        except ProtocolAbuse:
+            return number
+        at += size
+    return -1
+
+
+sizes = st.sampled_from([0, 1, 125, 126, 200, 65535, 65536])
+
+
+@given(st.lists(sizes, min_size=1, max_size=5), st.lists(st.integers(0, 300), max_size=30))
+def test_whole_messages_of_any_size_in_any_pieces_pass(lengths, cuts):
+    data = b"".join(masked(0x81, b"x" * length) for length in lengths)
+    assert feed_in_pieces(data * 3, cuts) == -1
+
+
+@given(st.lists(st.integers(1, 4000), max_size=20))
+def test_endless_empty_fragments_are_refused_however_cut(cuts):
+    assert feed_in_pieces(masked(0x01, b"") + masked(0x00, b"") * MAX_FRAGMENTS, cuts) >= 0
+
+
+def test_the_last_permitted_fragment_and_the_first_refused():
+    scanner = FrameScanner()
+    scanner.feed(masked(0x01, b"a") + masked(0x00, b"") * (MAX_FRAGMENTS - 1) + masked(0x80, b""), 0.0)
+    with pytest.raises(ProtocolAbuse, match="fragments"):
+        scanner.feed(masked(0x01, b"a") + masked(0x00, b"") * MAX_FRAGMENTS, 0.0)
+
+
+def test_a_flood_of_pings_is_refused_and_a_steady_beat_is_not():
+    scanner = FrameScanner()
+    for second in range(5):
+        scanner.feed(masked(0x89, b"") * MAX_CONTROL_FRAMES, float(second))
+    with pytest.raises(ProtocolAbuse, match="control frames"):
+        scanner.feed(masked(0x89, b"") * (MAX_CONTROL_FRAMES + 1), 9.0)
