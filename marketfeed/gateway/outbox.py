@@ -182,19 +182,26 @@ class Outbox(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what came, b"" at the end; counts it, and ends sessions that abuse framing."""
+        data = await self._receive(max_bytes or 65536)
+        if self.scanner is not None:
+            try:
+                self.scanner.feed(data, trio.current_time())
+            except ProtocolAbuse:
+                self.broken(CloseCode.ABUSE)
+                # Read on and throw away, or the close that follows would be a
+                # reset and the peer never learn why.
+                while data:
+                    data = await self._receive(65536)
+        return data
+
+    async def _receive(self, max_bytes: int) -> bytes:
         try:
-            data = await self._trio_sock.recv(max_bytes or 65536)
+            data = bytes(await self._trio_sock.recv(max_bytes))
         except OSError as error:
             self._break(CloseCode.ABNORMAL)
             raise trio.BrokenResourceError(str(error)) from error
         self.received += len(data)
-        if self.scanner is not None:
-            try:
-                self.scanner.feed(data, trio.current_time())
-            except ProtocolAbuse as abuse:
-                self._break(CloseCode.ABUSE)
-                raise trio.BrokenResourceError(str(abuse)) from abuse
-        return bytes(data)
+        return data
 
     async def aclose(self) -> None:
         """Close the socket; what is unsent is forgotten and the peer reset if there was any."""

@@ -258,11 +258,14 @@ class Session:
         if code in (CloseCode.SLOW, CloseCode.ABNORMAL):
             return
         with trio.move_on_after(FAREWELL_S, shield=True):
-            if code not in _SILENT:
-                retry_ms = random.randint(*RETRY_MS) if code < CloseCode.BAD_REQUEST else None
-                await outbox.send_all(protocol.closing(code, retry_ms))
-            outbox.shut()
-            await ws.aclose(int(code), CLOSE_TEXT[code])
+            try:
+                if code not in _SILENT:
+                    retry_ms = random.randint(*RETRY_MS) if code < CloseCode.BAD_REQUEST else None
+                    await outbox.send_all(protocol.closing(code, retry_ms))
+                outbox.shut()
+                await ws.aclose(int(code), CLOSE_TEXT[code])
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                log.debug("gone before the farewell", session=self.id)
 
 
 class _ShardSink:

@@ -1,0 +1,147 @@
+"""A gateway over real sockets in the test's own event loop, with a writer the test drives."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import trio
+import trio_websocket
+
+from marketfeed.core.records import QUOTE, Batch
+from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.symbols import SymbolTable
+from marketfeed.fanout.shard import Shard, Timing
+from marketfeed.fanout.tiers import MS, Tier
+from marketfeed.gateway.limits import Admission, Counters, Limits
+from marketfeed.gateway.listener import Gateway, open_listener
+from marketfeed.gateway.session import Service
+
+S = 1_000_000_000
+LIMITS = Limits(
+    request_bytes=4096,
+    symbols_per_session=5,
+    sessions=4,
+    sessions_per_ip=4,
+    requests_per_s=50,
+    handshake_s=0.3,
+)
+
+
+class Live:
+    """What a test needs of the running gateway."""
+
+    def __init__(self, service: Service, gateway: Gateway, port: int, writer: RingWriter) -> None:
+        self.service = service
+        self.shard = service.shard
+        self.counters = service.counters
+        self.gateway = gateway
+        self.port = port
+        self.url = f"ws://127.0.0.1:{port}/v1/stream"
+        self._writer = writer
+
+    def publish(self, *names: str) -> None:
+        quotes = np.zeros(len(names), QUOTE)
+        quotes["symbol"] = [self.shard.symbols.intern(name) for name in names]
+        quotes["bid_px"], quotes["ask_px"], quotes["bid_sz"], quotes["ask_sz"] = 10**9, 2 * 10**9, 1, 2
+        quotes["ts_recv"] = time.time_ns()
+        self._writer.write(Batch(quotes))
+        self.shard.ring()
+
+    async def until_empty(self) -> None:
+        """Wait until no session is left."""
+        while self.gateway.sessions or self.shard.members:
+            await trio.sleep(0.001)
+
+    async def raw(self, path: str = "/v1/stream", upgrade: bool = True, headers: str = "") -> trio.SocketStream:
+        """Return a connection whose handshake request is sent, and not yet answered."""
+        stream = await trio.open_tcp_stream("127.0.0.1", self.port)
+        key = base64.b64encode(b"0123456789abcdef").decode()
+        lines = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n{headers}"
+        if upgrade:
+            lines += (
+                "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
+            )
+        await stream.send_all(f"{lines}\r\n".encode())
+        return stream
+
+
+@asynccontextmanager
+async def serving(limits: Limits = LIMITS, stall_s: float = 10.0, ping_s: float = 60.0) -> AsyncIterator[Live]:
+    """Run a gateway on a free port."""
+    rings = Rings.private(256, 64, epoch="e1")
+    timing = Timing(int(20 * S), int(ping_s * S), int(stall_s * S))
+    shard = Shard(rings, SymbolTable(256), timing, 1000, time.time_ns)
+    tiers = {
+        "vip": Tier("vip", 0, True, 65536),
+        "premium": Tier("premium", 20 * MS, False, 65536),
+    }
+    service = Service(
+        shard=shard,
+        tiers=tiers,
+        default_tier=tiers["vip"],
+        limits=limits,
+        allowed_origins=frozenset({"http://good.example"}),
+        admission=Admission(limits),
+        counters=Counters(),
+    )
+    listener = await open_listener("127.0.0.1", 0)
+    gateway = Gateway(service)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shard.run)
+        nursery.start_soon(gateway.accept_from, listener, nursery)
+        with trio.fail_after(20):
+            yield Live(service, gateway, listener.getsockname()[1], RingWriter(rings))
+        nursery.cancel_scope.cancel()
+
+
+class Client:
+    """A WebSocket client that reads messages one by one."""
+
+    def __init__(self, ws: trio_websocket.WebSocketConnection) -> None:
+        self.ws = ws
+        self._messages: list[dict[str, Any]] = []
+
+    async def send(self, **request: Any) -> None:
+        await self.ws.send_message(json.dumps(request))
+
+    async def next(self, kind: str | None = None) -> dict[str, Any]:
+        """Return the next message, or the next of ``kind``."""
+        while True:
+            while not self._messages:
+                self._messages = json.loads(await self.ws.get_message())
+            message = self._messages.pop(0)
+            if kind is None or message["T"] == kind:
+                return message
+
+    async def closed(self) -> tuple[int, list[dict[str, Any]]]:
+        """Read to the end; return the close code and what came before."""
+        messages = list(self._messages)
+        while True:
+            try:
+                messages += json.loads(await self.ws.get_message())
+            except trio_websocket.ConnectionClosed as closed:
+                return closed.reason.code if closed.reason else 1006, messages
+
+
+@asynccontextmanager
+async def connected(live: Live) -> AsyncIterator[Client]:
+    """Open a session and take its first message."""
+    async with trio_websocket.open_websocket_url(live.url) as ws:
+        client = Client(ws)
+        first = await client.next()
+        assert first["T"] == "success"
+        assert (first["msg"], first["protocol"], first["epoch"]) == ("connected", 1, "e1")
+        yield client
+
+
+def masked(first: int, payload: bytes) -> bytes:
+    """Return a client's frame, masked with zeros."""
+    assert len(payload) < 126
+    return bytes([first, 128 | len(payload)]) + b"\0\0\0\0" + payload

@@ -1,0 +1,290 @@
+"""Sessions over real sockets: what they are answered, how they end, and that nobody else notices."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import trio
+import trio_websocket
+from live import LIMITS, connected, masked, serving
+
+from marketfeed.errors import CloseCode
+
+
+async def test_subscribe_snapshot_live_unsubscribe():
+    async with serving() as live:
+        live.publish("A", "B")
+        async with connected(live) as client:
+            await client.send(action="subscribe", quotes=["A", "A"], id=7)
+            answer = await client.next()
+            assert answer == {
+                "T": "subscription",
+                "quotes": ["A"],
+                "trades": [],
+                "alerts": [],
+                "tier": "vip",
+                "encoding": "json",
+                "id": 7,
+            }
+            quote = await client.next()
+            assert quote["snap"] == 1
+            assert (quote["S"], quote["bp"], quote["ap"], quote["n"]) == ("A", 1.0, 2.0, 1)
+            assert await client.next() == {"T": "synced", "cursor": "e1:2", "id": 7}
+            live.publish("B", "A")
+            update = await client.next()
+            assert (update["S"], update["n"], update["g"]) == ("A", 2, 4)
+            await client.send(action="unsubscribe", quotes=["A"], id="x")
+            assert (await client.next())["quotes"] == []
+
+
+async def test_a_tier_is_changed_live():
+    async with serving() as live, connected(live) as client:
+        live.publish("A")
+        await client.send(action="subscribe", quotes=["A"])
+        await client.next("synced")
+        await client.send(action="subscribe", tier="premium", id=1)
+        assert (await client.next("subscription"))["tier"] == "premium"
+        await client.next("synced")
+        live.publish("A", "A", "A")
+        assert (await client.next("q"))["n"] == 4
+
+
+async def test_ping_and_auth_without_authentication():
+    async with serving() as live, connected(live) as client:
+        await client.send(action="ping", t=1)
+        assert await client.next() == {"T": "pong", "t": 1}
+        await client.send(action="auth", token="whatever", id=2)
+        assert await client.next() == {"T": "success", "msg": "authenticated", "tier": "vip", "id": 2}
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "told"),
+    [
+        ({"action": "dance", "id": 3}, 410, "subscribe, unsubscribe, ping, auth"),
+        ({"action": 5, "id": 3}, 410, "one of"),
+        ({"id": 3}, 410, "one of"),
+        ({"action": "subscribe", "quotes": "A", "id": 3}, 400, "array"),
+        ({"action": "subscribe", "symbols": ["A"], "id": 3}, 400, "symbols"),
+        ({"action": "subscribe", "quotes": ["A B"], "id": 3}, 400, "A B"),
+        ({"action": "subscribe", "quotes": ["A*B"], "id": 3}, 400, "A*B"),
+        ({"action": "subscribe", "quotes": ["A"], "tier": "gold", "id": 3}, 400, "vip, premium"),
+        ({"action": "subscribe", "quotes": ["A"], "encoding": "xml", "id": 3}, 400, "json"),
+        ({"action": "subscribe", "quotes": list("ABCDEF"), "id": 3}, 405, "at most 5"),
+    ],
+)
+async def test_a_bad_request_is_answered_and_the_session_lives(request_, code, told):
+    async with serving() as live, connected(live) as client:
+        await client.send(**request_)
+        error = await client.next()
+        assert (error["T"], error["code"], error["id"]) == ("error", code, 3)
+        assert told in error["msg"]
+        assert live.counters.errors[code] == 1
+        await client.send(action="ping", t=1)
+        assert (await client.next())["T"] == "pong"
+
+
+@pytest.mark.parametrize("text", ["[1,2]", "3", '"x"', "null"])
+async def test_json_that_is_no_object_is_answered(text):
+    async with serving() as live, connected(live) as client:
+        await client.ws.send_message(text)
+        assert (await client.next())["code"] == 400
+
+
+@pytest.mark.parametrize("text", ["{not json", "", "[" * 100])
+async def test_a_frame_that_is_not_json_ends_the_session_with_4500(text):
+    async with serving() as live, connected(live) as client:
+        await client.ws.send_message(text)
+        code, messages = await client.closed()
+        assert code == CloseCode.BAD_REQUEST
+        assert [m["T"] for m in messages] == ["error", "closing"]
+        assert "retry_ms" not in messages[1]
+        await live.until_empty()
+        assert live.counters.closes[CloseCode.BAD_REQUEST] == 1
+
+
+async def test_ten_bad_requests_in_a_row_end_the_session_and_nine_do_not():
+    async with serving() as live, connected(live) as client:
+        for _ in range(9):
+            await client.send(action="no")
+            assert (await client.next())["code"] == 410
+        await client.send(action="ping")
+        assert (await client.next())["T"] == "pong"
+        for _ in range(10):
+            await client.send(action="no")
+        code, messages = await client.closed()
+        assert code == CloseCode.BAD_REQUEST
+        assert [m["T"] for m in messages] == ["error"] * 10 + ["closing"]
+
+
+async def test_too_many_requests_a_second_are_refused():
+    limits = dataclasses.replace(LIMITS, requests_per_s=2)
+    async with serving(limits) as live, connected(live) as client:
+        for _ in range(3):
+            await client.send(action="ping")
+        answers = [await client.next() for _ in range(3)]
+        assert [m.get("code") for m in answers] == [None, None, 429]
+
+
+async def test_a_frame_over_the_limit_is_closed_with_1009():
+    async with serving() as live, connected(live) as client:
+        await client.ws.send_message("x" * 5000)
+        code, messages = await client.closed()
+        assert (code, messages) == (1009, [])
+        await live.until_empty()
+        assert live.counters.closes[CloseCode.TOO_BIG] == 1
+
+
+async def test_endless_empty_fragments_are_closed_with_4503():
+    async with serving() as live, connected(live) as client:
+        stream = client.ws._stream  # beneath the client, which would not do this
+        await stream.send_all(masked(0x01, b"{"))
+        for _ in range(100):
+            await stream.send_all(masked(0x00, b"") * 1000)
+        code, messages = await client.closed()
+        assert (code, messages[-1]["T"]) == (CloseCode.ABUSE, "closing")
+        await live.until_empty()
+        assert live.counters.closes == {CloseCode.ABUSE: 1}
+
+
+async def test_a_flood_of_pings_is_closed_with_4503():
+    async with serving() as live, connected(live) as client:
+        await client.ws._stream.send_all(masked(0x89, b"") * 500)
+        assert (await client.closed())[0] == CloseCode.ABUSE
+
+
+async def test_a_client_that_sends_nothing_is_let_go_after_the_handshake_deadline():
+    async with serving() as live:
+        stream = await trio.open_tcp_stream("127.0.0.1", live.port)
+        assert await stream.receive_some() == b""
+        await live.until_empty()
+        assert live.counters.refused["handshake timeout"] == 1
+
+
+async def test_half_a_handshake_is_let_go_too():
+    async with serving() as live:
+        stream = await trio.open_tcp_stream("127.0.0.1", live.port)
+        await stream.send_all(b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n")
+        assert await stream.receive_some() == b""
+        await live.until_empty()
+
+
+async def test_a_session_that_only_listens_lives():
+    async with serving() as live:
+        live.publish("A")
+        async with connected(live) as client:
+            await trio.sleep(0.4)  # past the handshake deadline
+            await client.send(action="subscribe", quotes=["A"])
+            await client.next("synced")
+
+
+@pytest.mark.parametrize(
+    ("path", "upgrade", "headers", "status"),
+    [
+        ("/nope", True, "", b" 404 "),
+        ("/v1/stream", True, "Origin: http://evil.example\r\n", b" 403 "),
+        ("/v1/stream", True, "Origin: http://GOOD.example\r\n", b" 101 "),
+        ("/v1/stream?x=1", True, "", b" 101 "),
+        ("/v1/stream", False, "", b" 400 "),
+    ],
+)
+async def test_handshakes_are_judged(path, upgrade, headers, status):
+    async with serving() as live:
+        stream = await live.raw(path, upgrade, headers)
+        assert status in await stream.receive_some()
+        await stream.aclose()
+        await live.until_empty()
+
+
+async def test_over_the_session_limit_the_handshake_is_answered_503():
+    async with serving(dataclasses.replace(LIMITS, sessions=1)) as live:
+        async with connected(live):
+            with pytest.raises(trio_websocket.ConnectionRejected) as rejected:
+                async with trio_websocket.open_websocket_url(live.url):
+                    pass
+            assert rejected.value.status_code == 503
+            assert live.counters.refused["too many sessions: limits.sessions"] == 1
+        await live.until_empty()
+        async with connected(live):
+            pass
+
+
+async def test_a_reset_in_the_middle_of_a_frame_ends_that_session_alone():
+    async with serving() as live:
+        live.publish("A")
+        async with connected(live) as client:
+            stream = await live.raw()
+            assert b" 101 " in await stream.receive_some()
+            await stream.send_all(masked(0x81, b'{"action":"subscribe"}')[:9])
+            stream.setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")  # SOL_SOCKET, SO_LINGER
+            await stream.aclose()
+            while not live.counters.closes:
+                await trio.sleep(0.001)
+            assert live.counters.closes == {CloseCode.ABNORMAL: 1}
+            await client.send(action="subscribe", quotes=["A"])
+            await client.next("synced")
+
+
+async def test_an_unmasked_frame_is_a_protocol_error_and_leaves_no_task():
+    async with serving() as live:
+        stream = await live.raw()
+        assert b" 101 " in await stream.receive_some()
+        await stream.send_all(b"\x81\x02{}")
+        while await stream.receive_some():
+            pass
+        await live.until_empty()
+        assert sum(live.counters.closes.values()) == 1
+
+
+async def test_an_exception_inside_a_session_ends_only_that_session(monkeypatch):
+    async with serving() as live:
+        live.publish("A")
+        async with connected(live) as good, connected(live) as bad:
+
+            def broken(*_):
+                raise RuntimeError("broken on purpose")
+
+            monkeypatch.setattr("marketfeed.gateway.protocol.pong", broken)
+            await bad.send(action="ping")
+            code, messages = await bad.closed()
+            assert (code, [m["T"] for m in messages]) == (CloseCode.INTERNAL, ["closing"])
+            await good.send(action="subscribe", quotes=["A"])
+            await good.next("synced")
+
+
+async def test_a_peer_that_does_not_read_is_cut_after_stall_s():
+    async with serving(stall_s=0.3) as live:
+        stream = await live.raw()
+        assert b" 101 " in await stream.receive_some(16)
+        await stream.send_all(masked(0x81, b'{"action":"subscribe","quotes":["*"]}'))
+        names = [f"S{i}" for i in range(200)]
+        while not live.counters.closes:
+            live.publish(*names)
+            await trio.sleep(0.001)
+        assert live.counters.closes == {CloseCode.SLOW: 1}
+        with pytest.raises(trio.BrokenResourceError):
+            while await stream.receive_some():
+                pass
+        await live.until_empty()
+
+
+async def test_a_drain_tells_every_session():
+    async with serving() as live:
+        async with connected(live) as one, connected(live) as two:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(live.gateway.drain)
+                for client in (one, two):
+                    code, messages = await client.closed()
+                    assert code == 1001
+                    (closing,) = messages
+                    assert closing["T"] == "closing"
+                    assert 500 <= closing["retry_ms"] <= 3000
+
+
+async def test_a_client_that_closes_is_counted_as_normal():
+    async with serving() as live:
+        async with connected(live):
+            pass
+        await live.until_empty()
+        assert live.counters.closes == {CloseCode.NORMAL: 1}
+        assert live.service.admission.total == 0
