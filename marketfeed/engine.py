@@ -26,7 +26,7 @@ from typing import Final
 import structlog
 import trio
 
-from marketfeed.config import Config
+from marketfeed.config import Loaded
 from marketfeed.core.rings import Rings, RingWriter
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import ConfigError
@@ -49,9 +49,9 @@ log = structlog.get_logger()
 class Engine:
     """Everything one process of marketfeed holds, built from its configuration."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, loaded: Loaded) -> None:
         """Build all that can be built without opening a socket; raises ConfigError."""
-        self.config = config
+        self.config = config = loaded.config
         engine, limits = config.engine, config.limits
         self.symbols = SymbolTable(engine.max_symbols)
         self.rings = Rings.private(engine.max_symbols, engine.ring_depth)
@@ -70,12 +70,15 @@ class Engine:
         self.shard.on_synced = self._on_synced
         self.pump = Pump(RingWriter(self.rings), self.symbols, self.shard.ring)
         self.feeds: list[tuple[Feed, FeedIntake]] = []
-        for index, spec in enumerate(feed_specs(config)):
-            intake = self.pump.intake(spec.name, config.base)
-            try:
-                self.feeds.append((spec.factory(spec.settings, intake), intake))
-            except ConfigError as error:
-                raise ConfigError(f"{config.source}: feeds.{index}.{error}") from None
+        try:
+            for index, spec in enumerate(feed_specs(config.feeds)):
+                intake = self.pump.intake(spec.name, loaded.base)
+                try:
+                    self.feeds.append((spec.factory(spec.settings, intake), intake))
+                except ConfigError as error:
+                    raise ConfigError(f"feeds.{index}.{error}") from None
+        except ConfigError as error:
+            raise ConfigError(f"{loaded.source}: {error}") from None
         self.supervisors = [Supervisor(feed, intake, self._wait_sessions) for feed, intake in self.feeds]
         tiers = {
             name: Tier(name, int(tier.interval_ms * MS), tier.delivery == "every", tier.send_buffer_bytes)
@@ -158,16 +161,16 @@ def raise_file_limit() -> int:
     return hard
 
 
-def check(config: Config) -> None:
+def check(loaded: Loaded) -> None:
     """Build everything ``serve`` would, open no socket; raises ConfigError."""
-    Engine(config)
+    Engine(loaded)
 
 
-async def serve(config: Config) -> int:
+async def serve(loaded: Loaded) -> int:
     """Run the engine until a signal; return the exit status. Raises ConfigError and StartError."""
     files = raise_file_limit()
-    engine = Engine(config)
+    engine = Engine(loaded)
     if not engine.feeds:
-        log.warning("no feed configured: subscribers will get no ticks", config=config.source)
+        log.warning("no feed configured: subscribers will get no ticks", config=loaded.source)
     log.info("starting", feeds=[intake.name for _, intake in engine.feeds], file_limit=files)
     return await engine.run()

@@ -1,0 +1,119 @@
+"""The ``marketfeed`` command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from marketfeed import __version__, logs
+from marketfeed.config import Loaded, load
+from marketfeed.errors import ConfigError, StartError
+
+app = typer.Typer(
+    name="marketfeed",
+    help="Distribute real-time market data: quote feeds in, tiers of subscribers out.",
+    epilog="Try: marketfeed serve   and in another terminal   marketfeed watch 'SY00*'",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Configuration file. Without it: ./config.toml, else the built-in one."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change one key, such as gateway.port=9000 or feeds.0.rate=1000."),
+]
+LogOption = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+
+
+def _fail(text: str) -> typer.Exit:
+    print(f"marketfeed: {text}", file=sys.stderr)
+    return typer.Exit(2)
+
+
+def _load(config: Path | None, overrides: list[str] | None) -> Loaded:
+    try:
+        return load(config, overrides or [])
+    except ConfigError as error:
+        raise _fail(str(error)) from None
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=lambda on: _show_version(on), is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Distribute real-time market data: quote feeds in, tiers of subscribers out."""
+
+
+def _show_version(on: bool) -> None:
+    if on:
+        print(f"marketfeed {__version__}")
+        raise typer.Exit
+
+
+@app.command(
+    epilog="Examples:  marketfeed serve --set feeds.0.rate=100000   ·   marketfeed serve -c prod.toml --check"
+)
+def serve(
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    check: Annotated[bool, typer.Option("--check", help="Check the configuration and exit.")] = False,
+    log_level: LogOption = "info",
+) -> None:
+    """Run the engine. Prints one line on stdout once it takes subscribers; logs go to stderr.
+
+    SIGTERM or Ctrl-C drains: sessions are told, and the exit status is 0. A second one stops at once (130).
+    """
+    if log_level not in ("debug", "info", "warning", "error"):
+        raise _fail(f"--log-level {log_level}: one of debug, info, warning, error")
+    loaded = _load(config, set_)
+    logs.configure(log_level)
+    # Imported late: --help and configuration errors need no numpy.
+    from marketfeed import engine
+
+    try:
+        if check:
+            engine.check(loaded)
+            print(f"config ok: {loaded.source}, {len(loaded.config.feeds)} feed(s), {len(loaded.config.tiers)} tier(s)")
+            return
+        status = trio.run(engine.serve, loaded)
+    except (ConfigError, StartError) as error:
+        raise _fail(str(error)) from None
+    raise typer.Exit(status)
+
+
+@app.command(epilog="Examples:  marketfeed watch SY0000 SY0001   ·   marketfeed watch 'BTC*' --tier premium")
+def watch(
+    symbols: Annotated[list[str], typer.Argument(help="Symbols, or prefixes such as 'BTC*' (quote the star).")],
+    url: Annotated[str | None, typer.Option(help="The engine's stream; default: the one the configuration names.")] = None,
+    tier: Annotated[str | None, typer.Option(help="vip, premium, basic, or what the engine has.")] = None,
+    token: Annotated[str | None, typer.Option(help="Access token, where the engine asks for one.", envvar="MARKETFEED_TOKEN")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show quotes and trades live: a table on a terminal, a line a tick otherwise."""
+    from marketfeed.watch import Watch
+
+    if url is None:
+        gateway = _load(config, None).config.gateway
+        url = f"ws://{gateway.host}:{gateway.port}/v1/stream"
+    run: Callable[[], object] = Watch(url, symbols, tier, token).run
+    try:
+        status = trio.run(run)
+    except KeyboardInterrupt:
+        status = 0
+    raise typer.Exit(status)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

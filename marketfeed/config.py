@@ -1,0 +1,299 @@
+"""Configuration: TOML to checked, frozen structs. Every error is one line that says where and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from marketfeed.core.symbols import MAX_SYMBOLS
+from marketfeed.errors import ConfigError
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+DEFAULT_PATH: Final = Path("config.toml")
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class EngineConfig(_Section, frozen=True):
+    """``[engine]``"""
+
+    workers: Annotated[int, Meta(ge=0)] = 0
+    max_symbols: Annotated[int, Meta(ge=1, le=MAX_SYMBOLS)] = 8192
+    ring_depth: Annotated[int, Meta(ge=4, le=1 << 20)] = 1024
+    resume_ticks: Count = 100_000
+    drain_s: Seconds = 5.0
+
+
+class GatewayConfig(_Section, frozen=True):
+    """``[gateway]``"""
+
+    host: str = "127.0.0.1"
+    port: Port = 8765
+    allowed_origins: list[str] = []
+    trusted_proxies: list[str] = []
+    default_tier: str = "vip"
+    encoding: Literal["json"] = "json"
+    tls_cert: str | None = None
+    tls_key: str | None = None
+
+
+class AdminConfig(_Section, frozen=True):
+    """``[admin]``"""
+
+    host: str = "127.0.0.1"
+    port: Port = 8766
+
+
+class AuthConfig(_Section, frozen=True):
+    """``[auth]``"""
+
+    mode: Literal["none", "jwt"] = "none"
+    anonymous: bool = False
+    algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] | None = None
+    key_file: str | None = None
+
+
+class TierConfig(_Section, frozen=True):
+    """``[tiers.NAME]``"""
+
+    interval_ms: Annotated[float, Meta(ge=0, le=3_600_000)] = 0
+    delivery: Literal["every", "latest"] = "every"
+    send_buffer_bytes: Annotated[int, Meta(ge=4096, le=1 << 30)] = 65536
+
+
+class LimitsConfig(_Section, frozen=True):
+    """``[limits]``"""
+
+    request_bytes: Annotated[int, Meta(ge=256, le=1 << 28)] = 262_144
+    symbols_per_session: Count = 5000
+    sessions: Count = 100_000
+    sessions_per_ip: Count = 100_000
+    requests_per_s: Annotated[float, Meta(ge=1)] = 50
+    handshake_s: Seconds = 5.0
+    stall_s: Seconds = 10.0
+    heartbeat_s: Seconds = 20.0
+    ping_s: Seconds = 60.0
+
+
+class AlertsConfig(_Section, frozen=True):
+    """``[alerts]``"""
+
+    path: str = "var/alerts.db"
+    max_tries: Count = 10
+    in_flight: Count = 1000
+    rules: list[dict[str, Any]] = []
+
+
+class LatencyConfig(_Section, frozen=True):
+    """``[latency]``"""
+
+    path: str = "var/latency.hlog"
+    interval_s: Seconds = 10.0
+    top_symbols: Annotated[int, Meta(ge=0)] = 20
+
+
+DEFAULT_TIERS: Final[dict[str, dict[str, Any]]] = {
+    "vip": {"interval_ms": 0, "delivery": "every", "send_buffer_bytes": 262_144},
+    "premium": {"interval_ms": 100, "delivery": "latest", "send_buffer_bytes": 65_536},
+    "basic": {"interval_ms": 500, "delivery": "latest", "send_buffer_bytes": 65_536},
+}
+
+
+class Config(_Section, frozen=True):
+    """A whole configuration. ``feeds`` are tables that their feed types check (ingest/registry.py)."""
+
+    engine: EngineConfig = EngineConfig()
+    gateway: GatewayConfig = GatewayConfig()
+    admin: AdminConfig = AdminConfig()
+    auth: AuthConfig = AuthConfig()
+    tiers: dict[str, TierConfig] = {}
+    limits: LimitsConfig = LimitsConfig()
+    feeds: list[dict[str, Any]] = []
+    alerts: AlertsConfig = AlertsConfig()
+    latency: LatencyConfig = LatencyConfig()
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A configuration, where it came from, and where its relative paths start."""
+
+    config: Config
+    source: str
+    base: Path
+
+
+def load(path: Path | None, overrides: Sequence[str] = ()) -> Loaded:
+    """Read and check ``path``, or ./config.toml, or the embedded default.
+
+    ``overrides`` are ``dotted.path=value`` with values in TOML; a value that
+    is no TOML is taken as text. Raises ConfigError.
+    """
+    if path is None and DEFAULT_PATH.is_file():
+        path = DEFAULT_PATH
+    if path is None:
+        source, base = "the built-in configuration", Path.cwd()
+        text = resources.files("marketfeed").joinpath("default.toml").read_text("utf-8")
+    else:
+        source, base = str(path), path.resolve().parent
+        try:
+            text = path.read_text("utf-8")
+        except OSError as error:
+            raise ConfigError(f"{source}: {error.strerror or error}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{source}: not UTF-8 text") from None
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not TOML: {_one_line(str(error))}") from None
+    for override in overrides:
+        _override(data, override)
+    return Loaded(_checked(data, source), source, base)
+
+
+def _checked(data: dict[str, Any], source: str) -> Config:
+    _merge_tiers(data)
+    try:
+        config = msgspec.convert(data, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {explain(str(error), Config, data)}") from None
+    for where, problem in _problems(config):
+        raise ConfigError(f"{source}: {where}: {problem}")
+    return config
+
+
+def _merge_tiers(data: dict[str, Any]) -> None:
+    """Complete the well-known tiers; a file that names tiers has these and no others."""
+    tiers = data.get("tiers")
+    if tiers is None:
+        data["tiers"] = {name: dict(tier) for name, tier in DEFAULT_TIERS.items()}
+    elif isinstance(tiers, dict):
+        for name, tier in tiers.items():
+            if isinstance(tier, dict):
+                tiers[name] = {**DEFAULT_TIERS.get(name, {}), **tier}
+
+
+def _problems(config: Config) -> list[tuple[str, str]]:
+    """Return what no single key's type can say: where, and what is wrong there."""
+    engine, gateway, auth = config.engine, config.gateway, config.auth
+    found: list[tuple[str, str]] = []
+    if engine.ring_depth & (engine.ring_depth - 1):
+        found.append(("engine.ring_depth", f"a power of two, not {engine.ring_depth}"))
+    if engine.workers:
+        found.append(("engine.workers", "only 0 in this version"))
+    if gateway.default_tier not in config.tiers:
+        found.append(("gateway.default_tier", f"one of {', '.join(config.tiers) or '(no tier is defined)'}"))
+    for name in config.tiers:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name):
+            found.append((f"tiers.{name}", "a tier's name has 1 to 32 letters, digits, _ or -"))
+    if auth.mode != "none":
+        found.append(("auth.mode", 'only "none" in this version'))
+    if gateway.tls_cert or gateway.tls_key:
+        found.append(("gateway.tls_cert", "TLS is not in this version; put a proxy in front"))
+    if auth.mode == "none" and not auth.anonymous and not _is_loopback(gateway.host):
+        found.append(
+            ("gateway.host", f"{gateway.host} is not loopback: that needs auth, or auth.anonymous = true")
+        )
+    if not _is_loopback(config.admin.host) and not auth.anonymous:
+        found.append(("admin.host", f"{config.admin.host} is not loopback: that needs auth.anonymous = true"))
+    return found
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    """Set one ``dotted.path=value`` in ``data``; a list of tables goes by index."""
+    path, equals, text = override.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f"--set {override}: written as dotted.path=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = path.strip().split(".")
+    at: Any = data
+    for key in parents:
+        if isinstance(at, list):
+            at = _item(at, key, override)
+        elif isinstance(at, dict):
+            at = at.setdefault(key, {})
+        else:
+            raise ConfigError(f"--set {override}: {key} is below a plain value")
+    if isinstance(at, list):
+        _item(at, last, override)
+        at[int(last)] = value
+    elif isinstance(at, dict):
+        at[last] = value
+    else:
+        raise ConfigError(f"--set {override}: {last} is below a plain value")
+
+
+def _item(items: list[Any], key: str, override: str) -> Any:
+    if not key.isdecimal() or int(key) >= len(items):
+        raise ConfigError(f"--set {override}: {key} is not an index from 0 to {len(items) - 1}")
+    return items[int(key)]
+
+
+_AT: Final = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`")
+
+
+def explain(error: str, struct: type[msgspec.Struct], data: Any, prefix: str = "") -> str:
+    """Return msgspec's validation error as ``key.path: what is allowed``, on one line.
+
+    ``struct`` and ``data`` are what was converted; ``prefix`` goes before the path.
+    """
+    match = _AT.fullmatch(error)
+    what, path = (match["what"], match["path"] or "") if match else (error, "")
+    path = re.sub(r"\[(\d+)\]", r".\1", path).strip(".")
+    if "[...]" in path:  # a tier: msgspec does not say which
+        path = _which(path, what, data)
+    unknown = _UNKNOWN.fullmatch(what)
+    if unknown:
+        allowed = _fields(struct, path)
+        close = difflib.get_close_matches(unknown["key"], allowed, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        path = ".".join(filter(None, (path, unknown["key"])))
+        what = f"unknown key; allowed: {', '.join(allowed)}{hint}"
+    what = what[0].lower() + what[1:].replace("`", "")
+    return _one_line(f"{'.'.join(filter(None, (prefix, path)))}: {what}")
+
+
+def _which(path: str, what: str, data: Any) -> str:
+    """Put the name of the first table that fails in place of msgspec's ``[...]``."""
+    head, _, tail = path.partition("[...]")
+    for name, table in data.get(head.strip("."), {}).items():
+        try:
+            msgspec.convert(table, TierConfig)
+        except msgspec.ValidationError:
+            return f"{head}.{name}{tail}"
+    return f"{head}.*{tail}"
+
+
+def _fields(struct: type[msgspec.Struct], path: str) -> list[str]:
+    """Return the keys allowed in the table at ``path``."""
+    at: Any = struct
+    for key in filter(None, path.split(".")):
+        fields = {field.name: field.type for field in msgspec.structs.fields(at)}
+        at = TierConfig if key not in fields or key == "tiers" else fields[key]
+    return [field.encode_name for field in msgspec.structs.fields(at)]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,55 @@
+"""Feed types by name: built-in and third-party ones alike come from the entry-point group ``marketfeed.feeds``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Final
+
+import msgspec
+
+from marketfeed.config import explain
+from marketfeed.errors import ConfigError
+from marketfeed.ingest.feed import FeedType
+
+GROUP: Final = "marketfeed.feeds"
+MAX_FEEDS: Final = 255  # a record's feed is a u1
+
+
+@dataclass(frozen=True, slots=True)
+class FeedSpec:
+    """A ``[[feeds]]`` table, its type found and its keys checked."""
+
+    name: str
+    factory: FeedType
+    settings: msgspec.Struct
+
+
+def feed_specs(tables: Sequence[dict[str, Any]]) -> list[FeedSpec]:
+    """Return the feeds that the ``[[feeds]]`` tables describe; raises ConfigError (``feeds.0.key: …``)."""
+    if len(tables) > MAX_FEEDS:
+        raise ConfigError(f"feeds: at most {MAX_FEEDS}")
+    types = {point.name: point for point in entry_points(group=GROUP)}
+    specs: list[FeedSpec] = []
+    for index, table in enumerate(tables):
+        where = f"feeds.{index}"
+        settings = dict(table)
+        kind = settings.pop("type", None)
+        name = settings.pop("name", kind)
+        if not isinstance(kind, str) or kind not in types:
+            raise ConfigError(f"{where}.type: {_said(kind)}; one of {', '.join(sorted(types))}")
+        if not isinstance(name, str) or not 0 < len(name) <= 64:
+            raise ConfigError(f"{where}.name: a text of 1 to 64 characters")
+        if any(spec.name == name for spec in specs):
+            raise ConfigError(f"{where}.name: another feed is named {name} already")
+        factory: FeedType = types[kind].load()
+        try:
+            specs.append(FeedSpec(name, factory, msgspec.convert(settings, factory.Config)))
+        except msgspec.ValidationError as error:
+            raise ConfigError(explain(str(error), factory.Config, settings, where)) from None
+    return specs
+
+
+def _said(kind: object) -> str:
+    return "missing" if kind is None else f"unknown feed type {kind!r}"
