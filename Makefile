@@ -1,0 +1,49 @@
+# Everything sets itself up: a virtual environment in .venv, remade when pyproject.toml changes.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test check format cover perf prove clean
+
+run: $(VENV)/.run
+	$(BIN)/marketfeed serve --config config.toml
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.test
+	$(BIN)/ruff format --check marketfeed feeds tests perf
+	$(BIN)/ruff check marketfeed feeds tests perf
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix-only marketfeed feeds tests perf
+	$(BIN)/ruff format marketfeed feeds tests perf
+
+cover: $(VENV)/.test
+	$(BIN)/python -m pytest -q --cov=marketfeed --cov=feeds --cov-report=term-missing
+
+perf: $(VENV)/.perf
+	$(BIN)/python -m perf.rings
+	$(BIN)/python -m perf.fanout
+
+# Long proofs: minutes, not seconds. The suite runs a short form of each.
+prove: $(VENV)/.test
+	MARKETFEED_PROVE=1 $(BIN)/python -m pytest -q
+
+$(VENV)/.run: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "marketfeed needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(BIN)/pip install -q -e '.[test]'
+	touch $@
+
+$(VENV)/.perf: $(VENV)/.test
+	$(BIN)/pip install -q -e '.[perf]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,97 @@
+"""Supervision: a feed that fails is run again after a while; the others never notice."""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from marketfeed.errors import FeedProtocolError
+from marketfeed.ingest.feed import Feed
+from marketfeed.ingest.pump import FeedIntake
+
+FIRST_DELAY_S: Final = 0.5
+MAX_DELAY_S: Final = 30.0
+SETTLED_S: Final = 60.0  # a feed that ran this long starts again with the first delay
+STALE_S: Final = 10.0  # without a tick for this long a running feed is stale
+JITTER: Final = 0.2  # delays vary by this share, so that feeds of one venue do not come back at once
+
+
+class FeedState(enum.Enum):
+    """What a feed is doing."""
+
+    STARTING = "starting"  # run, or waiting to be, and no tick yet
+    LIVE = "live"
+    STALE = "stale"  # running, but silent
+    DOWN = "down"  # failed; run again after a delay
+    DONE = "done"  # its source has ended
+
+
+class Supervisor:
+    """Runs one feed until it is done.
+
+    ``wait_sessions(count)`` returns once that many sessions are synced.
+    ``jitter()`` returns a number from -1 to 1.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        intake: FeedIntake,
+        wait_sessions: Callable[[int], Awaitable[None]],
+        jitter: Callable[[], float] = lambda: random.uniform(-1, 1),
+    ) -> None:
+        self.feed = feed
+        self.intake = intake
+        self.failures = 0
+        self._wait_sessions = wait_sessions
+        self._jitter = jitter
+        self._phase = FeedState.STARTING
+        self._ticks_at_start = 0
+        self._silent_since_s = 0.0
+        self._counted = 0
+
+    def state(self) -> FeedState:
+        """Return what the feed is doing now."""
+        if self._phase is not FeedState.LIVE:
+            return self._phase
+        ticks = sum(self.intake.ticks)
+        if ticks == self._ticks_at_start:
+            return FeedState.STARTING
+        return FeedState.STALE if self._silent_s(ticks) >= STALE_S else FeedState.LIVE
+
+    def _silent_s(self, ticks: int) -> float:
+        now_s = trio.current_time()
+        if ticks != self._counted:
+            self._counted, self._silent_since_s = ticks, now_s
+        return now_s - self._silent_since_s
+
+    async def run(self) -> None:
+        """Run the feed, again and again, until it is done."""
+        if self.feed.start_sessions:
+            self.intake.log.info("waiting for sessions", count=self.feed.start_sessions)
+            await self._wait_sessions(self.feed.start_sessions)
+        delay_s = FIRST_DELAY_S
+        while True:
+            started_s = trio.current_time()
+            self._ticks_at_start = sum(self.intake.ticks)
+            self._phase = FeedState.LIVE
+            try:
+                await self.feed.run(self.intake.publish)
+            except (FeedProtocolError, OSError) as error:
+                self.intake.log.warning("feed failed", error=f"{type(error).__name__}: {error}")
+            except Exception:
+                self.intake.log.exception("feed failed unexpectedly")
+            else:
+                self._phase = FeedState.DONE
+                self.intake.log.info("feed done", quotes=self.intake.ticks[0], trades=self.intake.ticks[1])
+                return
+            self.failures += 1
+            self._phase = FeedState.DOWN
+            if trio.current_time() - started_s >= SETTLED_S:
+                delay_s = FIRST_DELAY_S
+            await trio.sleep(delay_s * (1 + JITTER * self._jitter()))
+            delay_s = min(delay_s * 2, MAX_DELAY_S)
