@@ -1,0 +1,114 @@
+"""A real marketfeed process, and a real client of another make."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+
+READY_S = 30
+
+
+class Engine:
+    """``marketfeed serve`` as a process; its log is gathered."""
+
+    def __init__(self, *arguments: str, cwd: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "marketfeed", "serve", *arguments],
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.log: list[dict[str, Any]] = []
+        self.stderr: list[str] = []
+        self._reader = threading.Thread(target=self._gather, daemon=True)
+        self._reader.start()
+        assert self.process.stdout is not None
+        self.ready = self.process.stdout.readline().strip()
+        assert self.ready.startswith("marketfeed ready http://127.0.0.1:"), "".join(self.stderr)
+        self.url = "ws" + self.ready.split()[2].removeprefix("http") + "/v1/stream"
+        self.port = int(self.ready.split()[2].rpartition(":")[2])
+
+    def _gather(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.stderr.append(line)
+            if line.startswith("{"):
+                self.log.append(json.loads(line))
+
+    def stop(self, signal_: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status."""
+        self.process.send_signal(signal_)
+        return self.process.wait(READY_S)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+@contextmanager
+def engine(config: str, folder: Path, *arguments: str) -> Iterator[Engine]:
+    """Run an engine on a free port with ``config``."""
+    path = folder / "config.toml"
+    path.write_text(config)
+    running = Engine("--config", str(path), "--set", "gateway.port=0", *arguments, cwd=folder)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+class Reader(threading.Thread):
+    """A session that subscribes and keeps every frame until ``enough`` says so."""
+
+    def __init__(
+        self, url: str, request: dict[str, Any], enough: Callable[[list[dict[str, Any]]], bool]
+    ) -> None:
+        super().__init__(daemon=True)
+        self.frames: list[list[dict[str, Any]]] = []
+        self.error: BaseException | None = None
+        self._url, self._request, self._enough = url, request, enough
+        self.start()
+
+    def run(self) -> None:
+        try:
+            with connect(self._url, max_size=None, compression=None) as ws:
+                ws.send(json.dumps(self._request))
+                while True:
+                    self.frames.append(json.loads(ws.recv(timeout=60)))
+                    if self._enough(self.frames[-1]):
+                        return
+        except BaseException as error:
+            self.error = error
+
+    def result(self, timeout_s: float) -> list[list[dict[str, Any]]]:
+        """Return all frames once there were enough; raises what the session raised."""
+        self.join(timeout_s)
+        if self.error is not None:
+            raise self.error
+        assert not self.is_alive(), "never enough"
+        return self.frames
+
+
+@contextmanager
+def open_session(url: str) -> Iterator[ClientConnection]:
+    """Open a session and take its first message."""
+    with connect(url, compression=None) as ws:
+        (first,) = json.loads(ws.recv(timeout=10))
+        assert first["msg"] == "connected"
+        yield ws
