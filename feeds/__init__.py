@@ -1,1 +1,1 @@
-"""Sources of ticks, one module or folder each; they import marketfeed's core, errors and Feed protocol only."""
+"""Sources of ticks, one module or folder each; of marketfeed they import core, errors and the Feed protocol."""

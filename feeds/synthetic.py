@@ -98,7 +98,7 @@ class SyntheticFeed:
         publish(batch)
 
     def blocks(self) -> Iterator[Batch]:
-        """Yield the feed's ticks in order, BLOCK at a time, without times; the same for the same configuration."""
+        """Yield the ticks in order, BLOCK at a time, without times; the same for the same configuration."""
         config, symbols = self._config, self._symbols
         rng = np.random.default_rng(config.seed)
         weights = 1 / np.arange(1, len(symbols) + 1) if config.activity == "zipf" else np.ones(len(symbols))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -25,11 +24,15 @@ app = typer.Typer(
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="Configuration file. Without it: ./config.toml, else the built-in one."),
+    typer.Option(
+        "--config", "-c", help="Configuration file. Without it: ./config.toml, else the built-in one."
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Change one key, such as gateway.port=9000 or feeds.0.rate=1000."),
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Change one key, such as gateway.port=9000 or feeds.0.rate=1000."
+    ),
 ]
 LogOption = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
 
@@ -49,7 +52,10 @@ def _load(config: Path | None, overrides: list[str] | None) -> Loaded:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=lambda on: _show_version(on), is_eager=True, help="Show the version.")
+        bool,
+        typer.Option(
+            "--version", callback=lambda on: _show_version(on), is_eager=True, help="Show the version."
+        ),
     ] = False,
 ) -> None:
     """Distribute real-time market data: quote feeds in, tiers of subscribers out."""
@@ -84,7 +90,8 @@ def serve(
     try:
         if check:
             engine.check(loaded)
-            print(f"config ok: {loaded.source}, {len(loaded.config.feeds)} feed(s), {len(loaded.config.tiers)} tier(s)")
+            feeds, tiers = len(loaded.config.feeds), len(loaded.config.tiers)
+            print(f"config ok: {loaded.source}, {feeds} feed(s), {tiers} tier(s)")
             return
         status = trio.run(engine.serve, loaded)
     except (ConfigError, StartError) as error:
@@ -94,10 +101,17 @@ def serve(
 
 @app.command(epilog="Examples:  marketfeed watch SY0000 SY0001   ·   marketfeed watch 'BTC*' --tier premium")
 def watch(
-    symbols: Annotated[list[str], typer.Argument(help="Symbols, or prefixes such as 'BTC*' (quote the star).")],
-    url: Annotated[str | None, typer.Option(help="The engine's stream; default: the one the configuration names.")] = None,
+    symbols: Annotated[
+        list[str], typer.Argument(help="Symbols, or prefixes such as 'BTC*' (quote the star).")
+    ],
+    url: Annotated[
+        str | None, typer.Option(help="The engine's stream; default: the one the configuration names.")
+    ] = None,
     tier: Annotated[str | None, typer.Option(help="vip, premium, basic, or what the engine has.")] = None,
-    token: Annotated[str | None, typer.Option(help="Access token, where the engine asks for one.", envvar="MARKETFEED_TOKEN")] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(help="Access token, where the engine asks for one.", envvar="MARKETFEED_TOKEN"),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Show quotes and trades live: a table on a terminal, a line a tick otherwise."""
@@ -106,9 +120,8 @@ def watch(
     if url is None:
         gateway = _load(config, None).config.gateway
         url = f"ws://{gateway.host}:{gateway.port}/v1/stream"
-    run: Callable[[], object] = Watch(url, symbols, tier, token).run
     try:
-        status = trio.run(run)
+        status = trio.run(Watch(url, symbols, tier, token).run)
     except KeyboardInterrupt:
         status = 0
     raise typer.Exit(status)

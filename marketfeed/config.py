@@ -1,4 +1,4 @@
-"""Configuration: TOML to checked, frozen structs. Every error is one line that says where and what is allowed."""
+"""Configuration: TOML to checked, frozen structs. An error is one line: where, and what is allowed there."""
 
 from __future__ import annotations
 
@@ -194,9 +194,11 @@ def _problems(config: Config) -> list[tuple[str, str]]:
         found.append(("engine.workers", "only 0 in this version"))
     if gateway.default_tier not in config.tiers:
         found.append(("gateway.default_tier", f"one of {', '.join(config.tiers) or '(no tier is defined)'}"))
-    for name in config.tiers:
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name):
-            found.append((f"tiers.{name}", "a tier's name has 1 to 32 letters, digits, _ or -"))
+    found += [
+        (f"tiers.{name}", "a tier's name has 1 to 32 letters, digits, _ or -")
+        for name in config.tiers
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name)
+    ]
     if auth.mode != "none":
         found.append(("auth.mode", 'only "none" in this version'))
     if gateway.tls_cert or gateway.tls_key:

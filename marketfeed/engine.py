@@ -127,7 +127,9 @@ class Engine:
                         sessions.start_soon(self.shard.run)
                         self._say_ready(host, port)
                         await anext(signals)
-                        log.info("draining", sessions=len(gateway.sessions), drain_s=self.config.engine.drain_s)
+                        log.info(
+                            "draining", sessions=len(gateway.sessions), drain_s=self.config.engine.drain_s
+                        )
                         watch.start_soon(_stop_on_second, signals)
                         sources.cancel_scope.cancel()
                     listener.close()

@@ -96,7 +96,8 @@ def line_of(message: dict[str, Any]) -> str | None:
     """Return a tick as one plain line, None for any other message."""
     match message["T"]:
         case "q":
-            text = f"quote {message['S']} {message['bs']:g} x {message['bp']!r}  {message['ap']!r} x {message['as']:g}"
+            bid, ask = f"{message['bs']:g} x {message['bp']!r}", f"{message['ap']!r} x {message['as']:g}"
+            text = f"quote {message['S']} {bid}  {ask}"
         case "t":
             text = f"trade {message['S']} {message['s']:g} @ {message['p']!r} {message['d']}"
         case _:
@@ -126,7 +127,9 @@ def table_of(board: Board, url: str, now_s: float, most_rows: int) -> Group:
             _age(now_s - row.received_s),
         )
     more = len(names) - most_rows
-    parts: list[Any] = [Text(f"{url}  ·  {board.tier}  ·  {board.status}  ·  {board.ticks:,} ticks", style="dim")]
+    parts: list[Any] = [
+        Text(f"{url}  ·  {board.tier}  ·  {board.status}  ·  {board.ticks:,} ticks", style="dim")
+    ]
     parts.append(table)
     if more > 0:
         parts.append(Text(f"… and {more} more symbols", style="dim"))
@@ -150,9 +153,9 @@ class Watch:
     def __init__(self, url: str, symbols: list[str], tier: str | None, token: str | None) -> None:
         self._url = url
         self._token = token
-        self._request = {"action": "subscribe", "quotes": symbols, "trades": symbols}
+        self._request: dict[str, Any] = {"action": "subscribe", "quotes": symbols, "trades": symbols}
         if tier is not None:
-            self._request["tier"] = tier  # type: ignore[assignment]
+            self._request["tier"] = tier
         self._board = Board()
         self._console = Console()
         self._connected_once = False

@@ -9,6 +9,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -18,7 +19,7 @@ import trio
 from msgspec import Meta
 
 from feeds.replay.binance_raw import BinanceRaw
-from feeds.replay.recording import Decoder
+from feeds.replay.recording import Decoded, Decoder
 from marketfeed.errors import ConfigError
 from marketfeed.ingest.feed import Intake, Publish
 
@@ -87,7 +88,7 @@ class ReplayFeed:
             due = np.maximum.accumulate(((times - first_ns) / self._config.speed).astype(np.int64))
             slots = due // SLOT_NS
             edges = [0, *(np.flatnonzero(np.diff(slots)) + 1).tolist(), len(slots)]
-            for start, end in zip(edges, edges[1:], strict=False):
+            for start, end in pairwise(edges):
                 await trio.sleep_until(start_s + int(due[start]) / 1e9)
                 publish(decoded.batch.cut(start, end))
 
@@ -118,4 +119,4 @@ class ReplayFeed:
 
 def open_lines(path: Path) -> io.BufferedIOBase:
     """Open ``path`` for reading lines of bytes, unpacked if its name ends in .gz."""
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")

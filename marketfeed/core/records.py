@@ -102,7 +102,9 @@ class Batch:
             raise ValueError("a batch without channels has no order to cut in")
         # As TRADES is 1 and QUOTES is 0, what is not zero is a trade.
         before, upto = (int(np.count_nonzero(self.channels[:edge])) for edge in (start, end))
-        return Batch(self.quotes[start - before : end - upto], self.trades[before:upto], self.channels[start:end])
+        return Batch(
+            self.quotes[start - before : end - upto], self.trades[before:upto], self.channels[start:end]
+        )
 
     def __post_init__(self) -> None:
         """Refuse, with ValueError, arrays that do not belong together."""

@@ -65,7 +65,7 @@ class CatchUp:
         return push(member)
 
     def _align(self, member: Subscriber) -> None:
-        """Give symbols that joined the interest while the member was alone a position: before their first tick."""
+        """Put the member before the first tick of symbols that joined its interest meanwhile."""
         for channel, symbols in enumerate(member.interest.symbols):
             more = len(symbols) - len(member.seen[channel])
             if more:
@@ -148,7 +148,10 @@ class CatchUp:
             return
         ticks = self._rings.read(channel, symbols[ahead], seen[ahead], upto[ahead], bound)
         for i in np.flatnonzero(ticks.lost).tolist():
-            name, next_n = self._symbols.name(int(symbols[ahead[i]])), int(ticks.seen[i] - ticks.counts[i]) + 1
+            name, next_n = (
+                self._symbols.name(int(symbols[ahead[i]])),
+                int(ticks.seen[i] - ticks.counts[i]) + 1,
+            )
             gaps.append(gap_fragment(name, CHANNELS[channel], int(ticks.lost[i]), next_n))
         member.ledger.matched += int((ticks.seen - seen[ahead]).sum())
         member.ledger.lost += int(ticks.lost.sum())
@@ -173,7 +176,9 @@ class CatchUp:
         seen[held[taken]] = latest.ns[taken]
         chosen = taken.tolist()
         pairs += [
-            pair for pair, take in zip(zip(latest.gs.tolist(), latest.fragments, strict=True), chosen, strict=True) if take
+            pair
+            for pair, take in zip(zip(latest.gs.tolist(), latest.fragments, strict=True), chosen, strict=True)
+            if take
         ]
 
     def _fall_behind(self, member: Subscriber) -> None:

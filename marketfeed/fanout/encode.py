@@ -107,7 +107,7 @@ class JsonEncoder:
         ]  # fmt: skip
 
     def keep(self, channel: int, records: Records, ns: Indices, fragments: list[bytes]) -> None:
-        """Remember the fragments of ``records``, in order of ``g``, so that slower tiers need not encode them."""
+        """Remember the fragments of ``records``, in order of ``g``, for slower tiers."""
         kept = np.empty(len(fragments), object)
         kept[:] = fragments
         symbols = records["symbol"]

@@ -52,6 +52,4 @@ class Group:
         ledger.lost += self.lost - lost
         del self.members[member]
         member.group = None
-        member.seen = [
-            seen[channel][symbols] for channel, symbols in enumerate(self.interest.symbols)
-        ]
+        member.seen = [seen[channel][symbols] for channel, symbols in enumerate(self.interest.symbols)]

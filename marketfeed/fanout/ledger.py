@@ -34,6 +34,4 @@ class Ledger:
     @property
     def difference(self) -> int:
         """Return what is unaccounted for; anything but 0 is a bug in the engine."""
-        return self.matched - (
-            self.delivered + self.conflated + self.lost + self.pending + self.abandoned
-        )
+        return self.matched - (self.delivered + self.conflated + self.lost + self.pending + self.abandoned)

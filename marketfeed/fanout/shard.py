@@ -46,7 +46,7 @@ class Timing:
 
     @property
     def sweep_ns(self) -> int:
-        """Return how often sessions are looked at: often enough to keep each promise within a quarter of it."""
+        """Return how often to look at sessions: so that each promise is kept within a quarter of it."""
         return max(MS, min(S, self.heartbeat_ns // 4, self.ping_ns // 4, self.stall_ns // 4))
 
 
@@ -265,7 +265,9 @@ class Shard:
         if lane is None:
             lane = Lane(member.tier, member.phase, self._encoder, self.rings, self.symbols)
             lane.collect()  # stands at the head, where nobody waits for what was before
-            lane.next_flush_ns = member.tier.next_flush_ns(member.phase, _now_ns()) if member.tier.interval_ns else 0
+            lane.next_flush_ns = (
+                member.tier.next_flush_ns(member.phase, _now_ns()) if member.tier.interval_ns else 0
+            )
             self._lanes[key] = lane
             self._encoder.shared = any(not lane.tier.every for lane in self._lanes.values())
         elif not lane.groups:

@@ -22,7 +22,10 @@ _NOTHING: Indices = np.empty(0, np.int64)
 class Sink(Protocol):
     """Where frames go. Nothing here waits or raises."""
 
-    received: int  # bytes that came from the peer so far
+    @property
+    def received(self) -> int:
+        """Return how many bytes came from the peer so far."""
+        ...
 
     def offer(self, frame: bytes) -> bool:
         """Hand over a whole frame; False if some of it has to wait, or the sink is closed."""
@@ -55,10 +58,37 @@ class Subscriber:
     """
 
     __slots__ = (
-        "backlog", "behind", "behind_conflated", "bases", "encoding", "fresh", "g", "gone", "group",
-        "heard", "id", "interest", "ledger", "former", "moved_ns", "names", "next_step_ns", "phase",
-        "pinged_ns", "pings", "seen", "sent_ns", "sink", "stuck_at", "stuck_ns", "synced", "synced_once",
-        "replayed", "tail_ticks", "tier", "waiting",
+        "backlog",
+        "bases",
+        "behind",
+        "behind_conflated",
+        "encoding",
+        "former",
+        "fresh",
+        "g",
+        "gone",
+        "group",
+        "heard",
+        "id",
+        "interest",
+        "ledger",
+        "moved_ns",
+        "names",
+        "next_step_ns",
+        "phase",
+        "pinged_ns",
+        "pings",
+        "replayed",
+        "seen",
+        "sent_ns",
+        "sink",
+        "stuck_at",
+        "stuck_ns",
+        "synced",
+        "synced_once",
+        "tail_ticks",
+        "tier",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, id: str, sink: Sink, tier: Tier, interest: Interest, now_ns: int) -> None:

@@ -23,7 +23,7 @@ from typing import Final
 import trio
 
 from marketfeed.errors import CloseCode
-from marketfeed.gateway.scan import FrameScanner, ProtocolAbuse
+from marketfeed.gateway.scan import FrameScanner, FramingAbuseError
 
 TCP_NOTSENT_LOWAT: Final = 25  # linux/tcp.h; not in Python's socket module
 SIOCOUTQ: Final = termios.TIOCOUTQ  # bytes not yet acknowledged
@@ -186,7 +186,7 @@ class Outbox(trio.abc.Stream):
         if self.scanner is not None:
             try:
                 self.scanner.feed(data, trio.current_time())
-            except ProtocolAbuse:
+            except FramingAbuseError:
                 self.broken(CloseCode.ABUSE)
                 # Read on and throw away, or the close that follows would be a
                 # reset and the peer never learn why.

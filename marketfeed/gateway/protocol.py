@@ -88,9 +88,7 @@ def parse_request(text: str | bytes) -> Request:
     action = data.get("action")
     kind = _ACTIONS.get(action) if isinstance(action, str) else None
     if kind is None:
-        raise RequestError(
-            ErrorCode.INVALID_ACTION, f"action: one of {', '.join(_ACTIONS)}", id_
-        )
+        raise RequestError(ErrorCode.INVALID_ACTION, f"action: one of {', '.join(_ACTIONS)}", id_)
     try:
         request: Request = msgspec.convert(data, kind)
     except msgspec.ValidationError as error:

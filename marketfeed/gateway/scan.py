@@ -12,7 +12,7 @@ MAX_FRAGMENTS: Final = 1000  # of one message
 MAX_CONTROL_FRAMES: Final = 100  # in one second
 
 
-class ProtocolAbuse(Exception):
+class FramingAbuseError(Exception):
     """The client breaks a limit of framing; its session ends with 4503."""
 
 
@@ -32,7 +32,7 @@ class FrameScanner:
         self._second = 0
 
     def feed(self, data: bytes, now_s: float) -> None:
-        """Look at the frame headers in ``data``; raises ProtocolAbuse."""
+        """Look at the frame headers in ``data``; raises FramingAbuseError."""
         if self._skip >= len(data):
             self._skip -= len(data)
             return
@@ -55,10 +55,10 @@ class FrameScanner:
                 self._second, self._controls = int(now_s), 0
             self._controls += 1
             if self._controls > MAX_CONTROL_FRAMES:
-                raise ProtocolAbuse(f"more than {MAX_CONTROL_FRAMES} control frames in a second")
+                raise FramingAbuseError(f"more than {MAX_CONTROL_FRAMES} control frames in a second")
         elif first & 128:
             self._fragments = 0
         else:
             self._fragments += 1
             if self._fragments > MAX_FRAGMENTS:
-                raise ProtocolAbuse(f"a message of more than {MAX_FRAGMENTS} fragments")
+                raise FramingAbuseError(f"a message of more than {MAX_FRAGMENTS} fragments")

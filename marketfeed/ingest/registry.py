@@ -1,4 +1,4 @@
-"""Feed types by name: built-in and third-party ones alike come from the entry-point group ``marketfeed.feeds``."""
+"""Feed types by name; built-in and third-party ones alike are entry points of ``marketfeed.feeds``."""
 
 from __future__ import annotations
 

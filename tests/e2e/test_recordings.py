@@ -54,7 +54,10 @@ def test_two_sessions_replayed_to_all_tiers(realdata, tmp_path, speed):
 
             def enough(messages: list[dict[str, Any]]) -> bool:
                 for message in messages:
-                    if message["T"] in ("q", "t") and missing.get((message["T"], message["S"])) == message["n"]:
+                    if (
+                        message["T"] in ("q", "t")
+                        and missing.get((message["T"], message["S"])) == message["n"]
+                    ):
                         del missing[message["T"], message["S"]]
                 return not missing
 

@@ -198,5 +198,7 @@ class Follower:
         assert message["g"] > self.g
         self.g = message["g"]
         if self.every and n != last + 1:
-            assert self.told.get(key) == n or (self.lagging and key[0] == "q"), f"{key}: {last} → {n} silently"
+            assert self.told.get(key) == n or (self.lagging and key[0] == "q"), (
+                f"{key}: {last} → {n} silently"
+            )
         self.last[key] = n

@@ -1,4 +1,4 @@
-"""Random lives of sessions: whatever happens, nothing is silently missing, nothing comes twice, every tick is booked."""
+"""Random lives of sessions: nothing is silently missing, nothing comes twice, every tick is booked."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import trio
 from harness import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower
 
@@ -106,7 +108,7 @@ async def test_latest_tier_sends_one_tick_a_symbol_and_step_on_its_own_grid(auto
         await trio.sleep(0.001)
     steps = [round(t * 1000) for t, _ in seen]
     assert 9 <= len(seen) <= 11
-    assert {b - a for a, b in zip(steps, steps[1:], strict=False)} == {100}
+    assert {b - a for a, b in pairwise(steps)} == {100}
     assert seen[-1][1] > 900
 
 

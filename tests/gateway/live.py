@@ -53,12 +53,20 @@ class Live:
         self._writer.write(Batch(quotes))
         self.shard.ring()
 
+    @staticmethod
+    async def read_to_end(stream: trio.SocketStream) -> None:
+        """Read and forget until the end; raises BrokenResourceError if that is a reset."""
+        while await stream.receive_some():
+            pass
+
     async def until_empty(self) -> None:
         """Wait until no session is left."""
         while self.gateway.sessions or self.shard.members:
             await trio.sleep(0.001)
 
-    async def raw(self, path: str = "/v1/stream", upgrade: bool = True, headers: str = "") -> trio.SocketStream:
+    async def raw(
+        self, path: str = "/v1/stream", upgrade: bool = True, headers: str = ""
+    ) -> trio.SocketStream:
         """Return a connection whose handshake request is sent, and not yet answered."""
         stream = await trio.open_tcp_stream("127.0.0.1", self.port)
         key = base64.b64encode(b"0123456789abcdef").decode()
@@ -73,7 +81,9 @@ class Live:
 
 
 @asynccontextmanager
-async def serving(limits: Limits = LIMITS, stall_s: float = 10.0, ping_s: float = 60.0) -> AsyncIterator[Live]:
+async def serving(
+    limits: Limits = LIMITS, stall_s: float = 10.0, ping_s: float = 60.0
+) -> AsyncIterator[Live]:
     """Run a gateway on a free port."""
     rings = Rings.private(256, 64, epoch="e1")
     timing = Timing(int(20 * S), int(ping_s * S), int(stall_s * S))

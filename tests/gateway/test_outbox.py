@@ -73,7 +73,7 @@ async def test_a_full_socket_keeps_one_tail_and_calls_when_drained(pair):
 
 
 async def test_a_small_notsent_limit_keeps_the_kernel_from_queueing(pair):
-    ours, peer = pair
+    ours, _ = pair
     async with trio.open_nursery() as nursery:
         outbox = Outbox(ours, nursery)
         outbox.pace(65536)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.gateway.scan import MAX_CONTROL_FRAMES, MAX_FRAGMENTS, FrameScanner, ProtocolAbuse
+from marketfeed.gateway.scan import MAX_CONTROL_FRAMES, MAX_FRAGMENTS, FrameScanner, FramingAbuseError
 
 
 def masked(first: int, payload: bytes) -> bytes:
@@ -26,7 +26,7 @@ def feed_in_pieces(data: bytes, cuts: list[int]) -> int:
     for number, size in enumerate([*cuts, len(data)]):
         try:
             scanner.feed(data[at : at + size], 0.0)
-        except ProtocolAbuse:
+        except FramingAbuseError:
             return number
         at += size
     return -1
@@ -49,7 +49,7 @@ def test_endless_empty_fragments_are_refused_however_cut(cuts):
 def test_the_last_permitted_fragment_and_the_first_refused():
     scanner = FrameScanner()
     scanner.feed(masked(0x01, b"a") + masked(0x00, b"") * (MAX_FRAGMENTS - 1) + masked(0x80, b""), 0.0)
-    with pytest.raises(ProtocolAbuse, match="fragments"):
+    with pytest.raises(FramingAbuseError, match="fragments"):
         scanner.feed(masked(0x01, b"a") + masked(0x00, b"") * MAX_FRAGMENTS, 0.0)
 
 
@@ -57,5 +57,5 @@ def test_a_flood_of_pings_is_refused_and_a_steady_beat_is_not():
     scanner = FrameScanner()
     for second in range(5):
         scanner.feed(masked(0x89, b"") * MAX_CONTROL_FRAMES, float(second))
-    with pytest.raises(ProtocolAbuse, match="control frames"):
+    with pytest.raises(FramingAbuseError, match="control frames"):
         scanner.feed(masked(0x89, b"") * (MAX_CONTROL_FRAMES + 1), 9.0)
