@@ -1,1 +1,1 @@
-"""Sources of ticks, one module or folder each; of marketfeed they import core, errors and the Feed protocol."""
+"""Sources of ticks, one module or folder each; they import only core, errors and the Feed protocol."""

@@ -30,7 +30,8 @@ from marketfeed.config import Loaded
 from marketfeed.core.rings import Rings, RingWriter
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import ConfigError
-from marketfeed.fanout.shard import Shard, Timing
+from marketfeed.fanout.lifesigns import Timing
+from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.listener import Gateway, open_listener

@@ -12,42 +12,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-import numpy as np
 import structlog
 import trio
 
-from marketfeed.core.records import CHANNELS
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.catchup import CatchUp, push
 from marketfeed.fanout.encode import JsonEncoder
-from marketfeed.fanout.frames import PING, frame, text_array
+from marketfeed.fanout.frames import text_array
 from marketfeed.fanout.interest import Interests, Names
 from marketfeed.fanout.lane import Lane
 from marketfeed.fanout.ledger import Ledger
+from marketfeed.fanout.lifesigns import LifeSigns, Timing
 from marketfeed.fanout.subscriber import Sink, Subscriber
-from marketfeed.fanout.tiers import MS, Tier
+from marketfeed.fanout.tiers import Tier
 
 YIELD_SENDS: Final = 256
-MAX_PINGS: Final = 3  # unanswered in a row
 S: Final = 1_000_000_000  # ns
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """When a session is spoken to, and when it is given up; nanoseconds."""
-
-    heartbeat_ns: int
-    ping_ns: int
-    stall_ns: int
-
-    @property
-    def sweep_ns(self) -> int:
-        """Return how often to look at sessions: so that each promise is kept within a quarter of it."""
-        return max(MS, min(S, self.heartbeat_ns // 4, self.ping_ns // 4, self.stall_ns // 4))
 
 
 @dataclass(slots=True)
@@ -92,8 +76,7 @@ class Shard:
     ) -> None:
         self.rings = rings
         self.symbols = symbols
-        self._timing = timing
-        self._wall_ns = wall_ns
+        self._life_signs = LifeSigns(timing, wall_ns)
         self._encoder = JsonEncoder(rings, symbols)
         self._interests = Interests(symbols)
         self._catch_up = CatchUp(rings, symbols, resume_ticks)
@@ -163,8 +146,10 @@ class Shard:
             self._advance_alone(lane, now_ns)
         self._apply(now_ns)
         if now_ns >= self._next_sweep_ns:
-            self._next_sweep_ns = now_ns + self._timing.sweep_ns
-            self._sweep(now_ns)
+            self._next_sweep_ns = now_ns + self._life_signs.period_ns
+            for member in self._life_signs.sweep(self.members, now_ns):
+                if member.group is not None:
+                    self._lanes[member.tier.name, member.phase].leave(member)
 
     def _next_wake_ns(self) -> int:
         wake = self._next_sweep_ns
@@ -287,13 +272,13 @@ class Shard:
         lane = self._lane(member)
         lane.leave(member)
         had = member.interest
-        self._rename(member, change.names)
+        member.rename(change.names, self._interests.use(change.names), self.rings)
         if not any(map(len, had.symbols)):
             member.g = lane.g
         self._interests.drop(had)
         if change.tier is not member.tier:
             self._discard_empty(lane)
-            self._retier(member, change.tier)
+            member.change_tier(change.tier)
         if not member.sink.offer(change.answer()):
             member.waiting = True
         member.sent_ns = now_ns
@@ -301,35 +286,6 @@ class Shard:
             member.synced.append(change.request_id)
         if not member.waiting:
             self._park(member)
-
-    def _rename(self, member: Subscriber, names: Names) -> None:
-        """Exchange the names of a session that is alone; keep the positions of what it keeps."""
-        had, has = member.interest, self._interests.use(names)
-        for channel in range(len(CHANNELS)):
-            position = np.full(self.rings.max_symbols, -1, np.int64)
-            old = had.symbols[channel]
-            seen = np.zeros(len(old), np.int64)
-            seen[: len(member.seen[channel])] = member.seen[channel]
-            position[old] = seen
-            gone = np.setdiff1d(old, has.symbols[channel])
-            gone = np.setdiff1d(gone, member.fresh[channel])
-            pending = self.rings.published(channel)[gone] - position[gone]
-            member.ledger.matched += int(pending.sum())
-            member.ledger.abandoned += int(pending.sum())
-            kept = position[has.symbols[channel]]
-            new = has.symbols[channel][kept < 0]
-            still = np.intersect1d(member.fresh[channel], has.symbols[channel])
-            member.fresh[channel] = np.union1d(still, new).astype(np.int64)
-            member.seen[channel] = np.maximum(kept, 0)
-        member.names, member.interest = names, has
-
-    def _retier(self, member: Subscriber, tier: Tier) -> None:
-        member.former = member.former or {}
-        member.former[member.tier.name] = member.ledger
-        member.ledger = member.former.pop(tier.name, Ledger())
-        member.tier = tier
-        member.phase = tier.phase_of(member.id)
-        member.sink.pace(tier.send_buffer_bytes)
 
     def _remove(self, member: Subscriber) -> None:
         if self.members.pop(member, False) is False:
@@ -346,73 +302,12 @@ class Shard:
         if member.synced_once:
             self.synced_sessions -= 1
 
-    # Life signs.
-
-    def _sweep(self, now_ns: int) -> None:
-        """Speak to sessions that were silent, and give up those that are gone or stuck."""
-        timing = self._timing
-        beat = text_array([b'{"T":"heartbeat","t":%d}' % (self._wall_ns() // 1000)])
-        for member in list(self.members):
-            if member.gone:
-                continue
-            if member.waiting:
-                self._watch_stuck(member, now_ns)
-                continue
-            member.stuck_ns = 0
-            if member.sink.received != member.heard:
-                member.heard, member.pings, member.pinged_ns = member.sink.received, 0, now_ns
-            elif now_ns - member.pinged_ns >= timing.ping_ns:
-                if member.pings >= MAX_PINGS:
-                    member.sink.end(CloseCode.IDLE)
-                    continue
-                member.pings += 1
-                member.pinged_ns = now_ns
-                self._say(member, frame(PING, b""))
-            group = member.group
-            last_ns = max(member.sent_ns, group.sent_ns if group else 0)
-            if now_ns - last_ns >= timing.heartbeat_ns and not member.waiting:
-                member.sent_ns = now_ns
-                self._say(member, beat)
-
-    def _say(self, member: Subscriber, message: bytes) -> None:
-        """Offer a frame that holds no ticks; a session that blocks on it leaves its group."""
-        if not member.sink.offer(message):
-            if member.group is not None:
-                self._lanes[member.tier.name, member.phase].leave(member)
-            member.waiting = True
-
-    def _watch_stuck(self, member: Subscriber, now_ns: int) -> None:
-        at = member.sink.acknowledged()
-        if not member.stuck_ns or at != member.stuck_at:
-            member.stuck_at, member.stuck_ns = at, now_ns
-        elif now_ns - member.stuck_ns >= self._timing.stall_ns:
-            member.sink.end(CloseCode.SLOW)
-
     # Figures.
 
     def ledgers(self, member: Subscriber) -> dict[str, Ledger]:
         """Return the ledgers of ``member`` by tier as they stand at this moment, copies."""
-        now = Ledger()
-        now.add(member.ledger)
         lane = self._lanes.get((member.tier.name, member.phase))
-        if member.group is not None and lane is not None:
-            matched, delivered, conflated, lost = member.bases
-            group = member.group
-            now.matched += group.position(lane.seen) - matched
-            now.delivered += group.delivered - delivered
-            now.conflated += group.conflated - conflated
-            now.lost += group.lost - lost
-            seen = [lane.seen[channel][symbols] for channel, symbols in enumerate(group.interest.symbols)]
-        else:
-            seen = member.seen
-        ahead = 0
-        for channel, symbols in enumerate(member.interest.symbols):
-            counted = len(seen[channel])
-            here = np.isin(symbols[:counted], member.fresh[channel], invert=True)
-            ahead += int((self.rings.published(channel)[symbols[:counted]] - seen[channel])[here].sum())
-        now.matched += ahead
-        now.pending += ahead + member.tail_ticks + sum(ticks for _, ticks in member.backlog)
-        return {**(member.former or {}), member.tier.name: now}
+        return member.ledgers(lane.seen if lane is not None else None, self.rings)
 
     def statistics(self) -> ShardStatistics:
         """Return counts of what the shard holds and did."""

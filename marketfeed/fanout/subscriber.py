@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from marketfeed.core.rings import Indices
+from marketfeed.core.rings import Indices, Rings
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.interest import Interest, Names
 from marketfeed.fanout.ledger import Ledger
@@ -137,3 +137,54 @@ class Subscriber:
         self.waiting = False
         self.ledger.delivered += self.tail_ticks
         self.tail_ticks = 0
+
+    def rename(self, names: Names, interest: Interest, rings: Rings) -> None:
+        """Exchange the names of a session that is alone; what it keeps stays where it is.
+
+        Symbols that are new to it are put down for a snapshot; what is
+        pending of those that go is abandoned.
+        """
+        for channel, (old, new) in enumerate(zip(self.interest.symbols, interest.symbols, strict=True)):
+            position = np.full(rings.max_symbols, -1, np.int64)
+            position[old] = 0  # of symbols that joined the interest meanwhile
+            position[old[: len(self.seen[channel])]] = self.seen[channel]
+            gone = np.setdiff1d(np.setdiff1d(old, new), self.fresh[channel])
+            pending = int((rings.published(channel)[gone] - position[gone]).sum())
+            self.ledger.matched += pending
+            self.ledger.abandoned += pending
+            kept = position[new]
+            still = np.intersect1d(self.fresh[channel], new)
+            self.fresh[channel] = np.union1d(still, new[kept < 0]).astype(np.int64)
+            self.seen[channel] = np.maximum(kept, 0)
+        self.names, self.interest = names, interest
+
+    def change_tier(self, tier: Tier) -> None:
+        """Go on at another tier from the same position, with that tier's ledger."""
+        self.former = self.former or {}
+        self.former[self.tier.name] = self.ledger
+        self.ledger = self.former.pop(tier.name, Ledger())
+        self.tier = tier
+        self.phase = tier.phase_of(self.id)
+        self.sink.pace(tier.send_buffer_bytes)
+
+    def ledgers(self, lane_seen: list[Indices] | None, rings: Rings) -> dict[str, Ledger]:
+        """Return copies of the ledgers by tier as they stand now, with its lane at ``lane_seen``."""
+        now = Ledger()
+        now.add(self.ledger)
+        seen = self.seen
+        if self.group is not None and lane_seen is not None:
+            matched, delivered, conflated, lost = self.bases
+            group = self.group
+            now.matched += group.position(lane_seen) - matched
+            now.delivered += group.delivered - delivered
+            now.conflated += group.conflated - conflated
+            now.lost += group.lost - lost
+            seen = [lane_seen[channel][symbols] for channel, symbols in enumerate(group.interest.symbols)]
+        ahead = 0
+        for channel, symbols in enumerate(self.interest.symbols):
+            placed = symbols[: len(seen[channel])]
+            counted = np.isin(placed, self.fresh[channel], invert=True)
+            ahead += int((rings.published(channel)[placed] - seen[channel])[counted].sum())
+        now.matched += ahead
+        now.pending += ahead + self.tail_ticks + sum(ticks for _, ticks in self.backlog)
+        return {**(self.former or {}), self.tier.name: now}

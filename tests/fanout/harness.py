@@ -15,7 +15,8 @@ from marketfeed.core.rings import Rings, RingWriter
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.interest import Names
-from marketfeed.fanout.shard import Change, Shard, Timing
+from marketfeed.fanout.lifesigns import Timing
+from marketfeed.fanout.shard import Change, Shard
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import MS, Tier
 

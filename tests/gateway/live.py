@@ -16,7 +16,8 @@ import trio_websocket
 from marketfeed.core.records import QUOTE, Batch
 from marketfeed.core.rings import Rings, RingWriter
 from marketfeed.core.symbols import SymbolTable
-from marketfeed.fanout.shard import Shard, Timing
+from marketfeed.fanout.lifesigns import Timing
+from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.listener import Gateway, open_listener
@@ -42,8 +43,8 @@ class Live:
         self.counters = service.counters
         self.gateway = gateway
         self.port = port
-        self.url = f"ws://127.0.0.1:{port}/v1/stream"
         self._writer = writer
+        self._streams: list[trio.SocketStream] = []
 
     def publish(self, *names: str) -> None:
         quotes = np.zeros(len(names), QUOTE)
@@ -64,11 +65,20 @@ class Live:
         while self.gateway.sessions or self.shard.members:
             await trio.sleep(0.001)
 
+    async def connect(self) -> trio.SocketStream:
+        """Return a connection on which nothing is sent yet."""
+        self._streams.append(await trio.open_tcp_stream("127.0.0.1", self.port))
+        return self._streams[-1]
+
+    async def aclose(self) -> None:
+        for stream in self._streams:
+            await trio.aclose_forcefully(stream)
+
     async def raw(
         self, path: str = "/v1/stream", upgrade: bool = True, headers: str = ""
     ) -> trio.SocketStream:
         """Return a connection whose handshake request is sent, and not yet answered."""
-        stream = await trio.open_tcp_stream("127.0.0.1", self.port)
+        stream = await self.connect()
         key = base64.b64encode(b"0123456789abcdef").decode()
         lines = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n{headers}"
         if upgrade:
@@ -103,12 +113,17 @@ async def serving(
     )
     listener = await open_listener("127.0.0.1", 0)
     gateway = Gateway(service)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(shard.run)
-        nursery.start_soon(gateway.accept_from, listener, nursery)
-        with trio.fail_after(20):
-            yield Live(service, gateway, listener.getsockname()[1], RingWriter(rings))
-        nursery.cancel_scope.cancel()
+    with listener:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(shard.run)
+            nursery.start_soon(gateway.accept_from, listener, nursery)
+            live = Live(service, gateway, listener.getsockname()[1], RingWriter(rings))
+            try:
+                with trio.fail_after(20):
+                    yield live
+            finally:
+                await live.aclose()
+                nursery.cancel_scope.cancel()
 
 
 class Client:
@@ -143,12 +158,20 @@ class Client:
 @asynccontextmanager
 async def connected(live: Live) -> AsyncIterator[Client]:
     """Open a session and take its first message."""
-    async with trio_websocket.open_websocket_url(live.url) as ws:
+    async with trio.open_nursery() as nursery:
+        # Over a stream of ours, because trio-websocket's client leaves its own
+        # open when the server closes first.
+        stream = await live.connect()
+        ws = await trio_websocket.wrap_client_stream(nursery, stream, "127.0.0.1", "/v1/stream")
         client = Client(ws)
         first = await client.next()
         assert first["T"] == "success"
         assert (first["msg"], first["protocol"], first["epoch"]) == ("connected", 1, "e1")
-        yield client
+        try:
+            yield client
+        finally:
+            await ws.aclose()
+            await trio.aclose_forcefully(stream)
 
 
 def masked(first: int, payload: bytes) -> bytes:

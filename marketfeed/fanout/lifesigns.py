@@ -1,0 +1,76 @@
+"""Life signs: silent sessions are spoken to, and those that are gone or stuck are given up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from marketfeed.errors import CloseCode
+from marketfeed.fanout.frames import PING, frame, text_array
+from marketfeed.fanout.subscriber import Subscriber
+from marketfeed.fanout.tiers import MS
+
+MAX_PINGS: Final = 3  # unanswered in a row
+S: Final = 1_000_000_000  # ns
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When a session is spoken to, and when it is given up; nanoseconds."""
+
+    heartbeat_ns: int
+    ping_ns: int
+    stall_ns: int
+
+    @property
+    def period_ns(self) -> int:
+        """Return how often to look at sessions: so that each promise is kept within a quarter of it."""
+        return max(MS, min(S, self.heartbeat_ns // 4, self.ping_ns // 4, self.stall_ns // 4))
+
+
+class LifeSigns:
+    """Heartbeats, pings and the two ways of giving a session up."""
+
+    def __init__(self, timing: Timing, wall_ns: Callable[[], int]) -> None:
+        self._timing = timing
+        self._wall_ns = wall_ns
+        self.period_ns = timing.period_ns
+
+    def sweep(self, members: Iterable[Subscriber], now_ns: int) -> list[Subscriber]:
+        """Look at every session; return those whose sockets were too full to be spoken to."""
+        timing = self._timing
+        beat = text_array([b'{"T":"heartbeat","t":%d}' % (self._wall_ns() // 1000)])
+        full: list[Subscriber] = []
+        for member in members:
+            if member.gone:
+                continue
+            if member.waiting:  # nothing is sent meanwhile, and nothing counts as missed
+                self._watch_stuck(member, now_ns)
+                continue
+            member.stuck_ns = 0
+            heard = member.sink.received
+            if heard != member.heard:
+                member.heard, member.pings, member.pinged_ns = heard, 0, now_ns
+            elif now_ns - member.pinged_ns >= timing.ping_ns:
+                if member.pings >= MAX_PINGS:
+                    member.sink.end(CloseCode.IDLE)
+                    continue
+                member.pings += 1
+                member.pinged_ns = now_ns
+                if not member.offer(frame(PING, b""), 0):
+                    full.append(member)
+                    continue
+            last_ns = max(member.sent_ns, member.group.sent_ns if member.group else 0)
+            if now_ns - last_ns >= timing.heartbeat_ns:
+                member.sent_ns = now_ns
+                if not member.offer(beat, 0):
+                    full.append(member)
+        return full
+
+    def _watch_stuck(self, member: Subscriber, now_ns: int) -> None:
+        at = member.sink.acknowledged()
+        if not member.stuck_ns or at != member.stuck_at:
+            member.stuck_at, member.stuck_ns = at, now_ns
+        elif now_ns - member.stuck_ns >= self._timing.stall_ns:
+            member.sink.end(CloseCode.SLOW)
