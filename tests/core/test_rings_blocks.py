@@ -1,0 +1,159 @@
+"""Rings over blocks of any origin, found again by others, and refused where there are none."""
+
+import itertools
+import mmap
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from ringkit import BATCHES, DEPTH, EVERY, SYMBOLS, Ledger, Reader, batch_of, quotes_of
+
+from marketfeed.core.records import QUOTE, QUOTES, TRADE, TRADES, Batch
+from marketfeed.core.rings import HEADER, Rings, RingWriter, block_bytes
+
+
+def heap(size):
+    return bytearray(size)
+
+
+def anonymous_map(size):
+    return mmap.mmap(-1, size)
+
+
+def shared_file(size):
+    descriptor = os.memfd_create("rings")
+    os.ftruncate(descriptor, size)
+    block = mmap.mmap(descriptor, size)
+    os.close(descriptor)
+    return block
+
+
+@pytest.mark.parametrize("new_block", [heap, anonymous_map, shared_file])
+def test_rings_over_any_block_are_found_again(new_block):
+    block = new_block(block_bytes(SYMBOLS, DEPTH))
+    made = Rings.create(block, SYMBOLS, DEPTH, "life1")
+    RingWriter(made).write(batch_of((QUOTES, 1), (TRADES, 2), (QUOTES, 1)))
+    again = Rings(block)
+    assert (again.max_symbols, again.depth, again.epoch) == (SYMBOLS, DEPTH, "life1")
+    assert again.head() == 3
+    assert again.latest(QUOTES, EVERY, 3)[1].tolist() == [0, 2, 0, 0]
+    assert again.latest(TRADES, EVERY, 3)[1].tolist() == [0, 0, 1, 0]
+
+
+def test_a_second_mapping_of_a_memfd_sees_what_the_first_writes_even_if_read_only():
+    size = block_bytes(SYMBOLS, DEPTH)
+    descriptor = os.memfd_create("rings")
+    os.ftruncate(descriptor, size)
+    writer = RingWriter(Rings.create(mmap.mmap(descriptor, size), SYMBOLS, DEPTH))
+    reader = Reader(Rings(mmap.mmap(descriptor, size, prot=mmap.PROT_READ)), QUOTES)
+    os.close(descriptor)
+    for n in range(1, 4):
+        writer.write(quotes_of(3))
+        assert reader.poll().records["n"].tolist() == [n]
+
+
+@settings(max_examples=30)
+@given(BATCHES, BATCHES)
+def test_a_second_writer_goes_on_with_g_and_n(first, second):
+    block = bytearray(block_bytes(SYMBOLS, DEPTH))
+    Rings.create(block, SYMBOLS, DEPTH)
+    ledger = Ledger()
+    for batches in (first, second):
+        writer = RingWriter(Rings(block))
+        for ticks in batches:
+            ledger.add(ticks)
+            assert writer.write(batch_of(*ticks)) == ledger.g
+    for channel in (QUOTES, TRADES):
+        lengths = [len(ledger.ticks[channel, symbol]) for symbol in range(SYMBOLS)]
+        assert Rings(block).published(channel).tolist() == lengths
+
+
+def test_a_block_without_rings_is_refused():
+    with pytest.raises(ValueError, match="does not hold rings"):
+        Rings(bytearray(block_bytes(SYMBOLS, DEPTH)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("magic", b"mfrings\x02"), ("magic", b"MFRINGS\x01"), ("version", 2)]
+)
+def test_another_magic_or_version_is_refused(field, value):
+    block = bytearray(block_bytes(SYMBOLS, DEPTH))
+    Rings.create(block, SYMBOLS, DEPTH)
+    np.frombuffer(block, HEADER, 1)[field] = value
+    with pytest.raises(ValueError, match="does not hold rings"):
+        Rings(block)
+
+
+@pytest.mark.parametrize("missing", [1, 64, 4096])
+def test_a_block_cut_short_is_refused(missing):
+    block = bytearray(block_bytes(SYMBOLS, DEPTH))
+    Rings.create(block, SYMBOLS, DEPTH)
+    with pytest.raises(ValueError, match="shorter"):
+        Rings(block[:-missing])
+    with pytest.raises(ValueError):
+        Rings(block[:10])
+
+
+def test_a_block_too_small_is_refused():
+    with pytest.raises(ValueError, match="do not fit"):
+        Rings.create(bytearray(block_bytes(SYMBOLS, DEPTH) - 1), SYMBOLS, DEPTH)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3, 6, 1000, -8])
+def test_depth_is_a_power_of_two_from_4(depth):
+    with pytest.raises(ValueError, match="power of two"):
+        Rings.private(SYMBOLS, depth)
+
+
+@pytest.mark.parametrize("max_symbols", [0, -1, 65537])
+def test_max_symbols_is_1_to_65536(max_symbols):
+    with pytest.raises(ValueError, match="max_symbols"):
+        Rings.create(bytearray(8192), max_symbols, DEPTH)
+
+
+@pytest.mark.parametrize("epoch", ["", "a b", "a:b", "x" * 33, "ä"])
+def test_an_epoch_is_what_a_cursor_can_name(epoch):
+    with pytest.raises(ValueError, match="epoch"):
+        Rings.private(SYMBOLS, DEPTH, epoch)
+
+
+def test_without_one_a_fresh_epoch_is_drawn():
+    assert Rings.private(1, 4).epoch != Rings.private(1, 4).epoch
+
+
+@pytest.mark.parametrize("depth", [4, 8, 4096])
+@pytest.mark.parametrize("max_symbols", [1, 127, 128, 129, 2000])
+def test_the_areas_of_a_block_do_not_overlap(max_symbols, depth):
+    size = block_bytes(max_symbols, depth)
+    rings = Rings.create(mmap.mmap(-1, size), max_symbols, depth)
+    start = rings._published_g.__array_interface__["data"][0]
+    ends = [
+        (array.__array_interface__["data"][0] - start, array.nbytes)
+        for array in (rings._published_g, rings._claimed, rings._published, rings._slots)
+    ]
+    assert all(at + length <= next_at for (at, length), (next_at, _) in itertools.pairwise(ends))
+    assert ends[-1][0] + ends[-1][1] + HEADER.fields["published_g"][1] == size
+
+
+@pytest.mark.parametrize("symbols", [(4,), (0, 4), (0, 1, 2, 65535)])
+@pytest.mark.parametrize("channel", [QUOTES, TRADES])
+def test_an_unknown_symbol_publishes_nothing(symbols, channel):
+    rings = Rings.private(SYMBOLS, DEPTH)
+    writer = RingWriter(rings)
+    writer.write(quotes_of(0))
+    before = rings._claimed.copy()
+    with pytest.raises(IndexError):
+        writer.write(batch_of((QUOTES, 1), *((channel, symbol) for symbol in symbols)))
+    assert (rings._claimed == before).all()
+    assert rings.head() == 1
+    assert writer.write(quotes_of(0)) == 2
+
+
+def test_an_empty_batch_changes_nothing():
+    rings = Rings.private(SYMBOLS, DEPTH)
+    writer = RingWriter(rings)
+    assert writer.write(Batch()) == 0
+    writer.write(quotes_of(0))
+    assert writer.write(Batch(np.zeros(0, QUOTE), np.zeros(0, TRADE), np.zeros(0, np.uint8))) == 1
+    assert rings.head() == 1
