@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 import tomllib
@@ -16,10 +15,11 @@ from msgspec import Meta
 
 from marketfeed.core.symbols import MAX_SYMBOLS
 from marketfeed.errors import ConfigError
+from marketfeed.tables import checked
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(ge=0.001, le=86_400)]
 DEFAULT_PATH: Final = Path("config.toml")
 
 
@@ -81,7 +81,7 @@ class LimitsConfig(_Section, frozen=True):
     symbols_per_session: Count = 5000
     sessions: Count = 100_000
     sessions_per_ip: Count = 100_000
-    requests_per_s: Annotated[float, Meta(ge=1)] = 50
+    requests_per_s: Annotated[float, Meta(ge=1, le=1_000_000)] = 50
     handshake_s: Seconds = 5.0
     stall_s: Seconds = 10.0
     heartbeat_s: Seconds = 20.0
@@ -157,24 +157,26 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Loaded:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source}: not TOML: {_one_line(str(error))}") from None
+    # Twice: --set may change one of the default tiers, and may add one.
+    _complete_tiers(data)
     for override in overrides:
         _override(data, override)
-    return Loaded(_checked(data, source), source, base)
+    _complete_tiers(data)
+    return Loaded(_config(data, source), source, base)
 
 
-def _checked(data: dict[str, Any], source: str) -> Config:
-    _merge_tiers(data)
+def _config(data: dict[str, Any], source: str) -> Config:
     try:
-        config = msgspec.convert(data, Config)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {explain(str(error), Config, data)}") from None
+        config = checked(data, Config)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
     for where, problem in _problems(config):
         raise ConfigError(f"{source}: {where}: {problem}")
     return config
 
 
-def _merge_tiers(data: dict[str, Any]) -> None:
-    """Complete the well-known tiers; a file that names tiers has these and no others."""
+def _complete_tiers(data: dict[str, Any]) -> None:
+    """Fill in what the default tiers leave out; a file that names tiers has these and no others."""
     tiers = data.get("tiers")
     if tiers is None:
         data["tiers"] = {name: dict(tier) for name, tier in DEFAULT_TIERS.items()}
@@ -195,6 +197,11 @@ def _problems(config: Config) -> list[tuple[str, str]]:
     if gateway.default_tier not in config.tiers:
         found.append(("gateway.default_tier", f"one of {', '.join(config.tiers) or '(no tier is defined)'}"))
     found += [
+        (f"tiers.{name}.interval_ms", f"0, or 1 to 3600000, not {tier.interval_ms:g}")
+        for name, tier in config.tiers.items()
+        if 0 < tier.interval_ms < 1
+    ]
+    found += [
         (f"tiers.{name}", "a tier's name has 1 to 32 letters, digits, _ or -")
         for name in config.tiers
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name)
@@ -204,11 +211,11 @@ def _problems(config: Config) -> list[tuple[str, str]]:
     if gateway.tls_cert or gateway.tls_key:
         found.append(("gateway.tls_cert", "TLS is not in this version; put a proxy in front"))
     if auth.mode == "none" and not auth.anonymous and not _is_loopback(gateway.host):
-        found.append(
-            ("gateway.host", f"{gateway.host} is not loopback: that needs auth, or auth.anonymous = true")
-        )
+        found.append(("gateway.host", f"{gateway.host!r} is not loopback: that needs auth.anonymous = true"))
     if not _is_loopback(config.admin.host) and not auth.anonymous:
-        found.append(("admin.host", f"{config.admin.host} is not loopback: that needs auth.anonymous = true"))
+        found.append(
+            ("admin.host", f"{config.admin.host!r} is not loopback: that needs auth.anonymous = true")
+        )
     return found
 
 
@@ -233,10 +240,12 @@ def _override(data: dict[str, Any], override: str) -> None:
     for key in parents:
         if isinstance(at, list):
             at = _item(at, key, override)
-        elif isinstance(at, dict):
-            at = at.setdefault(key, {})
-        else:
+        elif not isinstance(at, dict):
             raise ConfigError(f"--set {override}: {key} is below a plain value")
+        elif key == "feeds" and key not in at:
+            raise ConfigError(f"--set {override}: the configuration has no feeds")
+        else:
+            at = at.setdefault(key, {})
     if isinstance(at, list):
         _item(at, last, override)
         at[int(last)] = value
@@ -250,51 +259,6 @@ def _item(items: list[Any], key: str, override: str) -> Any:
     if not key.isdecimal() or int(key) >= len(items):
         raise ConfigError(f"--set {override}: {key} is not an index from 0 to {len(items) - 1}")
     return items[int(key)]
-
-
-_AT: Final = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
-_UNKNOWN: Final = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`")
-
-
-def explain(error: str, struct: type[msgspec.Struct], data: Any, prefix: str = "") -> str:
-    """Return msgspec's validation error as ``key.path: what is allowed``, on one line.
-
-    ``struct`` and ``data`` are what was converted; ``prefix`` goes before the path.
-    """
-    match = _AT.fullmatch(error)
-    what, path = (match["what"], match["path"] or "") if match else (error, "")
-    path = re.sub(r"\[(\d+)\]", r".\1", path).strip(".")
-    if "[...]" in path:  # a tier: msgspec does not say which
-        path = _which(path, what, data)
-    unknown = _UNKNOWN.fullmatch(what)
-    if unknown:
-        allowed = _fields(struct, path)
-        close = difflib.get_close_matches(unknown["key"], allowed, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        path = ".".join(filter(None, (path, unknown["key"])))
-        what = f"unknown key; allowed: {', '.join(allowed)}{hint}"
-    what = what[0].lower() + what[1:].replace("`", "")
-    return _one_line(f"{'.'.join(filter(None, (prefix, path)))}: {what}")
-
-
-def _which(path: str, what: str, data: Any) -> str:
-    """Put the name of the first table that fails in place of msgspec's ``[...]``."""
-    head, _, tail = path.partition("[...]")
-    for name, table in data.get(head.strip("."), {}).items():
-        try:
-            msgspec.convert(table, TierConfig)
-        except msgspec.ValidationError:
-            return f"{head}.{name}{tail}"
-    return f"{head}.*{tail}"
-
-
-def _fields(struct: type[msgspec.Struct], path: str) -> list[str]:
-    """Return the keys allowed in the table at ``path``."""
-    at: Any = struct
-    for key in filter(None, path.split(".")):
-        fields = {field.name: field.type for field in msgspec.structs.fields(at)}
-        at = TierConfig if key not in fields or key == "tiers" else fields[key]
-    return [field.encode_name for field in msgspec.structs.fields(at)]
 
 
 def _one_line(text: str) -> str:

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
-from marketfeed.config import explain
 from marketfeed.errors import ConfigError
 from marketfeed.ingest.feed import FeedType
+from marketfeed.tables import checked
 
 GROUP: Final = "marketfeed.feeds"
 MAX_FEEDS: Final = 255  # a record's feed is a u1
@@ -44,10 +44,7 @@ def feed_specs(tables: Sequence[dict[str, Any]]) -> list[FeedSpec]:
         if any(spec.name == name for spec in specs):
             raise ConfigError(f"{where}.name: another feed is named {name} already")
         factory: FeedType = types[kind].load()
-        try:
-            specs.append(FeedSpec(name, factory, msgspec.convert(settings, factory.Config)))
-        except msgspec.ValidationError as error:
-            raise ConfigError(explain(str(error), factory.Config, settings, where)) from None
+        specs.append(FeedSpec(name, factory, checked(settings, factory.Config, where)))
     return specs
 
 
