@@ -1,19 +1,15 @@
 """The task tree: the only place where long-lived tasks start.
 
     serve
-    ├── signals           SIGTERM, SIGINT: drain; a second one: stop at once
-    └── sessions          last to end
-        └── sources       first to end
-            ├── listener ──► a task per session, in `sessions`
-            ├── shard
-            └── a supervisor per feed
+    └── watch             last to end: admin listener, collector, the second signal
+        └── sessions      the shard, and a task per session
+            └── sources   first to end: the gateway's listener, a supervisor per feed
 
 A drain ends the sources, tells every session, and waits at most drain_s.
 """
 
 from __future__ import annotations
 
-import gc
 import os
 import resource
 import signal
@@ -25,7 +21,10 @@ from typing import Final
 
 import structlog
 import trio
+from trio.socket import SocketType
 
+from marketfeed.admin import Admin
+from marketfeed.collector import Collector
 from marketfeed.config import Loaded
 from marketfeed.core.rings import Rings, RingWriter
 from marketfeed.core.symbols import SymbolTable
@@ -34,15 +33,15 @@ from marketfeed.fanout.lifesigns import Timing
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.gateway.limits import Admission, Counters, Limits
-from marketfeed.gateway.listener import Gateway, open_listener
+from marketfeed.gateway.listener import Gateway, accept_http, open_listener
 from marketfeed.gateway.session import Service
 from marketfeed.ingest.feed import Feed
 from marketfeed.ingest.pump import FeedIntake, Pump
 from marketfeed.ingest.registry import feed_specs
 from marketfeed.ingest.supervise import Supervisor
+from marketfeed.metrics import Sources
 
 S: Final = 1_000_000_000
-GC_THRESHOLDS: Final = (50_000, 20, 100)  # sessions make few cycles; the default runs every 700 allocations
 
 log = structlog.get_logger()
 
@@ -113,39 +112,52 @@ class Engine:
 
     async def run(self) -> int:
         """Serve until told to stop; return the exit status. Raises StartError."""
-        host = self.config.gateway.host
-        listener = await open_listener(host, self.config.gateway.port)
-        port = listener.getsockname()[1]
-        own = {f"{scheme}://{name}:{port}" for scheme in ("http", "https") for name in (host, "localhost")}
-        gateway = Gateway(replace(self.service, allowed_origins=self.service.allowed_origins | own))
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with trio.open_nursery() as watch:
-                async with trio.open_nursery() as sessions:
-                    async with trio.open_nursery() as sources:
-                        sources.start_soon(gateway.accept_from, listener, sessions)
-                        for supervisor in self.supervisors:
-                            sources.start_soon(supervisor.run)
-                        sessions.start_soon(self.shard.run)
-                        self._say_ready(host, port)
-                        await anext(signals)
-                        log.info(
-                            "draining", sessions=len(gateway.sessions), drain_s=self.config.engine.drain_s
-                        )
-                        watch.start_soon(_stop_on_second, signals)
-                        sources.cancel_scope.cancel()
-                    listener.close()
-                    with trio.move_on_after(self.config.engine.drain_s):
-                        await gateway.drain()
-                    sessions.cancel_scope.cancel()
-                watch.cancel_scope.cancel()
+        config = self.config
+        listener = await open_listener(config.gateway.host, config.gateway.port)
+        with (
+            listener,
+            await open_listener(config.admin.host, config.admin.port) as admin_listener,
+            trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+        ):
+            await self._serve(listener, admin_listener, signals)
         log.info("stopped")
         return 0
 
+    async def _serve(
+        self, listener: SocketType, admin_listener: SocketType, signals: AsyncIterator[int]
+    ) -> None:
+        host, port = self.config.gateway.host, listener.getsockname()[1]
+        own = {f"{scheme}://{name}:{port}" for scheme in ("http", "https") for name in (host, "localhost")}
+        service = replace(self.service, allowed_origins=self.service.allowed_origins | own)
+        gateway = Gateway(service)
+        collector = Collector(self.shard.quiet_s)
+        admin = Admin(Sources(self.shard, service.counters, self.supervisors, collector), gateway)
+        async with trio.open_nursery() as watch:
+            watch.start_soon(collector.run)
+            watch.start_soon(accept_http, admin_listener, admin.server, watch)
+            async with trio.open_nursery() as sessions:
+                sessions.start_soon(self.shard.run)
+                async with trio.open_nursery() as sources:
+                    sources.start_soon(gateway.accept_from, listener, sessions)
+                    for supervisor in self.supervisors:
+                        sources.start_soon(supervisor.run)
+                    admin.ready = True
+                    log.info("admin listening", port=admin_listener.getsockname()[1])
+                    self._say_ready(host, port)
+                    await anext(signals)
+                    admin.ready = False
+                    drain_s = self.config.engine.drain_s
+                    log.info("draining", sessions=len(gateway.sessions), drain_s=drain_s)
+                    watch.start_soon(_stop_on_second, signals)
+                    sources.cancel_scope.cancel()
+                # No new ticks, no new sessions; what is under way has drain_s to finish.
+                listener.close()
+                with trio.move_on_after(drain_s):
+                    await gateway.drain()
+                sessions.cancel_scope.cancel()
+            watch.cancel_scope.cancel()
+
     def _say_ready(self, host: str, port: int) -> None:
-        # What was built lives as long as the process: nothing to look for in it.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
         shown = f"[{host}]" if ":" in host else host
         print(f"marketfeed ready http://{shown}:{port} epoch={self.rings.epoch}", flush=True)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from marketfeed.fanout.interest import Interest
+from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.subscriber import Subscriber
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Group:
     """
 
     __slots__ = (
-        "conflated", "delivered", "fragments", "gaps", "interest", "lost", "members", "sent_ns",
+        "_bases", "conflated", "delivered", "fragments", "gaps", "interest", "lost", "members", "sent_ns",
     )  # fmt: skip
 
     def __init__(self, interest: Interest) -> None:
@@ -30,6 +31,24 @@ class Group:
         self.gaps = 0  # how many of these are not ticks
         self.delivered = self.conflated = self.lost = 0
         self.sent_ns = 0
+        self._bases = [0, 0, 0, 0]  # the sums of the members' own
+
+    def _add_bases(self, member: Subscriber, sign: int) -> None:
+        self._bases = [mine + sign * its for mine, its in zip(self._bases, member.bases, strict=True)]
+
+    def totals(self, seen: list[Indices], published: list[Indices]) -> Ledger:
+        """Return what all members together got as members, with the lane at ``seen``."""
+        count = len(self.members)
+        matched, delivered, conflated, lost = self._bases
+        position = self.position(seen)
+        pending = (self.position(published) - position) * count
+        return Ledger(
+            matched=position * count - matched + pending,
+            delivered=self.delivered * count - delivered,
+            conflated=self.conflated * count - conflated,
+            lost=self.lost * count - lost,
+            pending=pending,
+        )
 
     def position(self, seen: list[Indices]) -> int:
         """Return how many ticks of its symbols lie at or before the lane's position ``seen``."""
@@ -40,11 +59,13 @@ class Group:
         """Take in a session that stands exactly at the lane's position."""
         member.group = self
         member.bases = (self.position(seen), self.delivered, self.conflated, self.lost)
+        self._add_bases(member, 1)
         self.members[member] = member.sink.offer
 
     def leave(self, member: Subscriber, seen: list[Indices]) -> None:
         """Let a session go, with its figures booked to its own ledger, and its position its own."""
         matched, delivered, conflated, lost = member.bases
+        self._add_bases(member, -1)
         ledger = member.ledger
         ledger.matched += self.position(seen) - matched
         ledger.delivered += self.delivered - delivered

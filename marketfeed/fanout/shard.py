@@ -8,6 +8,7 @@ sends, and whatever happens meanwhile waits its turn.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,6 +16,7 @@ from typing import Final
 import structlog
 import trio
 
+from marketfeed.core.records import CHANNELS
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import CloseCode
@@ -29,6 +31,7 @@ from marketfeed.fanout.subscriber import Sink, Subscriber
 from marketfeed.fanout.tiers import Tier
 
 YIELD_SENDS: Final = 256
+FLUSH_BOUNDS_S: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 S: Final = 1_000_000_000  # ns
 
 log = structlog.get_logger()
@@ -91,6 +94,9 @@ class Shard:
         self.on_synced: Callable[[], None] = lambda: None
         self.ended: dict[str, Ledger] = {}  # by tier, of sessions that are gone
         self.flushes = self.frames = self.failures = 0
+        self._flushed_ns = 0
+        self.flush_seconds = 0.0
+        self.flush_counts = [0] * (len(FLUSH_BOUNDS_S) + 1)
 
     # From other tasks: never waits, never changes a group.
 
@@ -191,6 +197,10 @@ class Shard:
             member.waiting = True
             member.tail_ticks = ticks
             member.ledger.delivered -= ticks
+        self._flushed_ns = _now_ns()
+        seconds = (self._flushed_ns - now_ns) / S
+        self.flush_seconds += seconds
+        self.flush_counts[bisect_left(FLUSH_BOUNDS_S, seconds)] += 1
 
     def _advance_alone(self, lane: Lane, now_ns: int) -> None:
         for member in list(lane.alone):
@@ -308,6 +318,36 @@ class Shard:
         """Return the ledgers of ``member`` by tier as they stand at this moment, copies."""
         lane = self._lanes.get((member.tier.name, member.phase))
         return member.ledgers(lane.seen if lane is not None else None, self.rings)
+
+    async def totals(self) -> dict[str, Ledger]:
+        """Return the sums of all ledgers by tier, sessions that are gone included.
+
+        Takes a while with many groups, and lets others run meanwhile; each
+        group's figures are of one moment.
+        """
+        sums = {tier: Ledger() for tier in self.ended}
+        for tier, ledger in self.ended.items():
+            sums[tier].add(ledger)
+        for number, member in enumerate(list(self.members)):
+            if member.group is None:
+                booked = self.ledgers(member)
+            else:
+                booked = {**(member.former or {}), member.tier.name: member.ledger}
+            for tier, ledger in booked.items():
+                sums.setdefault(tier, Ledger()).add(ledger)
+            if number % YIELD_SENDS == 0:
+                await trio.lowlevel.checkpoint()
+        for lane in list(self._lanes.values()):
+            for number, group in enumerate(list(lane.groups.values())):
+                published = [self.rings.published(channel) for channel in range(len(CHANNELS))]
+                sums.setdefault(lane.tier.name, Ledger()).add(group.totals(lane.seen, published))
+                if number % YIELD_SENDS == 0:
+                    await trio.lowlevel.checkpoint()
+        return sums
+
+    def quiet_s(self) -> float:
+        """Return for how long nothing has been flushed."""
+        return trio.current_time() - self._flushed_ns / S
 
     def statistics(self) -> ShardStatistics:
         """Return counts of what the shard holds and did."""

@@ -8,8 +8,10 @@ from typing import Final
 
 import structlog
 import trio
+from trio.socket import SocketType
 
 from marketfeed.errors import CloseCode, StartError
+from marketfeed.gateway.http import HttpServer
 from marketfeed.gateway.session import Service, Session
 
 BACKLOG: Final = 4096
@@ -19,7 +21,7 @@ REST_S: Final = 0.1  # before accepting again when the machine is out of somethi
 log = structlog.get_logger()
 
 
-async def open_listener(host: str, port: int) -> trio.socket.SocketType:
+async def open_listener(host: str, port: int) -> SocketType:
     """Return a listening TCP socket; raises StartError, in one line, if it cannot be had."""
     try:
         family, kind, proto, _, address = (
@@ -38,6 +40,26 @@ async def open_listener(host: str, port: int) -> trio.socket.SocketType:
     return listener
 
 
+async def accept(listener: SocketType) -> tuple[SocketType, str] | None:
+    """Return the next connection and its address, None when there is none to be had just now."""
+    try:
+        sock, peer = await listener.accept()
+    except OSError as error:
+        if error.errno in OUT_OF_FILES:
+            log.error("cannot accept", reason=error.strerror)
+            await trio.sleep(REST_S)
+        return None  # otherwise the client was gone before we looked
+    return sock, str(peer[0])
+
+
+async def accept_http(listener: SocketType, server: HttpServer, connections: trio.Nursery) -> None:
+    """Serve HTTP alone on ``listener`` for ever."""
+    while True:
+        accepted = await accept(listener)
+        if accepted is not None:
+            connections.start_soon(server.serve, trio.SocketStream(accepted[0]))
+
+
 class Gateway:
     """Takes connections from a listening socket and runs their sessions."""
 
@@ -46,22 +68,17 @@ class Gateway:
         self.sessions: dict[Session, None] = {}
         self._ended = trio.Event()
 
-    async def accept_from(self, listener: trio.socket.SocketType, sessions: trio.Nursery) -> None:
+    async def accept_from(self, listener: SocketType, sessions: trio.Nursery) -> None:
         """Accept for ever; each session runs in the nursery ``sessions`` until it ends."""
         while True:
-            try:
-                accepted, peer = await listener.accept()
-            except OSError as error:
-                if error.errno in OUT_OF_FILES:
-                    self._service.counters.refused["out of files"] += 1
-                    log.error("cannot accept", reason=error.strerror)
-                    await trio.sleep(REST_S)
-                # Otherwise the client was gone before we looked.
+            accepted = await accept(listener)
+            if accepted is None:
+                self._service.counters.refused["accept failed"] += 1
                 continue
             # The bare socket, so that the shard can send without waiting.
-            sock = socket.socket(fileno=accepted.detach())
+            sock = socket.socket(fileno=accepted[0].detach())
             sock.setblocking(False)
-            sessions.start_soon(self._serve, sock, str(peer[0]))
+            sessions.start_soon(self._serve, sock, accepted[1])
 
     async def _serve(self, sock: socket.socket, address: str) -> None:
         service = self._service

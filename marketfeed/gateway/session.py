@@ -74,6 +74,13 @@ class Session:
         self._handshaking = trio.CancelScope()
         self._tier = service.default_tier
         self._bad_requests = 0
+        self._outbox: Outbox | None = None
+        self.member: Subscriber | None = None  # once the handshake is done
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Return how many bytes wait for the kernel, and in it."""
+        return 0 if self._outbox is None else self._outbox.waiting_bytes + self._outbox.unsent()
 
     async def serve(self) -> None:
         """Serve the client until either side ends it; closes the socket and counts why."""
@@ -106,7 +113,8 @@ class Session:
         counters.accepted += 1
         outbox.scanner = FrameScanner()
         shard = self._service.shard
-        member = shard.enter(self.id, _ShardSink(outbox, self), self._tier)
+        member = self.member = shard.enter(self.id, _ShardSink(outbox, self), self._tier)
+        self._outbox = outbox
         outbox.drained = lambda: shard.drained(member)
         closed: CloseCode | None = None
         try:

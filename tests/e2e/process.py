@@ -38,6 +38,11 @@ class Engine:
         self.url = "ws" + self.ready.split()[2].removeprefix("http") + "/v1/stream"
         self.port = int(self.ready.split()[2].rpartition(":")[2])
 
+    @property
+    def admin_port(self) -> int:
+        """The admin listener's port, from the log."""
+        return next(entry["port"] for entry in self.log if entry["event"] == "admin listening")
+
     def _gather(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
@@ -66,7 +71,9 @@ def engine(config: str, folder: Path, *arguments: str) -> Iterator[Engine]:
     """Run an engine on a free port with ``config``."""
     path = folder / "config.toml"
     path.write_text(config)
-    running = Engine("--config", str(path), "--set", "gateway.port=0", *arguments, cwd=folder)
+    running = Engine(
+        "--config", str(path), "--set", "gateway.port=0", "--set", "admin.port=0", *arguments, cwd=folder
+    )
     try:
         yield running
     finally:

@@ -1,0 +1,143 @@
+"""Metrics in Prometheus's text format, from counters that the engine keeps anyway.
+
+Nothing is counted for Prometheus's sake on the way of a tick: a scrape reads
+plain integers. Ledgers are summed group by group, with pauses in between.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector as MetricSource
+
+from marketfeed.collector import Collector
+from marketfeed.core.records import CHANNELS
+from marketfeed.fanout.ledger import Ledger
+from marketfeed.fanout.shard import FLUSH_BOUNDS_S, Shard
+from marketfeed.gateway.limits import Counters
+from marketfeed.ingest.supervise import FeedState, Supervisor
+
+PREFIX = "marketfeed_"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+Samples = Mapping[Any, float]  # by the values of the labels, in order
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the figures are."""
+
+    shard: Shard
+    counters: Counters
+    supervisors: list[Supervisor]
+    collector: Collector
+
+
+async def exposition(sources: Sources) -> bytes:
+    """Return all metrics as Prometheus's text format."""
+    ledgers = await sources.shard.totals()
+    registry = CollectorRegistry()
+    registry.register(_Snapshot(sources, ledgers))
+    return generate_latest(registry)
+
+
+class _Snapshot(MetricSource):
+    """One scrape's figures."""
+
+    def __init__(self, sources: Sources, ledgers: dict[str, Ledger]) -> None:
+        self._sources = sources
+        self._ledgers = ledgers
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._sessions()
+        yield from self._ticks()
+        yield from self._feeds()
+        yield from self._process()
+
+    def _sessions(self) -> Iterable[Metric]:
+        shard, counters = self._sources.shard, self._sources.counters
+        tiers = Counter(member.tier.name for member in shard.members)
+        lagging = Counter(member.tier.name for member in shard.members if member.behind)
+        yield _gauge(
+            "sessions", "Sessions now.", "transport tier", {("websocket", t): n for t, n in tiers.items()}
+        )
+        yield _gauge("lagging_sessions", "Sessions fallen behind.", "tier", {(t,): lagging[t] for t in tiers})
+        yield _counter("accepted_total", "Sessions begun.", "", {(): counters.accepted})
+        closes = {(str(int(code)),): n for code, n in counters.closes.items()}
+        yield _counter("closes_total", "Sessions ended, by close code.", "code", closes)
+        refused = {(reason,): n for reason, n in counters.refused.items()}
+        yield _counter("refused_total", "Connections refused before a session.", "reason", refused)
+        errors = {(str(code),): n for code, n in counters.errors.items()}
+        yield _counter("errors_total", "Error messages sent, by code.", "code", errors)
+
+    def _ticks(self) -> Iterable[Metric]:
+        shard = self._sources.shard
+        for name in (field.name for field in fields(Ledger)):
+            samples = {(tier,): getattr(ledger, name) for tier, ledger in self._ledgers.items()}
+            if name == "pending":
+                yield _gauge("pending", "Ticks matched and not yet any of the others.", "tier", samples)
+            else:
+                yield _counter(f"{name}_total", f"Ticks {name}; see the ledger.", "tier", samples)
+        yield _counter("frames_total", "Frames offered to sockets.", "", {(): shard.frames})
+        flush = HistogramMetricFamily(PREFIX + "flush_seconds", "Time to collect, encode and send one flush.")
+        buckets, total = [], 0
+        for bound, count in zip([*map(str, FLUSH_BOUNDS_S), "+Inf"], shard.flush_counts, strict=True):
+            total += count
+            buckets.append((bound, float(total)))
+        flush.add_metric([], buckets, shard.flush_seconds)
+        yield flush
+        yield _gauge("published_g", "The newest tick of the rings.", "", {(): shard.rings.head()})
+        yield _gauge("symbols", "Names in the symbol table.", "", {(): len(shard.symbols)})
+        yield _gauge("groups", "Groups that share frames.", "", {(): shard.statistics().groups})
+
+    def _feeds(self) -> Iterable[Metric]:
+        ticks: dict[tuple[str, ...], float] = {}
+        events: dict[tuple[str, ...], float] = {}
+        failures: dict[tuple[str, ...], float] = {}
+        states: dict[tuple[str, ...], float] = {}
+        for supervisor in self._sources.supervisors:
+            intake = supervisor.intake
+            for channel, count in zip(CHANNELS, intake.ticks, strict=True):
+                ticks[intake.name, channel] = count
+            for event, count in intake.events.items():
+                events[intake.name, event] = count
+            failures[(intake.name,)] = supervisor.failures
+            for state in FeedState:
+                states[intake.name, state.value] = supervisor.state() is state
+        yield _counter("ticks_total", "Ticks taken in.", "feed channel", ticks)
+        yield _counter("feed_events_total", "What feeds counted, such as broken lines.", "feed event", events)
+        yield _counter("feed_failures_total", "Times a feed failed and was run again.", "feed", failures)
+        yield _gauge("feed_state", "1 for the state a feed is in.", "feed state", states)
+
+    def _process(self) -> Iterable[Metric]:
+        collector = self._sources.collector
+        runs = {(str(g),): n for g, n in enumerate(collector.collections)}
+        seconds = {(str(g),): n for g, n in enumerate(collector.seconds)}
+        yield _counter("gc_collections_total", "Garbage collections.", "generation", runs)
+        yield _counter("gc_seconds_total", "Time in garbage collections.", "generation", seconds)
+        yield _gauge("gc_longest_seconds", "The longest garbage collection.", "", {(): collector.longest_s})
+        failures = self._sources.shard.failures
+        yield _counter("failures_total", "Sessions ended by an error in the fan-out.", "", {(): failures})
+
+
+def _gauge(name: str, text: str, labels: str, samples: Samples) -> Metric:
+    return _filled(GaugeMetricFamily(PREFIX + name, text, labels=labels.split()), samples)
+
+
+def _counter(name: str, text: str, labels: str, samples: Samples) -> Metric:
+    return _filled(CounterMetricFamily(PREFIX + name, text, labels=labels.split()), samples)
+
+
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: Samples) -> Metric:
+    for values, value in samples.items():
+        family.add_metric(values, value)
+    return family

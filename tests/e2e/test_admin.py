@@ -1,0 +1,89 @@
+"""The admin listener of a real engine: metrics that agree with what subscribers got."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+
+from process import engine, open_session
+from prometheus_client.parser import text_string_to_metric_families
+
+SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
+
+
+def get(port: int, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
+    finally:
+        connection.close()
+
+
+def samples(text: bytes) -> dict[tuple[str, ...], float]:
+    """Return every sample by its name and the values of its labels, these in order of the labels' names."""
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def test_metrics_health_and_sessions(tmp_path):
+    with engine(SYNTHETIC, tmp_path) as running, open_session(running.url) as ws:
+        ws.send('{"action":"subscribe","quotes":["*"],"trades":["*"]}')
+        got = 0
+        while got < 500:
+            got += sum(m["T"] in ("q", "t") and "snap" not in m for m in json.loads(ws.recv()))
+        status, headers, text = get(running.admin_port, "/metrics")
+        assert status == 200
+        assert headers["content-type"].startswith("text/plain")
+        found = samples(text)
+        assert found["marketfeed_sessions", "vip", "websocket"] == 1
+        assert found["marketfeed_delivered_total", "vip"] >= got
+        assert found["marketfeed_matched_total", "vip"] == sum(
+            found[f"marketfeed_{name}", "vip"]
+            for name in ("delivered_total", "conflated_total", "lost_total", "pending", "abandoned_total")
+        )
+        assert found["marketfeed_ticks_total", "quotes", "demo"] > 400
+        assert found["marketfeed_feed_state", "demo", "live"] == 1
+        assert found["marketfeed_flush_seconds_count",] > 0
+        status, _, text = get(running.admin_port, "/v1/sessions")
+        (row,) = json.loads(text)["shown"]
+        assert (row["tier"], row["state"], row["slow"], row["symbols"]["quotes"]) == ("vip", "live", None, 10)
+        assert get(running.admin_port, "/healthz")[0] == 200
+        assert json.loads(get(running.admin_port, "/readyz")[2])["feeds"] == {"demo": "live"}
+
+
+def test_who_is_slow_and_why(tmp_path):
+    feed = SYNTHETIC.replace("rate = 1000", "rate = 100000")
+    with engine(feed, tmp_path, "--set", "limits.stall_s=60") as running, open_session(running.url) as ws:
+        ws.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        ws.send('{"action":"subscribe","quotes":["*"]}')
+        slow: list[dict[str, object]] = []
+        while not slow:  # the client's own thread buffers a little, and then does not read
+            slow = json.loads(get(running.admin_port, "/v1/sessions?slow=1")[2])["shown"]
+        assert "full" in str(slow[0]["slow"])
+
+
+def test_wrong_paths_methods_and_junk(tmp_path):
+    with engine(SYNTHETIC, tmp_path) as running:
+        status, _, text = get(running.admin_port, "/nope")
+        assert status == 404
+        assert json.loads(text)["error"]["code"] == 404
+        status, headers, _ = get(running.admin_port, "/metrics", "POST")
+        assert (status, headers["allow"]) == (405, "GET, HEAD")
+        status, headers, text = get(running.admin_port, "/healthz", "HEAD")
+        assert (status, text) == (200, b"")
+        assert int(headers["content-length"]) > 0
+        assert get(running.admin_port, "/v1/sessions?limit=x")[0] == 400
+        for junk in (
+            b"\x16\x03\x01\x02\x00\x01",
+            b"GET / HTTP/1.1\r\n" + b"x: " + b"y" * 20_000 + b"\r\n\r\n",
+        ):
+            with socket.create_connection(("127.0.0.1", running.admin_port), timeout=10) as sock:
+                sock.sendall(junk + b"\r\n\r\n")
+                assert sock.recv(100).startswith((b"HTTP/1.1 400", b"HTTP/1.1 431"))
+        assert get(running.admin_port, "/healthz")[0] == 200
