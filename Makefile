@@ -12,13 +12,13 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -q
 
 check: $(VENV)/.test
-	$(BIN)/ruff format --check marketfeed feeds tests perf
-	$(BIN)/ruff check marketfeed feeds tests perf
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 format: $(VENV)/.test
-	$(BIN)/ruff check --fix-only marketfeed feeds tests perf
-	$(BIN)/ruff format marketfeed feeds tests perf
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
 
 cover: $(VENV)/.test
 	$(BIN)/python -m pytest -q --cov=marketfeed --cov=feeds --cov-report=term-missing
