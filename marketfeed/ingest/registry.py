@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
 import msgspec
@@ -43,9 +43,24 @@ def feed_specs(tables: Sequence[dict[str, Any]]) -> list[FeedSpec]:
             raise ConfigError(f"{where}.name: a text of 1 to 64 characters")
         if any(spec.name == name for spec in specs):
             raise ConfigError(f"{where}.name: another feed is named {name} already")
-        factory: FeedType = types[kind].load()
+        factory = _load(types[kind], where)
         specs.append(FeedSpec(name, factory, checked(settings, factory.Config, where)))
     return specs
+
+
+def _load(point: EntryPoint, where: str) -> FeedType:
+    # Third-party code: whatever its import raises, the operator is told which feed type it was.
+    try:
+        factory: FeedType = point.load()
+        is_feed_type = issubclass(factory.Config, msgspec.Struct)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ConfigError(f"{where}.type: {point.name} ({point.value}) cannot be loaded: {why}") from error
+    if not is_feed_type:
+        raise ConfigError(
+            f"{where}.type: {point.name} ({point.value}) has a Config that is no msgspec.Struct"
+        )
+    return factory
 
 
 def _said(kind: object) -> str:
