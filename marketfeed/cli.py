@@ -6,17 +6,18 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import trio
 import typer
 
 from marketfeed import __version__, logs
-from marketfeed.config import Loaded, load
+from marketfeed.config import GatewayConfig, Loaded, load
 from marketfeed.errors import ConfigError, StartError
 
 app = typer.Typer(
     name="marketfeed",
     help="Distribute real-time market data: quote feeds in, tiers of subscribers out.",
-    epilog="Try: marketfeed serve   and in another terminal   marketfeed watch 'SY00*'",
+    epilog="Try:\n\nmarketfeed serve\n\nmarketfeed watch 'SY00*'   (in another terminal)",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -68,7 +69,9 @@ def _show_version(on: bool) -> None:
 
 
 @app.command(
-    epilog="Examples:  marketfeed serve --set feeds.0.rate=100000   ·   marketfeed serve -c prod.toml --check"
+    epilog="Examples:\n\n"
+    "marketfeed serve --set feeds.0.rate=100000\n\n"
+    "marketfeed serve --config prod.toml --check"
 )
 def serve(
     config: ConfigOption = None,
@@ -84,7 +87,7 @@ def serve(
         raise _fail(f"--log-level {log_level}: one of debug, info, warning, error")
     loaded = _load(config, set_)
     logs.configure(log_level)
-    # Imported late: --help and configuration errors need no numpy.
+    # Imported late: --help and most mistakes need no engine.
     from marketfeed import engine
 
     try:
@@ -93,13 +96,22 @@ def serve(
             feeds, tiers = len(loaded.config.feeds), len(loaded.config.tiers)
             print(f"config ok: {loaded.source}, {feeds} feed(s), {tiers} tier(s)")
             return
+        if loaded.config.alerts.rules:
+            structlog.get_logger().warning(
+                "alerts.rules has no effect: alerts come with a later version", config=loaded.source
+            )
         status = trio.run(engine.serve, loaded)
     except (ConfigError, StartError) as error:
         raise _fail(str(error)) from None
     raise typer.Exit(status)
 
 
-@app.command(epilog="Examples:  marketfeed watch SY0000 SY0001   ·   marketfeed watch 'BTC*' --tier premium")
+@app.command(
+    epilog="Examples:\n\n"
+    "marketfeed watch SY0000 SY0001\n\n"
+    "marketfeed watch 'BTC*' --tier premium\n\n"
+    "marketfeed watch '*' --url wss://feed.example.com/v1/stream | grep trade"
+)
 def watch(
     symbols: Annotated[
         list[str], typer.Argument(help="Symbols, or prefixes such as 'BTC*' (quote the star).")
@@ -117,14 +129,23 @@ def watch(
     """Show quotes and trades live: a table on a terminal, a line a tick otherwise."""
     from marketfeed.watch import Watch
 
-    if url is None:
-        gateway = _load(config, None).config.gateway
-        url = f"ws://{gateway.host}:{gateway.port}/v1/stream"
     try:
+        if url is None:
+            url = stream_url(_load(config, None).config.gateway)
         status = trio.run(Watch(url, symbols, tier, token).run)
-    except KeyboardInterrupt:
+    except ConfigError as error:
+        raise _fail(str(error)) from None
+    except KeyboardInterrupt:  # before the command listened for it
         status = 0
     raise typer.Exit(status)
+
+
+def stream_url(gateway: GatewayConfig) -> str:
+    """Return where an engine so configured serves; raises ConfigError if it picks the port itself."""
+    if gateway.port == 0:
+        raise ConfigError("--url: needed where gateway.port is 0, as the engine then takes any free one")
+    host = f"[{gateway.host}]" if ":" in gateway.host else gateway.host
+    return f"ws://{host}:{gateway.port}/v1/stream"
 
 
 def main() -> None:

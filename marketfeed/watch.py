@@ -1,176 +1,88 @@
-"""``marketfeed watch``: quotes and trades live, as a table on a terminal, as lines otherwise."""
+"""``marketfeed watch``: one session over a WebSocket, kept up, shown by marketfeed/board.py."""
 
 from __future__ import annotations
 
+import os
+import random
+import signal
 import sys
 import time
-from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import orjson
 import trio
 import trio_websocket
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+
+from marketfeed.board import Board, line_of, notice_of, table_of
+from marketfeed.errors import CloseCode, ConfigError
 
 REDRAW_S: Final = 0.2
-RATE_WINDOW_S: Final = 5.0
 FIRST_RETRY_S: Final = 0.5
 MAX_RETRY_S: Final = 10.0
-MUST_NOT_RECONNECT: Final = 4500  # close codes from here on
+CLOSE_S: Final = 2.0  # for the engine's half of the close handshake
+MESSAGE_BYTES: Final = 64 << 20
+RECEIVE_BYTES: Final = 1 << 16
+FIRST_FINAL_CODE: Final = 4500  # close codes from here on: do not come back
 
 
-@dataclass(slots=True)
-class Row:
-    """What is known of one symbol."""
-
-    bid: float | None = None
-    ask: float | None = None
-    bid_size: float = 0.0
-    ask_size: float = 0.0
-    last: float | None = None
-    last_size: float = 0.0
-    side: str = "-"
-    direction: int = 0  # of the last change of the middle
-    received_s: float = 0.0
-    arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
-
-    def rate(self, now_s: float) -> float:
-        """Return ticks a second over the last RATE_WINDOW_S."""
-        while self.arrivals and now_s - self.arrivals[0] > RATE_WINDOW_S:
-            self.arrivals.popleft()
-        return len(self.arrivals) / RATE_WINDOW_S
+class _FinalError(Exception):
+    """The engine refused, for good, what the command asked for."""
 
 
-class Board:
-    """The table's state: messages folded in, in order."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, Row] = {}
-        self.tier = "?"
-        self.status = "connecting"
-        self.notices: deque[str] = deque(maxlen=3)
-        self.ticks = 0
-
-    def fold(self, message: dict[str, Any], now_s: float) -> None:
-        """Take in one message of the stream."""
-        match message["T"]:
-            case "q":
-                self._quote(self._row(message, now_s), message)
-            case "t":
-                row = self._row(message, now_s)
-                row.last, row.last_size, row.side = message["p"], message["s"], message["d"]
-            case "subscription":
-                self.tier, self.status = message["tier"], "live"
-            case "gap":
-                self.notices.append(f"{message['S']}: {message['lost']} {message['channel']} were lost")
-            case "lag" if message["on"]:
-                self.notices.append("this connection fell behind; quotes are conflated")
-            case "lag":
-                self.notices.append(f"caught up; {message['conflated']} quotes were left out")
-            case "error" | "closing":
-                self.notices.append(f"{message['T']} {message['code']}: {message['msg']}")
-
-    def _row(self, message: dict[str, Any], now_s: float) -> Row:
-        row = self.rows.setdefault(message["S"], Row())
-        row.received_s = message["r"] / 1e6
-        if "snap" not in message:
-            row.arrivals.append(now_s)
-            self.ticks += 1
-        return row
-
-    @staticmethod
-    def _quote(row: Row, message: dict[str, Any]) -> None:
-        bid = message["bp"] if message["bs"] else None
-        ask = message["ap"] if message["as"] else None
-        if None not in (bid, ask, row.bid, row.ask):
-            change = (bid + ask) - (row.bid + row.ask)  # type: ignore[operator]
-            row.direction = (change > 0) - (change < 0) or row.direction
-        row.bid, row.ask, row.bid_size, row.ask_size = bid, ask, message["bs"], message["as"]
-
-
-def line_of(message: dict[str, Any]) -> str | None:
-    """Return a tick as one plain line, None for any other message."""
-    match message["T"]:
-        case "q":
-            bid, ask = f"{message['bs']:g} x {message['bp']!r}", f"{message['ap']!r} x {message['as']:g}"
-            text = f"quote {message['S']} {bid}  {ask}"
-        case "t":
-            text = f"trade {message['S']} {message['s']:g} @ {message['p']!r} {message['d']}"
-        case _:
-            return None
-    stamp = time.strftime("%H:%M:%S", time.gmtime(message["r"] // 1_000_000))
-    return f"{stamp}.{message['r'] % 1_000_000:06d} {text} n={message['n']}"
-
-
-def table_of(board: Board, url: str, now_s: float, most_rows: int) -> Group:
-    """Return the board as something rich can print, at most ``most_rows`` symbols of it."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("symbol", "bid size", "bid", "ask", "ask size", "last", "size", "rate/s", "age"):
-        table.add_column(title, justify="left" if title == "symbol" else "right")
-    names = sorted(board.rows)
-    for name in names[:most_rows]:
-        row = board.rows[name]
-        colour = {1: "green", -1: "red", 0: ""}[row.direction]
-        table.add_row(
-            Text(name, style="bold"),
-            f"{row.bid_size:g}" if row.bid is not None else "",
-            Text(_price(row.bid), style=colour),
-            Text(_price(row.ask), style=colour),
-            f"{row.ask_size:g}" if row.ask is not None else "",
-            Text(_price(row.last), style={"b": "green", "s": "red"}.get(row.side, "")),
-            f"{row.last_size:g}" if row.last is not None else "",
-            f"{row.rate(now_s):.1f}",
-            _age(now_s - row.received_s),
-        )
-    more = len(names) - most_rows
-    parts: list[Any] = [
-        Text(f"{url}  ·  {board.tier}  ·  {board.status}  ·  {board.ticks:,} ticks", style="dim")
-    ]
-    parts.append(table)
-    if more > 0:
-        parts.append(Text(f"… and {more} more symbols", style="dim"))
-    parts += [Text(notice, style="yellow") for notice in board.notices]
-    return Group(*parts)
-
-
-def _price(price: float | None) -> str:
-    return "" if price is None else repr(price)
-
-
-def _age(age_s: float) -> str:
-    if age_s < 1:
-        return f"{max(age_s, 0) * 1000:.0f} ms"
-    return f"{age_s:.1f} s" if age_s < 60 else f"{age_s / 60:.0f} min"
+class _PipeClosedError(Exception):
+    """Nobody reads our standard output any more, as with ``| head``."""
 
 
 class Watch:
     """One run of the command."""
 
-    def __init__(self, url: str, symbols: list[str], tier: str | None, token: str | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        symbols: list[str],
+        tier: str | None,
+        token: str | None,
+        console: Console | None = None,
+    ) -> None:
+        """Prepare to watch; raises ConfigError if ``url`` is not one of a WebSocket."""
+        try:
+            trio_websocket.open_websocket_url(url)  # only parses it until it is entered
+        except ValueError as error:
+            raise ConfigError(f"--url {url}: {error}") from None
         self._url = url
-        self._token = token
-        self._request: dict[str, Any] = {"action": "subscribe", "quotes": symbols, "trades": symbols}
+        self._requests: list[dict[str, Any]] = []
+        if token is not None:
+            self._requests.append({"action": "auth", "token": token, "id": "auth"})
+        self._requests.append({"action": "subscribe", "quotes": symbols, "trades": symbols, "id": "watch"})
         if tier is not None:
-            self._request["tier"] = tier
+            self._requests[-1]["tier"] = tier
         self._board = Board()
-        self._console = Console()
-        self._connected_once = False
+        self._console = console or Console()
+        self._plain = not self._console.is_terminal
+        self._retry_s = FIRST_RETRY_S
 
     async def run(self) -> int:
         """Watch until interrupted; return the exit status."""
-        if not self._console.is_terminal:
-            return await self._follow()
         status = 0
-        async with trio.open_nursery() as nursery:
-            with Live(console=self._console, screen=False, auto_refresh=False, transient=False) as live:
-                nursery.start_soon(self._redraw, live)
-                status = await self._follow()
+        with trio.open_signal_receiver(signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._wait_interrupt, signals, nursery.cancel_scope)
+                if self._plain:
+                    status = await self._follow()
+                else:
+                    with Live(console=self._console, auto_refresh=False) as live:
+                        nursery.start_soon(self._redraw, live)
+                        status = await self._follow()
                 nursery.cancel_scope.cancel()
         return status
+
+    @staticmethod
+    async def _wait_interrupt(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        await anext(signals)
+        scope.cancel()
 
     async def _redraw(self, live: Live) -> None:
         while True:
@@ -179,54 +91,106 @@ class Watch:
             await trio.sleep(REDRAW_S)
 
     async def _follow(self) -> int:
-        """Connect, and again after an end that permits it; return the exit status."""
-        delay_s = FIRST_RETRY_S
+        """Connect, and again after each end that permits it; return the exit status."""
+        connected = False
         while True:
             try:
-                async with trio_websocket.open_websocket_url(self._url, max_message_size=64 << 20) as ws:
-                    self._connected_once, delay_s = True, FIRST_RETRY_S
-                    if self._token:
-                        await ws.send_message(orjson.dumps({"action": "auth", "token": self._token}).decode())
-                    await ws.send_message(orjson.dumps(self._request).decode())
-                    if not await self._read(ws):
-                        return 1
+                async with trio_websocket.open_websocket_url(
+                    self._url,
+                    max_message_size=MESSAGE_BYTES,
+                    receive_buffer_size=RECEIVE_BYTES,
+                    disconnect_timeout=CLOSE_S,
+                ) as ws:
+                    connected = True
+                    for request in self._requests:
+                        await ws.send_message(orjson.dumps(request).decode())
+                    await self._read(ws)
             except trio_websocket.ConnectionClosed as closed:
-                code = closed.reason.code if closed.reason else 1006
-                why = (closed.reason.reason if closed.reason else None) or "connection lost"
-                if code >= MUST_NOT_RECONNECT:
+                code, why = _reason(closed)
+                if code >= FIRST_FINAL_CODE:
                     return self._give_up(f"closed {code}: {why}")
-                self._board.status = f"closed {code} ({why}), reconnecting"
-            except (trio_websocket.HandshakeError, OSError) as error:
-                if not self._connected_once:
+                self._say(f"closed {code} ({why})")
+            except trio_websocket.HandshakeError as error:
+                if not connected:
                     return self._give_up(f"cannot connect to {self._url}: {_plainly(error)}")
-                self._board.status = f"{_plainly(error)}, reconnecting"
-            await trio.sleep(delay_s)
-            delay_s = min(delay_s * 2, MAX_RETRY_S)
+                self._say(_plainly(error))
+            except _FinalError as error:
+                return self._give_up(str(error))
+            except _PipeClosedError:
+                # Or the interpreter would complain when it flushes at its end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 0
+            # Many clients may have lost the same engine: not all at once.
+            await trio.sleep(self._retry_s * random.uniform(0.5, 1.0))
+            self._retry_s = min(self._retry_s * 2, MAX_RETRY_S)
 
-    async def _read(self, ws: trio_websocket.WebSocketConnection) -> bool:
-        """Show what comes; False if the engine refused the subscription."""
-        plain = not self._console.is_terminal
+    async def _read(self, ws: trio_websocket.WebSocketConnection) -> None:
+        """Show what comes until the connection ends, which raises ConnectionClosed."""
         while True:
-            messages = orjson.loads(await ws.get_message())
+            frame = await ws.get_message()
             now_s = time.time()
+            try:
+                messages = orjson.loads(frame)
+            except orjson.JSONDecodeError:
+                raise _FinalError(f"{self._url} does not speak marketfeed's protocol") from None
             for message in messages:
-                if message["T"] == "error":
-                    self._give_up(f"error {message['code']}: {message['msg']}")
-                    return False
-                self._board.fold(message, now_s)
-                line = line_of(message) if plain else None
-                if line is not None:
-                    print(line)
-            if plain:
-                sys.stdout.flush()
+                self._take(message, now_s)
+            if self._plain:
+                _print(*filter(None, map(line_of, messages)))
+
+    def _take(self, message: dict[str, Any], now_s: float) -> None:
+        match message:
+            case {"T": "error", "id": _}:  # the answer to one of our requests: again would be the same
+                raise _FinalError(f"error {message['code']}: {message['msg']}")
+            case {"T": "subscription"}:
+                self._retry_s = FIRST_RETRY_S
+            case {"T": "closing", "retry_ms": retry_ms}:
+                self._retry_s = retry_ms / 1000
+        self._board.fold(message, now_s)
+        notice = notice_of(message)
+        if self._plain and notice is not None:
+            print(f"marketfeed watch: {notice}", file=sys.stderr)
+
+    def _say(self, ended: str) -> None:
+        self._board.status = f"{ended}, reconnecting"
+        if self._plain:
+            print(f"marketfeed watch: {self._board.status}", file=sys.stderr)
 
     def _give_up(self, why: str) -> int:
+        self._board.status = "ended"
         print(f"marketfeed watch: {why}", file=sys.stderr)
         return 1
 
 
-def _plainly(error: BaseException) -> str:
-    if isinstance(error, trio_websocket.ConnectionRejected):
-        return f"refused with HTTP status {error.status_code}"
-    cause = error.__cause__ or error
-    return str(cause) or type(error).__name__
+def _print(*lines: str) -> None:
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise _PipeClosedError from None
+
+
+def _reason(closed: trio_websocket.ConnectionClosed) -> tuple[int, str]:
+    """Return the close code and its text."""
+    if closed.reason is None:
+        return CloseCode.ABNORMAL, "connection lost"
+    return closed.reason.code, closed.reason.reason or closed.reason.name.lower().replace("_", " ")
+
+
+def _plainly(error: trio_websocket.HandshakeError) -> str:
+    """Return why there is no connection, for people."""
+    match error:
+        case trio_websocket.ConnectionRejected():
+            body = (error.body or b"").decode("utf-8", "replace").strip()
+            return f"refused with HTTP status {error.status_code}{': ' if body else ''}{body[:200]}"
+        case trio_websocket.ConnectionTimeout():
+            return "no answer"
+    cause: BaseException = error
+    while cause.__cause__ is not None:  # trio's "all attempts failed" stands above the reason
+        cause = cause.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    if isinstance(cause, ConnectionRefusedError):
+        return "connection refused, is the engine running?"
+    return " ".join(str(cause).split()) or type(cause).__name__

@@ -1,0 +1,105 @@
+"""Imports point one way: sources to subscribers, never back, and never in a circle."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted([*ROOT.glob("marketfeed/**/*.py"), *ROOT.glob("feeds/**/*.py")])
+
+# Lowest first. A module imports from its own entry and from those before it.
+LAYERS = [
+    {"marketfeed.errors"},
+    {"marketfeed.core"},
+    {"marketfeed.tables", "marketfeed.config", "marketfeed.logs"},
+    {"marketfeed.ingest"},
+    {"marketfeed.fanout"},
+    {"marketfeed.gateway"},
+    {"marketfeed.metrics", "marketfeed.collector", "marketfeed.admin"},
+    {"marketfeed.engine"},
+    {"marketfeed.board", "marketfeed.watch", "marketfeed.cli", "marketfeed.__main__"},
+    {"marketfeed.testing"},
+]
+FOR_FEEDS = ("marketfeed.core", "marketfeed.errors", "marketfeed.ingest.feed", "feeds")
+PACKAGE = "marketfeed"  # its __init__ shows users what is theirs; it imports core alone
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module that the file imports when it runs, wherever in it."""
+    found: set[str] = set()
+    nodes: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        nodes.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"
+            module = node.module or ""
+            submodules = {f"{module}.{name.name}" for name in node.names} & MODULES.keys()
+            found |= submodules or {module}
+    return found
+
+
+MODULES = {module_of(path): path for path in FILES}
+IMPORTS = {module: imports_of(path) for module, path in MODULES.items()}
+OURS = {
+    module: {name for name in names if name in MODULES or name.split(".")[0] in ("marketfeed", "feeds")}
+    for module, names in IMPORTS.items()
+}
+
+
+def layer_of(module: str) -> int:
+    """Return the index of the layer a module of marketfeed belongs to."""
+    (layer,) = (
+        index
+        for index, entries in enumerate(LAYERS)
+        if any(module == entry or module.startswith(f"{entry}.") for entry in entries)
+    )
+    return layer
+
+
+def within(module: str, *entries: str) -> bool:
+    return any(module == entry or module.startswith(f"{entry}.") for entry in entries)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - {PACKAGE}))
+def test_a_module_imports_from_its_own_layer_and_those_before(module):
+    if within(module, "feeds"):
+        assert not {name for name in OURS[module] if not within(name, *FOR_FEEDS)}
+    else:
+        later = {name for name in OURS[module] if within(name, "feeds") or layer_of(name) > layer_of(module)}
+        assert not later - {PACKAGE}
+
+
+def test_the_package_itself_imports_core_alone():
+    assert all(within(name, "marketfeed.core") for name in OURS[PACKAGE])
+
+
+def test_there_is_no_circle():
+    # The package is left out: every import of a submodule runs it first.
+    order = list(TopologicalSorter({m: names - {PACKAGE} for m, names in OURS.items()}).static_order())
+    assert set(order) >= MODULES.keys() - {PACKAGE}
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if within(name, "marketfeed.core")))
+def test_core_knows_no_event_loop_no_clock_and_no_socket(module):
+    forbidden = ("trio", "asyncio", "time", "datetime", "socket", "threading", "structlog")
+    assert not {name for name in IMPORTS[module] if name.split(".")[0] in forbidden}
+
+
+def test_long_lived_tasks_start_in_the_engine_alone():
+    """Elsewhere nurseries are opened by what ends with one session or one command."""
+    openers = {module for module, path in MODULES.items() if "open_nursery(" in path.read_text("utf-8")}
+    assert openers <= {"marketfeed.engine", "marketfeed.gateway.session", "marketfeed.watch"}
