@@ -1,0 +1,1 @@
+"""Questions asked of the machine, one file each; README.md beside this file lists them."""

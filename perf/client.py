@@ -1,0 +1,334 @@
+"""How much arrives at the subscribers, how late, and is anything missing or doubled?
+
+    server ──► N sockets ──► epoll ──► whole frames ──► count, first and last receipt time ──► histogram
+                                                   └──► every tick of each `--verify`-th session parsed
+
+Opens N WebSockets, subscribes each to K random symbols, waits `--warm`, measures for `--seconds`, and
+prints one line of JSON. The latency is now minus the receipt time `r` of the first and the last tick of each
+frame, each standing for half of the frame's ticks. A frame is never decoded, except on the sampled sessions:
+there every quote's `n` must follow the one before.
+
+Says: what one reader in another process saw. Does not say: anything about a network, or about ticks that an
+application decodes. Costs about 5 µs a frame plus 0.15 ns a byte; where that is too slow (`client_cpu_s` near
+`seconds`), client.c does the same, and `--client c` of the other scripts compiles it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import resource
+import selectors
+import socket
+import time
+from array import array
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+READ_BYTES: Final = 1 << 18
+OPENING: Final = 100  # handshakes under way at a time
+CONNECT_S: Final = 30.0
+FINE: Final = 100_000  # bins of 1 µs, then COARSE bins of 1 ms
+COARSE: Final = 60_000
+QUOTE: Final = re.compile(
+    rb'\{"T":"q","S":"([^"]+)"[^}]*?"r":(\d+)(?:,"[^}]*?)??,"n":(\d+),"g":(\d+)([^}]*)\}'
+    rb'|\{"T":"lag","on":(true|false)(?:,"conflated":(\d+))?\}|\{"T":"gap"[^}]*"lost":(\d+)'
+)
+CONFLATED: Final = re.compile(rb'"conflated":(\d+)')
+LOST: Final = re.compile(rb'"T":"gap"[^}]*"lost":(\d+)')
+TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+
+
+def arguments() -> argparse.Namespace:
+    """Return the command line; client.c takes the same."""
+    parser = argparse.ArgumentParser(
+        prog="python -m perf.client",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--path", default="/v1/stream")
+    parser.add_argument("--sessions", type=int, default=500)
+    parser.add_argument("--symbols", type=int, default=20, help="of each session, other ones for each")
+    parser.add_argument("--universe", type=int, default=1000, help="the symbols there are: SY0000, SY0001 …")
+    parser.add_argument("--prefix", default="SY")
+    parser.add_argument("--tier", default="", help="default: the engine's")
+    parser.add_argument("--dialect", choices=("marketfeed", "nats"), default="marketfeed")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--warm", type=float, default=1.0, help="seconds between connecting and measuring")
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument(
+        "--verify", type=int, default=25, help="parse all ticks of each such session; 0: none"
+    )
+    parser.add_argument("--watch", default="", help="ids of processes whose CPU time to take, comma between")
+    return parser.parse_args()
+
+
+def cpu_s(pids: list[int]) -> float:
+    """Return the CPU seconds that processes have used, user and system; 0 for one that is gone."""
+    total = 0
+    for pid in pids:
+        try:
+            after = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += int(after[11]) + int(after[12])
+    return total / TICKS_PER_S
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One WebSocket and what is known of it."""
+
+    sock: socket.socket
+    index: int
+    verified: bool
+    open: bool = False
+    rest: bytes = b""  # the start of a frame that is not whole yet
+    tail: bytes = b""  # of a verified session: a tick cut by the end of a frame
+    last_n: dict[bytes, int] = field(default_factory=dict)
+    missing: int = 0
+    told: int = 0  # what `lag` and `gap` said of it
+    lagging: bool = False
+
+
+class Load:
+    """All sessions of one client process, and the counts."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.poll = selectors.EpollSelector()
+        self.sessions: list[Session] = []
+        self.open = self.closed = 0
+        self.measuring = False
+        self.frames = self.ticks = self.bytes = 0
+        self.lags = self.conflated = self.gaps = self.lost = 0
+        self.checked = self.doubled = 0
+        self.top_g = self.top_r = 0
+        self.samples = array("q")  # µs, weight, µs, weight …
+        self.bins = np.zeros(FINE + COARSE, np.int64)
+
+    def run(self) -> dict[str, object]:
+        """Connect, warm up, measure; return the result."""
+        options, began = self.options, time.perf_counter()
+        while self.open + self.closed < options.sessions:
+            if (
+                len(self.sessions) < options.sessions
+                and len(self.sessions) - self.open - self.closed < OPENING
+            ):
+                self._connect()
+                continue
+            self._step()
+            if time.perf_counter() - began > CONNECT_S:
+                raise SystemExit(
+                    f"perf.client: {self.open} of {options.sessions} sessions after {CONNECT_S:g} s"
+                )
+        connected = time.perf_counter()
+        while time.perf_counter() - connected < options.warm:
+            self._step()
+        watched = [int(pid) for pid in options.watch.split(",") if pid]
+        self.measuring, start, from_g, from_r = True, time.perf_counter(), self.top_g, self.top_r
+        server_cpu, own_cpu = cpu_s(watched), time.process_time()
+        while (took := time.perf_counter() - start) < options.seconds:
+            self._step()
+            if len(self.samples) > 1 << 20:
+                self._fold()
+        server_cpu, own_cpu = cpu_s(watched) - server_cpu, time.process_time() - own_cpu
+        self._fold()
+        on_time = [session for session in self.sessions if not session.lagging]
+        span_r = self.top_r - from_r
+        return {
+            "client": "python", "sessions": self.open, "closed": self.closed, "seconds": round(took, 4),
+            "connect_s": round(connected - began, 3),
+            "frames": self.frames, "ticks": self.ticks, "bytes": self.bytes,
+            **{f"{name}_ms": self._percentile_ms(q) for name, q in
+               (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999), ("max", 1.0))},
+            "lags": self.lags, "conflated": self.conflated, "gaps": self.gaps, "lost": self.lost,
+            "feed_rate": round((self.top_g - from_g) * 1e6 / span_r, 2) if from_r and span_r > 0 else 0,
+            "checked": self.checked, "missing": sum(s.missing for s in self.sessions),
+            "untold": sum(s.missing - s.told for s in on_time), "doubled": self.doubled,
+            "lagging": len(self.sessions) - len(on_time),
+            "server_cpu_s": round(server_cpu, 3), "client_cpu_s": round(own_cpu, 3),
+        }  # fmt: skip
+
+    def _connect(self) -> None:
+        sock = socket.create_connection((self.options.host, self.options.port))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        where = f"{self.options.host}:{self.options.port}"
+        sock.sendall(
+            f"GET {self.options.path} HTTP/1.1\r\nHost: {where}\r\n"
+            "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: bWFya2V0ZmVlZC1wZXJmLg==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        sock.setblocking(False)
+        index, verify = len(self.sessions), self.options.verify
+        session = Session(sock, index, verified=bool(verify) and index % verify == 0)
+        self.sessions.append(session)
+        self.poll.register(sock, selectors.EVENT_READ, session)
+
+    def _subscribe(self, session: Session) -> None:
+        options = self.options
+        rng = random.Random(options.seed * 100_003 + session.index)
+        names = [f"{options.prefix}{i:04d}" for i in rng.sample(range(options.universe), options.symbols)]
+        if options.dialect == "nats":
+            subs = "".join(f"SUB {name} {sid}\r\n" for sid, name in enumerate(names, 1))
+            _send(session.sock, 2, b'CONNECT {"verbose":false,"pedantic":false}\r\n' + subs.encode())
+            return
+        request = {"action": "subscribe", "quotes": names} | ({"tier": options.tier} if options.tier else {})
+        _send(session.sock, 1, json.dumps(request).encode())
+
+    def _step(self) -> None:
+        for key, _ in self.poll.select(0.02):
+            session: Session = key.data
+            try:
+                data = session.sock.recv(READ_BYTES)
+            except (BlockingIOError, InterruptedError):
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                self._drop(session)
+                continue
+            if self.measuring:
+                self.bytes += len(data)
+            self._read(session, session.rest + data if session.rest else data)
+
+    def _read(self, session: Session, data: bytes) -> None:
+        now_us, at, size = time.time_ns() // 1000, 0, len(data)
+        if not session.open:
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                session.rest = data
+                return
+            if b" 101" not in data[:16]:
+                self._drop(session)
+                return
+            session.open, at = True, end + 4
+            self.open += 1
+            self._subscribe(session)
+        while size - at >= 2:
+            length, body = data[at + 1] & 127, at + 2
+            if length == 126:
+                body, length = at + 4, int.from_bytes(data[at + 2 : at + 4]) if size >= at + 4 else size
+            elif length == 127:
+                body, length = at + 10, int.from_bytes(data[at + 2 : at + 10]) if size >= at + 10 else size
+            if body + length > size:
+                break
+            opcode = data[at] & 15
+            at = body + length
+            if opcode < 3:
+                if session.verified:
+                    self._check(session, data[body:at])
+                if self.measuring:
+                    self._count(data, body, at, now_us)
+            elif opcode == 9:
+                _send(session.sock, 10, data[body:at])
+            elif opcode == 8:
+                self._drop(session)
+                return
+        session.rest = data[at:]
+
+    def _count(self, data: bytes, start: int, end: int, now_us: int) -> None:
+        ticks = data.count(b"{", start, end)
+        self.frames += 1
+        self.ticks += ticks
+        if data.find(b"l", start, end) >= 0:  # no synthetic quote has an "l"; one memchr spares the searches
+            self._notices(data[start:end])
+        first = data.find(b'"r":', start, end)
+        if first < 0:
+            return
+        stop = data.find(b",", first, end)
+        last = data.rfind(b'"r":', start, end)
+        stop_last = data.find(b",", last, end)
+        if stop < 0 or stop_last < 0:
+            return
+        self.samples.extend(
+            (
+                now_us - int(data[first + 4 : stop]),
+                (ticks + 1) // 2,
+                now_us - int(data[last + 4 : stop_last]),
+                ticks // 2,
+            )
+        )
+
+    def _notices(self, payload: bytes) -> None:
+        self.lags += payload.count(b'"T":"lag","on":true')
+        self.conflated += sum(map(int, CONFLATED.findall(payload)))
+        told = LOST.findall(payload)
+        self.gaps += len(told)
+        self.lost += sum(map(int, told))
+
+    def _check(self, session: Session, payload: bytes) -> None:
+        text = session.tail + payload
+        whole = text.rfind(b"}") + 1
+        session.tail = text[whole:]
+        for name, r, n, g, snap, lag, conflated, lost in QUOTE.findall(text, 0, whole):
+            if lag:
+                session.lagging = lag == b"true"
+                session.told += int(conflated or 0)
+            elif lost:
+                session.told += int(lost)
+            else:
+                number = int(n)
+                if int(g) > self.top_g:
+                    self.top_g, self.top_r = int(g), int(r)
+                before = session.last_n.get(name)
+                if before is not None and b"snap" not in snap:
+                    self.checked += 1
+                    if number <= before:
+                        self.doubled += 1
+                        continue
+                    session.missing += number - before - 1
+                session.last_n[name] = number
+
+    def _drop(self, session: Session) -> None:
+        self.poll.unregister(session.sock)
+        session.sock.close()
+        self.open -= session.open
+        self.closed += 1
+
+    def _fold(self) -> None:
+        pairs = np.frombuffer(self.samples, np.int64).reshape(-1, 2)
+        us = np.maximum(pairs[:, 0], 0)
+        slots = np.minimum(np.where(us < FINE, us, FINE + (us - FINE) // 1000), FINE + COARSE - 1)
+        self.bins += np.bincount(slots, pairs[:, 1], FINE + COARSE).astype(np.int64)
+        self.samples = array("q")
+
+    def _percentile_ms(self, q: float) -> float:
+        sums = np.cumsum(self.bins)
+        if not sums[-1]:
+            return 0.0
+        slot = int(np.searchsorted(sums, q * sums[-1]))
+        return slot / 1000 if slot < FINE else FINE / 1000 + slot - FINE
+
+
+def _send(sock: socket.socket, opcode: int, payload: bytes) -> None:
+    """Send one frame masked with zeros; requests are small, so the socket takes them whole."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((0x80 | opcode, 0x80 | size))
+    elif size < 65536:
+        head = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2)
+    else:
+        head = bytes((0x80 | opcode, 0x80 | 127)) + size.to_bytes(8)
+    sock.setblocking(True)
+    sock.sendall(head + bytes(4) + payload)
+    sock.setblocking(False)
+
+
+def main() -> None:
+    """Run the load client."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    print(json.dumps(Load(arguments()).run()))
+
+
+if __name__ == "__main__":
+    main()

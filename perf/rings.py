@@ -1,0 +1,136 @@
+"""What does a tick cost on its way through the rings?
+
+    1,000 symbols, p ∝ 1/rank ──► RingWriter.write ──► rings ──► Rings.read, Rings.latest
+    batches of 1,024, 64 and 1       (one writer)                (one reader, between the writes)
+
+Says: time per tick and per call, in one process, of the writer's step and of a
+reader that looks after every batch, each the median of the rounds with the
+least and the most beside it. Batches are filled just before, as a feed would,
+and the filling is not counted; the slots themselves (64 MB) are mostly out of
+cache. A wide spread means that others use the machine: compare only runs
+taken in turns. Does not say: what encoding or sending costs, nor what a reader in
+another process suffers while the writer works (tests/core/test_rings_stress.py
+shows that it is right, not how fast).
+
+    python -m perf.rings
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marketfeed.core.records import QUOTE, QUOTES, Batch
+from marketfeed.core.rings import Rings, RingWriter
+
+SYMBOLS: Final = 1000
+DEPTH: Final = 1024
+ROUNDS: Final = 9
+BATCHES: Final = {1024: 200, 64: 1000, 1: 4000}  # batch size: batches a round
+TARGETS: Final = "at least 10 M quotes/s in batches of 1,024; at most 40 µs for a batch of one"
+
+
+class Round(NamedTuple):
+    """Mean times of one round, in µs a call."""
+
+    write_us: float
+    find_us: float
+    read_us: float
+
+
+class Bench:
+    """Rings that have gone round at least once for the busy symbols, their writer and one reader."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size = size
+        self.rings = Rings.private(SYMBOLS, DEPTH)
+        self.writer = RingWriter(self.rings)
+        weights = 1 / np.arange(1, SYMBOLS + 1)
+        random = np.random.default_rng(seed)
+        # Ids in no order of activity, as names come in any order.
+        ids = random.permutation(SYMBOLS)
+        draws = random.choice(SYMBOLS, BATCHES[size] * size, p=weights / weights.sum())
+        self.symbols: NDArray[np.uint16] = ids[draws].astype(np.uint16).reshape(-1, size)
+        self.quotes = np.zeros(size, QUOTE)
+        self.written = 0
+        self.read = 0
+        self.lost = 0
+        self.seen = self.rings.published(QUOTES)
+
+    def round(self) -> Round:
+        """Write every batch once and read after each."""
+        clock = time.perf_counter_ns
+        write_ns = find_ns = read_ns = 0
+        rings, batch = self.rings, Batch(self.quotes)
+        for symbols in self.symbols:
+            self.quotes["symbol"] = symbols
+            self.quotes["ts_event"] = self.written
+            before = clock()
+            self.writer.write(batch)
+            wrote = clock()
+            head = rings.head()
+            published = rings.published(QUOTES)
+            changed = np.flatnonzero(published != self.seen)
+            after, upto = self.seen[changed], published[changed]
+            found = clock()
+            ticks = rings.read(QUOTES, changed, after, upto, head)
+            done = clock()
+            write_ns += wrote - before
+            find_ns += found - wrote
+            read_ns += done - found
+            self.seen[changed] = ticks.seen
+            self.written += len(batch)
+            self.read += len(ticks.records)
+            self.lost += int(ticks.lost.sum())
+        calls = 1e3 * len(self.symbols)
+        return Round(write_ns / calls, find_ns / calls, read_ns / calls)
+
+    def check(self) -> None:
+        """Refuse figures from rings that lost or invented something."""
+        assert self.lost == 0
+        assert self.read == self.written == self.rings.head()
+        symbols = np.arange(SYMBOLS)
+        records, found = self.rings.latest(QUOTES, symbols, self.rings.head())
+        assert (found == self.rings.published(QUOTES)).all()
+        assert found.sum() == self.written
+        assert (records["symbol"] == symbols[found > 0]).all()
+
+
+def latest_us(rings: Rings) -> float:
+    """Return how long the newest tick of every symbol takes."""
+    symbols = np.arange(SYMBOLS)
+    before = time.perf_counter_ns()
+    rings.latest(QUOTES, symbols, rings.head())
+    return (time.perf_counter_ns() - before) / 1e3
+
+
+def row(name: str, calls_us: list[float], ticks: int) -> str:
+    """Return one line of the table."""
+    median, least, most = statistics.median(calls_us), min(calls_us), max(calls_us)
+    return f"{name:<34}{median:9.1f} ({least:6.1f} to {most:6.1f}) {ticks / median:12.2f}"
+
+
+def main() -> None:
+    """Measure and print."""
+    print(
+        f"{'one process, ' + str(ROUNDS) + ' rounds':<34}{'µs a call (least to most)':>28}{'M ticks/s':>12}"
+    )
+    for size in BATCHES:
+        bench = Bench(size, seed=size)
+        bench.round()  # pages are taken, caches as they will be
+        rounds = [bench.round() for _ in range(ROUNDS)]
+        bench.check()
+        print(row(f"write a batch of {size:,}", [r.write_us for r in rounds], size))
+        print(row("  find what changed", [r.find_us for r in rounds], size))
+        print(row("  read it", [r.read_us for r in rounds], size))
+    newest = [latest_us(bench.rings) for _ in range(200)]
+    print(row(f"latest of {SYMBOLS:,} symbols", newest, SYMBOLS))
+    print(f"aimed at: {TARGETS}")
+
+
+if __name__ == "__main__":
+    main()
