@@ -279,7 +279,8 @@ class RingWriter:
             quotes["g"] = np.arange(first_g, middle, dtype=np.uint64)
             trades["g"] = np.arange(middle, end, dtype=np.uint64)
         else:
-            quotes["g"] = np.flatnonzero(batch.channels == QUOTES) + first_g
+            # What is no trade is a quote, as in Batch: else a bad channel number would give a g twice.
+            quotes["g"] = np.flatnonzero(batch.channels != TRADES) + first_g
             trades["g"] = np.flatnonzero(batch.channels == TRADES) + first_g
         if total:
             self._publish(quotes, trades, first_g, end)

@@ -1,5 +1,6 @@
 """Rings over blocks of any origin, found again by others, and refused where there are none."""
 
+import contextlib
 import itertools
 import mmap
 import os
@@ -148,6 +149,13 @@ def test_an_unknown_symbol_publishes_nothing(symbols, channel):
     assert (rings._claimed == before).all()
     assert rings.head() == 1
     assert writer.write(quotes_of(0)) == 2
+
+
+def test_no_g_is_given_twice_whatever_the_channel_numbers():
+    quotes, trades = np.zeros(2, QUOTE), np.zeros(1, TRADE)
+    with contextlib.suppress(ValueError):  # a batch may refuse them
+        RingWriter(Rings.private(SYMBOLS, DEPTH)).write(Batch(quotes, trades, np.array([0, 2, 1], np.uint8)))
+        assert quotes["g"].tolist() + trades["g"].tolist() == [1, 2, 3]
 
 
 def test_an_empty_batch_changes_nothing():
