@@ -116,9 +116,7 @@ def row(name: str, calls_us: list[float], ticks: int) -> str:
 
 def main() -> None:
     """Measure and print."""
-    print(
-        f"{'one process, ' + str(ROUNDS) + ' rounds':<34}{'µs a call (least to most)':>28}{'M ticks/s':>12}"
-    )
+    print(f"{f'{ROUNDS} rounds of each':<34}{'µs a call (least to most)':>28}{'M ticks/s':>13}")
     for size in BATCHES:
         bench = Bench(size, seed=size)
         bench.round()  # pages are taken, caches as they will be
