@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
 
 import orjson
 import trio
@@ -22,6 +23,7 @@ from marketfeed.errors import CloseCode, ConfigError
 REDRAW_S: Final = 0.2
 FIRST_RETRY_S: Final = 0.5
 MAX_RETRY_S: Final = 10.0
+HANDSHAKE_S: Final = 10.0
 CLOSE_S: Final = 2.0  # for the engine's half of the close handshake
 MESSAGE_BYTES: Final = 64 << 20
 RECEIVE_BYTES: Final = 1 << 16
@@ -36,6 +38,18 @@ class _PipeClosedError(Exception):
     """Nobody reads our standard output any more, as with ``| head``."""
 
 
+# What ends a session, and in return what one run of the command has to deal with.
+_OUR_ENDS: Final = (_FinalError, _PipeClosedError)
+_THEIR_ENDS: Final = (
+    trio_websocket.ConnectionClosed,
+    trio_websocket.HandshakeError,
+    trio.TooSlowError,
+    trio.BrokenResourceError,
+    OSError,
+)
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
 class Watch:
     """One run of the command."""
 
@@ -48,11 +62,10 @@ class Watch:
         console: Console | None = None,
     ) -> None:
         """Prepare to watch; raises ConfigError if ``url`` is not one of a WebSocket."""
-        try:
-            trio_websocket.open_websocket_url(url)  # only parses it until it is entered
-        except ValueError as error:
-            raise ConfigError(f"--url {url}: {error}") from None
         self._url = url
+        self._parts = _parsed(url)
+        query = f"?{self._parts.query}" if self._parts.query else ""
+        self._resource = (self._parts.path or "/") + query
         self._requests: list[dict[str, Any]] = []
         if token is not None:
             self._requests.append({"action": "auth", "token": token, "id": "auth"})
@@ -94,35 +107,60 @@ class Watch:
         """Connect, and again after each end that permits it; return the exit status."""
         connected = False
         while True:
-            try:
-                async with trio_websocket.open_websocket_url(
-                    self._url,
-                    max_message_size=MESSAGE_BYTES,
-                    receive_buffer_size=RECEIVE_BYTES,
-                    disconnect_timeout=CLOSE_S,
-                ) as ws:
+            match await self._session():
+                case _PipeClosedError():
+                    # Or the interpreter would complain when it flushes at its end.
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                    return 0
+                case _FinalError() as error:
+                    return self._give_up(str(error))
+                case trio_websocket.ConnectionClosed() as closed:
                     connected = True
-                    for request in self._requests:
-                        await ws.send_message(orjson.dumps(request).decode())
-                    await self._read(ws)
-            except trio_websocket.ConnectionClosed as closed:
-                code, why = _reason(closed)
-                if code >= FIRST_FINAL_CODE:
-                    return self._give_up(f"closed {code}: {why}")
-                self._say(f"closed {code} ({why})")
-            except trio_websocket.HandshakeError as error:
-                if not connected:
-                    return self._give_up(f"cannot connect to {self._url}: {_plainly(error)}")
-                self._say(_plainly(error))
-            except _FinalError as error:
-                return self._give_up(str(error))
-            except _PipeClosedError:
-                # Or the interpreter would complain when it flushes at its end.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                return 0
+                    code, why = _reason(closed)
+                    if code >= FIRST_FINAL_CODE:
+                        return self._give_up(f"closed {code}: {why}")
+                    self._say(f"closed {code} ({why})")
+                case error:
+                    if not connected:
+                        return self._give_up(f"cannot connect to {self._url}: {_plainly(error)}")
+                    self._say(_plainly(error))
             # Many clients may have lost the same engine: not all at once.
             await trio.sleep(self._retry_s * random.uniform(0.5, 1.0))
             self._retry_s = min(self._retry_s * 2, MAX_RETRY_S)
+
+    async def _session(self) -> BaseException:
+        """Run one session to its end; return why it ended."""
+        ended: BaseException
+        # Over a stream of our own: open_websocket_url leaves its socket open when the server closes first.
+        try:
+            async with await self._connect() as stream, trio.open_nursery() as nursery:
+                with trio.fail_after(HANDSHAKE_S):
+                    ws = await trio_websocket.wrap_client_stream(
+                        nursery,
+                        stream,
+                        self._parts.netloc,
+                        self._resource,
+                        max_message_size=MESSAGE_BYTES,
+                        receive_buffer_size=RECEIVE_BYTES,
+                    )
+                try:
+                    for request in self._requests:
+                        await ws.send_message(orjson.dumps(request).decode())
+                    await self._read(ws)
+                finally:
+                    with trio.move_on_after(CLOSE_S):
+                        await ws.aclose()
+        except* (*_OUR_ENDS, *_THEIR_ENDS) as group:
+            ended = group
+            while isinstance(ended, BaseExceptionGroup):
+                ended = ended.exceptions[0]
+        return ended
+
+    async def _connect(self) -> Stream:
+        host, port = self._parts.hostname or "", self._parts.port
+        if self._parts.scheme == "ws":
+            return await trio.open_tcp_stream(host, port or 80)
+        return await trio.open_ssl_over_tcp_stream(host, port or 443, https_compatible=True)
 
     async def _read(self, ws: trio_websocket.WebSocketConnection) -> None:
         """Show what comes until the connection ends, which raises ConnectionClosed."""
@@ -162,6 +200,17 @@ class Watch:
         return 1
 
 
+def _parsed(url: str) -> SplitResult:
+    """Return the parts of a WebSocket's URL; raises ConfigError for any other."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0:
+            return parts
+    except ValueError as error:
+        raise ConfigError(f"--url {url}: {error}") from None
+    raise ConfigError(f"--url {url}: written as ws://HOST:PORT/v1/stream, or wss://")
+
+
 def _print(*lines: str) -> None:
     try:
         for line in lines:
@@ -178,19 +227,17 @@ def _reason(closed: trio_websocket.ConnectionClosed) -> tuple[int, str]:
     return closed.reason.code, closed.reason.reason or closed.reason.name.lower().replace("_", " ")
 
 
-def _plainly(error: trio_websocket.HandshakeError) -> str:
+def _plainly(error: BaseException) -> str:
     """Return why there is no connection, for people."""
-    match error:
-        case trio_websocket.ConnectionRejected():
-            body = (error.body or b"").decode("utf-8", "replace").strip()
-            return f"refused with HTTP status {error.status_code}{': ' if body else ''}{body[:200]}"
-        case trio_websocket.ConnectionTimeout():
-            return "no answer"
-    cause: BaseException = error
-    while cause.__cause__ is not None:  # trio's "all attempts failed" stands above the reason
-        cause = cause.__cause__
-    if isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]
-    if isinstance(cause, ConnectionRefusedError):
+    if isinstance(error, trio_websocket.ConnectionRejected):
+        body = (error.body or b"").decode("utf-8", "replace").strip()
+        return f"refused with HTTP status {error.status_code}{': ' if body else ''}{body[:200]}"
+    if isinstance(error, trio.TooSlowError):
+        return "no answer"
+    while error.__cause__ is not None:  # trio's "all attempts failed" stands above the reason
+        error = error.__cause__
+    if isinstance(error, BaseExceptionGroup):  # one for each address of the host
+        error = error.exceptions[0]
+    if isinstance(error, ConnectionRefusedError):
         return "connection refused, is the engine running?"
-    return " ".join(str(cause).split()) or type(cause).__name__
+    return " ".join(str(error).split()) or type(error).__name__

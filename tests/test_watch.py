@@ -1,0 +1,264 @@
+"""``watch``: what it shows of each message, and when it comes back to the engine or gives up."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import pytest
+import trio
+import trio_websocket
+from rich.console import Console
+
+from marketfeed import watch
+from marketfeed.board import Board, Rate, line_of, notice_of, table_of
+from marketfeed.errors import ConfigError
+from marketfeed.watch import Watch
+
+AT_S = 1_700_000_000.0
+
+
+def quote(bid=10.0, ask=10.5, bid_size=100.0, ask_size=200.0, **more):
+    sides = {"bp": bid, "bs": bid_size, "ap": ask, "as": ask_size}
+    return {"T": "q", "S": "A", **sides, "t": 0, "r": int(AT_S * 1e6) + 250_000, "n": 7, "g": 9, **more}
+
+
+def trade(**more):
+    r = int(AT_S * 1e6) + 250_000
+    return {
+        "T": "t",
+        "S": "A",
+        "p": 10.25,
+        "s": 3.0,
+        "d": "b",
+        "i": 1,
+        "t": 0,
+        "r": r,
+        "n": 2,
+        "g": 10,
+        **more,
+    }
+
+
+def board_of(*messages):
+    board = Board()
+    for message in messages:
+        board.fold(message, AT_S)
+    return board
+
+
+def drawn(board, most_rows=10):
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(table_of(board, "ws://x", AT_S + 1, most_rows))
+    return capture.get()
+
+
+# Folding.
+
+
+def test_a_quote_fills_its_row():
+    row = board_of(quote()).rows["A"]
+    assert (row.bid, row.bid_size, row.ask, row.ask_size) == (10.0, 100.0, 10.5, 200.0)
+    assert row.direction == 0
+
+
+def test_a_side_without_size_is_missing():
+    row = board_of(quote(), quote(bid_size=0.0)).rows["A"]
+    assert row.bid is None
+    assert row.ask == 10.5
+
+
+@pytest.mark.parametrize(("bids", "direction"), [((10, 11), 1), ((10, 9), -1), ((10, 11, 11), 1)])
+def test_the_direction_is_that_of_the_last_change(bids, direction):
+    assert board_of(*(quote(bid=bid) for bid in bids)).rows["A"].direction == direction
+
+
+def test_a_trade_keeps_the_quote():
+    row = board_of(quote(), trade()).rows["A"]
+    assert (row.bid, row.last, row.last_size, row.side) == (10.0, 10.25, 3.0, "b")
+
+
+def test_a_subscription_says_the_tier_and_that_it_is_live():
+    board = board_of({"T": "subscription", "tier": "basic"})
+    assert (board.tier, board.status) == ("basic", "live")
+
+
+@pytest.mark.parametrize("kind", ["heartbeat", "synced", "success", "something new"])
+def test_everyday_messages_are_no_notice(kind):
+    board = board_of({"T": kind})
+    assert not board.notices
+    assert not board.rows
+
+
+def test_only_the_newest_notices_are_kept():
+    board = board_of(*({"T": "error", "code": code, "msg": "m"} for code in range(400, 410)))
+    assert list(board.notices) == ["error 407: m", "error 408: m", "error 409: m"]
+
+
+def test_snapshots_do_not_count_as_rate():
+    board = board_of(quote(snap=1), quote())
+    assert board.rate.per_s(AT_S + 1) == 1.0
+
+
+def test_the_rate_is_over_the_last_seconds_however_many_ticks():
+    rate = Rate()
+    for tick in range(50_000):
+        rate.add(AT_S + tick / 5_000)  # ten seconds
+    assert rate.per_s(AT_S + 10) == 5_000
+    assert rate.per_s(AT_S + 100) == 0
+
+
+def test_a_first_tick_is_one_a_second():
+    rate = Rate()
+    assert rate.per_s(AT_S) == 0
+    rate.add(AT_S)
+    assert rate.per_s(AT_S + 0.001) == 1
+
+
+# Showing.
+
+
+def test_lines_say_time_prices_and_number():
+    assert line_of(quote()) == "22:13:20.250000 quote A 100 x 10.0  10.5 x 200 n=7"
+    assert line_of(quote(ask_size=0.0)) == "22:13:20.250000 quote A 100 x 10.0  - n=7"
+    assert line_of(trade()) == "22:13:20.250000 trade A 3 @ 10.25 b n=2"
+    assert line_of({"T": "heartbeat", "t": 1}) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "notice"),
+    [
+        (
+            {"T": "gap", "S": "A", "channel": "quotes", "lost": 37, "n": 54},
+            "A: 37 quotes were lost, next is n=54",
+        ),
+        (
+            {"T": "lag", "on": True},
+            "this connection fell behind: only the latest quote of each symbol for now",
+        ),
+        ({"T": "lag", "on": False, "conflated": 8}, "caught up: 8 older quotes were left out"),
+        ({"T": "closing", "code": 1001, "msg": "bye"}, "closing 1001: bye"),
+    ],
+)
+def test_notices_are_sentences(message, notice):
+    assert notice_of(message) == notice
+    assert notice in drawn(board_of(message))
+
+
+def test_the_table_shows_rows_by_name_and_says_how_many_it_leaves_out():
+    text = drawn(board_of(*(quote(S=name) for name in "CBA")), most_rows=2)
+    assert [line.split()[0] for line in text.splitlines()] == ["ws://x", "symbol", "A", "B", "…"]
+    assert "… and 1 more symbols" in text
+    assert "3 ticks/s" in text
+
+
+@pytest.mark.parametrize(
+    ("later_s", "age"), [(0.5, "250 ms"), (2.25, "2.0 s"), (600.25, "10 min"), (0, "0 ms")]
+)
+def test_the_age_is_since_receipt(later_s, age):
+    board = board_of(quote())
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(table_of(board, "ws://x", AT_S + later_s, 5))
+    assert age in capture.get()
+
+
+# The connection, with a server that plays one script for each connection.
+
+
+def text_of(*messages):
+    return json.dumps(messages)
+
+
+LIVE = {
+    "T": "subscription",
+    "quotes": ["A"],
+    "trades": ["A"],
+    "tier": "vip",
+    "encoding": "json",
+    "id": "watch",
+}
+
+
+@pytest.fixture
+async def serve(nursery, monkeypatch):
+    """Serve scripts, one a connection: frames, then the code to close with; return URL and requests."""
+    monkeypatch.setattr(watch, "FIRST_RETRY_S", 0.0)
+    requests = []
+
+    async def start(*scripts):
+        waiting = list(scripts)
+
+        async def handle(request):
+            ws = await request.accept()
+            requests.append(json.loads(await ws.get_message()))
+            *frames, code = waiting.pop(0)
+            for frame in frames:
+                await ws.send_message(frame)
+            await ws.aclose(code, "so")
+
+        server = await nursery.start(partial(trio_websocket.serve_websocket, handle, "127.0.0.1", 0, None))
+        return f"ws://127.0.0.1:{server.port}/v1/stream", requests
+
+    return start
+
+
+async def test_it_comes_back_after_a_close_that_permits_it_and_not_after_one_that_does_not(serve, capsys):
+    url, requests = await serve((text_of(LIVE), text_of(quote()), 4001), (text_of(quote(n=8)), 4503))
+    assert await Watch(url, ["A", "B*"], "vip", None).run() == 1
+    subscribe = {"action": "subscribe", "quotes": ["A", "B*"], "trades": ["A", "B*"], "tier": "vip"}
+    assert requests == [{**subscribe, "id": "watch"}] * 2
+    shown = capsys.readouterr()
+    assert [line.split()[-1] for line in shown.out.splitlines()] == ["n=7", "n=8"]
+    assert shown.err.splitlines() == [
+        "marketfeed watch: closed 4001 (so), reconnecting",
+        "marketfeed watch: closed 4503: so",
+    ]
+
+
+async def test_it_waits_as_long_as_the_engine_asks(serve, monkeypatch, capsys):
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    url, _ = await serve(
+        (text_of({"T": "closing", "code": 1001, "msg": "bye", "retry_ms": 2000}), 1001), (4500,)
+    )
+    monkeypatch.setattr(trio, "sleep", sleep)
+    assert await Watch(url, ["A"], None, None).run() == 1
+    assert 1 <= waits[0] <= 2
+    assert "closing 1001: bye" in capsys.readouterr().err
+
+
+async def test_a_refused_request_ends_it(serve, capsys):
+    url, _ = await serve((text_of({"T": "error", "code": 409, "msg": "not entitled", "id": "watch"}), 1000))
+    assert await Watch(url, ["A"], None, None).run() == 1
+    assert capsys.readouterr().err == "marketfeed watch: error 409: not entitled\n"
+
+
+async def test_a_token_is_sent_first(serve):
+    url, requests = await serve((4501,))
+    assert await Watch(url, ["A"], None, "secret").run() == 1
+    assert requests == [{"action": "auth", "token": "secret", "id": "auth"}]
+
+
+async def test_what_is_no_marketfeed_is_said_so(serve, capsys):
+    url, _ = await serve(("hello", 1000))
+    assert await Watch(url, ["A"], None, None).run() == 1
+    assert "does not speak marketfeed's protocol" in capsys.readouterr().err
+
+
+async def test_a_terminal_gets_a_table(serve):
+    url, _ = await serve((text_of(LIVE), text_of(quote(), trade()), 4503))
+    console = Console(force_terminal=True, width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    assert await Watch(url, ["A"], None, None, console).run() == 1
+    console.file.close()
+    assert "bid size" in console.export_text()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/", "127.0.0.1:8765", "ws:///v1/stream", "ws://a:99999/"])
+def test_a_url_that_is_none_of_a_websocket(url):
+    with pytest.raises(ConfigError, match="--url"):
+        Watch(url, ["A"], None, None)
