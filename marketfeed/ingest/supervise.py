@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from marketfeed.core.records import Batch
 from marketfeed.errors import FeedProtocolError
 from marketfeed.ingest.feed import Feed
 from marketfeed.ingest.pump import FeedIntake
@@ -50,24 +51,19 @@ class Supervisor:
         self._wait_sessions = wait_sessions
         self._jitter = jitter
         self._phase = FeedState.STARTING
-        self._ticks_at_start = 0
-        self._silent_since_s = 0.0
-        self._counted = 0
+        self._heard_s: float | None = None  # when the present run last published
 
     def state(self) -> FeedState:
         """Return what the feed is doing now."""
         if self._phase is not FeedState.LIVE:
             return self._phase
-        ticks = sum(self.intake.ticks)
-        if ticks == self._ticks_at_start:
+        if self._heard_s is None:
             return FeedState.STARTING
-        return FeedState.STALE if self._silent_s(ticks) >= STALE_S else FeedState.LIVE
+        return FeedState.STALE if trio.current_time() - self._heard_s >= STALE_S else FeedState.LIVE
 
-    def _silent_s(self, ticks: int) -> float:
-        now_s = trio.current_time()
-        if ticks != self._counted:
-            self._counted, self._silent_since_s = ticks, now_s
-        return now_s - self._silent_since_s
+    def _publish(self, batch: Batch) -> None:
+        self._heard_s = trio.current_time()
+        self.intake.publish(batch)
 
     async def run(self) -> None:
         """Run the feed, again and again, until it is done."""
@@ -77,10 +73,10 @@ class Supervisor:
         delay_s = FIRST_DELAY_S
         while True:
             started_s = trio.current_time()
-            self._ticks_at_start = sum(self.intake.ticks)
+            self._heard_s = None
             self._phase = FeedState.LIVE
             try:
-                await self.feed.run(self.intake.publish)
+                await self.feed.run(self._publish)
             except (FeedProtocolError, OSError) as error:
                 self.intake.log.warning("feed failed", error=f"{type(error).__name__}: {error}")
             except Exception:

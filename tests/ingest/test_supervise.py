@@ -173,9 +173,6 @@ async def test_starting_then_live_then_stale_then_live_again(autojump_clock):
     ]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="silence is counted from the first look at state(), not from the last tick"
-)
 async def test_a_feed_is_stale_though_nobody_looked_between(autojump_clock):
     assert await state_at(supervisor(Ticking(1)), 1 + STALE_S + 100) == ["stale"]
 
