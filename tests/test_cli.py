@@ -1,0 +1,147 @@
+"""The ``marketfeed`` command as a shell sees it: exit status, stdout and stderr."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from marketfeed import __version__
+from marketfeed.cli import stream_url
+from marketfeed.config import GatewayConfig
+from marketfeed.errors import ConfigError
+
+
+@pytest.fixture
+def marketfeed(tmp_path):
+    """Run the command in an empty folder, with ``config`` as its config.toml if there is one."""
+
+    def run(*arguments, config=None):
+        if config is not None:
+            (tmp_path / "config.toml").write_text(config)
+        return subprocess.run(
+            [sys.executable, "-m", "marketfeed", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run
+
+
+def told(done):
+    """Return the one line that a run which could not begin left on stderr."""
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def test_the_version(marketfeed):
+    done = marketfeed("--version")
+    assert (done.returncode, done.stdout) == (0, f"marketfeed {__version__}\n")
+
+
+@pytest.mark.parametrize("command", ["serve", "watch"])
+def test_help_shows_examples(marketfeed, command):
+    done = marketfeed(command, "--help")
+    assert done.returncode == 0
+    assert f"marketfeed {command} " in done.stdout
+    assert "--config" in done.stdout
+
+
+def test_check_says_what_would_be_served(marketfeed):
+    done = marketfeed("serve", "--check")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "config ok: the built-in configuration, 1 feed(s), 3 tier(s)\n"
+
+
+def test_check_takes_set_and_config(marketfeed, tmp_path):
+    (tmp_path / "other.toml").write_text("[tiers.vip]\n")
+    done = marketfeed("serve", "--config", "other.toml", "--set", "limits.ping_s=5", "--check")
+    assert done.stdout == "config ok: other.toml, 0 feed(s), 1 tier(s)\n"
+
+
+@pytest.mark.parametrize("check", [["--check"], []])
+@pytest.mark.parametrize(
+    ("config", "line"),
+    [
+        ("[gateway]\nprot = 1\n", "marketfeed: config.toml: gateway.prot: unknown key; did you mean port?"),
+        (
+            '[[feeds]]\ntype = "nyse"\n',
+            "marketfeed: config.toml: feeds.0.type: unknown feed type 'nyse'; one of replay, synthetic",
+        ),
+        (
+            '[[feeds]]\ntype = "synthetic"\nrate = -1\n',
+            "marketfeed: config.toml: feeds.0.rate: expected float > 0",
+        ),
+        (
+            '[[feeds]]\ntype = "synthetic"\nsymbols = []\n',
+            "marketfeed: config.toml: feeds.0.symbols: at least one name",
+        ),
+        (
+            '[gateway]\nhost = "0.0.0.0"\n',
+            "marketfeed: config.toml: gateway.host: '0.0.0.0' is not loopback",
+        ),
+        ("[engine\n", "marketfeed: config.toml: not TOML:"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_one_line_and_exit_2(marketfeed, config, line, check):
+    assert told(marketfeed("serve", *check, config=config)).startswith(line)
+
+
+def test_a_missing_configuration(marketfeed):
+    line = told(marketfeed("serve", "--config", "gone.toml"))
+    assert line == "marketfeed: gone.toml: No such file or directory"
+
+
+def test_a_mistake_in_set(marketfeed):
+    assert told(marketfeed("serve", "--set", "gateway.port")).startswith("marketfeed: --set gateway.port:")
+
+
+def test_an_unknown_log_level(marketfeed):
+    assert "one of debug, info, warning, error" in told(marketfeed("serve", "--log-level", "loud"))
+
+
+def test_watch_refuses_what_is_no_stream(marketfeed):
+    assert told(marketfeed("watch", "A", "--url", "http://127.0.0.1/")).startswith("marketfeed: --url")
+
+
+def test_watch_finds_the_engine_by_its_configuration(marketfeed):
+    done = marketfeed("watch", "A", config="[gateway]\nport = 1\n")
+    assert done.returncode == 1
+    assert done.stderr.startswith("marketfeed watch: cannot connect to ws://127.0.0.1:1/v1/stream: ")
+    assert told(marketfeed("watch", "A", config="[gateway]\nprot = 1\n")).startswith("marketfeed: config")
+
+
+def test_the_stream_of_a_configuration():
+    assert stream_url(GatewayConfig()) == "ws://127.0.0.1:8765/v1/stream"
+    assert stream_url(GatewayConfig(host="::1", port=9)) == "ws://[::1]:9/v1/stream"
+    with pytest.raises(ConfigError, match=r"gateway\.port is 0"):
+        stream_url(GatewayConfig(port=0))
+
+
+def test_logs_are_json_lines_with_utc_times_where_no_one_watches():
+    script = (
+        "import structlog\n"
+        "from marketfeed import logs\n"
+        "logs.configure('warning')\n"
+        "log = structlog.get_logger()\n"
+        "log.info('left out')\n"
+        "try:\n    1 / 0\nexcept ZeroDivisionError:\n    log.exception('failed', feed='a')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    entry = json.loads(done.stderr)
+    assert (entry["event"], entry["level"], entry["feed"]) == ("failed", "error", "a")
+    assert entry["timestamp"].endswith("Z")
+    assert "ZeroDivisionError" in entry["exception"]
