@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -40,7 +40,7 @@ LEAST_COUNTED: Final = (
 )
 MOST_P99_MS: Final = 1000.0  # later than that is a queue that grows
 
-console = Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=150, soft_wrap=True)
+console = Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=160, soft_wrap=True)
 
 
 def machine() -> str:
@@ -240,22 +240,27 @@ class Point:
         return (
             f"{self.rate:>9,.0f} q/s offered  {self.delivered:>11,.0f} delivered/s  "
             f"p50 {c['p50_ms']:>7.2f}  p99 {c['p99_ms']:>8.2f} ms  {self.cpu_us:.3f} µs/quote  "
-            f"{c['ticks'] / max(c['frames'], 1):.1f} per frame  client CPU {c['client_cpu_s'] / c['seconds']:.0%}"
+            f"{c['ticks'] / max(c['frames'], 1):.1f} per frame  "
+            f"client CPU {c['client_cpu_s'] / c['seconds']:.0%}"
         )
 
 
-def load(server: Server, work: Work, rate: float) -> Point:
-    """Run one client process against ``server``; return what it saw. Raises RuntimeError if it fails."""
+def client_argv(server: Server, work: Work) -> list[str]:
+    """Return the command of the load client for ``work`` on ``server``."""
     options = {
         "port": server.port, "sessions": work.sessions, "symbols": work.symbols, "universe": work.universe,
         "dialect": server.dialect, "seed": work.seed, "warm": work.warm_s, "seconds": work.seconds,
         "verify": work.verify, "watch": ",".join(map(str, server.pids())),
     } | ({"tier": work.tier} if work.tier else {})  # fmt: skip
     argv = [str(compiled("client"))] if work.client == "c" else [sys.executable, "-m", "perf.client"]
-    for name, value in options.items():
-        argv += [f"--{name}", str(value)]
+    return argv + [part for name, value in options.items() for part in (f"--{name}", str(value))]
+
+
+def load(server: Server, work: Work, rate: float) -> Point:
+    """Run one client process against ``server``; return what it saw. Raises RuntimeError if it fails."""
+    limit_s = work.warm_s + work.seconds + 60
     done = subprocess.run(
-        argv, capture_output=True, text=True, cwd=ROOT, timeout=work.warm_s + work.seconds + 60
+        client_argv(server, work), capture_output=True, text=True, cwd=ROOT, timeout=limit_s
     )
     if done.returncode or not done.stdout.strip():
         raise RuntimeError(f"the load client failed: {done.stderr[-600:]}")
@@ -309,16 +314,12 @@ def memory_per_session(start: Start, work: Work) -> float:
     with start(100.0) as server:
         time.sleep(1.0)
         before = server.pss_bytes()
-        probe = subprocess.Popen(
-            [sys.executable, "-m", "perf.client", "--port", str(server.port), "--dialect", server.dialect,
-             "--sessions", str(work.sessions), "--symbols", str(work.symbols), "--universe", str(work.universe),
-             "--warm", "3", "--seconds", "3", *(["--tier", work.tier] if work.tier else [])],
-            cwd=ROOT, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        idle = replace(work, warm_s=2.0, seconds=2.0)
+        probe = subprocess.Popen(client_argv(server, idle), cwd=ROOT, stdout=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 30
         while established(server.port) < work.sessions and time.monotonic() < deadline:
             time.sleep(0.1)
-        time.sleep(2.0)
+        time.sleep(1.5)
         after = server.pss_bytes()
         probe.communicate(timeout=60)
     return (after - before) / work.sessions

@@ -3,12 +3,12 @@
     synthetic feed ──► rings ──► shard ──► 500 loopback WebSockets × 20 of 1,000 symbols ──► counting client
     └──────────── one engine process, one thread ──────────┘                               └ another process ┘
 
-Saturation is the highest offered rate at which conflated + lost stay within 0.1 % of what was offered and the feed
-keeps 99.9 % of its rate; the latency is taken at 25, 50 and 80 % of it, from the receipt time in the quote to the
-read of the frame that holds it.
+Saturation is the highest offered rate at which conflated + lost stay within 0.1 % of what was offered and the
+feed keeps 99.9 % of its rate; the latency is taken at 25, 50 and 80 % of it, from the receipt time in the
+quote to the read of the frame that holds it.
 
-Says: deliveries a second at saturation, latency below it, server CPU per delivered quote, memory per session. Does
-not say: anything about a network, TLS, or more than one process; client and server share the machine's cores.
+Says: deliveries a second at saturation, latency below it, server CPU per delivered quote, memory per session.
+Does not say: anything about a network, TLS, or more than one process; client and server share the cores.
 Every 25th session is parsed in full: a quote missing untold, or doubled, fails the run.
 """
 
@@ -39,9 +39,8 @@ def main() -> None:
     work = bench.work_of(options)
     say = bench.console.print
     say(bench.machine(), style="dim", highlight=False)
-    say(
-        f"{work.sessions} sessions × {work.symbols} of {work.universe} symbols, tier {work.tier}, client: {work.client}"
-    )
+    shape = f"{work.sessions} sessions × {work.symbols} of {work.universe} symbols"
+    say(f"{shape}, tier {work.tier}, client: {work.client}")
     start = functools.partial(bench.marketfeed, universe=work.universe)
     conflating = work.tier != "vip"
 
@@ -88,9 +87,8 @@ def main() -> None:
         )
     say(table)
     checked = sum(p.counts["checked"] for ps in (tops, *below.values()) for p in ps)
-    say(
-        f"memory per session {bench.middle(memory) / 1024:.1f} kB; {checked:,} quotes checked, 0 missing, 0 doubled"
-    )
+    say(f"memory per session {bench.middle(memory) / 1024:.1f} kB")
+    say(f"{checked:,} quotes checked: none missing untold, none doubled")
 
 
 if __name__ == "__main__":

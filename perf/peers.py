@@ -1,18 +1,18 @@
 """How do other engines do on the same work, on the same machine, in the same minutes?
 
                   ┌─ ours, websockets, picows, socketify (uWebSockets), node ws, nats-server ─┐
-    paced quotes ─┤  one at a time, in turn, `--rounds` times                                 ├─► the same client
+    paced quotes ─┤  one at a time, in turn, `--rounds` times                                 ├─► one client
                   └─ 500 WebSockets × 20 of 1,000 symbols, every quote delivered as JSON ─────┘
 
-Each peer is served by a small script in perf/engines/, written as its documentation suggests: one message a quote,
-by its own broadcast or publish. Ours sends an array a flush. Saturation and the points below it are found as in
-perf/fanout.py; there, p99 above 1 s counts as too much, because peers queue where ours conflates.
+Each peer is served by a small script in perf/engines/, written as its documentation suggests: one message a
+quote, by its own broadcast or publish. Ours sends an array a flush. Saturation and the points below it are
+found as in perf/fanout.py; p99 above 1 s counts as too much, because peers queue where ours conflates.
 
-Says: delivered quotes a second at saturation, p99 at 25, 50 and 80 % of it, CPU and memory, and ratios of the same
-run. Does not say: how a peer does with batching of one's own built on top of it, over a network, with TLS, or on
-more cores (nats-server uses all there are, and its publisher is a process of its own). A peer's feed is Python or
-JavaScript in its own thread: about 0.8 µs a quote, a tenth of a delivery's share. What is not installed is named
-and left out.
+Says: delivered quotes a second at saturation, p99 at 25, 50 and 80 % of it, CPU and memory, and ratios of the
+same run. Does not say: how a peer does with batching of one's own on top of it, over a network, with TLS, or
+on more cores (nats-server uses all there are, and its publisher is a process of its own). socketify's asyncio
+loop spins when idle, which shows in its CPU at low rates. A peer's feed is Python or
+JavaScript in its own thread, about 0.8 µs a quote. What is not installed is named and left out.
 
     pip install -e '.[perf]'          node's `ws` comes by npm into a temporary folder
 """

@@ -2,9 +2,9 @@
 
     synthetic feed, 1 symbol, 100 quotes/s ──► rings ──► shard ──► 1 loopback WebSocket ──► client
 
-Says: the latency of an engine that wakes up for each quote, from receipt to the client's read: p50 and p99, target
-p99 ≤ 1 ms. Does not say: anything about load or a network. Every quote is parsed; one that is missing or doubled
-fails the run.
+Says: the latency of an engine that wakes up for each quote, from receipt to the client's read: p50 and p99,
+target p99 ≤ 1 ms. Does not say: anything about load or a network. Every quote is parsed; one that is missing
+or doubled fails the run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""socketify (uWebSockets, C++): a topic a symbol, ``publish`` of each quote; uWebSockets batches the writes."""
+"""socketify (uWebSockets, C++): a topic a symbol, ``publish`` of each quote; it batches the writes itself."""
 
 import asyncio
 import json
