@@ -25,7 +25,9 @@ cover: $(VENV)/.test
 
 perf: $(VENV)/.perf
 	$(BIN)/python -m perf.rings
+	$(BIN)/python -m perf.quiet
 	$(BIN)/python -m perf.fanout
+	$(BIN)/python -m perf.peers
 
 # Long proofs: minutes, not seconds. The suite runs a short form of each.
 prove: $(VENV)/.test
