@@ -113,6 +113,6 @@ class Batch:
                 f"a batch holds QUOTE and TRADE records, not {self.quotes.dtype} and {self.trades.dtype}"
             )
         if self.channels is not None:
-            trades = int(np.count_nonzero(self.channels == TRADES))
-            if len(self.channels) != len(self) or trades != len(self.trades):
+            counts = [int(np.count_nonzero(self.channels == channel)) for channel in (QUOTES, TRADES)]
+            if len(self.channels) != len(self) or counts != [len(self.quotes), len(self.trades)]:
                 raise ValueError("channels does not name each tick of the batch exactly once")

@@ -35,7 +35,8 @@ class Outbox(trio.abc.Stream):
     """A TCP socket as a stream whose sending side can also be used without waiting.
 
     ``drained`` is called each time the unsent bytes have all gone out;
-    ``broken`` once, when the peer is gone or breaks the rules of framing.
+    ``on_end`` when the session is to end: the peer is gone, or breaks the
+    rules of framing, or the shard has given it up.
     """
 
     def __init__(self, sock: socket.socket, nursery: trio.Nursery) -> None:
@@ -53,7 +54,7 @@ class Outbox(trio.abc.Stream):
         self.received = 0
         self.scanner: FrameScanner | None = None
         self.drained: Callable[[], None] = _nothing
-        self.broken: Callable[[CloseCode], None] = _ignore
+        self.on_end: Callable[[CloseCode], None] = _ignore
 
     # For the shard.
 
@@ -93,6 +94,10 @@ class Outbox(trio.abc.Stream):
         """Let the kernel hold about this many unsent bytes, whatever its send buffer."""
         if not self._shut:
             self._sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, send_buffer_bytes)
+
+    def end(self, code: CloseCode) -> None:
+        """Ask the session to end; it does so on its own time."""
+        self.on_end(code)
 
     def shut(self) -> None:
         """Take no more frames from the shard; what is unsent still goes out."""
@@ -147,7 +152,7 @@ class Outbox(trio.abc.Stream):
             self._tail.clear()
             self._passed = self._taken
             self._progress.unpark_all()
-            self.broken(code)
+            self.end(code)
 
     # For trio-websocket: trio.abc.Stream.
 
@@ -175,10 +180,12 @@ class Outbox(trio.abc.Stream):
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until nothing is unsent and the kernel has room."""
+        """Wait until nothing is unsent here; then a send goes to the kernel at once."""
+        await trio.lowlevel.checkpoint()
+        # Not for the socket itself: that is the drainer's, and two tasks may
+        # not wait for one.
         while self._tail:
             await self._progress.park()
-        await trio.lowlevel.wait_writable(self._sock)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what came, b"" at the end; counts it, and ends sessions that abuse framing."""
@@ -187,7 +194,7 @@ class Outbox(trio.abc.Stream):
             try:
                 self.scanner.feed(data, trio.current_time())
             except FramingAbuseError:
-                self.broken(CloseCode.ABUSE)
+                self.end(CloseCode.ABUSE)
                 # Read on and throw away, or the close that follows would be a
                 # reset and the peer never learn why.
                 while data:

@@ -33,6 +33,7 @@ from marketfeed.gateway.scan import FrameScanner
 PATH: Final = "/v1/stream"
 FAREWELL_S: Final = 1.0  # for the closing message and the close handshake
 MAX_BAD_REQUESTS: Final = 10  # in a row
+MAX_REFUSED: Final = 200  # requests over the rate in a row; then it is a flood and no mistake
 RETRY_MS: Final = (500, 3000)  # clients told to reconnect spread over this
 
 log = structlog.get_logger()
@@ -84,19 +85,19 @@ class Session:
 
     async def serve(self) -> None:
         """Serve the client until either side ends it; closes the socket and counts why."""
-        async with trio.open_nursery() as nursery:
-            outbox = Outbox(self._sock, nursery)
-            outbox.broken = self.end
-            try:
-                await self._serve(outbox, nursery)
-            except Exception:
-                log.exception("session failed", session=self.id, address=self.address)
-                self._ending = CloseCode.INTERNAL
-            finally:
-                nursery.cancel_scope.cancel()
-                if self._ending is CloseCode.SLOW:
-                    outbox.reset()
-                await trio.aclose_forcefully(outbox)
+        try:
+            async with trio.open_nursery() as nursery:
+                outbox = Outbox(self._sock, nursery)
+                outbox.on_end = self.end
+                try:
+                    await self._serve(outbox, nursery)
+                finally:
+                    nursery.cancel_scope.cancel()
+                    if self._ending is CloseCode.SLOW:
+                        outbox.reset()
+                    await trio.aclose_forcefully(outbox)
+        except Exception:
+            log.exception("session failed", session=self.id, address=self.address)
 
     def end(self, code: CloseCode) -> None:
         """Ask the session to end for the reason ``code``; the first reason stands."""
@@ -113,7 +114,7 @@ class Session:
         counters.accepted += 1
         outbox.scanner = FrameScanner()
         shard = self._service.shard
-        member = self.member = shard.enter(self.id, _ShardSink(outbox, self), self._tier)
+        member = self.member = shard.enter(self.id, outbox, self._tier)
         self._outbox = outbox
         outbox.drained = lambda: shard.drained(member)
         closed: CloseCode | None = None
@@ -127,7 +128,7 @@ class Session:
         finally:
             outbox.drained = lambda: None
             shard.leave(member)
-            self._ending = self._ending or closed or CloseCode.DRAINING
+            self._ending = self._ending or closed or CloseCode.INTERNAL
             counters.closes[self._ending] += 1
             log.info(
                 "session closed",
@@ -180,6 +181,7 @@ class Session:
     ) -> CloseCode | None:
         """Serve requests until the client closes; return its reason, None if we are to close."""
         bucket = Bucket(self._service.limits.requests_per_s, trio.current_time())
+        refused = 0
         while True:
             try:
                 text = await ws.get_message()
@@ -187,20 +189,22 @@ class Session:
                 return _close_code(closed)
             try:
                 if not bucket.take(trio.current_time()):
-                    raise RequestError(
-                        ErrorCode.TOO_MANY_REQUESTS,
-                        f"more than {self._service.limits.requests_per_s:g} requests a second",
-                    )
-                await self._answer(protocol.parse_request(text), outbox, member)
-                self._bad_requests = 0
+                    refused += 1
+                    most = self._service.limits.requests_per_s
+                    msg = f"more than {most:g} requests a second"
+                    self._tell(outbox, ErrorCode.TOO_MANY_REQUESTS, msg, None)
+                else:
+                    refused = 0
+                    await self._answer(protocol.parse_request(text), outbox, member)
+                    self._bad_requests = 0
             except RequestError as error:
                 self._bad_requests += 1
                 self._tell(outbox, error.code, str(error), error.request_id)
             except protocol.NotJsonError as error:
                 self._bad_requests = MAX_BAD_REQUESTS
                 self._tell(outbox, ErrorCode.SYNTAX, f"not JSON: {error}", None)
-            if self._bad_requests >= MAX_BAD_REQUESTS:
-                self.end(CloseCode.BAD_REQUEST)
+            if self._bad_requests >= MAX_BAD_REQUESTS or refused >= MAX_REFUSED:
+                self.end(CloseCode.BAD_REQUEST if refused < MAX_REFUSED else CloseCode.ABUSE)
                 return None
             # One that does not read its answers is not read either.
             await outbox.wait_send_all_might_not_block()
@@ -274,24 +278,6 @@ class Session:
                 await ws.aclose(int(code), CLOSE_TEXT[code])
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 log.debug("gone before the farewell", session=self.id)
-
-
-class _ShardSink:
-    """The session's outbox, and its end, as the shard uses them."""
-
-    __slots__ = ("_outbox", "acknowledged", "end", "offer", "pace", "unsent")
-
-    def __init__(self, outbox: Outbox, session: Session) -> None:
-        self._outbox = outbox
-        self.offer = outbox.offer
-        self.acknowledged = outbox.acknowledged
-        self.unsent = outbox.unsent
-        self.pace = outbox.pace
-        self.end = session.end
-
-    @property
-    def received(self) -> int:
-        return self._outbox.received
 
 
 def _close_code(closed: trio_websocket.ConnectionClosed) -> CloseCode:

@@ -102,7 +102,7 @@ async def test_a_peer_that_resets_is_told_once_and_costs_no_exception(pair):
     broken = []
     async with trio.open_nursery() as nursery:
         outbox = Outbox(ours, nursery)
-        outbox.broken = broken.append
+        outbox.on_end = broken.append
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         peer.close()
         await trio.lowlevel.wait_readable(ours)
@@ -117,7 +117,7 @@ async def test_a_reset_while_bytes_wait_wakes_who_waits(pair):
     broken = []
     async with trio.open_nursery() as nursery:
         outbox = Outbox(ours, nursery)
-        outbox.broken = broken.append
+        outbox.on_end = broken.append
         fill(outbox)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         peer.close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 
 import pytest
 import trio
 from live import LIMITS, connected, masked, serving
 
 from marketfeed.errors import CloseCode
+from marketfeed.gateway.session import MAX_REFUSED
 
 
 async def test_subscribe_snapshot_live_unsubscribe():
@@ -123,6 +125,53 @@ async def test_too_many_requests_a_second_are_refused():
             await client.send(action="ping")
         answers = [await client.next() for _ in range(3)]
         assert [m.get("code") for m in answers] == [None, None, 429]
+
+
+async def test_a_flood_of_requests_is_closed_with_4503():
+    limits = dataclasses.replace(LIMITS, requests_per_s=1)
+    async with serving(limits) as live, connected(live) as client:
+        stream = await live.raw()
+        assert b" 101 " in await stream.receive_some()
+        await stream.send_all(masked(0x81, b'{"action":"ping"}') * 300)
+        got = b""
+        while not got.endswith(b"limits violated"):
+            got += await stream.receive_some()
+        assert got.count(b'"code":429') == MAX_REFUSED
+        await client.send(action="ping")
+        assert (await client.next())["T"] == "pong"
+
+
+async def test_a_session_that_answers_slowly_and_asks_meanwhile_is_served_in_order():
+    async with serving() as live:
+        live.publish(*[f"S{i}" for i in range(200)])
+        stream = await live.raw()
+        assert b" 101 " in await stream.receive_some()
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await stream.send_all(masked(0x81, b'{"action":"subscribe","quotes":["*"]}'))
+        while not any(member.waiting for member in live.shard.members):
+            live.publish(*[f"S{i}" for i in range(200)])
+            await trio.sleep(0)
+        for number in range(5):
+            await stream.send_all(masked(0x81, b'{"action":"ping","t":%d}' % number))
+        got = b""
+        while b'{"T":"pong","t":4}' not in got:
+            got += await stream.receive_some()
+        places = [got.index(b'{"T":"pong","t":%d}' % number) for number in range(5)]
+        assert places == sorted(places)
+        assert not live.counters.closes
+
+
+async def test_half_open_connections_leave_nothing_behind():
+    limits = dataclasses.replace(LIMITS, sessions=1000, sessions_per_ip=1000)
+    async with serving(limits) as live:
+        before = trio.lowlevel.current_statistics().tasks_living
+        for _ in range(500):
+            await live.connect()
+        while live.counters.refused["handshake timeout"] < 500:
+            await trio.sleep(0.01)
+        await live.until_empty()
+        assert trio.lowlevel.current_statistics().tasks_living == before
+        assert live.service.admission.total == 0
 
 
 async def test_a_frame_over_the_limit_is_closed_with_1009():
