@@ -9,7 +9,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -57,7 +57,7 @@ class ReplayFeed:
         self._logged = 0
         try:
             with open_lines(self._path) as file:
-                first_lines = [line for _, line in zip(range(20), file, strict=False)]
+                first_lines = list(islice(file, 20))
         except (OSError, EOFError, zlib.error) as error:
             raise ConfigError(f"path: {self._path}: {getattr(error, 'strerror', None) or error}") from None
         if not self._decoder.looks_right(first_lines):
@@ -94,19 +94,25 @@ class ReplayFeed:
 
     def chunks(self) -> Iterator[Decoded]:
         """Yield the file decoded, CHUNK_LINES lines at a time; what is broken is counted and logged."""
-        line_number = 1
-        try:
-            with open_lines(self._path) as file:
-                while lines := [line for _, line in zip(range(CHUNK_LINES), file, strict=False)]:
-                    decoded = self._decoder.decode(lines, self._intake.symbol)
-                    for event, times in decoded.events.items():
-                        self._intake.count(event, times)
-                    for offset, what in decoded.broken:
-                        self._tell_broken(line_number + offset, what)
-                    line_number += len(lines)
-                    yield decoded
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            self._tell_broken(line_number, f"the file is damaged from here on: {error}")
+        line_number, damage = 1, None
+        with open_lines(self._path) as file:
+            while damage is None:
+                lines: list[bytes] = []
+                try:
+                    lines.extend(islice(file, CHUNK_LINES))
+                except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                    damage = error  # what came before it is whole
+                if not lines:
+                    break
+                decoded = self._decoder.decode(lines, self._intake.symbol)
+                for event, times in decoded.events.items():
+                    self._intake.count(event, times)
+                for offset, what in decoded.broken:
+                    self._tell_broken(line_number + offset, what)
+                line_number += len(lines)
+                yield decoded
+        if damage is not None:
+            self._tell_broken(line_number, f"the file is damaged from here on: {damage}")
 
     def _tell_broken(self, line: int, what: str) -> None:
         self._intake.count("broken_line")

@@ -90,16 +90,32 @@ def _tick(frame: dict[str, Any]) -> tuple[int, str, tuple[Any, ...], bool] | Non
         return None
     kind = stream.rpartition("@")[2]
     if kind == "bookTicker":
-        bid, bid_exact = price_from_text(data["b"])
-        ask, ask_exact = price_from_text(data["a"])
-        values = (int(data.get("T", 0)) * _MS, bid, ask, _size(data["B"]), _size(data["A"]))
-        return QUOTES, data["s"], values, bid_exact and ask_exact
+        bid, bid_exact = price_from_text(_text(data["b"]))
+        ask, ask_exact = price_from_text(_text(data["a"]))
+        values = (_time_ns(data.get("T", 0)), bid, ask, _size(data["B"]), _size(data["A"]))
+        return QUOTES, _text(data["s"]), values, bid_exact and ask_exact
     if kind in ("trade", "aggTrade"):
-        price, exact = price_from_text(data["p"])
+        price, exact = price_from_text(_text(data["p"]))
         trade_id = int(data["t"] if kind == "trade" else data["a"])
+        if not 0 <= trade_id < 2**64:
+            raise ValueError(f"not a trade id: {trade_id}")
         side = SELL if data["m"] else BUY
-        return TRADES, data["s"], (int(data["T"]) * _MS, price, trade_id, _size(data["q"]), side), exact
+        values = (_time_ns(data["T"]), price, trade_id, _size(data["q"]), side)
+        return TRADES, _text(data["s"]), values, exact
     return None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"not a text: {value!r}")
+    return value
+
+
+def _time_ns(ms: Any) -> int:
+    time_ns = int(ms) * _MS
+    if not 0 <= time_ns < 2**63:
+        raise ValueError(f"not a time: {ms!r}")
+    return time_ns
 
 
 def _size(text: str) -> float:

@@ -172,7 +172,6 @@ async def test_a_truncated_file_is_replayed_up_to_the_cut_and_told(autojump_cloc
     assert got < int(at) <= got + CHUNK_LINES + 1
 
 
-@pytest.mark.xfail(strict=True, reason="the chunk that the cut is in is given up with its whole lines")
 async def test_no_whole_line_before_the_cut_is_lost(autojump_clock, tmp_path):
     whole = gzip.compress(b"".join(many_lines(5000)))
     cut = whole[: len(whole) // 2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, entry_points
 
 import pytest
 
@@ -12,6 +12,8 @@ from marketfeed.errors import ConfigError
 from marketfeed.ingest import registry
 from marketfeed.ingest.registry import MAX_FEEDS, feed_specs
 
+KNOWN = ", ".join(sorted(point.name for point in entry_points(group="marketfeed.feeds")))
+
 
 def refusal(*tables):
     with pytest.raises(ConfigError) as caught:
@@ -19,6 +21,10 @@ def refusal(*tables):
     text = str(caught.value)
     assert "\n" not in text
     return text
+
+
+def test_the_built_in_types_are_registered():
+    assert {"replay", "synthetic"} <= set(KNOWN.split(", "))
 
 
 def test_built_in_types_are_found_like_any_other():
@@ -50,7 +56,7 @@ def test_the_table_is_left_as_it_was():
 
 def test_an_unknown_type_lists_the_known_ones():
     text = refusal({"type": "synthetic"}, {"type": "telepathy"})
-    assert text == "feeds.1.type: unknown feed type 'telepathy'; one of replay, synthetic"
+    assert text == f"feeds.1.type: unknown feed type 'telepathy'; one of {KNOWN}"
 
 
 @pytest.mark.parametrize("kind", [7, ["synthetic"], {}])
@@ -59,7 +65,7 @@ def test_a_type_that_is_no_text(kind):
 
 
 def test_a_missing_type():
-    assert refusal({"name": "x"}) == "feeds.0.type: missing; one of replay, synthetic"
+    assert refusal({"name": "x"}) == f"feeds.0.type: missing; one of {KNOWN}"
 
 
 @pytest.mark.parametrize(
