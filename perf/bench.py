@@ -20,12 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 HERE: Final = Path(__file__).parent
@@ -68,6 +70,7 @@ class Server:
     process: subprocess.Popen[str]
     port: int
     dialect: str = "marketfeed"
+    admin_port: int = 0  # of ours only
 
     def pids(self) -> list[int]:
         """Return the process and all its descendants."""
@@ -135,16 +138,30 @@ def marketfeed(rate: float, universe: int = 1000) -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="marketfeed-perf-") as name:
         folder = Path(name)
         config = folder / "config.toml"
+        admin_port = free_port()
         config.write_text(
             "[engine]\ndrain_s = 0.5\n"
             "[gateway]\nport = 0\n"
-            f"[admin]\nport = {free_port()}\n"
+            f"[admin]\nport = {admin_port}\n"
             '[[feeds]]\nname = "bench"\ntype = "synthetic"\nactivity = "uniform"\ntrades = 0.0\n'
             f"symbols = {universe}\nrate = {float(rate)}\n"
         )
         argv = [sys.executable, "-m", "marketfeed", "serve", "--log-level", "error", "--config", str(config)]
         with process(argv, folder) as server:
+            server.admin_port = admin_port
             yield server
+
+
+def metric(server: Server, name: str, **labels: str) -> float:
+    """Return the sum of the samples of ``marketfeed_NAME`` that carry ``labels``."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.admin_port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == f"marketfeed_{name}" and labels.items() <= sample.labels.items()
+    )
 
 
 def compiled(name: str) -> Path:

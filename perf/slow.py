@@ -1,0 +1,175 @@
+"""What do sessions that read slowly, or not at all, cost those that read?
+
+    engine ──┬─► healthy sessions ──► load client: p99
+             ├─► a tenth that reads a tenth of its rate ──► how old is what it gets, against what its speed allows
+             └─► a tenth that never reads ──► gone within limits.stall_s + 2 s
+
+Runs pairs, without and with the bad ones, and compares the healthy p99; while the bad ones are there the
+server's memory is taken every five seconds.
+
+Says: the ratio of the healthy sessions' p99, the server's memory over time, when the stalled ones were gone, and
+how old the slow ones' newest quote was. Does not say: anything about a network that loses packets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import socket
+import subprocess
+import threading
+import time
+from dataclasses import replace
+
+from rich.table import Table
+
+from perf import bench, client
+
+STALL_S = 10.0  # the engine's default
+GRACE_S = 2.0
+RECEIPT = re.compile(rb'"r":(\d+)')
+HANDSHAKE = (
+    b"GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+class Crowd(threading.Thread):
+    """Sessions that read too little: some nothing at all, some at a set speed."""
+
+    def __init__(self, port: int, stalled: int, slow: int, symbols: int, universe: int, speed: float) -> None:
+        """``speed`` is what a slow one reads, in bytes a second."""
+        super().__init__(daemon=True)
+        self._speed = speed
+        draw = random.Random(7)
+        self.socks = [self._open(port, draw.sample(range(universe), symbols)) for _ in range(stalled + slow)]
+        self.stalled, self.slow = self.socks[:stalled], self.socks[stalled:]
+        self.opened_at = time.monotonic()
+        self.ages: list[float] = []  # seconds, of the newest quote in each read of a slow one
+        self.ended_slow = 0
+        self.stop = threading.Event()
+        self.start()
+
+    @staticmethod
+    def _open(port: int, symbols: list[int]) -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", port))
+        sock.sendall(HANDSHAKE)
+        while not sock.recv(4096):
+            raise RuntimeError("the handshake was not answered")
+        names = [f"SY{number:04d}" for number in symbols]
+        client._send(sock, 1, json.dumps({"action": "subscribe", "quotes": names}).encode())
+        sock.setblocking(False)
+        return sock
+
+    def run(self) -> None:
+        """Read from the slow ones, twenty times a second each."""
+        turn_s = 0.05
+        while not self.stop.wait(turn_s):
+            for sock in list(self.slow):
+                try:
+                    data = sock.recv(int(self._speed * turn_s))
+                except BlockingIOError:
+                    continue
+                except OSError:
+                    data = b""
+                if not data:
+                    self.ended_slow += 1
+                    self.slow.remove(sock)
+                    continue
+                found = RECEIPT.findall(data)
+                if found:
+                    self.ages.append(time.time() - int(found[-1]) / 1e6)
+
+    def close(self) -> None:
+        """End the crowd."""
+        self.stop.set()
+        self.join()
+        for sock in self.socks:
+            sock.close()
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        prog="python -m perf.slow",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    bench.common(parser)
+    parser.add_argument("--rate", type=float, default=50_000, help="quotes/s of the feed")
+    parser.set_defaults(seconds=20.0)
+    options = parser.parse_args()
+    work = bench.work_of(options)
+    bad = work.sessions // 10
+    healthy = replace(work, sessions=work.sessions - 2 * bad)
+    say = bench.console.print
+    say(bench.machine(), style="dim", highlight=False)
+    full_speed = options.rate * work.symbols / work.universe * 134  # bytes a second of one session
+    ratios: list[float] = []
+    table = Table(
+        title=f"{healthy.sessions} healthy, {bad} slow, {bad} stalled sessions at {options.rate:,.0f} q/s"
+    )
+    for title in (
+        "round",
+        "p99 alone",
+        "p99 with them",
+        "ratio",
+        "stalled gone after",
+        "slow: age p99",
+        "memory MB",
+    ):
+        table.add_column(title, justify="right")
+    for number in range(1, options.rounds + 1):
+        with bench.marketfeed(options.rate, work.universe) as server:
+            alone = bench.load(server, healthy, options.rate)
+        with bench.marketfeed(options.rate, work.universe) as server:
+            crowd = Crowd(server.port, bad, bad, work.symbols, work.universe, full_speed / 10)
+            probe = subprocess.Popen(
+                bench.client_argv(server, healthy), cwd=bench.ROOT, stdout=subprocess.PIPE, text=True
+            )
+            gone_s, memory = watch(server, crowd, probe, bad)
+            text, _ = probe.communicate(timeout=60)
+            crowd.close()
+        among = bench.Point(options.rate, healthy, json.loads(text))
+        for point in (alone, among):
+            point.assert_honest()
+            assert not point.fault(), point.fault()
+        assert crowd.ended_slow == 0, f"{crowd.ended_slow} slow sessions were cut though they read"
+        assert gone_s <= STALL_S + GRACE_S + 4.0, f"stalled sessions were there for {gone_s:.1f} s"
+        ratios.append(among.p99_ms / alone.p99_ms)
+        ages = sorted(crowd.ages)
+        table.add_row(
+            str(number),
+            f"{alone.p99_ms:.2f} ms",
+            f"{among.p99_ms:.2f} ms",
+            f"{ratios[-1]:.2f}",
+            f"{gone_s:.1f} s",
+            f"{ages[int(0.99 * len(ages))]:.1f} s",
+            " ".join(f"{size / 1e6:.0f}" for size in memory),
+        )
+    say(table)
+    say(f"healthy p99, with over without: median {bench.middle(ratios):.2f}")
+
+
+def watch(
+    server: bench.Server, crowd: Crowd, probe: subprocess.Popen[str], stalled: int
+) -> tuple[float, list[int]]:
+    """Return after how long all stalled sessions were gone, and the memory while the probe runs."""
+    gone_s, memory, next_s = 0.0, [server.pss_bytes()], time.monotonic() + 5
+    while probe.poll() is None or not gone_s:
+        now = time.monotonic()
+        if not gone_s and bench.metric(server, "closes_total", code="4001") >= stalled:
+            gone_s = now - crowd.opened_at
+        if now >= next_s:
+            memory.append(server.pss_bytes())
+            next_s += 5
+        if now - crowd.opened_at > 120:
+            raise AssertionError("stalled sessions were never cut")
+        time.sleep(0.5)
+    return gone_s, memory
+
+
+if __name__ == "__main__":
+    main()
