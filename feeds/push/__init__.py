@@ -1,0 +1,129 @@
+"""Publishers connect and send binary frames; many at once, each with symbol ids of its own.
+
+    publisher ──► kernel ──► parser ──► its ids to ours ──► publish
+    publisher ──►   …
+
+Each connection is a task. It takes turns with the others: one turn is one
+batch of bounded size, so a publisher that floods delays the rest by a turn
+and otherwise only itself, as its own socket fills up. Whatever a publisher
+does wrong ends its connection and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Final
+
+import msgspec
+import trio
+from msgspec import Meta
+
+from feeds.push.address import Listener, parse_address
+from feeds.push.publisher import Publisher, PublisherCut
+from marketfeed.ingest.feed import Intake, Publish
+
+READ_BYTES: Final = 262_144  # 4096 records
+FRAME_S: Final = 10.0  # for the rest of a frame once it was begun
+REST_S: Final = 0.1  # before accepting again when that failed, as when out of files
+
+
+class PushConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Keys of a ``[[feeds]]`` table of type ``push``."""
+
+    listen: str = "127.0.0.1:8770"  # or the path of a Unix socket, with a /
+    max_publishers: Annotated[int, Meta(ge=1, le=1024)] = 64
+
+
+class PushFeed:
+    """Listens for publishers, and publishes what they send, for ever."""
+
+    Config = PushConfig
+    start_sessions = 0
+
+    def __init__(self, config: PushConfig, intake: Intake) -> None:
+        self._address = parse_address(config.listen, intake.base)
+        self._max_publishers = config.max_publishers
+        self._connected = 0
+        self._intake = intake
+
+    async def run(
+        self, publish: Publish, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Take publishers; raises OSError if the address cannot be had.
+
+        Through ``task_status`` it gives the address, with the port that port
+        0 became, once publishers can connect.
+        """
+        listener = await self._address.open()
+        try:
+            async with trio.open_nursery() as publishers:
+                self._intake.log.info("listening for publishers", address=listener.address)
+                task_status.started(listener.address)
+                await self._accept(listener, publish, publishers)
+        finally:
+            listener.close()
+
+    async def _accept(self, listener: Listener, publish: Publish, publishers: trio.Nursery) -> None:
+        while True:
+            try:
+                connection, peer = await listener.accept()
+            except OSError as error:
+                self._intake.count("accept_failed")
+                self._intake.log.error("cannot accept a publisher", reason=str(error))
+                await trio.sleep(REST_S)
+                continue
+            if self._connected >= self._max_publishers:
+                connection.close()
+                self._intake.count("publisher_refused")
+                self._intake.log.warning("publisher refused", publisher=peer, limit=self._max_publishers)
+                continue
+            self._connected += 1
+            publishers.start_soon(self._serve, connection, peer, publish)
+
+    async def _serve(self, connection: trio.socket.SocketType, peer: str, publish: Publish) -> None:
+        """Serve one publisher to its end, whatever that is; never raises."""
+        log = self._intake.log.bind(publisher=peer)
+        log.info("publisher connected")
+        self._intake.count("publisher_connected")
+        try:
+            await self._take(connection, publish)
+            log.info("publisher left")
+        except PublisherCut as cut:
+            self._intake.count("publisher_cut")
+            self._intake.count(f"publisher_cut_{cut.reason}")
+            log.warning("publisher cut", reason=cut.reason, detail=str(cut))
+        except OSError as error:
+            self._intake.count("publisher_lost")
+            log.warning("publisher lost", reason=str(error))
+        except Exception:
+            self._intake.count("publisher_failed")
+            log.exception("publisher failed unexpectedly")
+        finally:
+            self._connected -= 1
+            connection.close()
+
+    async def _take(self, connection: trio.socket.SocketType, publish: Publish) -> None:
+        """Publish what the connection brings until its end; raises PublisherCut and OSError."""
+        publisher = Publisher(self._intake.symbol, self._intake.count)
+        deadline_s = math.inf
+        while True:
+            with trio.CancelScope(deadline=deadline_s) as reading:
+                data = await connection.recv(READ_BYTES)
+            if reading.cancelled_caught:
+                raise PublisherCut("stalled", f"a frame was begun and not finished within {FRAME_S:g} s")
+            if not data:
+                break
+            publisher.feed(data)
+            turns = 0
+            while (batch := publisher.next_batch()) is not None:
+                if turns:
+                    await trio.lowlevel.checkpoint()
+                turns += 1
+                if len(batch):
+                    publish(batch)
+            if not publisher.started_bytes:
+                deadline_s = math.inf
+            elif turns or deadline_s == math.inf:
+                deadline_s = trio.current_time() + FRAME_S
+        if publisher.started_bytes:
+            raise PublisherCut("unfinished", f"left in a frame, {publisher.started_bytes} bytes into it")
