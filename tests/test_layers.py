@@ -87,6 +87,18 @@ def test_the_package_itself_imports_core_alone():
     assert all(within(name, "marketfeed.core") for name in OURS[PACKAGE])
 
 
+def test_the_fan_out_knows_nothing_of_ingest():
+    fanout = {module for module in MODULES if within(module, "marketfeed.fanout")}
+    assert fanout
+    assert not {name for module in fanout for name in OURS[module] if within(name, "marketfeed.ingest")}
+
+
+@pytest.mark.parametrize("module", sorted(module for module in MODULES if within(module, "feeds")))
+def test_a_feed_imports_no_other_feed(module):
+    own = ".".join(module.split(".")[:2])
+    assert {name for name in OURS[module] if within(name, "feeds")} <= {m for m in MODULES if within(m, own)}
+
+
 def test_there_is_no_circle():
     # The package is left out: every import of a submodule runs it first.
     order = list(TopologicalSorter({m: names - {PACKAGE} for m, names in OURS.items()}).static_order())
