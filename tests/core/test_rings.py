@@ -179,3 +179,13 @@ def test_sequence_numbers_wrap_at_32_bits_in_records_only():
     ticks = rings.read(QUOTES, one, one + 2**32 - 3, rings.published(QUOTES), rings.head())
     assert ticks.records["n"].tolist() == [2**32 - 2, 2**32 - 1, 0, 1, 2, 3]
     assert (ticks.seen[0], ticks.lost[0]) == (2**32 + 3, 0)
+
+
+def test_latest_of_a_symbol_that_has_gone_round_since_head_is_none():
+    rings = Rings.private(2, DEPTH)
+    writer = RingWriter(rings)
+    writer.write(quotes_of(0, 1))
+    writer.write(quotes_of(*[0] * 20))
+    records, found = rings.latest(QUOTES, np.arange(2), 2)
+    assert found.tolist() == [0, 1]
+    assert records["symbol"].tolist() == [1]

@@ -231,3 +231,25 @@ def test_a_record_torn_by_a_dying_writer_is_never_read():
     RingWriter(Rings(block)).write(quotes_of(0))
     reader.poll()
     assert reader.got[0][-1] == (9, 9)
+
+
+def test_a_successor_that_writes_less_does_not_unclaim_what_the_dead_writer_tore():
+    block = bytearray(block_bytes(1, DEPTH))
+    rings = Rings.create(block, 1, DEPTH)
+    RingWriter(rings).write(quotes_of(*[0] * DEPTH))
+
+    def note(array):
+        if array == "_slots":
+            raise Died
+
+    with pytest.raises(Died):
+        writer_noting(rings, note).write(quotes_of(0, 0))
+    rings._records[QUOTES]["bid_px"][1] = -1  # tick 10 got this far; n still says 2
+    RingWriter(Rings(block)).write(quotes_of(0))
+    reader = Reader(rings, QUOTES)
+    reader.poll()
+    assert [n for n, _ in reader.got[0]] == [3, 4, 5, 6, 7, 8, 9]
+    assert reader.lost[0] == 2
+    RingWriter(Rings(block)).write(quotes_of(0, 0))
+    reader.poll()
+    assert [n for n, _ in reader.got[0]] == [3, 4, 5, 6, 7, 8, 9, 10, 11]
