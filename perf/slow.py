@@ -4,11 +4,11 @@
              ├─► a tenth that reads a tenth of its rate ──► how old is what it gets, against what its speed allows
              └─► a tenth that never reads ──► gone within limits.stall_s + 2 s
 
-Runs pairs, without and with the bad ones, and compares the healthy p99; while the bad ones are there the
-server's memory is taken every five seconds.
+Runs pairs, without and with the bad ones, and compares the healthy p99; while the bad ones are there
+the server's memory is taken every five seconds.
 
-Says: the ratio of the healthy sessions' p99, the server's memory over time, when the stalled ones were gone, and
-how old the slow ones' newest quote was. Does not say: anything about a network that loses packets.
+Says: the ratio of the healthy sessions' p99, the server's memory over time, when the stalled ones were
+gone, and how old the slow ones' newest quote was. Does not say: anything about a network that loses packets.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from perf import bench, client
 
 STALL_S = 10.0  # the engine's default
 GRACE_S = 2.0
-RECEIPT = re.compile(rb'"r":(\d+)')
+RECEIPT = re.compile(rb'"r":(\d{16}),')  # 16 digits: not one that the read has cut
 HANDSHAKE = (
     b"GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"

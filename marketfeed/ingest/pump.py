@@ -11,7 +11,17 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from marketfeed.core.records import CHANNELS, FLAG_CROSSED, QUOTES, TRADES, Batch, Records
+from marketfeed.core.records import (
+    BUY,
+    CHANNELS,
+    FLAG_CROSSED,
+    QUOTES,
+    SELL,
+    TRADES,
+    UNKNOWN_SIDE,
+    Batch,
+    Records,
+)
 from marketfeed.core.rings import RingWriter
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import InvalidSymbolError, SymbolsFullError
@@ -94,6 +104,9 @@ class Pump:
                 records["feed"] = intake.number
                 records["flags"] = 0
                 intake.ticks[channel] += len(records)
+        if len(batch.trades):
+            side = batch.trades["side"]
+            side[(side != BUY) & (side != SELL)] = UNKNOWN_SIDE
         quotes = batch.quotes
         if len(quotes):
             crossed = quotes["bid_px"] >= quotes["ask_px"]

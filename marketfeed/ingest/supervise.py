@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 import trio
@@ -51,15 +51,25 @@ class Supervisor:
         self._wait_sessions = wait_sessions
         self._jitter = jitter
         self._phase = FeedState.STARTING
+        self._started_s = 0.0
         self._heard_s: float | None = None  # when the present run last published
 
     def state(self) -> FeedState:
         """Return what the feed is doing now."""
         if self._phase is not FeedState.LIVE:
             return self._phase
-        if self._heard_s is None:
-            return FeedState.STARTING
-        return FeedState.STALE if trio.current_time() - self._heard_s >= STALE_S else FeedState.LIVE
+        if trio.current_time() - (self._heard_s or self._started_s) >= STALE_S:
+            return FeedState.STALE
+        return FeedState.STARTING if self._heard_s is None else FeedState.LIVE
+
+    def _tell(self, error: Exception) -> None:
+        """Log a failure: a venue's everyday troubles in a line, anything else with its traceback."""
+        causes = list(_leaves(error))
+        text = "; ".join(f"{type(cause).__name__}: {cause}" for cause in causes)
+        if all(isinstance(cause, FeedProtocolError | OSError) for cause in causes):
+            self.intake.log.warning("feed failed", error=text)
+        else:
+            self.intake.log.error("feed failed unexpectedly", error=text, exc_info=error)
 
     def _publish(self, batch: Batch) -> None:
         self._heard_s = trio.current_time()
@@ -72,22 +82,29 @@ class Supervisor:
             await self._wait_sessions(self.feed.start_sessions)
         delay_s = FIRST_DELAY_S
         while True:
-            started_s = trio.current_time()
+            self._started_s = trio.current_time()
             self._heard_s = None
             self._phase = FeedState.LIVE
             try:
                 await self.feed.run(self._publish)
-            except (FeedProtocolError, OSError) as error:
-                self.intake.log.warning("feed failed", error=f"{type(error).__name__}: {error}")
-            except Exception:
-                self.intake.log.exception("feed failed unexpectedly")
+            except Exception as error:
+                self._tell(error)
             else:
                 self._phase = FeedState.DONE
                 self.intake.log.info("feed done", quotes=self.intake.ticks[0], trades=self.intake.ticks[1])
                 return
             self.failures += 1
             self._phase = FeedState.DOWN
-            if trio.current_time() - started_s >= SETTLED_S:
+            if trio.current_time() - self._started_s >= SETTLED_S:
                 delay_s = FIRST_DELAY_S
             await trio.sleep(delay_s * (1 + JITTER * self._jitter()))
             delay_s = min(delay_s * 2, MAX_DELAY_S)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors inside nested groups, which a feed's own nursery raises."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

@@ -81,13 +81,15 @@ def engine(config: str, folder: Path, *arguments: str) -> Iterator[Engine]:
 
 
 class Reader(threading.Thread):
-    """A session that subscribes and keeps every frame until ``enough`` says so."""
+    """A session that subscribes and keeps every frame until ``enough`` says so.
 
-    def __init__(
-        self, url: str, request: dict[str, Any], enough: Callable[[list[dict[str, Any]]], bool]
-    ) -> None:
+    Frames are kept as they came: a reader that parsed them on the way would
+    fall behind a fast replay, and be conflated for it.
+    """
+
+    def __init__(self, url: str, request: dict[str, Any], enough: Callable[[bytes], bool]) -> None:
         super().__init__(daemon=True)
-        self.frames: list[list[dict[str, Any]]] = []
+        self.frames: list[bytes] = []
         self.error: BaseException | None = None
         self._url, self._request, self._enough = url, request, enough
         self.start()
@@ -97,7 +99,7 @@ class Reader(threading.Thread):
             with connect(self._url, max_size=None, compression=None) as ws:
                 ws.send(json.dumps(self._request))
                 while True:
-                    self.frames.append(json.loads(ws.recv(timeout=60)))
+                    self.frames.append(ws.recv(timeout=60, decode=False))
                     if self._enough(self.frames[-1]):
                         return
         except BaseException as error:
@@ -109,7 +111,7 @@ class Reader(threading.Thread):
         if self.error is not None:
             raise self.error
         assert not self.is_alive(), "never enough"
-        return self.frames
+        return [json.loads(frame) for frame in self.frames]
 
 
 @contextmanager
