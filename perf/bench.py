@@ -63,6 +63,10 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+class ClientError(RuntimeError):
+    """The load client gave up: mostly because the server was too busy to answer handshakes."""
+
+
 @dataclass(slots=True)
 class Server:
     """A server process with what it takes to reach and to weigh it."""
@@ -222,6 +226,11 @@ class Point:
         return float(1e6 * self.counts["server_cpu_s"] / max(self.counts["ticks"], 1))
 
     @property
+    def cpu_share(self) -> float:
+        """CPU that the server had, of one core; a single thread at saturation that has less was disturbed."""
+        return float(self.counts["server_cpu_s"] / self.counts["seconds"])
+
+    @property
     def p99_ms(self) -> float:
         """99 % of the quotes came this soon."""
         return float(self.counts["p99_ms"])
@@ -258,7 +267,7 @@ class Point:
             f"{self.rate:>9,.0f} q/s offered  {self.delivered:>11,.0f} delivered/s  "
             f"p50 {c['p50_ms']:>7.2f}  p99 {c['p99_ms']:>8.2f} ms  {self.cpu_us:.3f} µs/quote  "
             f"{c['ticks'] / max(c['frames'], 1):.1f} per frame  "
-            f"client CPU {c['client_cpu_s'] / c['seconds']:.0%}"
+            f"CPU server {self.cpu_share:.0%} client {c['client_cpu_s'] / c['seconds']:.0%}"
         )
 
 
@@ -274,13 +283,13 @@ def client_argv(server: Server, work: Work) -> list[str]:
 
 
 def load(server: Server, work: Work, rate: float) -> Point:
-    """Run one client process against ``server``; return what it saw. Raises RuntimeError if it fails."""
+    """Run one client process against ``server``; return what it saw. Raises ClientError."""
     limit_s = work.warm_s + work.seconds + 60
     done = subprocess.run(
         client_argv(server, work), capture_output=True, text=True, cwd=ROOT, timeout=limit_s
     )
     if done.returncode or not done.stdout.strip():
-        raise RuntimeError(f"the load client failed: {done.stderr[-600:]}")
+        raise ClientError(f"the load client failed: {done.stderr.strip()[-600:]}")
     return Point(rate, work, json.loads(done.stdout))
 
 
@@ -305,9 +314,17 @@ def saturation(
     low, high, rate = 0.0, 0.0, guess
     while not high or high > low * (1 + resolution):
         fault = ""
+        managed = 0.0
         for _ in range(2):
-            point = measure(start, work, rate)
+            try:
+                point = measure(start, work, rate)
+            except ClientError as error:
+                fault = str(error)
+                say(f"{rate:>9,.0f} q/s offered  {fault}")
+                break
             fault = point.fault()
+            # What it did manage is a good guess of what it can.
+            managed = 0.97 * min(point.counts["feed_rate"] or rate, point.delivered / work.fan)
             say(f"{point.line()}  {fault or 'served'}")
             if not fault:
                 break
@@ -316,9 +333,7 @@ def saturation(
             rate = (low * high) ** 0.5 if high else rate * 1.5
         else:
             high = rate
-            # What it did manage is a good guess of what it can.
-            managed = 0.97 * min(point.counts["feed_rate"] or rate, point.delivered / work.fan)
-            rate = min(max(managed, 1.3 * low, 0.3 * high), 0.9 * high) if not best else (low * high) ** 0.5
+            rate = (low * high) ** 0.5 if best else min(max(managed, 0.4 * high), 0.9 * high)
         if high and high < 20:
             break
     if best is None:

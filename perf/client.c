@@ -283,7 +283,7 @@ int main(int argc, char **argv) {
         }
         t = now_us();
         if (!ready && open_now + closed == count) ready = t;
-        if (!ready && t - began > 30000000) { fprintf(stderr, "client.c: %d of %d sessions after 30 s\n", open_now, count); return 1; }
+        if (!ready && t - began > 15000000) { fprintf(stderr, "client.c: %d of %d sessions after 15 s\n", open_now, count); return 1; }
         if (ready && !from && t - ready >= warm * 1e6) {
             from = t; measuring = 1; from_g = top_g; from_r = top_r;
             server_cpu = watched_cpu();

@@ -33,7 +33,7 @@ import numpy as np
 
 READ_BYTES: Final = 1 << 18
 OPENING: Final = 100  # handshakes under way at a time
-CONNECT_S: Final = 30.0
+CONNECT_S: Final = 15.0
 FINE: Final = 100_000  # bins of 1 µs, then COARSE bins of 1 ms
 COARSE: Final = 60_000
 QUOTE: Final = re.compile(

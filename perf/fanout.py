@@ -73,7 +73,16 @@ def main() -> None:
         memory.append(bench.memory_per_session(start, work))
 
     table = Table(title=f"Fan-out: medians of {options.rounds} rounds")
-    for title in ("at", "offered/s", "delivered/s", "p50 ms", "p99 ms", "CPU µs/quote", "quotes/frame"):
+    for title in (
+        "at",
+        "offered/s",
+        "delivered/s",
+        "p50 ms",
+        "p99 ms",
+        "CPU µs/quote",
+        "server CPU",
+        "quotes/frame",
+    ):
         table.add_column(title, justify="left" if title == "at" else "right")
     for title, points in [("saturation", tops), *((f"{s:.0%} of it", p) for s, p in below.items())]:
         table.add_row(
@@ -83,6 +92,7 @@ def main() -> None:
             f"{bench.middle([p.counts['p50_ms'] for p in points]):.2f}",
             f"{bench.middle([p.p99_ms for p in points]):.2f}",
             f"{bench.middle([p.cpu_us for p in points]):.3f}",
+            f"{bench.middle([p.cpu_share for p in points]):.0%}",
             f"{bench.middle([p.counts['ticks'] / max(p.counts['frames'], 1) for p in points]):.1f}",
         )
     say(table)

@@ -43,7 +43,7 @@ GUESSES = {
     "websockets": 8_000,
     "picows": 15_000,
     UWS: 80_000,
-    "node ws": 40_000,
+    "node ws": 15_000,
     "nats-server": 40_000,
 }
 PACKAGES = {
@@ -146,6 +146,7 @@ class Results:
         return {
             "delivered": middle([p.delivered for p in self.tops]),
             **{f"p99 at {s:.0%}": middle([p.p99_ms for p in ps]) for s, ps in self.below.items()},
+            "cpu_share": middle([p.cpu_share for p in self.tops]),
             "cpu_us": middle([p.cpu_us for p in self.below[0.8]]),
             "memory": middle(self.memory),
         }
@@ -157,6 +158,7 @@ def table_of(results: dict[str, Results], rounds: int) -> Table:
     heads = (
         "engine",
         "delivered/s at saturation",
+        "CPU there",
         "p99 ms at 25 %",
         "50 %",
         "80 %",
@@ -171,6 +173,7 @@ def table_of(results: dict[str, Results], rounds: int) -> Table:
         table.add_row(
             name,
             f"{bench.millions(f['delivered'])}  ({spread})",
+            f"{f['cpu_share']:.0%}",
             *(f"{f[f'p99 at {share:.0%}']:.1f}" for share in SHARES),
             f"{f['cpu_us']:.2f}",
             f"{f['memory'] / 1024:.1f}",

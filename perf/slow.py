@@ -1,8 +1,8 @@
 """What do sessions that read slowly, or not at all, cost those that read?
 
     engine ──┬─► healthy sessions ──► load client: p99
-             ├─► a tenth that reads a tenth of its rate ──► how old is what it gets, against what its speed allows
-             └─► a tenth that never reads ──► gone within limits.stall_s + 2 s
+    engine ──┬─► healthy sessions ──► load client: p99
+             ├─► a tenth that reads a tenth of its rate ──► the age of what it gets
 
 Runs pairs, without and with the bad ones, and compares the healthy p99; while the bad ones are there
 the server's memory is taken every five seconds.
