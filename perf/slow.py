@@ -1,8 +1,8 @@
 """What do sessions that read slowly, or not at all, cost those that read?
 
     engine ──┬─► healthy sessions ──► load client: p99
-    engine ──┬─► healthy sessions ──► load client: p99
              ├─► a tenth that reads a tenth of its rate ──► the age of what it gets
+             └─► a tenth that never reads ──► gone within limits.stall_s + 2 s
 
 Runs pairs, without and with the bad ones, and compares the healthy p99; while the bad ones are there
 the server's memory is taken every five seconds.
