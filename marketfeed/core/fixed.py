@@ -7,7 +7,7 @@ whose shortest text is the same decimal (15 significant digits survive).
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+import re
 from typing import Final
 
 import numpy as np
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 SCALE: Final = 1_000_000_000
 DECIMALS: Final = 9
 MAX_PX: Final = 2**63 - 1
+_NUMBER: Final = re.compile(
+    r"(?P<sign>[+-]?)(?=\.?[0-9])(?P<whole>[0-9]{0,400})(\.(?P<fraction>[0-9]{0,400}))?([eE](?P<exponent>[+-]?[0-9]{1,6}))?"
+)
 
 
 def price_from_text(text: str) -> tuple[int, bool]:
@@ -27,30 +30,32 @@ def price_from_text(text: str) -> tuple[int, bool]:
     number or does not fit int64.
     """
     whole, _, fraction = text.partition(".")
-    # The common form by hand: several times faster than Decimal.
-    if whole.isdecimal() and whole.isascii() and len(whole) <= 9 and len(fraction) <= DECIMALS:
-        if not fraction:
-            if "." not in text:
-                return int(whole) * SCALE, True
-        elif fraction.isdecimal() and fraction.isascii():
+    # The common form by hand: several times faster than the pattern.
+    if whole.isdecimal() and text.isascii() and len(whole) <= 9 and len(fraction) <= DECIMALS:
+        if fraction.isdecimal():
             return int(whole + fraction) * 10 ** (DECIMALS - len(fraction)), True
-    return _price_from_decimal(text)
-
-
-def _price_from_decimal(text: str) -> tuple[int, bool]:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        raise ValueError(f"not a decimal number: {text[:40]!r}") from None
-    if not value.is_finite() or value.adjusted() > 10:
+        if not fraction and "." not in text:
+            return int(whole) * SCALE, True
+    match = _NUMBER.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not a decimal number: {text[:40]!r}")
+    fraction = match["fraction"] or ""
+    digits = int(match["whole"] + fraction)
+    # The price is digits × 10**shift.
+    shift = DECIMALS - len(fraction) + int(match["exponent"] or 0)
+    if not digits or shift < -len(text):
+        price, exact = 0, not digits
+    elif shift > 2 * DECIMALS:
+        price, exact = MAX_PX + 1, True
+    elif shift >= 0:
+        price, exact = digits * 10**shift, True
+    else:
+        price, rest = divmod(digits, 10**-shift)
+        exact, twice, unit = not rest, 2 * rest, 10**-shift
+        price += twice > unit or (twice == unit and price % 2)
+    if price > MAX_PX:
         raise ValueError(f"not a price within ±9.22e9: {text[:40]!r}")
-    if value.adjusted() < -40:
-        return 0, value.is_zero()
-    scaled = value.scaleb(DECIMALS)
-    price = int(scaled.to_integral_value(rounding=ROUND_HALF_EVEN))
-    if abs(price) > MAX_PX:
-        raise ValueError(f"not a price within ±9.22e9: {text[:40]!r}")
-    return price, scaled == price
+    return -price if match["sign"] == "-" else price, exact
 
 
 def prices_from_floats(values: NDArray[np.float64]) -> NDArray[np.int64]:

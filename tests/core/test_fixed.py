@@ -121,3 +121,15 @@ def test_floats_come_back_as_the_prices_they_were(prices):
 def test_conversions_keep_the_shape():
     assert floats_from_prices(np.zeros((2, 3), np.int64)).shape == (2, 3)
     assert prices_from_floats(np.zeros((2, 3))).dtype == np.int64
+
+
+def test_digits_beyond_any_fixed_precision_still_count():
+    assert price_from_text("1.000000001" + "0" * 30 + "1") == (1_000_000_001, False)
+    assert price_from_text("1.0000000005" + "0" * 30 + "1") == (1_000_000_001, False)
+    assert price_from_text("0e20") == (0, True)
+
+
+@pytest.mark.parametrize("text", ["1_000", " 1 ", "1\n", "\uff11\uff12", "1e99999", ".", "1.2.3"])
+def test_what_only_python_takes_for_a_number_is_no_price(text):
+    with pytest.raises(ValueError, match="not a"):
+        price_from_text(text)
