@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
 import pytest
-from msgspec import Meta
 
 from marketfeed.config import Config, TierConfig, load
 from marketfeed.errors import ConfigError
 from marketfeed.ingest.registry import feed_specs
-from marketfeed.tables import checked
 
 ROOT = Path(__file__).parent.parent
 
@@ -274,38 +271,6 @@ FEED_MISTAKES = {
 @pytest.mark.parametrize(("text", "told"), FEED_MISTAKES.values(), ids=FEED_MISTAKES.keys())
 def test_a_mistake_in_a_feed_is_named(refusal, text, told):
     assert told in refusal(text)
-
-
-# Tables of other people's feeds, which may be nested.
-
-
-class Venue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    port: Annotated[int, Meta(ge=1)] = 1
-
-
-class Nested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    venues: list[Venue] = []
-    named: dict[str, dict[str, Venue]] = {}
-    backup: Venue | None = None
-
-
-@pytest.mark.parametrize(
-    ("table", "told"),
-    [
-        ({"venues": [{}, {"prt": 1}]}, "feeds.0.venues.1.prt: unknown key; did you mean port? allowed: port"),
-        (
-            {"named": {"a": {"x": {}}, "b": {"y": {}, "z": {"port": 0}}}},
-            "feeds.0.named.b.z.port: expected int",
-        ),
-        ({"named": {"a": {"x": {"q": 1}}}}, "feeds.0.named.a.x.q: unknown key; allowed: port"),
-        ({"backup": {"q": 1}}, "feeds.0.backup.q: unknown key; allowed: port"),
-        ("x", "feeds.0: expected object, got str"),
-    ],
-)
-def test_paths_reach_into_nested_tables(table, told):
-    with pytest.raises(ConfigError) as caught:
-        checked(table, Nested, "feeds.0")
-    assert str(caught.value).startswith(told)
 
 
 def test_configurations_do_not_change():
