@@ -26,9 +26,9 @@ from trio.socket import SocketType
 from marketfeed.admin import Admin
 from marketfeed.collector import Collector
 from marketfeed.config import Loaded
-from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.rings import Rings, RingWriter, block_bytes
 from marketfeed.core.symbols import SymbolTable
-from marketfeed.errors import ConfigError
+from marketfeed.errors import ConfigError, StartError
 from marketfeed.fanout.lifesigns import Timing
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import MS, Tier
@@ -54,7 +54,12 @@ class Engine:
         self.config = config = loaded.config
         engine, limits = config.engine, config.limits
         self.symbols = SymbolTable(engine.max_symbols)
-        self.rings = Rings.private(engine.max_symbols, engine.ring_depth)
+        try:
+            self.rings = Rings.private(engine.max_symbols, engine.ring_depth)
+        except (OSError, OverflowError, MemoryError) as error:
+            size = block_bytes(engine.max_symbols, engine.ring_depth)
+            what = f"engine.max_symbols × engine.ring_depth take {size / 1e9:.1f} GB of address space"
+            raise StartError(f"{what}: {error}") from None
         self.shard = Shard(
             self.rings,
             self.symbols,

@@ -30,6 +30,7 @@ class Engine:
         )
         self.log: list[dict[str, Any]] = []
         self.stderr: list[str] = []
+        self._grown = threading.Condition()
         self._reader = threading.Thread(target=self._gather, daemon=True)
         self._reader.start()
         assert self.process.stdout is not None
@@ -41,14 +42,29 @@ class Engine:
     @property
     def admin_port(self) -> int:
         """The admin listener's port, from the log."""
-        return next(entry["port"] for entry in self.log if entry["event"] == "admin listening")
+        port: int = self.logged("admin listening")["port"]
+        return port
+
+    def logged(self, event: str) -> dict[str, Any]:
+        """Return the first log entry of ``event``, waiting for it."""
+
+        def found() -> dict[str, Any] | None:
+            return next((entry for entry in self.log if entry["event"] == event), None)
+
+        with self._grown:
+            assert self._grown.wait_for(found, READY_S), f"never logged: {event}"
+            entry = found()
+        assert entry is not None
+        return entry
 
     def _gather(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            self.stderr.append(line)
-            if line.startswith("{"):
-                self.log.append(json.loads(line))
+            with self._grown:
+                self.stderr.append(line)
+                if line.startswith("{"):
+                    self.log.append(json.loads(line))
+                self._grown.notify_all()
 
     def stop(self, signal_: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit status."""
