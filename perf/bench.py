@@ -1,9 +1,9 @@
-"""What the scripts here share: servers as processes, the load client, the search for saturation, the machine.
+"""What the scripts here share: the load client, what it counted, the search for saturation, the machine.
 
     script ──► server process (port, ready line)          /proc/PID/stat, smaps_rollup ──► CPU, memory
            └─► client process (perf/client.py or client.c) ──► one line of JSON ──► Point
 
-Only processes started here are ended, by their handles.
+servers.py starts and ends the servers; its names can be had from here.
 """
 
 from __future__ import annotations
@@ -14,26 +14,25 @@ import json
 import os
 import platform
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-HERE: Final = Path(__file__).parent
-ROOT: Final = HERE.parent
-READY_S: Final = 20.0
-STOP_S: Final = 8.0
+from perf.servers import HERE as HERE
+from perf.servers import ROOT, Server, compiled
+from perf.servers import established as established
+from perf.servers import free_port as free_port
+from perf.servers import marketfeed as marketfeed
+from perf.servers import metric as metric
+from perf.servers import process as process
+
 MOST_MISSING: Final = 0.001  # conflated + lost, of what was offered
 LEAST_FEED: Final = 0.999  # of the rate asked for: below, the server's own feed fell behind
 FEED_SLACK_S: Final = 0.02  # a batch early or late at the window's edges is not behind
@@ -56,135 +55,8 @@ def machine() -> str:
     )
 
 
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 class ClientError(RuntimeError):
     """The load client gave up: mostly because the server was too busy to answer handshakes."""
-
-
-@dataclass(slots=True)
-class Server:
-    """A server process with what it takes to reach and to weigh it."""
-
-    process: subprocess.Popen[str]
-    port: int
-    dialect: str = "marketfeed"
-    admin_port: int = 0  # of ours only
-
-    def pids(self) -> list[int]:
-        """Return the process and all its descendants."""
-        found, at = [self.process.pid], 0
-        while at < len(found):
-            with contextlib.suppress(OSError):
-                children = Path(f"/proc/{found[at]}/task/{found[at]}/children").read_text()
-                found += map(int, children.split())
-            at += 1
-        return found
-
-    def pss_bytes(self) -> int:
-        """Return proportional set size over all processes."""
-        total = 0
-        for pid in self.pids():
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1]) * 1024
-        return total
-
-
-@contextlib.contextmanager
-def process(argv: list[str], folder: Path, dialect: str = "marketfeed", port: int = 0) -> Iterator[Server]:
-    """Run a server until the block ends. Its first line of stdout that has "ready" says it serves.
-
-    Without ``port`` the line tells it, as the end of a URL. Raises RuntimeError
-    with the end of its log if it does not come up.
-    """
-    log = (folder / "server.log").open("w")
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    child = subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=log, text=True, cwd=folder, env=env, start_new_session=True
-    )
-    try:
-        assert child.stdout is not None
-        alarm = time.monotonic() + READY_S
-        for line in child.stdout:
-            if "ready" in line:
-                port = port or int(line.split("http://")[1].split()[0].rpartition(":")[2])
-                break
-            if time.monotonic() > alarm:
-                break
-        if child.poll() is not None or not port:
-            tail = (folder / "server.log").read_text()[-600:]
-            raise RuntimeError(f"{Path(argv[-1]).name} did not come up: {tail}")
-        yield Server(child, port, dialect)
-    finally:
-        # Its own process group, made by start_new_session: nobody else is in it.
-        for how, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, how)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(patience_s)
-                break
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        if child.stdout is not None:
-            child.stdout.close()
-        log.close()
-
-
-@contextlib.contextmanager
-def marketfeed(rate: float, universe: int = 1000) -> Iterator[Server]:
-    """Run our engine with a uniform synthetic feed of ``rate`` quotes a second."""
-    with tempfile.TemporaryDirectory(prefix="marketfeed-perf-") as name:
-        folder = Path(name)
-        config = folder / "config.toml"
-        admin_port = free_port()
-        config.write_text(
-            "[engine]\ndrain_s = 0.5\n"
-            "[gateway]\nport = 0\n"
-            f"[admin]\nport = {admin_port}\n"
-            '[[feeds]]\nname = "bench"\ntype = "synthetic"\nactivity = "uniform"\ntrades = 0.0\n'
-            f"symbols = {universe}\nrate = {float(rate)}\n"
-        )
-        argv = [sys.executable, "-m", "marketfeed", "serve", "--log-level", "error", "--config", str(config)]
-        with process(argv, folder) as server:
-            server.admin_port = admin_port
-            yield server
-
-
-def metric(server: Server, name: str, **labels: str) -> float:
-    """Return the sum of the samples of ``marketfeed_NAME`` that carry ``labels``."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.admin_port}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == f"marketfeed_{name}" and labels.items() <= sample.labels.items()
-    )
-
-
-def compiled(name: str) -> Path:
-    """Compile ``perf/NAME.c`` into a temporary folder, once per version; return the program."""
-    source = HERE / f"{name}.c"
-    folder = Path(tempfile.gettempdir()) / f"marketfeed-perf-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    program = folder / f"{name}-{source.stat().st_mtime_ns}"
-    if not program.exists():
-        compiler = shutil.which("gcc") or shutil.which("cc")
-        if compiler is None:
-            raise RuntimeError(f"no C compiler: perf/{name}.c cannot be built")
-        # Renamed when whole: another script may compile it at the same moment.
-        unfinished = program.with_suffix(f".{os.getpid()}")
-        subprocess.run(
-            [compiler, "-O3", "-march=native", "-o", str(unfinished), str(source), "-lm"], check=True
-        )
-        unfinished.rename(program)
-    return program
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +91,11 @@ class Point:
     def delivered(self) -> float:
         """Quotes a second that reached the subscribers."""
         return float(self.counts["ticks"] / self.counts["seconds"])
+
+    @property
+    def served(self) -> float:
+        """Quotes a second delivered, without what was caught up from before the measurement."""
+        return min(self.delivered, self.rate * self.work.fan)
 
     @property
     def cpu_us(self) -> float:
@@ -355,13 +232,6 @@ def memory_per_session(start: Start, work: Work) -> float:
         after = server.pss_bytes()
         probe.communicate(timeout=60)
     return (after - before) / work.sessions
-
-
-def established(port: int) -> int:
-    """Return how many connections to ``port`` of 127.0.0.1 are established, from the server's side."""
-    end = f"0100007F:{port:04X}"
-    lines = Path("/proc/net/tcp").read_text().splitlines()
-    return sum(f" {end} " in line[:20] and line.split()[3] == "01" for line in lines)
 
 
 def common(parser: argparse.ArgumentParser) -> None:

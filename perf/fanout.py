@@ -88,7 +88,7 @@ def main() -> None:
         table.add_row(
             title,
             bench.millions(bench.middle([p.rate * work.fan for p in points])),
-            bench.millions(bench.middle([p.delivered for p in points])),
+            bench.millions(bench.middle([p.served for p in points])),
             f"{bench.middle([p.counts['p50_ms'] for p in points]):.2f}",
             f"{bench.middle([p.p99_ms for p in points]):.2f}",
             f"{bench.middle([p.cpu_us for p in points]):.3f}",

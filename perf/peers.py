@@ -144,7 +144,7 @@ class Results:
         """Return the medians."""
         middle = bench.middle
         return {
-            "delivered": middle([p.delivered for p in self.tops]),
+            "delivered": middle([p.served for p in self.tops]),
             **{f"p99 at {s:.0%}": middle([p.p99_ms for p in ps]) for s, ps in self.below.items()},
             "cpu_share": middle([p.cpu_share for p in self.tops]),
             "cpu_us": middle([p.cpu_us for p in self.below[0.8]]),
@@ -169,7 +169,7 @@ def table_of(results: dict[str, Results], rounds: int) -> Table:
         table.add_column(head, justify="left" if head == "engine" else "right")
     for name, result in results.items():
         f = result.figures()
-        spread = " … ".join(bench.millions(v) for v in _range([p.delivered for p in result.tops]))
+        spread = " … ".join(bench.millions(v) for v in _range([p.served for p in result.tops]))
         table.add_row(
             name,
             f"{bench.millions(f['delivered'])}  ({spread})",
