@@ -12,7 +12,7 @@ Says: delivered quotes a second at saturation, p99 at 25, 50 and 80 % of it, CPU
 same run. Does not say: how a peer does with batching of one's own on top of it, over a network, with TLS, or
 on more cores (nats-server uses all there are, and its publisher is a process of its own). socketify's asyncio
 loop spins when idle, which shows in its CPU at low rates. A peer's feed is Python or
-JavaScript in its own thread, about 0.8 µs a quote. What is not installed is named and left out.
+JavaScript in its own thread, about 0.75 µs a quote in Python. What is not installed is named and left out.
 
     pip install -e '.[perf]'          node's `ws` comes by npm into a temporary folder
 """
