@@ -205,6 +205,7 @@ class CatchUp:
         if not push(member):
             return False
         member.replayed = 0
+        member.settle()
         lane.join(member)
         return False
 

@@ -26,7 +26,6 @@ from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
 
 MAX_FLUSH_TICKS: Final = 16384  # in one step, so that other tasks get their turn under overload
-FEW: Final = 64  # ticks; below it the touched groups are looked up, above it all groups are looked at
 
 
 class Lane:
@@ -186,9 +185,10 @@ class Lane:
         return self._touched(keys, set())
 
     def _touched(self, keys: list[int], touched: set[Group]) -> list[Group]:
-        """Return the groups that hold fragments, at a cost that follows the smaller of ticks and groups."""
-        if len(keys) < FEW:
-            for key in set(keys):
+        """Return the groups that hold fragments, at a cost that follows the deliveries, not the groups."""
+        distinct = set(keys)
+        if len(distinct) < len(self.groups):
+            for key in distinct:
                 touched.update(self._takers[key])
             return list(touched)
         return [group for group in self.groups.values() if group.fragments]

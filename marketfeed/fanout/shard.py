@@ -332,7 +332,7 @@ class Shard:
             if member.group is None:
                 booked = self.ledgers(member)
             else:
-                booked = {**(member.former or {}), member.tier.name: member.ledger}
+                booked = {**(member.former or {}), member.booked: member.ledger}
             for tier, ledger in booked.items():
                 sums.setdefault(tier, Ledger()).add(ledger)
             if number % YIELD_SENDS == 0:

@@ -60,6 +60,7 @@ class Subscriber:
     __slots__ = (
         "backlog",
         "bases",
+        "booked",
         "behind",
         "behind_conflated",
         "encoding",
@@ -120,7 +121,8 @@ class Subscriber:
         self.heard = 0
         self.stuck_at = self.stuck_ns = 0
         self.gone = False
-        self.ledger = Ledger()  # on the present tier
+        self.ledger = Ledger()  # on the tier `booked`, which follows `tier` once it has caught up there
+        self.booked = tier.name
         self.former: dict[str, Ledger] | None = None  # on tiers it had before
 
     def offer(self, frame: bytes, ticks: int) -> bool:
@@ -159,13 +161,19 @@ class Subscriber:
         self.names, self.interest = names, interest
 
     def change_tier(self, tier: Tier) -> None:
-        """Go on at another tier from the same position, with that tier's ledger."""
-        self.former = self.former or {}
-        self.former[self.tier.name] = self.ledger
-        self.ledger = self.former.pop(tier.name, Ledger())
+        """Go on at another tier from the same position; what is pending is still booked on the old one."""
         self.tier = tier
         self.phase = tier.phase_of(self.id)
         self.sink.pace(tier.send_buffer_bytes)
+
+    def settle(self) -> None:
+        """Turn to the ledger of the present tier, because all that was pending at the change is booked."""
+        if self.booked == self.tier.name:
+            return
+        self.former = self.former or {}
+        self.former[self.booked] = self.ledger
+        self.ledger = self.former.pop(self.tier.name, Ledger())
+        self.booked = self.tier.name
 
     def ledgers(self, lane_seen: list[Indices] | None, rings: Rings) -> dict[str, Ledger]:
         """Return copies of the ledgers by tier as they stand now, with its lane at ``lane_seen``."""
@@ -187,4 +195,4 @@ class Subscriber:
             ahead += int((rings.published(channel)[placed] - seen[channel])[counted].sum())
         now.matched += ahead
         now.pending += ahead + self.tail_ticks + sum(ticks for _, ticks in self.backlog)
-        return {**(self.former or {}), self.tier.name: now}
+        return {**(self.former or {}), self.booked: now}

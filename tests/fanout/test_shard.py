@@ -8,6 +8,8 @@ import trio
 from harness import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower
 
 from marketfeed.errors import CloseCode
+from marketfeed.fanout.interest import Names
+from marketfeed.fanout.shard import Change
 
 
 def kinds(messages):
@@ -149,6 +151,98 @@ async def test_a_tier_change_keeps_the_position(autojump_clock):
     assert [m["n"] for m in socket.take() if m["T"] == "q"] == [5]
     assert socket.paced == [65536] * 3
     bench.balanced()
+
+
+async def test_what_is_pending_at_a_tier_change_is_booked_on_the_old_tier(autojump_clock):
+    bench = Bench()
+    member, socket = bench.enter()
+    await bench.subscribe(member, quotes="A")
+    socket.room = 0
+    bench.publish(("q", "A"))
+    await bench.cycle()
+    for _ in range(9):
+        bench.publish(("q", "A"))
+    await bench.subscribe(member, tier=BASIC)
+    bench.balanced()
+    bench.open(member, socket)
+    for _ in range(2):
+        await bench.cycle()
+        bench.balanced()
+        await trio.sleep(0.5)
+    bench.publish(("q", "A"))
+    await bench.cycle()
+    bench.balanced()
+    old, new = (bench.shard.ledgers(member)[tier] for tier in ("vip", "basic"))
+    assert (old.matched, old.delivered, old.conflated, old.pending) == (10, 2, 8, 0)
+    assert (new.matched, new.delivered) == (1, 1)
+
+
+async def test_sessions_that_come_go_and_change_while_a_flush_yields_are_booked_exactly(
+    autojump_clock, monkeypatch
+):
+    monkeypatch.setattr("marketfeed.fanout.shard.YIELD_SENDS", 1)
+    bench = Bench()
+    pairs = [bench.enter(f"s{i}") for i in range(8)]
+    for member, _ in pairs:
+        await bench.subscribe(member, quotes="A B", trades=f"T{member.id}")
+    followers = [Follower(every=True) for _ in pairs]
+    for turn in range(6):
+        bench.publish(("q", "A"), ("q", "B"), ("t", f"Ts{turn}"))
+        leaver, leaver_socket = pairs[turn]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bench.cycle)
+            # The flush is under way: each send is followed by a turn of ours.
+            await trio.lowlevel.checkpoint()
+            if turn % 2:
+                bench.shard.leave(leaver)
+            else:
+                leaver_socket.room = 0
+            newcomer, _ = bench.enter(f"n{turn}")
+            change = Change(newcomer, Names(("A",)), VIP, lambda: b"\x81\x02[]", True)
+            nursery.start_soon(bench.shard.change, change)
+        await bench.cycle()
+        bench.balanced()
+        for (_, socket), follower in zip(pairs, followers, strict=True):
+            follower.follow(socket.take())
+    totals = await bench.shard.totals()
+    assert totals["vip"].difference == 0
+    alive = [bench.shard.ledgers(member)["vip"] for member in bench.shard.members]
+    assert totals["vip"].matched == sum(ledger.matched for ledger in alive) + bench.shard.ended["vip"].matched
+
+
+async def test_flush_work_does_not_grow_with_sessions_that_want_other_symbols(autojump_clock):
+    bench = Bench(max_symbols=1024)
+    bench.publish(*[("q", f"S{i:03d}") for i in range(600)])
+    for i in range(300):
+        member, _ = bench.enter(f"s{i}")
+        await bench.subscribe(member, quotes=f"S{i:03d}")
+    (lane,) = bench.shard._lanes.values()
+    bench.publish(("q", "S007"))
+    assert [group.interest.key for group in lane.collect()] == [(frozenset({"S007"}), frozenset())]
+    looked_at = []
+
+    class Watched(dict):
+        def values(self):
+            looked_at.append("all groups")
+            return super().values()
+
+    lane.groups = Watched(lane.groups)
+    bench.publish(*[("q", f"S{i:03d}") for i in range(400, 600)], ("q", "S008"))
+    assert len(lane.collect()) == 1
+    assert not looked_at
+
+
+async def test_a_prefix_of_many_symbols_is_one_group_for_all_who_wrote_it(autojump_clock):
+    bench = Bench(max_symbols=8192)
+    bench.publish(*[("q", f"S{i:04d}") for i in range(5000)])
+    pairs = [bench.enter(f"s{i}") for i in range(20)]
+    for member, socket in pairs:
+        await bench.subscribe(member, quotes="S*")
+        socket.take()
+    assert bench.shard.statistics().groups == 1
+    bench.publish(("q", "S0001"), ("q", "S4999"))
+    await bench.cycle()
+    assert {len(socket.frames) for _, socket in pairs} == {1}
 
 
 async def test_a_full_socket_costs_others_nothing_and_misses_nothing(autojump_clock):

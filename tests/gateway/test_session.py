@@ -246,12 +246,13 @@ async def test_handshakes_are_judged(path, upgrade, headers, status):
         await live.until_empty()
 
 
-async def test_over_the_session_limit_the_handshake_is_answered_503():
-    async with serving(dataclasses.replace(LIMITS, sessions=1)) as live:
+@pytest.mark.parametrize("limit", ["sessions", "sessions_per_ip"])
+async def test_over_the_session_limit_the_handshake_is_answered_503(limit):
+    async with serving(dataclasses.replace(LIMITS, **{limit: 1})) as live:
         async with connected(live):
             stream = await live.raw()
             assert b" 503 " in await stream.receive_some()
-            assert live.counters.refused["too many sessions: limits.sessions"] == 1
+            assert live.counters.refused[f"too many sessions: limits.{limit}"] == 1
         await live.until_empty()
         async with connected(live):
             pass
