@@ -60,9 +60,9 @@ class Subscriber:
     __slots__ = (
         "backlog",
         "bases",
-        "booked",
         "behind",
         "behind_conflated",
+        "booked",
         "encoding",
         "former",
         "fresh",

@@ -1,0 +1,105 @@
+"""Does the engine stay as it is while sessions come and go for a long time?
+
+    engine ──► steady sessions ──► load client: nothing missing untold, nothing doubled
+       ▲  └──► /metrics: ledgers that add up, memory every few seconds
+       └── five sessions a second: connect, subscribe, read a while, end (every other one without a farewell)
+
+Says: the memory after the first minute (or the first tenth, if that is less) and at the end, and that
+the ledger of all sessions, those that are gone included, adds up. Does not say: anything about speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import threading
+import time
+from dataclasses import replace
+
+from websockets.sync.client import connect
+
+from perf import bench
+
+GROWTH = 1.05  # most that memory may grow after the first minute, and LEEWAY_BYTES beside
+LEEWAY_BYTES = 4_000_000
+PARTS = ("delivered_total", "conflated_total", "lost_total", "pending", "abandoned_total")
+
+
+class Visitors(threading.Thread):
+    """Sessions that come and go."""
+
+    def __init__(self, port: int, per_s: float, universe: int) -> None:
+        super().__init__(daemon=True)
+        self._port, self._per_s, self._universe = port, per_s, universe
+        self.stop = threading.Event()
+        self.visits = 0
+        self.start()
+
+    def run(self) -> None:
+        """Let one in after another; each stays for two turns of the others."""
+        draw = random.Random(1)
+        url = f"ws://127.0.0.1:{self._port}/v1/stream"
+        while not self.stop.wait(1 / self._per_s):
+            names = [f"SY{number:04d}" for number in draw.sample(range(self._universe), 10)]
+            tier = draw.choice(["vip", "premium", "basic"])
+            with connect(url, compression=None) as ws:
+                ws.send(json.dumps({"action": "subscribe", "quotes": names, "tier": tier}))
+                while '"synced"' not in ws.recv(timeout=10):
+                    continue
+                if self.visits % 2:
+                    ws.socket.close()  # gone without a word
+            self.visits += 1
+
+
+def main() -> None:
+    """Run the soak; fails if memory grows or a ledger does not add up."""
+    parser = argparse.ArgumentParser(
+        prog="python -m perf.soak",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    bench.common(parser)
+    parser.add_argument("--rate", type=float, default=50_000, help="quotes/s of the feed")
+    parser.add_argument("--visitors", type=float, default=5.0, help="sessions a second that come and go")
+    parser.set_defaults(seconds=600.0)
+    options = parser.parse_args()
+    work = replace(bench.work_of(options), warm_s=2.0)
+    settle_s = min(60.0, options.seconds / 10)
+    memory: list[int] = []
+    bench.console.print(bench.machine(), style="dim", highlight=False)
+    with bench.marketfeed(options.rate, work.universe) as server:
+        probe = subprocess.Popen(
+            bench.client_argv(server, work), cwd=bench.ROOT, stdout=subprocess.PIPE, text=True
+        )
+        visitors = Visitors(server.port, options.visitors, work.universe)
+        begun, next_s = time.monotonic(), settle_s
+        while probe.poll() is None:
+            time.sleep(0.2)
+            now_s = time.monotonic() - begun
+            if now_s >= next_s:
+                memory.append(server.pss_bytes())
+                next_s += options.seconds / 60
+                assert visitors.is_alive(), "a visitor was turned away"
+        visitors.stop.set()
+        visitors.join()
+        text, _ = probe.communicate(timeout=60)
+        time.sleep(1.0)
+        matched = bench.metric(server, "matched_total")
+        booked = sum(bench.metric(server, part) for part in PARTS)
+    point = bench.Point(options.rate, work, json.loads(text))
+    point.assert_honest()
+    assert not point.counts["closed"], point.counts
+    assert visitors.visits > 0.5 * options.visitors * options.seconds, f"only {visitors.visits} visits"
+    steps = [f"{size / 1e6:.1f}" for size in memory[:: max(1, len(memory) // 12)]]
+    bench.console.print(point.line(), highlight=False)
+    bench.console.print(f"{visitors.visits} visits; memory in MB from {settle_s:.0f} s on: {' '.join(steps)}")
+    bench.console.print(f"ledger: matched {matched:,.0f}, the sum of its parts {booked:,.0f}")
+    # The feed goes on between the two readings of a figure; both are of the same gauges otherwise.
+    assert abs(matched - booked) <= 0.001 * matched, "the ledger does not add up"
+    assert memory[-1] <= GROWTH * memory[0] + LEEWAY_BYTES, "memory grew"
+
+
+if __name__ == "__main__":
+    main()
