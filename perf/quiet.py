@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100.0, help="quotes a second")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--client", choices=("c", "python"), default="python")
+    parser.add_argument("--client", choices=("c", "python"), default="c")
     options = parser.parse_args()
     work = bench.Work(1, 1, 1, warm_s=1.0, seconds=options.seconds, verify=1, client=options.client)
     bench.console.print(bench.machine(), style="dim", highlight=False)

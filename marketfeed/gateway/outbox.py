@@ -39,6 +39,11 @@ class Outbox(trio.abc.Stream):
     rules of framing, or the shard has given it up.
     """
 
+    __slots__ = (
+        "_lost", "_nursery", "_passed", "_progress", "_send", "_shut", "_sock", "_tail", "_taken",
+        "_trio_sock", "drained", "on_end", "received", "scanner",
+    )  # fmt: skip
+
     def __init__(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         """Take over ``sock``, a connected non-blocking socket; the drainer runs in ``nursery``."""
         self._sock = sock
