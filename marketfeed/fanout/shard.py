@@ -23,6 +23,7 @@ from marketfeed.errors import CloseCode
 from marketfeed.fanout.catchup import CatchUp, push
 from marketfeed.fanout.encode import JsonEncoder
 from marketfeed.fanout.frames import text_array
+from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interests, Names
 from marketfeed.fanout.lane import Lane
 from marketfeed.fanout.ledger import Ledger
@@ -183,15 +184,17 @@ class Shard:
             group.gaps = 0
             group.delivered += ticks
             group.sent_ns = now_ns
+            self.frames += len(group.members)
+            if len(group.members) > YIELD_SENDS:
+                await self._offer_widely(group, message, ticks, blocked)
+                continue
             for member, offer in group.members.items():
                 if not offer(message):
                     blocked.append((member, ticks))
             sends += len(group.members)
             if sends >= YIELD_SENDS:
-                self.frames += sends
                 sends = 0
                 await trio.lowlevel.checkpoint()
-        self.frames += sends
         for member, ticks in blocked:
             lane.leave(member)
             member.waiting = True
@@ -201,6 +204,18 @@ class Shard:
         seconds = (self._flushed_ns - now_ns) / S
         self.flush_seconds += seconds
         self.flush_counts[bisect_left(FLUSH_BOUNDS_S, seconds)] += 1
+
+    @staticmethod
+    async def _offer_widely(
+        group: Group, message: bytes, ticks: int, blocked: list[tuple[Subscriber, int]]
+    ) -> None:
+        """Offer ``message`` to a group of many, with a turn for others every YIELD_SENDS members."""
+        members = list(group.members.items())
+        for start in range(0, len(members), YIELD_SENDS):
+            for member, offer in members[start : start + YIELD_SENDS]:
+                if not offer(message):
+                    blocked.append((member, ticks))
+            await trio.lowlevel.checkpoint()
 
     def _advance_alone(self, lane: Lane, now_ns: int) -> None:
         for member in list(lane.alone):

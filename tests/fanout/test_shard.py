@@ -210,6 +210,25 @@ async def test_sessions_that_come_go_and_change_while_a_flush_yields_are_booked_
     assert totals["vip"].matched == sum(ledger.matched for ledger in alive) + bench.shard.ended["vip"].matched
 
 
+async def test_a_group_of_many_lets_others_run_between_its_sends(autojump_clock, monkeypatch):
+    monkeypatch.setattr("marketfeed.fanout.shard.YIELD_SENDS", 10)
+    bench = Bench()
+    bench.publish(("q", "A"))
+    pairs = [bench.enter(f"s{i}") for i in range(100)]
+    for member, socket in pairs:
+        await bench.subscribe(member, quotes="A")
+        socket.take()
+    bench.publish(("q", "A"))
+    seen = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.cycle)
+        while not all(socket.frames for _, socket in pairs):
+            seen.append(sum(len(socket.frames) for _, socket in pairs))
+            await trio.lowlevel.checkpoint()
+    assert set(range(10, 100, 10)) <= set(seen)
+    bench.balanced()
+
+
 async def test_flush_work_does_not_grow_with_sessions_that_want_other_symbols(autojump_clock):
     bench = Bench(max_symbols=1024)
     bench.publish(*[("q", f"S{i:03d}") for i in range(600)])
