@@ -135,10 +135,10 @@ class Rings:
         """Return the highest ``g`` that may be read now."""
         return int(self._published_g[0])
 
-    def published(self, channel: int) -> Indices:
-        """Return the highest published ``n`` of every symbol, shape ``(max_symbols,)``, a copy."""
-        counters: Indices = self._published[channel].copy()
-        return counters
+    def published(self, channel: int, count: int | None = None) -> Indices:
+        """Return the highest published ``n`` of the first ``count`` symbols (None: of all), a copy."""
+        ns: Indices = self._published[channel, :count].copy()
+        return ns
 
     def read(self, channel: int, symbols: Indices, after: Indices, upto: Indices, head: int) -> Ticks:
         """Return the ticks ``after < n <= upto`` of each symbol, those with ``g > head`` left out.

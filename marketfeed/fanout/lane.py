@@ -100,17 +100,25 @@ class Lane:
         head = self._rings.head()
         if head == self.g:
             return []
-        upto = [self._rings.published(channel) for channel in range(len(CHANNELS))]
+        # Of the symbols there are: all that there may be would be 128 kB a flush.
+        count = len(self._symbols)
+        upto = [self._rings.published(channel, count) for channel in range(len(CHANNELS))]
         if not self.groups:
-            self.seen, self.g = upto, head
+            self._move(upto, head)
             return []
         changed = [
-            np.flatnonzero((upto[channel] != self.seen[channel]) & self._wanted[channel])
+            np.flatnonzero((upto[channel] != self.seen[channel][:count]) & self._wanted[channel][:count])
             for channel in range(len(CHANNELS))
         ]
         if self.tier.every:
             return self._collect_every(changed, upto, head)
         return self._collect_latest(changed, upto, head)
+
+    def _move(self, upto: list[Indices], head: int) -> None:
+        """Stand at ``upto``, of the symbols there are, and ``head``."""
+        for seen, ns in zip(self.seen, upto, strict=True):
+            seen[: len(ns)] = ns
+        self.g = head
 
     def _collect_every(self, changed: list[Indices], upto: list[Indices], head: int) -> list[Group]:
         waiting = sum(
@@ -119,10 +127,9 @@ class Lane:
         )
         if waiting > MAX_FLUSH_TICKS:
             head = self.g + max((head - self.g) * MAX_FLUSH_TICKS // waiting, 1)
-            everything = np.arange(self._rings.max_symbols)
-            for channel in range(len(CHANNELS)):
-                bound = self._rings.position(channel, everything, head)
-                upto[channel] = np.minimum(np.maximum(bound, self.seen[channel]), upto[channel])
+            for channel, ns in enumerate(upto):
+                bound = self._rings.position(channel, np.arange(len(ns)), head)
+                upto[channel] = np.minimum(np.maximum(bound, self.seen[channel][: len(ns)]), ns)
         touched: set[Group] = set()
         fragments: list[bytes] = []
         keys: list[int] = []
@@ -145,7 +152,7 @@ class Lane:
             fragments += encoded
             keys += (records["symbol"] + np.int64(channel * self._offset)).tolist()
             stamps.append(stamps_of(records))
-        self.seen, self.g = upto, head
+        self._move(upto, head)
         if len(stamps) > 1:  # the channels, each in order of g, become one sequence
             order = np.argsort(np.concatenate(stamps)).tolist()
             fragments, keys = [fragments[i] for i in order], [keys[i] for i in order]
@@ -173,7 +180,7 @@ class Lane:
             keys += (held + channel * self._offset)[newer].tolist()
             fragments += [f for f, new in zip(latest.fragments, newer.tolist(), strict=True) if new]
             stamps.append(latest.gs[newer])
-        self.seen, self.g = upto, head
+        self._move(upto, head)
         if not keys:
             return []
         takers = self._takers

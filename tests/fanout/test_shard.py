@@ -210,6 +210,23 @@ async def test_sessions_that_come_go_and_change_while_a_flush_yields_are_booked_
     assert totals["vip"].matched == sum(ledger.matched for ledger in alive) + bench.shard.ended["vip"].matched
 
 
+async def test_more_than_one_flush_takes_goes_out_without_new_ticks(autojump_clock, monkeypatch):
+    monkeypatch.setattr("marketfeed.fanout.lane.MAX_FLUSH_TICKS", 10)
+    bench = Bench(depth=1024)
+    member, socket = bench.enter()
+    await bench.subscribe(member, quotes="A B")
+    socket.take()
+    bench.publish(*[("q", "A"), ("q", "B")] * 50)
+    follower = Follower(every=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.shard.run)
+        while follower.count < 100:
+            follower.follow(socket.take())
+            await trio.lowlevel.checkpoint()
+        assert trio.current_time() < 0.5
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_group_of_many_lets_others_run_between_its_sends(autojump_clock, monkeypatch):
     monkeypatch.setattr("marketfeed.fanout.shard.YIELD_SENDS", 10)
     bench = Bench()
