@@ -23,6 +23,7 @@ from marketfeed.ingest.feed import Intake, Publish
 
 CENT: Final = 10_000_000  # 0.01 in units of 1e-9
 BLOCK: Final = 2048  # ticks; made in one go, about 0.3 ms
+TURN: Final = 16384  # ticks, before others get their turn: 5 ms when it has to catch up, else never
 MAX_BEHIND_S: Final = 0.25  # what the machine could not do in this time is given up
 MIN_SLEEP_S: Final = 0.001
 MIN_BID_CENTS: Final = 100
@@ -79,13 +80,15 @@ class SyntheticFeed:
                 self._intake.count("behind", given_up)
                 start_s += given_up / self._rate
             due = int((trio.current_time() - start_s) * self._rate) + 1 - published
+            turn = 0
             while due > 0:
                 if at == len(batch):
                     batch, at = next(blocks), 0
                 size = min(due, len(batch) - at)
                 self._publish(batch.cut(at, at + size), publish)
-                at, due, published = at + size, due - size, published + size
-                if due > 0:
+                at, due, published, turn = at + size, due - size, published + size, turn + size
+                if turn >= TURN:
+                    turn = 0
                     await trio.lowlevel.checkpoint()
             next_s = start_s + published / self._rate
             await trio.sleep_until(max(next_s, trio.current_time() + MIN_SLEEP_S))
