@@ -47,9 +47,13 @@ class Admin:
     async def _sessions(self, request: Request) -> Response:
         """List sessions, the slow ones first; ``?slow=1`` only those, ``limit`` at most so many."""
         limit_text = request.first("limit", "100")
-        if not limit_text.isdecimal() or not 1 <= int(limit_text) <= MAX_ROWS:
+        digits = limit_text.isascii() and limit_text.isdecimal() and len(limit_text) <= 4
+        if not digits or not 1 <= int(limit_text) <= MAX_ROWS:
             return error_response(400, f"limit: 1 to {MAX_ROWS}")
-        limit, only_slow = int(limit_text), request.first("slow", "0") not in ("0", "", "false")
+        slow_text = request.first("slow", "0")
+        if slow_text not in ("0", "1"):
+            return error_response(400, "slow: 0 or 1")
+        limit, only_slow = int(limit_text), slow_text == "1"
         sessions = [session for session in list(self._gateway.sessions) if session.member is not None]
         slow = [session for session in sessions if self._why_slow(session)]
         chosen = (slow if only_slow else slow + [s for s in sessions if s not in set(slow)])[:limit]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
@@ -123,11 +124,12 @@ def line_of(message: Message) -> str | None:
     """Return a tick as one plain line, None for any other message."""
     match message["T"]:
         case "q":
-            bid = f"{message['bs']:g} x {message['bp']!r}" if message["bs"] else "-"
-            ask = f"{message['ap']!r} x {message['as']:g}" if message["as"] else "-"
+            bid = f"{_size(message['bs'])} x {_price(message['bp'])}" if message["bs"] else "-"
+            ask = f"{_price(message['ap'])} x {_size(message['as'])}" if message["as"] else "-"
             text = f"quote {message['S']} {bid}  {ask}"
         case "t":
-            text = f"trade {message['S']} {message['s']:g} @ {message['p']!r} {message['d']}"
+            size, price = _size(message["s"]), _price(message["p"])
+            text = f"trade {message['S']} {size} @ {price} {message['d']}"
         case _:
             return None
     stamp = time.strftime("%H:%M:%S", time.gmtime(message["r"] // 1_000_000))
@@ -158,19 +160,25 @@ def _cells(name: str, row: Row, now_s: float) -> list[Text]:
     hit = {"b": "green", "s": "red"}.get(row.side, "")
     return [
         Text(name, style="bold"),
-        Text(f"{row.bid_size:g}" if row.bid is not None else ""),
+        Text(_size(row.bid_size) if row.bid is not None else ""),
         Text(_price(row.bid), style=moved),
         Text(_price(row.ask), style=moved),
-        Text(f"{row.ask_size:g}" if row.ask is not None else ""),
+        Text(_size(row.ask_size) if row.ask is not None else ""),
         Text(_price(row.last), style=hit),
-        Text(f"{row.last_size:g}" if row.last is not None else ""),
-        Text(f"{row.rate.per_s(now_s):.1f}"),
+        Text(_size(row.last_size) if row.last is not None else ""),
+        Text(f"{row.rate.per_s(now_s):,.1f}"),
         Text(_age(now_s - row.received_s)),
     ]
 
 
 def _price(price: float | None) -> str:
-    return "" if price is None else repr(price)
+    """Return all digits, without an exponent however small it is."""
+    return "" if price is None else format(Decimal(repr(price)), "f")
+
+
+def _size(size: float) -> str:
+    """Return all digits, and none after the point of a whole number."""
+    return format(Decimal(repr(size)), "f").removesuffix(".0")
 
 
 def _age(age_s: float) -> str:

@@ -195,7 +195,10 @@ def _problems(config: Config) -> list[tuple[str, str]]:
     if engine.workers:
         found.append(("engine.workers", "only 0 in this version"))
     if gateway.default_tier not in config.tiers:
-        found.append(("gateway.default_tier", f"one of {', '.join(config.tiers) or '(no tier is defined)'}"))
+        tiers = ", ".join(config.tiers) or "(no tier is defined)"
+        found.append(("gateway.default_tier", f"one of {tiers}; {gateway.default_tier} is none"))
+    if (gateway.host, gateway.port) == (config.admin.host, config.admin.port) and gateway.port:
+        found.append(("admin.port", f"another one than gateway.port, which is {gateway.port} too"))
     found += [
         (f"tiers.{name}.interval_ms", f"0, or 1 to 3600000, not {tier.interval_ms:g}")
         for name, tier in config.tiers.items()
@@ -232,8 +235,9 @@ def _override(data: dict[str, Any], override: str) -> None:
     if not equals or not path.strip():
         raise ConfigError(f"--set {override}: written as dotted.path=value")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = tomllib.loads(f"value = {text}")
+        value = parsed["value"] if len(parsed) == 1 else text
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = text
     *parents, last = path.strip().split(".")
     at: Any = data
@@ -256,7 +260,7 @@ def _override(data: dict[str, Any], override: str) -> None:
 
 
 def _item(items: list[Any], key: str, override: str) -> Any:
-    if not key.isdecimal() or int(key) >= len(items):
+    if not key.isdecimal() or len(key) > 6 or int(key) >= len(items):
         raise ConfigError(f"--set {override}: {key} is not an index from 0 to {len(items) - 1}")
     return items[int(key)]
 

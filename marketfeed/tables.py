@@ -38,6 +38,12 @@ def _explain(error: str, struct: type[msgspec.Struct], table: Any, prefix: str) 
     if unknown:
         what = _allowed(unknown["key"], inspect.type_info(struct), path)
         path = _join(path, unknown["key"])
+    elif what.startswith("Invalid enum value"):
+        kind = inspect.type_info(struct)
+        for part in filter(None, path.split(".")):
+            kind = _below(kind, part)
+        if isinstance(kind, inspect.LiteralType):
+            what = f"one of {', '.join(map(str, kind.values))}, not {what.rpartition('value ')[2]}"
     return " ".join(f"{_join(prefix, path)}: {what[0].lower() + what[1:].replace('`', '')}".split())
 
 

@@ -34,6 +34,10 @@ class _FinalError(Exception):
     """The engine refused, for good, what the command asked for."""
 
 
+class _InterruptedError(Exception):
+    """Ctrl-C."""
+
+
 class _PipeClosedError(Exception):
     """Nobody reads our standard output any more, as with ``| head``."""
 
@@ -76,6 +80,7 @@ class Watch:
         self._console = console or Console()
         self._plain = not self._console.is_terminal
         self._retry_s = FIRST_RETRY_S
+        self._reading: trio.CancelScope | None = None
 
     async def run(self) -> int:
         """Watch until interrupted; return the exit status."""
@@ -92,10 +97,10 @@ class Watch:
                 nursery.cancel_scope.cancel()
         return status
 
-    @staticmethod
-    async def _wait_interrupt(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async def _wait_interrupt(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
         await anext(signals)
-        scope.cancel()
+        # Only the reading, where there is one: the connection is closed as it should be.
+        (self._reading or everything).cancel()
 
     async def _redraw(self, live: Live) -> None:
         while True:
@@ -108,6 +113,8 @@ class Watch:
         connected = False
         while True:
             match await self._session():
+                case _InterruptedError():
+                    return 0
                 case _PipeClosedError():
                     # Or the interpreter would complain when it flushes at its end.
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -130,7 +137,7 @@ class Watch:
 
     async def _session(self) -> BaseException:
         """Run one session to its end; return why it ended."""
-        ended: BaseException
+        ended: BaseException = _InterruptedError()
         # Over a stream of our own: open_websocket_url leaves its socket open when the server closes first.
         try:
             async with await self._connect() as stream, trio.open_nursery() as nursery:
@@ -146,8 +153,10 @@ class Watch:
                 try:
                     for request in self._requests:
                         await ws.send_message(orjson.dumps(request).decode())
-                    await self._read(ws)
+                    with trio.CancelScope() as self._reading:
+                        await self._read(ws)
                 finally:
+                    self._reading = None
                     with trio.move_on_after(CLOSE_S):
                         await ws.aclose()
         except* (*_OUR_ENDS, *_THEIR_ENDS) as group:

@@ -184,7 +184,10 @@ MISTAKES = {
         "tiers.vip.interval_ms: 0, or 1 to 3600000, not 0.5",
     ),
     "negative tier interval": ("[tiers.vip]\ninterval_ms = -1\n", "tiers.vip.interval_ms: expected float >="),
-    "unknown delivery": ('[tiers.vip]\ndelivery = "all"\n', "tiers.vip.delivery: invalid enum value 'all'"),
+    "unknown delivery": (
+        '[tiers.vip]\ndelivery = "all"\n',
+        "tiers.vip.delivery: one of every, latest, not 'all'",
+    ),
     "name that is no tier's": ('[tiers."a b"]\n[tiers.vip]\n', "tiers.a b: a tier's name has 1 to 32"),
     "default tier that does not exist": (
         "[tiers.basic]\n[tiers.premium]\n",

@@ -119,9 +119,9 @@ class ReplayFeed:
         self._intake.count("broken_line")
         self._logged += 1
         if self._logged <= LOGGED_LINES:
-            last = self._logged == LOGGED_LINES
-            note = "further broken lines are only counted" if last else None
-            self._intake.log.warning("broken line", at=f"{self._path}:{line}", reason=what, note=note)
+            if self._logged == LOGGED_LINES:
+                what += "; further broken lines are only counted"
+            self._intake.log.warning("broken line", at=f"{self._path}:{line}", reason=what)
 
 
 def open_lines(path: Path) -> io.BufferedIOBase:

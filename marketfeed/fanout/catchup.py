@@ -55,7 +55,8 @@ class CatchUp:
                 return False
             missing, most = self._missing(lane, member)
             if not sum(missing):
-                return self._arrive(lane, member, now_ns)
+                # The lane may be behind one that comes from another lane.
+                return self._ahead(lane, member) or self._arrive(lane, member, now_ns)
             if member.tier.every and not member.behind and self._too_far(member, sum(missing), most):
                 self._fall_behind(member)
             in_full = 0 if not member.tier.every else sum(missing[TRADES if member.behind else QUOTES :])
@@ -80,6 +81,14 @@ class CatchUp:
                 totals[channel] = int(behind.sum())
                 most = max(most, int(behind.max()))
         return totals, most
+
+    @staticmethod
+    def _ahead(lane: Lane, member: Subscriber) -> bool:
+        """Tell whether the member has ticks that the lane has not come to yet."""
+        return any(
+            bool((member.seen[channel] > lane.seen[channel][symbols]).any())
+            for channel, symbols in enumerate(member.interest.symbols)
+        )
 
     def _too_far(self, member: Subscriber, missing: int, most: int) -> bool:
         if member.synced:  # a snapshot or replay is still under way: paced, and not lag

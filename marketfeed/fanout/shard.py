@@ -88,6 +88,7 @@ class Shard:
         self.members: dict[Subscriber, None] = {}
         self._changes: list[Change] = []
         self._leaving: list[Subscriber] = []
+        self._filled: list[Subscriber] = []
         self._drained: list[Subscriber] = []
         self._rung = trio.Event()
         self._next_sweep_ns = 0
@@ -123,6 +124,11 @@ class Shard:
         """Let a session go, after the flush that may be under way."""
         member.gone = True
         self._leaving.append(member)
+        self.ring()
+
+    def filled(self, member: Subscriber) -> None:
+        """Say that something sent past the shard, such as an answer, has to wait in the member's sink."""
+        self._filled.append(member)
         self.ring()
 
     def drained(self, member: Subscriber) -> None:
@@ -239,9 +245,16 @@ class Shard:
                 self.on_synced()
 
     def _apply(self, now_ns: int) -> None:
+        filled, self._filled = self._filled, []
+        for member in filled:
+            if not member.gone:
+                if member.group is not None:
+                    self._lanes[member.tier.name, member.phase].leave(member)
+                member.waiting = True
         drained, self._drained = self._drained, []
         for member in drained:
-            if not member.gone:
+            # One in a group had a frame of the WebSocket library's own waiting.
+            if not member.gone and member.group is None:
                 member.drained()
                 member.sent_ns = now_ns
                 if push(member):  # what was begun goes on at once, whatever the tier's grid

@@ -104,17 +104,24 @@ class HttpServer:
             connection.receive_data(data)
 
     async def _answer(self, request: h11.Request) -> Response:
-        target = urlsplit(request.target.decode("latin-1"))
+        try:
+            target = urlsplit(request.target.decode("latin-1"))
+            query = parse_qs(target.query, max_num_fields=100)
+        except ValueError as error:
+            self._count("", 400)
+            return error_response(400, f"not a target: {error}")
         route = self._routes.get(target.path)
         if route is None:
             response = error_response(404, f"no such path; there are {', '.join(self._routes)}")
         elif request.method not in (b"GET", b"HEAD"):
             response = error_response(405, "GET or HEAD", (("Allow", "GET, HEAD"),))
         else:
-            response = await route(Request(target.path, parse_qs(target.query, max_num_fields=100)))
-        key = (target.path if route else "", response.status)
-        self.requests[key] = self.requests.get(key, 0) + 1
+            response = await route(Request(target.path, query))
+        self._count(target.path if route else "", response.status)
         return response
+
+    def _count(self, path: str, status: int) -> None:
+        self.requests[path, status] = self.requests.get((path, status), 0) + 1
 
     async def _send(
         self, connection: h11.Connection, stream: trio.SocketStream, response: Response, head_only: bool
@@ -143,7 +150,7 @@ class HttpServer:
         self, connection: h11.Connection, stream: trio.SocketStream, error: h11.RemoteProtocolError
     ) -> None:
         status = error.error_status_hint
-        self.requests["", status] = self.requests.get(("", status), 0) + 1
+        self._count("", status)
         if connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
         try:

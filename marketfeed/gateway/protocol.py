@@ -17,6 +17,9 @@ from marketfeed.fanout.frames import TEXT, frame
 from marketfeed.fanout.interest import Names
 
 VERSION: Final = 1
+MIN_INT: Final = -(2**63)  # what JSON encoders agree on
+MAX_INT: Final = 2**64 - 1
+MAX_ECHO: Final = 300  # characters of an error's text, which may quote what was sent
 RequestId = str | int | None
 
 
@@ -85,6 +88,8 @@ def parse_request(text: str | bytes) -> Request:
         id_ = None
     if isinstance(id_, str) and len(id_) > 256:
         raise RequestError(ErrorCode.SYNTAX, "id: at most 256 characters")
+    if isinstance(id_, int) and not MIN_INT <= id_ <= MAX_INT:
+        raise RequestError(ErrorCode.SYNTAX, "id: an integer of at most 64 bits")
     action = data.get("action")
     kind = _ACTIONS.get(action) if isinstance(action, str) else None
     if kind is None:
@@ -93,6 +98,8 @@ def parse_request(text: str | bytes) -> Request:
         request: Request = msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
         raise RequestError(ErrorCode.SYNTAX, _one_line(str(error)), id_) from None
+    if isinstance(request, Ping) and isinstance(request.t, int) and not MIN_INT <= request.t <= MAX_INT:
+        raise RequestError(ErrorCode.SYNTAX, "t: an integer of at most 64 bits", id_)
     return request
 
 
@@ -174,4 +181,4 @@ def allowed_list(values: Sequence[str]) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(text.split())[:MAX_ECHO]

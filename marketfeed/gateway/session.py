@@ -96,8 +96,12 @@ class Session:
                     if self._ending is CloseCode.SLOW:
                         outbox.reset()
                     await trio.aclose_forcefully(outbox)
-        except Exception:
-            log.exception("session failed", session=self.id, address=self.address)
+        except Exception as error:
+            if self.member is None:  # a handshake that the libraries stumble over
+                self._service.counters.refused["broken handshake"] += 1
+                log.warning("handshake failed", address=self.address, error=repr(error)[:200])
+            else:
+                log.exception("session failed", session=self.id, address=self.address)
 
     def end(self, code: CloseCode) -> None:
         """Ask the session to end for the reason ``code``; the first reason stands."""
@@ -164,7 +168,11 @@ class Session:
 
     def _judge(self, request: trio_websocket.WebSocketRequest) -> tuple[int, str]:
         """Return the HTTP status and reason to refuse a handshake with; 0 to accept it."""
-        if urlsplit(request.path).path != PATH:
+        try:
+            path = urlsplit(request.path).path
+        except ValueError:
+            return 400, "not a path"
+        if path != PATH:
             return 404, f"not found, the stream is at {PATH}"
         if self._refusal is not None:
             return 503, f"too many sessions: limits.{self._refusal}"
@@ -192,33 +200,40 @@ class Session:
                     refused += 1
                     most = self._service.limits.requests_per_s
                     msg = f"more than {most:g} requests a second"
-                    self._tell(outbox, ErrorCode.TOO_MANY_REQUESTS, msg, None)
+                    self._tell(outbox, member, ErrorCode.TOO_MANY_REQUESTS, msg, None)
                 else:
                     refused = 0
                     await self._answer(protocol.parse_request(text), outbox, member)
                     self._bad_requests = 0
             except RequestError as error:
                 self._bad_requests += 1
-                self._tell(outbox, error.code, str(error), error.request_id)
+                self._tell(outbox, member, error.code, str(error), error.request_id)
             except protocol.NotJsonError as error:
                 self._bad_requests = MAX_BAD_REQUESTS
-                self._tell(outbox, ErrorCode.SYNTAX, f"not JSON: {error}", None)
+                self._tell(outbox, member, ErrorCode.SYNTAX, f"not JSON: {error}", None)
             if self._bad_requests >= MAX_BAD_REQUESTS or refused >= MAX_REFUSED:
                 self.end(CloseCode.BAD_REQUEST if refused < MAX_REFUSED else CloseCode.ABUSE)
                 return None
             # One that does not read its answers is not read either.
             await outbox.wait_send_all_might_not_block()
 
-    def _tell(self, outbox: Outbox, code: ErrorCode, msg: str, id_: protocol.RequestId) -> None:
+    def _tell(
+        self, outbox: Outbox, member: Subscriber, code: ErrorCode, msg: str, id_: protocol.RequestId
+    ) -> None:
         self._service.counters.errors[int(code)] += 1
-        outbox.offer(protocol.error(code, msg, id_))
+        self._offer(outbox, member, protocol.error(code, msg, id_))
+
+    def _offer(self, outbox: Outbox, member: Subscriber, frame: bytes) -> None:
+        """Send an answer past the shard, which has to know when the socket is full of it."""
+        if not outbox.offer(frame):
+            self._service.shard.filled(member)
 
     async def _answer(self, request: protocol.Request, outbox: Outbox, member: Subscriber) -> None:
         match request:
             case protocol.Ping():
-                outbox.offer(protocol.pong(request))
+                self._offer(outbox, member, protocol.pong(request))
             case protocol.Authenticate():
-                outbox.offer(protocol.authenticated(member.tier.name, request.id))
+                self._offer(outbox, member, protocol.authenticated(member.tier.name, request.id))
             case protocol.Subscribe():
                 names = member.names.plus(protocol.names_of(request))
                 await self._change(request, names, self._tier_of(request, member), member, synced=True)

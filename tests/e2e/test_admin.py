@@ -78,7 +78,9 @@ def test_wrong_paths_methods_and_junk(tmp_path):
         status, headers, text = get(running.admin_port, "/healthz", "HEAD")
         assert (status, text) == (200, b"")
         assert int(headers["content-length"]) > 0
-        assert get(running.admin_port, "/v1/sessions?limit=x")[0] == 400
+        for query in ("limit=x", "limit=" + "9" * 5000, "slow=abc", "&".join(["a=1"] * 150)):
+            assert get(running.admin_port, f"/v1/sessions?{query}")[0] == 400
+        assert get(running.admin_port, "//[")[0] == 400
         for junk in (
             b"\x16\x03\x01\x02\x00\x01",
             b"GET / HTTP/1.1\r\n" + b"x: " + b"y" * 20_000 + b"\r\n\r\n",

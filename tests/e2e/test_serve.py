@@ -73,6 +73,7 @@ def test_watch_prints_plain_lines_when_piped(tmp_path):
         watch.send_signal(signal.SIGINT)
         assert watch.wait(10) == 0
         watch.stdout.close()
+        assert running.logged("session closed")["code"] == 1000
         assert any(" quote SY" in line for line in lines)
         assert all("SY00" in line for line in lines)
 

@@ -227,6 +227,45 @@ async def test_more_than_one_flush_takes_goes_out_without_new_ticks(autojump_clo
         nursery.cancel_scope.cancel()
 
 
+async def test_an_answer_that_fills_the_socket_takes_the_session_out_of_its_group(autojump_clock):
+    bench = Bench()
+    member, socket = bench.enter()
+    other, _ = bench.enter("other")
+    for each in (member, other):
+        await bench.subscribe(each, quotes="A")
+    follower = Follower(every=True)
+    bench.publish(("q", "A"), ("q", "A"))
+    await bench.cycle()
+    socket.room = 0
+    assert not socket.offer(b"\x81\x02[]")  # a pong, which goes past the shard
+    bench.shard.filled(member)
+    await bench.cycle()
+    assert member.group is None
+    bench.open(member, socket)
+    await bench.cycle()
+    bench.balanced()
+    bench.publish(("q", "A"))
+    await bench.cycle()
+    follower.follow(socket.take())
+    assert follower.last["q", "A"] == 3
+    assert member.group is other.group
+    bench.balanced()
+
+
+async def test_the_librarys_own_frame_that_had_to_wait_changes_nothing(autojump_clock):
+    bench = Bench()
+    member, socket = bench.enter()
+    await bench.subscribe(member, quotes="A")
+    group = member.group
+    bench.shard.drained(member)
+    await bench.cycle(2)
+    assert member.group is group
+    bench.publish(("q", "A"))
+    await bench.cycle()
+    assert [m["n"] for m in socket.take() if m["T"] == "q"] == [1]
+    bench.balanced()
+
+
 async def test_a_group_of_many_lets_others_run_between_its_sends(autojump_clock, monkeypatch):
     monkeypatch.setattr("marketfeed.fanout.shard.YIELD_SENDS", 10)
     bench = Bench()

@@ -64,6 +64,7 @@ async def test_ping_and_auth_without_authentication():
     [
         ({"action": "dance", "id": 3}, 410, "subscribe, unsubscribe, ping, auth"),
         ({"action": 5, "id": 3}, 410, "one of"),
+        ({"action": "ping", "t": 2**64, "id": 3}, 400, "64 bits"),
         ({"id": 3}, 410, "one of"),
         ({"action": "subscribe", "quotes": "A", "id": 3}, 400, "array"),
         ({"action": "subscribe", "symbols": ["A"], "id": 3}, 400, "symbols"),
@@ -82,6 +83,27 @@ async def test_a_bad_request_is_answered_and_the_session_lives(request_, code, t
         assert told in error["msg"]
         assert live.counters.errors[code] == 1
         await client.send(action="ping", t=1)
+        assert (await client.next())["T"] == "pong"
+
+
+async def test_an_id_that_no_answer_could_hold_is_refused():
+    async with serving() as live, connected(live) as client:
+        await client.send(action="subscribe", quotes=["A"], id=2**64)
+        error = await client.next()
+        assert (error["code"], "64 bits" in error["msg"], "id" in error) == (400, True, False)
+        await client.send(action="subscribe", quotes=["A"], id=2**64 - 1)
+        assert (await client.next())["id"] == 2**64 - 1
+
+
+@pytest.mark.parametrize(
+    "headers", ["Sec-WebSocket-Protocol: \u00ff, ,x\r\n"], ids=["a subprotocol that is no token"]
+)
+async def test_a_handshake_the_libraries_stumble_over_ends_that_connection_alone(headers):
+    async with serving() as live, connected(live) as client:
+        stream = await live.raw(headers=headers)
+        await live.read_to_end(stream)
+        assert sum(live.counters.refused.values()) <= 1
+        await client.send(action="ping")
         assert (await client.next())["T"] == "pong"
 
 
@@ -235,6 +257,7 @@ async def test_a_session_that_only_listens_lives():
         ("/v1/stream", True, "Origin: http://evil.example\r\n", b" 403 "),
         ("/v1/stream", True, "Origin: http://GOOD.example\r\n", b" 101 "),
         ("/v1/stream?x=1", True, "", b" 101 "),
+        ("//[/v1/stream", True, "", b" 400 "),
         ("/v1/stream", False, "", b" 400 "),
     ],
 )
