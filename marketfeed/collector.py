@@ -1,7 +1,7 @@
 """The garbage collector, kept out of the way of the ticks.
 
 What exists at the start is frozen, the thresholds are raised, and what has to
-be collected is collected in moments when nothing is being delivered.
+be collected is collected in moments when nothing is being delivered, if there are such.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import trio
 THRESHOLDS: Final = (50_000, 50, 1000)  # sessions make few cycles; Python's own are (700, 10, 10)
 LOOK_S: Final = 0.25
 IDLE_S: Final = 0.02  # nothing delivered for this long: a moment to collect in
-FULL_EVERY_S: Final = 30.0
+FULL_EVERY_S: Final = 15.0
+PATIENCE_S: Final = 30.0  # an engine that is never idle is collected all the same; sessions leave cycles
 YOUNG: Final = 2000  # allocations below which an idle collection is not worth its time
 
 
@@ -44,7 +45,7 @@ class Collector:
             full_at_s = trio.current_time() + FULL_EVERY_S
             while True:
                 await trio.sleep(LOOK_S)
-                if self._quiet_s() < IDLE_S:
+                if self._quiet_s() < IDLE_S and trio.current_time() < full_at_s + PATIENCE_S:
                     continue
                 if trio.current_time() >= full_at_s:
                     full_at_s = trio.current_time() + FULL_EVERY_S
