@@ -31,7 +31,7 @@ async def test_an_idle_engine_is_collected_often(autojump_clock):
 
 async def test_an_engine_that_is_never_idle_is_collected_all_the_same(autojump_clock):
     seen = await full_collections_at(0.0, 100)
-    assert [round(at - (FULL_EVERY_S + PATIENCE_S)) for at in seen[:1]] == [0]
+    assert seen[0] in (FULL_EVERY_S + PATIENCE_S, FULL_EVERY_S + PATIENCE_S + 1)
     assert len(seen) == 2
 
 

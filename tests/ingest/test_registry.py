@@ -74,7 +74,7 @@ def test_a_missing_type():
         ("rate", "fast", "feeds.0.rate: expected float, got str"),
         ("rate", 0, "feeds.0.rate: expected float > 0.0"),
         ("trades", -1, "feeds.0.trades: expected float >= 0.0"),
-        ("activity", "pareto", "feeds.0.activity: invalid enum value 'pareto'"),
+        ("activity", "pareto", "feeds.0.activity: one of uniform, zipf, not 'pareto'"),
         ("symbols", ["A", 1], "feeds.0.symbols.1: expected str, got int"),
         ("symbols", 0, "feeds.0.symbols: expected int >= 1"),
     ],
