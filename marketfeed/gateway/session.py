@@ -3,7 +3,8 @@
 trio-websocket does the handshake, control frames and reading over the outbox;
 the shard writes ready frames to the same outbox. Whatever happens, a session
 ends by cancelling its nursery and closing its socket, because after some
-protocol errors trio-websocket's reader waits for ever.
+protocol errors trio-websocket's reader waits for ever. Longer than most files
+here, because a session's whole life, and all its ends, are in it.
 """
 
 from __future__ import annotations
