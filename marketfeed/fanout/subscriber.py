@@ -73,7 +73,6 @@ class Subscriber:
         "id",
         "interest",
         "ledger",
-        "moved_ns",
         "names",
         "next_step_ns",
         "phase",
@@ -116,7 +115,7 @@ class Subscriber:
         self.behind_conflated = 0
         self.next_step_ns = 0
         # Life signs:
-        self.sent_ns = self.pinged_ns = self.moved_ns = now_ns
+        self.sent_ns = self.pinged_ns = now_ns
         self.pings = 0
         self.heard = 0
         self.stuck_at = self.stuck_ns = 0

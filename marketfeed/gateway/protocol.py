@@ -5,7 +5,6 @@ docs/protocol.md is the user's view of this.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -173,11 +172,6 @@ def closing(code: CloseCode, retry_ms: int | None) -> bytes:
     if retry_ms is not None:
         message["retry_ms"] = retry_ms
     return message_frame(message)
-
-
-def allowed_list(values: Sequence[str]) -> str:
-    """Return ``values`` as a phrase for an error message."""
-    return ", ".join(values)
 
 
 def _one_line(text: str) -> str:

@@ -22,9 +22,11 @@ class FrameScanner:
     Source of the format: RFC 6455, section 5.2; a client's frames are masked.
     """
 
-    __slots__ = ("_controls", "_fragments", "_head", "_second", "_skip")
+    __slots__ = ("_controls", "_fragments", "_head", "_opening", "_second", "_skip")
 
-    def __init__(self) -> None:
+    def __init__(self, handshake: bool = False) -> None:
+        """With ``handshake``, the client's HTTP request comes first, up to its empty line."""
+        self._opening = handshake
         self._head = b""
         self._skip = 0  # bytes of payload still to come
         self._fragments = 0
@@ -33,6 +35,15 @@ class FrameScanner:
 
     def feed(self, data: bytes, now_s: float) -> None:
         """Look at the frame headers in ``data``; raises FramingAbuseError."""
+        if self._opening:
+            # Frames may come in one piece with the request, and be cut anywhere.
+            request = self._head + data
+            end = request.find(b"\r\n\r\n")
+            self._opening = end < 0
+            if self._opening:
+                self._head = request[-3:]
+                return
+            self._head, data = b"", request[end + 4 :]
         if self._skip >= len(data):
             self._skip -= len(data)
             return

@@ -90,6 +90,7 @@ class Session:
             async with trio.open_nursery() as nursery:
                 outbox = Outbox(self._sock, nursery)
                 outbox.on_end = self.end
+                outbox.scanner = FrameScanner(handshake=True)
                 try:
                     await self._serve(outbox, nursery)
                 finally:
@@ -117,7 +118,6 @@ class Session:
         if ws is None:
             return
         counters.accepted += 1
-        outbox.scanner = FrameScanner()
         shard = self._service.shard
         member = self.member = shard.enter(self.id, outbox, self._tier)
         self._outbox = outbox

@@ -59,3 +59,14 @@ def test_a_flood_of_pings_is_refused_and_a_steady_beat_is_not():
         scanner.feed(masked(0x89, b"") * MAX_CONTROL_FRAMES, float(second))
     with pytest.raises(FramingAbuseError, match="control frames"):
         scanner.feed(masked(0x89, b"") * (MAX_CONTROL_FRAMES + 1), 9.0)
+
+
+@given(st.lists(st.integers(1, 400), max_size=20), st.binary(min_size=200, max_size=600))
+def test_frames_behind_the_request_are_read_from_their_start_however_cut(cuts, payload):
+    scanner, at = FrameScanner(handshake=True), 0
+    data = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + masked(0x81, payload) * 3 + masked(0x01, b"") * 2
+    for size in [*cuts, len(data)]:
+        scanner.feed(data[at : at + size], 0.0)
+        at += size
+    with pytest.raises(FramingAbuseError, match=f"more than {MAX_FRAGMENTS} fragments"):
+        scanner.feed(masked(0x00, b"") * (MAX_FRAGMENTS - 1), 0.0)
