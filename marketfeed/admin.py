@@ -80,7 +80,7 @@ class Admin:
     def _row(self, session: Session) -> dict[str, Any]:
         member = session.member
         assert member is not None
-        ledgers = self._sources.shard.ledgers(member)
+        ledgers = self._sources.shard.figures.ledgers(member)
         return {
             "session": session.id,
             "address": session.address,

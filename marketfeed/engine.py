@@ -135,7 +135,7 @@ class Engine:
         own = {f"{scheme}://{name}:{port}" for scheme in ("http", "https") for name in (host, "localhost")}
         service = replace(self.service, allowed_origins=self.service.allowed_origins | own)
         gateway = Gateway(service)
-        collector = Collector(self.shard.quiet_s)
+        collector = Collector(self.shard.figures.quiet_s)
         admin = Admin(Sources(self.shard, service.counters, self.supervisors, collector), gateway)
         async with trio.open_nursery() as watch:
             watch.start_soon(collector.run)

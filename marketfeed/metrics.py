@@ -22,8 +22,9 @@ from prometheus_client.registry import Collector as MetricSource
 
 from marketfeed.collector import Collector
 from marketfeed.core.records import CHANNELS
+from marketfeed.fanout.figures import FLUSH_BOUNDS_S
 from marketfeed.fanout.ledger import Ledger
-from marketfeed.fanout.shard import FLUSH_BOUNDS_S, Shard
+from marketfeed.fanout.shard import Shard
 from marketfeed.gateway.limits import Counters
 from marketfeed.ingest.supervise import FeedState, Supervisor
 
@@ -44,7 +45,7 @@ class Sources:
 
 async def exposition(sources: Sources) -> bytes:
     """Return all metrics as Prometheus's text format."""
-    ledgers = await sources.shard.totals()
+    ledgers = await sources.shard.figures.totals()
     registry = CollectorRegistry()
     registry.register(_Snapshot(sources, ledgers))
     return generate_latest(registry)
@@ -87,17 +88,17 @@ class _Snapshot(MetricSource):
                 yield _gauge("pending", "Ticks matched and not yet any of the others.", "tier", samples)
             else:
                 yield _counter(f"{name}_total", f"Ticks {name}; see the ledger.", "tier", samples)
-        yield _counter("frames_total", "Frames offered to sockets.", "", {(): shard.frames})
+        yield _counter("frames_total", "Frames offered to sockets.", "", {(): shard.figures.frames})
         flush = HistogramMetricFamily(PREFIX + "flush_seconds", "Time to collect, encode and send one flush.")
         buckets, total = [], 0
-        for bound, count in zip([*map(str, FLUSH_BOUNDS_S), "+Inf"], shard.flush_counts, strict=True):
+        for bound, count in zip([*map(str, FLUSH_BOUNDS_S), "+Inf"], shard.figures.flush_counts, strict=True):
             total += count
             buckets.append((bound, float(total)))
-        flush.add_metric([], buckets, shard.flush_seconds)
+        flush.add_metric([], buckets, shard.figures.flush_seconds)
         yield flush
         yield _gauge("published_g", "The newest tick of the rings.", "", {(): shard.rings.head()})
         yield _gauge("symbols", "Names in the symbol table.", "", {(): len(shard.symbols)})
-        yield _gauge("groups", "Groups that share frames.", "", {(): shard.statistics().groups})
+        yield _gauge("groups", "Groups that share frames.", "", {(): shard.figures.statistics().groups})
 
     def _feeds(self) -> Iterable[Metric]:
         ticks: dict[tuple[str, ...], float] = {}
@@ -125,7 +126,7 @@ class _Snapshot(MetricSource):
         yield _counter("gc_collections_total", "Garbage collections.", "generation", runs)
         yield _counter("gc_seconds_total", "Time in garbage collections.", "generation", seconds)
         yield _gauge("gc_longest_seconds", "The longest garbage collection.", "", {(): collector.longest_s})
-        failures = self._sources.shard.failures
+        failures = self._sources.shard.figures.failures
         yield _counter("failures_total", "Sessions ended by an error in the fan-out.", "", {(): failures})
 
 

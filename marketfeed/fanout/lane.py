@@ -22,7 +22,7 @@ from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.encode import JsonEncoder, gap_fragment
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interest
-from marketfeed.fanout.subscriber import Subscriber
+from marketfeed.fanout.subscriber import LaneKey, Subscriber
 from marketfeed.fanout.tiers import Tier
 
 MAX_FLUSH_TICKS: Final = 16384  # in one step, so that other tasks get their turn under overload
@@ -36,6 +36,7 @@ class Lane:
     ) -> None:
         self.tier = tier
         self.phase = phase
+        self.key: LaneKey = (tier.name, phase)
         self.encoder = encoder
         self._rings = rings
         self._symbols = symbols

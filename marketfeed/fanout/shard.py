@@ -5,13 +5,12 @@ the last cycle, advance the sessions that are alone. Sessions change groups
 only between flushes; while one is under way the loop yields every few hundred
 sends, and whatever happens meanwhile waits its turn.
 
-Longer than most files here, because the loop, the changes it applies between
-flushes and the figures it answers for share the same few fields.
+Longer than most files here, because the loop and the changes it applies
+between flushes share the same few fields.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,23 +18,21 @@ from typing import Final
 import structlog
 import trio
 
-from marketfeed.core.records import CHANNELS
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.catchup import CatchUp, push
 from marketfeed.fanout.encode import JsonEncoder
+from marketfeed.fanout.figures import Figures
 from marketfeed.fanout.frames import text_array
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interests, Names
 from marketfeed.fanout.lane import Lane
-from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.lifesigns import LifeSigns, Timing
-from marketfeed.fanout.subscriber import Sink, Subscriber
+from marketfeed.fanout.subscriber import LaneKey, Sink, Subscriber
 from marketfeed.fanout.tiers import Tier
 
 YIELD_SENDS: Final = 256
-FLUSH_BOUNDS_S: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 S: Final = 1_000_000_000  # ns
 
 log = structlog.get_logger()
@@ -52,18 +49,6 @@ class Change:
     synced: bool  # whether `synced` is owed
     request_id: str | int | None = None
     applied: trio.Event = field(default_factory=trio.Event)
-
-
-@dataclass(frozen=True, slots=True)
-class ShardStatistics:
-    """What :meth:`Shard.statistics` returns, at one moment."""
-
-    sessions: int
-    groups: int
-    lanes: int
-    lagging: int
-    flushes: int
-    frames: int
 
 
 class Shard:
@@ -87,8 +72,9 @@ class Shard:
         self._encoder = JsonEncoder(rings, symbols)
         self._interests = Interests(symbols)
         self._catch_up = CatchUp(rings, symbols, resume_ticks)
-        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._lanes: dict[LaneKey, Lane] = {}
         self.members: dict[Subscriber, None] = {}
+        self.figures = Figures(rings, self.members, self._lanes)
         self._changes: list[Change] = []
         self._leaving: list[Subscriber] = []
         self._filled: list[Subscriber] = []
@@ -97,11 +83,6 @@ class Shard:
         self._next_sweep_ns = 0
         self.synced_sessions = 0  # whose first `synced` was sent
         self.on_synced: Callable[[], None] = lambda: None
-        self.ended: dict[str, Ledger] = {}  # by tier, of sessions that are gone
-        self.flushes = self.frames = self.failures = 0
-        self._flushed_ns = 0
-        self.flush_seconds = 0.0
-        self.flush_counts = [0] * (len(FLUSH_BOUNDS_S) + 1)
 
     # From other tasks: never waits, never changes a group.
 
@@ -165,7 +146,7 @@ class Shard:
             self._next_sweep_ns = now_ns + self._life_signs.period_ns
             for member in self._life_signs.sweep(self.members, now_ns):
                 if member.group is not None:
-                    self._lanes[member.tier.name, member.phase].leave(member)
+                    self._lanes[member.lane_key].leave(member)
 
     def _next_wake_ns(self) -> int:
         wake = self._next_sweep_ns
@@ -183,7 +164,6 @@ class Shard:
         groups = lane.collect()
         if not groups:
             return
-        self.flushes += 1
         blocked: list[tuple[Subscriber, int]] = []
         sends = 0
         for group in groups:
@@ -193,7 +173,7 @@ class Shard:
             group.gaps = 0
             group.delivered += ticks
             group.sent_ns = now_ns
-            self.frames += len(group.members)
+            self.figures.frames += len(group.members)
             if len(group.members) > YIELD_SENDS:
                 await self._offer_widely(group, message, ticks, blocked)
                 continue
@@ -211,10 +191,7 @@ class Shard:
             member.ledger.delivered -= ticks
         if lane.g < self.rings.head():
             self.ring()  # more than one flush takes, or new ticks meanwhile
-        self._flushed_ns = _now_ns()
-        seconds = (self._flushed_ns - now_ns) / S
-        self.flush_seconds += seconds
-        self.flush_counts[bisect_left(FLUSH_BOUNDS_S, seconds)] += 1
+        self.figures.flushed(now_ns, _now_ns())
 
     @staticmethod
     async def _offer_widely(
@@ -252,7 +229,7 @@ class Shard:
         for member in filled:
             if not member.gone:
                 if member.group is not None:
-                    self._lanes[member.tier.name, member.phase].leave(member)
+                    self._lanes[member.lane_key].leave(member)
                 member.waiting = True
         drained, self._drained = self._drained, []
         for member in drained:
@@ -280,7 +257,7 @@ class Shard:
 
     def _fail(self, member: Subscriber) -> None:
         """End a session whose own data broke something; the others go on."""
-        self.failures += 1
+        self.figures.failures += 1
         log.exception("session failed in the fan-out", session=member.id)
         member.sink.end(CloseCode.INTERNAL)
 
@@ -288,15 +265,14 @@ class Shard:
 
     def _lane(self, member: Subscriber) -> Lane:
         self._interests.learn()
-        key = (member.tier.name, member.phase)
-        lane = self._lanes.get(key)
+        lane = self._lanes.get(member.lane_key)
         if lane is None:
             lane = Lane(member.tier, member.phase, self._encoder, self.rings, self.symbols)
             lane.collect()  # stands at the head, where nobody waits for what was before
             lane.next_flush_ns = (
                 member.tier.next_flush_ns(member.phase, _now_ns()) if member.tier.interval_ns else 0
             )
-            self._lanes[key] = lane
+            self._lanes[member.lane_key] = lane
             self._encoder.shared = any(not lane.tier.every for lane in self._lanes.values())
         elif not lane.groups:
             lane.collect()
@@ -304,7 +280,7 @@ class Shard:
 
     def _discard_empty(self, lane: Lane) -> None:
         if not len(lane):
-            del self._lanes[lane.tier.name, lane.phase]
+            del self._lanes[lane.key]
 
     def _park(self, member: Subscriber) -> None:
         """Put a session that is alone where its lane's next flush finds it."""
@@ -333,67 +309,14 @@ class Shard:
     def _remove(self, member: Subscriber) -> None:
         if self.members.pop(member, False) is False:
             return
-        lane = self._lanes.get((member.tier.name, member.phase))
+        lane = self._lanes.get(member.lane_key)
         if lane is not None:
             lane.leave(member)
             self._discard_empty(lane)
         self._interests.drop(member.interest)
-        for tier, ledger in self.ledgers(member).items():
-            ledger.abandoned += ledger.pending
-            ledger.pending = 0
-            self.ended.setdefault(tier, Ledger()).add(ledger)
+        self.figures.end(member)
         if member.synced_once:
             self.synced_sessions -= 1
-
-    # Figures.
-
-    def ledgers(self, member: Subscriber) -> dict[str, Ledger]:
-        """Return the ledgers of ``member`` by tier as they stand at this moment, copies."""
-        lane = self._lanes.get((member.tier.name, member.phase))
-        return member.ledgers(lane.seen if lane is not None else None, self.rings)
-
-    async def totals(self) -> dict[str, Ledger]:
-        """Return the sums of all ledgers by tier, sessions that are gone included.
-
-        Takes a while with many groups, and lets others run meanwhile; each
-        group's figures are of one moment.
-        """
-        sums = {tier: Ledger() for tier in self.ended}
-        for tier, ledger in self.ended.items():
-            sums[tier].add(ledger)
-        for number, member in enumerate(list(self.members)):
-            if member.group is None:
-                booked = self.ledgers(member)
-            else:
-                booked = {**(member.former or {}), member.booked: member.ledger}
-            for tier, ledger in booked.items():
-                sums.setdefault(tier, Ledger()).add(ledger)
-            if number % YIELD_SENDS == 0:
-                await trio.lowlevel.checkpoint()
-        for lane in list(self._lanes.values()):
-            groups = list(lane.groups.values())
-            for start in range(0, len(groups), YIELD_SENDS):
-                published = [self.rings.published(channel) for channel in range(len(CHANNELS))]
-                for group in groups[start : start + YIELD_SENDS]:
-                    sums.setdefault(lane.tier.name, Ledger()).add(group.totals(lane.seen, published))
-                await trio.lowlevel.checkpoint()
-        return sums
-
-    def quiet_s(self) -> float:
-        """Return for how long nothing has been flushed."""
-        return trio.current_time() - self._flushed_ns / S
-
-    def statistics(self) -> ShardStatistics:
-        """Return counts of what the shard holds and did."""
-        lanes = list(self._lanes.values())
-        return ShardStatistics(
-            sessions=len(self.members),
-            groups=sum(len(lane.groups) for lane in lanes),
-            lanes=len(lanes),
-            lagging=sum(member.behind for member in self.members),
-            flushes=self.flushes,
-            frames=self.frames,
-        )
 
 
 def _now_ns() -> int:

@@ -16,6 +16,7 @@ from marketfeed.fanout.tiers import Tier
 if TYPE_CHECKING:
     from marketfeed.fanout.group import Group
 
+LaneKey = tuple[str, int]  # tier and phase
 _NOTHING: Indices = np.empty(0, np.int64)
 
 
@@ -123,6 +124,11 @@ class Subscriber:
         self.ledger = Ledger()  # on the tier `booked`, which follows `tier` once it has caught up there
         self.booked = tier.name
         self.former: dict[str, Ledger] | None = None  # on tiers it had before
+
+    @property
+    def lane_key(self) -> LaneKey:
+        """Return which lane it belongs to."""
+        return self.tier.name, self.phase
 
     def offer(self, frame: bytes, ticks: int) -> bool:
         """Send a frame to this session alone; its ticks are delivered now, or once the sink has drained."""

@@ -160,7 +160,7 @@ class Bench:
     def balanced(self) -> None:
         """Assert that every session's ledger adds up at this moment."""
         for member in self.shard.members:
-            for tier, ledger in self.shard.ledgers(member).items():
+            for tier, ledger in self.shard.figures.ledgers(member).items():
                 assert ledger.difference == 0, (member.id, tier, ledger)
 
 

@@ -78,6 +78,6 @@ async def live(depth, tier, script):
                     assert follower.last.get((kind, name), 0) == len(bench.published.get((kind, name), []))
         assert not follower.lagging
     bench.balanced()
-    for ledger in bench.shard.ended.values():
+    for ledger in bench.shard.figures.ended.values():
         assert ledger.difference == 0
         assert ledger.pending == 0

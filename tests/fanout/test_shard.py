@@ -92,7 +92,7 @@ async def test_sessions_with_the_same_names_get_the_same_frame(autojump_clock):
     bench.publish(("q", "A"))
     await bench.cycle()
     assert len({id(socket.frames[0]) for _, socket in pairs}) == 1
-    assert bench.shard.statistics().groups == 1
+    assert bench.shard.figures.statistics().groups == 1
 
 
 async def test_latest_tier_sends_one_tick_a_symbol_and_step_on_its_own_grid(autojump_clock):
@@ -172,7 +172,7 @@ async def test_what_is_pending_at_a_tier_change_is_booked_on_the_old_tier(autoju
     bench.publish(("q", "A"))
     await bench.cycle()
     bench.balanced()
-    old, new = (bench.shard.ledgers(member)[tier] for tier in ("vip", "basic"))
+    old, new = (bench.shard.figures.ledgers(member)[tier] for tier in ("vip", "basic"))
     assert (old.matched, old.delivered, old.conflated, old.pending) == (10, 2, 8, 0)
     assert (new.matched, new.delivered) == (1, 1)
 
@@ -204,10 +204,13 @@ async def test_sessions_that_come_go_and_change_while_a_flush_yields_are_booked_
         bench.balanced()
         for (_, socket), follower in zip(pairs, followers, strict=True):
             follower.follow(socket.take())
-    totals = await bench.shard.totals()
+    totals = await bench.shard.figures.totals()
     assert totals["vip"].difference == 0
-    alive = [bench.shard.ledgers(member)["vip"] for member in bench.shard.members]
-    assert totals["vip"].matched == sum(ledger.matched for ledger in alive) + bench.shard.ended["vip"].matched
+    alive = [bench.shard.figures.ledgers(member)["vip"] for member in bench.shard.members]
+    assert (
+        totals["vip"].matched
+        == sum(ledger.matched for ledger in alive) + bench.shard.figures.ended["vip"].matched
+    )
 
 
 async def test_more_than_one_flush_takes_goes_out_without_new_ticks(autojump_clock, monkeypatch):
@@ -314,7 +317,7 @@ async def test_a_prefix_of_many_symbols_is_one_group_for_all_who_wrote_it(autoju
     for member, socket in pairs:
         await bench.subscribe(member, quotes="S*")
         socket.take()
-    assert bench.shard.statistics().groups == 1
+    assert bench.shard.figures.statistics().groups == 1
     bench.publish(("q", "S0001"), ("q", "S4999"))
     await bench.cycle()
     assert {len(socket.frames) for _, socket in pairs} == {1}
@@ -364,7 +367,7 @@ async def test_a_session_far_behind_lags_quotes_conflate_and_trades_stay_complet
     ]
     assert follower.last == {("q", "A"): 60, ("t", "A"): 20}
     assert member.group is not None
-    ledger = bench.shard.ledgers(member)["vip"]
+    ledger = bench.shard.figures.ledgers(member)["vip"]
     assert (ledger.conflated, ledger.lost, ledger.matched) == (56, 0, 80)
     bench.balanced()
 
@@ -383,7 +386,7 @@ async def test_trades_overwritten_while_lagging_are_told_as_a_gap(autojump_clock
     messages = socket.take()
     follower.follow(messages)
     assert follower.last["t", "A"] == 40
-    assert bench.shard.ledgers(member)["vip"].lost == 23
+    assert bench.shard.figures.ledgers(member)["vip"].lost == 23
     bench.balanced()
 
 
@@ -485,7 +488,7 @@ async def test_a_session_that_left_leaves_nothing_behind(autojump_clock):
     bench.publish(("q", "A1"))
     bench.shard.leave(member)
     await bench.cycle()
-    statistics = bench.shard.statistics()
+    statistics = bench.shard.figures.statistics()
     assert (statistics.sessions, statistics.groups, statistics.lanes) == (0, 0, 0)
     assert len(bench.shard._interests) == 0
-    assert bench.shard.ended["vip"].difference == 0
+    assert bench.shard.figures.ended["vip"].difference == 0
