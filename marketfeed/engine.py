@@ -53,13 +53,13 @@ class Engine:
         """Build all that can be built without opening a socket; raises ConfigError."""
         self.config = config = loaded.config
         engine, limits = config.engine, config.limits
-        self.symbols = SymbolTable(engine.max_symbols)
         try:
-            self.rings = Rings.private(engine.max_symbols, engine.ring_depth)
+            self.rings = Rings.shared(engine.max_symbols, engine.ring_depth)
         except (OSError, OverflowError, MemoryError) as error:
             size = block_bytes(engine.max_symbols, engine.ring_depth)
             what = f"engine.max_symbols × engine.ring_depth take {size / 1e9:.1f} GB of address space"
             raise StartError(f"{what}: {error}") from None
+        self.symbols = SymbolTable(engine.max_symbols, self.rings.names)
         self.shard = Shard(
             self.rings,
             self.symbols,

@@ -1,8 +1,8 @@
 """Lock-free rings: the newest ``depth`` ticks of every symbol, per channel.
 
 Theory of operation. One block of bytes, of any origin (heap, mmap, memfd),
-holds a header, two counters per symbol and channel, and per channel an array
-of 64-byte records of shape ``(max_symbols, depth)``. Tick ``n`` of a symbol
+holds a header, two counters per symbol and channel, the symbols' names, and
+per channel an array of 64-byte records of shape ``(max_symbols, depth)``. Tick ``n`` of a symbol
 (1, 2, 3 …) lies in slot ``(n - 1) % depth``. There is one writer; it
 
     raises ``claimed`` → scatters the records → raises ``published`` → stores ``published_g``
@@ -26,7 +26,9 @@ right against the other. Cost: perf/rings.py.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
+import os
 import secrets
 from typing import Final, NamedTuple
 
@@ -35,7 +37,7 @@ from numpy.typing import NDArray
 
 from marketfeed.core.cursor import EPOCH
 from marketfeed.core.records import DTYPES, QUOTES, RECORD, TRADES, Batch, Records, stamps_of
-from marketfeed.core.symbols import MAX_SYMBOLS
+from marketfeed.core.symbols import MAX_NAME_BYTES, MAX_SYMBOLS, NameArea
 
 Block = bytearray | memoryview | mmap.mmap
 Indices = NDArray[np.int64]
@@ -49,11 +51,14 @@ HEADER: Final = np.dtype(
         ("unused", "<u4"),
         ("epoch", "S32"),
         ("published_g", "<u8"),
+        ("names", "<u8"),  # how many symbols have a name
     ]
 )
 MAGIC: Final = b"mfrings\x01"
-VERSION: Final = 1
+VERSION: Final = 2
 _PAGE: Final = 4096
+_FUTURE_WRITE: Final = 0x0010  # F_SEAL_FUTURE_WRITE of linux/fcntl.h, which Python 3.11's fcntl lacks
+_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _FUTURE_WRITE | fcntl.F_SEAL_SEAL
 _ONE: Final[Indices] = np.ones(1, np.int64)
 
 
@@ -68,8 +73,15 @@ class Ticks(NamedTuple):
 
 def block_bytes(max_symbols: int, depth: int) -> int:
     """Return how many bytes the rings of ``max_symbols`` × ``depth`` on both channels take."""
-    counters = 2 * 2 * 8 * max_symbols
-    return _PAGE + -(-counters // _PAGE) * _PAGE + 2 * max_symbols * depth * RECORD.itemsize
+    return _slots_at(max_symbols) + 2 * max_symbols * depth * RECORD.itemsize
+
+
+def _names_at(max_symbols: int) -> int:
+    return _PAGE + -(-2 * 2 * 8 * max_symbols // _PAGE) * _PAGE
+
+
+def _slots_at(max_symbols: int) -> int:
+    return _names_at(max_symbols) + -(-MAX_NAME_BYTES * max_symbols // _PAGE) * _PAGE
 
 
 class Rings:
@@ -89,14 +101,18 @@ class Rings:
         whole = np.frombuffer(block, np.uint8)
         if len(whole) < block_bytes(self.max_symbols, self.depth):
             raise ValueError("the block is shorter than its header says")
+        self.fd = -1  # of the memfd that holds the block, where one does
         self._mask = self.depth - 1
         at = HEADER.fields["published_g"][1]  # type: ignore[index]
         self._published_g = whole[at : at + 8].view(np.uint64)
+        at, names_at = at + 8, _names_at(self.max_symbols)
+        names = whole[names_at : names_at + MAX_NAME_BYTES * self.max_symbols]
+        self.names = NameArea(names.view(f"S{MAX_NAME_BYTES}"), whole[at : at + 8].view(np.uint64))
         counters = whole[_PAGE : _PAGE + 32 * self.max_symbols].view(np.int64)  # no n reaches 2**63
         shaped = counters.reshape(2, 2, self.max_symbols)
         self._claimed: Indices = shaped[0]  # (channel, symbol)
         self._published: Indices = shaped[1]
-        start = block_bytes(self.max_symbols, self.depth) - 2 * self.max_symbols * self.depth * 64
+        start = _slots_at(self.max_symbols)
         flat = whole[start : start + 2 * self.max_symbols * self.depth * 64].view(RECORD)
         self._slots = flat.reshape(2, self.max_symbols * self.depth)  # (channel, symbol * depth + slot)
         self._records = tuple(self._slots[c].view(DTYPES[c]) for c in (QUOTES, TRADES))
@@ -130,6 +146,35 @@ class Rings:
     def private(cls, max_symbols: int, depth: int, epoch: str | None = None) -> Rings:
         """Make empty rings in this process's own memory; pages are taken as symbols are used."""
         return cls.create(mmap.mmap(-1, block_bytes(max_symbols, depth)), max_symbols, depth, epoch)
+
+    @classmethod
+    def shared(cls, max_symbols: int, depth: int, epoch: str | None = None) -> Rings:
+        """Make empty rings in a memfd, ``fd``: whoever is handed it can look, and only we can write.
+
+        There is no name to clean up: the memory goes with its last process.
+        Raises OSError, OverflowError or ValueError where the machine has no room for it.
+        """
+        size = block_bytes(max_symbols, depth)
+        # Asked for in vain: the kernel refuses an anonymous mapping larger than the
+        # machine, but a memfd's pages one by one, with SIGBUS.
+        mmap.mmap(-1, size).close()
+        fd = os.memfd_create("marketfeed-rings", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            os.ftruncate(fd, size)
+            rings = cls.create(mmap.mmap(fd, size), max_symbols, depth, epoch)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+        except BaseException:
+            os.close(fd)
+            raise
+        rings.fd = fd
+        return rings
+
+    @classmethod
+    def attach(cls, fd: int) -> Rings:
+        """Look, read-only, at the rings in the memfd ``fd``; raises ValueError if there are none."""
+        rings = cls(mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ))
+        rings.fd = fd
+        return rings
 
     def head(self) -> int:
         """Return the highest ``g`` that may be read now."""

@@ -1,9 +1,18 @@
-"""The symbol table: names to small integers, first come first numbered."""
+"""The symbol table: names to small integers, first come first numbered.
+
+The names lie beside the rings, for other processes to read: a name is written,
+then counted, and only then can ticks of it be published. So who loads the head
+first and the count second has a name for every tick up to that head.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from marketfeed.errors import InvalidSymbolError, SymbolsFullError
 
@@ -27,15 +36,38 @@ def is_pattern(name: str) -> bool:
     return name == "*" or (name.endswith("*") and is_symbol(name[:-1]))
 
 
-class SymbolTable:
-    """Names and their ids 0, 1, 2 … up to ``max_symbols``; a name keeps its id for the epoch."""
+@dataclass(frozen=True, slots=True)
+class NameArea:
+    """Names in memory that several processes see; one of them writes."""
 
-    def __init__(self, max_symbols: int) -> None:
+    names: NDArray[np.bytes_]  # (max_symbols,) S24, by id
+    count: NDArray[np.uint64]  # (1,) how many are there
+
+
+class SymbolTable:
+    """Names and their ids 0, 1, 2 … up to ``max_symbols``; a name keeps its id for the epoch.
+
+    Over an ``area`` it takes in the names that are there, and :meth:`learn`
+    those that come; :meth:`intern` is for the area's one writer.
+    """
+
+    def __init__(self, max_symbols: int, area: NameArea | None = None) -> None:
         if not 0 < max_symbols <= MAX_SYMBOLS:
             raise ValueError(f"max_symbols is 1 to {MAX_SYMBOLS}, not {max_symbols}")
         self.max_symbols = max_symbols
+        self._area = area
         self._ids: dict[str, int] = {}
         self._names: list[str] = []
+        self.learn()
+
+    def learn(self) -> None:
+        """Take in the names that the writer of the area added since the last time."""
+        if self._area is None:
+            return
+        known, count = len(self._names), int(self._area.count[0])
+        for number, name in enumerate(self._area.names[known:count].tolist(), known):
+            self._names.append(name.decode("ascii"))
+            self._ids[self._names[number]] = number
 
     def intern(self, name: str) -> int:
         """Return the id of ``name``, numbering it if it is new.
@@ -55,6 +87,9 @@ class SymbolTable:
         number = len(self._names)
         self._names.append(name)
         self._ids[name] = number
+        if self._area is not None:
+            self._area.names[number] = name.encode("ascii")
+            self._area.count[0] = number + 1  # after the name: a reader never sees half of one
         return number
 
     def find(self, name: str) -> int | None:

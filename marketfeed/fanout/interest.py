@@ -96,6 +96,7 @@ class Interests:
 
     def learn(self) -> None:
         """Let symbols that came since the last call join the interests they match."""
+        self._table.learn()
         if self._known == len(self._table):
             return
         start, names = self._known, self._table.names(self._known)

@@ -96,9 +96,8 @@ class Lane:
 
     # One flush: collect, then frames.
 
-    def collect(self) -> list[Group]:
-        """Move the lane to the head; return the groups that have something to send."""
-        head = self._rings.head()
+    def collect(self, head: int) -> list[Group]:
+        """Move the lane to ``head``; return the groups that have something to send."""
         if head == self.g:
             return []
         # Of the symbols there are: all that there may be would be 128 kB a flush.

@@ -134,10 +134,9 @@ class Shard:
     async def cycle(self, now_ns: int) -> None:
         """Do everything that is due at ``now_ns``."""
         for lane in list(self._lanes.values()):
-            due = lane.tier.interval_ns == 0 or now_ns >= lane.next_flush_ns
-            if not due:
-                continue
             if lane.tier.interval_ns:
+                if now_ns < lane.next_flush_ns:
+                    continue
                 lane.next_flush_ns = lane.tier.next_flush_ns(lane.phase, now_ns)
             await self._flush(lane, now_ns)
             self._advance_alone(lane, now_ns)
@@ -159,9 +158,7 @@ class Shard:
 
     async def _flush(self, lane: Lane, now_ns: int) -> None:
         """Send every group of ``lane`` what is new for it."""
-        # First of all, or the first ticks of a new symbol would pass as unwanted.
-        self._interests.learn()
-        groups = lane.collect()
+        groups = lane.collect(self._learn())
         if not groups:
             return
         blocked: list[tuple[Subscriber, int]] = []
@@ -263,19 +260,25 @@ class Shard:
 
     # Changes of one session.
 
-    def _lane(self, member: Subscriber) -> Lane:
+    def _learn(self) -> int:
+        """Let new symbols join; return a head loaded before, up to which no tick can pass as unwanted."""
+        head = self.rings.head()
         self._interests.learn()
+        return head
+
+    def _lane(self, member: Subscriber) -> Lane:
+        head = self._learn()
         lane = self._lanes.get(member.lane_key)
         if lane is None:
             lane = Lane(member.tier, member.phase, self._encoder, self.rings, self.symbols)
-            lane.collect()  # stands at the head, where nobody waits for what was before
+            lane.collect(head)  # stands at the head, where nobody waits for what was before
             lane.next_flush_ns = (
                 member.tier.next_flush_ns(member.phase, _now_ns()) if member.tier.interval_ns else 0
             )
             self._lanes[member.lane_key] = lane
             self._encoder.shared = any(not lane.tier.every for lane in self._lanes.values())
         elif not lane.groups:
-            lane.collect()
+            lane.collect(head)
         return lane
 
     def _discard_empty(self, lane: Lane) -> None:

@@ -54,6 +54,41 @@ def test_a_second_mapping_of_a_memfd_sees_what_the_first_writes_even_if_read_onl
         assert reader.poll().records["n"].tolist() == [n]
 
 
+@pytest.fixture
+def shared():
+    rings = Rings.shared(SYMBOLS, DEPTH, "life1")
+    yield rings
+    os.close(rings.fd)
+
+
+def test_shared_rings_are_found_by_their_descriptor(shared):
+    other = Rings.attach(shared.fd)
+    reader = Reader(other, TRADES)
+    RingWriter(shared).write(batch_of((TRADES, 2), (QUOTES, 0)))
+    assert (other.epoch, other.depth, other.head()) == ("life1", DEPTH, 2)
+    assert reader.poll().records["symbol"].tolist() == [2]
+
+
+def test_who_is_handed_shared_rings_cannot_write_or_resize_them(shared):
+    other = Rings.attach(shared.fd)
+    with pytest.raises(ValueError, match="read-only"):
+        RingWriter(other).write(quotes_of(0))
+    with pytest.raises(PermissionError):
+        mmap.mmap(shared.fd, block_bytes(SYMBOLS, DEPTH))
+    for size in (0, 1 << 30):
+        with pytest.raises(PermissionError):
+            os.ftruncate(shared.fd, size)
+    with pytest.raises(PermissionError):
+        os.pwrite(shared.fd, b"x", 0)
+
+
+def test_rings_larger_than_the_machine_are_refused_at_once():
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises((OSError, OverflowError, ValueError)):
+        Rings.shared(65536, 1 << 40)
+    assert os.listdir("/proc/self/fd") == before
+
+
 @settings(max_examples=30)
 @given(BATCHES, BATCHES)
 def test_a_second_writer_goes_on_with_g_and_n(first, second):
@@ -76,7 +111,7 @@ def test_a_block_without_rings_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("magic", b"mfrings\x02"), ("magic", b"MFRINGS\x01"), ("version", 2)]
+    ("field", "value"), [("magic", b"mfrings\x02"), ("magic", b"MFRINGS\x01"), ("version", 1)]
 )
 def test_another_magic_or_version_is_refused(field, value):
     block = bytearray(block_bytes(SYMBOLS, DEPTH))
@@ -128,10 +163,11 @@ def test_without_one_a_fresh_epoch_is_drawn():
 def test_the_areas_of_a_block_do_not_overlap(max_symbols, depth):
     size = block_bytes(max_symbols, depth)
     rings = Rings.create(mmap.mmap(-1, size), max_symbols, depth)
+    areas = (rings._claimed, rings._published, rings.names.names, rings._slots)
     start = rings._published_g.__array_interface__["data"][0]
     ends = [
         (array.__array_interface__["data"][0] - start, array.nbytes)
-        for array in (rings._published_g, rings._claimed, rings._published, rings._slots)
+        for array in (rings._published_g, rings.names.count, *areas)
     ]
     assert all(at + length <= next_at for (at, length), (next_at, _) in itertools.pairwise(ends))
     assert ends[-1][0] + ends[-1][1] + HEADER.fields["published_g"][1] == size

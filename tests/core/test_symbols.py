@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.core.symbols import MAX_SYMBOLS, SymbolTable, is_pattern, is_symbol
+from marketfeed.core.symbols import MAX_SYMBOLS, NameArea, SymbolTable, is_pattern, is_symbol
 from marketfeed.errors import InvalidSymbolError, SymbolsFullError
 
 ALLOWED = "".join(c for c in map(chr, range(33, 127)) if c not in ',*"\\')
@@ -83,3 +84,25 @@ def test_an_unknown_name_has_no_id_and_an_unknown_id_no_name():
 def test_a_table_has_room_for_1_to_65536(max_symbols):
     with pytest.raises(ValueError, match="1 to 65536"):
         SymbolTable(max_symbols)
+
+
+@given(st.lists(st.tuples(NAMES, st.booleans()), max_size=40, unique_by=lambda step: step[0]))
+def test_a_table_over_the_same_area_learns_the_names_when_it_is_told_to(steps):
+    area = NameArea(np.zeros(40, "S24"), np.zeros(1, np.uint64))
+    writer, reader = SymbolTable(40, area), SymbolTable(40, area)
+    for name, look in steps:
+        known = reader.names()
+        number = writer.intern(name)
+        assert reader.names() == known
+        if look:
+            reader.learn()
+            assert reader.names() == writer.names()
+            assert reader.find(name) == number
+    assert SymbolTable(40, area).names() == [name for name, _ in steps]
+
+
+def test_a_name_that_is_not_counted_yet_is_not_there():
+    area = NameArea(np.zeros(4, "S24"), np.zeros(1, np.uint64))
+    SymbolTable(4, area).intern("A")
+    area.names[1] = b"half"  # its writer died here
+    assert SymbolTable(4, area).names() == ["A"]
