@@ -14,34 +14,25 @@ import os
 import resource
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
-from typing import Final
 
 import structlog
 import trio
 from trio.socket import SocketType
 
 from marketfeed.admin import Admin
-from marketfeed.collector import Collector
 from marketfeed.config import Loaded
 from marketfeed.core.rings import Rings, RingWriter, block_bytes
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import ConfigError, StartError
-from marketfeed.fanout.lifesigns import Timing
-from marketfeed.fanout.shard import Shard
-from marketfeed.fanout.tiers import MS, Tier
-from marketfeed.gateway.limits import Admission, Counters, Limits
-from marketfeed.gateway.listener import Gateway, accept_http, open_listener
-from marketfeed.gateway.session import Service
+from marketfeed.gateway.limits import Admission
+from marketfeed.gateway.listener import accept_from, accept_http, open_listener
 from marketfeed.ingest.feed import Feed
 from marketfeed.ingest.pump import FeedIntake, Pump
 from marketfeed.ingest.registry import feed_specs
 from marketfeed.ingest.supervise import Supervisor
 from marketfeed.metrics import Sources
-
-S: Final = 1_000_000_000
+from marketfeed.serving import Half, Serving, limits_of
 
 log = structlog.get_logger()
 
@@ -52,7 +43,7 @@ class Engine:
     def __init__(self, loaded: Loaded) -> None:
         """Build all that can be built without opening a socket; raises ConfigError."""
         self.config = config = loaded.config
-        engine, limits = config.engine, config.limits
+        engine = config.engine
         try:
             self.rings = Rings.shared(engine.max_symbols, engine.ring_depth)
         except (OSError, OverflowError, MemoryError) as error:
@@ -60,20 +51,11 @@ class Engine:
             what = f"engine.max_symbols × engine.ring_depth take {size / 1e9:.1f} GB of address space"
             raise StartError(f"{what}: {error}") from None
         self.symbols = SymbolTable(engine.max_symbols, self.rings.names)
-        self.shard = Shard(
-            self.rings,
-            self.symbols,
-            Timing(
-                heartbeat_ns=int(limits.heartbeat_s * S),
-                ping_ns=int(limits.ping_s * S),
-                stall_ns=int(limits.stall_s * S),
-            ),
-            engine.resume_ticks,
-            time.time_ns,
-        )
+        self.admission = Admission(limits_of(config.limits))
+        self.half: Half = Serving(config, self.rings, self.symbols, self.admission)
         self._synced = trio.Event()
-        self.shard.on_synced = self._on_synced
-        self.pump = Pump(RingWriter(self.rings), self.symbols, self.shard.ring)
+        self.half.on_synced = self._on_synced
+        self.pump = Pump(RingWriter(self.rings), self.symbols, self.half.ring)
         self.feeds: list[tuple[Feed, FeedIntake]] = []
         try:
             for index, spec in enumerate(feed_specs(config.feeds)):
@@ -85,34 +67,13 @@ class Engine:
         except ConfigError as error:
             raise ConfigError(f"{loaded.source}: {error}") from None
         self.supervisors = [Supervisor(feed, intake, self._wait_sessions) for feed, intake in self.feeds]
-        tiers = {
-            name: Tier(name, int(tier.interval_ms * MS), tier.delivery == "every", tier.send_buffer_bytes)
-            for name, tier in config.tiers.items()
-        }
-        admitted = Limits(
-            request_bytes=limits.request_bytes,
-            symbols_per_session=limits.symbols_per_session,
-            sessions=limits.sessions,
-            sessions_per_ip=limits.sessions_per_ip,
-            requests_per_s=limits.requests_per_s,
-            handshake_s=limits.handshake_s,
-        )
-        self.service = Service(
-            shard=self.shard,
-            tiers=tiers,
-            default_tier=tiers[config.gateway.default_tier],
-            limits=admitted,
-            allowed_origins=frozenset(origin.lower() for origin in config.gateway.allowed_origins),
-            admission=Admission(admitted),
-            counters=Counters(),
-        )
 
     def _on_synced(self) -> None:
         self._synced.set()
         self._synced = trio.Event()
 
     async def _wait_sessions(self, count: int) -> None:
-        while self.shard.synced_sessions < count:
+        while self.half.synced_sessions < count:
             await self._synced.wait()
 
     async def run(self) -> int:
@@ -132,18 +93,15 @@ class Engine:
         self, listener: SocketType, admin_listener: SocketType, signals: AsyncIterator[int]
     ) -> None:
         host, port = self.config.gateway.host, listener.getsockname()[1]
-        own = {f"{scheme}://{name}:{port}" for scheme in ("http", "https") for name in (host, "localhost")}
-        service = replace(self.service, allowed_origins=self.service.allowed_origins | own)
-        gateway = Gateway(service)
-        collector = Collector(self.shard.figures.quiet_s)
-        admin = Admin(Sources(self.shard, service.counters, self.supervisors, collector), gateway)
+        half = self.half
+        admin = Admin(Sources(half, self.rings, self.symbols, self.supervisors))
         async with trio.open_nursery() as watch:
-            watch.start_soon(collector.run)
+            watch.start_soon(half.collector.run)
             watch.start_soon(accept_http, admin_listener, admin.server, watch)
             async with trio.open_nursery() as sessions:
-                sessions.start_soon(self.shard.run)
+                await half.start(port, sessions)
                 async with trio.open_nursery() as sources:
-                    sources.start_soon(gateway.accept_from, listener, sessions)
+                    sources.start_soon(accept_from, listener, half.counters, half.take)
                     for supervisor in self.supervisors:
                         sources.start_soon(supervisor.run)
                     admin.ready = True
@@ -152,13 +110,13 @@ class Engine:
                     await anext(signals)
                     admin.ready = False
                     drain_s = self.config.engine.drain_s
-                    log.info("draining", sessions=len(gateway.sessions), drain_s=drain_s)
+                    log.info("draining", sessions=len(half), drain_s=drain_s)
                     watch.start_soon(_stop_on_second, signals)
                     sources.cancel_scope.cancel()
                 # No new ticks, no new sessions; what is under way has drain_s to finish.
                 listener.close()
                 with trio.move_on_after(drain_s):
-                    await gateway.drain()
+                    await half.drain()
                 sessions.cancel_scope.cancel()
             watch.cancel_scope.cancel()
 

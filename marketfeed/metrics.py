@@ -1,12 +1,11 @@
 """Metrics in Prometheus's text format, from counters that the engine keeps anyway.
 
 Nothing is counted for Prometheus's sake on the way of a tick: a scrape reads
-plain integers. Ledgers are summed group by group, with pauses in between.
+plain integers, those of sessions from the report of whoever serves them.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -20,13 +19,14 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector as MetricSource
 
-from marketfeed.collector import Collector
 from marketfeed.core.records import CHANNELS
+from marketfeed.core.rings import Rings
+from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.figures import FLUSH_BOUNDS_S
 from marketfeed.fanout.ledger import Ledger
-from marketfeed.fanout.shard import Shard
-from marketfeed.gateway.limits import Counters
 from marketfeed.ingest.supervise import FeedState, Supervisor
+from marketfeed.report import Report
+from marketfeed.serving import Half
 
 PREFIX = "marketfeed_"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -37,26 +37,25 @@ Samples = Mapping[Any, float]  # by the values of the labels, in order
 class Sources:
     """Where the figures are."""
 
-    shard: Shard
-    counters: Counters
+    half: Half
+    rings: Rings
+    symbols: SymbolTable
     supervisors: list[Supervisor]
-    collector: Collector
 
 
 async def exposition(sources: Sources) -> bytes:
     """Return all metrics as Prometheus's text format."""
-    ledgers = await sources.shard.figures.totals()
     registry = CollectorRegistry()
-    registry.register(_Snapshot(sources, ledgers))
+    registry.register(_Snapshot(sources, await sources.half.report()))
     return generate_latest(registry)
 
 
 class _Snapshot(MetricSource):
     """One scrape's figures."""
 
-    def __init__(self, sources: Sources, ledgers: dict[str, Ledger]) -> None:
+    def __init__(self, sources: Sources, report: Report) -> None:
         self._sources = sources
-        self._ledgers = ledgers
+        self._report = report
 
     def collect(self) -> Iterable[Metric]:
         yield from self._sessions()
@@ -65,40 +64,38 @@ class _Snapshot(MetricSource):
         yield from self._process()
 
     def _sessions(self) -> Iterable[Metric]:
-        shard, counters = self._sources.shard, self._sources.counters
-        tiers = Counter(member.tier.name for member in shard.members)
-        lagging = Counter(member.tier.name for member in shard.members if member.behind)
-        yield _gauge(
-            "sessions", "Sessions now.", "transport tier", {("websocket", t): n for t, n in tiers.items()}
-        )
-        yield _gauge("lagging_sessions", "Sessions fallen behind.", "tier", {(t,): lagging[t] for t in tiers})
-        yield _counter("accepted_total", "Sessions begun.", "", {(): counters.accepted})
-        closes = {(str(int(code)),): n for code, n in counters.closes.items()}
+        report = self._report
+        yield _gauge("sessions", "Sessions now.", "transport tier", report.sessions)
+        lagging = dict.fromkeys(((tier,) for _, tier in report.sessions), 0)
+        lagging |= {(tier,): n for tier, n in report.lagging.items()}
+        yield _gauge("lagging_sessions", "Sessions fallen behind.", "tier", lagging)
+        yield _counter("accepted_total", "Sessions begun.", "", {(): report.accepted})
+        closes = {(str(code),): n for code, n in report.closes.items()}
         yield _counter("closes_total", "Sessions ended, by close code.", "code", closes)
-        refused = {(reason,): n for reason, n in counters.refused.items()}
+        refused = {(reason,): n for reason, n in report.refused.items()}
         yield _counter("refused_total", "Connections refused before a session.", "reason", refused)
-        errors = {(str(code),): n for code, n in counters.errors.items()}
+        errors = {(str(code),): n for code, n in report.errors.items()}
         yield _counter("errors_total", "Error messages sent, by code.", "code", errors)
 
     def _ticks(self) -> Iterable[Metric]:
-        shard = self._sources.shard
+        report = self._report
         for name in (field.name for field in fields(Ledger)):
-            samples = {(tier,): getattr(ledger, name) for tier, ledger in self._ledgers.items()}
+            samples = {(tier,): getattr(ledger, name) for tier, ledger in report.ledgers.items()}
             if name == "pending":
                 yield _gauge("pending", "Ticks matched and not yet any of the others.", "tier", samples)
             else:
                 yield _counter(f"{name}_total", f"Ticks {name}; see the ledger.", "tier", samples)
-        yield _counter("frames_total", "Frames offered to sockets.", "", {(): shard.figures.frames})
+        yield _counter("frames_total", "Frames offered to sockets.", "", {(): report.frames})
         flush = HistogramMetricFamily(PREFIX + "flush_seconds", "Time to collect, encode and send one flush.")
         buckets, total = [], 0
-        for bound, count in zip([*map(str, FLUSH_BOUNDS_S), "+Inf"], shard.figures.flush_counts, strict=True):
+        for bound, count in zip([*map(str, FLUSH_BOUNDS_S), "+Inf"], report.flush_counts, strict=True):
             total += count
             buckets.append((bound, float(total)))
-        flush.add_metric([], buckets, shard.figures.flush_seconds)
+        flush.add_metric([], buckets, report.flush_seconds)
         yield flush
-        yield _gauge("published_g", "The newest tick of the rings.", "", {(): shard.rings.head()})
-        yield _gauge("symbols", "Names in the symbol table.", "", {(): len(shard.symbols)})
-        yield _gauge("groups", "Groups that share frames.", "", {(): shard.figures.statistics().groups})
+        yield _gauge("published_g", "The newest tick of the rings.", "", {(): self._sources.rings.head()})
+        yield _gauge("symbols", "Names in the symbol table.", "", {(): len(self._sources.symbols)})
+        yield _gauge("groups", "Groups that share frames.", "", {(): report.groups})
 
     def _feeds(self) -> Iterable[Metric]:
         ticks: dict[tuple[str, ...], float] = {}
@@ -120,14 +117,15 @@ class _Snapshot(MetricSource):
         yield _gauge("feed_state", "1 for the state a feed is in.", "feed state", states)
 
     def _process(self) -> Iterable[Metric]:
-        collector = self._sources.collector
-        runs = {(str(g),): n for g, n in enumerate(collector.collections)}
-        seconds = {(str(g),): n for g, n in enumerate(collector.seconds)}
+        report = self._report
+        runs = {(str(g),): n for g, n in enumerate(report.gc_collections)}
+        seconds = {(str(g),): n for g, n in enumerate(report.gc_seconds)}
         yield _counter("gc_collections_total", "Garbage collections.", "generation", runs)
         yield _counter("gc_seconds_total", "Time in garbage collections.", "generation", seconds)
-        yield _gauge("gc_longest_seconds", "The longest garbage collection.", "", {(): collector.longest_s})
-        failures = self._sources.shard.figures.failures
-        yield _counter("failures_total", "Sessions ended by an error in the fan-out.", "", {(): failures})
+        yield _gauge("gc_longest_seconds", "The longest garbage collection.", "", {(): report.gc_longest_s})
+        yield _counter(
+            "failures_total", "Sessions ended by an error in the fan-out.", "", {(): report.failures}
+        )
 
 
 def _gauge(name: str, text: str, labels: str, samples: Samples) -> Metric:

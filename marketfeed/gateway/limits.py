@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from marketfeed.errors import CloseCode
 
@@ -50,23 +51,39 @@ class Counters:
     errors: Counter[int] = field(default_factory=Counter)  # error messages, by code
 
 
+class Admits(Protocol):
+    """Who lets sessions in; where several processes serve, another one."""
+
+    async def ask(self, address: str) -> str | None:
+        """Count one more session from ``address``; return which limit forbids it, None if none does."""
+        ...
+
+    def release(self, address: str) -> None:
+        """Count one session less; pair with an :meth:`ask` that returned None."""
+        ...
+
+
 class Admission:
-    """Counts sessions in all and per address."""
+    """Counts sessions in all and per address; ``limits`` may be exchanged."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._by_address: Counter[str] = Counter()
         self.total = 0
 
     def admit(self, address: str) -> str | None:
         """Count one more session from ``address``; return which limit forbids it, None if none does."""
-        if self.total >= self._limits.sessions:
+        if self.total >= self.limits.sessions:
             return "sessions"
-        if self._by_address[address] >= self._limits.sessions_per_ip:
+        if self._by_address[address] >= self.limits.sessions_per_ip:
             return "sessions_per_ip"
         self._by_address[address] += 1
         self.total += 1
         return None
+
+    async def ask(self, address: str) -> str | None:
+        """Do as :meth:`admit` does, for who asks across processes too."""
+        return self.admit(address)
 
     def release(self, address: str) -> None:
         """Count one session less; pair with an :meth:`admit` that returned None."""

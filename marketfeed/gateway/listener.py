@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -12,6 +13,7 @@ from trio.socket import SocketType
 
 from marketfeed.errors import CloseCode, StartError
 from marketfeed.gateway.http import HttpServer
+from marketfeed.gateway.limits import Counters
 from marketfeed.gateway.session import Service, Session
 
 BACKLOG: Final = 4096
@@ -60,29 +62,33 @@ async def accept_http(listener: SocketType, server: HttpServer, connections: tri
             connections.start_soon(server.serve, trio.SocketStream(accepted[0]))
 
 
+async def accept_from(
+    listener: SocketType, counters: Counters, take: Callable[[socket.socket, str], Awaitable[None]]
+) -> None:
+    """Accept for ever; give each connection, with its address, to ``take``."""
+    while True:
+        accepted = await accept(listener)
+        if accepted is None:
+            counters.refused["accept failed"] += 1
+            continue
+        # The bare socket, so that the shard can send without waiting.
+        sock = socket.socket(fileno=accepted[0].detach())
+        sock.setblocking(False)
+        await take(sock, accepted[1])
+
+
 class Gateway:
-    """Takes connections from a listening socket and runs their sessions."""
+    """Runs the sessions of connections it is given."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self.sessions: dict[Session, None] = {}
         self._ended = trio.Event()
 
-    async def accept_from(self, listener: SocketType, sessions: trio.Nursery) -> None:
-        """Accept for ever; each session runs in the nursery ``sessions`` until it ends."""
-        while True:
-            accepted = await accept(listener)
-            if accepted is None:
-                self._service.counters.refused["accept failed"] += 1
-                continue
-            # The bare socket, so that the shard can send without waiting.
-            sock = socket.socket(fileno=accepted[0].detach())
-            sock.setblocking(False)
-            sessions.start_soon(self._serve, sock, accepted[1])
-
-    async def _serve(self, sock: socket.socket, address: str) -> None:
+    async def serve(self, sock: socket.socket, address: str) -> None:
+        """Serve a connection from its first byte to its last; nothing that it does raises."""
         service = self._service
-        refusal = service.admission.admit(address)
+        refusal = await service.admission.ask(address)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             session = Session(service, sock, address, refusal)

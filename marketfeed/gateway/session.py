@@ -27,7 +27,7 @@ from marketfeed.fanout.shard import Change, Shard
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
 from marketfeed.gateway import protocol
-from marketfeed.gateway.limits import Admission, Bucket, Counters, Limits
+from marketfeed.gateway.limits import Admits, Bucket, Counters, Limits
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.scan import FrameScanner
 
@@ -54,7 +54,7 @@ class Service:
     default_tier: Tier
     limits: Limits
     allowed_origins: frozenset[str]  # lower case; the gateway's own among them
-    admission: Admission
+    admission: Admits
     counters: Counters
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from marketfeed.fanout.lifesigns import Timing
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.gateway.limits import Admission, Counters, Limits
-from marketfeed.gateway.listener import Gateway, open_listener
+from marketfeed.gateway.listener import Gateway, accept_from, open_listener
 from marketfeed.gateway.session import Service
 
 S = 1_000_000_000
@@ -115,8 +116,12 @@ async def serving(
     gateway = Gateway(service)
     with listener:
         async with trio.open_nursery() as nursery:
+
+            async def take(sock: socket.socket, address: str) -> None:
+                nursery.start_soon(gateway.serve, sock, address)
+
             nursery.start_soon(shard.run)
-            nursery.start_soon(gateway.accept_from, listener, nursery)
+            nursery.start_soon(accept_from, listener, service.counters, take)
             live = Live(service, gateway, listener.getsockname()[1], RingWriter(rings))
             try:
                 with trio.fail_after(20):

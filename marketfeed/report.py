@@ -1,0 +1,78 @@
+"""What one serving half has to say of itself, as plain figures that can be sent and added up.
+
+Every field merges by its type: numbers are added, dicts key by key, lists
+element by element. So a new figure needs a field here, a line where it is
+filled in (serving.py) and one where it is shown (metrics.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from marketfeed.errors import CloseCode
+from marketfeed.fanout.ledger import Ledger
+
+MAXIMA: Final = frozenset({"gc_longest_s"})  # fields of which the highest counts, not the sum
+
+
+class Report(msgspec.Struct):
+    """The figures of one serving half since its start, or the sum of several."""
+
+    sessions: dict[tuple[str, str], int] = {}  # now, by transport and tier
+    lagging: dict[str, int] = {}  # now, by tier
+    synced: int = 0  # sessions now whose first `synced` was sent
+    groups: int = 0  # now
+    accepted: int = 0
+    closes: dict[int, int] = {}  # by close code
+    refused: dict[str, int] = {}  # connections, by reason
+    errors: dict[int, int] = {}  # error messages, by code
+    ledgers: dict[str, Ledger] = {}  # by tier
+    frames: int = 0
+    flushes: int = 0
+    failures: int = 0
+    flush_seconds: float = 0.0
+    flush_counts: list[int] = []  # by fanout.figures.FLUSH_BOUNDS_S, each without those before
+    gc_collections: list[int] = []  # by generation
+    gc_seconds: list[float] = []
+    gc_longest_s: float = 0.0
+
+    def past(self) -> Report:
+        """Return the figures of a half that died: what it served has ended, what was pending is abandoned."""
+        lost = sum(self.sessions.values())
+        ledgers = {tier: Ledger() for tier in self.ledgers}
+        for tier, ledger in self.ledgers.items():
+            ledgers[tier].add(ledger)
+            ledgers[tier].abandoned += ledgers[tier].pending
+            ledgers[tier].pending = 0
+        closes = _sum(self.closes, {int(CloseCode.ABNORMAL): lost} if lost else {})
+        return msgspec.structs.replace(
+            self, sessions={}, lagging={}, synced=0, groups=0, closes=closes, ledgers=ledgers
+        )
+
+
+def merged(reports: Iterable[Report]) -> Report:
+    """Return the sum of ``reports``; they stay as they are."""
+    total = Report()
+    for report in reports:
+        for name in Report.__struct_fields__:
+            mine, more = getattr(total, name), getattr(report, name)
+            setattr(total, name, max(mine, more) if name in MAXIMA else _sum(mine, more))
+    return total
+
+
+def _sum(mine: Any, more: Any) -> Any:
+    if isinstance(mine, dict):
+        both = {key: _sum(mine[key], more[key]) for key in mine.keys() & more.keys()}
+        return mine | more | both
+    if isinstance(mine, list):
+        longer, shorter = (mine, more) if len(mine) >= len(more) else (more, mine)
+        return [a + b for a, b in zip(longer, shorter, strict=False)] + longer[len(shorter) :]
+    if isinstance(mine, Ledger):
+        total = Ledger()
+        total.add(mine)
+        total.add(more)
+        return total
+    return mine + more

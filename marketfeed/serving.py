@@ -1,0 +1,248 @@
+"""The serving half: all that sessions need, over rings that somebody else writes.
+
+    rings ──► shard ──► gateway ──► sockets
+
+With ``engine.workers = 0`` the engine has one of these in its own process;
+else every worker process has one, over the same rings. It does not know which.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+import trio
+
+from marketfeed.collector import Collector
+from marketfeed.config import Config, LimitsConfig
+from marketfeed.core.rings import Rings
+from marketfeed.core.symbols import SymbolTable
+from marketfeed.fanout.lifesigns import Timing
+from marketfeed.fanout.shard import Shard
+from marketfeed.fanout.tiers import MS, Tier
+from marketfeed.gateway.limits import Admits, Counters, Limits
+from marketfeed.gateway.listener import Gateway
+from marketfeed.gateway.session import Service, Session
+from marketfeed.report import Report
+
+S: Final = 1_000_000_000  # ns
+YIELD_ROWS: Final = 100
+
+
+class Listing(msgspec.Struct):
+    """Sessions as ``/v1/sessions`` shows them, the slow ones first."""
+
+    sessions: int = 0
+    slow: int = 0
+    shown: list[dict[str, Any]] = []
+
+
+class Half(Protocol):
+    """What the engine and its admin listener need of whoever serves: this process, or its workers."""
+
+    collector: Collector
+    counters: Counters
+    on_synced: Callable[[], None]  # called each time one more session has had its first `synced`
+
+    @property
+    def synced_sessions(self) -> int:
+        """Return how many sessions have had their first `synced`."""
+        ...
+
+    def __len__(self) -> int:
+        """Return how many sessions there are."""
+        ...
+
+    def ring(self) -> None:
+        """Say that there are new ticks; any number of times."""
+        ...
+
+    async def start(self, port: int, nursery: trio.Nursery) -> None:
+        """Begin to serve, as the gateway on ``port``, in ``nursery``; raises StartError."""
+        ...
+
+    async def take(self, sock: socket.socket, address: str) -> None:
+        """Have ``sock``, a fresh connection from ``address``, served."""
+        ...
+
+    async def drain(self) -> None:
+        """Ask every session to end; return when all have."""
+        ...
+
+    async def report(self) -> Report:
+        """Return the figures of this moment."""
+        ...
+
+    async def listing(self, limit: int, only_slow: bool) -> Listing:
+        """Return at most ``limit`` sessions, the slow ones first or alone."""
+        ...
+
+
+class Serving:
+    """Shard, gateway and collector of one process; ``admission`` is asked before each session."""
+
+    def __init__(self, config: Config, rings: Rings, symbols: SymbolTable, admission: Admits) -> None:
+        """Build all that can be built without a socket; raises ConfigError."""
+        self._config = config
+        self.shard = Shard(rings, symbols, timing_of(config.limits), config.engine.resume_ticks, time.time_ns)
+        self.collector = Collector(self.shard.figures.quiet_s)
+        self.counters = Counters()
+        self._admission = admission
+        self._gateway = Gateway(self._service(config.gateway.port))
+        self._sessions: trio.Nursery | None = None
+
+    def _service(self, port: int) -> Service:
+        """Return what sessions share, with the gateway on ``port``."""
+        gateway = self._config.gateway
+        tiers = {
+            name: Tier(name, int(tier.interval_ms * MS), tier.delivery == "every", tier.send_buffer_bytes)
+            for name, tier in self._config.tiers.items()
+        }
+        own = {
+            f"{scheme}://{name}:{port}"
+            for scheme in ("http", "https")
+            for name in (gateway.host, "localhost")
+        }
+        return Service(
+            shard=self.shard,
+            tiers=tiers,
+            default_tier=tiers[gateway.default_tier],
+            limits=limits_of(self._config.limits),
+            allowed_origins=frozenset(origin.lower() for origin in gateway.allowed_origins) | own,
+            admission=self._admission,
+            counters=self.counters,
+        )
+
+    @property
+    def on_synced(self) -> Callable[[], None]:
+        """What is called each time one more session has had its first `synced`."""
+        return self.shard.on_synced
+
+    @on_synced.setter
+    def on_synced(self, call: Callable[[], None]) -> None:
+        self.shard.on_synced = call
+
+    @property
+    def synced_sessions(self) -> int:
+        """Return how many sessions have had their first `synced`."""
+        return self.shard.synced_sessions
+
+    def __len__(self) -> int:
+        """Return how many sessions there are."""
+        return len(self._gateway.sessions)
+
+    def ring(self) -> None:
+        """Say that there are new ticks; any number of times."""
+        self.shard.ring()
+
+    async def start(self, port: int, nursery: trio.Nursery) -> None:
+        """Begin to serve, as the gateway on ``port``; the shard and every session run in ``nursery``."""
+        self._gateway = Gateway(self._service(port))
+        self._sessions = nursery
+        nursery.start_soon(self.shard.run)
+
+    async def take(self, sock: socket.socket, address: str) -> None:
+        """Serve ``sock``, a fresh connection from ``address``, in a task of its own."""
+        assert self._sessions is not None
+        self._sessions.start_soon(self._gateway.serve, sock, address)
+
+    async def serve(self, sock: socket.socket, address: str) -> None:
+        """Serve ``sock``, a fresh connection from ``address``, to its end."""
+        await self._gateway.serve(sock, address)
+
+    async def drain(self) -> None:
+        """Ask every session to end; return when all have."""
+        await self._gateway.drain()
+
+    # What there is to say.
+
+    async def report(self) -> Report:
+        """Return the figures of this moment; takes a while with many sessions, and lets others run."""
+        figures, members = self.shard.figures, list(self.shard.members)
+        ledgers = await figures.totals()
+        counters, collector = self.counters, self.collector
+        return Report(
+            sessions=dict(Counter(("websocket", member.tier.name) for member in members)),
+            lagging=dict(Counter(member.tier.name for member in members if member.behind)),
+            synced=self.shard.synced_sessions,
+            groups=figures.statistics().groups,
+            accepted=counters.accepted,
+            closes={int(code): count for code, count in counters.closes.items()},
+            refused=dict(counters.refused),
+            errors=dict(counters.errors),
+            ledgers=ledgers,
+            frames=figures.frames,
+            flushes=figures.flushes,
+            failures=figures.failures,
+            flush_seconds=figures.flush_seconds,
+            flush_counts=list(figures.flush_counts),
+            gc_collections=list(collector.collections),
+            gc_seconds=list(collector.seconds),
+            gc_longest_s=collector.longest_s,
+        )
+
+    async def listing(self, limit: int, only_slow: bool) -> Listing:
+        """Return at most ``limit`` sessions, the slow ones first or alone."""
+        sessions = [session for session in list(self._gateway.sessions) if session.member is not None]
+        slow = {session: None for session in sessions if _why_slow(session)}
+        chosen = [*slow, *([] if only_slow else (s for s in sessions if s not in slow))][:limit]
+        rows: list[dict[str, Any]] = []
+        for session in chosen:
+            rows.append(self._row(session))
+            if len(rows) % YIELD_ROWS == 0:
+                await trio.lowlevel.checkpoint()
+        return Listing(len(sessions), len(slow), rows)
+
+    def _row(self, session: Session) -> dict[str, Any]:
+        member = session.member
+        assert member is not None
+        ledgers = self.shard.figures.ledgers(member)
+        return {
+            "session": session.id,
+            "address": session.address,
+            "transport": "websocket",
+            "tier": member.tier.name,
+            "phase": member.phase,
+            "encoding": member.encoding,
+            "age_s": round(trio.current_time() - session.opened_at_s, 1),
+            "state": "live" if member.group else "lagging" if member.behind else "alone",
+            "slow": _why_slow(session),
+            "names": {"quotes": len(member.names.quotes), "trades": len(member.names.trades)},
+            "symbols": {"quotes": len(member.interest.symbols[0]), "trades": len(member.interest.symbols[1])},
+            "unsent_bytes": session.unsent_bytes,
+            "ledger": msgspec.to_builtins(ledgers),
+        }
+
+
+def _why_slow(session: Session) -> str | None:
+    member = session.member
+    assert member is not None
+    if member.waiting and member.stuck_ns:
+        stuck_s = trio.current_time() - member.stuck_ns / 1e9
+        return f"its socket is full; nothing acknowledged for {max(stuck_s, 0):.1f} s"
+    if member.waiting:
+        return "its socket is full"
+    if member.behind:
+        return f"it fell behind; {member.behind_conflated} quotes conflated so far"
+    return None
+
+
+def limits_of(config: LimitsConfig) -> Limits:
+    """Return what a session, an address and all together may ask for."""
+    return Limits(
+        request_bytes=config.request_bytes,
+        symbols_per_session=config.symbols_per_session,
+        sessions=config.sessions,
+        sessions_per_ip=config.sessions_per_ip,
+        requests_per_s=config.requests_per_s,
+        handshake_s=config.handshake_s,
+    )
+
+
+def timing_of(config: LimitsConfig) -> Timing:
+    """Return when a session is spoken to, and when it is given up."""
+    return Timing(int(config.heartbeat_s * S), int(config.ping_s * S), int(config.stall_s * S))
