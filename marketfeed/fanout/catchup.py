@@ -11,6 +11,8 @@ stay complete, and it comes back only when its socket has room again.
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -20,50 +22,63 @@ from marketfeed.core.cursor import Cursor
 from marketfeed.core.records import CHANNELS, QUOTES, TRADES, stamps_of
 from marketfeed.core.rings import Indices, Rings
 from marketfeed.core.symbols import SymbolTable
-from marketfeed.fanout.encode import as_snapshot, gap_fragment
-from marketfeed.fanout.frames import text_array
+from marketfeed.fanout.encode import gap_fragment
+from marketfeed.fanout.encoding import Moment, Step
 from marketfeed.fanout.lane import Lane
 from marketfeed.fanout.subscriber import Subscriber
 
 CHUNK: Final = 512  # fragments a frame, about 64 kB
-STEPS: Final = 16  # frames for one session before others get their turn
+MAX_NAMES: Final = 4096  # announced in one frame
 LAG_TICKS: Final = 4096  # missed ticks up to which a session that was full gets them all
 LAG_STEP_NS: Final = 20_000_000  # a lagging session advances at most this often
 _NONE: Final[Indices] = np.empty(0, np.int64)
+
+Piece = tuple[int, int, bytes]  # g, channel and fragment of a tick
+
+
+class Turn(enum.Enum):
+    """How a turn of a session that is alone ended."""
+
+    AGAIN = enum.auto()  # it could go on at once
+    LATER = enum.auto()  # at its lane's next flush
+    OVER = enum.auto()  # it has joined, or waits for its socket
 
 
 class CatchUp:
     """The advance of sessions that are alone, over one shard's rings."""
 
-    def __init__(self, rings: Rings, symbols: SymbolTable, resume_ticks: int) -> None:
+    def __init__(
+        self, rings: Rings, symbols: SymbolTable, resume_ticks: int, wall_ns: Callable[[], int]
+    ) -> None:
         self._rings = rings
         self._symbols = symbols
         self._resume_ticks = resume_ticks
+        self._wall_ns = wall_ns
 
-    def advance(self, lane: Lane, member: Subscriber, now_ns: int) -> bool:
-        """Bring ``member`` closer to ``lane``; join it where it arrives.
-
-        Returns True if it wants another turn without waiting for its socket.
-        """
-        if member.waiting or (member.behind and now_ns < member.next_step_ns):
-            return not member.waiting
+    def advance(self, lane: Lane, member: Subscriber, now_ns: int) -> Turn:
+        """Bring ``member`` one step of about CHUNK ticks closer to ``lane``; join it where it arrives."""
+        if member.waiting:
+            return Turn.OVER
+        if member.behind and now_ns < member.next_step_ns:
+            return Turn.LATER
         self._align(member)
+        if member.encoding.announces:
+            self._announce(member)
         if any(map(len, member.fresh)):
             self._snapshot(lane, member)
-        for _ in range(STEPS):
-            if not push(member):
-                return False
-            missing, most = self._missing(lane, member)
-            if not sum(missing):
-                # The lane may be behind one that comes from another lane.
-                return self._ahead(lane, member) or self._arrive(lane, member, now_ns)
-            if member.tier.every and not member.behind and self._too_far(member, sum(missing), most):
-                self._fall_behind(member)
-            in_full = 0 if not member.tier.every else sum(missing[TRADES if member.behind else QUOTES :])
-            self._step(lane, member, in_full)
-            if member.behind:
-                member.next_step_ns = now_ns + LAG_STEP_NS
-        return push(member)
+        if not push(member):
+            return Turn.OVER
+        missing, most = self._missing(lane, member)
+        if not sum(missing):
+            # The lane may be behind one that comes from another lane.
+            return Turn.LATER if self._ahead(lane, member) else self._arrive(lane, member, now_ns)
+        if member.tier.every and not member.behind and self._too_far(member, sum(missing), most):
+            self._fall_behind(member)
+        in_full = 0 if not member.tier.every else sum(missing[TRADES if member.behind else QUOTES :])
+        self._step(lane, member, in_full)
+        if member.behind:
+            member.next_step_ns = now_ns + LAG_STEP_NS
+        return Turn.AGAIN if push(member) else Turn.OVER
 
     def _align(self, member: Subscriber) -> None:
         """Put the member before the first tick of symbols that joined its interest meanwhile."""
@@ -71,6 +86,29 @@ class CatchUp:
             more = len(symbols) - len(member.seen[channel])
             if more:
                 member.seen[channel] = np.concatenate([member.seen[channel], np.zeros(more, np.int64)])
+
+    def _announce(self, member: Subscriber) -> None:
+        """Tell the ids of symbols that the member was not told of, before anything uses them."""
+        interest = member.interest
+        if member.known == interest.counts() and not len(member.untold):
+            return
+        untold = np.union1d(member.untold, interest.behind(member.known)).tolist()
+        names = [(self._symbols.name(symbol), symbol) for symbol in untold]
+        for start in range(0, len(names), MAX_NAMES):
+            step = Step(mixed=False)
+            step.announced = dict(names[start : start + MAX_NAMES])
+            self._put(member, step)
+        member.known, member.untold = interest.counts(), _NONE
+
+    def _put(self, member: Subscriber, step: Step, ids: bool = True, ticks: int | None = None) -> None:
+        """Put ``step`` into the backlog as a frame of ``ticks`` ticks, None: of as many as it holds."""
+        moment = Moment(self._rings.epoch, member.g, self._wall_ns())
+        frame = member.encoding.frame(step, moment, ids)
+        member.backlog.append((frame, len(step) if ticks is None else ticks))
+
+    def _tell(self, member: Subscriber, payload: bytes, cursor: str = "") -> None:
+        """Put messages, a JSON array, into the backlog."""
+        member.backlog.append((member.encoding.messages(payload, self._wall_ns(), cursor), 0))
 
     def _missing(self, lane: Lane, member: Subscriber) -> tuple[list[int], int]:
         """Return how many ticks lie between member and lane on each channel, and at most for one symbol."""
@@ -97,7 +135,8 @@ class CatchUp:
 
     def _snapshot(self, lane: Lane, member: Subscriber) -> None:
         """Put the latest tick of each freshly named symbol into the backlog, and the position behind it."""
-        found: list[tuple[int, bytes]] = []
+        found: list[Piece] = []
+        as_snapshot = lane.encoder.codec.as_snapshot
         for channel, symbols in enumerate(member.fresh):
             at = lane.seen[channel][symbols]
             sent = symbols[at > 0]
@@ -109,12 +148,13 @@ class CatchUp:
             position[symbols] = at
             position[sent[latest.held]] = latest.ns
             member.seen[channel] = position[member.interest.symbols[channel]]
-            found += zip(latest.gs.tolist(), map(as_snapshot, latest.fragments), strict=True)
+            snaps = map(as_snapshot, latest.fragments)
+            found += [(g, channel, snap) for g, snap in zip(latest.gs.tolist(), snaps, strict=True)]
         member.fresh = [_NONE, _NONE]
-        found.sort(key=lambda pair: pair[0])
+        found.sort(key=_g_of)
         for start in range(0, len(found), CHUNK):
-            frame = text_array([fragment for _, fragment in found[start : start + CHUNK]])
-            member.backlog.append((frame, 0))  # snapshots are outside the ledger
+            step = _step_of(found[start : start + CHUNK], member.encoding.mixed)
+            self._put(member, step, ids=False, ticks=0)  # snapshots are outside the ledger
 
     def _step(self, lane: Lane, member: Subscriber, in_full: int) -> None:
         """Take the next frames' worth between member and lane, in order of ``g``, into the backlog."""
@@ -122,22 +162,22 @@ class CatchUp:
         if in_full > CHUNK:
             bound = min(member.g + max((lane.g - member.g) * CHUNK // in_full, 1), lane.g)
         gaps: list[bytes] = []
-        pairs: list[tuple[int, bytes]] = []
+        pieces: list[Piece] = []
         for channel, symbols in enumerate(member.interest.symbols):
             if not len(symbols):
                 continue
             if member.tier.every and not (member.behind and channel == QUOTES):
-                self._take_every(lane, member, channel, bound, gaps, pairs)
+                self._take_every(lane, member, channel, bound, gaps, pieces)
             else:
-                self._take_latest(lane, member, channel, bound, pairs)
+                self._take_latest(lane, member, channel, bound, pieces)
         member.g = bound
-        member.replayed += len(pairs)
-        pairs.sort(key=lambda pair: pair[0])
-        fragments = gaps + [fragment for _, fragment in pairs]
-        for start in range(0, len(fragments), CHUNK):
-            part = fragments[start : start + CHUNK]
-            ticks = len(part) - max(0, min(len(gaps) - start, CHUNK))
-            member.backlog.append((text_array(part), ticks))
+        member.replayed += len(pieces)
+        pieces.sort(key=_g_of)
+        for start in range(0, max(len(pieces), len(gaps)), CHUNK):
+            step = _step_of(pieces[start : start + CHUNK], member.encoding.mixed)
+            if not start:
+                step.messages = gaps
+            self._put(member, step, ids=member.ids)
 
     def _take_every(
         self,
@@ -146,7 +186,7 @@ class CatchUp:
         channel: int,
         bound: int,
         gaps: list[bytes],
-        pairs: list[tuple[int, bytes]],
+        pieces: list[Piece],
     ) -> None:
         symbols, seen = member.interest.symbols[channel], member.seen[channel]
         upto = lane.seen[channel][symbols]
@@ -166,10 +206,11 @@ class CatchUp:
         member.ledger.lost += int(ticks.lost.sum())
         seen[ahead] = ticks.seen
         encoded = lane.encoder.fragments(channel, ticks.records)
-        pairs += zip(stamps_of(ticks.records).tolist(), encoded, strict=True)
+        stamps = stamps_of(ticks.records).tolist()
+        pieces += [(g, channel, fragment) for g, fragment in zip(stamps, encoded, strict=True)]
 
     def _take_latest(
-        self, lane: Lane, member: Subscriber, channel: int, bound: int, pairs: list[tuple[int, bytes]]
+        self, lane: Lane, member: Subscriber, channel: int, bound: int, pieces: list[Piece]
     ) -> None:
         symbols, seen = member.interest.symbols[channel], member.seen[channel]
         ahead = np.flatnonzero(lane.seen[channel][symbols] > seen)
@@ -183,40 +224,47 @@ class CatchUp:
         member.ledger.conflated += skipped
         member.behind_conflated += skipped
         seen[held[taken]] = latest.ns[taken]
-        chosen = taken.tolist()
-        pairs += [
-            pair
-            for pair, take in zip(zip(latest.gs.tolist(), latest.fragments, strict=True), chosen, strict=True)
-            if take
-        ]
+        found = zip(taken.tolist(), latest.gs.tolist(), latest.fragments, strict=True)
+        pieces += [(g, channel, fragment) for take, g, fragment in found if take]
 
     def _fall_behind(self, member: Subscriber) -> None:
         if member.synced:
-            member.backlog.append((synced_frame(member, self._rings.epoch), 0))
+            self._say_synced(member)
         member.behind = True
         member.behind_conflated = 0
-        member.backlog.append((text_array([b'{"T":"lag","on":true}']), 0))
+        self._tell(member, b'[{"T":"lag","on":true}]')
 
-    def _arrive(self, lane: Lane, member: Subscriber, now_ns: int) -> bool:
-        """Finish what was promised, then join; True if the member has to wait for room first."""
+    def _say_synced(self, member: Subscriber) -> None:
+        """End the member's open requests."""
+        cursor = str(Cursor(self._rings.epoch, member.g))
+        messages: list[dict[str, object]] = []
+        for request_id in member.synced:
+            messages.append({"T": "synced", "cursor": cursor})
+            if request_id is not None:
+                messages[-1]["id"] = request_id
+        member.synced.clear()
+        member.ids = True
+        self._tell(member, orjson.dumps(messages), cursor)
+
+    def _arrive(self, lane: Lane, member: Subscriber, now_ns: int) -> Turn:
+        """Finish what was promised, then join, unless the member has to wait for room first."""
         member.g = lane.g
         if member.synced:
-            member.backlog.append((synced_frame(member, self._rings.epoch), 0))
+            self._say_synced(member)
         if member.behind:
             # Hysteresis: come back only with half the buffer free, or the
             # next burst would throw it out again.
             if member.sink.unsent() > member.tier.send_buffer_bytes // 2:
                 member.next_step_ns = now_ns + LAG_STEP_NS
-                return push(member)
+                return Turn.LATER if push(member) else Turn.OVER
             member.behind = False
-            off = b'{"T":"lag","on":false,"conflated":%d}' % member.behind_conflated
-            member.backlog.append((text_array([off]), 0))
+            self._tell(member, b'[{"T":"lag","on":false,"conflated":%d}]' % member.behind_conflated)
         if not push(member):
-            return False
+            return Turn.OVER
         member.replayed = 0
         member.settle()
         lane.join(member)
-        return False
+        return Turn.OVER
 
 
 def push(member: Subscriber) -> bool:
@@ -229,13 +277,15 @@ def push(member: Subscriber) -> bool:
     return not member.waiting
 
 
-def synced_frame(member: Subscriber, epoch: str) -> bytes:
-    """Return the frame that ends the open requests of ``member``, and close them."""
-    cursor = str(Cursor(epoch, member.g))
-    messages: list[dict[str, object]] = []
-    for request_id in member.synced:
-        messages.append({"T": "synced", "cursor": cursor})
-        if request_id is not None:
-            messages[-1]["id"] = request_id
-    member.synced.clear()
-    return text_array([orjson.dumps(message) for message in messages])
+def _g_of(piece: Piece) -> int:
+    return piece[0]
+
+
+def _step_of(pieces: list[Piece], mixed: bool) -> Step:
+    step = Step(mixed)
+    if mixed:
+        step.ticks.extend([fragment for _, _, fragment in pieces])
+    else:
+        for _, channel, fragment in pieces:
+            (step.ticks, step.trades)[channel].append(fragment)
+    return step

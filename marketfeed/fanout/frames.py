@@ -25,9 +25,3 @@ def header(opcode: int, length: int) -> bytes:
 def frame(opcode: int, payload: bytes) -> bytes:
     """Return ``payload`` as one whole unmasked frame."""
     return header(opcode, len(payload)) + payload
-
-
-def text_array(fragments: list[bytes]) -> bytes:
-    """Return a text frame that holds the JSON ``fragments`` as one array."""
-    body = b",".join(fragments)
-    return b"%b[%b]" % (header(TEXT, len(body) + 2), body)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from marketfeed.fanout.encoding import Encoding, Moment, Step
 from marketfeed.fanout.interest import Interest
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.subscriber import Subscriber
 
 if TYPE_CHECKING:
     from marketfeed.core.rings import Indices
+    from marketfeed.core.symbols import SymbolTable
 
 
 class Group:
@@ -21,17 +23,32 @@ class Group:
     """
 
     __slots__ = (
-        "_bases", "conflated", "delivered", "fragments", "gaps", "interest", "lost", "members", "sent_ns",
+        "_bases", "conflated", "delivered", "encoding", "interest", "known", "lost", "members",
+        "sent_ns", "step",
     )  # fmt: skip
 
-    def __init__(self, interest: Interest) -> None:
+    def __init__(self, interest: Interest, encoding: Encoding) -> None:
         self.interest = interest
+        self.encoding = encoding
         self.members: dict[Subscriber, Callable[[bytes], bool]] = {}  # and where to send
-        self.fragments: list[bytes] = []  # of the flush under way
-        self.gaps = 0  # how many of these are not ticks
+        self.step = Step(encoding.mixed)  # of the flush under way
+        self.known = interest.counts()  # of its symbols, how many every member has been told of
         self.delivered = self.conflated = self.lost = 0
         self.sent_ns = 0
         self._bases = [0, 0, 0, 0]  # the sums of the members' own
+
+    def frame(self, moment: Moment, table: SymbolTable) -> tuple[bytes, int]:
+        """Return the frame of the flush under way and how many ticks it holds; ready for the next one."""
+        step = self.step
+        ticks = len(step)
+        if self.encoding.announces and self.known != self.interest.counts():
+            untold = self.interest.behind(self.known).tolist()
+            step.announced = {table.name(symbol): symbol for symbol in untold}
+            self.known = self.interest.counts()
+        message = self.encoding.frame(step, moment)
+        step.clear()
+        self.delivered += ticks
+        return message, ticks
 
     def _add_bases(self, member: Subscriber, sign: int) -> None:
         self._bases = [mine + sign * its for mine, its in zip(self._bases, member.bases, strict=True)]
@@ -73,4 +90,5 @@ class Group:
         ledger.lost += self.lost - lost
         del self.members[member]
         member.group = None
+        member.known = self.known
         member.seen = [seen[channel][symbols] for channel, symbols in enumerate(self.interest.symbols)]

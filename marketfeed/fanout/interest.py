@@ -54,6 +54,15 @@ class Interest:
         self.users = 0
         self.grown: dict[object, Callable[[int, int], None]] = {}  # told of each (channel, symbol) added
 
+    def counts(self) -> tuple[int, ...]:
+        """Return how many symbols there are per channel; they only grow, at the end."""
+        return tuple(map(len, self.symbols))
+
+    def behind(self, known: tuple[int, ...]) -> Indices:
+        """Return the symbols behind the first ``known`` of each channel, each once, shape ``(k,)``."""
+        more = [symbols[count:] for symbols, count in zip(self.symbols, known, strict=True)]
+        return np.unique(np.concatenate(more))
+
 
 class Interests:
     """All interests of a shard, one per set of names."""

@@ -1,4 +1,4 @@
-"""A lane: all sessions of one tier, phase and encoding. They share a position, and move together.
+"""A lane: all sessions of one tier, phase and codec. They share a position, and move together.
 
     rings ──► collect (what is new for anybody here) ──► encode once
           ──► hand each fragment to the groups that take its symbol ──► one frame a group ──► members
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from marketfeed.core.records import CHANNELS, stamps_of
 from marketfeed.core.rings import Indices, Rings, Ticks
 from marketfeed.core.symbols import SymbolTable
-from marketfeed.fanout.encode import JsonEncoder, gap_fragment
+from marketfeed.fanout.encode import Encoder, gap_fragment
+from marketfeed.fanout.encoding import Encoding
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interest
 from marketfeed.fanout.subscriber import LaneKey, Subscriber
@@ -29,18 +30,16 @@ MAX_FLUSH_TICKS: Final = 16384  # in one step, so that other tasks get their tur
 
 
 class Lane:
-    """Groups by interest, the lane's position, and one flush."""
+    """Groups by interest and encoding, the lane's position, and one flush."""
 
-    def __init__(
-        self, tier: Tier, phase: int, encoder: JsonEncoder, rings: Rings, symbols: SymbolTable
-    ) -> None:
+    def __init__(self, tier: Tier, phase: int, encoder: Encoder, rings: Rings, symbols: SymbolTable) -> None:
         self.tier = tier
         self.phase = phase
-        self.key: LaneKey = (tier.name, phase)
+        self.key: LaneKey = (tier.name, phase, encoder.codec.name)
         self.encoder = encoder
         self._rings = rings
         self._symbols = symbols
-        self.groups: dict[Interest, Group] = {}
+        self.groups: dict[tuple[Interest, Encoding], Group] = {}
         self.alone: dict[Subscriber, None] = {}  # to be advanced one by one at the next flush
         self.seen: list[Indices] = [np.zeros(rings.max_symbols, np.int64) for _ in CHANNELS]
         self.g = 0  # everything up to here is behind the lane
@@ -54,9 +53,10 @@ class Lane:
 
     def join(self, member: Subscriber) -> None:
         """Take in a session that stands at the lane's position."""
-        group = self.groups.get(member.interest)
+        key = (member.interest, member.encoding)
+        group = self.groups.get(key)
         if group is None:
-            group = self.groups[member.interest] = Group(member.interest)
+            group = self.groups[key] = Group(*key)
 
             def grow(channel: int, symbol: int, group: Group = group) -> None:
                 self._take(group, channel, symbol)
@@ -76,7 +76,7 @@ class Lane:
         group.leave(member, self.seen)
         member.g = self.g
         if not group.members:
-            del self.groups[group.interest]
+            del self.groups[group.interest, group.encoding]
             del group.interest.grown[group]
             for channel, symbols in enumerate(group.interest.symbols):
                 for symbol in symbols.tolist():
@@ -88,7 +88,7 @@ class Lane:
 
     def _take(self, group: Group, channel: int, symbol: int) -> None:
         takers = self._takers.setdefault(channel * self._offset + symbol, {})
-        takers[group] = group.fragments.append
+        takers[group] = (group.step.ticks, group.step.trades)[channel].append
         self._wanted[channel][symbol] = True
 
     def __len__(self) -> int:
@@ -198,7 +198,7 @@ class Lane:
             for key in distinct:
                 touched.update(self._takers[key])
             return list(touched)
-        return [group for group in self.groups.values() if group.fragments]
+        return [group for group in self.groups.values() if len(group.step) or group.step.messages]
 
     def _tell_gaps(self, channel: int, symbols: Indices, ticks: Ticks, touched: set[Group]) -> None:
         """Put gaps before the flush's ticks: the first lost tick may be older than any of them."""
@@ -206,8 +206,7 @@ class Lane:
             symbol, lost = int(symbols[i]), int(ticks.lost[i])
             next_n = int(ticks.seen[i] - ticks.counts[i]) + 1
             fragment = gap_fragment(self._symbols.name(symbol), CHANNELS[channel], lost, next_n)
-            for group, append in self._takers[channel * self._offset + symbol].items():
-                append(fragment)
-                group.gaps += 1
+            for group in self._takers[channel * self._offset + symbol]:
+                group.step.messages.append(fragment)
                 group.lost += lost
                 touched.add(group)

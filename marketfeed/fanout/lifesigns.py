@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from marketfeed.errors import CloseCode
-from marketfeed.fanout.frames import PING, frame, text_array
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import MS
 
@@ -40,7 +39,7 @@ class LifeSigns:
     def sweep(self, members: Iterable[Subscriber], now_ns: int) -> list[Subscriber]:
         """Look at every session; return those whose sockets were too full to be spoken to."""
         timing = self._timing
-        beat = text_array([b'{"T":"heartbeat","t":%d}' % (self._wall_ns() // 1000)])
+        sent_ns = self._wall_ns()
         full: list[Subscriber] = []
         for member in members:
             if member.gone:
@@ -52,19 +51,19 @@ class LifeSigns:
             heard = member.sink.received
             if heard != member.heard:
                 member.heard, member.pings, member.pinged_ns = heard, 0, now_ns
-            elif now_ns - member.pinged_ns >= timing.ping_ns:
+            elif now_ns - member.pinged_ns >= timing.ping_ns and (ping := member.encoding.ping()):
                 if member.pings >= MAX_PINGS:
                     member.sink.end(CloseCode.IDLE)
                     continue
                 member.pings += 1
                 member.pinged_ns = now_ns
-                if not member.offer(frame(PING, b""), 0):
+                if not member.offer(ping, 0):
                     full.append(member)
                     continue
             last_ns = max(member.sent_ns, member.group.sent_ns if member.group else 0)
             if now_ns - last_ns >= timing.heartbeat_ns:
                 member.sent_ns = now_ns
-                if not member.offer(beat, 0):
+                if not member.offer(member.encoding.heartbeat(sent_ns), 0):
                     full.append(member)
         return full
 

@@ -21,10 +21,10 @@ import trio
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import CloseCode
-from marketfeed.fanout.catchup import CatchUp, push
-from marketfeed.fanout.encode import JsonEncoder
+from marketfeed.fanout.catchup import CatchUp, Turn, push
+from marketfeed.fanout.encode import BinaryCodec, Encoder, JsonCodec
+from marketfeed.fanout.encoding import JSON, Encoding, Moment
 from marketfeed.fanout.figures import Figures
-from marketfeed.fanout.frames import text_array
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interests, Names
 from marketfeed.fanout.lane import Lane
@@ -33,6 +33,7 @@ from marketfeed.fanout.subscriber import LaneKey, Sink, Subscriber
 from marketfeed.fanout.tiers import Tier
 
 YIELD_SENDS: Final = 256
+TURNS_NS: Final = 1_000_000  # for sessions that are alone, each cycle; or a quarter of its flushes' time
 S: Final = 1_000_000_000  # ns
 
 log = structlog.get_logger()
@@ -45,7 +46,8 @@ class Change:
     member: Subscriber
     names: Names  # all of the subscription afterwards
     tier: Tier
-    answer: Callable[[], bytes]  # the frame that answers it
+    encoding: Encoding
+    answer: Callable[[], bytes]  # the frame that answers it, in this encoding
     synced: bool  # whether `synced` is owed
     request_id: str | int | None = None
     applied: trio.Event = field(default_factory=trio.Event)
@@ -69,12 +71,16 @@ class Shard:
         self.rings = rings
         self.symbols = symbols
         self._life_signs = LifeSigns(timing, wall_ns)
-        self._encoder = JsonEncoder(rings, symbols)
+        self.wall_ns = wall_ns
+        self._encoders = {codec.name: Encoder(rings, codec) for codec in (JsonCodec(symbols), BinaryCodec())}
         self._interests = Interests(symbols)
-        self._catch_up = CatchUp(rings, symbols, resume_ticks)
+        self._catch_up = CatchUp(rings, symbols, resume_ticks, wall_ns)
         self._lanes: dict[LaneKey, Lane] = {}
         self.members: dict[Subscriber, None] = {}
         self.figures = Figures(rings, self.members, self._lanes)
+        # Sessions alone that are to be advanced: by one step, and those that need more.
+        self._turns: dict[Subscriber, None] = {}
+        self._long_turns: dict[Subscriber, None] = {}
         self._changes: list[Change] = []
         self._leaving: list[Subscriber] = []
         self._filled: list[Subscriber] = []
@@ -90,11 +96,11 @@ class Shard:
         """Say that there is something to do; any number of times."""
         self._rung.set()
 
-    def enter(self, id: str, sink: Sink, tier: Tier) -> Subscriber:
+    def enter(self, id: str, sink: Sink, tier: Tier, encoding: Encoding = JSON) -> Subscriber:
         """Take in a new session, with no subscription yet."""
         now_ns = _now_ns()
         sink.pace(tier.send_buffer_bytes)
-        member = Subscriber(id, sink, tier, self._interests.use(Names()), now_ns)
+        member = Subscriber(id, sink, tier, encoding, self._interests.use(Names()), now_ns)
         self.members[member] = None
         return member
 
@@ -139,8 +145,9 @@ class Shard:
                     continue
                 lane.next_flush_ns = lane.tier.next_flush_ns(lane.phase, now_ns)
             await self._flush(lane, now_ns)
-            self._advance_alone(lane, now_ns)
+            self._turns.update(lane.alone)
         self._apply(now_ns)
+        self._take_turns(now_ns)
         if now_ns >= self._next_sweep_ns:
             self._next_sweep_ns = now_ns + self._life_signs.period_ns
             for member in self._life_signs.sweep(self.members, now_ns):
@@ -163,12 +170,9 @@ class Shard:
             return
         blocked: list[tuple[Subscriber, int]] = []
         sends = 0
+        moment = Moment(self.rings.epoch, lane.g, self.wall_ns())
         for group in groups:
-            ticks = len(group.fragments) - group.gaps
-            message = text_array(group.fragments)
-            group.fragments.clear()
-            group.gaps = 0
-            group.delivered += ticks
+            message, ticks = group.frame(moment, self.symbols)
             group.sent_ns = now_ns
             self.figures.frames += len(group.members)
             if len(group.members) > YIELD_SENDS:
@@ -202,24 +206,47 @@ class Shard:
                     blocked.append((member, ticks))
             await trio.lowlevel.checkpoint()
 
-    def _advance_alone(self, lane: Lane, now_ns: int) -> None:
-        for member in list(lane.alone):
-            if member.gone:
-                continue
-            owed = len(member.synced)
-            member.sent_ns = now_ns
-            del lane.alone[member]
-            try:
-                again = self._catch_up.advance(lane, member, now_ns)
-            except Exception:
-                self._fail(member)
-                continue
-            if again:
-                lane.alone[member] = None
-            if owed and not member.synced and not member.synced_once:
-                member.synced_once = True
-                self.synced_sessions += 1
-                self.on_synced()
+    def _take_turns(self, now_ns: int) -> None:
+        """Advance sessions that are alone, for a while; the rest has its turns after the next flush.
+
+        One after the other to its end, as a session that has joined costs
+        next to nothing; but first everybody gets a first step, so that many
+        who come back after long do not keep those waiting who want little.
+        """
+        if not self._turns and not self._long_turns:
+            return
+        began_ns = _now_ns()
+        until_ns = began_ns + max(TURNS_NS, (began_ns - now_ns) // 4)
+        for queue in (self._turns, self._long_turns):
+            while queue:
+                member = next(iter(queue))
+                again = self._turn(member, now_ns) is Turn.AGAIN
+                if not again or queue is self._turns:
+                    del queue[member]
+                if again:
+                    self._long_turns[member] = None
+                if _now_ns() > until_ns:
+                    self.ring()
+                    return
+
+    def _turn(self, member: Subscriber, now_ns: int) -> Turn:
+        if member.gone:
+            return Turn.OVER
+        lane = self._lanes[member.lane_key]
+        owed = len(member.synced)
+        member.sent_ns = now_ns
+        try:
+            turn = self._catch_up.advance(lane, member, now_ns)
+        except Exception:
+            self._fail(member)
+            turn = Turn.OVER
+        if turn is Turn.OVER:
+            lane.alone.pop(member, None)
+        if owed and not member.synced and not member.synced_once:
+            member.synced_once = True
+            self.synced_sessions += 1
+            self.on_synced()
+        return turn
 
     def _apply(self, now_ns: int) -> None:
         filled, self._filled = self._filled, []
@@ -234,8 +261,8 @@ class Shard:
             if not member.gone and member.group is None:
                 member.drained()
                 member.sent_ns = now_ns
-                if push(member):  # what was begun goes on at once, whatever the tier's grid
-                    self._park(member)
+                if push(member):
+                    self._park(member, at_once=bool(member.replayed))
         changes, self._changes = self._changes, []
         for change in changes:
             if not change.member.gone:
@@ -247,10 +274,6 @@ class Shard:
         leaving, self._leaving = self._leaving, []
         for member in leaving:
             self._remove(member)
-        if drained or changes:
-            for lane in self._lanes.values():
-                if lane.alone and lane.tier.interval_ns == 0:
-                    self._advance_alone(lane, now_ns)
 
     def _fail(self, member: Subscriber) -> None:
         """End a session whose own data broke something; the others go on."""
@@ -270,14 +293,16 @@ class Shard:
         head = self._learn()
         lane = self._lanes.get(member.lane_key)
         if lane is None:
-            lane = Lane(member.tier, member.phase, self._encoder, self.rings, self.symbols)
+            encoder = self._encoders[member.encoding.codec]
+            lane = Lane(member.tier, member.phase, encoder, self.rings, self.symbols)
             lane.collect(head)  # stands at the head, where nobody waits for what was before
             lane.next_flush_ns = (
                 member.tier.next_flush_ns(member.phase, _now_ns()) if member.tier.interval_ns else 0
             )
             self._lanes[member.lane_key] = lane
-            self._encoder.shared = any(not lane.tier.every for lane in self._lanes.values())
-        elif not lane.groups:
+            alike = [other for other in self._lanes.values() if other.encoder is encoder]
+            encoder.shared = any(not other.tier.every for other in alike)
+        elif not lane.groups and not lane.tier.interval_ns:
             lane.collect(head)
         return lane
 
@@ -285,23 +310,35 @@ class Shard:
         if not len(lane):
             del self._lanes[lane.key]
 
-    def _park(self, member: Subscriber) -> None:
-        """Put a session that is alone where its lane's next flush finds it."""
-        self._lane(member).alone[member] = None
+    def _leave(self, lane: Lane, member: Subscriber) -> None:
+        lane.leave(member)
+        self._turns.pop(member, None)
+        self._long_turns.pop(member, None)
+
+    def _park(self, member: Subscriber, at_once: bool = False) -> None:
+        """Put a session that is alone where its lane's next flush finds it, or have it go on at once."""
+        lane = self._lane(member)
+        lane.alone[member] = None
+        if at_once or not lane.tier.interval_ns:
+            self._turns[member] = None
 
     def _change(self, change: Change, now_ns: int) -> None:
         member = change.member
         lane = self._lane(member)
-        lane.leave(member)
+        self._leave(lane, member)
         had = member.interest
         member.rename(change.names, self._interests.use(change.names), self.rings)
         if not any(map(len, had.symbols)):
             member.g = lane.g
         self._interests.drop(had)
-        if change.tier is not member.tier:
+        switched = change.encoding is not member.encoding
+        if switched or change.tier is not member.tier:
             self._discard_empty(lane)
-            member.change_tier(change.tier)
-        if not member.sink.offer(change.answer()):
+            member.change_lane(change.tier, change.encoding)
+        answer = change.answer()
+        if member.backlog and switched:  # what is under way is still in the encoding that was
+            member.backlog.append((answer, 0))
+        elif not member.sink.offer(answer):
             member.waiting = True
         member.sent_ns = now_ns
         if change.synced:
@@ -314,7 +351,7 @@ class Shard:
             return
         lane = self._lanes.get(member.lane_key)
         if lane is not None:
-            lane.leave(member)
+            self._leave(lane, member)
             self._discard_empty(lane)
         self._interests.drop(member.interest)
         self.figures.end(member)

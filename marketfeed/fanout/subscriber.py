@@ -9,6 +9,7 @@ import numpy as np
 
 from marketfeed.core.rings import Indices, Rings
 from marketfeed.errors import CloseCode
+from marketfeed.fanout.encoding import CodecName, Encoding
 from marketfeed.fanout.interest import Interest, Names
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.tiers import Tier
@@ -16,7 +17,7 @@ from marketfeed.fanout.tiers import Tier
 if TYPE_CHECKING:
     from marketfeed.fanout.group import Group
 
-LaneKey = tuple[str, int]  # tier and phase
+LaneKey = tuple[str, int, CodecName]  # tier, phase and codec
 _NOTHING: Indices = np.empty(0, np.int64)
 
 
@@ -72,7 +73,9 @@ class Subscriber:
         "group",
         "heard",
         "id",
+        "ids",
         "interest",
+        "known",
         "ledger",
         "names",
         "next_step_ns",
@@ -89,17 +92,24 @@ class Subscriber:
         "synced_once",
         "tail_ticks",
         "tier",
+        "untold",
         "waiting",
     )  # fmt: skip
 
-    def __init__(self, id: str, sink: Sink, tier: Tier, interest: Interest, now_ns: int) -> None:
+    def __init__(
+        self, id: str, sink: Sink, tier: Tier, encoding: Encoding, interest: Interest, now_ns: int
+    ) -> None:
         self.id = id
         self.sink = sink
         self.tier = tier
         self.phase = tier.phase_of(id)
         self.names = Names()
         self.interest = interest
-        self.encoding = "json"
+        self.encoding = encoding
+        # Of its interest's symbols, how many it was told the ids of, but for those in ``untold``:
+        self.known: tuple[int, ...] = (0, 0)
+        self.untold: Indices = _NOTHING
+        self.ids = True  # what it gets moves its cursor: not before `synced`, unless all of it was resumed
         self.group: Group | None = None
         self.bases = (0, 0, 0, 0)  # matched, delivered, conflated, lost of the group when it joined
         # Alone:
@@ -128,7 +138,7 @@ class Subscriber:
     @property
     def lane_key(self) -> LaneKey:
         """Return which lane it belongs to."""
-        return self.tier.name, self.phase
+        return self.tier.name, self.phase, self.encoding.codec
 
     def offer(self, frame: bytes, ticks: int) -> bool:
         """Send a frame to this session alone; its ticks are delivered now, or once the sink has drained."""
@@ -163,13 +173,22 @@ class Subscriber:
             still = np.intersect1d(self.fresh[channel], new)
             self.fresh[channel] = np.union1d(still, new[kept < 0]).astype(np.int64)
             self.seen[channel] = np.maximum(kept, 0)
+        if self.encoding.announces:
+            told = [ids[:count] for ids, count in zip(self.interest.symbols, self.known, strict=True)]
+            told_of = np.setdiff1d(np.concatenate(told), self.untold)
+            self.untold = np.setdiff1d(np.concatenate(interest.symbols), told_of)
+        self.known = interest.counts()
         self.names, self.interest = names, interest
 
-    def change_tier(self, tier: Tier) -> None:
-        """Go on at another tier from the same position; what is pending is still booked on the old one."""
-        self.tier = tier
-        self.phase = tier.phase_of(self.id)
-        self.sink.pace(tier.send_buffer_bytes)
+    def change_lane(self, tier: Tier, encoding: Encoding) -> None:
+        """Go on in another lane from the same position; what is pending is still booked on the old tier."""
+        if encoding is not self.encoding:
+            self.encoding = encoding
+            self.known, self.untold = (0, 0), _NOTHING
+        if tier is not self.tier:
+            self.tier = tier
+            self.phase = tier.phase_of(self.id)
+            self.sink.pace(tier.send_buffer_bytes)
 
     def settle(self) -> None:
         """Turn to the ledger of the present tier, because all that was pending at the change is booked."""

@@ -1,18 +1,17 @@
-"""Messages of a session: requests from bytes, answers to bytes. Pure.
+"""Messages of a session: requests from bytes, answers to JSON arrays, not framed yet. Pure.
 
 docs/protocol.md is the user's view of this.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 import orjson
 
 from marketfeed.core.symbols import MAX_NAME_BYTES, is_pattern, is_symbol
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
-from marketfeed.fanout.frames import TEXT, frame
 from marketfeed.fanout.interest import Names
 
 VERSION: Final = 1
@@ -115,9 +114,8 @@ def names_of(request: Subscribe | Unsubscribe) -> Names:
     return Names(tuple(dict.fromkeys(request.quotes)), tuple(dict.fromkeys(request.trades)))
 
 
-def message_frame(*messages: dict[str, Any]) -> bytes:
-    """Return one text frame that holds the messages as an array."""
-    return frame(TEXT, orjson.dumps(messages))
+def _array(*messages: dict[str, Any]) -> bytes:
+    return orjson.dumps(messages)
 
 
 def _with_id(message: dict[str, Any], id_: RequestId) -> dict[str, Any]:
@@ -125,20 +123,20 @@ def _with_id(message: dict[str, Any], id_: RequestId) -> dict[str, Any]:
 
 
 def connected(epoch: str, session: str) -> bytes:
-    """Return the first frame of every session."""
-    return message_frame(
+    """Return what every session begins with."""
+    return _array(
         {"T": "success", "msg": "connected", "protocol": VERSION, "epoch": epoch, "session": session}
     )
 
 
 def authenticated(tier: str, id_: RequestId) -> bytes:
     """Return the answer to a successful ``auth``."""
-    return message_frame(_with_id({"T": "success", "msg": "authenticated", "tier": tier}, id_))
+    return _array(_with_id({"T": "success", "msg": "authenticated", "tier": tier}, id_))
 
 
-def subscription(names: Names, tier: str, encoding: Literal["json"], id_: RequestId) -> bytes:
+def subscription(names: Names, tier: str, encoding: str, id_: RequestId) -> bytes:
     """Return the answer to ``subscribe`` and ``unsubscribe``: all of the subscription as it stands."""
-    return message_frame(
+    return _array(
         _with_id(
             {
                 "T": "subscription",
@@ -158,12 +156,12 @@ def pong(request: Ping) -> bytes:
     message: dict[str, Any] = {"T": "pong"}
     if request.t is not None:
         message["t"] = request.t
-    return message_frame(_with_id(message, request.id))
+    return _array(_with_id(message, request.id))
 
 
 def error(code: ErrorCode, msg: str, id_: RequestId = None) -> bytes:
     """Return an error message."""
-    return message_frame(_with_id({"T": "error", "code": int(code), "msg": msg}, id_))
+    return _array(_with_id({"T": "error", "code": int(code), "msg": msg}, id_))
 
 
 def closing(code: CloseCode, retry_ms: int | None) -> bytes:
@@ -171,7 +169,7 @@ def closing(code: CloseCode, retry_ms: int | None) -> bytes:
     message: dict[str, Any] = {"T": "closing", "code": int(code), "msg": CLOSE_TEXT[code]}
     if retry_ms is not None:
         message["retry_ms"] = retry_ms
-    return message_frame(message)
+    return _array(message)
 
 
 def _one_line(text: str) -> str:

@@ -22,6 +22,7 @@ import trio
 import trio_websocket
 
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
+from marketfeed.fanout.encoding import ENCODINGS, JSON, Encoding
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.shard import Change, Shard
 from marketfeed.fanout.subscriber import Subscriber
@@ -56,6 +57,7 @@ class Service:
     allowed_origins: frozenset[str]  # lower case; the gateway's own among them
     admission: Admits
     counters: Counters
+    encoding: Encoding = JSON  # what sessions begin with
 
 
 class Session:
@@ -119,12 +121,12 @@ class Session:
             return
         counters.accepted += 1
         shard = self._service.shard
-        member = self.member = shard.enter(self.id, outbox, self._tier)
+        member = self.member = shard.enter(self.id, outbox, self._tier, self._service.encoding)
         self._outbox = outbox
         outbox.drained = lambda: shard.drained(member)
         closed: CloseCode | None = None
         try:
-            outbox.offer(protocol.connected(shard.rings.epoch, self.id))
+            outbox.offer(self._framed(member, protocol.connected(shard.rings.epoch, self.id)))
             with self._reading:
                 closed = await self._read(ws, outbox, member)
         except Exception:
@@ -224,9 +226,12 @@ class Session:
         self._service.counters.errors[int(code)] += 1
         self._offer(outbox, member, protocol.error(code, msg, id_))
 
-    def _offer(self, outbox: Outbox, member: Subscriber, frame: bytes) -> None:
+    def _framed(self, member: Subscriber, payload: bytes) -> bytes:
+        return member.encoding.messages(payload, self._service.shard.wall_ns())
+
+    def _offer(self, outbox: Outbox, member: Subscriber, payload: bytes) -> None:
         """Send an answer past the shard, which has to know when the socket is full of it."""
-        if not outbox.offer(frame):
+        if not outbox.offer(self._framed(member, payload)):
             self._service.shard.filled(member)
 
     async def _answer(self, request: protocol.Request, outbox: Outbox, member: Subscriber) -> None:
@@ -237,14 +242,13 @@ class Session:
                 self._offer(outbox, member, protocol.authenticated(member.tier.name, request.id))
             case protocol.Subscribe():
                 names = member.names.plus(protocol.names_of(request))
-                await self._change(request, names, self._tier_of(request, member), member, synced=True)
+                tier, encoding = self._tier_of(request, member), self._encoding_of(request, member)
+                await self._change(request, names, tier, encoding, member, synced=True)
             case protocol.Unsubscribe():
                 names = member.names.minus(protocol.names_of(request))
-                await self._change(request, names, member.tier, member, synced=False)
+                await self._change(request, names, member.tier, member.encoding, member, synced=False)
 
     def _tier_of(self, request: protocol.Subscribe, member: Subscriber) -> Tier:
-        if request.encoding not in (None, "json"):
-            raise RequestError(ErrorCode.SYNTAX, "encoding: json", request.id)
         if request.tier is None:
             return member.tier
         tier = self._service.tiers.get(request.tier)
@@ -253,11 +257,21 @@ class Session:
             raise RequestError(ErrorCode.SYNTAX, f"tier: one of {allowed}", request.id)
         return tier
 
+    @staticmethod
+    def _encoding_of(request: protocol.Subscribe, member: Subscriber) -> Encoding:
+        if request.encoding is None:
+            return member.encoding
+        encoding = ENCODINGS.get(request.encoding)
+        if encoding is None:
+            raise RequestError(ErrorCode.SYNTAX, f"encoding: one of {', '.join(ENCODINGS)}", request.id)
+        return encoding
+
     async def _change(
         self,
         request: protocol.Subscribe | protocol.Unsubscribe,
         names: Names,
         tier: Tier,
+        encoding: Encoding,
         member: Subscriber,
         synced: bool,
     ) -> None:
@@ -266,16 +280,12 @@ class Session:
             raise RequestError(
                 ErrorCode.SYMBOL_LIMIT, f"at most {most} names and patterns a session", request.id
             )
-        await self._service.shard.change(
-            Change(
-                member,
-                names,
-                tier,
-                lambda: protocol.subscription(member.names, member.tier.name, "json", request.id),
-                synced,
-                request.id,
-            )
-        )
+
+        def answer() -> bytes:
+            about = (member.names, member.tier.name, member.encoding.name, request.id)
+            return self._framed(member, protocol.subscription(*about))
+
+        await self._service.shard.change(Change(member, names, tier, encoding, answer, synced, request.id))
 
     # The end.
 
@@ -289,7 +299,9 @@ class Session:
             try:
                 if code not in _SILENT:
                     retry_ms = random.randint(*RETRY_MS) if code < CloseCode.BAD_REQUEST else None
-                    await outbox.send_all(protocol.closing(code, retry_ms))
+                    farewell = protocol.closing(code, retry_ms)
+                    encoding = self.member.encoding if self.member else self._service.encoding
+                    await outbox.send_all(encoding.messages(farewell, self._service.shard.wall_ns()))
                 outbox.shut()
                 await ws.aclose(int(code), CLOSE_TEXT[code])
             except (trio.BrokenResourceError, trio.ClosedResourceError):

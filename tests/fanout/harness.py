@@ -10,10 +10,12 @@ import numpy as np
 import trio
 import trio.testing
 
-from marketfeed.core.records import QUOTE, QUOTES, TRADE, TRADES, Batch
+from marketfeed.core.binary import FrameParser, Kind
+from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE, QUOTES, TRADE, TRADES, Batch
 from marketfeed.core.rings import Rings, RingWriter
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import CloseCode
+from marketfeed.fanout.encoding import JSON, Encoding
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.lifesigns import Timing
 from marketfeed.fanout.shard import Change, Shard
@@ -27,19 +29,73 @@ BASIC = Tier("basic", 500 * MS, False, 65536)
 SLOW_EVERY = Tier("archive", 100 * MS, True, 65536)
 
 
-def text_messages(frame: bytes) -> list[dict[str, Any]]:
-    """Return the messages of one whole text frame; pings have none."""
-    if frame[0] == 0x89:
-        return []
-    assert frame[0] == 0x81
-    length, start = frame[1], 2
-    if length == 126:
-        length, start = int.from_bytes(frame[2:4], "big"), 4
-    elif length == 127:
-        length, start = int.from_bytes(frame[2:10], "big"), 10
-    assert len(frame) == start + length
-    messages: list[dict[str, Any]] = json.loads(frame[start:])
-    return messages
+class Decoder:
+    """A peer's view of the frames of one connection, whatever their encoding: messages, as JSON has them."""
+
+    def __init__(self) -> None:
+        self.names: dict[int, str] = {}  # announced
+        self.id: str | None = None  # of the last SSE event that had one
+
+    def decode(self, frame: bytes) -> list[dict[str, Any]]:
+        """Return the messages of one whole frame or event; pings and comments have none."""
+        if frame[:2] == b": ":
+            return []
+        if frame[:3] == b"id:" or frame[:5] == b"data:":
+            return self._event(frame)
+        if frame[0] == 0x89:
+            return []
+        length, start = frame[1], 2
+        if length == 126:
+            length, start = int.from_bytes(frame[2:4], "big"), 4
+        elif length == 127:
+            length, start = int.from_bytes(frame[2:10], "big"), 10
+        assert len(frame) == start + length
+        if frame[0] == 0x81:
+            messages: list[dict[str, Any]] = json.loads(frame[start:])
+            return messages
+        assert frame[0] == 0x82
+        return self._step(frame[start:])
+
+    def _event(self, event: bytes) -> list[dict[str, Any]]:
+        assert event.endswith(b"\n\n")
+        fields = dict(line.split(": ", 1) for line in event.decode().strip().split("\n"))
+        self.id = fields.get("id", self.id)
+        messages: list[dict[str, Any]] = json.loads(fields["data"])
+        ticks = [message for message in messages if message["T"] in ("q", "t")]
+        if ticks and "id" in fields:
+            assert fields["id"] == f"e1:{ticks[-1]['g']}"
+            assert "snap" not in ticks[-1]
+        return messages
+
+    def _step(self, payload: bytes) -> list[dict[str, Any]]:
+        parser = FrameParser()
+        parser.feed(payload)
+        messages: list[dict[str, Any]] = []
+        ticks: list[dict[str, Any]] = []
+        for frame in parser:
+            assert frame.sent_ns == 1_700_000_000 * S
+            match frame.kind:
+                case Kind.SYMBOLS:
+                    self.names.update({number: name for name, number in frame.symbols().items()})
+                case Kind.MESSAGES:
+                    assert not ticks
+                    messages += frame.messages()
+                case Kind.HEARTBEAT:
+                    messages.append({"T": "heartbeat", "t": frame.sent_ns // 1000})
+                case Kind.QUOTES | Kind.TRADES:
+                    kind = "q" if frame.kind is Kind.QUOTES else "t"
+                    ticks += [self._tick(kind, record) for record in frame.records()]
+        assert not parser.pending_bytes
+        return messages + sorted(ticks, key=lambda tick: int(tick["g"]))
+
+    def _tick(self, kind: str, record: Any) -> dict[str, Any]:
+        tick = {
+            "T": kind,
+            "S": self.names[int(record["symbol"])],
+            "n": int(record["n"]),
+            "g": int(record["g"]),
+        }
+        return tick | ({"snap": 1} if record["flags"] & FLAG_SNAPSHOT else {})
 
 
 class Socket:
@@ -48,6 +104,7 @@ class Socket:
     def __init__(self) -> None:
         self.room: int | None = None
         self.frames: list[bytes] = []
+        self.decoder = Decoder()
         self.tail: deque[bytes] = deque()
         self.received = 0
         self.acked = 0
@@ -76,7 +133,7 @@ class Socket:
         self.ended = self.ended or code
 
     def messages(self) -> list[dict[str, Any]]:
-        return [message for frame in self.frames for message in text_messages(frame)]
+        return [message for frame in self.frames for message in self.decoder.decode(frame)]
 
     def take(self) -> list[dict[str, Any]]:
         """Return the messages that came since the last call."""
@@ -113,9 +170,9 @@ class Bench:
             held = self.published.setdefault((kind, name), [])
             held.append(len(held) + 1)
 
-    def enter(self, id: str = "s1", tier: Tier = VIP) -> tuple[Subscriber, Socket]:
+    def enter(self, id: str = "s1", tier: Tier = VIP, encoding: Encoding = JSON) -> tuple[Subscriber, Socket]:
         socket = Socket()
-        return self.shard.enter(id, socket, tier), socket
+        return self.shard.enter(id, socket, tier, encoding), socket
 
     async def subscribe(
         self,
@@ -124,21 +181,29 @@ class Bench:
         trades: str = "",
         tier: Tier | None = None,
         request_id: int | None = None,
+        encoding: Encoding | None = None,
     ) -> None:
         names = member.names.plus(Names(tuple(quotes.split()), tuple(trades.split())))
-        await self.rename(member, names, tier, True, request_id)
+        await self.rename(member, names, tier, True, request_id, encoding)
 
     async def unsubscribe(self, member: Subscriber, quotes: str = "", trades: str = "") -> None:
         names = member.names.minus(Names(tuple(quotes.split()), tuple(trades.split())))
         await self.rename(member, names, None, False, None)
 
     async def rename(
-        self, member: Subscriber, names: Names, tier: Tier | None, synced: bool, request_id: int | None
+        self,
+        member: Subscriber,
+        names: Names,
+        tier: Tier | None,
+        synced: bool,
+        request_id: int | None,
+        encoding: Encoding | None = None,
     ) -> None:
         def answer() -> bytes:
-            return b'\x81\x16[{"T":"subscription"}]'
+            return member.encoding.messages(b'[{"T":"subscription"}]', 1_700_000_000 * S)
 
-        change = Change(member, names, tier or member.tier, answer, synced, request_id)
+        encoding = encoding or member.encoding
+        change = Change(member, names, tier or member.tier, encoding, answer, synced, request_id)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.shard.change, change)
             await trio.testing.wait_all_tasks_blocked()

@@ -8,6 +8,8 @@ from harness import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from marketfeed.fanout.encoding import BINARY, JSON, SSE
+
 NAMES = ["A", "B", "AB", "C"]
 TIERS = [VIP, SLOW_EVERY, PREMIUM, BASIC]
 ticks = st.lists(st.tuples(st.sampled_from("qt"), st.sampled_from(NAMES)), min_size=1, max_size=40)
@@ -21,6 +23,7 @@ steps = st.one_of(
     st.tuples(st.just("open"), st.tuples(who, st.sampled_from([None, 1, 3]))),
     st.tuples(st.just("subscribe"), st.tuples(who, st.sampled_from([*NAMES, "A*", "*"]))),
     st.tuples(st.just("leave"), who),
+    st.tuples(st.just("switch"), st.tuples(who, st.sampled_from([JSON, BINARY]))),
 )
 
 
@@ -28,17 +31,18 @@ steps = st.one_of(
 @given(
     depth=st.sampled_from([16, 32, 64]),
     tier=st.sampled_from(TIERS),
+    encodings=st.tuples(*[st.sampled_from([JSON, BINARY, SSE])] * 3),
     script=st.lists(steps, max_size=60),
 )
-def test_every_tick_arrives_or_is_accounted_for(depth, tier, script):
-    trio.run(live, depth, tier, script, clock=trio.testing.MockClock(autojump_threshold=0))
+def test_every_tick_arrives_or_is_accounted_for(depth, tier, encodings, script):
+    trio.run(live, depth, tier, encodings, script, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-async def live(depth, tier, script):
+async def live(depth, tier, encodings, script):
     bench = Bench(depth=depth)
     sessions = {}
     for number in range(3):
-        member, socket = bench.enter(f"s{number}", tier)
+        member, socket = bench.enter(f"s{number}", tier, encodings[number])
         sessions[number] = (member, socket, Follower(tier.every))
         await bench.subscribe(member, quotes="A", trades="A*")
     for action, detail in script:
@@ -58,6 +62,10 @@ async def live(depth, tier, script):
                 await bench.cycle()
             case "subscribe" if detail[0] in sessions:
                 await bench.subscribe(sessions[detail[0]][0], quotes=detail[1], trades=detail[1])
+            case "switch" if detail[0] in sessions:
+                member, _, _ = sessions[detail[0]]
+                if member.encoding is not SSE:
+                    await bench.subscribe(member, encoding=detail[1])
             case "leave" if detail in sessions:
                 bench.shard.leave(sessions.pop(detail)[0])
                 await bench.cycle()
