@@ -45,7 +45,7 @@ class GatewayConfig(_Section, frozen=True):
     allowed_origins: list[str] = []
     trusted_proxies: list[str] = []
     default_tier: str = "vip"
-    encoding: Literal["json"] = "json"
+    encoding: Literal["json", "binary"] = "json"
     tls_cert: str | None = None
     tls_key: str | None = None
 

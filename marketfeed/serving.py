@@ -21,6 +21,7 @@ from marketfeed.collector import Collector
 from marketfeed.config import Config, LimitsConfig
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.fanout.encoding import ENCODINGS
 from marketfeed.fanout.lifesigns import Timing
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import MS, Tier
@@ -115,6 +116,7 @@ class Serving:
             allowed_origins=frozenset(origin.lower() for origin in gateway.allowed_origins) | own,
             admission=self._admission,
             counters=self.counters,
+            encoding=ENCODINGS[gateway.encoding],
         )
 
     @property
@@ -166,7 +168,7 @@ class Serving:
         ledgers = await figures.totals()
         counters, collector = self.counters, self.collector
         return Report(
-            sessions=dict(Counter(("websocket", member.tier.name) for member in members)),
+            sessions=dict(Counter((member.encoding.transport, member.tier.name) for member in members)),
             lagging=dict(Counter(member.tier.name for member in members if member.behind)),
             synced=self.shard.synced_sessions,
             groups=figures.statistics().groups,
@@ -204,10 +206,10 @@ class Serving:
         return {
             "session": session.id,
             "address": session.address,
-            "transport": "websocket",
+            "transport": member.encoding.transport,
             "tier": member.tier.name,
             "phase": member.phase,
-            "encoding": member.encoding,
+            "encoding": member.encoding.name,
             "age_s": round(trio.current_time() - session.opened_at_s, 1),
             "state": "live" if member.group else "lagging" if member.behind else "alone",
             "slow": _why_slow(session),

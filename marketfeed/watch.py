@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.live import Live
 
 from marketfeed.board import Board, line_of, notice_of, table_of
-from marketfeed.errors import CloseCode, ConfigError
+from marketfeed.core.binary import FrameParser, Kind
+from marketfeed.errors import CloseCode, ConfigError, FeedProtocolError
 
 REDRAW_S: Final = 0.2
 FIRST_RETRY_S: Final = 0.5
@@ -73,7 +74,8 @@ class Watch:
         self._requests: list[dict[str, Any]] = []
         if token is not None:
             self._requests.append({"action": "auth", "token": token, "id": "auth"})
-        self._requests.append({"action": "subscribe", "quotes": symbols, "trades": symbols, "id": "watch"})
+        names = {"quotes": symbols, "trades": symbols}
+        self._requests.append({"action": "subscribe", **names, "encoding": "json", "id": "watch"})
         if tier is not None:
             self._requests[-1]["tier"] = tier
         self._board = Board()
@@ -177,8 +179,8 @@ class Watch:
             frame = await ws.get_message()
             now_s = time.time()
             try:
-                messages = orjson.loads(frame)
-            except orjson.JSONDecodeError:
+                messages = _messages(frame)
+            except (orjson.JSONDecodeError, FeedProtocolError):
                 raise _FinalError(f"{self._url} does not speak marketfeed's protocol") from None
             for message in messages:
                 self._take(message, now_s)
@@ -207,6 +209,16 @@ class Watch:
         self._board.status = "ended"
         print(f"marketfeed watch: {why}", file=sys.stderr)
         return 1
+
+
+def _messages(frame: str | bytes) -> list[dict[str, Any]]:
+    """Return the messages of ``frame``; those before our request may come in the engine's binary frames."""
+    if isinstance(frame, str):
+        messages: list[dict[str, Any]] = orjson.loads(frame)
+        return messages
+    parser = FrameParser()
+    parser.feed(frame)
+    return [message for part in parser if part.kind is Kind.MESSAGES for message in part.messages()]
 
 
 def _parsed(url: str) -> SplitResult:

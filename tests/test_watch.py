@@ -207,7 +207,13 @@ async def serve(nursery, monkeypatch):
 async def test_it_comes_back_after_a_close_that_permits_it_and_not_after_one_that_does_not(serve, capsys):
     url, requests = await serve((text_of(LIVE), text_of(quote()), 4001), (text_of(quote(n=8)), 4503))
     assert await Watch(url, ["A", "B*"], "vip", None).run() == 1
-    subscribe = {"action": "subscribe", "quotes": ["A", "B*"], "trades": ["A", "B*"], "tier": "vip"}
+    subscribe = {
+        "action": "subscribe",
+        "quotes": ["A", "B*"],
+        "trades": ["A", "B*"],
+        "encoding": "json",
+        "tier": "vip",
+    }
     assert requests == [{**subscribe, "id": "watch"}] * 2
     shown = capsys.readouterr()
     assert [line.split()[-1] for line in shown.out.splitlines()] == ["n=7", "n=8"]

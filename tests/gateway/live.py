@@ -14,9 +14,11 @@ import numpy as np
 import trio
 import trio_websocket
 
+from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.records import QUOTE, Batch
 from marketfeed.core.rings import Rings, RingWriter
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.fanout.encoding import JSON, Encoding
 from marketfeed.fanout.lifesigns import Timing
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import MS, Tier
@@ -93,7 +95,7 @@ class Live:
 
 @asynccontextmanager
 async def serving(
-    limits: Limits = LIMITS, stall_s: float = 10.0, ping_s: float = 60.0
+    limits: Limits = LIMITS, stall_s: float = 10.0, ping_s: float = 60.0, encoding: Encoding = JSON
 ) -> AsyncIterator[Live]:
     """Run a gateway on a free port."""
     rings = Rings.private(256, 64, epoch="e1")
@@ -111,6 +113,7 @@ async def serving(
         allowed_origins=frozenset({"http://good.example"}),
         admission=Admission(limits),
         counters=Counters(),
+        encoding=encoding,
     )
     listener = await open_listener("127.0.0.1", 0)
     gateway = Gateway(service)
@@ -131,6 +134,27 @@ async def serving(
                 nursery.cancel_scope.cancel()
 
 
+def messages_of(frame: str | bytes) -> list[dict[str, Any]]:
+    """Return the messages of a text frame, or of a binary one; a tick of that is a record under ``R``."""
+    if isinstance(frame, str):
+        messages: list[dict[str, Any]] = json.loads(frame)
+        return messages
+    parser = FrameParser()
+    parser.feed(frame)
+    found: list[dict[str, Any]] = []
+    for part in parser:
+        match part.kind:
+            case Kind.SYMBOLS:
+                found.append({"T": "symbols", "ids": part.symbols(), "binary": True})
+            case Kind.MESSAGES:
+                found += [{**message, "binary": True} for message in part.messages()]
+            case Kind.QUOTES | Kind.TRADES:
+                found += [{"T": "tick", "R": record, "binary": True} for record in part.records()]
+            case Kind.HEARTBEAT:
+                found.append({"T": "heartbeat", "binary": True})
+    return found
+
+
 class Client:
     """A WebSocket client that reads messages one by one."""
 
@@ -145,7 +169,7 @@ class Client:
         """Return the next message, or the next of ``kind``."""
         while True:
             while not self._messages:
-                self._messages = json.loads(await self.ws.get_message())
+                self._messages = messages_of(await self.ws.get_message())
             message = self._messages.pop(0)
             if kind is None or message["T"] == kind:
                 return message
@@ -155,7 +179,7 @@ class Client:
         messages = list(self._messages)
         while True:
             try:
-                messages += json.loads(await self.ws.get_message())
+                messages += messages_of(await self.ws.get_message())
             except trio_websocket.ConnectionClosed as closed:
                 return closed.reason.code if closed.reason else 1006, messages
 
