@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from marketfeed.gateway.http import HttpServer, Request, Response, error_response, json_response
+from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
 from marketfeed.metrics import CONTENT_TYPE, Sources, exposition
 
 MAX_ROWS: Final = 1000
@@ -21,12 +21,12 @@ class Admin:
         self.ready = False
         self.server = HttpServer(
             {
-                "/metrics": self._metrics,
-                "/healthz": self._health,
-                "/readyz": self._readiness,
-                "/v1/sessions": self._sessions,
+                "/metrics": {"GET": self._metrics},
+                "/healthz": {"GET": self._health},
+                "/readyz": {"GET": self._readiness},
+                "/v1/sessions": {"GET": self._sessions},
             },
-            HEAD_S,
+            Rules(head_s=HEAD_S),
         )
 
     async def _metrics(self, request: Request) -> Response:

@@ -197,6 +197,12 @@ def _problems(config: Config) -> list[tuple[str, str]]:
     if gateway.default_tier not in config.tiers:
         tiers = ", ".join(config.tiers) or "(no tier is defined)"
         found.append(("gateway.default_tier", f"one of {tiers}; {gateway.default_tier} is none"))
+    for index, text in enumerate(gateway.trusted_proxies):
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            allowed = "an address, or a network such as 10.0.0.0/8"
+            found.append((f"gateway.trusted_proxies.{index}", f"{allowed}, not {text!r}"))
     if (gateway.host, gateway.port) == (config.admin.host, config.admin.port) and gateway.port:
         found.append(("admin.port", f"another one than gateway.port, which is {gateway.port} too"))
     found += [

@@ -27,6 +27,7 @@ from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.gateway.limits import Admits, Counters, Limits
 from marketfeed.gateway.listener import Gateway
+from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.session import Service, Session
 from marketfeed.report import Report
 
@@ -117,6 +118,7 @@ class Serving:
             admission=self._admission,
             counters=self.counters,
             encoding=ENCODINGS[gateway.encoding],
+            proxies=Proxies(gateway.trusted_proxies),
         )
 
     @property

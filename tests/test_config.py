@@ -203,6 +203,14 @@ MISTAKES = {
         '[admin]\nhost = "10.0.0.1"\n',
         "admin.host: '10.0.0.1' is not loopback",
     ),
+    "proxy that is no address": (
+        '[gateway]\ntrusted_proxies = ["127.0.0.1", "proxy.lan"]\n',
+        "gateway.trusted_proxies.1: an address, or a network such as 10.0.0.0/8, not 'proxy.lan'",
+    ),
+    "network with bits beside its prefix": (
+        '[gateway]\ntrusted_proxies = ["10.0.0.1/8"]\n',
+        "gateway.trusted_proxies.0: an address, or a network",
+    ),
     "workers": ("[engine]\nworkers = 2\n", "engine.workers: only 0 in this version"),
     "tokens": ('[auth]\nmode = "jwt"\n', 'auth.mode: only "none" in this version'),
     "TLS": ('[gateway]\ntls_cert = "a.pem"\n', "gateway.tls_cert: TLS is not in this version"),

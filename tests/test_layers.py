@@ -113,7 +113,7 @@ def test_core_knows_no_event_loop_no_clock_and_no_socket(module):
 
 
 def test_long_lived_tasks_start_in_the_engine_alone():
-    """Elsewhere nurseries are opened by what ends with one session, one command or one run of a feed."""
+    """Elsewhere nurseries are opened by what ends with one connection, one command or one run of a feed."""
     openers = {module for module, path in MODULES.items() if "open_nursery(" in path.read_text("utf-8")}
-    allowed = {"marketfeed.engine", "marketfeed.gateway.session", "marketfeed.watch", "feeds.push"}
+    allowed = {"marketfeed.engine", "marketfeed.gateway.listener", "marketfeed.watch", "feeds.push"}
     assert openers <= allowed

@@ -1,11 +1,16 @@
-"""A small HTTP/1.1 server over h11: fixed routes, whole answers, limits on what strangers send."""
+"""An HTTP/1.1 server: fixed routes, whole answers, and connections that a session takes over.
+
+One request at a time per connection; what a client pipelines waits its turn. A route answers with a
+:class:`Response`, or hands the connection over, as WebSockets and event streams need: then nothing of the
+server lives on, and the session finds what was read so far in :class:`Handover`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from http import HTTPStatus
-from typing import Final
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlsplit
 
 import h11
@@ -13,8 +18,14 @@ import orjson
 import structlog
 import trio
 
-MAX_HEAD_BYTES: Final = 8192
-IDLE_S: Final = 30.0  # a kept-alive connection without a request
+from marketfeed.gateway.exchange import Exchange, Headers, HeadTimeoutError, HttpError
+from marketfeed.gateway.origins import Origins
+
+if TYPE_CHECKING:
+    from marketfeed.gateway.session import Session
+
+MAX_FIELDS: Final = 100  # of a query
+NO_STORE: Final[Headers] = (("Cache-Control", "no-store"),)
 
 log = structlog.get_logger()
 
@@ -26,22 +37,41 @@ class Response:
     body: bytes
     content_type: str = "application/json"
     status: int = 200
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Headers = NO_STORE
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a route is given: the query, each name with its values in order."""
+    """What a route is given; of the query each name with its values in order."""
 
     path: str
     query: Mapping[str, list[str]] = field(default_factory=dict)
+    method: str = "GET"
+    headers: Sequence[tuple[bytes, bytes]] = ()  # names in lower case
+    body: bytes = b""
+    address: str = ""  # the client's, as far as proxies can be believed
+    wait_gone: Callable[[], Awaitable[None]] = trio.sleep_forever  # returns once the client has gone away
 
     def first(self, name: str, default: str) -> str:
         """Return the first value of ``name`` in the query."""
         return self.query.get(name, [default])[0]
 
+    def header(self, name: bytes) -> str | None:
+        """Return the values of the header ``name``, joined by commas; None without one."""
+        values = [value for key, value in self.headers if key == name]
+        return b", ".join(values).decode("latin-1") if values else None
 
-Route = Callable[[Request], Awaitable[Response]]
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A connection that from now on is a session's."""
+
+    session: Session
+    received: bytes = b""  # the request's head as it came, and what came behind it
+
+
+Route = Callable[[Request], Awaitable["Response | Session"]]
+Routes = Mapping[str, Mapping[str, Route]]  # by path, then by method
 
 
 def json_response(value: object, status: int = 200) -> Response:
@@ -49,111 +79,127 @@ def json_response(value: object, status: int = 200) -> Response:
     return Response(orjson.dumps(value), status=status)
 
 
-def error_response(status: int, msg: str, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+def error_response(status: int, msg: str, headers: Headers = ()) -> Response:
     """Return ``{"error": {"code": …, "msg": …}}``; the code is the HTTP status."""
     body = orjson.dumps({"error": {"code": status, "msg": msg}})
-    return Response(body, status=status, headers=headers)
+    return Response(body, status=status, headers=NO_STORE + headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Who is served, beside the routes; the defaults are those of a listener for operators.
+
+    ``origins`` judges browsers: without it they get neither permission nor
+    refusal. ``address`` turns the peer's address and X-Forwarded-For into the
+    client's. ``refuse`` may answer a request before it reaches its route.
+    """
+
+    head_s: float  # how long a request's head may take
+    body_bytes: int = 0  # how large a body may be
+    origins: Origins | None = None
+    address: Callable[[str, str | None], str] = lambda peer, forwarded: peer
+    refuse: Callable[[Request], Response | None] = lambda request: None
 
 
 class HttpServer:
-    """Serves GET and HEAD of ``routes`` on any stream."""
+    """Serves ``routes`` on any stream."""
 
-    def __init__(self, routes: Mapping[str, Route], head_s: float) -> None:
-        """``head_s`` is how long a request's head may take."""
+    def __init__(self, routes: Routes, rules: Rules, refused: Counter[str] | None = None) -> None:
+        """``refused`` counts connections that were let go before an answer, by reason."""
         self._routes = routes
-        self._head_s = head_s
-        self.requests: dict[tuple[str, int], int] = {}  # by route ("" for unknown ones) and status
+        self._rules = rules
+        self.refused = Counter() if refused is None else refused
+        self.requests: Counter[tuple[str, int]] = Counter()  # by route ("" for unknown ones) and status
 
-    async def serve(self, stream: trio.SocketStream) -> None:
-        """Answer requests on ``stream`` to its end; nothing that a peer does raises."""
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
-        async with stream:
-            try:
-                while await self._one(connection, stream):
-                    connection.start_next_cycle()
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                log.debug("peer went away")
-            except h11.RemoteProtocolError as error:
-                await self._refuse(connection, stream, error)
-            except Exception:
-                log.exception("request failed")
+    async def serve(self, stream: trio.abc.HalfCloseableStream, peer: str) -> Handover | None:
+        """Answer requests of ``peer``, an address, until the stream ends or a session takes it over.
 
-    async def _one(self, connection: h11.Connection, stream: trio.SocketStream) -> bool:
-        """Serve one request; True if another may follow."""
-        with trio.move_on_after(IDLE_S if connection.their_state is h11.IDLE else self._head_s) as waiting:
-            event = await self._next(connection, stream, waiting)
-        if waiting.cancelled_caught or not isinstance(event, h11.Request):
-            return False
-        while not isinstance(await self._next(connection, stream, None), h11.EndOfMessage):
-            pass  # a body that nobody asked for; h11 bounds each piece
-        response = await self._answer(event)
-        await self._send(connection, stream, response, event.method == b"HEAD")
-        return connection.our_state is h11.DONE and connection.their_state is h11.DONE
-
-    async def _next(
-        self, connection: h11.Connection, stream: trio.SocketStream, waiting: trio.CancelScope | None
-    ) -> h11.Event | type[h11.PAUSED]:
-        while True:
-            event = connection.next_event()
-            if event is not h11.NEED_DATA:
-                return event  # type: ignore[return-value]
-            data = await stream.receive_some(MAX_HEAD_BYTES)
-            if waiting is not None and data:
-                # From its first byte on, the head has its own deadline.
-                waiting.deadline = min(waiting.deadline, trio.current_time() + self._head_s)
-            connection.receive_data(data)
-
-    async def _answer(self, request: h11.Request) -> Response:
+        Nothing that the peer does raises. Closing the stream is the caller's.
+        """
+        exchange = Exchange(stream, self._rules.head_s)
         try:
-            target = urlsplit(request.target.decode("latin-1"))
-            query = parse_qs(target.query, max_num_fields=100)
-        except ValueError as error:
-            self._count("", 400)
-            return error_response(400, f"not a target: {error}")
-        route = self._routes.get(target.path)
-        if route is None:
-            response = error_response(404, f"no such path; there are {', '.join(self._routes)}")
-        elif request.method not in (b"GET", b"HEAD"):
-            response = error_response(405, "GET or HEAD", (("Allow", "GET, HEAD"),))
-        else:
-            response = await route(Request(target.path, query))
-        self._count(target.path if route else "", response.status)
-        return response
-
-    def _count(self, path: str, status: int) -> None:
-        self.requests[path, status] = self.requests.get((path, status), 0) + 1
-
-    async def _send(
-        self, connection: h11.Connection, stream: trio.SocketStream, response: Response, head_only: bool
-    ) -> None:
-        head = h11.Response(
-            status_code=response.status,
-            reason=HTTPStatus(response.status).phrase.encode(),
-            headers=[
-                ("server", "marketfeed"),
-                ("content-type", response.content_type),
-                ("content-length", str(len(response.body))),
-                ("cache-control", "no-store"),
-                *response.headers,
-            ],
-        )
-        parts = [connection.send(head)]
-        if not head_only:
-            parts.append(connection.send(h11.Data(response.body)))
-        parts.append(connection.send(h11.EndOfMessage()))
-        with trio.move_on_after(IDLE_S) as sending:
-            await stream.send_all(b"".join(part for part in parts if part))
-        if sending.cancelled_caught:
-            raise trio.BrokenResourceError("the peer does not read")
-
-    async def _refuse(
-        self, connection: h11.Connection, stream: trio.SocketStream, error: h11.RemoteProtocolError
-    ) -> None:
-        status = error.error_status_hint
-        self._count("", status)
-        if connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            return
-        try:
-            await self._send(connection, stream, error_response(status, str(error)), False)
+            while True:
+                session = await self._one(exchange, peer)
+                if session is not None:
+                    return Handover(session, exchange.received)
+                if not exchange.again():
+                    return None
+        except HeadTimeoutError:
+            self.refused["handshake timeout"] += 1
+        except HttpError as error:
+            await self._refuse(exchange, error)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
+            log.debug("peer went away", address=peer)
+        except Exception:
+            log.exception("request failed", address=peer)
+        return None
+
+    async def _one(self, exchange: Exchange, peer: str) -> Session | None:
+        """Serve one request; return the session that takes the connection over, if one does."""
+        head = await exchange.head()
+        if head is None:
+            return None
+        request = Request(
+            path="",
+            method=head.method.decode("ascii"),
+            headers=list(head.headers),
+            body=await exchange.body(head, self._rules.body_bytes),
+            wait_gone=exchange.wait_gone,
+        )
+        request = replace(request, address=self._rules.address(peer, request.header(b"x-forwarded-for")))
+        answer: Response | Session
+        try:
+            target = urlsplit(head.target.decode("latin-1"))
+            query = parse_qs(target.query, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+        except ValueError as error:
+            answer = error_response(400, f"not a target: {error}")
+        else:
+            request = replace(request, path=target.path, query=query)
+            answer = await self._answer(request)
+        known = request.path if request.path in self._routes else ""
+        if not isinstance(answer, Response):
+            self.requests[known, 200] += 1
+            return answer
+        self.requests[known, answer.status] += 1
+        headers = answer.headers + self._permission(request)
+        head_only = head.method == b"HEAD"
+        await exchange.send(answer.status, headers, answer.body, answer.content_type, head_only)
+        return None
+
+    async def _answer(self, request: Request) -> Response | Session:
+        origins = self._rules.origins
+        if origins is not None and not origins.allows(request.header(b"origin")):
+            self.refused["origin not allowed"] += 1
+            return error_response(403, "origin not allowed, see gateway.allowed_origins")
+        refusal = self._rules.refuse(request)
+        if refusal is not None:
+            return refusal
+        handlers = self._routes.get(request.path)
+        if handlers is None:
+            return error_response(404, f"no such path; there are {', '.join(self._routes)}")
+        route = handlers.get("GET" if request.method == "HEAD" else request.method)
+        if route is not None:
+            return await route(request)
+        methods = ", ".join([*(["GET", "HEAD"] if "GET" in handlers else []), *(set(handlers) - {"GET"})])
+        allow = ("Allow", methods)
+        if request.method != "OPTIONS" or origins is None:
+            return error_response(405, methods.replace(", ", " or "), (allow,))
+        asked = request.header(b"access-control-request-method") is not None
+        return Response(b"", status=204, headers=(allow, *(origins.preflight(methods) if asked else ())))
+
+    def _permission(self, request: Request) -> Headers:
+        return (
+            () if self._rules.origins is None else self._rules.origins.permission(request.header(b"origin"))
+        )
+
+    async def _refuse(self, exchange: Exchange, error: HttpError) -> None:
+        self.requests["", error.status] += 1
+        log.debug("not a request", status=error.status, reason=str(error))
+        if not exchange.answerable:
+            return
+        told = error_response(error.status, str(error), (("Connection", "close"),))
+        try:
+            await exchange.send(told.status, told.headers, told.body, told.content_type)
+            await exchange.linger()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, h11.LocalProtocolError):
             log.debug("peer went away")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from marketfeed.errors import CloseCode
+
+SWEEP_AT: Final = 4096  # addresses remembered before those that count nothing are forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,32 @@ class Bucket:
             return False
         self._tokens -= 1
         return True
+
+    def full(self, now_s: float) -> bool:
+        """Tell whether the bucket is as good as a new one."""
+        return self._tokens + (now_s - self._at_s) * self._rate >= self._rate
+
+
+class Rates:
+    """A bucket per address, remembered as long as it says something."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._buckets: dict[str, Bucket] = {}
+        self._sweep_at = SWEEP_AT
+
+    def take(self, address: str, now_s: float) -> bool:
+        """Take one token of ``address``; False if there is none."""
+        bucket = self._buckets.get(address)
+        if bucket is None:
+            if len(self._buckets) >= self._sweep_at:
+                self._buckets = {a: b for a, b in self._buckets.items() if not b.full(now_s)}
+                self._sweep_at = max(SWEEP_AT, 2 * len(self._buckets))
+            bucket = self._buckets[address] = Bucket(self._rate, now_s)
+        return bucket.take(now_s)
+
+    def __len__(self) -> int:
+        return len(self._buckets)
 
 
 @dataclass(slots=True)

@@ -1,10 +1,11 @@
-"""The listener: accepts connections, admits or refuses them, and hands each to a session of its own."""
+"""The listener: accepts connections, serves HTTP on each, and lets sessions take them over."""
 
 from __future__ import annotations
 
 import errno
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -13,12 +14,16 @@ from trio.socket import SocketType
 
 from marketfeed.errors import CloseCode, StartError
 from marketfeed.gateway.http import HttpServer
-from marketfeed.gateway.limits import Counters
+from marketfeed.gateway.limits import Admission, Counters
+from marketfeed.gateway.outbox import Outbox
+from marketfeed.gateway.proxies import ProxyError, parse_preface
+from marketfeed.gateway.routes import serve_http
 from marketfeed.gateway.session import Service, Session
 
 BACKLOG: Final = 4096
 OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 REST_S: Final = 0.1  # before accepting again when the machine is out of something
+LEAST_STRANGERS: Final = 1024  # connections without a session, where limits.sessions is less
 
 log = structlog.get_logger()
 
@@ -59,7 +64,12 @@ async def accept_http(listener: SocketType, server: HttpServer, connections: tri
     while True:
         accepted = await accept(listener)
         if accepted is not None:
-            connections.start_soon(server.serve, trio.SocketStream(accepted[0]))
+            connections.start_soon(_serve_http, trio.SocketStream(accepted[0]), server, accepted[1])
+
+
+async def _serve_http(stream: trio.SocketStream, server: HttpServer, peer: str) -> None:
+    async with stream:
+        await server.serve(stream, peer)
 
 
 async def accept_from(
@@ -82,29 +92,84 @@ class Gateway:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self.server = serve_http(service)
         self.sessions: dict[Session, None] = {}
+        limits = service.limits
+        # Connections on which no session has begun, so that an address cannot take all files with them.
+        self._strangers = Admission(
+            replace(
+                limits,
+                sessions=max(limits.sessions, LEAST_STRANGERS),
+                sessions_per_ip=max(limits.sessions_per_ip, LEAST_STRANGERS),
+            )
+        )
         self._ended = trio.Event()
 
-    async def serve(self, sock: socket.socket, address: str) -> None:
-        """Serve a connection from its first byte to its last; nothing that it does raises."""
-        service = self._service
-        refusal = await service.admission.ask(address)
+    async def serve(self, sock: socket.socket, peer: str) -> None:
+        """Serve a connection of ``peer`` from its first byte to its last; nothing that it does raises."""
+        session: Session | None = None
+        refused = self._service.counters.refused
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            session = Session(service, sock, address, refusal)
-            self.sessions[session] = None
-            try:
-                await session.serve()
-            finally:
-                del self.sessions[session]
-                self._ended.set()
-        except Exception:
-            # The socket died between accept and here, or a bug: this session's alone.
-            log.exception("session failed to start", address=address)
+            async with trio.open_nursery() as nursery:
+                outbox = Outbox(sock, nursery)
+                try:
+                    session = await self._meet(outbox, peer)
+                    if session is not None:
+                        self.sessions[session] = None
+                        await session.serve(outbox, nursery)
+                finally:
+                    nursery.cancel_scope.cancel()
+                    await trio.aclose_forcefully(outbox)
+        except Exception as error:
+            if session is not None and session.member is None:  # a handshake that the libraries stumble over
+                refused["broken handshake"] += 1
+                log.warning("handshake failed", address=session.address, error=repr(error)[:200])
+            else:
+                # The socket died between accept and here, or a bug: this connection's alone.
+                log.exception("connection failed", address=peer)
             sock.close()
         finally:
-            if refusal is None:
-                service.admission.release(address)
+            if session is not None:
+                self._service.admission.release(session.address)
+                del self.sessions[session]
+                self._ended.set()
+
+    async def _meet(self, outbox: Outbox, peer: str) -> Session | None:
+        """Serve HTTP until a request begins a session, and return that; None if none does."""
+        refused = self._service.counters.refused
+        trusted = self._service.proxies.trusts(peer)
+        limit = None if trusted else self._strangers.admit(peer)
+        if limit is not None:
+            refused[f"too many connections: limits.{limit}"] += 1
+            return None
+        try:
+            if trusted:
+                peer = await self._proxied(outbox) or peer
+            handover = await self.server.serve(outbox, peer)
+        except ProxyError as error:
+            refused["broken PROXY header"] += 1
+            log.warning("a trusted proxy sent a broken PROXY header", address=peer, reason=str(error))
+            return None
+        finally:
+            if not trusted:
+                self._strangers.release(peer)
+        if handover is None:
+            return None
+        outbox.replay(handover.received)
+        return handover.session
+
+    async def _proxied(self, outbox: Outbox) -> str | None:
+        """Return the client's address from a PROXY header at the start of the connection, if there is one."""
+        data = b""
+        with trio.move_on_after(self._service.limits.handshake_s):
+            while (preface := parse_preface(data)) is None:
+                more = await outbox.receive_some(4096)
+                if not more:
+                    break
+                data += more
+        outbox.replay(data[preface.size if preface else 0 :])
+        return preface.address if preface else None
 
     async def drain(self) -> None:
         """Ask every session to end because the engine does; return when all have."""

@@ -31,7 +31,7 @@ SIOCOUTQNSD: Final = 0x894B  # linux/sockios.h: bytes not yet sent
 _RESET: Final = struct.pack("ii", 1, 0)  # linger on, 0 s: closing sends RST and forgets what is unsent
 
 
-class Outbox(trio.abc.Stream):
+class Outbox(trio.abc.HalfCloseableStream):
     """A TCP socket as a stream whose sending side can also be used without waiting.
 
     ``drained`` is called each time the unsent bytes have all gone out;
@@ -40,7 +40,7 @@ class Outbox(trio.abc.Stream):
     """
 
     __slots__ = (
-        "_lost", "_nursery", "_passed", "_progress", "_send", "_shut", "_sock", "_tail", "_taken",
+        "_lost", "_nursery", "_passed", "_progress", "_replay", "_send", "_shut", "_sock", "_tail", "_taken",
         "_trio_sock", "drained", "on_end", "received", "scanner",
     )  # fmt: skip
 
@@ -56,6 +56,7 @@ class Outbox(trio.abc.Stream):
         self._progress = trio.lowlevel.ParkingLot()
         self._shut = False
         self._lost = False  # the peer is gone
+        self._replay = b""
         self.received = 0
         self.scanner: FrameScanner | None = None
         self.drained: Callable[[], None] = _nothing
@@ -159,7 +160,7 @@ class Outbox(trio.abc.Stream):
             self._progress.unpark_all()
             self.end(code)
 
-    # For trio-websocket: trio.abc.Stream.
+    # For those who may wait, such as trio-websocket: trio.abc.HalfCloseableStream.
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send ``data`` after what is unsent, and wait until the kernel has it."""
@@ -206,7 +207,15 @@ class Outbox(trio.abc.Stream):
                     data = await self._receive(65536)
         return data
 
+    def replay(self, data: bytes) -> None:
+        """Have ``data``, which was received and not used, received once more."""
+        self._replay = data + self._replay
+
     async def _receive(self, max_bytes: int) -> bytes:
+        if self._replay:
+            data, self._replay = self._replay[:max_bytes], self._replay[max_bytes:]
+            await trio.lowlevel.checkpoint()
+            return data
         try:
             data = bytes(await self._trio_sock.recv(max_bytes))
         except OSError as error:
@@ -214,6 +223,14 @@ class Outbox(trio.abc.Stream):
             raise trio.BrokenResourceError(str(error)) from error
         self.received += len(data)
         return data
+
+    async def send_eof(self) -> None:
+        """Tell the peer that nothing more comes."""
+        await self.wait_send_all_might_not_block()
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
 
     async def aclose(self) -> None:
         """Close the socket; what is unsent is forgotten and the peer reset if there was any."""

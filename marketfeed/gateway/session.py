@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import random
 import secrets
-import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import urlsplit
 
 import structlog
 import trio
@@ -30,9 +28,9 @@ from marketfeed.fanout.tiers import Tier
 from marketfeed.gateway import protocol
 from marketfeed.gateway.limits import Admits, Bucket, Counters, Limits
 from marketfeed.gateway.outbox import Outbox
+from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.scan import FrameScanner
 
-PATH: Final = "/v1/stream"
 FAREWELL_S: Final = 1.0  # for the closing message and the close handshake
 MAX_BAD_REQUESTS: Final = 10  # in a row
 MAX_REFUSED: Final = 200  # requests over the rate in a row; then it is a flood and no mistake
@@ -58,21 +56,17 @@ class Service:
     admission: Admits
     counters: Counters
     encoding: Encoding = JSON  # what sessions begin with
+    proxies: Proxies = field(default_factory=Proxies)
 
 
 class Session:
-    """A connected client, from its first byte to its last."""
+    """A connected client, from its handshake to its last byte."""
 
-    def __init__(
-        self, service: Service, sock: socket.socket, address: str, refusal: str | None = None
-    ) -> None:
-        """Prepare to serve ``sock``; with ``refusal``, the limit it is over, only to say so."""
+    def __init__(self, service: Service, address: str) -> None:
         self.id = secrets.token_hex(8)
         self.address = address
         self.opened_at_s = trio.current_time()
         self._service = service
-        self._sock = sock
-        self._refusal = refusal
         self._ending: CloseCode | None = None
         self._reading = trio.CancelScope()
         self._handshaking = trio.CancelScope()
@@ -86,27 +80,6 @@ class Session:
         """Return how many bytes wait for the kernel, and in it."""
         return 0 if self._outbox is None else self._outbox.waiting_bytes + self._outbox.unsent()
 
-    async def serve(self) -> None:
-        """Serve the client until either side ends it; closes the socket and counts why."""
-        try:
-            async with trio.open_nursery() as nursery:
-                outbox = Outbox(self._sock, nursery)
-                outbox.on_end = self.end
-                outbox.scanner = FrameScanner(handshake=True)
-                try:
-                    await self._serve(outbox, nursery)
-                finally:
-                    nursery.cancel_scope.cancel()
-                    if self._ending is CloseCode.SLOW:
-                        outbox.reset()
-                    await trio.aclose_forcefully(outbox)
-        except Exception as error:
-            if self.member is None:  # a handshake that the libraries stumble over
-                self._service.counters.refused["broken handshake"] += 1
-                log.warning("handshake failed", address=self.address, error=repr(error)[:200])
-            else:
-                log.exception("session failed", session=self.id, address=self.address)
-
     def end(self, code: CloseCode) -> None:
         """Ask the session to end for the reason ``code``; the first reason stands."""
         if self._ending is None:
@@ -114,8 +87,11 @@ class Session:
             self._reading.cancel()
             self._handshaking.cancel()
 
-    async def _serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
+    async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
+        """Serve the client until either side ends it, and count why; ``nursery`` is cancelled afterwards."""
         counters = self._service.counters
+        outbox.on_end = self.end
+        outbox.scanner = FrameScanner(handshake=True)
         ws = await self._shake_hands(outbox, nursery)
         if ws is None:
             return
@@ -136,6 +112,8 @@ class Session:
             outbox.drained = lambda: None
             shard.leave(member)
             self._ending = self._ending or closed or CloseCode.INTERNAL
+            if self._ending is CloseCode.SLOW:
+                outbox.reset()
             counters.closes[self._ending] += 1
             log.info(
                 "session closed",
@@ -160,30 +138,9 @@ class Session:
             request = await trio_websocket.wrap_server_stream(
                 nursery, outbox, message_queue_size=1, max_message_size=limits.request_bytes
             )
-            status, reason = self._judge(request)
-            if status:
-                refused[reason] += 1
-                await request.reject(status, body=f"{reason}\n".encode())
-                return None
             return await request.accept()
         refused["handshake timeout" if self._ending is None else "handshake broken"] += 1
         return None
-
-    def _judge(self, request: trio_websocket.WebSocketRequest) -> tuple[int, str]:
-        """Return the HTTP status and reason to refuse a handshake with; 0 to accept it."""
-        try:
-            path = urlsplit(request.path).path
-        except ValueError:
-            return 400, "not a path"
-        if path != PATH:
-            return 404, f"not found, the stream is at {PATH}"
-        if self._refusal is not None:
-            return 503, f"too many sessions: limits.{self._refusal}"
-        origins = [value for name, value in request.headers if name.lower() == b"origin"]
-        allowed = self._service.allowed_origins
-        if origins and "*" not in allowed and origins[0].decode("latin-1").lower() not in allowed:
-            return 403, "origin not allowed, see gateway.allowed_origins"
-        return 0, ""
 
     # Requests.
 

@@ -24,6 +24,7 @@ from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.listener import Gateway, accept_from, open_listener
+from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.session import Service
 
 S = 1_000_000_000
@@ -82,6 +83,11 @@ class Live:
     ) -> trio.SocketStream:
         """Return a connection whose handshake request is sent, and not yet answered."""
         stream = await self.connect()
+        await stream.send_all(self.handshake(path, upgrade, headers))
+        return stream
+
+    def handshake(self, path: str = "/v1/stream", upgrade: bool = True, headers: str = "") -> bytes:
+        """Return a client's request."""
         key = base64.b64encode(b"0123456789abcdef").decode()
         lines = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n{headers}"
         if upgrade:
@@ -89,13 +95,16 @@ class Live:
                 "Upgrade: websocket\r\nConnection: Upgrade\r\n"
                 f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
             )
-        await stream.send_all(f"{lines}\r\n".encode())
-        return stream
+        return f"{lines}\r\n".encode()
 
 
 @asynccontextmanager
 async def serving(
-    limits: Limits = LIMITS, stall_s: float = 10.0, ping_s: float = 60.0, encoding: Encoding = JSON
+    limits: Limits = LIMITS,
+    stall_s: float = 10.0,
+    ping_s: float = 60.0,
+    encoding: Encoding = JSON,
+    trusted: tuple[str, ...] = (),
 ) -> AsyncIterator[Live]:
     """Run a gateway on a free port."""
     rings = Rings.private(256, 64, epoch="e1")
@@ -114,6 +123,7 @@ async def serving(
         admission=Admission(limits),
         counters=Counters(),
         encoding=encoding,
+        proxies=Proxies(trusted),
     )
     listener = await open_listener("127.0.0.1", 0)
     gateway = Gateway(service)

@@ -1,0 +1,369 @@
+"""HTTP: heads, bodies, answers and their limits, in memory and on a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import orjson
+import pytest
+import trio
+from trio.testing import memory_stream_pair
+
+from marketfeed.gateway.exchange import IDLE_S, MAX_HEAD_BYTES
+from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
+from marketfeed.gateway.origins import Origins
+
+HOST = b"Host: x\r\n"
+
+
+async def echo(request: Request) -> Response:
+    return json_response(
+        [request.method, request.path, request.query, request.body.decode(), request.address]
+    )
+
+
+async def late(request: Request) -> Response:
+    """Answer after 10 s, unless the client goes away before."""
+    with trio.move_on_after(10) as waiting:
+        await request.wait_gone()
+    return json_response("in time" if waiting.cancelled_caught else "gone")
+
+
+async def broken(request: Request) -> Response:
+    raise RuntimeError("broken on purpose")
+
+
+ROUTES = {
+    "/echo": {"GET": echo, "POST": echo},
+    "/late": {"GET": late},
+    "/broken": {"GET": broken},
+}
+
+
+class Peer:
+    """The client's end of a served connection."""
+
+    def __init__(self, stream: trio.StapledStream, server: HttpServer) -> None:
+        self.stream = stream
+        self.server = server
+        self.got = b""
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """Return the next answer: status, headers by name in lower case, body."""
+        while b"\r\n\r\n" not in self.got:
+            await self._more()
+        head, _, self.got = self.got.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        size = int(headers.get("content-length", 0))
+        while len(self.got) < size:
+            await self._more()
+        body, self.got = self.got[:size], self.got[size:]
+        return int(first.split()[1]), headers, body
+
+    async def _more(self) -> None:
+        more = await self.stream.receive_some()
+        assert more, f"ended after {self.got!r}"
+        self.got += more
+
+    async def ended(self) -> bool:
+        return self.got == b"" and await self.stream.receive_some() == b""
+
+
+@asynccontextmanager
+async def served(rules: Rules | None = None, peer: str = "192.0.2.1") -> AsyncIterator[Peer]:
+    server = HttpServer(ROUTES, rules or Rules(head_s=5.0, body_bytes=100))
+    client, ours = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            await server.serve(ours, peer)
+            await ours.aclose()
+
+        nursery.start_soon(serve)
+        with trio.fail_after(200):
+            yield Peer(client, server)
+        nursery.cancel_scope.cancel()
+
+
+async def asked(data: bytes, rules: Rules | None = None) -> tuple[int, dict[str, str], bytes]:
+    async with served(rules) as peer:
+        await peer.stream.send_all(data)
+        return await peer.answer()
+
+
+async def test_requests_follow_one_another_on_a_connection_and_are_counted(autojump_clock):
+    async with served() as peer:
+        for number in range(3):
+            await peer.stream.send_all(b"GET /echo?a=%d&a=2&b= HTTP/1.1\r\n%b\r\n" % (number, HOST))
+            status, headers, body = await peer.answer()
+            assert (status, headers["content-type"]) == (200, "application/json")
+            assert orjson.loads(body) == [
+                "GET",
+                "/echo",
+                {"a": [str(number), "2"], "b": [""]},
+                "",
+                "192.0.2.1",
+            ]
+        assert peer.server.requests == {("/echo", 200): 3}
+
+
+async def test_pipelined_requests_are_answered_in_order_and_junk_behind_them_with_400(autojump_clock):
+    async with served() as peer:
+        one = b"GET /echo?n=%d HTTP/1.1\r\n" + HOST + b"\r\n"
+        await peer.stream.send_all(one % 1 + one % 2 + b"\x00\x01junk\r\n\r\n")
+        assert [orjson.loads((await peer.answer())[2])[2]["n"] for _ in range(2)] == [["1"], ["2"]]
+        status, headers, body = await peer.answer()
+        assert (status, headers["connection"]) == (400, "close")
+        assert orjson.loads(body)["error"]["code"] == 400
+        await peer.stream.send_eof()
+        assert await peer.ended()
+
+
+async def test_head_is_get_without_the_body(autojump_clock):
+    async with served() as peer:
+        await peer.stream.send_all(
+            b"HEAD /echo HTTP/1.1\r\n%b\r\nGET /nope HTTP/1.1\r\n%b\r\n" % (HOST, HOST)
+        )
+        while b"404" not in peer.got:
+            peer.got += await peer.stream.receive_some()
+        head = peer.got.partition(b"\r\n\r\n")[0]
+        assert head.startswith(b"HTTP/1.1 200")
+        assert b"Content-Length: " in head
+        assert peer.got[len(head) + 4 :].startswith(b"HTTP/1.1 404")
+
+
+async def test_connection_close_is_honoured(autojump_clock):
+    async with served() as peer:
+        await peer.stream.send_all(b"GET /echo HTTP/1.1\r\nConnection: close\r\n%b\r\n" % HOST)
+        assert (await peer.answer())[0] == 200
+        assert await peer.ended()
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "told"),
+    [
+        (b"GET /nope HTTP/1.1\r\n" + HOST, 404, "/echo"),
+        (b"GET /../../etc/passwd HTTP/1.1\r\n" + HOST, 404, "no such path"),
+        (b"GET /echo/../../etc/passwd HTTP/1.1\r\n" + HOST, 404, "no such path"),
+        (b"GET /%2e%2e/%2e%2e/etc/passwd HTTP/1.1\r\n" + HOST, 404, "no such path"),
+        (b"GET /echo\x00 HTTP/1.1\r\n" + HOST, 400, "request"),
+        (b"DELETE /echo HTTP/1.1\r\n" + HOST, 405, "GET or HEAD or POST"),
+        (b"GET //[ HTTP/1.1\r\n" + HOST, 400, "not a target"),
+        (b"GET /echo?" + b"a=1&" * 101 + b" HTTP/1.1\r\n" + HOST, 400, "fields"),
+        (b"GET /echo HTTP/1.1\r\n", 400, "Host"),
+        (b"GET /echo\r\n", 400, "request line"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\n", 400, "got a TLS handshake"),
+        (b"\xff\xfe\r\n", 400, "request line"),
+        (b"GET /echo HTTP/1.1\r\nHost: x\r\nA b: c\r\n", 400, "header"),
+        (b"GET /echo HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 1000, 431, "64 headers"),
+        (b"GET /echo HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 20_000 + b"\r\n", 431, f"{MAX_HEAD_BYTES} bytes"),
+        (b"GET /echo?" + b"SYMBOL," * 20_000 + b" HTTP/1.1\r\n", 414, "request line"),
+        (
+            b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n",
+            400,
+            "Content-Length",
+        ),
+        (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: +5\r\n", 400, "Content-Length"),
+        (
+            b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            400,
+            "together",
+        ),
+        (b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n", 400, "chunked"),
+        (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 101\r\n", 413, "100 bytes"),
+    ],
+)
+async def test_bad_requests_are_answered_with_what_is_wrong(autojump_clock, request_, status, told):
+    found, _, body = await asked(request_ + b"\r\n")
+    assert found == status
+    error = orjson.loads(body)["error"]
+    assert error["code"] == status
+    assert told in error["msg"]
+
+
+async def test_405_names_what_is_allowed(autojump_clock):
+    _, headers, _ = await asked(b"PUT /late HTTP/1.1\r\n%b\r\n" % HOST)
+    assert headers["allow"] == "GET, HEAD"
+
+
+async def test_smuggled_bytes_are_never_a_second_request(autojump_clock):
+    async with served() as peer:
+        await peer.stream.send_all(
+            b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"0\r\n\r\nGET /echo?smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+        )
+        assert (await peer.answer())[0] == 400
+        await peer.stream.send_eof()
+        assert await peer.ended()
+        assert sum(peer.server.requests.values()) == 1
+
+
+async def test_bodies_come_whole_by_length_in_chunks_and_after_100_continue(autojump_clock):
+    async with served() as peer:
+        await peer.stream.send_all(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe")
+        await peer.stream.send_all(b"llo")
+        assert orjson.loads((await peer.answer())[2])[3] == "hello"
+        await peer.stream.send_all(
+            b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+        )
+        await peer.stream.send_all(b"2\r\nde\r\n0\r\n\r\n")
+        assert orjson.loads((await peer.answer())[2])[3] == "abcde"
+        await peer.stream.send_all(
+            b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert (await peer.answer())[0] == 100
+        await peer.stream.send_all(b"ok")
+        assert orjson.loads((await peer.answer())[2])[3] == "ok"
+
+
+async def test_a_chunked_body_that_grows_too_large_is_413(autojump_clock):
+    status, _, _ = await asked(
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"40\r\n"
+        + b"x" * 64
+        + b"\r\n"
+        b"40\r\n" + b"x" * 64 + b"\r\n"
+    )
+    assert status == 413
+
+
+async def test_a_body_that_does_not_come_is_given_up(autojump_clock):
+    async with served() as peer:
+        await peer.stream.send_all(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+        assert (await peer.answer())[0] == 400
+        assert trio.current_time() >= IDLE_S
+
+
+async def slowly(peer: Peer, data: bytes) -> None:
+    for byte in data:
+        await peer.stream.send_all(bytes([byte]))
+        await trio.sleep(0.1)
+
+
+async def test_a_head_at_a_byte_per_100_ms_is_let_go_after_head_s(autojump_clock):
+    async with served() as peer:
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(slowly, peer, b"GET /echo HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 100)
+            assert await peer.ended()
+            nursery.cancel_scope.cancel()
+        assert trio.current_time() - began == pytest.approx(5.0, abs=0.2)
+        assert peer.server.refused == {"handshake timeout": 1}
+
+
+async def test_a_connection_that_asks_no_more_is_closed_after_a_while_and_is_no_failure(autojump_clock):
+    async with served() as peer:
+        await peer.stream.send_all(b"GET /echo HTTP/1.1\r\n%b\r\n" % HOST)
+        await peer.answer()
+        began = trio.current_time()
+        assert await peer.ended()
+        assert trio.current_time() - began == IDLE_S
+        assert not peer.server.refused
+
+
+async def test_a_second_head_has_its_own_deadline_from_its_first_byte(autojump_clock):
+    async with served() as peer:
+        await peer.stream.send_all(b"GET /echo HTTP/1.1\r\n%b\r\n" % HOST)
+        await peer.answer()
+        await trio.sleep(20)
+        await peer.stream.send_all(b"GET /ec")
+        began = trio.current_time()
+        assert await peer.ended()
+        assert trio.current_time() - began == 5.0
+
+
+async def test_a_route_learns_that_the_client_went_away_and_keeps_what_it_pipelined(autojump_clock):
+    async with served() as peer:
+        await peer.stream.send_all(b"GET /late HTTP/1.1\r\n%b\r\n" % HOST)
+        await trio.sleep(1)
+        await peer.stream.send_all(b"GET /echo HTTP/1.1\r\n%b\r\n" % HOST)
+        assert orjson.loads((await peer.answer())[2]) == "in time"
+        assert (await peer.answer())[0] == 200
+        await peer.stream.send_all(b"GET /late HTTP/1.1\r\n%b\r\n" % HOST)
+        await trio.sleep(1)
+        began = trio.current_time()
+        await peer.stream.send_eof()
+        assert orjson.loads((await peer.answer())[2]) == "gone"
+        assert trio.current_time() == began
+
+
+async def test_a_flood_behind_a_waiting_request_is_not_taken_in(autojump_clock):
+    async with served() as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(
+            peer.stream.send_all, b"GET /late HTTP/1.1\r\n%b\r\n%b" % (HOST, b"x" * 10_000_000)
+        )
+        assert orjson.loads((await peer.answer())[2]) == "in time"
+        assert (await peer.answer())[0] in (400, 414)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_route_that_fails_ends_its_connection_alone(autojump_clock):
+    async with served() as peer:
+        await peer.stream.send_all(b"GET /broken HTTP/1.1\r\n%b\r\n" % HOST)
+        assert await peer.ended()
+
+
+ORIGINS = Rules(head_s=5.0, origins=Origins(["https://Good.example"]))
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [(b"https://good.example", 200), (b"https://evil.example", 403), (b"null", 403), (b"", 403)],
+)
+async def test_pages_of_other_origins_are_refused(autojump_clock, origin, status):
+    found, headers, _ = await asked(b"GET /echo HTTP/1.1\r\n%bOrigin: %b\r\n\r\n" % (HOST, origin), ORIGINS)
+    assert found == status
+    assert headers["vary"] == "Origin"
+    assert headers.get("access-control-allow-origin") == (origin.decode() if status == 200 else None)
+
+
+async def test_two_origins_are_none(autojump_clock):
+    found, _, _ = await asked(
+        b"GET /echo HTTP/1.1\r\n%bOrigin: https://good.example\r\nOrigin: https://good.example\r\n\r\n"
+        % HOST,
+        ORIGINS,
+    )
+    assert found == 403
+
+
+async def test_a_star_allows_all_and_names_each(autojump_clock):
+    rules = Rules(head_s=5.0, origins=Origins(["*"]))
+    _, headers, _ = await asked(b"GET /echo HTTP/1.1\r\n%bOrigin: https://any.example\r\n\r\n" % HOST, rules)
+    assert headers["access-control-allow-origin"] == "https://any.example"
+
+
+async def test_a_preflight_is_answered(autojump_clock):
+    status, headers, body = await asked(
+        b"OPTIONS /echo HTTP/1.1\r\n%bOrigin: https://good.example\r\n"
+        b"Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: last-event-id\r\n\r\n"
+        % HOST,
+        ORIGINS,
+    )
+    assert (status, body) == (204, b"")
+    assert headers["access-control-allow-methods"] == "GET, HEAD, POST"
+    assert "Last-Event-ID" in headers["access-control-allow-headers"]
+    assert headers["access-control-allow-origin"] == "https://good.example"
+    assert "content-length" not in headers
+
+
+async def test_options_without_a_page_says_what_is_allowed(autojump_clock):
+    status, headers, _ = await asked(b"OPTIONS /late HTTP/1.1\r\n%b\r\n" % HOST, ORIGINS)
+    assert (status, headers["allow"]) == (204, "GET, HEAD")
+    assert "access-control-allow-methods" not in headers
+
+
+async def test_a_request_may_be_answered_before_it_reaches_a_route(autojump_clock):
+    rules = Rules(head_s=5.0, refuse=lambda request: error_response(429, "no", (("Retry-After", "1"),)))
+    status, headers, _ = await asked(b"GET /echo HTTP/1.1\r\n%b\r\n" % HOST, rules)
+    assert (status, headers["retry-after"]) == (429, "1")
+
+
+async def test_a_peer_that_does_not_read_its_answer_is_given_up(autojump_clock):
+    server = HttpServer(ROUTES, Rules(head_s=5.0))
+    client, ours = memory_stream_pair()
+    ours.send_stream.send_all_hook = trio.sleep_forever  # a full socket
+    await client.send_all(b"GET /echo HTTP/1.1\r\n%b\r\n" % HOST)
+    await server.serve(ours, "192.0.2.1")
+    assert trio.current_time() >= IDLE_S
