@@ -35,6 +35,7 @@ class EngineConfig(_Section, frozen=True):
     ring_depth: Annotated[int, Meta(ge=4, le=1 << 20)] = 1024
     resume_ticks: Count = 100_000
     drain_s: Seconds = 5.0
+    tap: Annotated[str, Meta(min_length=1)] | None = None
 
 
 class GatewayConfig(_Section, frozen=True):
@@ -86,6 +87,7 @@ class LimitsConfig(_Section, frozen=True):
     stall_s: Seconds = 10.0
     heartbeat_s: Seconds = 20.0
     ping_s: Seconds = 60.0
+    taps: Count = 16
 
 
 class AlertsConfig(_Section, frozen=True):

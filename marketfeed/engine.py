@@ -27,6 +27,7 @@ from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import ConfigError, StartError
 from marketfeed.gateway.limits import Admission
 from marketfeed.gateway.listener import accept_from, accept_http, open_listener
+from marketfeed.gateway.taps import Taps
 from marketfeed.ingest.feed import Feed
 from marketfeed.ingest.pump import FeedIntake, Pump
 from marketfeed.ingest.registry import feed_specs
@@ -55,7 +56,12 @@ class Engine:
         self.half: Half = Serving(config, self.rings, self.symbols, self.admission)
         self._synced = trio.Event()
         self.half.on_synced = self._on_synced
-        self.pump = Pump(RingWriter(self.rings), self.symbols, self.half.ring)
+        self.pump = Pump(RingWriter(self.rings), self.symbols, self._ring)
+        try:
+            tap = None if engine.tap is None else loaded.base / engine.tap
+            self.taps = Taps(self.rings, tap, config.limits.taps)
+        except ConfigError as error:
+            raise ConfigError(f"{loaded.source}: {error}") from None
         self.feeds: list[tuple[Feed, FeedIntake]] = []
         try:
             for index, spec in enumerate(feed_specs(config.feeds)):
@@ -67,6 +73,10 @@ class Engine:
         except ConfigError as error:
             raise ConfigError(f"{loaded.source}: {error}") from None
         self.supervisors = [Supervisor(feed, intake, self._wait_sessions) for feed, intake in self.feeds]
+
+    def _ring(self) -> None:
+        self.half.ring()
+        self.taps.ring()
 
     def _on_synced(self) -> None:
         self._synced.set()
@@ -83,6 +93,7 @@ class Engine:
         with (
             listener,
             await open_listener(config.admin.host, config.admin.port) as admin_listener,
+            self.taps.open(),
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
         ):
             await self._serve(listener, admin_listener, signals)
@@ -94,10 +105,11 @@ class Engine:
     ) -> None:
         host, port = self.config.gateway.host, listener.getsockname()[1]
         half = self.half
-        admin = Admin(Sources(half, self.rings, self.symbols, self.supervisors))
+        admin = Admin(Sources(half, self.rings, self.symbols, self.supervisors, self.taps))
         async with trio.open_nursery() as watch:
             watch.start_soon(half.collector.run)
             watch.start_soon(accept_http, admin_listener, admin.server, watch)
+            watch.start_soon(self.taps.accept, watch)
             async with trio.open_nursery() as sessions:
                 await half.start(port, sessions)
                 async with trio.open_nursery() as sources:

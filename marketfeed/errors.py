@@ -32,6 +32,14 @@ class SymbolsFullError(MarketfeedError):
     """The symbol table holds ``max_symbols`` names; ticks of further names are left out."""
 
 
+class TapError(MarketfeedError):
+    """A tap cannot be had, or is closed; the text says of which path, and why."""
+
+
+class EngineGoneError(TapError):
+    """The engine behind a tap has ended, and all it published has been read; connect to its successor."""
+
+
 class RequestError(MarketfeedError):
     """The subscriber sent something that cannot be served; it is answered and lives.
 

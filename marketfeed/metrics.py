@@ -24,6 +24,7 @@ from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.figures import FLUSH_BOUNDS_S
 from marketfeed.fanout.ledger import Ledger
+from marketfeed.gateway.taps import Taps
 from marketfeed.ingest.supervise import FeedState, Supervisor
 from marketfeed.report import Report
 from marketfeed.serving import Half
@@ -41,6 +42,7 @@ class Sources:
     rings: Rings
     symbols: SymbolTable
     supervisors: list[Supervisor]
+    taps: Taps
 
 
 async def exposition(sources: Sources) -> bytes:
@@ -126,6 +128,11 @@ class _Snapshot(MetricSource):
         yield _counter(
             "failures_total", "Sessions ended by an error in the fan-out.", "", {(): report.failures}
         )
+        taps = self._sources.taps
+        yield _gauge("taps", "Readers of the rings connected now.", "", {(): len(taps)})
+        yield _counter("taps_total", "Readers of the rings that came.", "", {(): taps.accepted})
+        refused = {(reason,): n for reason, n in taps.refused.items()}
+        yield _counter("taps_refused_total", "Readers of the rings refused.", "reason", refused)
 
 
 def _gauge(name: str, text: str, labels: str, samples: Samples) -> Metric:

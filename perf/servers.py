@@ -45,6 +45,7 @@ class Server:
     port: int
     dialect: str = "marketfeed"
     admin_port: int = 0  # of ours only
+    tap: Path = Path()  # of ours, where a line of its configuration asks for it
 
     def pids(self) -> list[int]:
         """Return the process and all its descendants."""
@@ -107,14 +108,17 @@ def process(argv: list[str], folder: Path, dialect: str = "marketfeed", port: in
 
 
 @contextlib.contextmanager
-def marketfeed(rate: float, universe: int = 1000) -> Iterator[Server]:
-    """Run our engine with a uniform synthetic feed of ``rate`` quotes a second."""
+def marketfeed(rate: float, universe: int = 1000, engine: str = "") -> Iterator[Server]:
+    """Run our engine with a uniform synthetic feed of ``rate`` quotes a second.
+
+    ``engine`` are further lines of its ``[engine]`` section.
+    """
     with tempfile.TemporaryDirectory(prefix="marketfeed-perf-") as name:
         folder = Path(name)
         config = folder / "config.toml"
         admin_port = free_port()
         config.write_text(
-            "[engine]\ndrain_s = 0.5\n"
+            f"[engine]\ndrain_s = 0.5\n{engine}\n"
             "[gateway]\nport = 0\n"
             f"[admin]\nport = {admin_port}\n"
             '[[feeds]]\nname = "bench"\ntype = "synthetic"\nactivity = "uniform"\ntrades = 0.0\n'
@@ -123,6 +127,7 @@ def marketfeed(rate: float, universe: int = 1000) -> Iterator[Server]:
         argv = [sys.executable, "-m", "marketfeed", "serve", "--log-level", "error", "--config", str(config)]
         with process(argv, folder) as server:
             server.admin_port = admin_port
+            server.tap = folder / "tap.sock"
             yield server
 
 

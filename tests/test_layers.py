@@ -15,6 +15,7 @@ FILES = sorted([*ROOT.glob("marketfeed/**/*.py"), *ROOT.glob("feeds/**/*.py")])
 LAYERS = [
     {"marketfeed.errors"},
     {"marketfeed.core"},
+    {"marketfeed.tap"},  # what users run in their own processes; the engine takes its greeting from it
     {"marketfeed.tables", "marketfeed.config", "marketfeed.logs"},
     {"marketfeed.ingest"},
     {"marketfeed.fanout"},
@@ -26,7 +27,7 @@ LAYERS = [
     {"marketfeed.testing"},
 ]
 FOR_FEEDS = ("marketfeed.core", "marketfeed.errors", "marketfeed.ingest.feed", "feeds")
-PACKAGE = "marketfeed"  # its __init__ shows users what is theirs; it imports core alone
+PACKAGE = "marketfeed"  # its __init__ shows users what is theirs
 
 
 def module_of(path: Path) -> str:
@@ -84,8 +85,12 @@ def test_a_module_imports_from_its_own_layer_and_those_before(module):
         assert not later - {PACKAGE}
 
 
-def test_the_package_itself_imports_core_alone():
-    assert all(within(name, "marketfeed.core") for name in OURS[PACKAGE])
+def test_the_package_itself_imports_core_and_the_tap_alone():
+    assert all(within(name, "marketfeed.core", "marketfeed.tap") for name in OURS[PACKAGE])
+
+
+def test_the_tap_needs_no_event_loop():
+    assert not {name for name in IMPORTS["marketfeed.tap"] if name.split(".")[0] in ("trio", "structlog")}
 
 
 def test_the_fan_out_knows_nothing_of_ingest():

@@ -176,6 +176,11 @@ class Rings:
         rings.fd = fd
         return rings
 
+    def slots(self, channel: int) -> Records:
+        """Return the records as they lie in the block, live and unchecked, shape ``(max_symbols, depth)``."""
+        records: Records = self._records[channel].reshape(self.max_symbols, self.depth)
+        return records
+
     def head(self) -> int:
         """Return the highest ``g`` that may be read now."""
         return int(self._published_g[0])
