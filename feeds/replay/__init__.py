@@ -1,16 +1,14 @@
 """Recordings of real sessions, replayed in time.
 
-A format is a module with a ``Decoder``: pure, from a chunk of lines to ticks.
+Each format is a module with a :class:`~feeds.replay.recording.Source`, which
+gives the file as ticks with times, a few milliseconds' work at a time. How
+they are paced, looped and told of is the same for all, and here.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
-import zlib
 from collections.abc import Iterator
-from itertools import islice, pairwise
-from pathlib import Path
+from itertools import pairwise
 from typing import Annotated, Final
 
 import msgspec
@@ -19,20 +17,23 @@ import trio
 from msgspec import Meta
 
 from feeds.replay.binance_raw import BinanceRaw
-from feeds.replay.recording import Decoded, Decoder
+from feeds.replay.columns import TableKeys
+from feeds.replay.dbn import Dbn
+from feeds.replay.delimited import Delimited
+from feeds.replay.frames import Frames
+from feeds.replay.lines import Lines
+from feeds.replay.parquet import Parquet
+from feeds.replay.recording import Decoded, Source, Teller
 from marketfeed.errors import ConfigError
 from marketfeed.ingest.feed import Intake, Publish
 
-CHUNK_LINES: Final = 256  # decoded in one go, about 1 ms
+FORMATS: Final = ("binance-raw", "csv", "parquet", "dbn", "marketfeed")
+TABLES: Final = ("csv", "parquet")
 SLOT_NS: Final = 1_000_000  # ticks due within this of replay time are one batch
-LOGGED_LINES: Final = 10  # broken lines logged one by one; further ones are counted
 
 
-FORMATS: Final[dict[str, type[Decoder]]] = {"binance-raw": BinanceRaw}
-
-
-class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Keys of a ``[[feeds]]`` table of type ``replay``."""
+class ReplayConfig(TableKeys, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Keys of a ``[[feeds]]`` table of type ``replay``; those of TableKeys are for csv and parquet."""
 
     path: str
     format: str = "binance-raw"
@@ -42,26 +43,15 @@ class ReplayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReplayFeed:
-    """Replays one file. Ticks are stamped with the time of replay; ``ts_event`` stays the venue's."""
+    """Replays one recording. Ticks are stamped with the time of replay; ``ts_event`` stays the venue's."""
 
     Config = ReplayConfig
 
     def __init__(self, config: ReplayConfig, intake: Intake) -> None:
-        if config.format not in FORMATS:
-            raise ConfigError(f"format: {config.format!r} is not one of {', '.join(FORMATS)}")
+        """Look at the recording's beginning; raises ConfigError if it is not as configured."""
         self.start_sessions = config.start_sessions
-        self._decoder = FORMATS[config.format]()
         self._config = config
-        self._intake = intake
-        self._path = intake.base / config.path
-        self._logged = 0
-        try:
-            with open_lines(self._path) as file:
-                first_lines = list(islice(file, 20))
-        except (OSError, EOFError, zlib.error) as error:
-            raise ConfigError(f"path: {self._path}: {getattr(error, 'strerror', None) or error}") from None
-        if not self._decoder.looks_right(first_lines):
-            raise ConfigError(f"path: {self._path} does not look like {config.format}")
+        self._source = _source(config, intake)
 
     async def run(self, publish: Publish) -> None:
         """Publish the recording in its own time; again and again with ``loop``."""
@@ -94,36 +84,27 @@ class ReplayFeed:
                 publish(decoded.batch.cut(start, end))
 
     def chunks(self) -> Iterator[Decoded]:
-        """Yield the file decoded, CHUNK_LINES lines at a time; what is broken is counted and logged."""
-        line_number, damage = 1, None
-        with open_lines(self._path) as file:
-            while damage is None:
-                lines: list[bytes] = []
-                try:
-                    lines.extend(islice(file, CHUNK_LINES))
-                except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                    damage = error  # what came before it is whole
-                if not lines:
-                    break
-                decoded = self._decoder.decode(lines, self._intake.symbol)
-                for event, times in decoded.events.items():
-                    self._intake.count(event, times)
-                for offset, what in decoded.broken:
-                    self._tell_broken(line_number + offset, what)
-                line_number += len(lines)
-                yield decoded
-        if damage is not None:
-            self._tell_broken(line_number, f"the file is damaged from here on: {damage}")
-
-    def _tell_broken(self, line: int, what: str) -> None:
-        self._intake.count("broken_line")
-        self._logged += 1
-        if self._logged <= LOGGED_LINES:
-            if self._logged == LOGGED_LINES:
-                what += "; further broken lines are only counted"
-            self._intake.log.warning("broken line", at=f"{self._path}:{line}", reason=what)
+        """Yield the recording once, decoded; what is broken in it is counted and logged."""
+        return self._source.chunks()
 
 
-def open_lines(path: Path) -> io.BufferedIOBase:
-    """Open ``path`` for reading lines of bytes, unpacked if its name ends in .gz."""
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+def _source(config: ReplayConfig, intake: Intake) -> Source:
+    """Return the recording that ``config`` names; raises ConfigError."""
+    if config.format not in FORMATS:
+        raise ConfigError(f"format: {config.format!r} is not one of {', '.join(FORMATS)}")
+    if config.format not in TABLES:
+        for field in msgspec.structs.fields(TableKeys):
+            if getattr(config, field.name) != field.default and field.name != "where":
+                raise ConfigError(f"{field.name}: only with format csv or parquet")
+    path, teller = intake.base / config.path, Teller(intake)
+    match config.format:
+        case "csv":
+            return Delimited(path, config, intake.symbol, teller)
+        case "parquet":
+            return Parquet(path, config, intake.symbol, teller)
+        case "dbn":
+            return Dbn(path, intake.symbol, teller)
+        case "marketfeed":
+            return Frames(path, intake.symbol, teller)
+        case _:
+            return Lines(path, config.format, BinanceRaw(), intake.symbol, teller)

@@ -1,27 +1,33 @@
-"""What a format of recordings has to offer, and what it makes of a chunk of lines."""
+"""What a format of recordings has to offer, and what it makes of a piece of one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.core.records import Batch
+from marketfeed.errors import ConfigError
+from marketfeed.ingest.feed import Intake
 
 Symbol = Callable[[str], int | None]
+LOGGED: Final = 10  # broken lines or records logged one by one; further ones are counted
+_NO_SYMBOL: Final = re.compile(r'[\s,*"\\]+')
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A chunk of a recording: its ticks, when each came, and what else was in it."""
+    """A piece of a recording: its ticks, when each came, and what else was in it."""
 
     batch: Batch  # channels is set
     times_ns: NDArray[np.int64]  # (len(batch),) the recorder's clock
-    broken: list[tuple[int, str]]  # line within the chunk, from 0, and what is wrong with it
-    events: dict[str, int]  # counted
+    broken: list[tuple[int, str]] = field(default_factory=list)  # line, from 0, and what is wrong with it
+    events: dict[str, int] = field(default_factory=dict)  # counted
 
 
 class Decoder(Protocol):
@@ -34,3 +40,57 @@ class Decoder(Protocol):
     def decode(self, lines: list[bytes], symbol: Symbol) -> Decoded:
         """Return the ticks in ``lines``; ``symbol`` maps a name to its id or None."""
         ...
+
+
+class Source(Protocol):
+    """One recording, its file opened anew for each pass. Made, it has looked at the beginning of the file."""
+
+    def chunks(self) -> Iterator[Decoded]:
+        """Yield the recording from its start, in pieces of a few milliseconds' work.
+
+        What is broken is told to the :class:`Teller` and left out; nothing is
+        raised for it.
+        """
+        ...
+
+
+class Teller:
+    """Counts what is broken in a recording, and logs the first few by their place."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._logged = 0
+
+    def broken(self, at: str, reason: str, kind: str = "line") -> None:
+        """Count one broken ``kind`` at ``at``, a file and a place in it."""
+        self._intake.count(f"broken_{kind}")
+        self._logged += 1
+        if self._logged <= LOGGED:
+            if self._logged == LOGGED:
+                reason += f"; further broken {kind}s are only counted"
+            self._intake.log.warning(f"broken {kind}", at=at, reason=reason)
+
+    def events(self, events: dict[str, int]) -> None:
+        """Count what else was met."""
+        for event, times in events.items():
+            if times:
+                self._intake.count(event, times)
+
+
+class DamagedError(Exception):
+    """From here on the file cannot be read; what came before is whole."""
+
+
+def symbol_name(text: str) -> str:
+    """Return ``text`` with what no symbol may hold replaced: ``AAPL  250221C00250000`` has spaces."""
+    return _NO_SYMBOL.sub("_", text.strip())
+
+
+def unreadable(path: Path, error: Exception) -> ConfigError:
+    """Return what to tell the operator of a file that cannot be opened."""
+    return ConfigError(f"path: {path}: {getattr(error, 'strerror', None) or error}")
+
+
+def needs(package: str, extra: str, key: str) -> ConfigError:
+    """Return what to tell the operator where an optional package is missing."""
+    return ConfigError(f"{key} needs the package {package}: pip install 'marketfeed[{extra}]'")

@@ -8,7 +8,9 @@ import msgspec
 import pytest
 import trio
 
-from feeds.replay import CHUNK_LINES, LOGGED_LINES, ReplayConfig, ReplayFeed
+from feeds.replay import FORMATS, ReplayConfig, ReplayFeed
+from feeds.replay.lines import CHUNK_LINES
+from feeds.replay.recording import LOGGED
 from marketfeed.errors import ConfigError
 from marketfeed.testing import RecordingIntake
 
@@ -143,9 +145,9 @@ async def test_broken_lines_are_counted_and_logged_by_file_and_line(autojump_clo
 async def test_many_broken_lines_do_not_flood_the_log(autojump_clock, tmp_path):
     intake = await replayed(tmp_path, line(0), *[b"junk\n"] * 50)
     assert intake.events == {"broken_line": 50}
-    assert len(intake.logged) == LOGGED_LINES
+    assert len(intake.logged) == LOGGED
     said = ["only counted" in entry["reason"] for entry in intake.logged]
-    assert said == [False] * (LOGGED_LINES - 1) + [True]
+    assert said == [False] * (LOGGED - 1) + [True]
 
 
 async def test_other_frames_are_counted(autojump_clock, tmp_path):
@@ -234,7 +236,7 @@ def test_a_file_cut_off_within_its_first_lines(tmp_path):
 
 def test_an_unknown_format(tmp_path):
     write(tmp_path, line(0))
-    assert refusal(tmp_path, format="csv2") == "format: 'csv2' is not one of binance-raw"
+    assert refusal(tmp_path, format="csv2") == f"format: 'csv2' is not one of {', '.join(FORMATS)}"
 
 
 def test_paths_start_at_the_configurations_folder(tmp_path):

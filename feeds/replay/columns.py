@@ -1,0 +1,244 @@
+"""What the columns of a table mean: the configuration of ``csv`` and ``parquet``, and from columns to ticks.
+
+Quotes where ``bid`` and ``ask`` are named, trades where ``price`` is; one table holds one of the two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Annotated, Any, Final, Literal
+from zoneinfo import ZoneInfo
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from feeds.replay.bbo import Merge
+from feeds.replay.recording import Decoded, Symbol, symbol_name
+from feeds.replay.times import midnight_ns
+from marketfeed.core.records import (
+    BUY,
+    QUOTE,
+    QUOTES,
+    SELL,
+    TRADE,
+    TRADES,
+    UNKNOWN_SIDE,
+    Batch,
+    Records,
+)
+from marketfeed.errors import ConfigError
+
+Column = Annotated[int, Meta(ge=0, le=1000)] | str
+Piece = tuple[Records, NDArray[np.int64]]  # ticks of one channel, and their times
+MAX_ROWS: Final = 4096  # handed on in one piece
+NO_SYMBOL: Final = 1 << 16  # above every id
+_BUYS: Final = frozenset({"b", "buy", "buyer", "bid"})
+_SELLS: Final = frozenset({"s", "sell", "seller", "a", "ask"})
+
+
+class Columns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``columns = {…}``: where each value is, by number from 0, or by name where the file has names."""
+
+    time: Column
+    symbol: Column | None = None
+    exchange: Column | None = None
+    bid: Column | None = None
+    bid_size: Column | None = None
+    ask: Column | None = None
+    ask_size: Column | None = None
+    price: Column | None = None
+    size: Column | None = None
+    side: Column | None = None  # the aggressor's: b, buy, s, sell …
+    buyer_maker: Column | None = None  # true, 1: the buyer was the maker, so the aggressor sold
+    trade_id: Column | None = None
+
+
+class TableKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The keys that ``csv`` and ``parquet`` take."""
+
+    columns: Columns | None = None
+    symbol: str | None = None  # of all rows, or made of {symbol}, {exchange} and the groups of `member`
+    member: str | None = None  # a regular expression: which files of a .zip, and what their names tell
+    header: bool = False
+    delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
+    time: Literal["s", "ms", "us", "ns", "iso"] = "ns"
+    day: date | None = None  # times count from its midnight
+    zone: str = "UTC"
+    price_scale: Annotated[int, Meta(ge=1, le=10**18)] = 1
+    default_size: Annotated[float, Meta(gt=0, lt=1e18)] = 1.0  # where no column holds sizes
+    merge: Literal["none", "exchange", "all"] = "none"
+    where: dict[str, str] = {}  # column = text: rows that have another are left out
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One chunk's columns; all have shape ``(k,)``. A side of a quote without size is missing."""
+
+    time_ns: NDArray[np.int64]
+    symbol: tuple[NDArray[np.int64], list[str]] | None  # which of the names
+    exchange: tuple[NDArray[np.int64], list[str]] | None
+    values: dict[str, NDArray[Any]]  # by the names of fields of QUOTE or TRADE
+
+
+class Layout:
+    """The checked configuration of one table; raises ConfigError with the key that is wrong."""
+
+    def __init__(self, keys: TableKeys, format: str) -> None:
+        columns = keys.columns
+        if columns is None:
+            raise ConfigError(
+                f"columns: {format} needs to know its columns, such as {{ time = 0, bid = 1, ask = 2 }}"
+            )
+        self.keys, self.columns = keys, columns
+        self.quotes = columns.bid is not None or columns.ask is not None
+        if self.quotes == (columns.price is not None):
+            raise ConfigError("columns: either bid and ask, or price, and not both")
+        for size, price in (("bid_size", "bid"), ("ask_size", "ask"), ("size", "price")):
+            if getattr(columns, size) is not None and getattr(columns, price) is None:
+                raise ConfigError(f"columns.{size}: there is no column {price} beside it")
+        self.dtype = QUOTE if self.quotes else TRADE
+        self.wanted = {
+            name: column for name, column in msgspec.structs.asdict(columns).items() if column is not None
+        }
+        self.where = {int(c) if c.isdecimal() and len(c) < 4 else c: t for c, t in keys.where.items()}
+        self.zone = _zone(keys.zone)
+        self.member = _pattern(keys.member)
+        groups = dict.fromkeys(self.member.groupindex, "X") if self.member else {}
+        if keys.day is not None and keys.time == "iso":
+            raise ConfigError("day: not with time = 'iso', where the text has the day")
+        self.template = keys.symbol or ("{symbol}" if columns.symbol is not None else "")
+        if not self.template:
+            raise ConfigError("symbol: a name for all rows, or columns.symbol where a column has it")
+        if keys.merge != "none" and (not self.quotes or columns.exchange is None):
+            raise ConfigError(f"merge: {keys.merge!r} merges quotes, and needs columns.exchange")
+        if keys.merge == "exchange" and "{exchange" not in self.template:
+            raise ConfigError(
+                "symbol: with merge = 'exchange' it has to hold {exchange}, as 'IBM.{exchange}'"
+            )
+        if keys.merge == "all" and "{exchange" in self.template:
+            raise ConfigError("symbol: with merge = 'all' a quote is of no one {exchange}")
+        self.name(groups, "X" if columns.symbol is not None else None, "X" if columns.exchange else None)
+
+    def base_ns(self, groups: dict[str, str]) -> int:
+        """Return what times count from; the group ``day`` of ``member`` stands for the key."""
+        day = self.keys.day
+        if self.keys.time != "iso" and "day" in groups:
+            try:
+                day = date.fromisoformat(groups["day"])
+            except ValueError:
+                raise ConfigError(f"member: its group day matched {groups['day']!r}, no date") from None
+        return 0 if day is None else midnight_ns(day, self.zone)
+
+    def name(self, groups: dict[str, str], symbol: str | None, exchange: str | None) -> str:
+        """Return a symbol's name."""
+        known = dict(groups)
+        if symbol is not None:
+            known["symbol"] = symbol
+        if exchange is not None:
+            known["exchange"] = exchange
+        try:
+            return symbol_name(self.template.format_map(known))
+        except (KeyError, ValueError, IndexError, AttributeError, TypeError):
+            may = ", ".join(f"{{{key}}}" for key in known) or "nothing in braces"
+            raise ConfigError(f"symbol: {self.template!r} may hold {may}") from None
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, KeyError):
+        raise ConfigError(
+            f"zone: {name!r} is no time zone of this machine, such as America/New_York"
+        ) from None
+
+
+def _pattern(text: str | None) -> re.Pattern[str] | None:
+    try:
+        return None if text is None else re.compile(text)
+    except re.error as error:
+        raise ConfigError(f"member: no regular expression: {error}") from None
+
+
+class Builder:
+    """Makes records of the tables of one file. ``exchanges`` numbers the exchanges of all."""
+
+    def __init__(
+        self, layout: Layout, groups: dict[str, str], symbol: Symbol, exchanges: dict[str, int]
+    ) -> None:
+        self._layout = layout
+        self._groups = groups
+        self._symbol = symbol
+        self._ids: dict[tuple[str | None, str | None], int] = {}
+        self._exchanges = exchanges
+
+    def records(self, table: Table) -> Piece:
+        """Return ticks and their times, shape ``(m,)``: rows whose symbol cannot be taken are left out.
+
+        The exchange's number is in ``n``, for :func:`ticks_of`.
+        """
+        count = len(table.time_ns)
+        ids, exchanges = self._numbers(table, count)
+        records = np.zeros(count, self._layout.dtype)
+        records["ts_event"] = table.time_ns
+        for name, values in table.values.items():
+            records[name] = values
+        records["symbol"] = ids & 0xFFFF
+        records["n"] = exchanges
+        keep = ids < NO_SYMBOL
+        return (records, table.time_ns) if keep.all() else (records[keep], table.time_ns[keep])
+
+    def _numbers(self, table: Table, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the symbol's id and the exchange's number of each row."""
+        nobody: tuple[NDArray[np.int64], Sequence[str | None]] = (np.zeros(count, np.int64), [None])
+        codes, names = table.symbol or nobody
+        places, exchanges = table.exchange or nobody
+        numbers = [self._exchanges.setdefault(e or "", len(self._exchanges)) for e in exchanges]
+        pairs, which = np.unique(codes * len(exchanges) + places, return_inverse=True)
+        ids = [self._id(names[p // len(exchanges)], exchanges[p % len(exchanges)]) for p in pairs.tolist()]
+        return np.array(ids, np.int64)[which], np.array(numbers, np.int64)[places]
+
+    def _id(self, name: str | None, exchange: str | None) -> int:
+        known = self._ids.get((name, exchange))
+        if known is None:
+            found = self._symbol(self._layout.name(self._groups, name, exchange))
+            known = self._ids[name, exchange] = NO_SYMBOL if found is None else found
+        return known
+
+
+def ticks_of(layout: Layout, pieces: Iterator[Piece]) -> Iterator[Decoded]:
+    """Yield ``pieces`` as ticks, quotes merged as configured, none longer than MAX_ROWS."""
+    merge = None if layout.keys.merge == "none" else Merge(over_all=layout.keys.merge == "all")
+    for records, times in pieces:
+        if merge is not None:
+            ticks = merge.apply(records)
+            records, times = records[ticks], times[ticks]
+        records["n"] = 0
+        for start in range(0, max(len(records), 1), MAX_ROWS):
+            part = records[start : start + MAX_ROWS]
+            if layout.quotes:
+                batch = Batch(quotes=part, channels=np.full(len(part), QUOTES, np.uint8))
+            else:
+                batch = Batch(trades=part, channels=np.full(len(part), TRADES, np.uint8))
+            yield Decoded(batch, times[start : start + MAX_ROWS])
+
+
+def sides_of(
+    layout: Layout, texts: Callable[[str], tuple[NDArray[np.int64], list[str]]]
+) -> NDArray[np.uint8] | None:
+    """Return the aggressor's side of each row, where a column tells it."""
+    for name, buys, sells in (
+        ("side", _BUYS, _SELLS),
+        ("buyer_maker", frozenset({"false", "f", "0"}), frozenset({"true", "t", "1"})),
+    ):
+        if name in layout.wanted:
+            codes, names = texts(name)
+            sides = [
+                BUY if n.lower() in buys else SELL if n.lower() in sells else UNKNOWN_SIDE for n in names
+            ]
+            return np.array(sides, np.uint8)[codes]
+    return None

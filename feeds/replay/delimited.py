@@ -1,0 +1,241 @@
+"""Recordings as delimited text (CSV): a file, or the members of an archive merged by time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feeds.replay.archives import Member, members
+from feeds.replay.columns import Builder, Layout, Piece, Table, TableKeys, sides_of, ticks_of
+from feeds.replay.fields import Rows, fixed, sizes, texts
+from feeds.replay.merging import merged
+from feeds.replay.recording import DamagedError, Decoded, Symbol, Teller
+from feeds.replay.times import FIRST_NS, iso, numeric
+from marketfeed.core.fixed import DECIMALS
+from marketfeed.errors import ConfigError
+
+CHUNK_BYTES: Final = 1 << 16  # decoded in one go, about 4 ms
+MAX_LINE_BYTES: Final = 1 << 20
+
+
+class Delimited:
+    """A text file with columns, or an archive of such files."""
+
+    def __init__(self, path: Path, keys: TableKeys, symbol: Symbol, teller: Teller) -> None:
+        """Look at the first rows; raises ConfigError."""
+        self._path = path
+        self._layout = layout = Layout(keys, "csv")
+        self._symbol = symbol
+        self._teller = teller
+        if not keys.header and any(isinstance(c, str) for c in [*layout.wanted.values(), *layout.where]):
+            raise ConfigError("columns: by number, from 0; names need header = true")
+        self._members = members(path)
+        if layout.member is not None and path.suffix == ".zip":
+            self._members = [m for m in self._members if layout.member.search(m.name)]
+            if not self._members:
+                raise ConfigError(f"member: no file in {path} matches")
+        for member in self._members:
+            layout.base_ns(self._groups(member))
+        self._look(self._members[0])
+
+    def chunks(self) -> Iterator[Decoded]:
+        """Yield the rows in order of the file, or of time over the members of an archive."""
+        exchanges: dict[str, int] = {}
+        pieces = [self._pieces(member, exchanges) for member in self._members]
+        stream = merged(pieces) if len(pieces) > 1 else pieces[0]
+        return ticks_of(self._layout, stream)
+
+    def _look(self, member: Member) -> None:
+        """Raise ConfigError, saying why, if the first rows of ``member`` are not as configured."""
+        reader = _Reader(self._path, member, self._layout, self._groups(member), None)
+        for table in reader.tables():
+            if len(table.time_ns):
+                return
+            break
+        why = f": line {reader.first_broken}" if reader.first_broken else ""
+        raise ConfigError(f"path: {self._path} does not look like csv with these columns{why}")
+
+    def _groups(self, member: Member) -> dict[str, str]:
+        match = self._layout.member.search(member.name) if self._layout.member else None
+        return {k: v or "" for k, v in match.groupdict().items()} if match else {}
+
+    def _pieces(self, member: Member, exchanges: dict[str, int]) -> Iterator[Piece]:
+        groups = self._groups(member)
+        builder = Builder(self._layout, groups, self._symbol, exchanges)
+        for table in _Reader(self._path, member, self._layout, groups, self._teller).tables():
+            yield builder.records(table)
+
+
+class _Reader:
+    """Turns one member into tables, chunk by chunk. Without a teller it only looks."""
+
+    def __init__(
+        self, path: Path, member: Member, layout: Layout, groups: dict[str, str], teller: Teller | None
+    ) -> None:
+        self._at = f"{path}/{member.name}" if path.suffix == ".zip" else str(path)
+        self._member = member
+        self._layout = layout
+        self._teller = teller
+        self._line = 1
+        self._base_ns = layout.base_ns(groups)
+        self._columns: dict[str, int] = {}
+        self._where: dict[int, str] = {}
+        self.first_broken = ""
+        if not layout.keys.header:
+            self._columns = {name: int(column) for name, column in layout.wanted.items()}
+            self._where = {int(column): text for column, text in layout.where.items()}
+
+    def tables(self) -> Iterator[Table]:
+        """Yield the rows, a few milliseconds' work at a time."""
+        for text in self._chunks():
+            rows = Rows(text, self._layout.keys.delimiter)
+            if self._layout.keys.header and not self._columns:
+                if not len(rows):
+                    self._line += rows.line_count
+                    continue
+                try:
+                    self._name_columns(rows)
+                except ConfigError as error:
+                    if self._teller is None:
+                        raise
+                    self._tell(0, str(error))  # of a later file in an archive: it is passed over
+                    return
+                rows.keep(np.arange(len(rows)) > 0)
+            yield self._table(rows)
+            self._line += rows.line_count
+
+    def _chunks(self) -> Iterator[bytes]:
+        """Yield whole lines."""
+        rest, damage = b"", ""
+        blocks = self._member.blocks()
+        while True:
+            try:
+                block = next(blocks, b"")
+            except DamagedError as error:
+                damage, block = str(error), b""
+            except OSError as error:
+                damage, block = error.strerror or str(error), b""
+            if not block:
+                break
+            text = rest + block
+            end = text.rfind(b"\n") + 1
+            if end < CHUNK_BYTES and len(text) < MAX_LINE_BYTES:
+                rest = text
+                continue
+            if not end:
+                self._tell(0, f"longer than {MAX_LINE_BYTES} bytes")
+                rest = b""
+                continue
+            yield text[:end]
+            rest = text[end:]
+        if damage:
+            rest = rest[: rest.rfind(b"\n") + 1]  # a line cut off could still pass for one
+        if rest:
+            yield rest
+        if damage:
+            self._tell(0, f"the file is damaged from here on: {damage}")
+
+    def _name_columns(self, rows: Rows) -> None:
+        names = [rows.column(i).text(0).strip().lstrip("\ufeff") for i in range(int(rows.widths[0]))]
+
+        def index(column: int | str, key: str) -> int:
+            if isinstance(column, int):
+                return column
+            if column not in names:
+                raise ConfigError(
+                    f"{key}: no column {column!r} in {self._at}; it has {', '.join(names)[:200]}"
+                )
+            return names.index(column)
+
+        self._columns = {n: index(c, f"columns.{n}") for n, c in self._layout.wanted.items()}
+        self._where = {index(c, "where"): text for c, text in self._layout.where.items()}
+
+    def _table(self, rows: Rows) -> Table:
+        layout, columns = self._layout, self._columns
+        width = max([*columns.values(), *self._where]) + 1
+        self._leave_out(rows, rows.widths < width, f"fewer than {width} columns")
+        for column, wanted in self._where.items():
+            codes, names = texts(rows.column(column))
+            keep = np.array([name == wanted for name in names], bool)[codes]
+            if self._teller and not keep.all():
+                self._teller.events({"filtered": int((~keep).sum())})
+            rows.keep(keep)
+        scale = layout.keys.price_scale
+        values: dict[str, NDArray[Any]] = {}
+        broken, reasons = np.zeros(len(rows), bool), np.zeros(len(rows), np.int64)
+        rounded = 0
+
+        def blame(mask: NDArray[np.bool_], reason: int) -> None:
+            reasons[mask & ~broken] = reason
+            np.logical_or(broken, mask, out=broken)
+
+        time = rows.column(columns["time"])
+        if layout.keys.time == "iso":
+            time_ns, bad = iso(time, layout.zone)
+        else:
+            time_ns, bad = numeric(time, layout.keys.time, self._base_ns)
+        blame(bad, 1)
+        blame(time_ns < FIRST_NS, 2)
+        sides = (("bid", "bid_px", "bid_sz"), ("ask", "ask_px", "ask_sz"), ("price", "price", "size"))
+        for name, px, sz in sides:
+            if name not in columns:
+                continue
+            numbers = fixed(rows.column(columns[name]), DECIMALS, scale)
+            rounded += numbers.rounded
+            blame(numbers.broken | (numbers.values < 0), 3)
+            size_name = "size" if name == "price" else f"{name}_size"
+            if size_name in columns:
+                values[sz], bad = sizes(rows.column(columns[size_name]))
+                blame(bad, 4)
+            else:
+                values[sz] = np.full(len(rows), layout.keys.default_size)
+            # No price, no side: an empty field and 0 both say so.
+            values[sz] = np.where(numbers.values > 0, values[sz], 0)
+            values[px] = np.where(values[sz] > 0, numbers.values, 0)
+        if layout.quotes:
+            values.setdefault("bid_px", np.zeros(len(rows), np.int64))
+        else:
+            blame(values["price"] == 0, 5)
+            side = sides_of(layout, lambda name: texts(rows.column(columns[name])))
+            values["side"] = np.full(len(rows), ord("-"), np.uint8) if side is None else side
+            if "trade_id" in columns:
+                ids = fixed(rows.column(columns["trade_id"]), 0)
+                values["trade_id"] = np.where(ids.broken | (ids.values < 0), 0, ids.values).astype(np.uint64)
+        if broken.any():
+            for row in np.flatnonzero(broken).tolist():
+                self._tell(int(rows.lines[row]), f"{_REASONS[int(reasons[row])]}: {rows.row(row)[:80]}")
+            rows.keep(~broken)
+            time_ns, values = time_ns[~broken], {name: v[~broken] for name, v in values.items()}
+        if self._teller:
+            self._teller.events({"rounded_price": rounded})
+        return Table(
+            time_ns,
+            texts(rows.column(columns["symbol"])) if "symbol" in columns else None,
+            texts(rows.column(columns["exchange"])) if "exchange" in columns else None,
+            values,
+        )
+
+    def _leave_out(self, rows: Rows, bad: NDArray[np.bool_], reason: str) -> None:
+        if bad.any():
+            for row in np.flatnonzero(bad).tolist():
+                self._tell(int(rows.lines[row]), f"{reason}: {rows.row(row)[:80]}")
+            rows.keep(~bad)
+
+    def _tell(self, offset: int, reason: str) -> None:
+        self.first_broken = self.first_broken or f"{self._line + offset}: {reason}"
+        if self._teller:
+            self._teller.broken(f"{self._at}:{self._line + offset}", reason)
+
+
+_REASONS: Final = (
+    "",
+    "not a time",
+    "a time before 1980; is `time` its unit, and does it lack a `day`?",
+    "not a price",
+    "not a size",
+    "a trade without price or size",
+)

@@ -1,0 +1,202 @@
+"""Delimited text in columns: where fields lie, and what numbers, names and times they hold.
+
+A chunk is split with numpy alone, and numbers are read digit by digit over all
+rows at once: 250,000 rows take about half a second, and a price is exactly the decimal that
+was written. What is out of the ordinary (an exponent, 19 digits and more,
+spaces) takes a slower way, row by row, to the same result.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+MAX_INT: Final = 2**63 - 1
+_WIDTH: Final = 20  # characters of a number read the quick way
+_DIGITS: Final = 18  # fit int64 whatever they are
+_TEXT_WIDTH: Final = 64  # of a name, an exchange or a side
+_PAD: Final = bytes(_TEXT_WIDTH)
+_POWERS: Final = 10 ** np.arange(19, dtype=np.int64)
+_NUMBER: Final = re.compile(r"\s*[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?\s*")
+_CONTEXT: Final = Context(prec=120)
+_QUOTED: Final = ord('"')
+_UNIT_SEPARATOR: Final = "\x1f"
+
+
+class Fields(NamedTuple):
+    """One column of a chunk: the text of row ``i`` is ``data[starts[i]:ends[i]]``."""
+
+    data: NDArray[np.uint8]
+    starts: Ints  # (k,)
+    ends: Ints  # (k,)
+
+    def text(self, row: int) -> str:
+        """Return the field of one row."""
+        return self.data[self.starts[row] : self.ends[row]].tobytes().decode("utf-8", "replace")
+
+    def take(self, rows: Ints) -> Fields:
+        """Return the fields of ``rows`` alone."""
+        return Fields(self.data, self.starts[rows], self.ends[rows])
+
+
+class Rows:
+    """A chunk of whole lines, split. Empty lines are no rows."""
+
+    def __init__(self, text: bytes, delimiter: str) -> None:
+        if _QUOTED in text:
+            text, delimiter = _unquoted(text, delimiter), _UNIT_SEPARATOR
+        self._data = np.frombuffer(text + _PAD, np.uint8)
+        ends = np.flatnonzero(self._data[: len(text)] == 10)
+        if len(text) and text[-1] != 10:
+            ends = np.append(ends, len(text))
+        starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
+        ends = ends - ((ends > starts) & (self._data[ends - 1] == 13))
+        self.line_count = len(ends)
+        self.lines = np.flatnonzero(ends > starts)  # the line of each row, from 0
+        self._starts, self._ends = starts[self.lines], ends[self.lines]
+        self._marks = np.append(np.flatnonzero(self._data[: len(text)] == ord(delimiter)), len(text))
+        self._first = np.searchsorted(self._marks, self._starts)
+        self.widths: Ints = np.searchsorted(self._marks[:-1], self._ends) - self._first + 1  # fields
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def keep(self, rows: Mask) -> None:
+        """Go on with some of the rows."""
+        self.lines, self.widths = self.lines[rows], self.widths[rows]
+        self._starts, self._ends, self._first = self._starts[rows], self._ends[rows], self._first[rows]
+
+    def column(self, index: int) -> Fields:
+        """Return the fields numbered ``index``, from 0; every row must be wide enough."""
+        last = len(self._marks) - 1
+        before = self._marks[np.minimum(self._first + index - 1, last)]
+        starts = self._starts if index == 0 else before + 1
+        ends = np.where(
+            self.widths > index + 1, self._marks[np.minimum(self._first + index, last)], self._ends
+        )
+        return Fields(self._data, starts, ends)
+
+    def row(self, number: int) -> str:
+        """Return the text of one row."""
+        return Fields(self._data, self._starts, self._ends).text(number)
+
+
+def _unquoted(text: bytes, delimiter: str) -> bytes:
+    """Return quoted text without quotes, its fields apart by a character that is in none of them."""
+    lines = text.decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
+    rows = (next(csv.reader([line], delimiter=delimiter), []) for line in lines)
+    plain = (_UNIT_SEPARATOR.join(field.replace("\n", " ") for field in row) for row in rows)
+    return "\n".join(plain).encode()
+
+
+class Numbers(NamedTuple):
+    """What a column of numbers holds."""
+
+    values: Ints  # (k,) 0 where there is none
+    missing: Mask  # (k,) the field is empty
+    broken: Mask  # (k,) it is no number that fits
+    rounded: int  # how many were finer than a unit
+
+
+def fixed(fields: Fields, decimals: int, scale: int = 1) -> Numbers:
+    """Return the numbers of a column in units of ``10**-decimals × scale``, exact where they can be.
+
+    With decimals 9 and scale 10000, ``1800100`` is 180.01 and becomes
+    180_010_000_000. What is finer than a unit is rounded half to even and counted.
+    """
+    data, starts, ends = fields
+    lengths = ends - starts
+    count = len(starts)
+    values, fraction, digits = (np.zeros(count, np.int64) for _ in range(3))
+    point, plain = np.zeros(count, bool), (lengths > 0) & (lengths <= _WIDTH)
+    for at in range(min(int(lengths.max(initial=0)), _WIDTH)):
+        char = data[starts + at]
+        inside = lengths > at
+        digit = char - np.uint8(48)
+        numeral = inside & (digit < 10)
+        dot = inside & (char == 46)
+        values = np.where(numeral, values * 10 + digit, values)
+        fraction += numeral & point
+        digits += numeral
+        good = numeral | (dot & ~point) | ~inside
+        if at == 0:
+            good |= (char == 45) | (char == 43)
+        plain &= good
+        point |= dot
+    plain &= (digits > 0) & (digits <= _DIGITS)
+    if count:
+        values = np.where(data[starts] == 45, -values, values)
+    power = len(str(scale)) - 1
+    divisor = 1 if scale == 10**power else scale
+    shift = decimals - fraction - (power if divisor == 1 else 0)
+    factor = _POWERS[np.clip(shift, 0, 18)]
+    plain &= (shift >= 0) & (shift <= 18) & (np.abs(values) <= MAX_INT // factor)
+    with np.errstate(over="ignore"):
+        values = values * factor
+    if divisor != 1:
+        plain &= values % divisor == 0
+        values //= divisor
+    missing = lengths <= 0
+    broken, rounded = np.zeros(count, bool), 0
+    for row in np.flatnonzero(~plain & ~missing).tolist():
+        found = fixed_from_text(fields.text(row), decimals, scale)
+        broken[row] = found is None
+        values[row], exact = found or (0, True)
+        rounded += not exact
+    values[missing] = 0
+    return Numbers(values, missing, broken, rounded)
+
+
+def fixed_from_text(text: str, decimals: int, scale: int) -> tuple[int, bool] | None:
+    """Return the number in units of ``10**-decimals × scale`` and whether it is exact; None if it is none."""
+    if not _NUMBER.fullmatch(text):
+        return None
+    number = Decimal(text.strip())
+    if not number:
+        return 0, True
+    if number.adjusted() > 60 or number.adjusted() < -60:
+        return (0, False) if number.adjusted() < 0 else None
+    scaled = _CONTEXT.multiply(number, Decimal(10) ** decimals)
+    value = _CONTEXT.divide(scaled, Decimal(scale))
+    try:
+        whole = int(value.quantize(Decimal(1), ROUND_HALF_EVEN, _CONTEXT))
+    except InvalidOperation:
+        return None
+    return (whole, scaled == whole * scale) if abs(whole) <= MAX_INT else None
+
+
+def sizes(fields: Fields) -> tuple[NDArray[np.float64], Mask]:
+    """Return sizes, 0 where the field is empty, and which are no finite number from 0 up."""
+    numbers = fixed(fields, 9)
+    floats = numbers.values / 1e9
+    # A double is exact up to 2**53; what is larger or finer is read as a whole.
+    odd = (np.abs(numbers.values) >= 2**53) | numbers.broken
+    if numbers.rounded:
+        odd |= True
+    odd &= ~numbers.missing
+    broken = np.zeros(len(floats), bool)
+    for row in np.flatnonzero(odd).tolist():
+        text = fields.text(row)
+        floats[row] = float(text) if _NUMBER.fullmatch(text) else np.nan
+    broken |= ~((floats >= 0) & (floats < np.inf))
+    floats[broken] = 0
+    return floats, broken
+
+
+def texts(fields: Fields) -> tuple[Ints, list[str]]:
+    """Return a column of names as numbers, shape ``(k,)``, and the names that they number."""
+    lengths = np.minimum(fields.ends - fields.starts, _TEXT_WIDTH)
+    width = max(int(lengths.max(initial=1)), 1)
+    columns = np.arange(width)
+    chars = fields.data[fields.starts[:, None] + columns]
+    chars[columns >= lengths[:, None]] = 0
+    found, codes = np.unique(np.ascontiguousarray(chars).view(f"S{width}")[:, 0], return_inverse=True)
+    return codes.astype(np.int64), [name.decode("utf-8", "replace").strip() for name in found.tolist()]

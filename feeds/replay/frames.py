@@ -1,0 +1,136 @@
+"""Our own recordings: binary frames, back to back, as ``marketfeed record`` writes them.
+
+``path`` is a file, a pattern such as ``day.*.mfr.zst``, or a folder: files are
+read in order of their names, as one recording. Each announces its own symbols. Frames
+with the same ``sent_ns`` were one step: their ticks, of both channels, come in order of ``g``.
+A file that was cut off is read up to its last whole frame, and told of.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feeds.replay.archives import members
+from feeds.replay.recording import DamagedError, Decoded, Symbol, Teller
+from marketfeed.core.binary import Frame, FrameParser, Kind
+from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE, QUOTES, TRADE, TRADES, Batch, Records
+from marketfeed.core.symbols import MAX_SYMBOLS
+from marketfeed.errors import ConfigError, FeedProtocolError
+
+MAX_TICKS: Final = 4096  # handed on in one piece
+_UNKNOWN: Final = -1  # announced, but the symbol table could not take it
+_UNANNOUNCED: Final = -2
+_CHANNEL: Final = {Kind.QUOTES: QUOTES, Kind.TRADES: TRADES}
+_NO_TIMES: Final = np.empty(0, np.int64)
+
+
+class Frames:
+    """One recording of binary frames, in one file or several."""
+
+    def __init__(self, path: Path, symbol: Symbol, teller: Teller) -> None:
+        """Look at the first frame of the first file; raises ConfigError."""
+        self._files = _files(path)
+        self._symbol = symbol
+        self._teller = teller
+        try:
+            first = next(self._frames(self._files[0], quiet=True), None)
+        except FeedProtocolError as error:
+            raise ConfigError(f"path: {self._files[0]} is no recording of frames: {error}") from None
+        if first is None:
+            raise ConfigError(f"path: {self._files[0]} holds no whole frame")
+
+    def chunks(self) -> Iterator[Decoded]:
+        """Yield the ticks of all files."""
+        for path in self._files:
+            ids = np.full(MAX_SYMBOLS, _UNANNOUNCED, np.int32)
+            step: list[Frame] = []
+            try:
+                for frame in self._frames(path):
+                    if step and frame.sent_ns != step[0].sent_ns:
+                        yield from self._ticks(step, ids, path)
+                        step = []
+                    if frame.kind in _CHANNEL:
+                        step.append(frame)
+                    elif frame.kind is Kind.SYMBOLS:
+                        for name, number in frame.symbols().items():
+                            known = self._symbol(name)
+                            ids[number] = _UNKNOWN if known is None else known
+                    elif frame.kind is Kind.MESSAGES:
+                        self._read_messages(frame.messages())
+            except FeedProtocolError as error:
+                self._teller.broken(str(path), f"unreadable from here on: {error}", "record")
+            if step:
+                yield from self._ticks(step, ids, path)
+
+    def _frames(self, path: Path, quiet: bool = False) -> Iterator[Frame]:
+        """Yield the whole frames of one file; raises FeedProtocolError at what is none."""
+        (member,) = members(path)
+        parser, damage = FrameParser(), ""
+        try:
+            for block in member.blocks():
+                parser.feed(block)
+                yield from parser
+        except DamagedError as error:
+            damage = str(error)
+        except OSError as error:
+            damage = error.strerror or str(error)
+        if not quiet and (damage or parser.pending_bytes):
+            self._teller.broken(str(path), f"cut short: {damage or 'it ends within a frame'}", "record")
+
+    def _read_messages(self, messages: list[Any]) -> None:
+        """Count what the recorder was told it missed."""
+        gaps = [m for m in messages if isinstance(m, dict) and m.get("T") == "gap"]
+        lost = [m["lost"] for m in gaps if isinstance(m.get("lost"), int)]
+        self._teller.events({"recorded_gap": len(gaps), "recorded_lost": sum(lost)})
+
+    def _ticks(self, step: list[Frame], ids: NDArray[np.int32], path: Path) -> Iterator[Decoded]:
+        """Yield one step's ticks in order of ``g``."""
+        records: list[Records] = [np.empty(0, QUOTE), np.empty(0, TRADE)]
+        times: list[NDArray[np.int64]] = [_NO_TIMES, _NO_TIMES]
+        stamps: list[NDArray[Any]] = [np.empty(0, np.uint64), np.empty(0, np.uint64)]
+        for frame in step:
+            channel = _CHANNEL[frame.kind]
+            ticks = frame.records().copy()
+            numbers = ids[ticks["symbol"]]
+            if (numbers == _UNANNOUNCED).any():
+                self._teller.broken(str(path), "ticks of a symbol that was not announced", "record")
+            ticks, numbers = ticks[numbers >= 0], numbers[numbers >= 0]
+            ticks["symbol"] = numbers
+            # A snapshot's ticks may be hours old: they are due when they were sent.
+            late = (ticks["ts_recv"] == 0) | (ticks["flags"] & FLAG_SNAPSHOT > 0)
+            due = np.where(late, frame.sent_ns, ticks["ts_recv"])
+            records[channel] = np.concatenate([records[channel], ticks])
+            times[channel] = np.concatenate([times[channel], due])
+            stamps[channel] = np.concatenate([stamps[channel], ticks["g"]])
+        quotes, trades = records
+        for ticks in records:
+            ticks["ts_recv"], ticks["g"], ticks["n"], ticks["feed"], ticks["flags"] = 0, 0, 0, 0, 0
+        channels = np.repeat(np.array([QUOTES, TRADES], np.uint8), [len(quotes), len(trades)])
+        order = np.argsort(np.concatenate(stamps), kind="stable")
+        # Each channel by itself is put in order of g too, as a batch wants it.
+        quotes, trades = (r[np.argsort(s, kind="stable")] for r, s in zip(records, stamps, strict=True))
+        batch = Batch(quotes, trades, channels[order])
+        due = np.concatenate(times)[order]
+        for start in range(0, len(batch), MAX_TICKS):
+            end = min(start + MAX_TICKS, len(batch))
+            yield Decoded(batch.cut(start, end), due[start:end])
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.name.endswith((".mfr", ".mfr.zst", ".mfr.gz")))
+    elif path.exists() or not glob.has_magic(str(path)):
+        found = [path]
+    else:
+        found = sorted(map(Path, glob.glob(str(path))))
+    if not found:
+        raise ConfigError(f"path: no recording (.mfr, .mfr.zst) at {path}")
+    if any(p.suffix == ".zip" for p in found):
+        raise ConfigError(f"path: {path}: recordings of frames are plain, .zst or .gz")
+    return found

@@ -1,0 +1,134 @@
+"""When a row happened: numbers since the epoch or since midnight, or ISO 8601 text, in any time zone."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from feeds.replay.fields import Fields, Ints, Mask, fixed
+
+DECIMALS: Final = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # of one unit in nanoseconds
+FIRST_NS: Final = 315_532_800 * 10**9  # 1980: earlier ones have a wrong unit, or lack their day
+S: Final = 10**9
+_HOUR: Final = 3600
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def midnight_ns(day: date, zone: ZoneInfo) -> int:
+    """Return when ``day`` begins in ``zone``, nanoseconds since the Unix epoch."""
+    start = datetime(day.year, day.month, day.day, tzinfo=zone)
+    return round((start - _EPOCH) / timedelta(seconds=1)) * S
+
+
+def numeric(fields: Fields, unit: str, base_ns: int) -> tuple[Ints, Mask]:
+    """Return times in nanoseconds, counted in ``unit`` from ``base_ns``, and which are broken."""
+    numbers = fixed(fields, DECIMALS[unit])
+    return numbers.values + base_ns, numbers.broken | numbers.missing
+
+
+def iso(fields: Fields, zone: ZoneInfo) -> tuple[Ints, Mask]:
+    """Return times in nanoseconds written as ``2013-01-01 22:00:00.295+00:00``, and which are broken.
+
+    Between date and time stands a space or a T, the date may lack its dashes, the second may have up to nine
+    decimals. Without an offset the time is the clock's in ``zone``.
+    """
+    data, starts, ends = fields
+    if not len(starts):
+        return np.empty(0, np.int64), np.empty(0, bool)
+    broken = ends - starts < 17
+    dashes = np.where(data[np.minimum(starts + 4, len(data) - 1)] == 45, 1, 0)
+
+    def number(at: Ints, width: int) -> Ints:
+        value = np.zeros(len(starts), np.int64)
+        for place in range(width):
+            digit = data[np.minimum(at + place, len(data) - 1)] - np.uint8(48)
+            np.logical_or(broken, digit > 9, out=broken)
+            value = value * 10 + digit
+        return value
+
+    def expect(at: Ints, chars: bytes) -> None:
+        found = np.isin(data[np.minimum(at, len(data) - 1)], np.frombuffer(chars, np.uint8))
+        np.logical_or(broken, ~found, out=broken)
+
+    year, month = number(starts, 4), number(starts + 4 + dashes, 2)
+    day = number(starts + 6 + 2 * dashes, 2)
+    clock = starts + 8 + 2 * dashes
+    expect(clock, b" T")
+    expect(clock + 3, b":")
+    expect(clock + 6, b":")
+    hour, minute, second = number(clock + 1, 2), number(clock + 4, 2), number(clock + 7, 2)
+    broken |= (month < 1) | (month > 12) | (day < 1) | (hour > 23) | (minute > 59) | (second > 59)
+    broken |= (year < 1970) | (year > 2261)
+    safe_month, safe_year = np.clip(month, 1, 12), np.clip(year, 1970, 2261)
+    months = (safe_year - 1970) * 12 + safe_month - 1
+    firsts = months.astype("M8[M]").astype("M8[D]")
+    broken |= day > ((months + 1).astype("M8[M]").astype("M8[D]") - firsts).astype(np.int64)
+    local_s = (firsts.astype(np.int64) + day - 1) * 86_400 + hour * 3600 + minute * 60 + second
+    fraction_ns, at = _fraction(data, clock + 9, ends)
+    offset_s = _offsets(fields, at, local_s, zone, broken)
+    return (local_s - offset_s) * S + fraction_ns, broken
+
+
+def _fraction(data: np.ndarray[tuple[int], np.dtype[np.uint8]], at: Ints, ends: Ints) -> tuple[Ints, Ints]:
+    """Return the decimals of the second in nanoseconds, and where they end."""
+    value, at = np.zeros(len(at), np.int64), at.copy()
+    last = len(data) - 1
+    inside = (at < ends) & (data[np.minimum(at, last)] == 46)
+    at += inside
+    for place in range(9):
+        digit = data[np.minimum(at, last)] - np.uint8(48)
+        inside = inside & (at < ends) & (digit < 10)
+        value += np.where(inside, digit.astype(np.int64) * 10 ** (8 - place), 0)
+        at += inside
+    return value, at
+
+
+def _offsets(fields: Fields, at: Ints, local_s: Ints, zone: ZoneInfo, broken: Mask) -> Ints:
+    """Return each row's offset from UTC in seconds: as written at ``at``, else the zone's at that hour."""
+    offsets = np.zeros(len(at), np.int64)
+    rest = fields.ends - at
+    bare = rest <= 0
+    if bare.any():
+        offsets[bare] = _zone_offsets_s(local_s[bare], zone)
+    written: dict[str, int | None] = {}
+    for row in np.flatnonzero(~bare & ~broken & ~_is_z(fields, at, rest)).tolist():
+        text = fields.data[at[row] : fields.ends[row]].tobytes().decode("utf-8", "replace")
+        if text not in written:
+            written[text] = _written_offset_s(text)
+        offset = written[text]
+        broken[row] |= offset is None
+        offsets[row] = offset or 0
+    return offsets
+
+
+def _is_z(fields: Fields, at: Ints, rest: Ints) -> Mask:
+    z: Mask = (rest == 1) & (fields.data[np.minimum(at, len(fields.data) - 1)] == ord("Z"))
+    return z
+
+
+def local_to_utc_ns(local_ns: Ints, zone: ZoneInfo) -> Ints:
+    """Return the moments at which clocks in ``zone`` showed ``local_ns``."""
+    return local_ns - _zone_offsets_s(local_ns // S, zone) * S if len(local_ns) else local_ns
+
+
+def _zone_offsets_s(local_s: Ints, zone: ZoneInfo) -> Ints:
+    # A zone's offset changes at full quarters of an hour.
+    quarters, which = np.unique(local_s // (_HOUR // 4), return_inverse=True)
+    return np.array([_zone_offset_s(quarter, zone) for quarter in quarters.tolist()], np.int64)[which]
+
+
+def _zone_offset_s(quarter: int, zone: ZoneInfo) -> int:
+    local = datetime(1970, 1, 1) + timedelta(seconds=quarter * (_HOUR // 4))
+    offset = local.replace(tzinfo=zone).utcoffset()
+    return round(offset.total_seconds()) if offset is not None else 0
+
+
+def _written_offset_s(text: str) -> int | None:
+    try:
+        offset = datetime.fromisoformat(f"2000-01-01T00:00:00{text.strip()}").utcoffset()
+    except ValueError:
+        return None
+    return None if offset is None else round(offset.total_seconds())

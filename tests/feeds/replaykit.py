@@ -1,0 +1,38 @@
+"""What tests of recordings share: a feed made, run to its end as fast as it goes, and its ticks."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from feeds.replay import ReplayConfig, ReplayFeed
+from marketfeed.errors import ConfigError
+from marketfeed.testing import RecordingIntake
+
+
+def make(folder, max_symbols=8192, **settings):
+    """Return a feed and its intake."""
+    intake = RecordingIntake(base=folder, max_symbols=max_symbols)
+    return ReplayFeed(msgspec.convert(settings, ReplayConfig), intake), intake
+
+
+async def replayed(folder, **settings):
+    """Replay to the end; return the intake."""
+    feed, intake = make(folder, speed=0, **settings)
+    await feed.run(intake.publish)
+    return intake
+
+
+def refusal(folder, **settings):
+    """Return the one line that says why a feed cannot be made."""
+    with pytest.raises(ConfigError) as caught:
+        make(folder, **settings)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def names(intake, records):
+    """Return the symbol's name of each record."""
+    known = intake.symbols.names()
+    return [known[number] for number in records["symbol"].tolist()]
