@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ import typer
 
 from marketfeed import __version__, logs
 from marketfeed.config import GatewayConfig, Loaded, load
-from marketfeed.errors import ConfigError, StartError
+from marketfeed.errors import ConfigError, LogError, StartError
 
 app = typer.Typer(
     name="marketfeed",
@@ -137,6 +138,72 @@ def watch(
         raise _fail(str(error)) from None
     except KeyboardInterrupt:  # before the command listened for it
         status = 0
+    raise typer.Exit(status)
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "marketfeed report var/latency.hlog\n\n"
+    "marketfeed report var/latency*.hlog --by worker --hop send --html out.html\n\n"
+    "marketfeed report new.hlog --against old.hlog\n\n"
+    "marketfeed report var/latency.hlog --hop total --tier vip --budget p99=20ms"
+)
+def report(
+    logs_: Annotated[
+        list[Path], typer.Argument(metavar="FILE.hlog…", help="Latency logs; several are merged.")
+    ],
+    by: Annotated[
+        str,
+        typer.Option(help="What has a row of its own beside the hop: tier, symbol, worker; or hop alone."),
+    ] = "hop,tier",
+    hop: Annotated[
+        list[str] | None, typer.Option(help="Only this hop, such as total; may be repeated.")
+    ] = None,
+    tier: Annotated[list[str] | None, typer.Option(help="Only this tier; may be repeated.")] = None,
+    symbol: Annotated[list[str] | None, typer.Option(help="Only this symbol; may be repeated.")] = None,
+    worker: Annotated[list[str] | None, typer.Option(help="Only this worker; may be repeated.")] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="From here on: 2026-11-24T20:30 (UTC), or a Unix time.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Before this moment, likewise.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Write percentile curves and their course as a picture.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table, in ns.")] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another run's log: show the change, and whether it is more than spread."),
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="Exit status 1 if a row is above it, such as p99=20ms; may be repeated."),
+    ] = None,
+) -> None:
+    """Say what latency logs hold: percentiles per hop and tier, as table, picture, page or CSV."""
+    from marketfeed import reports
+    from marketfeed.latency.report import BY, Budget, Choice
+    from marketfeed.latency.units import moment_s
+
+    names = tuple(name.strip() for name in by.split(","))
+    if unknown := [name for name in names if name not in BY]:
+        raise _fail(f"--by {unknown[0]}: one or more of {', '.join(BY)}")
+    try:
+        choice = Choice(
+            names,
+            tuple(hop or ()),
+            tuple(tier or ()),
+            tuple(symbol or ()),
+            tuple(worker or ()),
+            from_s=moment_s(from_) if from_ else -math.inf,
+            to_s=moment_s(to) if to else math.inf,
+        )
+        budgets = [Budget.parse(text) for text in budget or ()]
+        status = reports.report(logs_, choice, against or [], budgets, {"csv": csv, "png": png, "html": html})
+    except LogError as error:
+        raise _fail(str(error)) from None
+    except KeyboardInterrupt:
+        status = 130
     raise typer.Exit(status)
 
 

@@ -20,6 +20,10 @@ class StartError(MarketfeedError):
     """The machine refuses what the configuration asks for, such as a port in use; exit status 2."""
 
 
+class LogError(MarketfeedError):
+    """A latency log cannot be opened, or holds nothing that was asked for; exit status 2."""
+
+
 class FeedProtocolError(MarketfeedError):
     """The venue broke its protocol; the supervisor drops the connection and reconnects."""
 

@@ -18,12 +18,13 @@ LAYERS = [
     {"marketfeed.tap"},  # what users run in their own processes; the engine takes its greeting from it
     {"marketfeed.tables", "marketfeed.config", "marketfeed.logs"},
     {"marketfeed.ingest"},
+    {"marketfeed.latency"},
     {"marketfeed.fanout"},
     {"marketfeed.gateway"},
     {"marketfeed.collector", "marketfeed.report", "marketfeed.serving"},
     {"marketfeed.metrics", "marketfeed.admin"},
     {"marketfeed.engine"},
-    {"marketfeed.board", "marketfeed.watch", "marketfeed.cli", "marketfeed.__main__"},
+    {"marketfeed.board", "marketfeed.watch", "marketfeed.reports", "marketfeed.cli", "marketfeed.__main__"},
     {"marketfeed.testing"},
 ]
 FOR_FEEDS = ("marketfeed.core", "marketfeed.errors", "marketfeed.ingest.feed", "feeds")

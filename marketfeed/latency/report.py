@@ -1,0 +1,262 @@
+"""What latency logs say: rows of figures, how they differ from another run's, and whether a budget holds.
+
+**Spread.** A log's intervals show how much a figure moves by itself. A change
+counts as outside that spread if the new figure lies outside the central 90 %
+of what the other log's intervals showed, and the old figure outside that of
+the new log's. With fewer than ten intervals on either side nothing is said.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from marketfeed.errors import LogError
+from marketfeed.latency.histogram import PERCENTILES
+from marketfeed.latency.intervals import HOPS, Tag
+from marketfeed.latency.read import FIGURES, Latencies, Progress, read
+from marketfeed.latency.units import duration_ns, shown_ns, shown_s
+
+TITLES: Final = ("count", "min", "p50", "p90", "p99", "p99.9", "p99.99", "max")
+BY: Final = ("tier", "hop", "symbol", "worker")
+MIN_INTERVALS: Final = 10
+BAND: Final = (5.0, 95.0)  # percent of a log's intervals
+
+
+class Budget(NamedTuple):
+    """A bound on one figure of every row."""
+
+    title: str
+    limit_ns: int
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Return the budget that ``p99=20ms`` sets. Raises LogError."""
+        title, equals, limit = text.partition("=")
+        title = title.strip().replace("_", ".")
+        if not equals or title not in TITLES[1:]:
+            raise LogError(f"--budget {text}: written as p99=20ms, with one of {', '.join(TITLES[1:])}")
+        return cls(title, duration_ns(limit))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which latencies are wanted, and how they are put together."""
+
+    by: tuple[str, ...] = ()
+    hops: tuple[str, ...] = ()
+    tiers: tuple[str, ...] = ()
+    symbols: tuple[str, ...] = ()
+    workers: tuple[str, ...] = ()
+    from_s: float = float("-inf")
+    to_s: float = float("inf")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return the fields that tell rows apart. Hops are never merged: they are different things."""
+        by = self.by or ("hop", "tier")
+        return ("hop", *(name for name in by if name != "hop"))
+
+    def wants(self, tag: Tag) -> bool:
+        """Tell whether a histogram of this tag is asked for."""
+        by_symbol = "symbol" in self.by or bool(self.symbols)
+        return (
+            # A symbol's latencies are in its tier's too, and must not count twice.
+            bool(tag.symbol) is by_symbol
+            and all(
+                not wanted or value in wanted
+                for wanted, value in zip(
+                    (self.hops, self.tiers, self.workers, self.symbols),
+                    (tag.hop, tag.tier, tag.worker, tag.symbol),
+                    strict=True,
+                )
+            )
+        )
+
+
+class Change(NamedTuple):
+    """One figure against that of another log."""
+
+    before_ns: int
+    now_ns: int
+    outside: bool | None  # of the spread; None: too few intervals to tell
+
+    @property
+    def shown(self) -> str:
+        """Return the change in percent, with a star if it is outside the spread."""
+        if not self.before_ns:
+            return "new" if self.now_ns else "0 %"
+        star = {True: " *", False: "", None: " ?"}[self.outside]
+        return f"{(self.now_ns / self.before_ns - 1) * 100:+.1f} %{star}"
+
+
+@dataclass
+class Row:
+    """One line of the table: whose latencies, count, min, percentiles, max."""
+
+    key: tuple[str, ...]
+    figures: list[int]
+    changes: list[Change | None] = field(default_factory=list)  # of min … max, with another log
+    broken: list[Budget] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """Rows and where they come from."""
+
+    paths: list[Path]
+    choice: Choice
+    latencies: Latencies
+    rows: list[Row]
+    against: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what could not be read, or is worth knowing
+
+    @property
+    def broken(self) -> list[str]:
+        """Return a sentence for each budget that a row breaks."""
+        return [
+            f"{' '.join(filter(None, row.key)) or 'all'}: {budget.title} is "
+            f"{shown_ns(row.figures[TITLES.index(budget.title)])}, the budget {shown_ns(budget.limit_ns)}"
+            for row in self.rows
+            for budget in row.broken
+        ]
+
+    @property
+    def span(self) -> str:
+        """Return the time that the rows cover."""
+        times, lengths = self.latencies.times_s, self.latencies.lengths_s
+        end = max(start + length for start, length in zip(times, lengths, strict=True))
+        return f"{shown_s(min(times))} to {shown_s(end)}, {len(set(times)):,} intervals"
+
+
+def make(
+    paths: Sequence[Path],
+    choice: Choice,
+    against: Sequence[Path] = (),
+    budgets: Sequence[Budget] = (),
+    progress: Progress = lambda size: None,
+) -> Report:
+    """Read the logs and make the report. Raises LogError if there is nothing to report."""
+    latencies = _read(paths, choice, progress, choice.from_s, choice.to_s)
+    rows = [Row(key, latencies.merged[key].statistics()) for key in sorted(latencies.merged, key=_order)]
+    report = Report(list(paths), choice, latencies, rows, list(against), _notes(latencies))
+    if against:
+        other = _read(against, choice, progress)
+        report.notes += _notes(other)
+        for row in rows:
+            row.changes = _changes(latencies, other, row)
+    for row in rows:
+        row.broken = [b for b in budgets if row.figures[TITLES.index(b.title)] > b.limit_ns]
+    return report
+
+
+def _read(
+    paths: Sequence[Path],
+    choice: Choice,
+    progress: Progress,
+    from_s: float = float("-inf"),
+    to_s: float = float("inf"),
+) -> Latencies:
+    tags: set[Tag] = set()
+
+    def wants(tag: Tag) -> bool:
+        tags.add(tag)
+        return choice.wants(tag)
+
+    found = read(paths, choice.keys, wants, from_s, to_s, progress)
+    if found.lines:
+        return found
+    names = ", ".join(map(str, paths))
+    if found.first_s > found.last_s:
+        problems = "; ".join(found.problems)
+        raise LogError(problems or f"{names}: no interval in it yet; one is written every latency.interval_s")
+    if not tags:
+        covered = f"{shown_s(found.first_s)} to {shown_s(found.last_s)}"
+        raise LogError(f"{names}: no interval between --from and --to; there are some from {covered}")
+    there = {name: sorted({getattr(tag, name) for tag in tags} - {""}) for name in Tag._fields}
+    have = "; ".join(f"{name}: {', '.join(values[:20])}" for name, values in there.items() if values)
+    raise LogError(f"{names}: nothing that was asked for; there is {have or 'no tag'}")
+
+
+def _order(key: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
+    return (HOPS.index(key[0]) if key[0] in HOPS else len(HOPS), key)
+
+
+def _notes(found: Latencies) -> list[str]:
+    notes = list(found.problems)
+    if len(found.layouts) > 1:
+        least = min(layout.digits for layout in found.layouts)
+        kinds = ", ".join(f"{path} has {layout.digits} digits" for layout, path in found.layouts.items())
+        notes.append(f"histograms of different precision or range ({kinds}): merged ones have {least} digits")
+    notes += [
+        f"{' '.join(filter(None, key))}: {count:,} values above 60 s are in no histogram"
+        for key, count in found.beyond.items()
+    ]
+    return notes
+
+
+def _changes(now: Latencies, before: Latencies, row: Row) -> list[Change | None]:
+    other = before.merged.get(row.key)
+    if other is None:
+        return [None] * (len(TITLES) - 1)
+    old_figures = other.statistics()
+    _, new_series = now.series(row.key)
+    _, old_series = before.series(row.key)
+    changes: list[Change | None] = []
+    for i in range(1, len(TITLES)):
+        old, new = old_figures[i], row.figures[i]
+        outside = None
+        if min(len(new_series), len(old_series)) >= MIN_INTERVALS:
+            outside = _is_outside(new, old_series[:, i]) and _is_outside(old, new_series[:, i])
+        changes.append(Change(old, new, outside))
+    return changes
+
+
+def _is_outside(value: int, others: np.ndarray[tuple[int], np.dtype[np.int64]]) -> bool:
+    low, high = np.percentile(others, BAND)
+    return not low <= value <= high
+
+
+def to_csv(report: Report) -> str:
+    """Return the table as CSV, in ns; with another log, its figures too and whether the change is outside."""
+    text = io.StringIO()
+    write = csv.writer(text, lineterminator="\n").writerow
+    units = [name if name == "count" else f"{name}_ns" for name in FIGURES]
+    more = [column for name in FIGURES[1:] for column in (f"against_{name}_ns", f"{name}_outside")]
+    write([*report.choice.keys, *units, *(more if report.against else [])])
+    for row in report.rows:
+        changes: list[object] = []
+        for change in row.changes:
+            changes += ["", ""] if change is None else [change.before_ns, _said(change.outside)]
+        write([*row.key, *row.figures, *changes])
+    return text.getvalue()
+
+
+def _said(outside: bool | None) -> str:
+    return "" if outside is None else str(outside).lower()
+
+
+Shown = Callable[[Row], list[str]]
+assert len(TITLES) == len(PERCENTILES) + 3
+
+
+def shown_figures(row: Row) -> list[str]:
+    """Return the cells of a row after its key."""
+    return [f"{row.figures[0]:,}", *map(shown_ns, row.figures[1:])]
+
+
+def shown_changes(row: Row) -> list[str]:
+    """Return the cells of a row of changes after its key."""
+    return ["-" if change is None else change.shown for change in row.changes]
+
+
+SPREAD_NOTE: Final = (
+    f"* outside the spread: beyond the central {BAND[1] - BAND[0]:.0f} % of either log's intervals"
+    f" · ? fewer than {MIN_INTERVALS} intervals, not judged"
+)
