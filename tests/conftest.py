@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Timing is never asserted: a deadline of hypothesis's would, on whatever machine is busy.
+settings.register_profile("marketfeed", deadline=None)
+settings.load_profile("marketfeed")
 
 
 @pytest.fixture(scope="session")
