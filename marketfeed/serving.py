@@ -28,7 +28,7 @@ from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.gateway.limits import Admits, Counters, Limits
 from marketfeed.gateway.listener import Gateway
 from marketfeed.gateway.proxies import Proxies
-from marketfeed.gateway.session import Service, Session
+from marketfeed.gateway.service import Service, Session
 from marketfeed.report import Report
 
 S: Final = 1_000_000_000  # ns

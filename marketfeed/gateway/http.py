@@ -18,11 +18,12 @@ import orjson
 import structlog
 import trio
 
+from marketfeed.errors import RequestError
 from marketfeed.gateway.exchange import Exchange, Headers, HeadTimeoutError, HttpError
 from marketfeed.gateway.origins import Origins
 
 if TYPE_CHECKING:
-    from marketfeed.gateway.session import Session
+    from marketfeed.gateway.service import Session
 
 MAX_FIELDS: Final = 100  # of a query
 NO_STORE: Final[Headers] = (("Cache-Control", "no-store"),)
@@ -179,7 +180,10 @@ class HttpServer:
             return error_response(404, f"no such path; there are {', '.join(self._routes)}")
         route = handlers.get("GET" if request.method == "HEAD" else request.method)
         if route is not None:
-            return await route(request)
+            try:
+                return await route(request)
+            except RequestError as error:
+                return error_response(400, str(error))
         methods = ", ".join([*(["GET", "HEAD"] if "GET" in handlers else []), *(set(handlers) - {"GET"})])
         allow = ("Allow", methods)
         if request.method != "OPTIONS" or origins is None:

@@ -17,8 +17,8 @@ from marketfeed.gateway.http import HttpServer
 from marketfeed.gateway.limits import Admission, Counters
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.proxies import ProxyError, parse_preface
-from marketfeed.gateway.routes import serve_http
-from marketfeed.gateway.session import Service, Session
+from marketfeed.gateway.routes import Routes
+from marketfeed.gateway.service import Service, Session
 
 BACKLOG: Final = 4096
 OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -92,7 +92,7 @@ class Gateway:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self.server = serve_http(service)
+        self.routes = Routes(service)
         self.sessions: dict[Session, None] = {}
         limits = service.limits
         # Connections on which no session has begun, so that an address cannot take all files with them.
@@ -146,7 +146,7 @@ class Gateway:
         try:
             if trusted:
                 peer = await self._proxied(outbox) or peer
-            handover = await self.server.serve(outbox, peer)
+            handover = await self.routes.server.serve(outbox, peer)
         except ProxyError as error:
             refused["broken PROXY header"] += 1
             log.warning("a trusted proxy sent a broken PROXY header", address=peer, reason=str(error))

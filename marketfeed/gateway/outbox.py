@@ -101,6 +101,10 @@ class Outbox(trio.abc.HalfCloseableStream):
         if not self._shut:
             self._sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, send_buffer_bytes)
 
+    def give_up_after(self, gone_s: float) -> None:
+        """Have the kernel give the peer up when it acknowledges nothing for so long."""
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(gone_s * 1000))
+
     def end(self, code: CloseCode) -> None:
         """Ask the session to end; it does so on its own time."""
         self.on_end(code)

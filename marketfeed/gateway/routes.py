@@ -9,10 +9,13 @@ import trio
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response
 from marketfeed.gateway.limits import Rates
 from marketfeed.gateway.origins import Origins
-from marketfeed.gateway.session import Service, Session
+from marketfeed.gateway.service import Service, Session
+from marketfeed.gateway.session import WebSocketSession
 
 STREAM: Final = "/v1/stream"
-HANDSHAKES: Final = frozenset({STREAM})  # bounded by limits.sessions, not by requests_per_s
+EVENTS: Final = "/v1/events"
+SESSIONS: Final = frozenset({STREAM, EVENTS})  # bounded by limits.sessions, not by requests_per_s
+NO_CACHE: Final = ("Cache-Control", "no-cache")  # kept by nobody without asking here first
 
 
 class Routes:
@@ -20,12 +23,23 @@ class Routes:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._origins = Origins(service.allowed_origins)
         self._rates = Rates(service.limits.requests_per_s)
-        self.by_path = {STREAM: {"GET": self._stream}}
+        self.server = HttpServer(
+            {STREAM: {"GET": self._stream}},
+            Rules(
+                head_s=service.limits.handshake_s,
+                body_bytes=service.limits.request_bytes,
+                origins=self._origins,
+                address=service.proxies.client,
+                refuse=self.refuse,
+            ),
+            service.counters.refused,
+        )
 
     def refuse(self, request: Request) -> Response | None:
         """Answer an address that asks too often."""
-        if request.path in HANDSHAKES or self._rates.take(request.address, trio.current_time()):
+        if request.path in SESSIONS or self._rates.take(request.address, trio.current_time()):
             return None
         most = self._service.limits.requests_per_s
         return error_response(429, f"more than {most:g} requests a second", (("Retry-After", "1"),))
@@ -33,7 +47,7 @@ class Routes:
     async def _stream(self, request: Request) -> Response | Session:
         if "websocket" not in (request.header(b"upgrade") or "").lower() or request.body:
             return error_response(400, "this is a WebSocket: it needs a handshake (Upgrade: websocket)")
-        return await self._admit(request) or Session(self._service, request.address)
+        return await self._admit(request) or WebSocketSession(self._service, request.address)
 
     async def _admit(self, request: Request) -> Response | None:
         """Count one more session; the answer if there is one too many."""
@@ -43,16 +57,3 @@ class Routes:
         reason = f"too many sessions: limits.{limit}"
         self._service.counters.refused[reason] += 1
         return error_response(503, reason, (("Retry-After", "5"), ("Connection", "close")))
-
-
-def serve_http(service: Service) -> HttpServer:
-    """Return the gateway's HTTP server."""
-    routes = Routes(service)
-    rules = Rules(
-        head_s=service.limits.handshake_s,
-        body_bytes=service.limits.request_bytes,
-        origins=Origins(service.allowed_origins),
-        address=service.proxies.client,
-        refuse=routes.refuse,
-    )
-    return HttpServer(routes.by_path, rules, service.counters.refused)

@@ -9,10 +9,6 @@ here, because a session's whole life, and all its ends, are in it.
 
 from __future__ import annotations
 
-import random
-import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -20,110 +16,48 @@ import trio
 import trio_websocket
 
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
-from marketfeed.fanout.encoding import ENCODINGS, JSON, Encoding
+from marketfeed.fanout.encoding import ENCODINGS, Encoding
 from marketfeed.fanout.interest import Names
-from marketfeed.fanout.shard import Change, Shard
+from marketfeed.fanout.shard import Change
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
 from marketfeed.gateway import protocol
-from marketfeed.gateway.limits import Admits, Bucket, Counters, Limits
+from marketfeed.gateway.limits import Bucket
 from marketfeed.gateway.outbox import Outbox
-from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.scan import FrameScanner
+from marketfeed.gateway.service import FAREWELL_S, Service, Session
 
-FAREWELL_S: Final = 1.0  # for the closing message and the close handshake
 MAX_BAD_REQUESTS: Final = 10  # in a row
 MAX_REFUSED: Final = 200  # requests over the rate in a row; then it is a flood and no mistake
-RETRY_MS: Final = (500, 3000)  # clients told to reconnect spread over this
 
 log = structlog.get_logger()
 
-# Closed without a `closing` message: by the client, or as RFC 6455 lays down.
-_SILENT: Final = frozenset(
-    {CloseCode.NORMAL, CloseCode.PROTOCOL, CloseCode.ABNORMAL, CloseCode.INVALID_DATA, CloseCode.TOO_BIG}
-)
 
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What every session of a gateway shares."""
-
-    shard: Shard
-    tiers: Mapping[str, Tier]
-    default_tier: Tier
-    limits: Limits
-    allowed_origins: frozenset[str]  # lower case; the gateway's own among them
-    admission: Admits
-    counters: Counters
-    encoding: Encoding = JSON  # what sessions begin with
-    proxies: Proxies = field(default_factory=Proxies)
-
-
-class Session:
-    """A connected client, from its handshake to its last byte."""
+class WebSocketSession(Session):
+    """A client on a WebSocket, from its handshake to its last byte."""
 
     def __init__(self, service: Service, address: str) -> None:
-        self.id = secrets.token_hex(8)
-        self.address = address
-        self.opened_at_s = trio.current_time()
-        self._service = service
-        self._ending: CloseCode | None = None
-        self._reading = trio.CancelScope()
+        super().__init__(service, address)
         self._handshaking = trio.CancelScope()
-        self._tier = service.default_tier
         self._bad_requests = 0
-        self._outbox: Outbox | None = None
-        self.member: Subscriber | None = None  # once the handshake is done
-
-    @property
-    def unsent_bytes(self) -> int:
-        """Return how many bytes wait for the kernel, and in it."""
-        return 0 if self._outbox is None else self._outbox.waiting_bytes + self._outbox.unsent()
+        self._ws: trio_websocket.WebSocketConnection | None = None
 
     def end(self, code: CloseCode) -> None:
         """Ask the session to end for the reason ``code``; the first reason stands."""
-        if self._ending is None:
-            self._ending = code
-            self._reading.cancel()
-            self._handshaking.cancel()
+        super().end(code)
+        self._handshaking.cancel()
 
     async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
         """Serve the client until either side ends it, and count why; ``nursery`` is cancelled afterwards."""
-        counters = self._service.counters
         outbox.on_end = self.end
         outbox.scanner = FrameScanner(handshake=True)
         ws = await self._shake_hands(outbox, nursery)
         if ws is None:
             return
-        counters.accepted += 1
-        shard = self._service.shard
-        member = self.member = shard.enter(self.id, outbox, self._tier, self._service.encoding)
-        self._outbox = outbox
-        outbox.drained = lambda: shard.drained(member)
-        closed: CloseCode | None = None
-        try:
-            outbox.offer(self._framed(member, protocol.connected(shard.rings.epoch, self.id)))
-            with self._reading:
-                closed = await self._read(ws, outbox, member)
-        except Exception:
-            log.exception("session failed", session=self.id, address=self.address)
-            self._ending = CloseCode.INTERNAL
-        finally:
-            outbox.drained = lambda: None
-            shard.leave(member)
-            self._ending = self._ending or closed or CloseCode.INTERNAL
-            if self._ending is CloseCode.SLOW:
-                outbox.reset()
-            counters.closes[self._ending] += 1
-            log.info(
-                "session closed",
-                session=self.id,
-                address=self.address,
-                code=int(self._ending),
-                reason=CLOSE_TEXT[self._ending],
-            )
-        if closed is None:
-            await self._say_goodbye(ws, outbox, self._ending)
+        self._ws = ws
+        code = await self._live(outbox, self._service.default_tier, self._service.encoding)
+        if code is not None:
+            await self._say_goodbye(ws, outbox, code)
 
     # Handshake.
 
@@ -144,10 +78,11 @@ class Session:
 
     # Requests.
 
-    async def _read(
-        self, ws: trio_websocket.WebSocketConnection, outbox: Outbox, member: Subscriber
-    ) -> CloseCode | None:
+    async def _read(self, outbox: Outbox, member: Subscriber) -> CloseCode | None:
         """Serve requests until the client closes; return its reason, None if we are to close."""
+        ws = self._ws
+        assert ws is not None
+        outbox.offer(self._framed(member, protocol.connected(self._service.shard.rings.epoch, self.id)))
         bucket = Bucket(self._service.limits.requests_per_s, trio.current_time())
         refused = 0
         while True:
@@ -254,11 +189,8 @@ class Session:
             return
         with trio.move_on_after(FAREWELL_S, shield=True):
             try:
-                if code not in _SILENT:
-                    retry_ms = random.randint(*RETRY_MS) if code < CloseCode.BAD_REQUEST else None
-                    farewell = protocol.closing(code, retry_ms)
-                    encoding = self.member.encoding if self.member else self._service.encoding
-                    await outbox.send_all(encoding.messages(farewell, self._service.shard.wall_ns()))
+                assert self.member is not None
+                await self._say_why(outbox, self.member, code)
                 outbox.shut()
                 await ws.aclose(int(code), CLOSE_TEXT[code])
             except (trio.BrokenResourceError, trio.ClosedResourceError):

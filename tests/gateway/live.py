@@ -25,7 +25,7 @@ from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.listener import Gateway, accept_from, open_listener
 from marketfeed.gateway.proxies import Proxies
-from marketfeed.gateway.session import Service
+from marketfeed.gateway.service import Service
 
 S = 1_000_000_000
 LIMITS = Limits(

@@ -1,0 +1,92 @@
+"""What a subscriber asks for in a URL, checked. Pure.
+
+The same names, tiers and cursors as in a WebSocket's requests; docs/protocol.md is the user's view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from marketfeed.core.cursor import Cursor, parse_cursor
+from marketfeed.core.symbols import is_symbol
+from marketfeed.errors import ErrorCode, RequestError
+from marketfeed.fanout.interest import Names
+from marketfeed.fanout.tiers import Tier
+from marketfeed.gateway import protocol
+
+MAX_TIMEOUT_S: Final = 300.0  # of a long poll
+Query = Mapping[str, list[str]]
+
+
+def check_keys(query: Query, allowed: tuple[str, ...]) -> None:
+    """Raise RequestError for a parameter that the route does not know, or one that is there twice."""
+    for key, values in query.items():
+        if key not in allowed:
+            what = ", ".join(allowed) or "none here"
+            raise RequestError(ErrorCode.SYNTAX, f"unknown parameter {key[:40]!r}; allowed: {what}")
+        if len(values) > 1:
+            raise RequestError(ErrorCode.SYNTAX, f"{key}: given {len(values)} times")
+
+
+def names_of(query: Query, most: int) -> Names:
+    """Return the names in ``quotes`` and ``trades``, 1 to ``most``; raises RequestError."""
+    quotes, trades = (_listed(query, channel) for channel in ("quotes", "trades"))
+    names = protocol.names_of(protocol.Subscribe("subscribe", quotes=quotes, trades=trades))
+    if not any(names):
+        raise RequestError(ErrorCode.SYNTAX, "quotes=A,B* or trades=A,B*: at least one name")
+    if len({*names.quotes, *names.trades}) > most:
+        raise RequestError(ErrorCode.SYMBOL_LIMIT, f"at most {most} names and patterns a session")
+    return names
+
+
+def symbols_of(query: Query, most: int) -> list[str]:
+    """Return the symbols in ``symbols``, without doubles; raises RequestError."""
+    symbols = list(dict.fromkeys(_listed(query, "symbols")))
+    for symbol in symbols:
+        if not is_symbol(symbol):
+            raise RequestError(
+                ErrorCode.SYNTAX, f"symbols: {symbol[:40]!r} is none; patterns are not allowed"
+            )
+    if not 1 <= len(symbols) <= most:
+        raise RequestError(ErrorCode.SYNTAX, f"symbols=A,B: 1 to {most} names")
+    return symbols
+
+
+def tier_of(query: Query, tiers: Mapping[str, Tier], default: Tier) -> Tier:
+    """Return the tier that ``tier`` names; raises RequestError."""
+    name = query.get("tier", [default.name])[0]
+    tier = tiers.get(name)
+    if tier is None:
+        raise RequestError(ErrorCode.SYNTAX, f"tier: one of {', '.join(tiers)}, not {name[:40]!r}")
+    return tier
+
+
+def cursor_of(query: Query, last_event_id: str | None = None) -> Cursor | None:
+    """Return the cursor in ``last_event_id``, else in ``after``; raises RequestError for what is none."""
+    where, text = (
+        ("Last-Event-ID", last_event_id) if last_event_id else ("after", query.get("after", [""])[0])
+    )
+    if not text:
+        return None
+    try:
+        return parse_cursor(text)
+    except ValueError as error:
+        raise RequestError(ErrorCode.SYNTAX, f"{where}: {error}") from None
+
+
+def timeout_of(query: Query) -> float:
+    """Return ``timeout_s``, 30 where there is none; raises RequestError."""
+    text = query.get("timeout_s", ["30"])[0]
+    try:
+        timeout_s = float(text) if len(text) <= 20 else -1.0
+    except ValueError:
+        timeout_s = -1.0
+    if not 0 <= timeout_s <= MAX_TIMEOUT_S:
+        raise RequestError(ErrorCode.SYNTAX, f"timeout_s: 0 to {MAX_TIMEOUT_S:g}, not {text[:20]!r}")
+    return timeout_s
+
+
+def _listed(query: Query, key: str) -> list[str]:
+    text = query.get(key, [""])[0]
+    return text.split(",") if text else []

@@ -1,0 +1,120 @@
+"""What all sessions share, and what is the same in each of them, whatever carries it."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+import trio
+
+from marketfeed.errors import CLOSE_TEXT, CloseCode
+from marketfeed.fanout.encoding import JSON, Encoding
+from marketfeed.fanout.shard import Shard
+from marketfeed.fanout.subscriber import Subscriber
+from marketfeed.fanout.tiers import Tier
+from marketfeed.gateway import protocol
+from marketfeed.gateway.limits import Admits, Counters, Limits
+from marketfeed.gateway.outbox import Outbox
+from marketfeed.gateway.proxies import Proxies
+
+FAREWELL_S: Final = 1.0  # for the closing message and what follows it
+RETRY_MS: Final = (500, 3000)  # clients told to reconnect spread over this
+# Closed without a `closing` message: by the client, or as RFC 6455 lays down.
+SILENT: Final = frozenset(
+    {CloseCode.NORMAL, CloseCode.PROTOCOL, CloseCode.ABNORMAL, CloseCode.INVALID_DATA, CloseCode.TOO_BIG}
+)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What every session of a gateway shares."""
+
+    shard: Shard
+    tiers: Mapping[str, Tier]
+    default_tier: Tier
+    limits: Limits
+    allowed_origins: frozenset[str]  # lower case; the gateway's own among them
+    admission: Admits
+    counters: Counters
+    encoding: Encoding = JSON  # what sessions begin with
+    proxies: Proxies = field(default_factory=Proxies)
+
+
+class Session(ABC):
+    """A connected subscriber, from its request to its last byte."""
+
+    def __init__(self, service: Service, address: str) -> None:
+        self.id = secrets.token_hex(8)
+        self.address = address
+        self.opened_at_s = trio.current_time()
+        self._service = service
+        self._ending: CloseCode | None = None
+        self._reading = trio.CancelScope()
+        self._outbox: Outbox | None = None
+        self.member: Subscriber | None = None  # once it has been let in
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Return how many bytes wait for the kernel, and in it."""
+        return 0 if self._outbox is None else self._outbox.waiting_bytes + self._outbox.unsent()
+
+    @abstractmethod
+    async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
+        """Serve the client until either side ends it, and count why; ``nursery`` is cancelled afterwards."""
+
+    def end(self, code: CloseCode) -> None:
+        """Ask the session to end for the reason ``code``; the first reason stands."""
+        if self._ending is None:
+            self._ending = code
+            self._reading.cancel()
+
+    @abstractmethod
+    async def _read(self, outbox: Outbox, member: Subscriber) -> CloseCode | None:
+        """Serve what the client asks until it leaves; return its reason, None if we are to end it."""
+
+    async def _live(self, outbox: Outbox, tier: Tier, encoding: Encoding) -> CloseCode | None:
+        """Be a member of the shard while :meth:`_read` runs.
+
+        Returns the code to say goodbye with; None if the client said it first.
+        """
+        counters, shard = self._service.counters, self._service.shard
+        counters.accepted += 1
+        member = self.member = shard.enter(self.id, outbox, tier, encoding)
+        self._outbox = outbox
+        outbox.drained = lambda: shard.drained(member)
+        closed: CloseCode | None = None
+        try:
+            with self._reading:
+                closed = await self._read(outbox, member)
+        except Exception:
+            log.exception("session failed", session=self.id, address=self.address)
+            self._ending = CloseCode.INTERNAL
+        finally:
+            outbox.drained = lambda: None
+            shard.leave(member)
+            self._ending = self._ending or closed or CloseCode.INTERNAL
+            if self._ending is CloseCode.SLOW:
+                outbox.reset()
+            counters.closes[self._ending] += 1
+            log.info(
+                "session closed",
+                session=self.id,
+                address=self.address,
+                code=int(self._ending),
+                reason=CLOSE_TEXT[self._ending],
+            )
+        return self._ending if closed is None else None
+
+    async def _say_why(self, outbox: Outbox, member: Subscriber, code: CloseCode) -> None:
+        """Send the `closing` message, where there is to be one."""
+        if code not in SILENT:
+            retry_ms = random.randint(*RETRY_MS) if code < CloseCode.BAD_REQUEST else None
+            farewell = protocol.closing(code, retry_ms)
+            await outbox.send_all(member.encoding.messages(farewell, self._service.shard.wall_ns()))
