@@ -130,7 +130,7 @@ class CatchUp:
 
     def _too_far(self, member: Subscriber, missing: int, most: int) -> bool:
         if member.synced:  # a snapshot or replay is still under way: paced, and not lag
-            return member.replayed > self._resume_ticks
+            return member.replayed >= self._resume_ticks
         return missing > LAG_TICKS or most > self._rings.depth // 2
 
     def _snapshot(self, lane: Lane, member: Subscriber) -> None:
@@ -158,9 +158,7 @@ class CatchUp:
 
     def _step(self, lane: Lane, member: Subscriber, in_full: int) -> None:
         """Take the next frames' worth between member and lane, in order of ``g``, into the backlog."""
-        bound = lane.g
-        if in_full > CHUNK:
-            bound = min(member.g + max((lane.g - member.g) * CHUNK // in_full, 1), lane.g)
+        bound = lane.g if in_full <= CHUNK else self._bound(lane, member, in_full)
         gaps: list[bytes] = []
         pieces: list[Piece] = []
         for channel, symbols in enumerate(member.interest.symbols):
@@ -178,6 +176,35 @@ class CatchUp:
             if not start:
                 step.messages = gaps
             self._put(member, step, ids=member.ids)
+
+    def _bound(self, lane: Lane, member: Subscriber, in_full: int) -> int:
+        """Return a ``g`` up to which about CHUNK of the ``in_full`` ticks lie.
+
+        What a step costs must not depend on how unevenly the ticks lie.
+        """
+        ahead = []
+        for channel in [TRADES] if member.behind else [QUOTES, TRADES]:
+            symbols, seen = member.interest.symbols[channel], member.seen[channel]
+            upto = lane.seen[channel][symbols]
+            more = np.flatnonzero(upto > seen)
+            held = np.maximum(seen[more], self._rings.oldest(channel, symbols[more]) - 1)
+            ahead.append((channel, symbols[more], held, upto[more]))
+        low, high = 0, lane.g - member.g
+        span = high
+        width = max(high * CHUNK // in_full, 1)
+        while high - low > 1:
+            count = 0
+            for channel, symbols, held, upto in ahead:
+                at = np.minimum(self._rings.position(channel, symbols, member.g + width), upto)
+                count += int(np.maximum(at - held, 0).sum())
+            if count > 2 * CHUNK:
+                high = width
+            elif count < CHUNK // 2:
+                low = width
+            else:
+                return member.g + width
+            width = low * 2 if high == span and 0 < low * 2 < high else (low + high) // 2
+        return member.g + high
 
     def _take_every(
         self,

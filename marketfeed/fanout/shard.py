@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 import trio
 
+from marketfeed.core.cursor import Cursor
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import CloseCode
@@ -29,6 +30,7 @@ from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interests, Names
 from marketfeed.fanout.lane import Lane
 from marketfeed.fanout.lifesigns import LifeSigns, Timing
+from marketfeed.fanout.resume import Resumption, resume
 from marketfeed.fanout.subscriber import LaneKey, Sink, Subscriber
 from marketfeed.fanout.tiers import Tier
 
@@ -47,9 +49,10 @@ class Change:
     names: Names  # all of the subscription afterwards
     tier: Tier
     encoding: Encoding
-    answer: Callable[[], bytes]  # the frame that answers it, in this encoding
+    answer: Callable[[Resumption | None], bytes]  # what answers it, framed in this encoding; b"": nothing
     synced: bool  # whether `synced` is owed
     request_id: str | int | None = None
+    after: Cursor | None = None  # what the client has of the names that are new
     applied: trio.Event = field(default_factory=trio.Event)
 
 
@@ -74,6 +77,7 @@ class Shard:
         self.wall_ns = wall_ns
         self._encoders = {codec.name: Encoder(rings, codec) for codec in (JsonCodec(symbols), BinaryCodec())}
         self._interests = Interests(symbols)
+        self._resume_ticks = resume_ticks
         self._catch_up = CatchUp(rings, symbols, resume_ticks, wall_ns)
         self._lanes: dict[LaneKey, Lane] = {}
         self.members: dict[Subscriber, None] = {}
@@ -327,7 +331,8 @@ class Shard:
         lane = self._lane(member)
         self._leave(lane, member)
         had = member.interest
-        member.rename(change.names, self._interests.use(change.names), self.rings)
+        new_names = change.names.minus(member.names)
+        added = member.rename(change.names, self._interests.use(change.names), self.rings)
         if not any(map(len, had.symbols)):
             member.g = lane.g
         self._interests.drop(had)
@@ -335,10 +340,18 @@ class Shard:
         if switched or change.tier is not member.tier:
             self._discard_empty(lane)
             member.change_lane(change.tier, change.encoding)
-        answer = change.answer()
+        resumption = None
+        if change.after is not None:
+            about = (self.rings, self.symbols, self._resume_ticks)
+            resumption = resume(member, added, new_names, change.after, *about)
+            member.replayed = 0
+            member.ids = resumption.resumed
+        elif any(map(len, added)):
+            member.ids = False
+        answer = change.answer(resumption)
         if member.backlog and switched:  # what is under way is still in the encoding that was
             member.backlog.append((answer, 0))
-        elif not member.sink.offer(answer):
+        elif answer and not member.sink.offer(answer):
             member.waiting = True
         member.sent_ns = now_ns
         if change.synced:

@@ -155,12 +155,13 @@ class Subscriber:
         self.ledger.delivered += self.tail_ticks
         self.tail_ticks = 0
 
-    def rename(self, names: Names, interest: Interest, rings: Rings) -> None:
+    def rename(self, names: Names, interest: Interest, rings: Rings) -> list[Indices]:
         """Exchange the names of a session that is alone; what it keeps stays where it is.
 
-        Symbols that are new to it are put down for a snapshot; what is
-        pending of those that go is abandoned.
+        Symbols that are new to it are put down for a snapshot, and returned
+        by channel; what is pending of those that go is abandoned.
         """
+        added: list[Indices] = []
         for channel, (old, new) in enumerate(zip(self.interest.symbols, interest.symbols, strict=True)):
             position = np.full(rings.max_symbols, -1, np.int64)
             position[old] = 0  # of symbols that joined the interest meanwhile
@@ -171,7 +172,8 @@ class Subscriber:
             self.ledger.abandoned += pending
             kept = position[new]
             still = np.intersect1d(self.fresh[channel], new)
-            self.fresh[channel] = np.union1d(still, new[kept < 0]).astype(np.int64)
+            added.append(new[kept < 0])
+            self.fresh[channel] = np.union1d(still, added[-1]).astype(np.int64)
             self.seen[channel] = np.maximum(kept, 0)
         if self.encoding.announces:
             told = [ids[:count] for ids, count in zip(self.interest.symbols, self.known, strict=True)]
@@ -179,6 +181,14 @@ class Subscriber:
             self.untold = np.setdiff1d(np.concatenate(interest.symbols), told_of)
         self.known = interest.counts()
         self.names, self.interest = names, interest
+        return added
+
+    def place(self, channel: int, symbols: Indices, at: Indices) -> None:
+        """Put the position of ``symbols`` of its own, shape ``(k,)``, to ``at``, instead of a snapshot."""
+        order = np.argsort(self.interest.symbols[channel])
+        where = np.searchsorted(self.interest.symbols[channel], symbols, sorter=order)
+        self.seen[channel][order[where]] = at
+        self.fresh[channel] = np.setdiff1d(self.fresh[channel], symbols)
 
     def change_lane(self, tier: Tier, encoding: Encoding) -> None:
         """Go on in another lane from the same position; what is pending is still booked on the old tier."""

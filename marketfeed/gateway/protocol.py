@@ -10,9 +10,11 @@ from typing import Any, Final
 import msgspec
 import orjson
 
+from marketfeed.core.cursor import Cursor, parse_cursor
 from marketfeed.core.symbols import MAX_NAME_BYTES, is_pattern, is_symbol
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
 from marketfeed.fanout.interest import Names
+from marketfeed.fanout.resume import Resumption
 
 VERSION: Final = 1
 MIN_INT: Final = -(2**63)  # what JSON encoders agree on
@@ -37,6 +39,7 @@ class Subscribe(_Request, frozen=True):
     trades: list[str] = []
     tier: str | None = None
     encoding: str | None = None
+    after: str | None = None
 
 
 class Unsubscribe(_Request, frozen=True):
@@ -134,21 +137,31 @@ def authenticated(tier: str, id_: RequestId) -> bytes:
     return _array(_with_id({"T": "success", "msg": "authenticated", "tier": tier}, id_))
 
 
-def subscription(names: Names, tier: str, encoding: str, id_: RequestId) -> bytes:
+def subscription(
+    names: Names, tier: str, encoding: str, id_: RequestId, resumption: Resumption | None = None
+) -> bytes:
     """Return the answer to ``subscribe`` and ``unsubscribe``: all of the subscription as it stands."""
-    return _array(
-        _with_id(
-            {
-                "T": "subscription",
-                "quotes": names.quotes,
-                "trades": names.trades,
-                "alerts": (),
-                "tier": tier,
-                "encoding": encoding,
-            },
-            id_,
-        )
-    )
+    message: dict[str, Any] = {
+        "T": "subscription",
+        "quotes": names.quotes,
+        "trades": names.trades,
+        "alerts": (),
+        "tier": tier,
+        "encoding": encoding,
+    }
+    if resumption is not None:
+        message |= {"resumed": resumption.resumed, "reset": resumption.reset}
+    return _array(_with_id(message, id_))
+
+
+def cursor_of(request: Subscribe) -> Cursor | None:
+    """Return the cursor that the request brings; raises RequestError for what cannot be one."""
+    if request.after is None:
+        return None
+    try:
+        return parse_cursor(request.after)
+    except ValueError as error:
+        raise RequestError(ErrorCode.SYNTAX, f"after: {error}", request.id) from None
 
 
 def pong(request: Ping) -> bytes:

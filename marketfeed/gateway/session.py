@@ -18,6 +18,7 @@ import trio_websocket
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
 from marketfeed.fanout.encoding import ENCODINGS, Encoding
 from marketfeed.fanout.interest import Names
+from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.shard import Change
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
@@ -173,11 +174,14 @@ class WebSocketSession(Session):
                 ErrorCode.SYMBOL_LIMIT, f"at most {most} names and patterns a session", request.id
             )
 
-        def answer() -> bytes:
-            about = (member.names, member.tier.name, member.encoding.name, request.id)
+        def answer(resumption: Resumption | None) -> bytes:
+            about = (member.names, member.tier.name, member.encoding.name, request.id, resumption)
             return self._framed(member, protocol.subscription(*about))
 
-        await self._service.shard.change(Change(member, names, tier, encoding, answer, synced, request.id))
+        after = protocol.cursor_of(request) if isinstance(request, protocol.Subscribe) else None
+        await self._service.shard.change(
+            Change(member, names, tier, encoding, answer, synced, request.id, after)
+        )
 
     # The end.
 

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from marketfeed.core.binary import FrameParser, Kind
+from marketfeed.core.cursor import Cursor, parse_cursor
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE, QUOTES, TRADE, TRADES, Batch
 from marketfeed.core.rings import Rings, RingWriter
 from marketfeed.core.symbols import SymbolTable
@@ -18,6 +19,7 @@ from marketfeed.errors import CloseCode
 from marketfeed.fanout.encoding import JSON, Encoding
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.lifesigns import Timing
+from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.shard import Change, Shard
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import MS, Tier
@@ -182,9 +184,10 @@ class Bench:
         tier: Tier | None = None,
         request_id: int | None = None,
         encoding: Encoding | None = None,
+        after: str | None = None,
     ) -> None:
         names = member.names.plus(Names(tuple(quotes.split()), tuple(trades.split())))
-        await self.rename(member, names, tier, True, request_id, encoding)
+        await self.rename(member, names, tier, True, request_id, encoding, after and parse_cursor(after))
 
     async def unsubscribe(self, member: Subscriber, quotes: str = "", trades: str = "") -> None:
         names = member.names.minus(Names(tuple(quotes.split()), tuple(trades.split())))
@@ -198,12 +201,16 @@ class Bench:
         synced: bool,
         request_id: int | None,
         encoding: Encoding | None = None,
+        after: Cursor | None = None,
     ) -> None:
-        def answer() -> bytes:
-            return member.encoding.messages(b'[{"T":"subscription"}]', 1_700_000_000 * S)
+        def answer(resumption: Resumption | None) -> bytes:
+            message: dict[str, Any] = {"T": "subscription"}
+            if resumption is not None:
+                message |= {"resumed": resumption.resumed, "reset": resumption.reset}
+            return member.encoding.messages(json.dumps([message]).encode(), 1_700_000_000 * S)
 
         encoding = encoding or member.encoding
-        change = Change(member, names, tier or member.tier, encoding, answer, synced, request_id)
+        change = Change(member, names, tier or member.tier, encoding, answer, synced, request_id, after)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.shard.change, change)
             await trio.testing.wait_all_tasks_blocked()
@@ -239,6 +246,10 @@ class Follower:
         self.lagging = False
         self.told: dict[tuple[str, str], int] = {}
         self.count = 0
+        # By the rules of a cursor: what a cut does not take away.
+        self.cursor: str | None = None
+        self._moves = False
+        self._anchor: dict[tuple[str, str], int] = {}
 
     def follow(self, messages: list[dict[str, Any]]) -> None:
         """Take messages in order; raises AssertionError at a double, a silent hole or a wrong order."""
@@ -246,12 +257,35 @@ class Follower:
             kind = message["T"]
             if kind == "lag":
                 self.lagging = message["on"]
+            elif kind == "subscription":
+                self._answered(message)
+            elif kind == "synced":
+                self._moves = True
+                self._anchored(message["cursor"])
             elif kind == "gap":
                 key = ("q" if message["channel"] == "quotes" else "t", message["S"])
                 self.told[key] = message["n"]
-                assert message["lost"] == message["n"] - self.last.get(key, 0) - 1
+                if key in self.last:
+                    assert message["lost"] == message["n"] - self.last[key] - 1
             elif kind in ("q", "t"):
                 self._tick((kind, message["S"]), message)
+
+    def cut(self) -> None:
+        """Lose the connection: what came after the cursor does not count."""
+        self.last = dict(self._anchor)
+        self._moves = self.lagging = False
+        self.told.clear()
+        self.g = 0 if self.cursor is None else int(self.cursor.partition(":")[2])
+
+    def _answered(self, message: dict[str, Any]) -> None:
+        self._moves = message.get("resumed", self._moves)
+        for name in message.get("reset", ()):
+            for kind in "qt":
+                self.last.pop((kind, name), None)
+
+    def _anchored(self, cursor: str) -> None:
+        self.cursor = cursor
+        self._anchor = dict(self.last)
 
     def _tick(self, key: tuple[str, str], message: dict[str, Any]) -> None:
         n, last = message["n"], self.last.get(key, 0)
@@ -268,3 +302,5 @@ class Follower:
                 f"{key}: {last} → {n} silently"
             )
         self.last[key] = n
+        if self._moves:
+            self._anchored(f"e1:{self.g}")

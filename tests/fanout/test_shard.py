@@ -198,7 +198,7 @@ async def test_sessions_that_come_go_and_change_while_a_flush_yields_are_booked_
             else:
                 leaver_socket.room = 0
             newcomer, _ = bench.enter(f"n{turn}")
-            change = Change(newcomer, Names(("A",)), VIP, newcomer.encoding, lambda: b"\x81\x02[]", True)
+            change = Change(newcomer, Names(("A",)), VIP, newcomer.encoding, lambda _: b"\x81\x02[]", True)
             nursery.start_soon(bench.shard.change, change)
         await bench.cycle()
         bench.balanced()

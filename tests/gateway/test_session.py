@@ -72,6 +72,9 @@ async def test_ping_and_auth_without_authentication():
         ({"action": "subscribe", "quotes": ["A*B"], "id": 3}, 400, "A*B"),
         ({"action": "subscribe", "quotes": ["A"], "tier": "gold", "id": 3}, 400, "vip, premium"),
         ({"action": "subscribe", "quotes": ["A"], "encoding": "xml", "id": 3}, 400, "json"),
+        ({"action": "subscribe", "quotes": ["A"], "after": "yesterday", "id": 3}, 400, "epoch:g"),
+        ({"action": "subscribe", "quotes": ["A"], "after": "e1:2\r\n", "id": 3}, 400, "epoch:g"),
+        ({"action": "subscribe", "quotes": ["A"], "after": 5, "id": 3}, 400, "after"),
         ({"action": "subscribe", "quotes": list("ABCDEF"), "id": 3}, 405, "at most 5"),
     ],
 )
@@ -362,3 +365,24 @@ async def test_a_client_that_closes_is_counted_as_normal():
         await live.until_empty()
         assert live.counters.closes == {CloseCode.NORMAL: 1}
         assert live.service.admission.total == 0
+
+
+async def test_a_session_goes_on_where_the_one_before_was_cut():
+    async with serving() as live:
+        live.publish("A", "B")
+        async with connected(live) as client:
+            await client.send(action="subscribe", quotes=["A", "B"])
+            answer = await client.next("subscription")
+            assert "resumed" not in answer
+            cursor = (await client.next("synced"))["cursor"]
+        live.publish("A", "B", "A")
+        async with connected(live) as client:
+            await client.send(action="subscribe", quotes=["A", "B"], after=cursor, id=1)
+            answer = await client.next("subscription")
+            assert (answer["resumed"], answer["reset"], answer["id"]) == (True, [], 1)
+            missed = [await client.next() for _ in range(3)]
+            assert [(m["S"], m["n"], m["g"]) for m in missed] == [("A", 2, 3), ("B", 2, 4), ("A", 3, 5)]
+            assert (await client.next()) == {"T": "synced", "cursor": "e1:5", "id": 1}
+            await client.send(action="subscribe", quotes=["C"], after="e0:1")
+            answer = await client.next("subscription")
+            assert (answer["resumed"], answer["reset"]) == (False, ["C"])
