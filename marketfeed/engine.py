@@ -22,7 +22,8 @@ from trio.socket import SocketType
 
 from marketfeed.admin import Admin
 from marketfeed.config import Loaded
-from marketfeed.core.rings import Rings, RingWriter, block_bytes
+from marketfeed.core.layout import block_bytes
+from marketfeed.core.rings import Rings, RingWriter
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import ConfigError, StartError
 from marketfeed.gateway.limits import Admission

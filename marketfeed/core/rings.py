@@ -1,7 +1,7 @@
 """Lock-free rings: the newest ``depth`` ticks of every symbol, per channel.
 
 Theory of operation. One block of bytes, of any origin (heap, mmap, memfd),
-holds a header, two counters per symbol and channel, the symbols' names, and
+holds a header, two counters per symbol and channel, the symbols' names, when each came first, and
 per channel an array of 64-byte records of shape ``(max_symbols, depth)``. Tick ``n`` of a symbol
 (1, 2, 3 …) lies in slot ``(n - 1) % depth``. There is one writer; it
 
@@ -36,27 +36,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.core.cursor import EPOCH
+from marketfeed.core.layout import HEADER, MAGIC, PAGE, VERSION, block_bytes, firsts_at, names_at, slots_at
 from marketfeed.core.records import DTYPES, QUOTES, RECORD, TRADES, Batch, Records, stamps_of
 from marketfeed.core.symbols import MAX_NAME_BYTES, MAX_SYMBOLS, NameArea
 
 Block = bytearray | memoryview | mmap.mmap
 Indices = NDArray[np.int64]
 
-HEADER: Final = np.dtype(
-    [
-        ("magic", "S8"),
-        ("version", "<u4"),
-        ("max_symbols", "<u4"),
-        ("depth", "<u4"),
-        ("unused", "<u4"),
-        ("epoch", "S32"),
-        ("published_g", "<u8"),
-        ("names", "<u8"),  # how many symbols have a name
-    ]
-)
-MAGIC: Final = b"mfrings\x01"
-VERSION: Final = 2
-_PAGE: Final = 4096
 _FUTURE_WRITE: Final = 0x0010  # F_SEAL_FUTURE_WRITE of linux/fcntl.h, which Python 3.11's fcntl lacks
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _FUTURE_WRITE | fcntl.F_SEAL_SEAL
 _ONE: Final[Indices] = np.ones(1, np.int64)
@@ -69,19 +55,6 @@ class Ticks(NamedTuple):
     counts: Indices  # (k,) ticks in ``records`` of each symbol asked for
     lost: Indices  # (k,) ticks overwritten before they could be read
     seen: Indices  # (k,) the highest n that is now read or lost
-
-
-def block_bytes(max_symbols: int, depth: int) -> int:
-    """Return how many bytes the rings of ``max_symbols`` × ``depth`` on both channels take."""
-    return _slots_at(max_symbols) + 2 * max_symbols * depth * RECORD.itemsize
-
-
-def _names_at(max_symbols: int) -> int:
-    return _PAGE + -(-2 * 2 * 8 * max_symbols // _PAGE) * _PAGE
-
-
-def _slots_at(max_symbols: int) -> int:
-    return _names_at(max_symbols) + -(-MAX_NAME_BYTES * max_symbols // _PAGE) * _PAGE
 
 
 class Rings:
@@ -105,14 +78,16 @@ class Rings:
         self._mask = self.depth - 1
         at = HEADER.fields["published_g"][1]  # type: ignore[index]
         self._published_g = whole[at : at + 8].view(np.uint64)
-        at, names_at = at + 8, _names_at(self.max_symbols)
-        names = whole[names_at : names_at + MAX_NAME_BYTES * self.max_symbols]
+        at, start = at + 8, names_at(self.max_symbols)
+        names = whole[start : start + MAX_NAME_BYTES * self.max_symbols]
         self.names = NameArea(names.view(f"S{MAX_NAME_BYTES}"), whole[at : at + 8].view(np.uint64))
-        counters = whole[_PAGE : _PAGE + 32 * self.max_symbols].view(np.int64)  # no n reaches 2**63
+        counters = whole[PAGE : PAGE + 32 * self.max_symbols].view(np.int64)  # no n reaches 2**63
         shaped = counters.reshape(2, 2, self.max_symbols)
         self._claimed: Indices = shaped[0]  # (channel, symbol)
         self._published: Indices = shaped[1]
-        start = _slots_at(self.max_symbols)
+        at = firsts_at(self.max_symbols)
+        self._first_ns: Indices = whole[at : at + 8 * self.max_symbols].view(np.int64)
+        start = slots_at(self.max_symbols)
         flat = whole[start : start + 2 * self.max_symbols * self.depth * 64].view(RECORD)
         self._slots = flat.reshape(2, self.max_symbols * self.depth)  # (channel, symbol * depth + slot)
         self._records = tuple(self._slots[c].view(DTYPES[c]) for c in (QUOTES, TRADES))
@@ -189,6 +164,13 @@ class Rings:
         """Return the highest published ``n`` of the first ``count`` symbols (None: of all), a copy."""
         ns: Indices = self._published[channel, :count].copy()
         return ns
+
+    def first_ns(self, count: int | None = None) -> Indices:
+        """Return when the first tick of each of the first ``count`` symbols came, a copy.
+
+        Its ``ts_recv``, on either channel, however long overwritten; 0 where none has come.
+        """
+        return self._first_ns[:count].copy()
 
     def read(self, channel: int, symbols: Indices, after: Indices, upto: Indices, head: int) -> Ticks:
         """Return the ticks ``after < n <= upto`` of each symbol, those with ``g > head`` left out.
@@ -295,7 +277,7 @@ class RingWriter:
     def __init__(self, rings: Rings) -> None:
         self.rings = rings
         self._claimed, self._published, self._slots = rings._claimed, rings._published, rings._slots
-        self._published_g = rings._published_g
+        self._published_g, self._first_ns = rings._published_g, rings._first_ns
         self._mask = rings.depth - 1
         self._depth = rings.depth
         self._most = rings.depth // 4  # of one symbol in one step; readers keep three quarters
@@ -348,6 +330,10 @@ class RingWriter:
             self._publish(quotes[:q], trades[:t], first_g, middle)
             self._publish(quotes[q:], trades[t:], middle, end)
             return
+        for _, records, p in placed:
+            fresh = p.symbols[p.counts == p.last]
+            if len(fresh):
+                self._note_first(records, fresh)
         # The order of these three loops and the line after them is the whole protocol.
         for channel, _, (symbols, _, last, _) in placed:
             if self._inherited:
@@ -360,6 +346,12 @@ class RingWriter:
             self._published[channel][p.symbols] = p.last
         self._published_g[0] = end - 1
         self._next_g = end
+
+    def _note_first(self, records: Records, symbols: Indices) -> None:
+        """Note when ``symbols``, which have had no tick on this channel, got their first one."""
+        ids, places = np.unique(records["symbol"], return_index=True)
+        fresh = symbols[self._first_ns[symbols] == 0]
+        self._first_ns[fresh] = records["ts_recv"][places[ids.searchsorted(fresh)]]
 
     def _place(self, channel: int, records: Records) -> _Placed:
         """Number the records, and find each one's slot."""

@@ -25,7 +25,8 @@ import structlog
 import trio
 from trio.socket import SocketType
 
-from marketfeed.core.rings import Rings, block_bytes
+from marketfeed.core.layout import block_bytes
+from marketfeed.core.rings import Rings
 from marketfeed.errors import ConfigError, StartError
 from marketfeed.gateway.listener import OUT_OF_FILES, REST_S
 from marketfeed.tap import VERSION, Hello

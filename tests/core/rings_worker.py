@@ -12,8 +12,9 @@ import sys
 
 import numpy as np
 
+from marketfeed.core.layout import HEADER
 from marketfeed.core.records import QUOTE, QUOTES, Batch
-from marketfeed.core.rings import HEADER, Rings, RingWriter
+from marketfeed.core.rings import Rings, RingWriter
 
 READERS = 2
 _GO = HEADER.itemsize  # bytes behind the header, unused by the rings: one a reader, and "written"

@@ -189,3 +189,22 @@ def test_latest_of_a_symbol_that_has_gone_round_since_head_is_none():
     records, found = rings.latest(QUOTES, np.arange(2), 2)
     assert found.tolist() == [0, 1]
     assert records["symbol"].tolist() == [1]
+
+
+@given(BATCHES)
+def test_when_a_symbol_came_first_is_known_however_many_ticks_follow(batches):
+    rings = Rings.private(SYMBOLS, DEPTH)
+    writer, first, now_ns = RingWriter(rings), [0] * SYMBOLS, 0
+    for ticks in batches:
+        batch = batch_of(*ticks)
+        stamps = []
+        for _, symbol in ticks:
+            now_ns += 1
+            stamps.append(now_ns)
+            first[symbol] = first[symbol] or now_ns
+        for channel, records in enumerate((batch.quotes, batch.trades)):
+            records["ts_recv"] = [at for at, (c, _) in zip(stamps, ticks, strict=True) if c == channel]
+        writer.write(batch)
+        # Of one batch the quotes are looked at first; nothing says which channel came first in it.
+        assert all((a == 0) == (b == 0) and a <= b for a, b in zip(first, rings.first_ns(), strict=True))
+    assert rings.first_ns(2).tolist() == rings.first_ns()[:2].tolist()

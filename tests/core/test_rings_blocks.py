@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from ringkit import BATCHES, DEPTH, EVERY, SYMBOLS, Ledger, Reader, batch_of, quotes_of
 
+from marketfeed.core.layout import HEADER, block_bytes
 from marketfeed.core.records import QUOTE, QUOTES, TRADE, TRADES, Batch
-from marketfeed.core.rings import HEADER, Rings, RingWriter, block_bytes
+from marketfeed.core.rings import Rings, RingWriter
 
 
 def heap(size):

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ringkit import BATCHES, DEPTH, STEPS, SYMBOLS, TICKS, Ledger, Reader, batch_of, quotes_of
 
+from marketfeed.core.layout import block_bytes
 from marketfeed.core.records import QUOTES, TRADES
-from marketfeed.core.rings import Rings, RingWriter, block_bytes
+from marketfeed.core.rings import Rings, RingWriter
 
 
 class Steps:

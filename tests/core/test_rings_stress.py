@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import rings_worker
 
-from marketfeed.core.rings import Rings, block_bytes
+from marketfeed.core.layout import block_bytes
+from marketfeed.core.rings import Rings
 
 SYMBOLS = 64
 HANG_S = 240
