@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from marketfeed.core.cursor import Cursor, parse_cursor
-from marketfeed.core.symbols import is_symbol
 from marketfeed.errors import ErrorCode, RequestError
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.tiers import Tier
@@ -40,17 +39,12 @@ def names_of(query: Query, most: int) -> Names:
     return names
 
 
-def symbols_of(query: Query, most: int) -> list[str]:
-    """Return the symbols in ``symbols``, without doubles; raises RequestError."""
-    symbols = list(dict.fromkeys(_listed(query, "symbols")))
-    for symbol in symbols:
-        if not is_symbol(symbol):
-            raise RequestError(
-                ErrorCode.SYNTAX, f"symbols: {symbol[:40]!r} is none; patterns are not allowed"
-            )
-    if not 1 <= len(symbols) <= most:
-        raise RequestError(ErrorCode.SYNTAX, f"symbols=A,B: 1 to {most} names")
-    return symbols
+def symbols_of(query: Query, most: int) -> tuple[str, ...]:
+    """Return the names in ``symbols``, 1 to ``most``; raises RequestError."""
+    names = protocol.names_of(protocol.Subscribe("subscribe", quotes=_listed(query, "symbols"))).quotes
+    if not 1 <= len(names) <= most:
+        raise RequestError(ErrorCode.SYNTAX, f"symbols=A,B*: 1 to {most} names and patterns")
+    return names
 
 
 def tier_of(query: Query, tiers: Mapping[str, Tier], default: Tier) -> Tier:

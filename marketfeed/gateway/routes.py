@@ -6,9 +6,11 @@ from typing import Final
 
 import trio
 
+from marketfeed.gateway.events import CONTENT_TYPE, EventSession
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response
 from marketfeed.gateway.limits import Rates
 from marketfeed.gateway.origins import Origins
+from marketfeed.gateway.query import check_keys, cursor_of, names_of, tier_of
 from marketfeed.gateway.service import Service, Session
 from marketfeed.gateway.session import WebSocketSession
 
@@ -26,7 +28,7 @@ class Routes:
         self._origins = Origins(service.allowed_origins)
         self._rates = Rates(service.limits.requests_per_s)
         self.server = HttpServer(
-            {STREAM: {"GET": self._stream}},
+            {STREAM: {"GET": self._stream}, EVENTS: {"GET": self._events}},
             Rules(
                 head_s=service.limits.handshake_s,
                 body_bytes=service.limits.request_bytes,
@@ -48,6 +50,19 @@ class Routes:
         if "websocket" not in (request.header(b"upgrade") or "").lower() or request.body:
             return error_response(400, "this is a WebSocket: it needs a handshake (Upgrade: websocket)")
         return await self._admit(request) or WebSocketSession(self._service, request.address)
+
+    async def _events(self, request: Request) -> Response | Session:
+        service, query = self._service, request.query
+        check_keys(query, ("quotes", "trades", "tier", "after"))
+        names = names_of(query, service.limits.symbols_per_session)
+        tier = tier_of(query, service.tiers, service.default_tier)
+        after = cursor_of(query, request.header(b"last-event-id"))
+        if request.method == "HEAD":
+            return Response(b"", CONTENT_TYPE)
+        headers = self._origins.permission(request.header(b"origin"))
+        return await self._admit(request) or EventSession(
+            service, request.address, names, tier, after, headers
+        )
 
     async def _admit(self, request: Request) -> Response | None:
         """Count one more session; the answer if there is one too many."""

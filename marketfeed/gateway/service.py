@@ -116,5 +116,7 @@ class Session(ABC):
         """Send the `closing` message, where there is to be one."""
         if code not in SILENT:
             retry_ms = random.randint(*RETRY_MS) if code < CloseCode.BAD_REQUEST else None
-            farewell = protocol.closing(code, retry_ms)
-            await outbox.send_all(member.encoding.messages(farewell, self._service.shard.wall_ns()))
+            await outbox.send_all(self._farewell(member, code, retry_ms))
+
+    def _farewell(self, member: Subscriber, code: CloseCode, retry_ms: int | None) -> bytes:
+        return member.encoding.messages(protocol.closing(code, retry_ms), self._service.shard.wall_ns())

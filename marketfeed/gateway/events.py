@@ -1,0 +1,102 @@
+"""One subscriber on Server-Sent Events: a request, and then a body without an end.
+
+Everything in the body but its first lines and the farewell comes from the shard, which hands the same events
+to all who asked for the same. Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import structlog
+import trio
+
+from marketfeed.core.cursor import Cursor
+from marketfeed.errors import CloseCode
+from marketfeed.fanout.encoding import SSE
+from marketfeed.fanout.interest import Names
+from marketfeed.fanout.resume import Resumption
+from marketfeed.fanout.shard import Change
+from marketfeed.fanout.subscriber import Subscriber
+from marketfeed.fanout.tiers import Tier
+from marketfeed.gateway import protocol
+from marketfeed.gateway.origins import Headers
+from marketfeed.gateway.outbox import Outbox
+from marketfeed.gateway.service import FAREWELL_S, Service, Session
+
+CONTENT_TYPE: Final = "text/event-stream"
+RECONNECT_MS: Final = 2000  # how long a browser waits before it connects again
+GONE_S: Final = 120.0  # without an acknowledgement; who vanished without a word cannot be pinged here
+MAX_JUNK_BYTES: Final = 65536  # that a client may send after its request; nobody reads it
+
+log = structlog.get_logger()
+
+
+class EventSession(Session):
+    """A client that reads events."""
+
+    def __init__(
+        self,
+        service: Service,
+        address: str,
+        names: Names,
+        tier: Tier,
+        after: Cursor | None,
+        headers: Headers,
+    ) -> None:
+        """``headers`` are those of the answer beside its own."""
+        super().__init__(service, address)
+        self._names = names
+        self._tier = tier
+        self._after = after
+        self._headers = headers
+
+    async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
+        """Serve the client until either side ends it, and count why; ``nursery`` is cancelled afterwards."""
+        outbox.on_end = self.end
+        outbox.give_up_after(GONE_S)
+        await outbox.send_all(self._opening())
+        code = await self._live(outbox, self._tier, SSE)
+        if code is None or self.member is None or code in (CloseCode.SLOW, CloseCode.ABNORMAL):
+            return
+        with trio.move_on_after(FAREWELL_S, shield=True):
+            try:
+                await self._say_why(outbox, self.member, code)
+                await outbox.send_eof()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                log.debug("gone before the farewell", session=self.id)
+
+    def _opening(self) -> bytes:
+        headers = (
+            ("Server", "marketfeed"),
+            ("Content-Type", CONTENT_TYPE),
+            ("Cache-Control", "no-cache, no-transform"),
+            ("X-Accel-Buffering", "no"),  # nginx
+            ("Connection", "close"),  # the body ends with it
+            *self._headers,
+        )
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        return f"HTTP/1.1 200 OK\r\n{lines}\r\nretry: {RECONNECT_MS}\n\n".encode("latin-1")
+
+    async def _read(self, outbox: Outbox, member: Subscriber) -> CloseCode | None:
+        """Subscribe, and wait until the client goes away."""
+        shard = self._service.shard
+
+        def answer(resumption: Resumption | None) -> bytes:
+            told = protocol.subscription(self._names, self._tier.name, "json", None, resumption)
+            return SSE.messages(told, shard.wall_ns())
+
+        await shard.change(
+            Change(member, self._names, self._tier, SSE, answer, synced=True, after=self._after)
+        )
+        junk = 0
+        while data := await outbox.receive_some():
+            junk += len(data)
+            if junk > MAX_JUNK_BYTES:
+                self.end(CloseCode.ABUSE)
+                return None
+        return CloseCode.NORMAL
+
+    def _farewell(self, member: Subscriber, code: CloseCode, retry_ms: int | None) -> bytes:
+        retry = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
+        return retry + super()._farewell(member, code, retry_ms)
