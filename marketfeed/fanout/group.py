@@ -23,7 +23,7 @@ class Group:
     """
 
     __slots__ = (
-        "_bases", "conflated", "delivered", "encoding", "interest", "known", "lost", "members",
+        "_bases", "appends", "conflated", "delivered", "encoding", "interest", "known", "lost", "members",
         "sent_ns", "step",
     )  # fmt: skip
 
@@ -32,6 +32,7 @@ class Group:
         self.encoding = encoding
         self.members: dict[Subscriber, Callable[[bytes], bool]] = {}  # and where to send
         self.step = Step(encoding.mixed)  # of the flush under way
+        self.appends = (self.step.ticks.append, self.step.trades.append)  # by channel
         self.known = interest.counts()  # of its symbols, how many every member has been told of
         self.delivered = self.conflated = self.lost = 0
         self.sent_ns = 0
