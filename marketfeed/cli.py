@@ -101,7 +101,7 @@ def serve(
             structlog.get_logger().warning(
                 "alerts.rules has no effect: alerts come with a later version", config=loaded.source
             )
-        status = trio.run(engine.serve, loaded)
+        status = trio.run(engine.serve, loaded, log_level)
     except (ConfigError, StartError) as error:
         raise _fail(str(error)) from None
     raise typer.Exit(status)

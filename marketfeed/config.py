@@ -30,7 +30,7 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class EngineConfig(_Section, frozen=True):
     """``[engine]``"""
 
-    workers: Annotated[int, Meta(ge=0)] = 0
+    workers: Annotated[int, Meta(ge=0, le=64)] = 0
     max_symbols: Annotated[int, Meta(ge=1, le=MAX_SYMBOLS)] = 8192
     ring_depth: Annotated[int, Meta(ge=4, le=1 << 20)] = 1024
     resume_ticks: Count = 100_000
@@ -194,8 +194,6 @@ def _problems(config: Config) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if engine.ring_depth & (engine.ring_depth - 1):
         found.append(("engine.ring_depth", f"a power of two, not {engine.ring_depth}"))
-    if engine.workers:
-        found.append(("engine.workers", "only 0 in this version"))
     if gateway.default_tier not in config.tiers:
         tiers = ", ".join(config.tiers) or "(no tier is defined)"
         found.append(("gateway.default_tier", f"one of {tiers}; {gateway.default_tier} is none"))

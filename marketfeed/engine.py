@@ -11,7 +11,6 @@ A drain ends the sources, tells every session, and waits at most drain_s.
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -27,7 +26,7 @@ from marketfeed.core.rings import Rings, RingWriter
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import ConfigError, StartError
 from marketfeed.gateway.limits import Admission
-from marketfeed.gateway.listener import accept_from, accept_http, open_listener
+from marketfeed.gateway.listener import accept_from, accept_http, open_listener, raise_file_limit
 from marketfeed.gateway.taps import Taps
 from marketfeed.ingest.feed import Feed
 from marketfeed.ingest.pump import FeedIntake, Pump
@@ -35,6 +34,7 @@ from marketfeed.ingest.registry import feed_specs
 from marketfeed.ingest.supervise import Supervisor
 from marketfeed.metrics import Sources
 from marketfeed.serving import Half, Serving, limits_of
+from marketfeed.workers import Workers
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ log = structlog.get_logger()
 class Engine:
     """Everything one process of marketfeed holds, built from its configuration."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, log_level: str = "info") -> None:
         """Build all that can be built without opening a socket; raises ConfigError."""
         self.config = config = loaded.config
         engine = config.engine
@@ -55,6 +55,8 @@ class Engine:
         self.symbols = SymbolTable(engine.max_symbols, self.rings.names)
         self.admission = Admission(limits_of(config.limits))
         self.half: Half = Serving(config, self.rings, self.symbols, self.admission)
+        if engine.workers:  # the one above was for its mistakes in the configuration
+            self.half = Workers(config, loaded.base, self.rings, self.admission, log_level)
         self._synced = trio.Event()
         self.half.on_synced = self._on_synced
         self.pump = Pump(RingWriter(self.rings), self.symbols, self._ring)
@@ -97,22 +99,31 @@ class Engine:
             self.taps.open(),
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
         ):
-            await self._serve(listener, admin_listener, signals)
+            error = await self._serve(listener, admin_listener, signals)
+        if error is not None:
+            raise error
         log.info("stopped")
         return 0
 
     async def _serve(
         self, listener: SocketType, admin_listener: SocketType, signals: AsyncIterator[int]
-    ) -> None:
+    ) -> StartError | None:
+        """Serve until told to stop; return what forbade it from the start."""
         host, port = self.config.gateway.host, listener.getsockname()[1]
         half = self.half
+        failed: StartError | None = None
         admin = Admin(Sources(half, self.rings, self.symbols, self.supervisors, self.taps))
         async with trio.open_nursery() as watch:
             watch.start_soon(half.collector.run)
             watch.start_soon(accept_http, admin_listener, admin.server, watch)
             watch.start_soon(self.taps.accept, watch)
             async with trio.open_nursery() as sessions:
-                await half.start(port, sessions)
+                try:
+                    await half.start(port, sessions)
+                except StartError as error:
+                    failed = error  # raised outside, or it would come in a group
+                    watch.cancel_scope.cancel()
+                    await trio.lowlevel.checkpoint()
                 async with trio.open_nursery() as sources:
                     sources.start_soon(accept_from, listener, half.counters, half.take)
                     for supervisor in self.supervisors:
@@ -128,10 +139,10 @@ class Engine:
                     sources.cancel_scope.cancel()
                 # No new ticks, no new sessions; what is under way has drain_s to finish.
                 listener.close()
-                with trio.move_on_after(drain_s):
-                    await half.drain()
+                await half.drain(drain_s)
                 sessions.cancel_scope.cancel()
             watch.cancel_scope.cancel()
+        return failed
 
     def _say_ready(self, host: str, port: int) -> None:
         shown = f"[{host}]" if ":" in host else host
@@ -145,22 +156,15 @@ async def _stop_on_second(signals: AsyncIterator[int]) -> None:
     os._exit(130)
 
 
-def raise_file_limit() -> int:
-    """Raise the soft limit of open files to the hard one; return it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
-
-
 def check(loaded: Loaded) -> None:
     """Build everything ``serve`` would, open no socket; raises ConfigError."""
     Engine(loaded)
 
 
-async def serve(loaded: Loaded) -> int:
+async def serve(loaded: Loaded, log_level: str = "info") -> int:
     """Run the engine until a signal; return the exit status. Raises ConfigError and StartError."""
     files = raise_file_limit()
-    engine = Engine(loaded)
+    engine = Engine(loaded, log_level)
     if not engine.feeds:
         log.warning("no feed configured: subscribers will get no ticks", config=loaded.source)
     log.info("starting", feeds=[intake.name for _, intake in engine.feeds], file_limit=files)

@@ -28,6 +28,10 @@ class FeedProtocolError(MarketfeedError):
     """The venue broke its protocol; the supervisor drops the connection and reconnects."""
 
 
+class ControlError(MarketfeedError):
+    """A worker process and the engine do not understand each other; the worker is replaced."""
+
+
 class InvalidSymbolError(MarketfeedError):
     """A name that cannot be a symbol: not 1 to 24 bytes of the permitted characters."""
 

@@ -125,6 +125,10 @@ class _Snapshot(MetricSource):
         yield _counter("gc_collections_total", "Garbage collections.", "generation", runs)
         yield _counter("gc_seconds_total", "Time in garbage collections.", "generation", seconds)
         yield _gauge("gc_longest_seconds", "The longest garbage collection.", "", {(): report.gc_longest_s})
+        workers = {(worker,): n for worker, n in report.workers.items()}
+        yield _gauge("worker_connections", "Connections now, by worker process.", "worker", workers)
+        restarts = {(): report.worker_restarts}
+        yield _counter("worker_restarts_total", "Workers that ended and were replaced.", "", restarts)
         yield _counter(
             "failures_total", "Sessions ended by an error in the fan-out.", "", {(): report.failures}
         )

@@ -38,6 +38,8 @@ class Report(msgspec.Struct):
     gc_collections: list[int] = []  # by generation
     gc_seconds: list[float] = []
     gc_longest_s: float = 0.0
+    workers: dict[str, int] = {}  # connections now, by worker
+    worker_restarts: int = 0
 
     def past(self) -> Report:
         """Return the figures of a half that died: what it served has ended, what was pending is abandoned."""

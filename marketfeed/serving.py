@@ -71,8 +71,8 @@ class Half(Protocol):
         """Have ``sock``, a fresh connection from ``address``, served."""
         ...
 
-    async def drain(self) -> None:
-        """Ask every session to end; return when all have."""
+    async def drain(self, drain_s: float) -> None:
+        """Ask every session to end; return when all have, or ``drain_s`` later."""
         ...
 
     async def report(self) -> Report:
@@ -158,15 +158,22 @@ class Serving:
         """Serve ``sock``, a fresh connection from ``address``, to its end."""
         await self._gateway.serve(sock, address)
 
-    async def drain(self) -> None:
-        """Ask every session to end; return when all have."""
-        await self._gateway.drain()
+    async def drain(self, drain_s: float) -> None:
+        """Ask every session to end; return when all have, or ``drain_s`` later."""
+        with trio.move_on_after(drain_s):
+            await self._gateway.drain()
+
+    async def retire(self, drain_s: float, spread_s: float, retry_ms: tuple[int, int]) -> None:
+        """Send every session elsewhere; return when all have gone, or ``drain_s`` later."""
+        with trio.move_on_after(drain_s):
+            await self._gateway.retire(spread_s, retry_ms)
 
     # What there is to say.
 
     async def report(self) -> Report:
         """Return the figures of this moment; takes a while with many sessions, and lets others run."""
-        figures, members = self.shard.figures, list(self.shard.members)
+        figures = self.shard.figures
+        members = [member for member in self.shard.members if not member.gone]
         ledgers = await figures.totals()
         counters, collector = self.counters, self.collector
         return Report(

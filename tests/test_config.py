@@ -211,7 +211,7 @@ MISTAKES = {
         '[gateway]\ntrusted_proxies = ["10.0.0.1/8"]\n',
         "gateway.trusted_proxies.0: an address, or a network",
     ),
-    "workers": ("[engine]\nworkers = 2\n", "engine.workers: only 0 in this version"),
+    "workers": ("[engine]\nworkers = 65\n", "engine.workers: expected int <= 64"),
     "tokens": ('[auth]\nmode = "jwt"\n', 'auth.mode: only "none" in this version'),
     "TLS": ('[gateway]\ntls_cert = "a.pem"\n', "gateway.tls_cert: TLS is not in this version"),
     "feed that is no table": ("feeds = [1]\n", "feeds.0: expected object"),

@@ -22,6 +22,8 @@ LAYERS = [
     {"marketfeed.fanout"},
     {"marketfeed.gateway"},
     {"marketfeed.collector", "marketfeed.report", "marketfeed.serving"},
+    {"marketfeed.control", "marketfeed.channel"},
+    {"marketfeed.child", "marketfeed.workers", "marketfeed.worker", "marketfeed.workermain"},
     {"marketfeed.metrics", "marketfeed.admin"},
     {"marketfeed.engine"},
     {"marketfeed.board", "marketfeed.watch", "marketfeed.reports", "marketfeed.cli", "marketfeed.__main__"},
@@ -82,8 +84,8 @@ def test_a_module_imports_from_its_own_layer_and_those_before(module):
     if within(module, "feeds"):
         assert not {name for name in OURS[module] if not within(name, *FOR_FEEDS)}
     else:
-        later = {name for name in OURS[module] if within(name, "feeds") or layer_of(name) > layer_of(module)}
-        assert not later - {PACKAGE}
+        ours = OURS[module] - {PACKAGE}
+        assert not {name for name in ours if within(name, "feeds") or layer_of(name) > layer_of(module)}
 
 
 def test_the_package_itself_imports_core_and_the_tap_alone():
@@ -119,7 +121,12 @@ def test_core_knows_no_event_loop_no_clock_and_no_socket(module):
 
 
 def test_long_lived_tasks_start_in_the_engine_alone():
-    """Elsewhere nurseries are opened by what ends with one connection, one command or one run of a feed."""
+    """Elsewhere nurseries are opened by what ends with one connection, one command or one run of a feed.
+
+    worker.py is the task tree of a process of its own; workers.py has a nursery per such process, and ends it
+    with that.
+    """
     openers = {module for module, path in MODULES.items() if "open_nursery(" in path.read_text("utf-8")}
     allowed = {"marketfeed.engine", "marketfeed.gateway.listener", "marketfeed.watch", "feeds.push"}
+    allowed |= {"marketfeed.worker", "marketfeed.workers"}
     assert openers <= allowed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -22,10 +23,18 @@ from marketfeed.gateway.service import Service, Session
 
 BACKLOG: Final = 4096
 OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+RETIRE_LOOK_S: Final = 0.05  # between looks at who has finished a handshake meanwhile
 REST_S: Final = 0.1  # before accepting again when the machine is out of something
 LEAST_STRANGERS: Final = 1024  # connections without a session, where limits.sessions is less
 
 log = structlog.get_logger()
+
+
+def raise_file_limit() -> int:
+    """Raise the soft limit of open files to the hard one; return it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 async def open_listener(host: str, port: int) -> SocketType:
@@ -103,11 +112,13 @@ class Gateway:
                 sessions_per_ip=max(limits.sessions_per_ip, LEAST_STRANGERS),
             )
         )
+        self._connections = 0
         self._ended = trio.Event()
 
     async def serve(self, sock: socket.socket, peer: str) -> None:
         """Serve a connection of ``peer`` from its first byte to its last; nothing that it does raises."""
         session: Session | None = None
+        self._connections += 1
         refused = self._service.counters.refused
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -133,7 +144,8 @@ class Gateway:
             if session is not None:
                 self._service.admission.release(session.address)
                 del self.sessions[session]
-                self._ended.set()
+            self._connections -= 1
+            self._ended.set()
 
     async def _meet(self, outbox: Outbox, peer: str) -> Session | None:
         """Serve HTTP until a request begins a session, and return that; None if none does."""
@@ -178,3 +190,21 @@ class Gateway:
         while self.sessions:
             self._ended = trio.Event()
             await self._ended.wait()
+
+    async def retire(self, spread_s: float, retry_ms: tuple[int, int]) -> None:
+        """Ask every session to come back soon, to somebody else; return when all have gone.
+
+        One after the other over ``spread_s``, so that they do not come back all
+        at once. One whose handshake is under way finishes that first.
+        """
+        told: set[Session] = set()
+        while self._connections:
+            begun = [s for s in self.sessions if s.member is not None and s not in told]
+            for session in begun:
+                told.add(session)
+                session.retry_ms = retry_ms
+                session.end(CloseCode.DRAINING)
+                await trio.sleep(spread_s / len(begun))
+            self._ended = trio.Event()
+            with trio.move_on_after(RETIRE_LOOK_S):
+                await self._ended.wait()

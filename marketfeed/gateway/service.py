@@ -54,6 +54,7 @@ class Session(ABC):
         self.id = secrets.token_hex(8)
         self.address = address
         self.opened_at_s = trio.current_time()
+        self.retry_ms = RETRY_MS  # when to come back, if it is told to; from and to
         self._service = service
         self._ending: CloseCode | None = None
         self._reading = trio.CancelScope()
@@ -115,7 +116,7 @@ class Session(ABC):
     async def _say_why(self, outbox: Outbox, member: Subscriber, code: CloseCode) -> None:
         """Send the `closing` message, where there is to be one."""
         if code not in SILENT:
-            retry_ms = random.randint(*RETRY_MS) if code < CloseCode.BAD_REQUEST else None
+            retry_ms = random.randint(*self.retry_ms) if code < CloseCode.BAD_REQUEST else None
             await outbox.send_all(self._farewell(member, code, retry_ms))
 
     def _farewell(self, member: Subscriber, code: CloseCode, retry_ms: int | None) -> bytes:

@@ -1,0 +1,99 @@
+"""Many sessions in one event loop, each checked as it reads; and what an operator sees of the processes."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import trio
+import trio_websocket
+from harness import Follower
+from process import Engine
+from test_admin import get, samples
+
+
+class Session:
+    """Subscribes, and checks every tick until it is closed; every hole has to be told."""
+
+    def __init__(self, port: int, request: dict[str, Any]) -> None:
+        self.follower = Follower(every=True)
+        self.synced = trio.Event()
+        self.closing: dict[str, Any] | None = None
+        self.ended = trio.Event()
+        self.grown = trio.Event()
+        self._port = port
+        self._request = request
+
+    async def run(self) -> None:
+        """Read until the server closes or is gone; raises what the Follower finds."""
+        try:
+            async with trio.open_nursery() as nursery:
+                stream = await trio.open_tcp_stream("127.0.0.1", self._port)
+                try:
+                    ws = await trio_websocket.wrap_client_stream(nursery, stream, "127.0.0.1", "/v1/stream")
+                    await ws.send_message(json.dumps(self._request))
+                    with suppress(trio_websocket.ConnectionClosed):
+                        while True:
+                            self._take(json.loads(await ws.get_message()))
+                finally:
+                    await trio.aclose_forcefully(stream)
+                    nursery.cancel_scope.cancel()
+        finally:
+            self.ended.set()
+            self.grown.set()
+
+    def _take(self, messages: list[dict[str, Any]]) -> None:
+        self.follower.follow(messages)
+        for message in messages:
+            if message["T"] == "synced":
+                self.synced.set()
+            elif message["T"] == "closing":
+                self.closing = message
+        self.grown.set()
+
+    async def until(self, ticks: int) -> None:
+        """Wait until so many live ticks came, or the session ended."""
+        while self.follower.count < ticks and not self.ended.is_set():
+            self.grown = trio.Event()
+            await self.grown.wait()
+
+    async def go_on(self, ticks: int) -> None:
+        """Assert that so many more live ticks come."""
+        wanted = self.follower.count + ticks
+        await self.until(wanted)
+        assert self.follower.count >= wanted
+
+
+async def join(nursery: trio.Nursery, running: Engine, count: int, request: dict[str, Any]) -> list[Session]:
+    """Start ``count`` sessions in ``nursery``; return them once all are synced."""
+    sessions = [Session(running.port, request) for _ in range(count)]
+    for session in sessions:
+        nursery.start_soon(session.run)
+    for session in sessions:
+        await session.synced.wait()
+    return sessions
+
+
+def workers(running: Engine) -> list[int]:
+    """Return the PIDs of the engine's children."""
+    pid = running.process.pid
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def lives(pid: int) -> bool:
+    """Tell whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def metrics(running: Engine) -> dict[tuple[str, ...], float]:
+    """Return a scrape, every ledger of which adds up."""
+    found = samples(get(running.admin_port, "/metrics")[2])
+    for tier in [key[1] for key in found if key[0] == "marketfeed_matched_total"]:
+        names = ("delivered_total", "conflated_total", "lost_total", "pending", "abandoned_total")
+        assert found["marketfeed_matched_total", tier] == sum(found[f"marketfeed_{n}", tier] for n in names)
+    return found
