@@ -164,7 +164,12 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Loaded:
     for override in overrides:
         _override(data, override)
     _complete_tiers(data)
-    return Loaded(_config(data, source), source, base)
+    config = _config(data, source)
+    gateway = config.gateway
+    # Whoever serves, a worker process too, finds the files without knowing where the configuration was.
+    paths = {key: str(base / path) for key in ("tls_cert", "tls_key") if (path := getattr(gateway, key))}
+    config = msgspec.structs.replace(config, gateway=msgspec.structs.replace(gateway, **paths))
+    return Loaded(config, source, base)
 
 
 def _config(data: dict[str, Any], source: str) -> Config:
@@ -217,8 +222,9 @@ def _problems(config: Config) -> list[tuple[str, str]]:
     ]
     if auth.mode != "none":
         found.append(("auth.mode", 'only "none" in this version'))
-    if gateway.tls_cert or gateway.tls_key:
-        found.append(("gateway.tls_cert", "TLS is not in this version; put a proxy in front"))
+    if bool(gateway.tls_cert) != bool(gateway.tls_key):
+        which = "tls_key" if gateway.tls_cert else "tls_cert"
+        found.append((f"gateway.{which}", "tls_cert and tls_key go together: two PEM files"))
     if auth.mode == "none" and not auth.anonymous and not _is_loopback(gateway.host):
         found.append(("gateway.host", f"{gateway.host!r} is not loopback: that needs auth.anonymous = true"))
     if not _is_loopback(config.admin.host) and not auth.anonymous:

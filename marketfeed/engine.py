@@ -54,7 +54,10 @@ class Engine:
             raise StartError(f"{what}: {error}") from None
         self.symbols = SymbolTable(engine.max_symbols, self.rings.names)
         self.admission = Admission(limits_of(config.limits))
-        self.half: Half = Serving(config, self.rings, self.symbols, self.admission)
+        try:
+            self.half: Half = Serving(config, self.rings, self.symbols, self.admission)
+        except ConfigError as error:
+            raise ConfigError(f"{loaded.source}: {error}") from None
         if engine.workers:  # the one above was for its mistakes in the configuration
             self.half = Workers(config, loaded.base, self.rings, self.admission, log_level)
         self._synced = trio.Event()
@@ -146,7 +149,8 @@ class Engine:
 
     def _say_ready(self, host: str, port: int) -> None:
         shown = f"[{host}]" if ":" in host else host
-        print(f"marketfeed ready http://{shown}:{port} epoch={self.rings.epoch}", flush=True)
+        scheme = "https" if self.config.gateway.tls_cert else "http"
+        print(f"marketfeed ready {scheme}://{shown}:{port} epoch={self.rings.epoch}", flush=True)
 
 
 async def _stop_on_second(signals: AsyncIterator[int]) -> None:

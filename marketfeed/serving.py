@@ -29,6 +29,7 @@ from marketfeed.gateway.limits import Admits, Counters, Limits
 from marketfeed.gateway.listener import Gateway
 from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.service import Service, Session
+from marketfeed.gateway.tls import Certificate
 from marketfeed.report import Report
 
 S: Final = 1_000_000_000  # ns
@@ -94,6 +95,8 @@ class Serving:
         self.collector = Collector(self.shard.figures.quiet_s)
         self.counters = Counters()
         self._admission = admission
+        cert, key = config.gateway.tls_cert, config.gateway.tls_key
+        self._certificate = Certificate(cert, key) if cert and key else None
         self._gateway = Gateway(self._service(config.gateway.port))
         self._sessions: trio.Nursery | None = None
 
@@ -119,6 +122,7 @@ class Serving:
             counters=self.counters,
             encoding=ENCODINGS[gateway.encoding],
             proxies=Proxies(gateway.trusted_proxies),
+            certificate=self._certificate,
         )
 
     @property
@@ -148,6 +152,10 @@ class Serving:
         self._gateway = Gateway(self._service(port))
         self._sessions = nursery
         nursery.start_soon(self.shard.run)
+
+    def reload_certificates(self) -> None:
+        """Read the certificate's files again; raises ConfigError, and goes on with the old ones then."""
+        self._gateway.reload_certificates()
 
     async def take(self, sock: socket.socket, address: str) -> None:
         """Serve ``sock``, a fresh connection from ``address``, in a task of its own."""

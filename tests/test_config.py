@@ -213,7 +213,10 @@ MISTAKES = {
     ),
     "workers": ("[engine]\nworkers = 65\n", "engine.workers: expected int <= 64"),
     "tokens": ('[auth]\nmode = "jwt"\n', 'auth.mode: only "none" in this version'),
-    "TLS": ('[gateway]\ntls_cert = "a.pem"\n', "gateway.tls_cert: TLS is not in this version"),
+    "certificate without a key": (
+        '[gateway]\ntls_cert = "a.pem"\n',
+        "gateway.tls_key: tls_cert and tls_key go together",
+    ),
     "feed that is no table": ("feeds = [1]\n", "feeds.0: expected object"),
 }
 

@@ -196,6 +196,10 @@ class HttpServer:
             () if self._rules.origins is None else self._rules.origins.permission(request.header(b"origin"))
         )
 
+    async def refuse(self, stream: trio.abc.HalfCloseableStream, status: int, msg: str) -> None:
+        """Answer a peer that speaks something else, whatever it sent."""
+        await self._refuse(Exchange(stream, self._rules.head_s), HttpError(status, msg))
+
     async def _refuse(self, exchange: Exchange, error: HttpError) -> None:
         self.requests["", error.status] += 1
         log.debug("not a request", status=error.status, reason=str(error))

@@ -20,6 +20,7 @@ from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.proxies import ProxyError, parse_preface
 from marketfeed.gateway.routes import Routes
 from marketfeed.gateway.service import Service, Session
+from marketfeed.gateway.tls import HANDSHAKE, TlsError, TlsOutbox
 
 BACKLOG: Final = 4096
 OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -123,7 +124,8 @@ class Gateway:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with trio.open_nursery() as nursery:
-                outbox = Outbox(sock, nursery)
+                tls = self._service.certificate is not None
+                outbox = TlsOutbox(sock, nursery) if tls else Outbox(sock, nursery)
                 try:
                     session = await self._meet(outbox, peer)
                     if session is not None:
@@ -156,9 +158,17 @@ class Gateway:
             refused[f"too many connections: limits.{limit}"] += 1
             return None
         try:
-            if trusted:
-                peer = await self._proxied(outbox) or peer
+            with trio.fail_after(self._service.limits.handshake_s):
+                if trusted:
+                    peer = await self._proxied(outbox) or peer
+                if isinstance(outbox, TlsOutbox) and not await self._seal(outbox, peer):
+                    return None
             handover = await self.routes.server.serve(outbox, peer)
+        except trio.TooSlowError:
+            refused["handshake timeout"] += 1
+            return None
+        except trio.BrokenResourceError:
+            return None
         except ProxyError as error:
             refused["broken PROXY header"] += 1
             log.warning("a trusted proxy sent a broken PROXY header", address=peer, reason=str(error))
@@ -174,14 +184,40 @@ class Gateway:
     async def _proxied(self, outbox: Outbox) -> str | None:
         """Return the client's address from a PROXY header at the start of the connection, if there is one."""
         data = b""
-        with trio.move_on_after(self._service.limits.handshake_s):
-            while (preface := parse_preface(data)) is None:
-                more = await outbox.receive_some(4096)
-                if not more:
-                    break
-                data += more
+        while (preface := parse_preface(data)) is None:
+            more = await outbox.receive_some(4096)
+            if not more:
+                break
+            data += more
         outbox.replay(data[preface.size if preface else 0 :])
         return preface.address if preface else None
+
+    async def _seal(self, outbox: TlsOutbox, peer: str) -> bool:
+        """Go through the TLS handshake; False if the peer does not."""
+        assert self._service.certificate is not None
+        refused = self._service.counters.refused
+        data = await outbox.receive_some(4096)
+        outbox.replay(data)
+        if data and not data.startswith(HANDSHAKE):
+            refused["no TLS on the TLS port"] += 1
+            log.info("a client does not speak TLS", address=peer)
+            await self.routes.server.refuse(outbox, 400, "this port speaks TLS: https:// or wss://")
+            return False
+        try:
+            await outbox.shake_hands(self._service.certificate.context)
+        except TlsError as error:
+            refused["TLS handshake failed"] += 1
+            log.info("TLS handshake failed", address=peer, reason=str(error))
+            return False
+        return True
+
+    def reload_certificates(self) -> None:
+        """Read the certificate's files again, for connections to come.
+
+        Raises ConfigError, and goes on with what it had then.
+        """
+        if self._service.certificate is not None:
+            self._service.certificate.reload()
 
     async def drain(self) -> None:
         """Ask every session to end because the engine does; return when all have."""

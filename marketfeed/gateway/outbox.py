@@ -170,6 +170,7 @@ class Outbox(trio.abc.HalfCloseableStream):
         """Send ``data`` after what is unsent, and wait until the kernel has it."""
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check_open()
+        data = self._wire(data)
         sent = 0
         if not self._tail:
             try:
@@ -188,6 +189,10 @@ class Outbox(trio.abc.HalfCloseableStream):
                 await self._progress.park()
             self._check_open()
         await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _wire(self, data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
+        """Return what goes onto the wire for ``data``."""
+        return data
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until nothing is unsent here; then a send goes to the kernel at once."""
@@ -220,6 +225,9 @@ class Outbox(trio.abc.HalfCloseableStream):
             data, self._replay = self._replay[:max_bytes], self._replay[max_bytes:]
             await trio.lowlevel.checkpoint()
             return data
+        return await self._read(max_bytes)
+
+    async def _read(self, max_bytes: int) -> bytes:
         try:
             data = bytes(await self._trio_sock.recv(max_bytes))
         except OSError as error:

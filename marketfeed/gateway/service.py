@@ -21,6 +21,7 @@ from marketfeed.gateway import protocol
 from marketfeed.gateway.limits import Admits, Counters, Limits
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.proxies import Proxies
+from marketfeed.gateway.tls import Certificate
 
 FAREWELL_S: Final = 1.0  # for the closing message and what follows it
 RETRY_MS: Final = (500, 3000)  # clients told to reconnect spread over this
@@ -45,6 +46,7 @@ class Service:
     counters: Counters
     encoding: Encoding = JSON  # what sessions begin with
     proxies: Proxies = field(default_factory=Proxies)
+    certificate: Certificate | None = None  # without one, connections are plain
 
 
 class Session(ABC):

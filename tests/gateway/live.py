@@ -26,6 +26,7 @@ from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.listener import Gateway, accept_from, open_listener
 from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.service import Service
+from marketfeed.gateway.tls import Certificate
 
 S = 1_000_000_000
 LIMITS = Limits(
@@ -105,6 +106,7 @@ async def serving(
     ping_s: float = 60.0,
     encoding: Encoding = JSON,
     trusted: tuple[str, ...] = (),
+    certificate: Certificate | None = None,
 ) -> AsyncIterator[Live]:
     """Run a gateway on a free port."""
     rings = Rings.private(256, 64, epoch="e1")
@@ -124,6 +126,7 @@ async def serving(
         counters=Counters(),
         encoding=encoding,
         proxies=Proxies(trusted),
+        certificate=certificate,
     )
     listener = await open_listener("127.0.0.1", 0)
     gateway = Gateway(service)

@@ -1,0 +1,158 @@
+"""TLS: the gateway's certificate, and an outbox that seals what it sends.
+
+    shard, HTTP, trio-websocket ──► TLS records in memory ──► outbox ──► kernel
+
+Not over trio.SSLStream, whose only way to send is to wait: each frame would cost its session the place in its
+group. The ssl module's memory BIOs seal without waiting, so a session over TLS is served like any other, and
+its ledger says as exactly what the kernel took. It costs one encryption per member and frame.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Final
+
+import structlog
+import trio
+
+from marketfeed.errors import CloseCode, ConfigError
+from marketfeed.gateway.outbox import Outbox
+
+READ_BYTES: Final = 16384
+HANDSHAKE: Final = b"\x16"  # how every TLS connection begins: RFC 8446, section 5.1
+
+log = structlog.get_logger()
+
+
+class TlsError(Exception):
+    """A peer that does not get through the TLS handshake."""
+
+
+class Certificate:
+    """The certificate that new connections are shown; connections keep the one they began with."""
+
+    def __init__(self, cert: str, key: str) -> None:
+        """Read the PEM files ``cert``, with its chain, and ``key``; raises ConfigError."""
+        self._cert, self._key = cert, key
+        self.context = self._load()
+
+    def reload(self) -> None:
+        """Read the files again; raises ConfigError, and goes on with the old ones then."""
+        self.context = self._load()
+        log.info("certificate read", cert=self._cert)
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION
+        context.set_alpn_protocols(["http/1.1"])
+        for where, path in (("gateway.tls_cert", self._cert), ("gateway.tls_key", self._key)):
+            try:
+                with open(path, "rb"):
+                    pass
+            except OSError as error:
+                raise ConfigError(f"{where}: {path}: {error.strerror}") from None
+        try:
+            # A key that needs a pass phrase is refused, not asked for on a terminal.
+            context.load_cert_chain(self._cert, self._key, password="")
+        except (ssl.SSLError, ValueError) as error:
+            reason = getattr(error, "reason", None) or str(error)
+            what = "PEM files of a certificate and of its key, without a pass phrase"
+            raise ConfigError(f"gateway.tls_cert, gateway.tls_key: {what} ({reason})") from None
+        return context
+
+
+class TlsOutbox(Outbox):
+    """An outbox whose bytes are sealed; until :meth:`shake_hands` it passes them as they are."""
+
+    __slots__ = ("_incoming", "_outgoing", "_tls")
+
+    def __init__(self, sock: socket.socket, nursery: trio.Nursery) -> None:
+        """Take over ``sock``, as Outbox does."""
+        super().__init__(sock, nursery)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls: ssl.SSLObject | None = None
+
+    async def shake_hands(self, context: ssl.SSLContext) -> None:
+        """Be the server of a TLS handshake; raises TlsError, and what reading raises."""
+        tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        while True:
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._flush()
+            except ssl.SSLError as error:
+                self._flush()  # the alert that says why
+                await self.wait_send_all_might_not_block()
+                raise TlsError(error.reason or str(error)) from None
+            else:
+                break
+            data = await self._receive(READ_BYTES)
+            if not data:
+                raise TlsError("the peer left in the middle of it")
+            self._incoming.write(data)
+        self._tls = tls
+        self._flush()
+
+    def offer(self, frame: bytes) -> bool:
+        """Hand ``frame`` to the kernel, sealed; False if some of it has to wait. See Outbox.offer."""
+        # Nothing is sealed that is not sent: the peer would miss a record.
+        return not self._shut and super().offer(bytes(self._wire(frame)))
+
+    def _wire(self, data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
+        if self._tls is None:
+            return data
+        try:
+            self._tls.write(data)
+        except ssl.SSLError:
+            self._break(CloseCode.ABNORMAL)
+        return self._outgoing.read()
+
+    def _flush(self) -> None:
+        """Send what TLS itself has to say, after what is unsent."""
+        if self._outgoing.pending:
+            if not self._tail:
+                self._nursery.start_soon(self._drain)
+            self._append(self._outgoing.read())
+
+    async def _read(self, max_bytes: int) -> bytes:
+        if self._tls is None:
+            return await super()._read(max_bytes)
+        while True:
+            try:
+                return self._tls.read(max_bytes)
+            except ssl.SSLWantReadError:
+                self._flush()
+                data = await super()._read(READ_BYTES)
+                if not data:
+                    return b""
+                self._incoming.write(data)
+            except ssl.SSLZeroReturnError:
+                return b""
+            except ssl.SSLError as error:
+                self._break(CloseCode.ABNORMAL)
+                raise trio.BrokenResourceError(str(error)) from error
+
+    async def send_eof(self) -> None:
+        """Tell the peer that nothing more comes."""
+        self._say_end()
+        self._flush()
+        await super().send_eof()
+
+    async def aclose(self) -> None:
+        """Close the socket; what is unsent is forgotten and the peer reset if there was any."""
+        if not self._tail and not self._lost and self._sock.fileno() >= 0:
+            self._say_end()
+            try:
+                self._sock.send(self._outgoing.read())
+            except OSError:
+                log.debug("closed without a word")
+        await super().aclose()
+
+    def _say_end(self) -> None:
+        if self._tls is not None:
+            try:
+                self._tls.unwrap()
+            except ssl.SSLError:
+                log.debug("the peer has not said that it ends")  # it need not
