@@ -1,4 +1,7 @@
-"""The ``marketfeed`` command."""
+"""The ``marketfeed`` command.
+
+Longer than most files here: one command after the other, and what each says of itself.
+"""
 
 from __future__ import annotations
 
@@ -204,6 +207,105 @@ def report(
         raise _fail(str(error)) from None
     except KeyboardInterrupt:
         status = 130
+    raise typer.Exit(status)
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "marketfeed record --out day.mfr.zst\n\n"
+    "marketfeed record 'BTC*' ETH-USD --out rec/crypto.mfr.zst --rotate-mb 500 --rotate-s 3600"
+)
+def record(
+    out: Annotated[
+        Path, typer.Option(help="File to write: .mfr, or .mfr.zst to have it compressed. Never overwritten.")
+    ],
+    symbols: Annotated[
+        list[str] | None, typer.Argument(help="Symbols, or prefixes such as 'BTC*'; without any, everything.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="The engine's stream; default: the one the configuration names.")
+    ] = None,
+    tier: Annotated[
+        str | None, typer.Option(help="Complete on a tier with delivery 'every'; default: the engine's.")
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(help="Access token, where the engine asks for one.", envvar="MARKETFEED_TOKEN"),
+    ] = None,
+    rotate_mb: Annotated[
+        float,
+        typer.Option(min=0, help="Begin a new file after so many megabytes; each has the time in its name."),
+    ] = 0,
+    rotate_s: Annotated[float, typer.Option(min=0, help="Begin a new file after so many seconds.")] = 0,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="End after so many seconds; without it, at Ctrl-C.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Record a live engine's ticks; replay plays them back, and simulate tries tiers on them.
+
+    Gaps are told at the end, and written. Ctrl-C ends the file; one that was cut is read up to there.
+    """
+    from marketfeed.recordings.record import Recorder
+    from marketfeed.recordings.writer import RecordingWriter
+    from marketfeed.watch import parsed_url
+
+    try:
+        writer = RecordingWriter(out, round(rotate_mb * 1e6), round(rotate_s * 1e9))
+        if url is None:
+            url = stream_url(_load(config, None).config.gateway)
+        recorder = Recorder(url, parsed_url(url), symbols or ["*"], tier, token, writer, seconds)
+        status = trio.run(recorder.run)
+    except ConfigError as error:
+        raise _fail(str(error)) from None
+    except KeyboardInterrupt:  # before the command listened for it
+        status = 0
+    raise typer.Exit(status)
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "marketfeed simulate day.mfr.zst --tier premium.interval_ms=250\n\n"
+    "marketfeed simulate ibm.zip --feed ibm --tier basic.interval_ms=1000 --tier fast.interval_ms=20"
+)
+def simulate(
+    recording: Annotated[Path, typer.Argument(help="A recording, of any format that replay takes.")],
+    tier: Annotated[
+        list[str] | None,
+        typer.Option("--tier", metavar="NAME.KEY=VALUE", help="What if: such as premium.interval_ms=250."),
+    ] = None,
+    format: Annotated[str | None, typer.Option(help="Its format; without it, what its name tells.")] = None,
+    feed: Annotated[
+        str | None, typer.Option(help="Read it as this replay feed of the configuration: columns, zone …")
+    ] = None,
+    symbols: Annotated[
+        list[str] | None, typer.Option(help="What the sessions subscribe to; without it, everything.")
+    ] = None,
+    phases: Annotated[
+        int, typer.Option(min=1, max=128, help="Phases of an interval tier to take the mean of.")
+    ] = 4,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Run a recording through the tiers, faster than real time: what each delivers, conflates and costs.
+
+    Figures are those of one session that takes everything, without what a network adds. Tiers as
+    configured stand beside what --tier makes of them, and the change.
+    """
+    from marketfeed.recordings import whatif
+
+    logs.configure("warning")
+    loaded = _load(config, set_)
+    try:
+        status = whatif.run(
+            loaded, recording, tier or [],
+            format=format, feed=feed, symbols=symbols, phases=phases, as_json=json,
+        )  # fmt: skip
+    except (ConfigError, StartError) as error:
+        raise _fail(str(error)) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
     raise typer.Exit(status)
 
 

@@ -68,7 +68,7 @@ class Watch:
     ) -> None:
         """Prepare to watch; raises ConfigError if ``url`` is not one of a WebSocket."""
         self._url = url
-        self._parts = _parsed(url)
+        self._parts = parsed_url(url)
         query = f"?{self._parts.query}" if self._parts.query else ""
         self._resource = (self._parts.path or "/") + query
         self._requests: list[dict[str, Any]] = []
@@ -221,7 +221,7 @@ def _messages(frame: str | bytes) -> list[dict[str, Any]]:
     return [message for part in parser if part.kind is Kind.MESSAGES for message in part.messages()]
 
 
-def _parsed(url: str) -> SplitResult:
+def parsed_url(url: str) -> SplitResult:
     """Return the parts of a WebSocket's URL; raises ConfigError for any other."""
     try:
         parts = urlsplit(url)

@@ -26,7 +26,8 @@ LAYERS = [
     {"marketfeed.child", "marketfeed.workers", "marketfeed.worker", "marketfeed.workermain"},
     {"marketfeed.metrics", "marketfeed.admin"},
     {"marketfeed.engine"},
-    {"marketfeed.board", "marketfeed.watch", "marketfeed.reports", "marketfeed.cli", "marketfeed.__main__"},
+    {"marketfeed.board", "marketfeed.watch", "marketfeed.reports", "marketfeed.recordings"},
+    {"marketfeed.cli", "marketfeed.__main__"},
     {"marketfeed.testing"},
 ]
 FOR_FEEDS = ("marketfeed.core", "marketfeed.errors", "marketfeed.ingest.feed", "feeds")
@@ -129,4 +130,5 @@ def test_long_lived_tasks_start_in_the_engine_alone():
     openers = {module for module, path in MODULES.items() if "open_nursery(" in path.read_text("utf-8")}
     allowed = {"marketfeed.engine", "marketfeed.gateway.listener", "marketfeed.watch", "feeds.push"}
     allowed |= {"marketfeed.worker", "marketfeed.workers"}
+    allowed |= {"marketfeed.recordings.record", "marketfeed.recordings.simulate"}
     assert openers <= allowed

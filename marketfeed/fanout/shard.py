@@ -373,4 +373,6 @@ class Shard:
 
 
 def _now_ns() -> int:
-    return int(trio.current_time() * S)
+    # Rounded, so that a moment handed to trio in seconds comes back as itself: a clock that
+    # stands still until it is reached would else show it as not reached yet.
+    return round(trio.current_time() * S)

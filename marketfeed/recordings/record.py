@@ -1,0 +1,360 @@
+"""``marketfeed record``: a live engine's ticks into a recording, as one of its subscribers.
+
+Over WebSocket in binary, so it runs on any machine, and what a recording
+lacks is told by the protocol itself: gaps and lags are counted, shown and
+written. Frames go to the file as they came, heartbeats left out. After a cut it comes back
+with its cursor, so that what was missed is replayed where the engine still has it.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import SplitResult
+
+import orjson
+import trio
+import trio_websocket
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from marketfeed.core.binary import Frame, FrameParser, Kind
+from marketfeed.core.records import FLAG_SNAPSHOT
+from marketfeed.errors import FeedProtocolError
+from marketfeed.recordings.writer import RecordingWriter
+
+WRITE_S: Final = 0.25  # so much is at stake if the program is killed
+WRITE_BYTES: Final = 1 << 20  # or so much
+MAX_WAITING_BYTES: Final = 64 << 20  # beyond it the engine has to wait for the disk
+REDRAW_S: Final = 0.5
+HANDSHAKE_S: Final = 10.0
+CLOSE_S: Final = 2.0
+FIRST_RETRY_S: Final = 0.5
+MAX_RETRY_S: Final = 10.0
+FIRST_FINAL_CODE: Final = 4500
+_HEARTBEAT: Final = bytes((Kind.HEARTBEAT,))
+MESSAGE_BYTES: Final = 64 << 20
+RECEIVE_BYTES: Final = 1 << 18
+
+
+class _FinalError(Exception):
+    """The engine refused, for good, what the command asked for."""
+
+
+_THEIR_ENDS: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError, trio_websocket.HandshakeError)
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
+@dataclass(slots=True)
+class Recorded:
+    """What has been recorded so far."""
+
+    quotes: int = 0
+    trades: int = 0
+    snapshots: int = 0  # of the above: the state at the beginning
+    gaps: int = 0
+    lost: int = 0  # ticks that gaps and lags told of
+    reconnects: int = 0
+    began_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether nothing was missed, as far as the engine could tell."""
+        return not (self.gaps or self.lost or self.reconnects)
+
+
+class Recorder:
+    """One run of the command."""
+
+    def __init__(
+        self,
+        url: str,
+        parts: SplitResult,
+        symbols: list[str],
+        tier: str | None,
+        token: str | None,
+        writer: RecordingWriter,
+        seconds: float | None = None,
+    ) -> None:
+        self.recorded = Recorded()
+        self._url, self._parts = url, parts
+        self._symbols, self._tier, self._token = symbols, tier, token
+        self._writer = writer
+        self._seconds = seconds
+        self._announced: dict[str, int] = {}  # on this connection
+        self._written_ids: dict[str, int] = {}  # the same, before the frames that wait
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._room = trio.Event()
+        self._work = trio.Event()
+        self._epoch, self._g, self._synced = "", 0, False
+        self._retry_s = FIRST_RETRY_S
+        self._status = "connecting"
+        self._console = Console(stderr=True)
+        self._ending = False
+        self._reading: trio.CancelScope | None = None
+
+    async def run(self) -> int:
+        """Record until interrupted; return the exit status."""
+        failure: str | None = None
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._wait_end, signals)
+                nursery.start_soon(self._show)
+                try:
+                    async with trio.open_nursery() as work:
+                        work.start_soon(self._write)
+                        failure = await self._follow()
+                        work.cancel_scope.cancel()
+                    self._write_waiting()
+                except* OSError as group:
+                    failure = f"cannot write: {_leaf(group)}"
+                finally:
+                    nursery.cancel_scope.cancel()
+        try:
+            self._writer.close()
+        except OSError as error:
+            failure = failure or f"cannot write: {error}"
+        for line in self._summary(failure):
+            print(f"marketfeed record: {line}", file=sys.stderr)
+        return 1 if failure else 0
+
+    # Ends.
+
+    async def _wait_end(self, signals: AsyncIterator[int]) -> None:
+        with trio.move_on_after(self._seconds if self._seconds is not None else float("inf")):
+            await anext(signals)
+        self._ending = True
+        self._work.set()
+        if self._reading is not None:
+            self._reading.cancel()
+
+    # The connection.
+
+    async def _follow(self) -> str | None:
+        """Connect, and again after each end that permits it; return why it failed, None if told to end."""
+        connected = False
+        while not self._ending:
+            ended: BaseException | str = ""
+            try:
+                ended = await self._session()
+            except* (_FinalError, *_THEIR_ENDS) as group:
+                ended = _leaf(group)
+            if isinstance(ended, _FinalError):
+                return str(ended)
+            if self._ending:
+                break
+            if not connected and isinstance(ended, BaseException):
+                return f"cannot connect to {self._url}: {_plainly(ended)}"
+            connected = True
+            self.recorded.reconnects += 1
+            self._status = f"{ended if isinstance(ended, str) else _plainly(ended)}, reconnecting"
+            with trio.CancelScope() as self._reading:
+                await trio.sleep(self._retry_s * random.uniform(0.5, 1.0))
+            self._reading = None
+            self._retry_s = min(self._retry_s * 2, MAX_RETRY_S)
+        return None
+
+    async def _session(self) -> str:
+        """Record one connection to its end; return why it ended."""
+        parts = self._parts
+        with trio.CancelScope() as self._reading, trio.fail_after(HANDSHAKE_S):
+            stream = await self._connect()
+        if self._ending:
+            return "ended"
+        async with stream, trio.open_nursery() as nursery:
+            query = f"?{parts.query}" if parts.query else ""
+            with trio.fail_after(HANDSHAKE_S):
+                ws = await trio_websocket.wrap_client_stream(
+                    nursery, stream, parts.netloc, (parts.path or "/") + query,
+                    max_message_size=MESSAGE_BYTES, receive_buffer_size=RECEIVE_BYTES,
+                )  # fmt: skip
+            try:
+                with trio.CancelScope() as self._reading:
+                    await self._read(ws)
+            except trio_websocket.ConnectionClosed as closed:
+                code = closed.reason.code if closed.reason else 1006
+                why = (closed.reason.reason if closed.reason else None) or "connection lost"
+                if code >= FIRST_FINAL_CODE:
+                    raise _FinalError(f"closed {code}: {why}") from None
+                return f"closed {code} ({why})"
+            finally:
+                self._reading = None
+                with trio.move_on_after(CLOSE_S):
+                    await ws.aclose()
+        return "ended"
+
+    async def _connect(self) -> Stream:
+        host, port = self._parts.hostname or "", self._parts.port
+        if self._parts.scheme == "ws":
+            return await trio.open_tcp_stream(host, port or 80)
+        return await trio.open_ssl_over_tcp_stream(host, port or 443, https_compatible=True)
+
+    async def _read(self, ws: trio_websocket.WebSocketConnection) -> None:
+        self._announced = {}
+        await self._subscribe(ws, resume=bool(self._g))
+        while True:
+            message = await ws.get_message()
+            try:
+                if isinstance(message, str):
+                    for part in orjson.loads(message):
+                        await self._take_message(ws, part)
+                    continue
+                parser = FrameParser()
+                parser.feed(message)
+                for frame in parser:
+                    await self._take(ws, frame)
+            except (orjson.JSONDecodeError, FeedProtocolError):
+                raise _FinalError(f"{self._url} does not speak marketfeed's protocol") from None
+            if message[1:2] != _HEARTBEAT:
+                self._waiting.append(message)
+                self._waiting_bytes += len(message)
+                if self._waiting_bytes >= WRITE_BYTES:
+                    self._work.set()
+                while self._waiting_bytes >= MAX_WAITING_BYTES:
+                    self._room = trio.Event()
+                    await self._room.wait()
+
+    async def _subscribe(self, ws: trio_websocket.WebSocketConnection, resume: bool) -> None:
+        if self._token is not None:
+            auth = {"action": "auth", "token": self._token, "id": "auth"}
+            await ws.send_message(orjson.dumps(auth).decode())
+        request: dict[str, Any] = {
+            "action": "subscribe",
+            "quotes": self._symbols,
+            "trades": self._symbols,
+            "encoding": "binary",
+            "id": "resume" if resume else "record",
+        }
+        if self._tier is not None:
+            request["tier"] = self._tier
+        if resume:
+            request["after"] = f"{self._epoch}:{self._g}"
+        await ws.send_message(orjson.dumps(request).decode())
+
+    async def _take(self, ws: trio_websocket.WebSocketConnection, frame: Frame) -> None:
+        match frame.kind:
+            case Kind.QUOTES | Kind.TRADES:
+                records = frame.records()
+                if frame.kind is Kind.QUOTES:
+                    self.recorded.quotes += len(records)
+                else:
+                    self.recorded.trades += len(records)
+                fresh = records["flags"] & FLAG_SNAPSHOT == 0
+                self.recorded.snapshots += int((~fresh).sum())
+                if self._synced and fresh.any():
+                    self._g = max(self._g, int(records["g"][fresh].max()))
+            case Kind.SYMBOLS:
+                self._announced.update(frame.symbols())
+            case Kind.MESSAGES:
+                for message in frame.messages():
+                    await self._take_message(ws, message)
+
+    async def _take_message(self, ws: trio_websocket.WebSocketConnection, message: dict[str, Any]) -> None:
+        match message:
+            case {"T": "error", "id": "resume"}:  # no resume there: begin anew
+                await self._subscribe(ws, resume=False)
+            case {"T": "error", "id": _}:
+                raise _FinalError(f"error {message['code']}: {message['msg']}")
+            case {"T": "success", "epoch": epoch}:
+                if epoch != self._epoch:
+                    self._epoch, self._g, self._synced = epoch, 0, False
+            case {"T": "subscription"}:
+                self._retry_s = FIRST_RETRY_S
+            case {"T": "synced", "cursor": cursor}:
+                self._status = "recording"
+                self._synced = True
+                self._g = max(self._g, int(cursor.rpartition(":")[2]))
+            case {"T": "gap", "lost": lost}:
+                self.recorded.gaps += 1
+                self.recorded.lost += lost
+            case {"T": "lag", "on": False, "conflated": conflated}:
+                self.recorded.gaps += 1
+                self.recorded.lost += conflated
+
+    # The file.
+
+    async def _write(self) -> None:
+        while True:
+            with trio.move_on_after(WRITE_S):
+                await self._work.wait()
+            self._work = trio.Event()
+            frames, symbols = self._taken()
+            if frames:
+                now_ns = time.time_ns()
+                await trio.to_thread.run_sync(self._writer.write, frames, symbols, now_ns)
+
+    def _write_waiting(self) -> None:
+        frames, symbols = self._taken()
+        if frames:
+            self._writer.write(frames, symbols, time.time_ns())
+
+    def _taken(self) -> tuple[bytes, dict[str, int]]:
+        """Return the frames that wait, and the symbols that were announced before them."""
+        frames, before = b"".join(self._waiting), self._written_ids
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._room.set()
+        self._written_ids = dict(self._announced)
+        return frames, before
+
+    # What people see.
+
+    async def _show(self) -> None:
+        if not self._console.is_terminal:
+            await trio.sleep_forever()
+        with Live(console=self._console, auto_refresh=False, transient=True) as live:
+            before, before_s = 0, time.monotonic()
+            while True:
+                ticks, now_s = self.recorded.quotes + self.recorded.trades, time.monotonic()
+                rate = (ticks - before) / max(now_s - before_s, 1e-9)
+                before, before_s = ticks, now_s
+                live.update(
+                    Text(f"{self._status}  ·  {rate:,.0f} ticks/s  ·  {self._figures()}"), refresh=True
+                )
+                await trio.sleep(REDRAW_S)
+
+    def _figures(self) -> str:
+        recorded, writer = self.recorded, self._writer
+        packed = writer.raw_bytes / max(writer.written_bytes, 1)
+        size = f"{writer.written_bytes / 1e6:,.1f} MB" + (f" (1:{packed:.1f})" if packed > 1.05 else "")
+        missed = f"  ·  {recorded.lost:,} missed in {recorded.gaps} gaps" if recorded.gaps else ""
+        again = f"  ·  reconnected {recorded.reconnects}×" if recorded.reconnects else ""
+        return f"{recorded.quotes:,} quotes, {recorded.trades:,} trades  ·  {size}{missed}{again}"
+
+    def _summary(self, failure: str | None) -> list[str]:
+        files = self._writer.files
+        named = (
+            str(files[0]) if len(files) == 1 else f"{len(files)} files, {files[0]} …" if files else "no file"
+        )
+        lines = [failure] if failure else []
+        if files or not failure:
+            whole = "complete" if self.recorded.complete else "with gaps"
+            seconds = time.monotonic() - self.recorded.began_s
+            lines.append(f"{named}: {self._figures()}  ·  {seconds:,.0f} s, {whole}")
+        return lines
+
+
+def _leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _plainly(error: BaseException) -> str:
+    """Return why there is no connection, for people."""
+    while error.__cause__ is not None:  # trio's "all attempts failed" stands above the reason
+        error = _leaf(error.__cause__)
+    if isinstance(error, trio_websocket.ConnectionRejected):
+        return f"refused with HTTP status {error.status_code}"
+    if isinstance(error, trio.TooSlowError):
+        return "no answer"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused, is the engine running?"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,306 @@
+"""A recording run through rings and tiers on a virtual clock, to choose a tier before it is deployed.
+
+    replay feed ──► pump ──► rings ──► shard ──► sinks that count
+
+All of it is what the engine runs, but for the sinks and the clock: the
+recording's pauses take no time, and every tick is published, and every flush
+happens, at exactly its moment. Each tier is served to one session per phase
+and encoding that is subscribed to everything asked for; figures are those of one session,
+the mean over the phases. What a real network adds is not in them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol, runtime_checkable
+
+import numpy as np
+import trio
+import trio.testing
+from numpy.typing import NDArray
+
+from marketfeed.core.binary import FrameParser, Kind
+from marketfeed.core.records import Batch
+from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.symbols import SymbolTable
+from marketfeed.errors import CloseCode
+from marketfeed.fanout.encoding import BINARY, JSON, Encoding
+from marketfeed.fanout.interest import Names
+from marketfeed.fanout.ledger import Ledger
+from marketfeed.fanout.lifesigns import Timing
+from marketfeed.fanout.shard import Change, Shard
+from marketfeed.fanout.subscriber import Subscriber
+from marketfeed.fanout.tiers import Tier
+from marketfeed.ingest.pump import Pump
+from marketfeed.ingest.registry import FeedSpec
+
+S: Final = 1_000_000_000  # ns
+START_NS: Final = 1_000_000_000 * S  # what the virtual wall clock shows at the start
+BESIDE_GRIDS_NS: Final = 300
+_NEVER_NS: Final = 1 << 62  # no life signs: they would be counted as bytes
+_BINS: Final = 10_000  # of the delays of a tier, over its interval
+_MIN_BIN_NS: Final = 1_000
+
+
+class Delays:
+    """How long ticks waited for the flush that took them; to a ten-thousandth of the tier's interval."""
+
+    def __init__(self, interval_ns: int) -> None:
+        self._bin_ns = max(interval_ns // _BINS, _MIN_BIN_NS)
+        self._counts = np.zeros(_BINS + 2, np.int64)
+        self._total_ns = 0
+        self.max_ns = 0
+
+    def add(self, delays_ns: NDArray[np.int64]) -> None:
+        """Take the delays of some delivered ticks."""
+        bins = np.clip(delays_ns // self._bin_ns, 0, _BINS + 1)
+        self._counts += np.bincount(bins, minlength=_BINS + 2)
+        self._total_ns += int(delays_ns.sum())
+        self.max_ns = max(self.max_ns, int(delays_ns.max(initial=0)))
+
+    def merge(self, other: Delays) -> None:
+        """Take those of another session of the same tier."""
+        self._counts += other._counts
+        self._total_ns += other._total_ns
+        self.max_ns = max(self.max_ns, other.max_ns)
+
+    def percentile_ns(self, percent: float) -> int:
+        """Return the delay that ``percent`` of the ticks did not exceed, to the next bin."""
+        total = int(self._counts.sum())
+        if not total:
+            return 0
+        at = int(np.searchsorted(self._counts.cumsum(), total * percent / 100))
+        return min((at + 1) * self._bin_ns, self.max_ns) if at else min(self._bin_ns, self.max_ns)
+
+    @property
+    def mean_ns(self) -> float:
+        """Return the mean delay, exact."""
+        total = int(self._counts.sum())
+        return self._total_ns / total if total else 0.0
+
+
+class CountingSink:
+    """A socket that takes everything at once, and counts it. A binary one looks at its ticks' age too."""
+
+    def __init__(self, tier: Tier, encoding: Encoding) -> None:
+        self.received = 0
+        self.bytes = self.frames = 0
+        self.delays = Delays(tier.interval_ns) if encoding is BINARY else None
+
+    def offer(self, frame: bytes) -> bool:
+        """Take ``frame``."""
+        self.bytes += len(frame)
+        self.frames += 1
+        if self.delays is not None:
+            now_ns = START_NS + round(trio.current_time() * S)
+            parser = FrameParser()
+            parser.feed(frame[{126: 4, 127: 10}.get(frame[1], 2) :])
+            for part in parser:
+                if part.kind in (Kind.QUOTES, Kind.TRADES):
+                    self.delays.add(now_ns - part.records()["ts_recv"])
+        return True
+
+    def acknowledged(self) -> int:
+        """Return 0: nothing ever waits."""
+        return 0
+
+    def unsent(self) -> int:
+        """Return 0: nothing ever waits."""
+        return 0
+
+    def pace(self, send_buffer_bytes: int) -> None:
+        """Take note of nothing: there is no kernel."""
+
+    def end(self, code: CloseCode) -> None:
+        """Fail: nobody here can be slow, so it is an error of the engine's."""
+        raise RuntimeError(f"a simulated session was to be ended: {code.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one session of a tier would have got; means over its phases."""
+
+    interval_ms: float
+    delivery: str
+    matched: float
+    delivered: float
+    conflated: float
+    lost: float
+    frames: float
+    json_bytes: float
+    binary_bytes: float
+    delay_ms: dict[str, float]  # deliberate: published to flushed; mean, p50, p90, p99, max
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Outcomes by the names that :func:`simulate` was given, and what was run."""
+
+    tiers: dict[str, Outcome]
+    quotes: int
+    trades: int
+    symbols: int
+    started_ns: int  # when the feed began, on the clock whose zero all grids have
+    recorded_s: float
+    took_s: float
+    events: dict[str, int]  # what the feed counted, such as broken lines
+
+
+@runtime_checkable
+class _Recording(Protocol):
+    def chunks(self) -> Any: ...
+
+
+@dataclass(slots=True)
+class Progress:
+    """Told as a simulation goes on."""
+
+    total: int = 0  # ticks; 0: not known
+    done: int = 0
+    tell: Callable[[Progress], None] = field(default=lambda progress: None)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to simulate. ``phases``: how many of a tier's are served, evenly spread over its interval."""
+
+    feed: FeedSpec
+    base: Path
+    tiers: dict[str, Tier]  # by what the result calls them; each Tier has a name of its own
+    names: Names
+    phases: int = 4
+    chosen: dict[str, list[int]] = field(default_factory=dict)  # phases of a tier, instead
+    max_symbols: int = 8192
+    ring_depth: int = 1024
+
+
+def simulate(plan: Plan, progress: Progress | None = None, count_first: bool = False) -> Result:
+    """Run the plan to the recording's end.
+
+    With ``count_first`` the recording is read once before, for a bar that
+    knows its end. Raises ConfigError if the recording cannot be replayed.
+    """
+    progress = progress or Progress()
+    if count_first:
+        progress.total = _count(plan)
+    return trio.run(_simulate, plan, progress, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def _engine(plan: Plan) -> tuple[Shard, Pump]:
+    rings = Rings.private(plan.max_symbols, plan.ring_depth)
+    symbols = SymbolTable(plan.max_symbols, rings.names)
+    shard = Shard(rings, symbols, Timing(_NEVER_NS, _NEVER_NS, _NEVER_NS), 1 << 30, _wall_ns)
+    return shard, Pump(RingWriter(rings), symbols, shard.ring, _wall_ns)
+
+
+def _wall_ns() -> int:
+    return START_NS + round(trio.current_time() * S)
+
+
+def _count(plan: Plan) -> int:
+    _, pump = _engine(plan)
+    feed = plan.feed.factory(plan.feed.settings, pump.intake(plan.feed.name, plan.base))
+    return sum(len(decoded.batch) for decoded in feed.chunks()) if isinstance(feed, _Recording) else 0
+
+
+async def _simulate(plan: Plan, progress: Progress) -> Result:
+    shard, pump = _engine(plan)
+    intake = pump.intake(plan.feed.name, plan.base)
+    feed = plan.feed.factory(plan.feed.settings, intake)
+    began_s = time.monotonic()
+
+    def publish(batch: Batch) -> None:
+        intake.publish(batch)
+        progress.done += len(batch)
+        progress.tell(progress)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shard.run)
+        sessions = {
+            name: [
+                await _session(shard, f"{name}-{phase}-{encoding.name}", tier, phase, encoding, plan.names)
+                for phase in plan.chosen.get(name) or _spread(tier, plan.phases)
+                for encoding in (JSON, BINARY)
+            ]
+            for name, tier in plan.tiers.items()
+        }
+        # All sessions are synced. A little past the grids, so that no tick comes in the very
+        # moment of a flush: which of them is first would be chance.
+        await trio.sleep_until(int(trio.current_time()) + 1 + BESIDE_GRIDS_NS / S)
+        start_s = trio.current_time()
+        await feed.run(publish)
+        recorded_s = trio.current_time() - start_s
+        # Until the last tick has had its flush on every tier.
+        await trio.sleep(max((tier.interval_ns for tier in plan.tiers.values()), default=0) / S + 0.001)
+        outcomes = {
+            name: _outcome(plan.tiers[name], [(sink, _booked(shard, member)) for member, sink in served])
+            for name, served in sessions.items()
+        }
+        nursery.cancel_scope.cancel()
+    return Result(
+        tiers=outcomes,
+        quotes=intake.ticks[0],
+        trades=intake.ticks[1],
+        symbols=len(shard.symbols),
+        started_ns=round(start_s * S),
+        recorded_s=recorded_s,
+        took_s=time.monotonic() - began_s,
+        events=dict(intake.events),
+    )
+
+
+def _spread(tier: Tier, phases: int) -> list[int]:
+    count = min(tier.phases, phases)
+    return [number * tier.phases // count for number in range(count)]
+
+
+async def _session(
+    shard: Shard, id: str, tier: Tier, phase: int, encoding: Encoding, names: Names
+) -> tuple[Subscriber, CountingSink]:
+    """Let a session in, subscribed and synced, with nothing counted yet."""
+    sink = CountingSink(tier, encoding)
+    member = shard.enter(id, sink, tier, encoding)
+    member.phase = phase
+    await shard.change(Change(member, names, tier, encoding, lambda resumption: b"\0\0", True))
+    while not member.synced_once:
+        await trio.sleep(max(tier.interval_ns, 1_000_000) / S)
+    sink.bytes = sink.frames = 0
+    return member, sink
+
+
+def _booked(shard: Shard, member: Subscriber) -> Ledger:
+    (ledger,) = shard.figures.ledgers(member).values()
+    return ledger
+
+
+def _outcome(tier: Tier, served: list[tuple[CountingSink, Ledger]]) -> Outcome:
+    delays = Delays(tier.interval_ns)
+    for sink, ledger in served:
+        # Else the figures would not be those of a recording run to its end.
+        if ledger.difference or ledger.pending or ledger.abandoned:
+            raise RuntimeError(f"the ledger of {tier.name} does not add up: {ledger}")
+        if sink.delays is not None:
+            delays.merge(sink.delays)
+
+    def mean(values: list[int]) -> float:
+        return sum(values) / len(values)
+
+    return Outcome(
+        interval_ms=tier.interval_ns / 1e6,
+        delivery="every" if tier.every else "latest",
+        matched=mean([ledger.matched for _, ledger in served]),
+        delivered=mean([ledger.delivered for _, ledger in served]),
+        conflated=mean([ledger.conflated for _, ledger in served]),
+        lost=mean([ledger.lost for _, ledger in served]),
+        frames=mean([sink.frames for sink, _ in served]),
+        json_bytes=mean([sink.bytes for sink, _ in served if sink.delays is None]),
+        binary_bytes=mean([sink.bytes for sink, _ in served if sink.delays is not None]),
+        delay_ms={
+            "mean": delays.mean_ns / 1e6,
+            **{f"p{p}": delays.percentile_ns(p) / 1e6 for p in (50, 90, 99)},
+            "max": delays.max_ns / 1e6,
+        },
+    )

@@ -1,0 +1,184 @@
+"""A live engine recorded by a real process: complete, equal to what was fed in, whole when killed."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import signal
+import subprocess
+import sys
+from itertools import islice
+
+import msgspec
+import numpy as np
+import pytest
+import trio
+from process import Engine, engine
+
+from feeds.replay import ReplayConfig, ReplayFeed
+from marketfeed.errors import ConfigError
+from marketfeed.testing import RecordingIntake
+
+SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 50\nrate = 5000\n'
+READY_S = 30
+
+
+class Recorder:
+    """``marketfeed record`` as a process."""
+
+    def __init__(self, running, folder, *arguments):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "marketfeed", "record", "--url", running.url, *arguments],
+            cwd=folder, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def end(self, with_signal=signal.SIGINT):
+        """Send a signal; return the exit status and what was said."""
+        self.process.send_signal(with_signal)
+        _, said = self.process.communicate(timeout=READY_S)
+        return self.process.returncode, said
+
+
+def wait_for(condition):
+    """Wait until ``condition()`` is true, as the file system and another process will have it."""
+
+    async def poll():
+        with trio.fail_after(READY_S):
+            while not condition():
+                await trio.sleep(0.02)
+
+    trio.run(poll)
+
+
+def replayed(folder, **settings):
+    """Return what a recording replays, as fast as it goes."""
+    intake = RecordingIntake(base=folder)
+    feed = ReplayFeed(msgspec.convert({"speed": 0, **settings}, ReplayConfig), intake)
+    trio.run(feed.run, intake.publish)
+    return intake
+
+
+def recorded_bytes(folder):
+    return sum(path.stat().st_size for path in folder.glob("*.mfr*"))
+
+
+def test_a_recording_replays_the_ticks_that_the_engine_was_fed(realdata, tmp_path):
+    with gzip.open(realdata / "binance_raw_ws/usdm_btcusdt_20240808.gz") as file:
+        (tmp_path / "source.txt").write_bytes(b"".join(islice(file, 20_000)))
+    feed = '[[feeds]]\nname = "btc"\ntype = "replay"\npath = "source.txt"\nspeed = 50.0\nstart_sessions = 1\n'
+    with engine(feed, tmp_path) as running:
+        recorder = Recorder(running, tmp_path, "--out", "day.mfr.zst")
+        done = running.logged("feed done")
+        left = (done["quotes"], done["trades"])
+        wait_for(lambda: written_ticks(tmp_path) == sum(left))
+        status, said = recorder.end()
+    assert status == 0
+    assert said.endswith("complete\n")
+    fed, got = (
+        replayed(tmp_path, path="source.txt"),
+        replayed(tmp_path, path="day.mfr.zst", format="marketfeed"),
+    )
+    assert len(fed.quotes) + len(fed.trades) == sum(left) > 15_000
+    # All that a replay gives is equal, byte for byte: times of the venue, prices, sizes, sides, ids.
+    assert got.quotes.tobytes() == fed.quotes.tobytes()
+    assert got.trades.tobytes() == fed.trades.tobytes()
+    channels = [np.concatenate([batch.channels for batch in i.batches]).tolist() for i in (fed, got)]
+    assert channels[0] == channels[1]
+    assert not got.events
+
+
+def written_ticks(folder):
+    """Return how many ticks a recording under way holds so far."""
+    config = msgspec.convert({"path": "day.mfr.zst", "format": "marketfeed"}, ReplayConfig)
+    try:
+        feed = ReplayFeed(config, RecordingIntake(base=folder))
+    except ConfigError:  # not begun yet
+        return 0
+    return sum(len(decoded.batch) for decoded in feed.chunks())
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_cleanly_when_told_to(tmp_path, ending):
+    with engine(SYNTHETIC, tmp_path) as running:
+        recorder = Recorder(running, tmp_path, "SY000*", "--out", "day.mfr.zst")
+        wait_for(lambda: recorded_bytes(tmp_path) > 10_000)
+        status, said = recorder.end(ending)
+    assert status == 0
+    match = re.fullmatch(
+        r"marketfeed record: day.mfr.zst: ([\d,]+) quotes, ([\d,]+) trades .* complete\n", said
+    )
+    assert match, said
+    intake = replayed(tmp_path, path="day.mfr.zst", format="marketfeed")
+    assert [len(intake.quotes), len(intake.trades)] == [int(n.replace(",", "")) for n in match.groups()]
+    assert set(intake.symbols.names()) <= {f"SY{n:04}" for n in range(10)}
+    assert not intake.events
+
+
+def test_a_recorder_that_is_killed_leaves_a_file_that_is_whole_up_to_there(tmp_path):
+    with engine(SYNTHETIC, tmp_path) as running:
+        recorder = Recorder(running, tmp_path, "--out", "day.mfr.zst")
+        wait_for(lambda: recorded_bytes(tmp_path) > 50_000)
+        status, _ = recorder.end(signal.SIGKILL)
+    assert status == -signal.SIGKILL
+    intake = replayed(tmp_path, path="day.mfr.zst", format="marketfeed")
+    assert len(intake.quotes) > 500
+    assert intake.events == {"broken_record": 1}
+    assert "cut short" in intake.logged[0]["reason"]
+
+
+def test_rotated_files_are_one_recording(tmp_path):
+    with engine(SYNTHETIC, tmp_path) as running:
+        recorder = Recorder(running, tmp_path, "--out", "day.mfr.zst", "--rotate-mb", "0.03")
+        wait_for(lambda: len(list(tmp_path.glob("day.*.mfr.zst"))) >= 4)
+        status, said = recorder.end()
+    assert status == 0
+    intake = replayed(tmp_path, path="day.*.mfr.zst", format="marketfeed")
+    assert f"{len(intake.quotes):,} quotes, {len(intake.trades):,} trades" in said
+    assert not intake.events
+
+
+def test_an_engine_that_restarts_is_recorded_on_and_that_is_told(tmp_path):
+    with engine(SYNTHETIC, tmp_path) as running:
+        recorder = Recorder(running, tmp_path, "--out", "day.mfr.zst")
+        wait_for(lambda: recorded_bytes(tmp_path) > 10_000)
+        port = running.port
+        assert running.stop() == 0
+        arguments = ("--config", "config.toml", "--set", f"gateway.port={port}", "--set", "admin.port=0")
+        before = recorded_bytes(tmp_path)
+        again = Engine(*arguments, cwd=tmp_path)
+        try:
+            wait_for(lambda: recorded_bytes(tmp_path) > before + 10_000)
+            status, said = recorder.end()
+        finally:
+            again.close()
+    assert status == 0
+    assert "reconnected" in said
+    assert said.endswith("with gaps\n")
+    intake = replayed(tmp_path, path="day.mfr.zst", format="marketfeed")
+    assert "broken_record" not in intake.events
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--out", "day.txt"], 2, "--out day.txt: a name that ends in .mfr, or .mfr.zst"),
+        (["--out", "day.mfr", "--url", "http://x"], 2, "--url http://x: written as ws://HOST:PORT/v1/stream"),
+        (
+            ["--out", "day.mfr", "--url", "ws://127.0.0.1:1/v1/stream"],
+            1,
+            "connection refused, is the engine running?",
+        ),
+        (["--out", "day.mfr", "--tier", "gold"], 1, "error 400"),
+        (["a b", "--out", "day.mfr"], 1, "error 400"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(tmp_path, arguments, status, said):
+    with engine(SYNTHETIC, tmp_path) as running:
+        url = [] if "--url" in arguments else ["--url", running.url]
+        done = subprocess.run(
+            [sys.executable, "-m", "marketfeed", "record", *arguments, *url, "--seconds", "20"],
+            cwd=tmp_path, capture_output=True, text=True, timeout=READY_S,
+        )  # fmt: skip
+    assert done.returncode == status
+    assert said in done.stderr
+    assert done.stderr.startswith("marketfeed")
