@@ -35,7 +35,9 @@ class Engine:
         self._reader.start()
         assert self.process.stdout is not None
         self.ready = self.process.stdout.readline().strip()
-        assert self.ready.startswith("marketfeed ready http://127.0.0.1:"), "".join(self.stderr)
+        assert self.ready.startswith(
+            ("marketfeed ready http://127.0.0.1:", "marketfeed ready https://127.0.0.1:")
+        ), "".join(self.stderr)
         self.url = "ws" + self.ready.split()[2].removeprefix("http") + "/v1/stream"
         self.port = int(self.ready.split()[2].rpartition(":")[2])
 

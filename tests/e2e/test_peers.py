@@ -1,0 +1,159 @@
+"""curl, node and nginx against a real engine: they see every tick once, over each transport."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from peers import MODULES, ROOT, Files, Follower, curl, events, need
+from process import Engine, engine
+from websockets.sync.client import connect
+
+SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
+CUTS = 5
+
+
+def http(running: Engine) -> str:
+    return running.ready.split()[2]
+
+
+def follow_events(url: str, *arguments: str) -> None:
+    """Read events over CUTS connections, each begun where the one before was cut."""
+    follower, last = Follower(), ""
+    for cut in range(CUTS):
+        resume = ["-H", f"Last-Event-ID: {last}"] if last else []
+        with events(url, *arguments, *resume) as source:
+            for last, messages in source:
+                if messages[0]["T"] == "subscription":
+                    assert messages[0].get("resumed") == (True if resume else None)
+                follower.take(messages)
+                if last and follower.ticks >= 100 * (cut + 1):
+                    break
+    assert follower.ticks >= 100 * CUTS
+
+
+def follow_websocket(url: str, context: ssl.SSLContext | None) -> None:
+    follower = Follower()
+    with connect(url, ssl=context, compression=None) as ws:
+        ws.send('{"action":"subscribe","quotes":["*"],"trades":["*"]}')
+        while follower.ticks < 300:
+            follower.take(json.loads(ws.recv(timeout=10)))
+
+
+def test_curl_reads_events_and_resumes(tmp_path):
+    with engine(SYNTHETIC, tmp_path) as running:
+        follow_events(f"{http(running)}/v1/events?quotes=*&trades=*")
+
+
+def test_curl_over_tls_and_a_certificate_that_is_checked(tmp_path):
+    files = Files(tmp_path)
+    tls = f'[gateway]\ntls_cert = "{files.cert.name}"\ntls_key = "{files.key.name}"\n'
+    with engine(tls + SYNTHETIC, tmp_path) as running:
+        assert http(running).startswith("https://")
+        follow_events(f"{http(running)}/v1/events?quotes=*", "--cacert", str(files.authority))
+        follow_websocket(running.url, ssl.create_default_context(cafile=files.authority))
+        plain = http(running).replace("https:", "http:")
+        status, _, body = curl(plain)
+        assert (status, "TLS" in json.loads(body)["error"]["msg"]) == (400, True)
+
+
+def test_node_reads_a_websocket(tmp_path):
+    node = need("node")
+    if not (MODULES / "ws").is_dir():
+        pytest.skip("needs: npm install --prefix .venv/foreign ws@8")
+    with engine(SYNTHETIC, tmp_path) as running:
+        request = json.dumps({"action": "subscribe", "quotes": ["*"], "trades": ["*"]})
+        script = Path(__file__).with_name("subscribe.mjs")
+        done = subprocess.run(
+            [node, script, MODULES, running.url, request, "500"],
+            capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        follower = Follower()
+        frames = [json.loads(line) for line in done.stdout.splitlines()]
+        assert frames[-1] == [{"T": "closed", "code": 1000}]
+        for messages in frames:
+            follower.take(messages)
+        assert follower.ticks >= 500
+
+
+# nginx, with the configuration that is shipped.
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+@contextmanager
+def nginx(engine_port: int, files: Files, folder: Path) -> Iterator[int]:
+    """Run nginx in front of the engine, with what is shipped but for ports and files; yield its port."""
+    program, port = need("nginx"), free_port()
+    shipped = (ROOT / "deploy" / "nginx.conf").read_text()
+    for what, instead in (
+        ("server 127.0.0.1:8765;", f"server 127.0.0.1:{engine_port};"),
+        ("listen 443 ssl http2;", f"listen 127.0.0.1:{port} ssl http2;"),
+        ("listen 80;", f"listen 127.0.0.1:{free_port()};"),
+        ("/etc/ssl/certs/feed.example.com.pem", str(files.cert)),
+        ("/etc/ssl/private/feed.example.com.key", str(files.key)),
+    ):
+        assert what in shipped
+        shipped = shipped.replace(what, instead)
+    (folder / "marketfeed.conf").write_text(shipped)
+    places = "".join(
+        f"{name}_temp_path {folder}/{name};\n"
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    (folder / "nginx.conf").write_text(
+        f"pid {folder}/nginx.pid;\nerror_log {folder}/error.log;\ndaemon off;\nworker_processes 1;\n"
+        f"events {{}}\nhttp {{\naccess_log off;\n{places}include {folder}/marketfeed.conf;\n}}\n"
+    )
+    # Started as root, its workers would be another user, who may not enter this folder.
+    as_root = "user root;" if folder.owner() == "root" else ""
+    process = subprocess.Popen([program, "-p", folder, "-c", folder / "nginx.conf", "-g", as_root])
+    try:
+        while True:
+            assert process.poll() is None, (folder / "error.log").read_text()
+            with socket.socket() as sock:
+                if sock.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture
+def proxied(tmp_path):
+    files = Files(tmp_path)
+    trusting = '[gateway]\ntrusted_proxies = ["127.0.0.1"]\n'
+    with engine(trusting + SYNTHETIC, tmp_path) as running, nginx(running.port, files, tmp_path) as port:
+        yield running, files, f"https://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+def test_events_come_through_nginx_as_they_happen(proxied, version):
+    _, files, url = proxied
+    follow_events(f"{url}/v1/events?quotes=*&trades=*", "--cacert", str(files.authority), version)
+
+
+def test_a_websocket_comes_through_nginx(proxied):
+    _, files, url = proxied
+    follow_websocket(
+        f"wss{url.removeprefix('https')}/v1/stream", ssl.create_default_context(cafile=files.authority)
+    )
+
+
+def test_the_address_behind_nginx_is_the_clients_whatever_the_client_says(proxied):
+    running, files, url = proxied
+    made_up = ("--interface", "127.0.0.2", "-H", "X-Forwarded-For: 6.6.6.6")
+    with events(f"{url}/v1/events?quotes=*", "--cacert", str(files.authority), *made_up) as source:
+        next(source)
+        _, _, body = curl(f"http://127.0.0.1:{running.admin_port}/v1/sessions")
+        (row,) = json.loads(body)["shown"]
+        assert (row["address"], row["transport"]) == ("127.0.0.2", "sse")
