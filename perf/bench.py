@@ -72,6 +72,7 @@ class Work:
     verify: int = 25
     client: str = "python"
     seed: int = 1
+    transport: str = "websocket"
 
     @property
     def fan(self) -> float:
@@ -154,6 +155,7 @@ def client_argv(server: Server, work: Work) -> list[str]:
         "port": server.port, "sessions": work.sessions, "symbols": work.symbols, "universe": work.universe,
         "dialect": server.dialect, "seed": work.seed, "warm": work.warm_s, "seconds": work.seconds,
         "verify": work.verify, "watch": ",".join(map(str, server.pids())),
+        "transport": work.transport,
     } | ({"tier": work.tier} if work.tier else {})  # fmt: skip
     argv = [str(compiled("client"))] if work.client == "c" else [sys.executable, "-m", "perf.client"]
     return argv + [part for name, value in options.items() for part in (f"--{name}", str(value))]
@@ -259,6 +261,7 @@ def work_of(options: argparse.Namespace) -> Work:
     return Work(
         options.sessions, options.symbols, options.universe, getattr(options, "tier", "") or "",
         options.warm, options.seconds, client=client,
+        transport=getattr(options, "transport", "websocket"),
     )  # fmt: skip
 
 

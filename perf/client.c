@@ -43,8 +43,8 @@ static uint64_t frames, ticks, bytes, lags, gaps, conflated, lost;
 static uint64_t checked, doubled;
 static int64_t top_g, top_r, from_g, from_r;
 
-static char *host = "127.0.0.1", *path = "/v1/stream", *dialect = "marketfeed", *tier = "", *watch = "", *prefix = "SY";
-static int port, count = 500, per_session = 20, universe = 1000, verify = 25, seed = 1;
+static char *host = "127.0.0.1", *path = "/v1/stream", *transport = "websocket", *dialect = "marketfeed", *tier = "", *watch = "", *prefix = "SY";
+static int sse, port, count = 500, per_session = 20, universe = 1000, verify = 25, seed = 1;
 static double seconds = 3, warm = 1;
 
 static int64_t now_us(void) {
@@ -187,6 +187,22 @@ static void subscribe(Session *s, int index) {
     send_frame(s, nats ? 2 : 1, text, o);
 }
 
+/* An event stream: the names are in the request, and there is nothing to send afterwards. */
+static int open_events(char *text, size_t room, int index) {
+    static char taken[MAX_SYMBOLS];
+    unsigned state = seed * 100003u + index;
+    memset(taken, 0, sizeof taken);
+    int o = snprintf(text, room, "GET /v1/events?quotes=");
+    for (int i = 0; i < per_session;) {
+        int v = rand_r(&state) % universe;
+        if (taken[v]) continue;
+        taken[v] = 1;
+        o += snprintf(text + o, room - o, "%s%s%04d", i++ ? "," : "", prefix, v);
+    }
+    o += *tier ? snprintf(text + o, room - o, "&tier=%s", tier) : 0;
+    return o + snprintf(text + o, room - o, " HTTP/1.1\r\nHost: %s:%d\r\n\r\n", host, port);
+}
+
 static void drop(Session *s, const char *why) {
     static int said;
     if (!said++) fprintf(stderr, "client.c: a session was closed: %s\n", why);
@@ -206,10 +222,12 @@ static void readable(Session *s) {
     int64_t now = now_us();
     if (s->state == 1) {
         char *body = memmem(p, end - p, "\r\n\r\n", 4);
-        if (body && !memmem(p, 16 < end - p ? 16 : end - p, " 101", 4)) { drop(s, "handshake refused"); return; }
-        if (body) { p = body + 4; s->state = 2; open_now++; subscribe(s, s - sessions); }
+        if (body && !memmem(p, 16 < end - p ? 16 : end - p, sse ? " 200" : " 101", 4)) { drop(s, "handshake refused"); return; }
+        if (body) { p = body + 4; s->state = 2; open_now++; if (!sse) subscribe(s, s - sessions); }
     }
-    while (s->state == 2 && end - p >= 2) {
+    for (char *stop; s->state == 2 && sse && (stop = memmem(p, end - p, "\n\n", 2)); p = stop + 2)
+        if (*p != ':') frame(s, p, stop + 2 - p, now);  /* a comment is no event */
+    while (s->state == 2 && !sse && end - p >= 2) {
         unsigned char *u = (unsigned char *)p;
         size_t head = 2, n = u[1] & 127;
         if (n == 126) { head = 4; n = end - p >= 4 ? u[2] << 8 | u[3] : BUFFER; }
@@ -230,7 +248,7 @@ static void arguments(int argc, char **argv) {
     for (int i = 1; i + 1 < argc; i += 2) {
         char *k = argv[i] + 2, *v = argv[i + 1];
         if (!strcmp(k, "host")) host = v; else if (!strcmp(k, "path")) path = v;
-        else if (!strcmp(k, "dialect")) dialect = v; else if (!strcmp(k, "tier")) tier = v;
+        else if (!strcmp(k, "transport")) transport = v; else if (!strcmp(k, "dialect")) dialect = v; else if (!strcmp(k, "tier")) tier = v;
         else if (!strcmp(k, "watch")) watch = v; else if (!strcmp(k, "prefix")) prefix = v;
         else if (!strcmp(k, "port")) port = atoi(v); else if (!strcmp(k, "sessions")) count = atoi(v);
         else if (!strcmp(k, "symbols")) per_session = atoi(v); else if (!strcmp(k, "universe")) universe = atoi(v);
@@ -242,13 +260,14 @@ static void arguments(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     arguments(argc, argv);
+    sse = !strcmp(transport, "sse");
     struct rlimit lim;
     getrlimit(RLIMIT_NOFILE, &lim);
     lim.rlim_cur = lim.rlim_max;
     setrlimit(RLIMIT_NOFILE, &lim);
     sessions = calloc(count, sizeof *sessions);
     int epoll = epoll_create1(0), opened = 0;
-    char request[1024];
+    static char request[1 << 20];
     int request_len = snprintf(request, sizeof request,
         "GET %s HTTP/1.1\r\nHost: %s:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: bWFya2V0ZmVlZC1wZXJmLg==\r\nSec-WebSocket-Version: 13\r\n\r\n", path, host, port);
@@ -278,6 +297,7 @@ int main(int argc, char **argv) {
                 struct epoll_event e = {.events = EPOLLIN, .data.ptr = s};
                 epoll_ctl(epoll, EPOLL_CTL_MOD, s->fd, &e);
                 s->state = 1;
+                if (sse) request_len = open_events(request, sizeof request, s - sessions);
                 if (write(s->fd, request, request_len) != request_len) drop(s, "no connection");
             } else if (s->state < 3) readable(s);
         }

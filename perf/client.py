@@ -61,6 +61,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--universe", type=int, default=1000, help="the symbols there are: SY0000, SY0001 …")
     parser.add_argument("--prefix", default="SY")
     parser.add_argument("--tier", default="", help="default: the engine's")
+    parser.add_argument("--transport", choices=("websocket", "sse"), default="websocket")
     parser.add_argument("--dialect", choices=("marketfeed", "nats"), default="marketfeed")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--warm", type=float, default=1.0, help="seconds between connecting and measuring")
@@ -163,21 +164,30 @@ class Load:
         sock = socket.create_connection((self.options.host, self.options.port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         where = f"{self.options.host}:{self.options.port}"
-        sock.sendall(
-            f"GET {self.options.path} HTTP/1.1\r\nHost: {where}\r\n"
-            "Upgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Key: bWFya2V0ZmVlZC1wZXJmLg==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
-        sock.setblocking(False)
         index, verify = len(self.sessions), self.options.verify
+        if self.options.transport == "sse":
+            tier = f"&tier={self.options.tier}" if self.options.tier else ""
+            path = f"/v1/events?quotes={','.join(self._names(index))}{tier}"
+            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: {where}\r\n\r\n".encode())
+        else:
+            sock.sendall(
+                f"GET {self.options.path} HTTP/1.1\r\nHost: {where}\r\n"
+                "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+                "Sec-WebSocket-Key: bWFya2V0ZmVlZC1wZXJmLg==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+            )
+        sock.setblocking(False)
         session = Session(sock, index, verified=bool(verify) and index % verify == 0)
         self.sessions.append(session)
         self.poll.register(sock, selectors.EVENT_READ, session)
 
+    def _names(self, index: int) -> list[str]:
+        options = self.options
+        rng = random.Random(options.seed * 100_003 + index)
+        return [f"{options.prefix}{i:04d}" for i in rng.sample(range(options.universe), options.symbols)]
+
     def _subscribe(self, session: Session) -> None:
         options = self.options
-        rng = random.Random(options.seed * 100_003 + session.index)
-        names = [f"{options.prefix}{i:04d}" for i in rng.sample(range(options.universe), options.symbols)]
+        names = self._names(session.index)
         if options.dialect == "nats":
             subs = "".join(f"SUB {name} {sid}\r\n" for sid, name in enumerate(names, 1))
             _send(session.sock, 2, b'CONNECT {"verbose":false,"pedantic":false}\r\n' + subs.encode())
@@ -208,12 +218,18 @@ class Load:
             if end < 0:
                 session.rest = data
                 return
-            if b" 101" not in data[:16]:
+            if (b" 200" if self.options.transport == "sse" else b" 101") not in data[:16]:
                 self._drop(session)
                 return
             session.open, at = True, end + 4
             self.open += 1
-            self._subscribe(session)
+            if self.options.transport == "sse":
+                data, at, size = data[at:], 0, size - at
+            else:
+                self._subscribe(session)
+        if self.options.transport == "sse":
+            self._read_events(session, data, now_us)
+            return
         while size - at >= 2:
             length, body = data[at + 1] & 127, at + 2
             if length == 126:
@@ -234,6 +250,17 @@ class Load:
             elif opcode == 8:
                 self._drop(session)
                 return
+        session.rest = data[at:]
+
+    def _read_events(self, session: Session, data: bytes, now_us: int) -> None:
+        at = 0
+        while (end := data.find(b"\n\n", at)) >= 0:
+            if data[at] != ord(":"):  # a comment is no event
+                if session.verified:
+                    self._check(session, data[at:end])
+                if self.measuring:
+                    self._count(data, at, end, now_us)
+            at = end + 2
         session.rest = data[at:]
 
     def _count(self, data: bytes, start: int, end: int, now_us: int) -> None:

@@ -33,6 +33,7 @@ def main() -> None:
     )
     bench.common(parser)
     parser.add_argument("--tier", default="vip")
+    parser.add_argument("--transport", choices=("websocket", "sse"), default="websocket")
     parser.add_argument("--rate", type=float, help="quotes/s offered: measure this one point only")
     parser.add_argument("--guess", type=float, default=150_000, help="quotes/s to begin the search with")
     options = parser.parse_args()
@@ -40,7 +41,7 @@ def main() -> None:
     say = bench.console.print
     say(bench.machine(), style="dim", highlight=False)
     shape = f"{work.sessions} sessions × {work.symbols} of {work.universe} symbols"
-    say(f"{shape}, tier {work.tier}, client: {work.client}")
+    say(f"{shape}, tier {work.tier}, {work.transport}, client: {work.client}")
     start = functools.partial(bench.marketfeed, universe=work.universe)
     conflating = work.tier != "vip"
 
