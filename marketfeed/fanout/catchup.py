@@ -12,6 +12,7 @@ stay complete, and it comes back only when its socket has room again.
 from __future__ import annotations
 
 import enum
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import Final
 
@@ -24,7 +25,9 @@ from marketfeed.core.rings import Indices, Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.encode import gap_fragment
 from marketfeed.fanout.encoding import Moment, Step
+from marketfeed.fanout.interest import Names
 from marketfeed.fanout.lane import Lane
+from marketfeed.fanout.resume import Resumption, resume
 from marketfeed.fanout.subscriber import Subscriber
 
 CHUNK: Final = 512  # fragments a frame, about 64 kB
@@ -65,7 +68,10 @@ class CatchUp:
         if member.encoding.announces:
             self._announce(member)
         if any(map(len, member.fresh)):
-            self._snapshot(lane, member)
+            pieces = self._snapshot(lane, member)
+            for start in range(0, len(pieces), CHUNK):
+                step = _step_of(pieces[start : start + CHUNK], member.encoding.mixed)
+                self._put(member, step, ids=False, ticks=0)  # snapshots are outside the ledger
         if not push(member):
             return Turn.OVER
         missing, most = self._missing(lane, member)
@@ -79,6 +85,40 @@ class CatchUp:
         if member.behind:
             member.next_step_ns = now_ns + LAG_STEP_NS
         return Turn.AGAIN if push(member) else Turn.OVER
+
+    def resume(self, member: Subscriber, added: list[Indices], names: Names, after: Cursor) -> Resumption:
+        """Put ``member`` behind ``after`` as far as it can be resumed; see :func:`resume`."""
+        return resume(member, added, names, after, self._rings, self._symbols, self._resume_ticks)
+
+    def level(self, lane: Lane, member: Subscriber) -> bool:
+        """Tell whether ``member`` stands where ``lane`` stands, with no snapshot to come."""
+        self._align(member)
+        missing, _ = self._missing(lane, member)
+        return not (any(map(len, member.fresh)) or any(missing) or self._ahead(lane, member))
+
+    def gather(self, lane: Lane, member: Subscriber, step: Step, most_bytes: int) -> bool:
+        """Put what lies between a poll and its lane into ``step``, until ``most_bytes`` are reached.
+
+        Snapshots are among the ticks, all in order of ``g``. Returns False if the lane has not
+        come to the poll's cursor yet.
+        """
+        self._align(member)
+        if self._ahead(lane, member):
+            return False
+        snapshots = self._snapshot(lane, member)
+        taken, size = 0, 0
+        while size < most_bytes and (in_full := sum(self._missing(lane, member)[0])):
+            gaps, pieces = self._take(lane, member, in_full if member.tier.every else 0)
+            due = bisect_right(snapshots, member.g, taken, key=_g_of)
+            pieces = sorted(pieces + snapshots[taken:due], key=_g_of)
+            taken = due
+            step.messages += gaps
+            step.ticks += [fragment for _, _, fragment in pieces]
+            size += sum(map(len, gaps)) + sum(len(fragment) for _, _, fragment in pieces)
+        if size < most_bytes:
+            step.ticks += [fragment for _, _, fragment in snapshots[taken:]]
+            member.g = lane.g
+        return True
 
     def _align(self, member: Subscriber) -> None:
         """Put the member before the first tick of symbols that joined its interest meanwhile."""
@@ -133,8 +173,8 @@ class CatchUp:
             return member.replayed >= self._resume_ticks
         return missing > LAG_TICKS or most > self._rings.depth // 2
 
-    def _snapshot(self, lane: Lane, member: Subscriber) -> None:
-        """Put the latest tick of each freshly named symbol into the backlog, and the position behind it."""
+    def _snapshot(self, lane: Lane, member: Subscriber) -> list[Piece]:
+        """Return the latest tick of each freshly named symbol, by ``g``; the position is behind it."""
         found: list[Piece] = []
         as_snapshot = lane.encoder.codec.as_snapshot
         for channel, symbols in enumerate(member.fresh):
@@ -152,12 +192,20 @@ class CatchUp:
             found += [(g, channel, snap) for g, snap in zip(latest.gs.tolist(), snaps, strict=True)]
         member.fresh = [_NONE, _NONE]
         found.sort(key=_g_of)
-        for start in range(0, len(found), CHUNK):
-            step = _step_of(found[start : start + CHUNK], member.encoding.mixed)
-            self._put(member, step, ids=False, ticks=0)  # snapshots are outside the ledger
+        return found
 
     def _step(self, lane: Lane, member: Subscriber, in_full: int) -> None:
         """Take the next frames' worth between member and lane, in order of ``g``, into the backlog."""
+        gaps, pieces = self._take(lane, member, in_full)
+        member.replayed += len(pieces)
+        for start in range(0, max(len(pieces), len(gaps)), CHUNK):
+            step = _step_of(pieces[start : start + CHUNK], member.encoding.mixed)
+            if not start:
+                step.messages = gaps
+            self._put(member, step, ids=member.ids)
+
+    def _take(self, lane: Lane, member: Subscriber, in_full: int) -> tuple[list[bytes], list[Piece]]:
+        """Return the next gaps, and ticks in order of ``g``, between member and lane; it is behind them."""
         bound = lane.g if in_full <= CHUNK else self._bound(lane, member, in_full)
         gaps: list[bytes] = []
         pieces: list[Piece] = []
@@ -169,13 +217,8 @@ class CatchUp:
             else:
                 self._take_latest(lane, member, channel, bound, pieces)
         member.g = bound
-        member.replayed += len(pieces)
         pieces.sort(key=_g_of)
-        for start in range(0, max(len(pieces), len(gaps)), CHUNK):
-            step = _step_of(pieces[start : start + CHUNK], member.encoding.mixed)
-            if not start:
-                step.messages = gaps
-            self._put(member, step, ids=member.ids)
+        return gaps, pieces
 
     def _bound(self, lane: Lane, member: Subscriber, in_full: int) -> int:
         """Return a ``g`` up to which about CHUNK of the ``in_full`` ticks lie.

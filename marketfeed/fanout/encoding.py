@@ -21,6 +21,7 @@ from marketfeed.core.records import RECORD
 from marketfeed.fanout.frames import BINARY as BINARY_FRAME
 from marketfeed.fanout.frames import PING, TEXT, frame, header
 
+MAX_POLL_BYTES: Final = 768 << 10  # of messages in one body of a poll; its list of resets takes the rest
 CodecName = Literal["json", "binary"]
 
 
@@ -217,8 +218,17 @@ class Poll:
     announces: Final = False
 
     def frame(self, step: Step, moment: Moment, ids: bool = True) -> bytes:
-        """Return cursor and messages, without what was resumed and without the closing brace."""
-        return b'{"cursor":"%b:%d","messages":[%b]' % (moment.epoch.encode("ascii"), moment.g, _array(step))
+        """Return cursor and messages, without what was resumed and without the closing brace.
+
+        Where that is too long, what is behind some ``g`` is left for the next poll.
+        """
+        body, g = _array(step), moment.g
+        if len(body) > MAX_POLL_BYTES:
+            end = body.rindex(b"},{", 0, MAX_POLL_BYTES) + 1
+            if end > sum(map(len, step.messages)) + len(step.messages):  # so its last is a tick
+                body = body[:end]
+                g = int(body[body.rindex(b'"g":') + 4 :].rstrip(b"}").partition(b",")[0])
+        return b'{"cursor":"%b:%d","messages":[%b]' % (moment.epoch.encode("ascii"), g, body)
 
     def messages(self, payload: bytes, sent_ns: int, cursor: str = "") -> bytes:
         """Return the array as it is."""

@@ -11,9 +11,10 @@ import trio
 
 from marketfeed.core.records import CHANNELS
 from marketfeed.core.rings import Rings
-from marketfeed.fanout.lane import Lane
+from marketfeed.fanout.encoding import POLL
+from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.ledger import Ledger
-from marketfeed.fanout.subscriber import LaneKey, Subscriber
+from marketfeed.fanout.subscriber import Subscriber
 
 FLUSH_BOUNDS_S: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 YIELD_EVERY: Final = 256  # sessions or groups summed up before others get their turn
@@ -35,9 +36,7 @@ class ShardStatistics:
 class Figures:
     """Looks at a shard's members and lanes, which it never changes, and keeps what is past."""
 
-    def __init__(
-        self, rings: Rings, members: Mapping[Subscriber, None], lanes: Mapping[LaneKey, Lane]
-    ) -> None:
+    def __init__(self, rings: Rings, members: Mapping[Subscriber, None], lanes: Lanes) -> None:
         self._rings = rings
         self._members = members
         self._lanes = lanes
@@ -68,7 +67,7 @@ class Figures:
 
     def ledgers(self, member: Subscriber) -> dict[str, Ledger]:
         """Return the ledgers of ``member`` by tier as they stand at this moment, copies."""
-        lane = self._lanes.get(member.lane_key)
+        lane = self._lanes.get(member)
         return member.ledgers(lane.seen if lane is not None else None, self._rings)
 
     async def totals(self) -> dict[str, Ledger]:
@@ -89,8 +88,8 @@ class Figures:
                 sums.setdefault(tier, Ledger()).add(ledger)
             if number % YIELD_EVERY == 0:
                 await trio.lowlevel.checkpoint()
-        for lane in list(self._lanes.values()):
-            groups = list(lane.groups.values())
+        for lane in self._lanes:
+            groups = [group for group in lane.groups.values() if group.encoding is not POLL]
             for start in range(0, len(groups), YIELD_EVERY):
                 published = [self._rings.published(channel) for channel in range(len(CHANNELS))]
                 for group in groups[start : start + YIELD_EVERY]:
@@ -100,7 +99,7 @@ class Figures:
 
     def statistics(self) -> ShardStatistics:
         """Return counts of what the shard holds and did."""
-        lanes = list(self._lanes.values())
+        lanes = list(self._lanes)
         return ShardStatistics(
             sessions=len(self._members),
             groups=sum(len(lane.groups) for lane in lanes),

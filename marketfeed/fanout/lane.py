@@ -59,6 +59,7 @@ class Lane:
         self.seen: list[Indices] = [np.zeros(rings.max_symbols, np.int64) for _ in CHANNELS]
         self.g = 0  # everything up to here is behind the lane
         self.next_flush_ns = 0
+        self.kept_until_ns = 0  # though it is empty, for short polls
         # Who takes a symbol's fragments, by channel * max_symbols + symbol.
         self._takers: dict[int, dict[Group, None]] = {}
         self._appends = _Appends(self._takers, rings.max_symbols)
@@ -92,16 +93,20 @@ class Lane:
         group.leave(member, self.seen)
         member.g = self.g
         if not group.members:
-            del self.groups[group.interest, group.encoding]
-            del group.interest.grown[group]
-            for channel, symbols in enumerate(group.interest.symbols):
-                for symbol in symbols.tolist():
-                    key = channel * self._offset + symbol
-                    del self._takers[key][group]
-                    self._appends.pop(key, None)
-                    if not self._takers[key]:
-                        del self._takers[key]
-                        self._wanted[channel][symbol] = False
+            self.dissolve(group)
+
+    def dissolve(self, group: Group) -> None:
+        """Forget ``group``, whatever its members."""
+        del self.groups[group.interest, group.encoding]
+        del group.interest.grown[group]
+        for channel, symbols in enumerate(group.interest.symbols):
+            for symbol in symbols.tolist():
+                key = channel * self._offset + symbol
+                del self._takers[key][group]
+                self._appends.pop(key, None)
+                if not self._takers[key]:
+                    del self._takers[key]
+                    self._wanted[channel][symbol] = False
 
     def _take(self, group: Group, channel: int, symbol: int) -> None:
         key = channel * self._offset + symbol

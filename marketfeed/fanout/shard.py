@@ -11,7 +11,7 @@ between flushes share the same few fields.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,15 +23,16 @@ from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.catchup import CatchUp, Turn, push
-from marketfeed.fanout.encode import BinaryCodec, Encoder, JsonCodec
-from marketfeed.fanout.encoding import JSON, Encoding, Moment
+from marketfeed.fanout.encoding import JSON, POLL, Encoding, Moment
 from marketfeed.fanout.figures import Figures
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interests, Names
 from marketfeed.fanout.lane import Lane
+from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.lifesigns import LifeSigns, Timing
-from marketfeed.fanout.resume import Resumption, resume
-from marketfeed.fanout.subscriber import LaneKey, Sink, Subscriber
+from marketfeed.fanout.polls import PollAnswer, Polls
+from marketfeed.fanout.resume import Resumption
+from marketfeed.fanout.subscriber import Sink, Subscriber
 from marketfeed.fanout.tiers import Tier
 
 YIELD_SENDS: Final = 256
@@ -75,16 +76,17 @@ class Shard:
         self.symbols = symbols
         self._life_signs = LifeSigns(timing, wall_ns)
         self.wall_ns = wall_ns
-        self._encoders = {codec.name: Encoder(rings, codec) for codec in (JsonCodec(symbols), BinaryCodec())}
         self._interests = Interests(symbols)
-        self._resume_ticks = resume_ticks
         self._catch_up = CatchUp(rings, symbols, resume_ticks, wall_ns)
-        self._lanes: dict[LaneKey, Lane] = {}
+        self._lanes = Lanes(rings, symbols, self._interests)
         self.members: dict[Subscriber, None] = {}
         self.figures = Figures(rings, self.members, self._lanes)
         # Sessions alone that are to be advanced: by one step, and those that need more.
         self._turns: dict[Subscriber, None] = {}
         self._long_turns: dict[Subscriber, None] = {}
+        self.polls = Polls(
+            rings, self._interests, self._catch_up, self._lanes, self._park, self._leave, self.ring
+        )
         self._changes: list[Change] = []
         self._leaving: list[Subscriber] = []
         self._filled: list[Subscriber] = []
@@ -130,6 +132,18 @@ class Shard:
         self._drained.append(member)
         self.ring()
 
+    async def poll(self, names: Names, tier: Tier, after: Cursor | None, timeout_s: float) -> PollAnswer:
+        """Return what there is for ``names`` behind ``after``; see :meth:`Polls.answer`."""
+        return await self.polls.answer(names, tier, after, timeout_s)
+
+    def latest(self, channel: int, names: Iterable[str], tier: Tier) -> tuple[list[bytes], int]:
+        """Return the latest tick of each symbol as of the tier's last flush, and a version.
+
+        The JSON objects are in order of ``g``; the version is the highest of
+        these, 0 if there is none, and so changes exactly when they do.
+        """
+        return self._lanes.latest(channel, names, tier)
+
     # The loop.
 
     async def run(self) -> None:
@@ -143,7 +157,7 @@ class Shard:
 
     async def cycle(self, now_ns: int) -> None:
         """Do everything that is due at ``now_ns``."""
-        for lane in list(self._lanes.values()):
+        for lane in self._lanes:
             if lane.tier.interval_ns:
                 if now_ns < lane.next_flush_ns:
                     continue
@@ -154,13 +168,14 @@ class Shard:
         self._take_turns(now_ns)
         if now_ns >= self._next_sweep_ns:
             self._next_sweep_ns = now_ns + self._life_signs.period_ns
+            self._lanes.sweep()
             for member in self._life_signs.sweep(self.members, now_ns):
                 if member.group is not None:
-                    self._lanes[member.lane_key].leave(member)
+                    self._leave(member)
 
     def _next_wake_ns(self) -> int:
         wake = self._next_sweep_ns
-        for lane in self._lanes.values():
+        for lane in self._lanes:
             if lane.tier.interval_ns:
                 wake = min(wake, lane.next_flush_ns)
             elif lane.alone:
@@ -169,7 +184,7 @@ class Shard:
 
     async def _flush(self, lane: Lane, now_ns: int) -> None:
         """Send every group of ``lane`` what is new for it."""
-        groups = lane.collect(self._learn())
+        groups = lane.collect(self._lanes.learn())
         if not groups:
             return
         blocked: list[tuple[Subscriber, int]] = []
@@ -181,6 +196,7 @@ class Shard:
             self.figures.frames += len(group.members)
             if len(group.members) > YIELD_SENDS:
                 await self._offer_widely(group, message, ticks, blocked)
+                sends = 0
                 continue
             for member, offer in group.members.items():
                 if not offer(message):
@@ -189,6 +205,9 @@ class Shard:
             if sends >= YIELD_SENDS:
                 sends = 0
                 await trio.lowlevel.checkpoint()
+        for group in groups:
+            if group.encoding is POLL:
+                self.polls.dissolve(lane, group)
         for member, ticks in blocked:
             lane.leave(member)
             member.waiting = True
@@ -226,7 +245,7 @@ class Shard:
                 member = next(iter(queue))
                 again = self._turn(member, now_ns) is Turn.AGAIN
                 if not again or queue is self._turns:
-                    del queue[member]
+                    queue.pop(member, None)  # an answered poll took itself out
                 if again:
                     self._long_turns[member] = None
                 if _now_ns() > until_ns:
@@ -236,11 +255,16 @@ class Shard:
     def _turn(self, member: Subscriber, now_ns: int) -> Turn:
         if member.gone:
             return Turn.OVER
-        lane = self._lanes[member.lane_key]
+        lane = self._lanes.get(member)
+        if lane is None:
+            return Turn.OVER
         owed = len(member.synced)
         member.sent_ns = now_ns
         try:
-            turn = self._catch_up.advance(lane, member, now_ns)
+            if member.encoding is POLL:
+                turn = self.polls.advance(lane, member)
+            else:
+                turn = self._catch_up.advance(lane, member, now_ns)
         except Exception:
             self._fail(member)
             turn = Turn.OVER
@@ -257,7 +281,7 @@ class Shard:
         for member in filled:
             if not member.gone:
                 if member.group is not None:
-                    self._lanes[member.lane_key].leave(member)
+                    self._leave(member)
                 member.waiting = True
         drained, self._drained = self._drained, []
         for member in drained:
@@ -275,6 +299,7 @@ class Shard:
                 except Exception:
                     self._fail(change.member)
             change.applied.set()
+        self.polls.apply()
         leaving, self._leaving = self._leaving, []
         for member in leaving:
             self._remove(member)
@@ -287,49 +312,26 @@ class Shard:
 
     # Changes of one session.
 
-    def _learn(self) -> int:
-        """Let new symbols join; return a head loaded before, up to which no tick can pass as unwanted."""
-        head = self.rings.head()
-        self._interests.learn()
-        return head
-
-    def _lane(self, member: Subscriber) -> Lane:
-        head = self._learn()
-        lane = self._lanes.get(member.lane_key)
-        if lane is None:
-            encoder = self._encoders[member.encoding.codec]
-            lane = Lane(member.tier, member.phase, encoder, self.rings, self.symbols)
-            lane.collect(head)  # stands at the head, where nobody waits for what was before
-            lane.next_flush_ns = (
-                member.tier.next_flush_ns(member.phase, _now_ns()) if member.tier.interval_ns else 0
-            )
-            self._lanes[member.lane_key] = lane
-            alike = [other for other in self._lanes.values() if other.encoder is encoder]
-            encoder.shared = any(not other.tier.every for other in alike)
-        elif not lane.groups and not lane.tier.interval_ns:
-            lane.collect(head)
-        return lane
-
-    def _discard_empty(self, lane: Lane) -> None:
-        if not len(lane):
-            del self._lanes[lane.key]
-
-    def _leave(self, lane: Lane, member: Subscriber) -> None:
-        lane.leave(member)
+    def _leave(self, member: Subscriber) -> None:
+        """Take a session, or a poll, out of its lane."""
+        lane = self._lanes.get(member)
+        if lane is not None:
+            lane.leave(member)
         self._turns.pop(member, None)
         self._long_turns.pop(member, None)
 
-    def _park(self, member: Subscriber, at_once: bool = False) -> None:
+    def _park(self, member: Subscriber, at_once: bool = False) -> Lane:
         """Put a session that is alone where its lane's next flush finds it, or have it go on at once."""
-        lane = self._lane(member)
+        lane = self._lanes.of(member)
         lane.alone[member] = None
         if at_once or not lane.tier.interval_ns:
             self._turns[member] = None
+        return lane
 
     def _change(self, change: Change, now_ns: int) -> None:
         member = change.member
-        lane = self._lane(member)
-        self._leave(lane, member)
+        lane = self._lanes.of(member)
+        self._leave(member)
         had = member.interest
         new_names = change.names.minus(member.names)
         added = member.rename(change.names, self._interests.use(change.names), self.rings)
@@ -338,12 +340,11 @@ class Shard:
         self._interests.drop(had)
         switched = change.encoding is not member.encoding
         if switched or change.tier is not member.tier:
-            self._discard_empty(lane)
+            self._lanes.discard(lane)
             member.change_lane(change.tier, change.encoding)
         resumption = None
         if change.after is not None:
-            about = (self.rings, self.symbols, self._resume_ticks)
-            resumption = resume(member, added, new_names, change.after, *about)
+            resumption = self._catch_up.resume(member, added, new_names, change.after)
             member.replayed = 0
             member.ids = resumption.resumed
         elif any(map(len, added)):
@@ -362,10 +363,10 @@ class Shard:
     def _remove(self, member: Subscriber) -> None:
         if self.members.pop(member, False) is False:
             return
-        lane = self._lanes.get(member.lane_key)
+        self._leave(member)
+        lane = self._lanes.get(member)
         if lane is not None:
-            self._leave(lane, member)
-            self._discard_empty(lane)
+            self._lanes.discard(lane)
         self._interests.drop(member.interest)
         self.figures.end(member)
         if member.synced_once:

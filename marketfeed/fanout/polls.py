@@ -1,0 +1,209 @@
+"""Long polls: subscribers for the length of one answer.
+
+    poll ──► something missed since its cursor ──► answered by a step of its own
+        └──► nothing ──► member of a group of polls ──► answered by the flush of its tick
+
+A poll waits as a session does, as a position; so ten thousand that wait for
+the same names cost one frame. They are at phase 0 of their tier, and outside
+the ledger: what a poll did not get is behind the cursor that it got.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import orjson
+import trio
+
+from marketfeed.core.cursor import Cursor
+from marketfeed.core.rings import Rings
+from marketfeed.errors import CloseCode
+from marketfeed.fanout.catchup import CatchUp, Turn
+from marketfeed.fanout.encoding import MAX_POLL_BYTES, POLL, Moment, Step
+from marketfeed.fanout.group import Group
+from marketfeed.fanout.interest import Interests, Names
+from marketfeed.fanout.lane import Lane
+from marketfeed.fanout.lanes import Lanes
+from marketfeed.fanout.resume import Resumption
+from marketfeed.fanout.subscriber import Subscriber
+from marketfeed.fanout.tiers import Tier
+
+
+@dataclass(frozen=True, slots=True)
+class PollAnswer:
+    """What a long poll brought: ``body`` is a whole JSON object, None if nothing came in time."""
+
+    cursor: str
+    body: bytes | None
+
+
+class Poll:
+    """One long poll, and the sink of its subscriber: the first frame is its answer."""
+
+    __slots__ = ("after", "answer", "answered", "failed", "member", "names", "received", "resumption")
+
+    def __init__(self, names: Names, after: Cursor | None) -> None:
+        self.names = names
+        self.after = after
+        self.resumption = Resumption(())
+        self.answer: PollAnswer | None = None
+        self.answered = trio.Event()
+        self.failed = False
+        self.received = 0
+        self.member: Subscriber
+
+    def offer(self, frame: bytes) -> bool:
+        """Take ``frame``, which begins with the cursor, as the answer."""
+        start = len(b'{"cursor":"')
+        cursor = frame[start : frame.index(b'"', start)].decode("ascii")
+        tail = b',"resumed":%b,"reset":%b}' % (
+            b"true" if self.resumption.resumed else b"false",
+            orjson.dumps(self.resumption.reset),
+        )
+        self.settle(PollAnswer(cursor, frame + tail))
+        return True
+
+    def settle(self, answer: PollAnswer) -> None:
+        """Have it answered, unless it is."""
+        if self.answer is None:
+            self.answer = answer
+            self.answered.set()
+
+    def acknowledged(self) -> int:
+        """Return 0: nothing of a poll ever waits here."""
+        return 0
+
+    def unsent(self) -> int:
+        """Return 0: nothing of a poll ever waits here."""
+        return 0
+
+    def pace(self, send_buffer_bytes: int) -> None:
+        """Do nothing: an answer is bounded by itself."""
+
+    def end(self, code: CloseCode) -> None:
+        """Give it up, because the fan-out failed at it."""
+        self.failed = True
+        self.answered.set()
+
+
+class Polls:
+    """All long polls of a shard. But for :meth:`answer`, called by the shard between flushes only."""
+
+    def __init__(
+        self,
+        rings: Rings,
+        interests: Interests,
+        catch_up: CatchUp,
+        lanes: Lanes,
+        park: Callable[[Subscriber, bool], Lane],
+        leave: Callable[[Subscriber], None],
+        ring: Callable[[], None],
+    ) -> None:
+        """``park(member, at_once)`` puts a member into its lane, alone; ``leave`` takes it out."""
+        self._rings = rings
+        self._interests = interests
+        self._catch_up = catch_up
+        self._lanes = lanes
+        self._park = park
+        self._leave = leave
+        self._ring = ring
+        self._waiting: dict[Subscriber, Poll] = {}
+        self._new: list[Poll] = []
+        self._over: list[Poll] = []  # their time is up, or their client has gone
+
+    def __len__(self) -> int:
+        """Return how many polls wait."""
+        return len(self._waiting)
+
+    async def answer(self, names: Names, tier: Tier, after: Cursor | None, timeout_s: float) -> PollAnswer:
+        """Return what there is for ``names`` behind ``after``, at the latest after ``timeout_s``.
+
+        Cancelling it takes the poll out. Raises RuntimeError if the fan-out failed at it.
+        """
+        poll = Poll(names, after)
+        poll.member = Subscriber("poll", poll, tier, POLL, self._interests.use(Names()), 0)
+        poll.member.phase = 0
+        self._waiting[poll.member] = poll
+        self._new.append(poll)
+        self._ring()
+        try:
+            with trio.move_on_after(timeout_s):
+                await poll.answered.wait()
+            if not poll.answered.is_set():
+                # Its cursor is where it stands between two flushes, not within one.
+                self._over.append(poll)
+                self._ring()
+                await poll.answered.wait()
+        finally:
+            if poll.member in self._waiting:
+                poll.member.gone = True
+                self._over.append(poll)
+                self._ring()
+        if poll.answer is None:
+            raise RuntimeError("the fan-out failed at a poll")
+        return poll.answer
+
+    def apply(self) -> None:
+        """Begin what is new and end what is over."""
+        new, self._new = self._new, []
+        for poll in new:
+            if not poll.member.gone:
+                self._begin(poll)
+        over, self._over = self._over, []
+        for poll in over:
+            if poll.member in self._waiting:
+                poll.settle(PollAnswer(str(self._cursor(poll)), None))
+                self._end(poll.member)
+
+    def _begin(self, poll: Poll) -> None:
+        member = poll.member
+        empty = member.interest
+        added = member.rename(poll.names, self._interests.use(poll.names), self._rings)
+        self._interests.drop(empty)
+        # A snapshot comes at once; what was missed, with the tier's next flush.
+        self._lanes.of_polls(member.tier)
+        lane = self._park(member, poll.after is None)
+        member.g = lane.g
+        if poll.after is not None:
+            poll.resumption = self._catch_up.resume(member, added, poll.names, poll.after)
+            if poll.resumption.resumed and self._catch_up.level(lane, member):
+                lane.leave(member)
+                lane.join(member)
+
+    def _cursor(self, poll: Poll) -> Cursor:
+        if poll.member.group is None and poll.after is not None:
+            return poll.after  # nothing was done about it yet
+        return Cursor(self._rings.epoch, self._lanes.of_polls(poll.member.tier).g)
+
+    def _end(self, member: Subscriber) -> None:
+        self._leave(member)
+        self._interests.drop(member.interest)
+        del self._waiting[member]
+
+    def advance(self, lane: Lane, member: Subscriber) -> Turn:
+        """Answer a poll that is alone, or let it wait in a group if there is nothing for it."""
+        poll = self._waiting.get(member)
+        if poll is None or member.group is not None:
+            return Turn.OVER
+        step = Step(mixed=True)
+        if not self._catch_up.gather(lane, member, step, MAX_POLL_BYTES):
+            return Turn.LATER  # the lane has still to come to its cursor
+        if len(step) or step.messages or not poll.resumption.resumed:
+            poll.offer(POLL.frame(step, Moment(self._rings.epoch, member.g, 0)))
+            self._end(member)
+        else:
+            lane.alone.pop(member, None)
+            lane.join(member)
+        return Turn.OVER
+
+    def dissolve(self, lane: Lane, group: Group) -> None:
+        """Let a group go whose flush has answered all its members."""
+        lane.dissolve(group)
+        for member in group.members:
+            self._interests.drop(member.interest)
+            del self._waiting[member]
+
+    def __contains__(self, member: Subscriber) -> bool:
+        """Tell whether ``member`` is a poll that waits."""
+        return member in self._waiting
