@@ -1,0 +1,110 @@
+"""JSON of ticks: valid, and exactly what the records say, however many there are and whatever is in them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marketfeed.core.fixed import SCALE
+from marketfeed.core.records import QUOTE, QUOTES, TRADE, TRADES
+from marketfeed.core.symbols import SymbolTable
+from marketfeed.fanout.encode import CHUNK, FEW, JsonCodec
+
+NAMES = ("A", "%s", "BTC-USD", "{x}", "ABCDEFGHIJKLMNOPQRSTUVWX")
+SIZES = {
+    "whole": [1.0, 100.0, 25_000.0],
+    "broken": [0.1, 1.37, 2.5],
+    "huge": [1e15, 1e22, 3.0],
+    "mixed": [0.0, 0.001, 7.0],
+}
+
+
+def table():
+    symbols = SymbolTable(8)
+    for name in NAMES:
+        symbols.intern(name)
+    return symbols
+
+
+def records_of(dtype, count, step_ns, sizes, seed):
+    rng = np.random.default_rng(seed)
+    records = np.zeros(count, dtype)
+    records["symbol"] = rng.integers(0, len(NAMES), count)
+    records["ts_event"] = 1_725_000_000 * SCALE + np.arange(count) // 7 * step_ns
+    records["ts_recv"] = records["ts_event"] - 1_270_000_000
+    records["n"], records["g"] = rng.integers(1, 2**32, count), np.arange(count) + 2**40
+    if dtype is QUOTE:
+        for price in ("bid_px", "ask_px"):
+            records[price] = rng.integers(-(2**53), 2**53, count)
+        for size in ("bid_sz", "ask_sz"):
+            records[size] = rng.choice(sizes, count)
+    else:
+        records["price"] = rng.integers(-(2**53), 2**53, count)
+        records["size"] = rng.choice(sizes, count)
+        records["side"] = rng.choice([ord("b"), ord("s"), ord("-")], count)
+        records["trade_id"] = rng.integers(0, 2**63, count)
+    return records
+
+
+def expected(record, channel):
+    common = {
+        "t": int(record["ts_event"]) // 1000,
+        "r": int(record["ts_recv"]) // 1000,
+        "n": int(record["n"]),
+        "g": int(record["g"]),
+    }
+    name = NAMES[record["symbol"]]
+    if channel == QUOTES:
+        return {
+            "T": "q",
+            "S": name,
+            "bp": int(record["bid_px"]) / SCALE,
+            "bs": float(record["bid_sz"]),
+            "ap": int(record["ask_px"]) / SCALE,
+            "as": float(record["ask_sz"]),
+            **common,
+        }
+    return {
+        "T": "t",
+        "S": name,
+        "p": int(record["price"]) / SCALE,
+        "s": float(record["size"]),
+        "d": chr(record["side"]),
+        "i": int(record["trade_id"]),
+        **common,
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    channel=st.sampled_from([QUOTES, TRADES]),
+    count=st.sampled_from([0, 1, 2, FEW - 1, FEW, FEW + 1, 300]),
+    step_ns=st.sampled_from([0, 1, 999, 1000, 123_456]),
+    sizes=st.sampled_from(sorted(SIZES)),
+    seed=st.integers(0, 2**32),
+)
+def test_each_fragment_is_its_record(channel, count, step_ns, sizes, seed):
+    records = records_of((QUOTE, TRADE)[channel], count, step_ns, SIZES[sizes], seed)
+    fragments = JsonCodec(table()).fragments(channel, records)
+    assert list(map(json.loads, fragments)) == [expected(record, channel) for record in records]
+
+
+@pytest.mark.parametrize("channel", [QUOTES, TRADES])
+def test_what_is_more_than_one_piece_is_the_same_as_one_by_one(channel):
+    records = records_of((QUOTE, TRADE)[channel], 2 * CHUNK + 1, 500, SIZES["mixed"], 1)
+    codec = JsonCodec(table())
+    singly = [codec.fragments(channel, records[i : i + 1])[0] for i in range(len(records))]
+    assert codec.fragments(channel, records) == singly
+
+
+def test_times_that_all_differ_and_times_that_all_agree_are_written_alike():
+    codec = JsonCodec(table())
+    for step_ns in (0, 7_000_000):
+        records = records_of(QUOTE, FEW * 2, step_ns, SIZES["whole"], 2)
+        assert codec.fragments(QUOTES, records) == [
+            codec.fragments(QUOTES, records[i : i + 1])[0] for i in range(len(records))
+        ]
