@@ -7,10 +7,15 @@ from typing import Final
 import msgspec
 
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
+from marketfeed.ingest.supervise import FeedState
 from marketfeed.metrics import CONTENT_TYPE, Sources, exposition
 
 MAX_ROWS: Final = 1000
 HEAD_S: Final = 5.0
+AMISS: Final = (
+    FeedState.STALE,
+    FeedState.DOWN,
+)  # of a feed; one that has not begun may be waiting for sessions
 
 
 class Admin:
@@ -24,6 +29,7 @@ class Admin:
                 "/metrics": {"GET": self._metrics},
                 "/healthz": {"GET": self._health},
                 "/readyz": {"GET": self._readiness},
+                "/v1/latency": {"GET": self._latency},
                 "/v1/sessions": {"GET": self._sessions},
             },
             Rules(head_s=HEAD_S),
@@ -36,9 +42,20 @@ class Admin:
         return json_response({"status": "ok", "epoch": self._sources.rings.epoch})
 
     async def _readiness(self, request: Request) -> Response:
-        feeds = {s.intake.name: s.state().value for s in self._sources.supervisors}
-        body = {"status": "ready" if self.ready else "draining", "feeds": feeds}
-        return json_response(body, 200 if self.ready else 503)
+        """Say whether the engine does all it is for; 503, and ``problems``, where it does not."""
+        sources = self._sources
+        states = {s.intake.name: s.state() for s in sources.supervisors}
+        feeds = {name: state.value for name, state in states.items()}
+        problems = [f"feed {name} is {state.value}" for name, state in states.items() if state in AMISS]
+        if sources.keeper.log.problem:
+            problems.append(f"latency log: {sources.keeper.log.problem}")
+        problems += sources.half.problems()
+        status = "draining" if not self.ready else "not ready" if problems else "ready"
+        body = {"status": status, "feeds": feeds, "problems": problems}
+        return json_response(body, 200 if status == "ready" else 503)
+
+    async def _latency(self, request: Request) -> Response:
+        return json_response(self._sources.keeper.shown())
 
     async def _sessions(self, request: Request) -> Response:
         """List sessions, the slow ones first; ``?slow=1`` only those, ``limit`` at most so many."""

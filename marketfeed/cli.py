@@ -184,7 +184,7 @@ def report(
     ] = None,
 ) -> None:
     """Say what latency logs hold: percentiles per hop and tier, as table, picture, page or CSV."""
-    from marketfeed import reports
+    from marketfeed.latency import terminal
     from marketfeed.latency.report import BY, Budget, Choice
     from marketfeed.latency.units import moment_s
 
@@ -202,7 +202,9 @@ def report(
             to_s=moment_s(to) if to else math.inf,
         )
         budgets = [Budget.parse(text) for text in budget or ()]
-        status = reports.report(logs_, choice, against or [], budgets, {"csv": csv, "png": png, "html": html})
+        status = terminal.report(
+            logs_, choice, against or [], budgets, {"csv": csv, "png": png, "html": html}
+        )
     except LogError as error:
         raise _fail(str(error)) from None
     except KeyboardInterrupt:

@@ -102,9 +102,12 @@ class AlertsConfig(_Section, frozen=True):
 class LatencyConfig(_Section, frozen=True):
     """``[latency]``"""
 
+    enabled: bool = True
     path: str = "var/latency.hlog"
-    interval_s: Seconds = 10.0
-    top_symbols: Annotated[int, Meta(ge=0)] = 20
+    interval_s: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
+    top_symbols: Annotated[int, Meta(ge=0, le=1000)] = 20
+    max_bytes: Annotated[int, Meta(ge=65_536)] = 64 << 20
+    keep_files: Count = 30
 
 
 DEFAULT_TIERS: Final[dict[str, dict[str, Any]]] = {

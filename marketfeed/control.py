@@ -16,6 +16,7 @@ import msgspec
 
 from marketfeed.config import Config
 from marketfeed.errors import ControlError
+from marketfeed.latency.intervals import Interval
 from marketfeed.report import Report
 from marketfeed.serving import Listing
 
@@ -154,6 +155,12 @@ class Reported(_Message, frozen=True):
     report: Report
 
 
+class Latencies(_Message, frozen=True):
+    """What the worker measured in one interval."""
+
+    intervals: list[Interval]
+
+
 class Listed(_Message, frozen=True):
     """The answer to an AskListing."""
 
@@ -162,7 +169,20 @@ class Listed(_Message, frozen=True):
 
 
 Down = Start | Connection | Verdict | AskReport | AskListing | Ping | Drain | Retire
-Up = Ready | Failed | Taken | Returned | Ended | Admit | Release | Synced | Pong | Reported | Listed
+Up = (
+    Ready
+    | Failed
+    | Taken
+    | Returned
+    | Ended
+    | Admit
+    | Release
+    | Synced
+    | Pong
+    | Reported
+    | Latencies
+    | Listed
+)
 
 M = TypeVar("M")
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 
 import structlog
@@ -32,6 +33,8 @@ from marketfeed.ingest.feed import Feed
 from marketfeed.ingest.pump import FeedIntake, Pump
 from marketfeed.ingest.registry import feed_specs
 from marketfeed.ingest.supervise import Supervisor
+from marketfeed.latency.keeper import Keeper
+from marketfeed.latency.log import IntervalLog
 from marketfeed.metrics import Sources
 from marketfeed.serving import Half, Serving, limits_of
 from marketfeed.workers import Workers
@@ -62,7 +65,13 @@ class Engine:
             self.half = Workers(config, loaded.base, self.rings, self.admission, log_level)
         self._synced = trio.Event()
         self.half.on_synced = self._on_synced
-        self.pump = Pump(RingWriter(self.rings), self.symbols, self._ring)
+        latency = config.latency
+        self.keeper = Keeper(
+            IntervalLog(loaded.base / latency.path, latency.max_bytes, latency.keep_files),
+            {name: tier.interval_ms for name, tier in config.tiers.items()},
+        )
+        self.half.on_latencies = self.keeper.take
+        self.pump = Pump(RingWriter(self.rings, time.time_ns), self.symbols, self._ring)
         try:
             tap = None if engine.tap is None else loaded.base / engine.tap
             self.taps = Taps(self.rings, tap, config.limits.taps)
@@ -115,11 +124,13 @@ class Engine:
         host, port = self.config.gateway.host, listener.getsockname()[1]
         half = self.half
         failed: StartError | None = None
-        admin = Admin(Sources(half, self.rings, self.symbols, self.supervisors, self.taps))
+        admin = Admin(Sources(half, self.rings, self.symbols, self.supervisors, self.taps, self.keeper))
         async with trio.open_nursery() as watch:
             watch.start_soon(half.collector.run)
             watch.start_soon(accept_http, admin_listener, admin.server, watch)
             watch.start_soon(self.taps.accept, watch)
+            if self.config.latency.enabled:
+                watch.start_soon(self.keeper.run)
             async with trio.open_nursery() as sessions:
                 try:
                     await half.start(port, sessions)
@@ -144,6 +155,7 @@ class Engine:
                 listener.close()
                 await half.drain(drain_s)
                 sessions.cancel_scope.cancel()
+            await self.keeper.finish()
             watch.cancel_scope.cancel()
         return failed
 

@@ -26,6 +26,7 @@ from marketfeed.fanout.figures import FLUSH_BOUNDS_S
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.gateway.taps import Taps
 from marketfeed.ingest.supervise import FeedState, Supervisor
+from marketfeed.latency.keeper import Keeper
 from marketfeed.report import Report
 from marketfeed.serving import Half
 
@@ -43,6 +44,7 @@ class Sources:
     symbols: SymbolTable
     supervisors: list[Supervisor]
     taps: Taps
+    keeper: Keeper
 
 
 async def exposition(sources: Sources) -> bytes:
@@ -62,6 +64,7 @@ class _Snapshot(MetricSource):
     def collect(self) -> Iterable[Metric]:
         yield from self._sessions()
         yield from self._ticks()
+        yield from self._latencies()
         yield from self._feeds()
         yield from self._process()
 
@@ -98,6 +101,25 @@ class _Snapshot(MetricSource):
         yield _gauge("published_g", "The newest tick of the rings.", "", {(): self._sources.rings.head()})
         yield _gauge("symbols", "Names in the symbol table.", "", {(): len(self._sources.symbols)})
         yield _gauge("groups", "Groups that share frames.", "", {(): report.groups})
+
+    def _latencies(self) -> Iterable[Metric]:
+        keeper = self._sources.keeper
+        text = "Latency by hop, of every delivery; told of at the end of each latency.interval_s."
+        hops = HistogramMetricFamily(PREFIX + "hop_seconds", text, labels=["hop", "tier"])
+        beyond = {}
+        for key, histogram in keeper.sums.items():
+            hops.add_metric(key, *keeper.buckets(key))
+            beyond[key] = histogram.beyond
+        yield hops
+        yield _counter("hop_beyond_total", "Latencies above 60 s, in no bucket.", "hop tier", beyond)
+        unplaced = {(tier,): n for tier, n in self._report.unplaced.items()}
+        yield _counter(
+            "unplaced_total", "Deliveries whose batch was too long ago for its time.", "tier", unplaced
+        )
+        file = keeper.log
+        yield _gauge("latency_log_writable", "1 if the last write worked.", "", {(): file.problem is None})
+        yield _counter("latency_log_failures_total", "Writes that failed.", "", {(): file.failures})
+        yield _counter("latency_log_bytes_total", "Bytes written.", "", {(): file.written_bytes})
 
     def _feeds(self) -> Iterable[Metric]:
         ticks: dict[tuple[str, ...], float] = {}

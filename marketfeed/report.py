@@ -38,6 +38,9 @@ class Report(msgspec.Struct):
     gc_collections: list[int] = []  # by generation
     gc_seconds: list[float] = []
     gc_longest_s: float = 0.0
+    unplaced: dict[
+        str, int
+    ] = {}  # deliveries without `ring` and `wait`, by tier: their batch was too long ago
     workers: dict[str, int] = {}  # connections now, by worker
     worker_restarts: int = 0
 

@@ -30,6 +30,9 @@ from marketfeed.gateway.listener import Gateway
 from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.service import Service, Session
 from marketfeed.gateway.tls import Certificate
+from marketfeed.latency.intervals import Interval
+from marketfeed.latency.keeper import tell_intervals
+from marketfeed.latency.recorder import Recorder
 from marketfeed.report import Report
 
 S: Final = 1_000_000_000  # ns
@@ -50,6 +53,7 @@ class Half(Protocol):
     collector: Collector
     counters: Counters
     on_synced: Callable[[], None]  # called each time one more session has had its first `synced`
+    on_latencies: Callable[[list[Interval]], None]  # called with what one worker measured in one interval
 
     @property
     def synced_sessions(self) -> int:
@@ -80,6 +84,10 @@ class Half(Protocol):
         """Return the figures of this moment."""
         ...
 
+    def problems(self) -> list[str]:
+        """Return what is amiss, a sentence each."""
+        ...
+
     async def listing(self, limit: int, only_slow: bool) -> Listing:
         """Return at most ``limit`` sessions, the slow ones first or alone."""
         ...
@@ -88,10 +96,21 @@ class Half(Protocol):
 class Serving:
     """Shard, gateway and collector of one process; ``admission`` is asked before each session."""
 
-    def __init__(self, config: Config, rings: Rings, symbols: SymbolTable, admission: Admits) -> None:
+    def __init__(
+        self, config: Config, rings: Rings, symbols: SymbolTable, admission: Admits, worker: int = 0
+    ) -> None:
         """Build all that can be built without a socket; raises ConfigError."""
         self._config = config
-        self.shard = Shard(rings, symbols, timing_of(config.limits), config.engine.resume_ticks, time.time_ns)
+        latency = config.latency
+        self._recorder = (
+            Recorder(rings.stamps, rings.max_symbols, latency.top_symbols, worker)
+            if latency.enabled
+            else None
+        )
+        self.on_latencies: Callable[[list[Interval]], None] = lambda intervals: None
+        self.shard = Shard(
+            rings, symbols, timing_of(config.limits), config.engine.resume_ticks, time.time_ns, self._recorder
+        )
         self.collector = Collector(self.shard.figures.quiet_s)
         self.counters = Counters()
         self._admission = admission
@@ -152,6 +171,15 @@ class Serving:
         self._gateway = Gateway(self._service(port))
         self._sessions = nursery
         nursery.start_soon(self.shard.run)
+        if self._recorder is not None:
+            interval_s = self._config.latency.interval_s
+            nursery.start_soon(
+                tell_intervals,
+                self._recorder,
+                interval_s,
+                self.shard.ticks,
+                lambda told: self.on_latencies(told),
+            )
 
     def reload_certificates(self) -> None:
         """Read the certificate's files again; raises ConfigError, and goes on with the old ones then."""
@@ -178,6 +206,10 @@ class Serving:
 
     # What there is to say.
 
+    def problems(self) -> list[str]:
+        """Return nothing: it serves, or the whole process does not."""
+        return []
+
     async def report(self) -> Report:
         """Return the figures of this moment; takes a while with many sessions, and lets others run."""
         figures = self.shard.figures
@@ -202,6 +234,7 @@ class Serving:
             gc_collections=list(collector.collections),
             gc_seconds=list(collector.seconds),
             gc_longest_s=collector.longest_s,
+            unplaced=self._recorder.unplaced if self._recorder is not None else {},
         )
 
     async def listing(self, limit: int, only_slow: bool) -> Listing:

@@ -31,6 +31,7 @@ from marketfeed.control import (
     Drain,
     Ended,
     Failed,
+    Latencies,
     Listed,
     Ping,
     Pong,
@@ -114,7 +115,8 @@ class Worker:
         self._doorbell = doorbell
         self._admission = RemoteAdmission(channel)
         symbols = SymbolTable(rings.max_symbols, rings.names)
-        self._serving = Serving(start.config, rings, symbols, self._admission)
+        self._serving = Serving(start.config, rings, symbols, self._admission, start.worker)
+        self._serving.on_latencies = lambda intervals: channel.send(Latencies(intervals))
         self._synced = trio.Event()
         self._serving.on_synced = lambda: self._synced.set()
         self._told: Drain | Retire | None = None

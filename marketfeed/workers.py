@@ -31,6 +31,7 @@ from marketfeed.control import (
     Drain,
     Ended,
     Failed,
+    Latencies,
     Listed,
     Ping,
     Pong,
@@ -48,6 +49,7 @@ from marketfeed.control import (
 from marketfeed.core.rings import Rings
 from marketfeed.errors import ControlError, StartError
 from marketfeed.gateway.limits import Admission, Counters
+from marketfeed.latency.intervals import Interval
 from marketfeed.report import Report, merged
 from marketfeed.serving import Listing
 
@@ -80,6 +82,7 @@ class Workers:
         self.counters = Counters()  # of connections that came to no worker
         self.collector = Collector(self._quiet_s)
         self.on_synced: Callable[[], None] = _nothing
+        self.on_latencies: Callable[[list[Interval]], None] = lambda intervals: None
         self._port = 0
         self._nursery: trio.Nursery | None = None
         self._serving: dict[int, Child] = {}  # who gets new connections, by worker
@@ -150,6 +153,11 @@ class Workers:
         with trio.move_on_after(drain_s + EXIT_S):
             for child in list(self._children):
                 await child.gone.wait()
+
+    def problems(self) -> list[str]:
+        """Return which workers are missing now."""
+        workers = range(self._config.engine.workers)
+        return [f"worker {worker} is down" for worker in workers if worker not in self._serving]
 
     async def report(self) -> Report:
         """Return the sum of all workers' figures, those that are gone included."""
@@ -307,6 +315,8 @@ class Workers:
             case Reported(number, report):
                 child.report, child.synced = report, report.synced
                 child.take_answer(number, report)
+            case Latencies(intervals):
+                self.on_latencies(intervals)
             case Listed(number, listing):
                 child.take_answer(number, listing)
             case Failed(reason):

@@ -26,7 +26,7 @@ LAYERS = [
     {"marketfeed.child", "marketfeed.workers", "marketfeed.worker", "marketfeed.workermain"},
     {"marketfeed.metrics", "marketfeed.admin"},
     {"marketfeed.engine"},
-    {"marketfeed.board", "marketfeed.watch", "marketfeed.reports", "marketfeed.recordings"},
+    {"marketfeed.board", "marketfeed.watch", "marketfeed.recordings"},
     {"marketfeed.cli", "marketfeed.__main__"},
     {"marketfeed.testing"},
 ]

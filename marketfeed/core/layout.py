@@ -1,6 +1,6 @@
 """Where things lie in the rings' block of bytes; each part begins on a page of its own.
 
-header │ claimed, published │ names │ when each symbol came first │ records
+header │ claimed, published │ names │ when each symbol came first │ stamps │ records
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from marketfeed.core.records import RECORD
+from marketfeed.core.stamps import STAMPS_BYTES
 from marketfeed.core.symbols import MAX_NAME_BYTES
 
 HEADER: Final = np.dtype(
@@ -22,10 +23,11 @@ HEADER: Final = np.dtype(
         ("epoch", "S32"),
         ("published_g", "<u8"),
         ("names", "<u8"),  # how many symbols have a name
+        ("stamps", "<u8"),  # how many batches were noted
     ]
 )
 MAGIC: Final = b"mfrings\x01"
-VERSION: Final = 3
+VERSION: Final = 4
 PAGE: Final = 4096
 
 
@@ -44,6 +46,11 @@ def firsts_at(max_symbols: int) -> int:
     return names_at(max_symbols) + -(-MAX_NAME_BYTES * max_symbols // PAGE) * PAGE
 
 
+def stamps_at(max_symbols: int) -> int:
+    """Return where the times of the newest batches begin (core/stamps.py)."""
+    return firsts_at(max_symbols) + -(-8 * max_symbols // PAGE) * PAGE
+
+
 def slots_at(max_symbols: int) -> int:
     """Return where the records begin."""
-    return firsts_at(max_symbols) + -(-8 * max_symbols // PAGE) * PAGE
+    return stamps_at(max_symbols) + STAMPS_BYTES

@@ -1,9 +1,9 @@
 """Lock-free rings: the newest ``depth`` ticks of every symbol, per channel.
 
 Theory of operation. One block of bytes, of any origin (heap, mmap, memfd),
-holds a header, two counters per symbol and channel, the symbols' names, when each came first, and
-per channel an array of 64-byte records of shape ``(max_symbols, depth)``. Tick ``n`` of a symbol
-(1, 2, 3 …) lies in slot ``(n - 1) % depth``. There is one writer; it
+holds what core/layout.py shows: a header, two counters per symbol and channel
+and, per channel, an array of 64-byte records of shape ``(max_symbols, depth)``.
+Tick ``n`` of a symbol (1, 2, 3 …) lies in slot ``(n - 1) % depth``. There is one writer; it
 
     raises ``claimed`` → scatters the records → raises ``published`` → stores ``published_g``
 
@@ -30,14 +30,26 @@ import fcntl
 import mmap
 import os
 import secrets
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.core.cursor import EPOCH
-from marketfeed.core.layout import HEADER, MAGIC, PAGE, VERSION, block_bytes, firsts_at, names_at, slots_at
+from marketfeed.core.layout import (
+    HEADER,
+    MAGIC,
+    PAGE,
+    VERSION,
+    block_bytes,
+    firsts_at,
+    names_at,
+    slots_at,
+    stamps_at,
+)
 from marketfeed.core.records import DTYPES, QUOTES, RECORD, TRADES, Batch, Records, stamps_of
+from marketfeed.core.stamps import Stamps
 from marketfeed.core.symbols import MAX_NAME_BYTES, MAX_SYMBOLS, NameArea
 
 Block = bytearray | memoryview | mmap.mmap
@@ -85,6 +97,7 @@ class Rings:
         shaped = counters.reshape(2, 2, self.max_symbols)
         self._claimed: Indices = shaped[0]  # (channel, symbol)
         self._published: Indices = shaped[1]
+        self.stamps = Stamps(whole[stamps_at(self.max_symbols) :], whole[at + 8 : at + 16].view(np.uint64))
         at = firsts_at(self.max_symbols)
         self._first_ns: Indices = whole[at : at + 8 * self.max_symbols].view(np.int64)
         start = slots_at(self.max_symbols)
@@ -274,8 +287,9 @@ class _Placed(NamedTuple):
 class RingWriter:
     """The writers' side; exactly one per block. It goes on where an earlier one stopped or died."""
 
-    def __init__(self, rings: Rings) -> None:
+    def __init__(self, rings: Rings, wall_ns: Callable[[], int] | None = None) -> None:
         self.rings = rings
+        self._wall_ns = wall_ns  # the clock to note batches by
         self._claimed, self._published, self._slots = rings._claimed, rings._published, rings._slots
         self._published_g, self._first_ns = rings._published_g, rings._first_ns
         self._mask = rings.depth - 1
@@ -344,6 +358,8 @@ class RingWriter:
             self._slots[channel].put(p.slots, records.view(RECORD))
         for channel, _, p in placed:
             self._published[channel][p.symbols] = p.last
+        if self._wall_ns is not None:
+            self.rings.stamps.note(end - 1, self._wall_ns())
         self._published_g[0] = end - 1
         self._next_g = end
 

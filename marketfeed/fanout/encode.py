@@ -80,6 +80,7 @@ class Latest(NamedTuple):
     fragments: list[bytes]  # m
     ns: Indices  # (m,)
     gs: NDArray[np.uint64]  # (m,)
+    times: NDArray[np.int64]  # (2, m) ts_event and ts_recv
 
 
 class Codec(Protocol):
@@ -183,6 +184,7 @@ class Encoder:
         self._kept = (np.full(size, None, object), np.full(size, None, object))
         self._kept_n = (np.zeros(size, np.int64), np.zeros(size, np.int64))
         self._kept_g = (np.zeros(size, np.uint64), np.zeros(size, np.uint64))
+        self._kept_times = (np.zeros((2, size), np.int64), np.zeros((2, size), np.int64))
 
     def keep(self, channel: int, records: Records, ns: Indices, fragments: list[bytes]) -> None:
         """Remember the fragments of ``records``, in order of ``g``, for slower tiers."""
@@ -193,6 +195,8 @@ class Encoder:
         self._kept[channel][symbols] = kept
         self._kept_n[channel][symbols] = ns
         self._kept_g[channel][symbols] = records["g"]
+        self._kept_times[channel][0, symbols] = records["ts_event"]
+        self._kept_times[channel][1, symbols] = records["ts_recv"]
 
     def latest(self, channel: int, symbols: Indices, ns: Indices, head: int) -> Latest:
         """Return the tick ``ns`` of each symbol, or a newer one where that is overwritten.
@@ -215,5 +219,9 @@ class Encoder:
                 keep[stale[gone[found == 0]]] = False
         held = symbols[keep]
         return Latest(
-            keep, self._kept[channel][held].tolist(), self._kept_n[channel][held], self._kept_g[channel][held]
+            keep,
+            self._kept[channel][held].tolist(),
+            self._kept_n[channel][held],
+            self._kept_g[channel][held],
+            self._kept_times[channel][:, held],
         )

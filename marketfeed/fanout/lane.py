@@ -25,6 +25,7 @@ from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interest
 from marketfeed.fanout.subscriber import LaneKey, Subscriber
 from marketfeed.fanout.tiers import Tier
+from marketfeed.latency.recorder import Flush, Taken, TierRecorder
 
 MAX_FLUSH_TICKS: Final = 16384  # in one step, so that other tasks get their turn under overload
 
@@ -47,7 +48,15 @@ class _Appends(dict[int, tuple[Callable[[bytes], None], ...]]):
 class Lane:
     """Groups by interest and encoding, the lane's position, and one flush."""
 
-    def __init__(self, tier: Tier, phase: int, encoder: Encoder, rings: Rings, symbols: SymbolTable) -> None:
+    def __init__(
+        self,
+        tier: Tier,
+        phase: int,
+        encoder: Encoder,
+        rings: Rings,
+        symbols: SymbolTable,
+        recorder: TierRecorder | None = None,
+    ) -> None:
         self.tier = tier
         self.phase = phase
         self.key: LaneKey = (tier.name, phase, encoder.codec.name)
@@ -65,6 +74,10 @@ class Lane:
         self._appends = _Appends(self._takers, rings.max_symbols)
         self._offset = rings.max_symbols
         self._wanted = [np.zeros(rings.max_symbols, bool) for _ in CHANNELS]
+        # For the latencies: how many members take a symbol, and what the flush under way took.
+        self._recorder = recorder
+        self._members = [np.zeros(rings.max_symbols, np.int32) for _ in CHANNELS]
+        self._taken: list[Taken] = []
 
     # Membership: only between flushes.
 
@@ -83,6 +96,7 @@ class Lane:
                     self._take(group, channel, symbol)
             member.interest.grown[group] = grow
         group.join(member, self.seen)
+        self._count(group, 1)
 
     def leave(self, member: Subscriber) -> None:
         """Let a session go; its position becomes its own."""
@@ -91,6 +105,7 @@ class Lane:
             self.alone.pop(member, None)
             return
         group.leave(member, self.seen)
+        self._count(group, -1)
         member.g = self.g
         if not group.members:
             self.dissolve(group)
@@ -99,6 +114,7 @@ class Lane:
         """Forget ``group``, whatever its members."""
         del self.groups[group.interest, group.encoding]
         del group.interest.grown[group]
+        self._count(group, -len(group.members))
         for channel, symbols in enumerate(group.interest.symbols):
             for symbol in symbols.tolist():
                 key = channel * self._offset + symbol
@@ -113,6 +129,11 @@ class Lane:
         self._takers.setdefault(key, {})[group] = None
         self._appends.pop(key, None)
         self._wanted[channel][symbol] = True
+        self._members[channel][symbol] += len(group.members)
+
+    def _count(self, group: Group, more: int) -> None:
+        for members, symbols in zip(self._members, group.interest.symbols, strict=True):
+            members[symbols] += more
 
     def __len__(self) -> int:
         return len(self.groups) + len(self.alone)
@@ -121,6 +142,7 @@ class Lane:
 
     def collect(self, head: int) -> list[Group]:
         """Move the lane to ``head``; return the groups that have something to send."""
+        self._taken = []
         if head == self.g:
             return []
         # Of the symbols there are: all that there may be would be 128 kB a flush.
@@ -175,6 +197,9 @@ class Lane:
             fragments += encoded
             keys += (records["symbol"] + np.int64(channel * self._offset)).tolist()
             stamps.append(stamps_of(records))
+            if self._recorder is not None:
+                times = records["ts_event"], records["ts_recv"]
+                self._taken.append(Taken(channel, records["symbol"], stamps[-1], *times))
         self._move(upto, head)
         if len(stamps) > 1:  # the channels, each in order of g, become one sequence
             order = np.argsort(np.concatenate(stamps)).tolist()
@@ -203,6 +228,10 @@ class Lane:
             keys += (held + channel * self._offset)[newer].tolist()
             fragments += [f for f, new in zip(latest.fragments, newer.tolist(), strict=True) if new]
             stamps.append(latest.gs[newer])
+            if self._recorder is not None:
+                order = np.argsort(stamps[-1])
+                times = latest.times[:, newer][:, order]
+                self._taken.append(Taken(channel, held[newer][order], stamps[-1][order], *times))
         self._move(upto, head)
         if not keys:
             return []
@@ -215,6 +244,12 @@ class Lane:
                 for group in takers[key]:
                     group.conflated += skipped
         return self._touched(keys, set())
+
+    def record(self, flush: Flush) -> None:
+        """Record the latencies of the flush that ended; whoever could not be sent it has left."""
+        if self._recorder is not None:
+            self._recorder.flush(self._taken, self._members, flush)
+            self._taken = []
 
     def _touched(self, keys: list[int], touched: set[Group]) -> list[Group]:
         """Return the groups that hold fragments, at a cost that follows the deliveries, not the groups."""

@@ -8,7 +8,8 @@ from typing import Final
 import numpy as np
 import trio
 
-from marketfeed.core.rings import Rings
+from marketfeed.core.records import QUOTES, TRADES
+from marketfeed.core.rings import Indices, Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.encode import BinaryCodec, Encoder, JsonCodec
 from marketfeed.fanout.encoding import POLL
@@ -16,6 +17,7 @@ from marketfeed.fanout.interest import Interests
 from marketfeed.fanout.lane import Lane
 from marketfeed.fanout.subscriber import LaneKey, Subscriber
 from marketfeed.fanout.tiers import Tier
+from marketfeed.latency.recorder import Recorder
 
 S: Final = 1_000_000_000  # ns
 KEEP_NS: Final = 60 * S  # after a poll, so that the next one finds what the tier's last flush was
@@ -24,10 +26,13 @@ KEEP_NS: Final = 60 * S  # after a poll, so that the next one finds what the tie
 class Lanes:
     """Lanes by tier, phase and codec, and an encoder for each codec."""
 
-    def __init__(self, rings: Rings, symbols: SymbolTable, interests: Interests) -> None:
+    def __init__(
+        self, rings: Rings, symbols: SymbolTable, interests: Interests, recorder: Recorder | None = None
+    ) -> None:
         self._rings = rings
         self._symbols = symbols
         self._interests = interests
+        self._recorder = recorder
         self._encoders = {codec.name: Encoder(rings, codec) for codec in (JsonCodec(symbols), BinaryCodec())}
         self._all: dict[LaneKey, Lane] = {}
 
@@ -72,7 +77,8 @@ class Lanes:
     def _made(self, tier: Tier, key: LaneKey, head: int) -> Lane:
         _, phase, codec = key
         encoder = self._encoders[codec]
-        lane = Lane(tier, phase, encoder, self._rings, self._symbols)
+        recorder = None if self._recorder is None else self._recorder.tier(tier.name)
+        lane = Lane(tier, phase, encoder, self._rings, self._symbols, recorder)
         lane.collect(head)  # stands at the head, where nobody waits for what was before
         if tier.interval_ns:
             lane.next_flush_ns = tier.next_flush_ns(phase, int(trio.current_time() * S))
@@ -91,6 +97,12 @@ class Lanes:
         for lane in self:
             if lane.kept_until_ns:
                 self.discard(lane)
+
+    def ticks(self) -> tuple[list[str], Indices]:
+        """Return the names there are, and how many ticks each had so far, shape ``(k,)``."""
+        names = self._symbols.names()
+        quotes, trades = (self._rings.published(channel, len(names)) for channel in (QUOTES, TRADES))
+        return names, quotes + trades
 
     def latest(self, channel: int, names: Iterable[str], tier: Tier) -> tuple[list[bytes], int]:
         """Return the latest tick of each symbol as of the tier's last flush, and a version.

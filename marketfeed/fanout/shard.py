@@ -34,6 +34,7 @@ from marketfeed.fanout.polls import PollAnswer, Polls
 from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.subscriber import Sink, Subscriber
 from marketfeed.fanout.tiers import Tier
+from marketfeed.latency.recorder import Flush, Marks, Recorder
 
 YIELD_SENDS: Final = 256
 TURNS_NS: Final = 1_000_000  # for sessions that are alone, each cycle; or a quarter of its flushes' time
@@ -71,6 +72,7 @@ class Shard:
         timing: Timing,
         resume_ticks: int,
         wall_ns: Callable[[], int],
+        recorder: Recorder | None = None,
     ) -> None:
         self.rings = rings
         self.symbols = symbols
@@ -78,7 +80,8 @@ class Shard:
         self.wall_ns = wall_ns
         self._interests = Interests(symbols)
         self._catch_up = CatchUp(rings, symbols, resume_ticks, wall_ns)
-        self._lanes = Lanes(rings, symbols, self._interests)
+        self._lanes = Lanes(rings, symbols, self._interests, recorder)
+        self.ticks = self._lanes.ticks
         self.members: dict[Subscriber, None] = {}
         self.figures = Figures(rings, self.members, self._lanes)
         # Sessions alone that are to be advanced: by one step, and those that need more.
@@ -158,11 +161,13 @@ class Shard:
     async def cycle(self, now_ns: int) -> None:
         """Do everything that is due at ``now_ns``."""
         for lane in self._lanes:
+            late_ns = -1
             if lane.tier.interval_ns:
                 if now_ns < lane.next_flush_ns:
                     continue
+                late_ns = _now_ns() - lane.next_flush_ns
                 lane.next_flush_ns = lane.tier.next_flush_ns(lane.phase, now_ns)
-            await self._flush(lane, now_ns)
+            await self._flush(lane, now_ns, late_ns)
             self._turns.update(lane.alone)
         self._apply(now_ns)
         self._take_turns(now_ns)
@@ -182,11 +187,14 @@ class Shard:
                 wake = min([wake, *(member.next_step_ns for member in lane.alone)])
         return wake
 
-    async def _flush(self, lane: Lane, now_ns: int) -> None:
-        """Send every group of ``lane`` what is new for it."""
-        groups = lane.collect(self._lanes.learn())
+    async def _flush(self, lane: Lane, now_ns: int, late_ns: int) -> None:
+        """Send every group of ``lane`` what is new for it, ``late_ns`` after its moment (-1: it has none)."""
+        head = self._lanes.learn()
+        began_ns = self.wall_ns()  # after the head: all up to it was published before
+        groups = lane.collect(head)
         if not groups:
             return
+        marks = Marks()
         blocked: list[tuple[Subscriber, int]] = []
         sends = 0
         moment = Moment(self.rings.epoch, lane.g, self.wall_ns())
@@ -195,31 +203,34 @@ class Shard:
             group.sent_ns = now_ns
             self.figures.frames += len(group.members)
             if len(group.members) > YIELD_SENDS:
-                await self._offer_widely(group, message, ticks, blocked)
+                await self._offer_widely(group, message, ticks, blocked, marks)
                 sends = 0
                 continue
+            marks.deliveries += ticks * len(group.members)
             for member, offer in group.members.items():
                 if not offer(message):
                     blocked.append((member, ticks))
             sends += len(group.members)
             if sends >= YIELD_SENDS:
                 sends = 0
+                marks.through(self.wall_ns())
                 await trio.lowlevel.checkpoint()
-        for group in groups:
-            if group.encoding is POLL:
-                self.polls.dissolve(lane, group)
+        marks.through(self.wall_ns())
         for member, ticks in blocked:
             lane.leave(member)
             member.waiting = True
             member.tail_ticks = ticks
             member.ledger.delivered -= ticks
+        lane.record(Flush(began_ns, moment.sent_ns, late_ns, marks.parts()))
+        for group in groups:
+            if group.encoding is POLL:
+                self.polls.dissolve(lane, group)
         if lane.g < self.rings.head():
             self.ring()  # more than one flush takes, or new ticks meanwhile
         self.figures.flushed(now_ns, _now_ns())
 
-    @staticmethod
     async def _offer_widely(
-        group: Group, message: bytes, ticks: int, blocked: list[tuple[Subscriber, int]]
+        self, group: Group, message: bytes, ticks: int, blocked: list[tuple[Subscriber, int]], marks: Marks
     ) -> None:
         """Offer ``message`` to a group of many, with a turn for others every YIELD_SENDS members."""
         members = list(group.members.items())
@@ -227,6 +238,8 @@ class Shard:
             for member, offer in members[start : start + YIELD_SENDS]:
                 if not offer(message):
                     blocked.append((member, ticks))
+            marks.deliveries += ticks * len(members[start : start + YIELD_SENDS])
+            marks.through(self.wall_ns())
             await trio.lowlevel.checkpoint()
 
     def _take_turns(self, now_ns: int) -> None:

@@ -94,6 +94,25 @@ class Histogram:
         hdr.min_value = min(hdr.min_value, low)
         hdr.max_value = max(hdr.max_value, high)
 
+    def record_one(self, value_ns: int, times: int) -> None:
+        """Record one value so many ``times``, at the package's own cost."""
+        if 0 <= value_ns <= HIGHEST_NS:
+            self.hdr.record_value(value_ns, times)
+        else:
+            self._record_odd(np.array([value_ns], np.int64), times)
+
+    @classmethod
+    def of_counts(cls, counts: Values) -> Histogram:
+        """Return a histogram with ``counts``, shape ``(BUCKETS,)``; its min and max are bounds of buckets."""
+        made = cls()
+        held = filled(counts)
+        if len(held):
+            made.counts[:] = counts
+            hdr = made.hdr
+            hdr.total_count = int(counts[held].sum())
+            hdr.min_value, hdr.max_value = int(lowest_of(held[:1])[0]), int(highest_of(held[-1:])[0])
+        return made
+
     def _record_odd(self, values_ns: Values, times: Values | int) -> None:
         weights = np.broadcast_to(np.asarray(times, np.int64), values_ns.shape)
         below, above = values_ns < 0, values_ns > HIGHEST_NS

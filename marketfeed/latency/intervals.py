@@ -8,7 +8,7 @@ import msgspec
 
 from marketfeed.latency.histogram import Histogram
 
-HOPS: Final = ("venue", "venue_negative", "ring", "wait", "encode", "send", "total", "client")
+HOPS: Final = ("venue", "venue_negative", "ring", "wait", "late", "encode", "send", "total", "client")
 NEGATIVE: Final = "_negative"  # appended to a hop: its values below 0, by absolute value
 
 

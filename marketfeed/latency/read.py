@@ -223,7 +223,7 @@ def read(
         if abs(one.start_s - slot) >= one.length_s / 2:
             finish()
             slot = one.start_s
-        here = pending.setdefault(key, (one.start_s, one.length_s, Merged(layout)))[2]
+        here = pending.setdefault(key, (slot, one.length_s, Merged(layout)))[2]
         here.add(layout, buckets, counts)
         result.merged.setdefault(key, Merged(layout)).add(layout, buckets, counts)
     finish()

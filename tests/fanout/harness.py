@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.shard import Change, Shard
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import MS, Tier
+from marketfeed.latency.recorder import Recorder
 
 S = 1_000_000_000
 VIP = Tier("vip", 0, True, 65536)
@@ -148,13 +150,19 @@ class Bench:
     """One shard, one writer, any sessions. Time is trio's; use under a MockClock."""
 
     def __init__(
-        self, depth: int = 64, max_symbols: int = 64, resume_ticks: int = 100_000, heartbeat_s: float = 20.0
+        self,
+        depth: int = 64,
+        max_symbols: int = 64,
+        resume_ticks: int = 100_000,
+        heartbeat_s: float = 20.0,
+        wall_ns: Callable[[], int] = lambda: 1_700_000_000 * S,
     ) -> None:
         self.rings = Rings.private(max_symbols, depth, epoch="e1")
-        self.writer = RingWriter(self.rings)
+        self.writer = RingWriter(self.rings, wall_ns)
+        self.recorder = Recorder(self.rings.stamps, max_symbols, top_symbols=2)
         self.symbols = SymbolTable(max_symbols)
         timing = Timing(int(heartbeat_s * S), 60 * S, 10 * S)
-        self.shard = Shard(self.rings, self.symbols, timing, resume_ticks, lambda: 1_700_000_000 * S)
+        self.shard = Shard(self.rings, self.symbols, timing, resume_ticks, wall_ns, self.recorder)
         self.published: dict[tuple[str, str], list[int]] = {}
 
     def publish(self, *ticks: tuple[str, str]) -> None:

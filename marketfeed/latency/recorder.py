@@ -1,0 +1,269 @@
+"""What a shard's flushes leave behind: histograms per tier and hop, of what its sessions got.
+
+    published ──wait──► flush ──encode──► frames ready ──► accepted by the kernel
+    ts_event ──venue──► ts_recv ──ring──► published        └───── send ─────┘
+                        └─────────────────── total ───────────────────────┘
+
+Every value counts once for each session that got the tick. A flush only
+copies its columns into rows; the rows become histograms 4,096 at a time,
+because numpy's cost per call, and not per value, is what a small flush would
+pay (perf/record.py). ``late`` is the part of ``wait`` that is no tier's
+promise: how long after its moment on the grid an interval tier's flush began.
+
+A long flush is cut into up to four parts by the time at which their sends
+were through; each tick counts in them by their shares of the deliveries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marketfeed.core.rings import Indices
+from marketfeed.core.stamps import Stamps
+from marketfeed.latency.histogram import BUCKETS, HIGHEST_NS, Histogram, Values, bucket_of
+from marketfeed.latency.intervals import Tag
+
+ROWS: Final = 4096
+MAX_PARTS: Final = 4
+
+# Columns of the rows: of each tick and flush, and of each tick and part of a flush.
+_EVENT, _RECV, _PUBLISHED, _BEGAN, _TIMES = range(5)
+_PART_RECV, _PART_ACCEPTED, _PART_TIMES, _PART_SYMBOL = range(4)
+
+
+class Taken(NamedTuple):
+    """The ticks of one channel that a flush took, in order of ``g``; all of shape ``(k,)``."""
+
+    channel: int
+    symbols: NDArray[np.integer]
+    gs: NDArray[np.uint64]
+    ts_event: Values
+    ts_recv: Values
+
+
+class Flush(NamedTuple):
+    """The moments of one flush, ns since the Unix epoch."""
+
+    began_ns: int
+    ready_ns: int  # collected and encoded
+    late_ns: int  # how long after its moment it began; -1: there is no such moment
+    parts: list[tuple[int, int]]  # when so many deliveries, from the first on, were through
+
+
+class Marks:
+    """How a flush gets on: so many deliveries were through at that time."""
+
+    __slots__ = ("_marks", "deliveries")
+
+    def __init__(self) -> None:
+        self.deliveries = 0
+        self._marks: list[tuple[int, int]] = []
+
+    def through(self, now_ns: int) -> None:
+        """Note that all deliveries so far have been handed to the kernel."""
+        if self.deliveries > (self._marks[-1][1] if self._marks else 0):
+            self._marks.append((now_ns, self.deliveries))
+
+    def parts(self) -> list[tuple[int, int]]:
+        """Return at most ``MAX_PARTS`` of the marks, the last among them."""
+        count = len(self._marks)
+        wanted = min(count, MAX_PARTS)
+        return [self._marks[-(-count * part // wanted) - 1] for part in range(1, wanted + 1)]
+
+
+class _Rows:
+    """A table that is filled from the front, and emptied at once."""
+
+    def __init__(self, columns: int) -> None:
+        self.table = np.empty((columns, ROWS), np.int64)
+        self.filled = 0
+
+    def room(self, count: int) -> NDArray[np.int64] | None:
+        """Return the next ``count`` rows to fill, None if there are not so many left."""
+        end = self.filled + count
+        if end > ROWS:
+            return None
+        part = self.table[:, self.filled : end]
+        self.filled = end
+        return part
+
+    def take(self) -> NDArray[np.int64]:
+        """Return what was filled; it is free for the next."""
+        filled, self.filled = self.filled, 0
+        return self.table[:, :filled]
+
+
+class TierRecorder:
+    """Records the flushes of one tier's lanes."""
+
+    def __init__(self, stamps: Stamps, max_symbols: int, top_symbols: int) -> None:
+        self._stamps = stamps
+        self._ticks = _Rows(5)
+        self._parts = _Rows(4)
+        self._top = top_symbols
+        # Which of the busiest symbols' rows of buckets a symbol has; -1: none.
+        self._slot_of = np.full(max_symbols if top_symbols else 0, -1, np.int64)
+        self._symbols: list[int] = []
+        self._buckets = np.zeros((0, BUCKETS), np.int64)
+        self.unplaced = 0  # deliveries of ticks whose batch is too long ago to have a time
+        self.hops = self._fresh()
+
+    @staticmethod
+    def _fresh() -> dict[str, Histogram]:
+        return {hop: Histogram() for hop in ("venue", "ring", "wait", "late", "encode", "send", "total")}
+
+    def flush(self, taken: Sequence[Taken], members: Sequence[NDArray[np.int32]], flush: Flush) -> None:
+        """Record one flush; ``members[channel][symbol]`` is how many sessions were sent a symbol's ticks."""
+        if not flush.parts:
+            return
+        total = 0
+        for ticks in taken:
+            times = members[ticks.channel][ticks.symbols].astype(np.int64)
+            if not times.all():  # the only sessions that took it could not be sent it
+                got = times > 0
+                ticks = Taken(ticks.channel, *(column[got] for column in ticks[1:]))
+                times = times[got]
+            for start in range(0, len(times), ROWS // 2):
+                self._add(ticks, times, slice(start, start + ROWS // 2), flush)
+            total += int(times.sum())
+        if not total:
+            return
+        hops = self.hops
+        hops["encode"].record_one(flush.ready_ns - flush.began_ns, total)
+        if flush.late_ns >= 0:
+            hops["late"].record_one(flush.late_ns, total)
+        done, (_, sends) = 0, flush.parts[-1]
+        for accepted_ns, sent in flush.parts:
+            upto = total * sent // sends
+            if upto > done:
+                hops["send"].record_one(accepted_ns - flush.began_ns, upto - done)
+            done = upto
+
+    def _add(self, ticks: Taken, times: Indices, part: slice, flush: Flush) -> None:
+        """Copy some ticks of a flush into rows."""
+        recv, symbols, times = ticks.ts_recv[part], ticks.symbols[part], times[part]
+        rows = self._ticks.room(len(times))
+        if rows is None:
+            self._settle_ticks()
+            rows = self._ticks.room(len(times))
+            assert rows is not None
+        rows[_EVENT] = ticks.ts_event[part]
+        rows[_RECV] = recv
+        rows[_PUBLISHED] = self._stamps.times(ticks.gs[part])
+        rows[_BEGAN] = flush.began_ns
+        rows[_TIMES] = times
+        done, (_, sends) = 0, flush.parts[-1]
+        for accepted_ns, sent in flush.parts:
+            rows = self._parts.room(len(times))
+            if rows is None:
+                self._settle_parts()
+                rows = self._parts.room(len(times))
+                assert rows is not None
+            rows[_PART_RECV] = recv
+            rows[_PART_ACCEPTED] = accepted_ns
+            # By running sums, so that the shares of a tick add up to its times.
+            rows[_PART_TIMES] = (
+                times if sent - done == sends else times * sent // sends - times * done // sends
+            )
+            rows[_PART_SYMBOL] = symbols
+            done = sent
+
+    # Rows to histograms.
+
+    def settle(self) -> None:
+        """Record all rows."""
+        self._settle_ticks()
+        self._settle_parts()
+
+    def _settle_ticks(self) -> None:
+        event, recv, published, began, times = self._ticks.take()
+        hops = self.hops
+        _record(hops["venue"], recv - event, times, event != 0)
+        placed = published != 0
+        _record(hops["ring"], published - recv, times, placed)
+        _record(hops["wait"], began - published, times, placed)
+        self.unplaced += int(times[~placed].sum())
+
+    def _settle_parts(self) -> None:
+        recv, accepted, times, symbols = self._parts.take()
+        values = accepted - recv
+        sent = times > 0
+        _record(self.hops["total"], values, times, sent)
+        if not self._symbols:
+            return
+        slots = self._slot_of[symbols]
+        chosen = np.flatnonzero((slots >= 0) & sent & (values >= 0) & (values <= HIGHEST_NS))
+        if len(chosen):
+            flat = slots[chosen] * BUCKETS + bucket_of(values[chosen])
+            np.add.at(self._buckets.ravel(), flat, times[chosen])
+
+    # Intervals.
+
+    def rotate(self, follow: list[int]) -> Iterator[tuple[str, int, Histogram]]:
+        """Yield hop, symbol (-1: all) and histogram of what was recorded since the last call.
+
+        Up to the first one yielded belongs to it; flushes may follow before
+        the last. From there on ``follow``, at most ``top_symbols``, have
+        histograms of their own.
+        """
+        self.settle()
+        hops, self.hops = self.hops, self._fresh()
+        buckets, symbols = self._buckets, self._symbols
+        self._slot_of[symbols] = -1
+        self._symbols = follow[: self._top]
+        self._slot_of[self._symbols] = np.arange(len(self._symbols))
+        self._buckets = np.zeros((len(self._symbols), BUCKETS), np.int64)
+        for hop, histogram in hops.items():
+            yield hop, -1, histogram
+        for slot, symbol in enumerate(symbols):
+            yield "total", symbol, Histogram.of_counts(buckets[slot])
+
+
+def _record(histogram: Histogram, values: Values, times: Values, which: NDArray[np.bool_]) -> None:
+    if which.all():
+        histogram.record(values, times)
+    else:
+        histogram.record(values[which], times[which])
+
+
+class Recorder:
+    """The recorders of one shard's tiers, and the symbols they follow."""
+
+    def __init__(self, stamps: Stamps, max_symbols: int, top_symbols: int, worker: int = 0) -> None:
+        self._stamps = stamps
+        self._max_symbols = max_symbols
+        self._top = top_symbols
+        self._worker = str(worker)
+        self._tiers: dict[str, TierRecorder] = {}
+        self._before = np.zeros(max_symbols, np.int64)
+
+    def tier(self, name: str) -> TierRecorder:
+        """Return the recorder of the tier ``name``."""
+        found = self._tiers.get(name)
+        if found is None:
+            found = self._tiers[name] = TierRecorder(self._stamps, self._max_symbols, self._top)
+        return found
+
+    def rotate(self, names: Sequence[str], published: Indices) -> Iterator[tuple[Tag, Histogram]]:
+        """Yield what was recorded since the last call, and follow the symbols that were busiest meanwhile.
+
+        ``published``, shape ``(len(names),)``, is how many ticks each symbol had so far.
+        """
+        busiest: list[int] = []
+        if self._top:
+            ticks = published - self._before[: len(published)]
+            self._before[: len(published)] = published
+            most = np.argsort(-ticks, kind="stable")[: self._top]
+            busiest = most[ticks[most] > 0].tolist()
+        for tier, recorder in list(self._tiers.items()):
+            for hop, symbol, histogram in recorder.rotate(busiest):
+                yield Tag(hop, tier, self._worker, names[symbol] if symbol >= 0 else ""), histogram
+
+    @property
+    def unplaced(self) -> dict[str, int]:
+        """Return how many deliveries per tier have no ``ring`` and ``wait``: their batch was too long ago."""
+        return {tier: recorder.unplaced for tier, recorder in self._tiers.items()}

@@ -1,0 +1,43 @@
+"""A g finds the time at which its batch was published, as long as that is remembered."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marketfeed.core.stamps import ENTRIES, STAMPS_BYTES, Stamps
+
+
+def fresh():
+    return Stamps(np.zeros(STAMPS_BYTES, np.uint8), np.zeros(1, np.uint64))
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.data())
+def test_every_tick_has_the_time_of_its_batch(sizes, data):
+    stamps, expected, g = fresh(), {}, 0
+    for number, size in enumerate(sizes):
+        expected |= {g + 1 + i: 1000 + number for i in range(size)}
+        g += size
+        stamps.note(g, 1000 + number)
+    asked = sorted(data.draw(st.sets(st.integers(1, g), min_size=1)))
+    assert stamps.times(np.array(asked, np.uint64)).tolist() == [expected[one] for one in asked]
+
+
+@given(st.integers(0, 3 * ENTRIES), st.integers(1, 3))
+def test_what_is_too_long_ago_has_no_time_and_the_rest_still_has_its_own(batches, size):
+    stamps = fresh()
+    for number in range(1, batches + 1):
+        stamps.note(number * size, number)
+    asked = np.arange(1, batches * size + 1, dtype=np.uint64)
+    found, expected = stamps.times(asked), (asked.astype(np.int64) + size - 1) // size
+    known = found > 0
+    assert (found[known] == expected[known]).all()
+    assert known.sum() >= min(batches, ENTRIES // 2 - 1) * size
+    assert not known.any() or known[-1]
+
+
+def test_a_tick_that_no_batch_was_noted_for_has_no_time():
+    stamps = fresh()
+    assert stamps.times(np.array([1, 2], np.uint64)).tolist() == [0, 0]
+    stamps.note(1, 7)
+    assert stamps.times(np.array([1, 2], np.uint64)).tolist() == [7, 0]
+    assert stamps.times(np.empty(0, np.uint64)).tolist() == []
