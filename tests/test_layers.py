@@ -122,13 +122,19 @@ def test_core_knows_no_event_loop_no_clock_and_no_socket(module):
 
 
 def test_long_lived_tasks_start_in_the_engine_alone():
-    """Elsewhere nurseries are opened by what ends with one connection, one command or one run of a feed.
+    """Elsewhere nurseries are opened by what ends with one connection, poll, command or run of a feed.
 
     worker.py is the task tree of a process of its own; workers.py has a nursery per such process, and ends it
     with that.
     """
     openers = {module for module, path in MODULES.items() if "open_nursery(" in path.read_text("utf-8")}
-    allowed = {"marketfeed.engine", "marketfeed.gateway.listener", "marketfeed.watch", "feeds.push"}
+    allowed = {
+        "marketfeed.engine",
+        "marketfeed.gateway.listener",
+        "marketfeed.gateway.polling",
+        "marketfeed.watch",
+        "feeds.push",
+    }
     allowed |= {"marketfeed.worker", "marketfeed.workers"}
     allowed |= {"marketfeed.recordings.record", "marketfeed.recordings.simulate"}
     assert openers <= allowed

@@ -220,7 +220,8 @@ class Gateway:
             self._service.certificate.reload()
 
     async def drain(self) -> None:
-        """Ask every session to end because the engine does; return when all have."""
+        """Ask every session to end because the engine does, answer every poll; return when all have gone."""
+        await self.routes.polling.drain()
         for session in list(self.sessions):
             session.end(CloseCode.DRAINING)
         while self.sessions:
@@ -234,6 +235,7 @@ class Gateway:
         at once. One whose handshake is under way finishes that first.
         """
         told: set[Session] = set()
+        await self.routes.polling.drain()
         while self._connections:
             begun = [s for s in self.sessions if s.member is not None and s not in told]
             for session in begun:

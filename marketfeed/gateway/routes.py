@@ -10,6 +10,7 @@ from marketfeed.gateway.events import CONTENT_TYPE, EventSession
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response
 from marketfeed.gateway.limits import Rates
 from marketfeed.gateway.origins import Origins
+from marketfeed.gateway.polling import Polling
 from marketfeed.gateway.query import check_keys, cursor_of, names_of, tier_of
 from marketfeed.gateway.service import Service, Session
 from marketfeed.gateway.session import WebSocketSession
@@ -17,7 +18,6 @@ from marketfeed.gateway.session import WebSocketSession
 STREAM: Final = "/v1/stream"
 EVENTS: Final = "/v1/events"
 SESSIONS: Final = frozenset({STREAM, EVENTS})  # bounded by limits.sessions, not by requests_per_s
-NO_CACHE: Final = ("Cache-Control", "no-cache")  # kept by nobody without asking here first
 
 
 class Routes:
@@ -26,9 +26,17 @@ class Routes:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._origins = Origins(service.allowed_origins)
+        self.polling = Polling(service)
         self._rates = Rates(service.limits.requests_per_s)
         self.server = HttpServer(
-            {STREAM: {"GET": self._stream}, EVENTS: {"GET": self._events}},
+            {
+                STREAM: {"GET": self._stream},
+                EVENTS: {"GET": self._events},
+                "/v1/poll": {"GET": self.polling.poll},
+                "/v1/quotes": {"GET": self.polling.quotes},
+                "/v1/trades": {"GET": self.polling.trades},
+                "/v1/symbols": {"GET": self.polling.symbols},
+            },
             Rules(
                 head_s=service.limits.handshake_s,
                 body_bytes=service.limits.request_bytes,

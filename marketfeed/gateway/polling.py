@@ -1,0 +1,129 @@
+"""Subscribers that ask again and again: long polls, short polls, and the list of symbols.
+
+A long poll is a request with a position: it is answered at the first flush of its tier that has something
+behind its cursor, and costs nothing until then.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import orjson
+import structlog
+import trio
+
+from marketfeed.core.records import CHANNELS, QUOTES, TRADES
+from marketfeed.fanout.polls import PollAnswer
+from marketfeed.gateway import query as asked
+from marketfeed.gateway.http import Request, Response, error_response
+from marketfeed.gateway.origins import Headers
+from marketfeed.gateway.service import Service
+
+NO_CACHE: Final[Headers] = (("Cache-Control", "no-cache"),)  # kept by nobody who does not ask again
+CHUNK: Final = 4096  # symbols between two turns of others
+
+log = structlog.get_logger()
+
+
+class Polling:
+    """The handlers, over one service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._draining = False
+        self._waiting: set[trio.CancelScope] = set()
+        self._answered = trio.Event()
+
+    async def poll(self, request: Request) -> Response:
+        """Answer ``GET /v1/poll``; a client that goes away is dropped at once."""
+        service, query = self._service, request.query
+        asked.check_keys(query, ("quotes", "trades", "tier", "after", "timeout_s"))
+        names = asked.names_of(query, service.limits.symbols_per_session)
+        tier = asked.tier_of(query, service.tiers, service.default_tier)
+        after, timeout_s = asked.cursor_of(query), asked.timeout_of(query)
+        answer: PollAnswer | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                self._waiting.add(nursery.cancel_scope)
+                nursery.start_soon(_until_gone, request, nursery.cancel_scope)
+                answer = await service.shard.poll(names, tier, after, timeout_s)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._waiting.discard(nursery.cancel_scope)
+            self._answered.set()
+        if answer is not None:
+            headers = (*NO_CACHE, ("X-Cursor", answer.cursor))
+            return Response(answer.body or b"", status=204 if answer.body is None else 200, headers=headers)
+        if self._draining:
+            return error_response(503, "shutting down", (("Retry-After", "1"), ("Connection", "close")))
+        raise trio.BrokenResourceError("the client of a poll went away")
+
+    async def drain(self) -> None:
+        """Answer every waiting poll with 503; return when all are on their way."""
+        self._draining = True
+        for scope in self._waiting:
+            scope.cancel()
+        while self._waiting:
+            self._answered = trio.Event()
+            await self._answered.wait()
+
+    async def quotes(self, request: Request) -> Response:
+        """Answer ``GET /v1/quotes``."""
+        return self._latest(request, QUOTES)
+
+    async def trades(self, request: Request) -> Response:
+        """Answer ``GET /v1/trades``."""
+        return self._latest(request, TRADES)
+
+    def _latest(self, request: Request, channel: int) -> Response:
+        service, query = self._service, request.query
+        asked.check_keys(query, ("symbols", "tier"))
+        names = asked.symbols_of(query, service.limits.symbols_per_session)
+        tier = asked.tier_of(query, service.tiers, service.default_tier)
+        fragments, version = service.shard.latest(channel, names, tier)
+        # One URL, one set of names: whatever is new in the answer has a higher g.
+        tag = f'"{service.shard.rings.epoch}:{version}"'
+        headers = (*NO_CACHE, ("ETag", tag))
+        if matches(request.header(b"if-none-match"), tag):
+            return Response(b"", status=304, headers=headers)
+        return Response(b"[%b]" % b",".join(fragments), headers=headers)
+
+    async def symbols(self, request: Request) -> Response:
+        """Answer ``GET /v1/symbols``; times are of receipt, in µs, 0 where there was no tick yet."""
+        asked.check_keys(request.query, ())
+        shard = self._service.shard
+        rings, names = shard.rings, shard.symbols.names(0)
+        head, firsts = rings.head(), rings.first_ns(len(names)) // 1000
+        rows: list[bytes] = []
+        for start in range(0, len(names), CHUNK):
+            ids = np.arange(start, min(start + CHUNK, len(names)))
+            last = np.zeros(len(ids), np.int64)
+            for channel in range(len(CHANNELS)):
+                records, ns = rings.latest(channel, ids, head)
+                held = ns > 0
+                last[held] = np.maximum(last[held], records["ts_recv"] // 1000)
+            rows += [
+                orjson.dumps({"S": name, "first": first, "last": at})
+                for name, first, at in zip(
+                    names[start : start + CHUNK], firsts[ids].tolist(), last.tolist(), strict=True
+                )
+            ]
+            await trio.lowlevel.checkpoint()
+        return Response(b'{"symbols":[%b]}' % b",".join(rows), headers=NO_CACHE)
+
+
+async def _until_gone(request: Request, poll: trio.CancelScope) -> None:
+    try:
+        await request.wait_gone()
+    except trio.BrokenResourceError:
+        log.debug("peer went away", address=request.address)
+    poll.cancel()
+
+
+def matches(if_none_match: str | None, tag: str) -> bool:
+    """Tell whether the client says that it has the answer ``tag``; RFC 9110, section 13.1.2."""
+    if if_none_match is None:
+        return False
+    tags = [text.strip().removeprefix("W/") for text in if_none_match.split(",")]
+    return tag in tags or "*" in tags
