@@ -111,7 +111,7 @@ class Serving:
         self.shard = Shard(
             rings, symbols, timing_of(config.limits), config.engine.resume_ticks, time.time_ns, self._recorder
         )
-        self.collector = Collector(self.shard.figures.quiet_s)
+        self.collector = Collector()
         self.counters = Counters()
         self._admission = admission
         cert, key = config.gateway.tls_cert, config.gateway.tls_key

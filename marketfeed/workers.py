@@ -80,7 +80,7 @@ class Workers:
         self._admission = admission
         self._log_level = log_level
         self.counters = Counters()  # of connections that came to no worker
-        self.collector = Collector(self._quiet_s)
+        self.collector = Collector()
         self.on_synced: Callable[[], None] = _nothing
         self.on_latencies: Callable[[list[Interval]], None] = lambda intervals: None
         self._port = 0
@@ -91,7 +91,6 @@ class Workers:
         self._restarts = 0
         self._short_lives = [0] * config.engine.workers  # in a row, by worker
         self._stopping = False
-        self._rung_s = 0.0
         self._numbers = 0
         self._room = trio.Event()
 
@@ -108,12 +107,8 @@ class Workers:
 
     def ring(self) -> None:
         """Ring every worker's doorbell."""
-        self._rung_s = trio.current_time()
         for child in self._children:
             os.eventfd_write(child.doorbell, 1)
-
-    def _quiet_s(self) -> float:
-        return trio.current_time() - self._rung_s
 
     async def start(self, port: int, nursery: trio.Nursery) -> None:
         """Start all workers in ``nursery``, and wait until they take connections; raises StartError."""

@@ -1,41 +1,73 @@
-"""When garbage is collected, on a virtual clock."""
+"""When garbage is collected, and what of the process is then looked at."""
 
 from __future__ import annotations
 
 import gc
+import weakref
+from contextlib import asynccontextmanager
 
 import trio
+import trio.testing
 
-from marketfeed.collector import FULL_EVERY_S, PATIENCE_S, Collector
+from marketfeed.collector import THRESHOLDS, Collector
 
 
-async def full_collections_at(quiet_s, until_s):
-    """Return when a full collection took place, with ``quiet_s`` since the last flush."""
-    collector, seen = Collector(lambda: quiet_s), []
+@asynccontextmanager
+async def collecting():
+    collector = Collector()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(collector.run)
-        while trio.current_time() < until_s:
-            before = collector.collections[2]
-            await trio.sleep(0.5)
-            if collector.collections[2] > before:
-                seen.append(round(trio.current_time()))
+        await trio.testing.wait_all_tasks_blocked()
+        yield collector
         nursery.cancel_scope.cancel()
-    assert sum(collector.seconds) >= collector.longest_s >= 0
-    return seen
 
 
-async def test_an_idle_engine_is_collected_often(autojump_clock):
-    seen = await full_collections_at(1.0, 60)
-    assert [round(at / FULL_EVERY_S) for at in seen] in ([1, 2, 3], [1, 2, 3, 4])
+class Link:
+    """One end of a cycle."""
+
+    def __init__(self) -> None:
+        self.other: Link | None = None
 
 
-async def test_an_engine_that_is_never_idle_is_collected_all_the_same(autojump_clock):
-    seen = await full_collections_at(0.0, 100)
-    assert seen[0] in (FULL_EVERY_S + PATIENCE_S, FULL_EVERY_S + PATIENCE_S + 1)
-    assert len(seen) == 2
+def cycle() -> weakref.ref[Link]:
+    one, other = Link(), Link()
+    one.other, other.other = other, one
+    return weakref.ref(one)
 
 
-async def test_the_process_gets_its_collector_back(autojump_clock):
+def make(count: int) -> list[list[int]]:
+    """Return objects of which the collector keeps track."""
+    return [[number] for number in range(count)]
+
+
+async def test_cycles_are_collected_without_being_asked_for():
+    async with collecting():
+        gone = cycle()
+        kept = make(2 * THRESHOLDS[0])
+        assert gone() is None
+        assert kept
+
+
+async def test_what_lives_on_is_not_looked_at_again():
+    async with collecting() as collector:
+        before = collector.frozen
+        kept = make(40 * THRESHOLDS[0])
+        assert collector.collections[2] >= 5
+        # All but the last few are out of the collector's sight, so that no collection depends on how many.
+        assert collector.frozen - before > len(kept) - 10 * THRESHOLDS[0]
+        assert sum(len(gc.get_objects(generation=age)) for age in range(3)) < 10 * THRESHOLDS[0]
+
+
+async def test_every_collection_is_timed_whoever_asked_for_it():
+    async with collecting() as collector:
+        gc.collect()
+        assert collector.collections[2] == 1
+        assert sum(collector.seconds) >= collector.longest_s > 0
+
+
+async def test_the_process_gets_its_collector_back():
     before = gc.get_threshold(), len(gc.callbacks)
-    await full_collections_at(1.0, 5)
+    async with collecting():
+        assert gc.get_threshold() == THRESHOLDS
     assert (gc.get_threshold(), len(gc.callbacks)) == before
+    assert gc.get_freeze_count() == 0

@@ -342,7 +342,7 @@ def push(member: Subscriber) -> bool:
     while member.backlog:
         if member.waiting:
             return False
-        if not member.offer(*member.backlog.popleft()):
+        if not member.offer(*member.backlog.pop(0)):
             return False
     return not member.waiting
 

@@ -42,21 +42,15 @@ class Figures:
         self._lanes = lanes
         self.ended: dict[str, Ledger] = {}  # by tier, of sessions that are gone
         self.flushes = self.frames = self.failures = 0
-        self._flushed_ns = 0
         self.flush_seconds = 0.0
         self.flush_counts = [0] * (len(FLUSH_BOUNDS_S) + 1)
 
     def flushed(self, began_ns: int, ended_ns: int) -> None:
         """Count one flush that sent something."""
         self.flushes += 1
-        self._flushed_ns = ended_ns
         seconds = (ended_ns - began_ns) / S
         self.flush_seconds += seconds
         self.flush_counts[bisect_left(FLUSH_BOUNDS_S, seconds)] += 1
-
-    def quiet_s(self) -> float:
-        """Return for how long nothing has been flushed."""
-        return trio.current_time() - self._flushed_ns / S
 
     def end(self, member: Subscriber) -> None:
         """Book what is pending of a session that goes as abandoned, and keep its sums."""

@@ -79,6 +79,7 @@ class Group:
         member.bases = (self.position(seen), self.delivered, self.conflated, self.lost)
         self._add_bases(member, 1)
         self.members[member] = member.sink.offer
+        member.forget_position()
 
     def leave(self, member: Subscriber, seen: list[Indices]) -> None:
         """Let a session go, with its figures booked to its own ledger, and its position its own."""

@@ -27,7 +27,13 @@ from marketfeed.fanout.subscriber import LaneKey, Subscriber
 from marketfeed.fanout.tiers import Tier
 from marketfeed.latency.recorder import Flush, Taken, TierRecorder
 
+FEW_TAKERS: Final = 4
 MAX_FLUSH_TICKS: Final = 16384  # in one step, so that other tasks get their turn under overload
+
+
+# Who takes a symbol, in order: a tuple while they are few, as most symbols of 100,000 small groups have one
+# taker in a lane, and a dict with one entry takes 230 bytes.
+_Takers = dict[Group, None] | tuple[Group, ...]
 
 
 class _Appends(dict[int, tuple[Callable[[bytes], None], ...]]):
@@ -36,7 +42,7 @@ class _Appends(dict[int, tuple[Callable[[bytes], None], ...]]):
     A tuple and not a view of the takers: a tenth less for each delivery.
     """
 
-    def __init__(self, takers: dict[int, dict[Group, None]], offset: int) -> None:
+    def __init__(self, takers: dict[int, _Takers], offset: int) -> None:
         self._takers, self._offset = takers, offset
 
     def __missing__(self, key: int) -> tuple[Callable[[bytes], None], ...]:
@@ -70,7 +76,7 @@ class Lane:
         self.next_flush_ns = 0
         self.kept_until_ns = 0  # though it is empty, for short polls
         # Who takes a symbol's fragments, by channel * max_symbols + symbol.
-        self._takers: dict[int, dict[Group, None]] = {}
+        self._takers: dict[int, _Takers] = {}
         self._appends = _Appends(self._takers, rings.max_symbols)
         self._offset = rings.max_symbols
         self._wanted = [np.zeros(rings.max_symbols, bool) for _ in CHANNELS]
@@ -117,16 +123,16 @@ class Lane:
         self._count(group, -len(group.members))
         for channel, symbols in enumerate(group.interest.symbols):
             for symbol in symbols.tolist():
-                key = channel * self._offset + symbol
-                del self._takers[key][group]
-                self._appends.pop(key, None)
-                if not self._takers[key]:
-                    del self._takers[key]
-                    self._wanted[channel][symbol] = False
+                self._drop(group, channel, symbol)
 
     def _take(self, group: Group, channel: int, symbol: int) -> None:
         key = channel * self._offset + symbol
-        self._takers.setdefault(key, {})[group] = None
+        takers = self._takers.get(key, ())
+        if isinstance(takers, dict):
+            takers[group] = None
+        else:
+            takers = (*takers, group)
+            self._takers[key] = takers if len(takers) <= FEW_TAKERS else dict.fromkeys(takers)
         self._appends.pop(key, None)
         self._wanted[channel][symbol] = True
         self._members[channel][symbol] += len(group.members)
@@ -134,6 +140,18 @@ class Lane:
     def _count(self, group: Group, more: int) -> None:
         for members, symbols in zip(self._members, group.interest.symbols, strict=True):
             members[symbols] += more
+
+    def _drop(self, group: Group, channel: int, symbol: int) -> None:
+        key = channel * self._offset + symbol
+        takers = self._takers[key]
+        if isinstance(takers, dict):
+            del takers[group]
+        else:
+            takers = self._takers[key] = tuple(other for other in takers if other is not group)
+        self._appends.pop(key, None)
+        if not takers:
+            del self._takers[key]
+            self._wanted[channel][symbol] = False
 
     def __len__(self) -> int:
         return len(self.groups) + len(self.alone)

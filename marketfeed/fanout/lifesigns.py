@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +11,7 @@ from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import MS
 
 MAX_PINGS: Final = 3  # unanswered in a row
+LOOK_MEMBERS: Final = 256  # looked at in one go
 S: Final = 1_000_000_000  # ns
 
 
@@ -34,10 +35,23 @@ class LifeSigns:
     def __init__(self, timing: Timing, wall_ns: Callable[[], int]) -> None:
         self._timing = timing
         self._wall_ns = wall_ns
-        self.period_ns = timing.period_ns
+        self._left: list[Subscriber] = []  # of the round under way
+        self.pause_ns = timing.period_ns  # until the next look
 
-    def sweep(self, members: Iterable[Subscriber], now_ns: int) -> list[Subscriber]:
-        """Look at every session; return those whose sockets were too full to be spoken to."""
+    def look(self, members: Collection[Subscriber], now_ns: int) -> list[Subscriber]:
+        """Look at the next few sessions; return those whose sockets were too full to be spoken to.
+
+        A round takes a period, in as many looks as keep each short: 16,000 sessions at once
+        would hold up a flush by 20 ms.
+        """
+        if not self._left:
+            self._left = list(members)
+            self.pause_ns = self._timing.period_ns // max(1, -(-len(self._left) // LOOK_MEMBERS))
+        looked_at = self._left[-LOOK_MEMBERS:]
+        del self._left[-LOOK_MEMBERS:]
+        return self._look_at(looked_at, now_ns)
+
+    def _look_at(self, members: list[Subscriber], now_ns: int) -> list[Subscriber]:
         timing = self._timing
         sent_ns = self._wall_ns()
         full: list[Subscriber] = []

@@ -172,11 +172,11 @@ class Shard:
         self._apply(now_ns)
         self._take_turns(now_ns)
         if now_ns >= self._next_sweep_ns:
-            self._next_sweep_ns = now_ns + self._life_signs.period_ns
             self._lanes.sweep()
-            for member in self._life_signs.sweep(self.members, now_ns):
+            for member in self._life_signs.look(self.members, now_ns):
                 if member.group is not None:
                     self._leave(member)
+            self._next_sweep_ns = now_ns + self._life_signs.pause_ns
 
     def _next_wake_ns(self) -> int:
         wake = self._next_sweep_ns
@@ -266,7 +266,8 @@ class Shard:
                     return
 
     def _turn(self, member: Subscriber, now_ns: int) -> Turn:
-        if member.gone:
+        # In a group already: it was in both queues, and arrived by its turn in the first.
+        if member.gone or member.group is not None:
             return Turn.OVER
         lane = self._lanes.get(member)
         if lane is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -116,7 +115,7 @@ class Subscriber:
         self.seen: list[Indices] = [_NOTHING, _NOTHING]
         self.g = 0  # nothing at or before this is missing, of what it is to get
         self.fresh: list[Indices] = [_NOTHING, _NOTHING]  # symbols whose snapshot is still to come
-        self.backlog: deque[tuple[bytes, int]] = deque()  # frames under way, and their ticks
+        self.backlog: list[tuple[bytes, int]] = []  # frames under way, a few, and their ticks
         self.synced: list[str | int | None] = []  # ids of requests whose `synced` is still to come
         self.synced_once = False
         self.waiting = False  # the sink holds unsent bytes
@@ -199,6 +198,10 @@ class Subscriber:
             self.tier = tier
             self.phase = tier.phase_of(self.id)
             self.sink.pace(tier.send_buffer_bytes)
+
+    def forget_position(self) -> None:
+        """Hold no position of its own any longer, as it has its lane's."""
+        self.seen = [_NOTHING, _NOTHING]
 
     def settle(self) -> None:
         """Turn to the ledger of the present tier, because all that was pending at the change is booked."""

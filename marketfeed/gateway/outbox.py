@@ -253,6 +253,9 @@ class Outbox(trio.abc.HalfCloseableStream):
         self._passed = self._taken
         self._trio_sock.close()
         self._progress.unpark_all()
+        # Session, outbox and subscriber hold each other by these; apart, each goes with its last holder,
+        # and the collector, which looks at old objects no more, is not needed.
+        self.drained, self.on_end, self.scanner = _nothing, _ignore, None
         await trio.lowlevel.checkpoint()
 
     def reset(self) -> None:

@@ -1,0 +1,80 @@
+"""However a session ends, it leaves nothing to the garbage collector, which does not look at what is old."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import trio
+import trio_websocket
+from live import connected, serving
+
+from marketfeed.errors import CloseCode
+from marketfeed.fanout.group import Group
+from marketfeed.fanout.interest import Interest
+from marketfeed.fanout.subscriber import Subscriber
+from marketfeed.gateway.outbox import Outbox
+from marketfeed.gateway.service import Session
+
+
+async def by_close_frame(live, ws):
+    await ws.aclose()
+
+
+async def by_reset(live, ws):
+    await trio.aclose_forcefully(ws._stream)
+
+
+async def by_bad_requests(live, ws):
+    for _ in range(10):
+        await ws.send_message("{}")
+
+
+async def by_broken_framing(live, ws):
+    await ws._stream.send_all(b"\xff" * 20)
+
+
+async def by_the_engine(live, ws):
+    (session,) = live.gateway.sessions
+    session.end(CloseCode.DRAINING)
+
+
+async def by_a_full_socket(live, ws):
+    (session,) = live.gateway.sessions
+    session.end(CloseCode.SLOW)
+
+
+WAYS = [by_close_frame, by_reset, by_bad_requests, by_broken_framing, by_the_engine, by_a_full_socket]
+
+
+@pytest.fixture
+def unaided():
+    """No collection meanwhile; what one would have found is kept."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    yield gc.garbage
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.enable()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_ended_session_is_no_cycle(way, unaided):
+    async with serving() as live:
+        async with connected(live) as client:
+            live.publish("A", "B")
+            await client.send(action="subscribe", quotes=["A", "N"], trades=["B*"])
+            await client.next("synced")
+            await way(live, client.ws)
+            await live.until_empty()
+        gc.collect()
+        ours = (Session, Outbox, Subscriber, Group, Interest)
+        left = [type(found).__name__ for found in unaided if isinstance(found, ours)]
+        sockets = [
+            found
+            for found in unaided
+            if isinstance(found, trio_websocket.WebSocketConnection) and found.is_server
+        ]
+        assert not left
+        assert not sockets
