@@ -1,6 +1,6 @@
 """Where things lie in the rings' block of bytes; each part begins on a page of its own.
 
-header │ claimed, published │ names │ when each symbol came first │ stamps │ records
+header │ claimed, published │ names │ when each symbol came first │ stamps │ sequence │ records
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from marketfeed.core.records import RECORD
+from marketfeed.core.sequence import sequence_entries
 from marketfeed.core.stamps import STAMPS_BYTES
 from marketfeed.core.symbols import MAX_NAME_BYTES
 
@@ -27,13 +28,13 @@ HEADER: Final = np.dtype(
     ]
 )
 MAGIC: Final = b"mfrings\x01"
-VERSION: Final = 4
+VERSION: Final = 5
 PAGE: Final = 4096
 
 
 def block_bytes(max_symbols: int, depth: int) -> int:
     """Return how many bytes the rings of ``max_symbols`` × ``depth`` on both channels take."""
-    return slots_at(max_symbols) + 2 * max_symbols * depth * RECORD.itemsize
+    return slots_at(max_symbols, depth) + 2 * max_symbols * depth * RECORD.itemsize
 
 
 def names_at(max_symbols: int) -> int:
@@ -51,6 +52,11 @@ def stamps_at(max_symbols: int) -> int:
     return firsts_at(max_symbols) + -(-8 * max_symbols // PAGE) * PAGE
 
 
-def slots_at(max_symbols: int) -> int:
-    """Return where the records begin."""
+def sequence_at(max_symbols: int) -> int:
+    """Return where the places of the newest ticks begin (core/sequence.py)."""
     return stamps_at(max_symbols) + STAMPS_BYTES
+
+
+def slots_at(max_symbols: int, depth: int) -> int:
+    """Return where the records begin."""
+    return sequence_at(max_symbols) + -(-8 * sequence_entries(max_symbols, depth) // PAGE) * PAGE

@@ -45,10 +45,12 @@ from marketfeed.core.layout import (
     block_bytes,
     firsts_at,
     names_at,
+    sequence_at,
     slots_at,
     stamps_at,
 )
 from marketfeed.core.records import DTYPES, QUOTES, RECORD, TRADES, Batch, Records, stamps_of
+from marketfeed.core.sequence import Sequence, sequence_entries
 from marketfeed.core.stamps import Stamps
 from marketfeed.core.symbols import MAX_NAME_BYTES, MAX_SYMBOLS, NameArea
 
@@ -57,6 +59,7 @@ Indices = NDArray[np.int64]
 
 _FUTURE_WRITE: Final = 0x0010  # F_SEAL_FUTURE_WRITE of linux/fcntl.h, which Python 3.11's fcntl lacks
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _FUTURE_WRITE | fcntl.F_SEAL_SEAL
+_U4: Final = 2**32 - 1
 _ONE: Final[Indices] = np.ones(1, np.int64)
 
 
@@ -100,7 +103,10 @@ class Rings:
         self.stamps = Stamps(whole[stamps_at(self.max_symbols) :], whole[at + 8 : at + 16].view(np.uint64))
         at = firsts_at(self.max_symbols)
         self._first_ns: Indices = whole[at : at + 8 * self.max_symbols].view(np.int64)
-        start = slots_at(self.max_symbols)
+        at = sequence_at(self.max_symbols)
+        entries = sequence_entries(self.max_symbols, self.depth)
+        self._sequence = Sequence(whole[at : at + 8 * entries].view(np.int64))
+        start = slots_at(self.max_symbols, self.depth)
         flat = whole[start : start + 2 * self.max_symbols * self.depth * 64].view(RECORD)
         self._slots = flat.reshape(2, self.max_symbols * self.depth)  # (channel, symbol * depth + slot)
         self._records = tuple(self._slots[c].view(DTYPES[c]) for c in (QUOTES, TRADES))
@@ -213,6 +219,34 @@ class Rings:
         # A slot that is being overwritten holds no g to go by: it is lost.
         lost += np.bincount(owner[~safe], minlength=len(symbols))
         return Ticks(copied[keep], counts, lost, after + lost + counts)
+
+    def between(self, after: int, head: int) -> list[tuple[Records, Indices]] | None:
+        """Return all ticks ``after < g <= head`` and their ``n``, for each channel in order of ``g``.
+
+        ``head`` is at most what :meth:`head` has returned. None if some of
+        them cannot be had in this way, being too many or overwritten; then
+        :meth:`read` tells what is there of each symbol.
+        """
+        places = self._sequence.places(after, head)
+        if places is None:
+            return None
+        gs = np.arange(after + 1, head + 1, dtype=np.uint64)
+        channels, slots = places
+        if not channels.any():
+            parts = [(gs, slots), (gs[:0], slots[:0])]
+        else:
+            parts = [(gs[chosen], slots[chosen]) for chosen in (channels == QUOTES, channels == TRADES)]
+        found: list[tuple[Records, Indices]] = []
+        for channel, (wanted, places_) in enumerate(parts):
+            copied = self._records[channel].take(places_, mode="clip")
+            claimed = self._claimed[channel].take(copied["symbol"], mode="clip")
+            behind = claimed - copied["n"]
+            behind &= _U4  # a record's n is modulo 2**32
+            # As in _survived: the writer may have been in these very slots.
+            if not ((copied["g"] == wanted).all() and (behind < self.depth).all()):
+                return None
+            found.append((copied, claimed - behind))
+        return found
 
     def _survived(
         self, channel: int, symbols: Indices, spans: Indices, ns: Indices, copied: Records
@@ -356,7 +390,8 @@ class RingWriter:
         for channel, records, p in placed:
             # In place, as a channel's slots are contiguous; 60 % of the time of an indexed assignment.
             self._slots[channel].put(p.slots, records.view(RECORD))
-        for channel, _, p in placed:
+        for channel, records, p in placed:
+            self.rings._sequence.note(channel, stamps_of(records), p.slots)
             self._published[channel][p.symbols] = p.last
         if self._wall_ns is not None:
             self.rings.stamps.note(end - 1, self._wall_ns())

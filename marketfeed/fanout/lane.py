@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from marketfeed.core.records import CHANNELS, stamps_of
+from marketfeed.core.records import CHANNELS, Records, stamps_of
 from marketfeed.core.rings import Indices, Rings, Ticks
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.encode import Encoder, gap_fragment
@@ -74,6 +74,7 @@ class Lane:
         self.seen: list[Indices] = [np.zeros(rings.max_symbols, np.int64) for _ in CHANNELS]
         self.g = 0  # everything up to here is behind the lane
         self.next_flush_ns = 0
+        self.short = False  # the last flush did not reach the head
         self.kept_until_ns = 0  # though it is empty, for short polls
         # Who takes a symbol's fragments, by channel * max_symbols + symbol.
         self._takers: dict[int, _Takers] = {}
@@ -159,23 +160,27 @@ class Lane:
     # One flush: collect, then frames.
 
     def collect(self, head: int) -> list[Group]:
-        """Move the lane to ``head``; return the groups that have something to send."""
+        """Move the lane to ``head``, or less far (``short``); return the groups that have something to send."""
         self._taken = []
+        self.short = False
         if head == self.g:
             return []
-        # Of the symbols there are: all that there may be would be 128 kB a flush.
-        count = len(self._symbols)
-        upto = [self._rings.published(channel, count) for channel in range(len(CHANNELS))]
         if not self.groups:
-            self._move(upto, head)
+            self._move(self._published(), head)
             return []
-        changed = [
+        return self._collect_every(head) if self.tier.every else self._collect_latest(head)
+
+    def _published(self) -> list[Indices]:
+        # Of the symbols there are: all that there may be would be 128 kB a flush.
+        return [self._rings.published(channel, len(self._symbols)) for channel in range(len(CHANNELS))]
+
+    def _changed(self, upto: list[Indices]) -> list[Indices]:
+        """Return the symbols per channel that somebody takes and that have moved since the last flush."""
+        count = len(upto[0])
+        return [
             np.flatnonzero((upto[channel] != self.seen[channel][:count]) & self._wanted[channel][:count])
             for channel in range(len(CHANNELS))
         ]
-        if self.tier.every:
-            return self._collect_every(changed, upto, head)
-        return self._collect_latest(changed, upto, head)
 
     def _move(self, upto: list[Indices], head: int) -> None:
         """Stand at ``upto``, of the symbols there are, and ``head``."""
@@ -183,32 +188,16 @@ class Lane:
             seen[: len(ns)] = ns
         self.g = head
 
-    def _collect_every(self, changed: list[Indices], upto: list[Indices], head: int) -> list[Group]:
-        waiting = sum(
-            int((upto[channel][symbols] - self.seen[channel][symbols]).sum())
-            for channel, symbols in enumerate(changed)
-        )
-        if waiting > MAX_FLUSH_TICKS:
-            head = self.g + max((head - self.g) * MAX_FLUSH_TICKS // waiting, 1)
-            for channel, ns in enumerate(upto):
-                bound = self._rings.position(channel, np.arange(len(ns)), head)
-                upto[channel] = np.minimum(np.maximum(bound, self.seen[channel][: len(ns)]), ns)
+    def _collect_every(self, head: int) -> list[Group]:
+        self.short = head > self.g + MAX_FLUSH_TICKS
+        head = min(head, self.g + MAX_FLUSH_TICKS)
         touched: set[Group] = set()
         fragments: list[bytes] = []
         keys: list[int] = []
         stamps: list[NDArray[np.uint64]] = []
-        for channel, symbols in enumerate(changed):
-            if not len(symbols):
+        for channel, records in enumerate(self._follow(head) or self._search(head, touched)):
+            if not len(records):
                 continue
-            ticks = self._rings.read(
-                channel, symbols, self.seen[channel][symbols], upto[channel][symbols], head
-            )
-            upto[channel][symbols] = ticks.seen
-            if ticks.lost.any():
-                self._tell_gaps(channel, symbols, ticks, touched)
-            records = ticks.records
-            if len(symbols) > 1:
-                records = records[np.argsort(stamps_of(records))]
             encoded = self.encoder.fragments(channel, records)
             if self.encoder.shared:
                 self.encoder.keep(channel, records, records["n"], encoded)
@@ -218,7 +207,6 @@ class Lane:
             if self._recorder is not None:
                 times = records["ts_event"], records["ts_recv"]
                 self._taken.append(Taken(channel, records["symbol"], stamps[-1], *times))
-        self._move(upto, head)
         if len(stamps) > 1:  # the channels, each in order of g, become one sequence
             order = np.argsort(np.concatenate(stamps)).tolist()
             fragments, keys = [fragments[i] for i in order], [keys[i] for i in order]
@@ -228,12 +216,52 @@ class Lane:
                 append(fragment)
         return self._touched(keys, touched)
 
-    def _collect_latest(self, changed: list[Indices], upto: list[Indices], head: int) -> list[Group]:
+    def _follow(self, head: int) -> list[Records] | None:
+        """Return what is wanted per channel up to ``head``, and stand there; None if the rings cannot say.
+
+        The usual way: what it costs depends on what came, and not on how many symbols there are.
+        """
+        found = self._rings.between(self.g, head)
+        if found is None:
+            return None
+        wanted: list[Records] = []
+        for channel, (records, ns) in enumerate(found):
+            symbols, seen = records["symbol"].astype(np.int64), self.seen[channel]
+            newer = ns > seen[symbols]  # a position taken while the head was moving is beyond it
+            if not newer.all():
+                records, ns, symbols = records[newer], ns[newer], symbols[newer]
+            seen[symbols] = ns  # with a symbol more than once the last stands: the newest
+            taken = self._wanted[channel][symbols]
+            wanted.append(records if taken.all() else records[taken])
+        self.g = head
+        return wanted
+
+    def _search(self, head: int, touched: set[Group]) -> list[Records]:
+        """Do what :meth:`_follow` does symbol by symbol, with gaps for what was overwritten."""
+        upto = self._published()
+        if head < self._rings.head():
+            for channel, ns in enumerate(upto):
+                bound = self._rings.position(channel, np.arange(len(ns)), head)
+                upto[channel] = np.minimum(np.maximum(bound, self.seen[channel][: len(ns)]), ns)
+        found: list[Records] = []
+        for channel, symbols in enumerate(self._changed(upto)):
+            ticks = self._rings.read(
+                channel, symbols, self.seen[channel][symbols], upto[channel][symbols], head
+            )
+            upto[channel][symbols] = ticks.seen
+            if ticks.lost.any():
+                self._tell_gaps(channel, symbols, ticks, touched)
+            found.append(ticks.records[np.argsort(stamps_of(ticks.records))])
+        self._move(upto, head)
+        return found
+
+    def _collect_latest(self, head: int) -> list[Group]:
+        upto = self._published()
         fragments: list[bytes] = []
         keys: list[int] = []
         skips: list[int] = []
         stamps: list[NDArray[np.uint64]] = []
-        for channel, symbols in enumerate(changed):
+        for channel, symbols in enumerate(self._changed(upto)):
             if not len(symbols):
                 continue
             seen = self.seen[channel]

@@ -162,7 +162,7 @@ class Shard:
         """Do everything that is due at ``now_ns``."""
         for lane in self._lanes:
             late_ns = -1
-            if lane.tier.interval_ns:
+            if lane.tier.interval_ns and not lane.short:
                 if now_ns < lane.next_flush_ns:
                     continue
                 late_ns = _now_ns() - lane.next_flush_ns

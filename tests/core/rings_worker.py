@@ -17,6 +17,7 @@ from marketfeed.core.records import QUOTE, QUOTES, Batch
 from marketfeed.core.rings import Rings, RingWriter
 
 READERS = 2
+FOLLOWED = 512  # of the newest ticks, read in order of g
 _GO = HEADER.itemsize  # bytes behind the header, unused by the rings: one a reader, and "written"
 _WRITTEN = _GO + READERS
 
@@ -89,11 +90,16 @@ def read(block, number, step, unchecked):
     groups = np.array_split(np.arange(rings.max_symbols), -(-rings.max_symbols // step))
     seen = np.zeros(rings.max_symbols, np.int64)
     lost, got = seen.copy(), seen.copy()
-    torn = above_head = 0
+    torn = above_head = followed = 0
     block[_GO + number] = 1
     ended = False
     while not ended:
         ended = block[_WRITTEN] == 1  # then this round reads the rest
+        head = rings.head()
+        if newest := rings.between(max(0, head - FOLLOWED), head):
+            records, ns = newest[QUOTES]
+            torn += int(np.count_nonzero(~whole(records, records["symbol"], ns)))
+            followed += len(records)
         for symbols in groups:
             head = rings.head()
             upto = rings.published(QUOTES).take(symbols)
@@ -106,7 +112,13 @@ def read(block, number, step, unchecked):
             seen[symbols] = ticks.seen
             lost[symbols] += ticks.lost
             got[symbols] += ticks.counts
-    return {"got": got.tolist(), "lost": lost.tolist(), "torn": torn, "above_head": above_head}
+    return {
+        "got": got.tolist(),
+        "lost": lost.tolist(),
+        "torn": torn,
+        "above_head": above_head,
+        "followed": followed,
+    }
 
 
 def main():

@@ -66,6 +66,7 @@ def test_two_reading_processes_accept_no_torn_record_and_miss_none_unannounced()
         assert (np.array(reader["got"]) + reader["lost"] == written).all()
         assert sum(reader["got"]) > 0
         assert sum(reader["lost"]) > 0  # the check had something to reject
+        assert reader["followed"] > 0
 
 
 def test_without_the_check_after_the_copy_torn_records_are_accepted():

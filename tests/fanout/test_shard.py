@@ -9,6 +9,7 @@ from harness import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower
 
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.interest import Names
+from marketfeed.fanout.lane import MAX_FLUSH_TICKS
 from marketfeed.fanout.shard import Change
 
 
@@ -492,3 +493,24 @@ async def test_a_session_that_left_leaves_nothing_behind(autojump_clock):
     assert (statistics.sessions, statistics.groups, statistics.lanes) == (0, 0, 0)
     assert len(bench.shard._interests) == 0
     assert bench.shard.figures.ended["vip"].difference == 0
+
+
+async def test_an_interval_with_more_than_one_flush_takes_is_sent_in_several_at_once(autojump_clock):
+    bench = Bench(depth=1024)
+    member, socket = bench.enter(tier=SLOW_EVERY)
+    await bench.subscribe(member, quotes="*", trades="*")
+    await trio.sleep(0.2)
+    await bench.cycle()
+    names = [f"S{i}" for i in range(60)]
+    ticks = [("qt"[i % 3 == 0], names[i % 60]) for i in range(MAX_FLUSH_TICKS * 2)]
+    bench.publish(*ticks)
+    socket.take()
+    await trio.sleep(0.2)
+    await bench.cycle()
+    assert len(socket.frames) == 1
+    await bench.cycle(2)  # the others right behind it, and not at the tier's next moment
+    assert len(socket.frames) == 2
+    got = [message for message in socket.take() if message["T"] in "qt"]
+    assert len(got) == len(ticks)
+    assert [message["g"] for message in got] == sorted(message["g"] for message in got)
+    bench.balanced()
