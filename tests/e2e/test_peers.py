@@ -17,6 +17,7 @@ from websockets.sync.client import connect
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
 CUTS = 5
+BUSY = ("--set", "limits.requests_per_s=10000")  # this machine's address stands for many
 
 
 def http(running: Engine) -> str:
@@ -49,6 +50,38 @@ def follow_websocket(url: str, context: ssl.SSLContext | None) -> None:
 def test_curl_reads_events_and_resumes(tmp_path):
     with engine(SYNTHETIC, tmp_path) as running:
         follow_events(f"{http(running)}/v1/events?quotes=*&trades=*")
+
+
+def follow_polls(url: str, *arguments: str) -> None:
+    """Poll again and again, each time from the cursor of the answer before."""
+    follower, cursor = Follower(), ""
+    while follower.ticks < 200:
+        after = f"&after={cursor}" if cursor else ""
+        status, headers, body = curl(f"{url}/v1/poll?quotes=*&trades=*{after}", *arguments)
+        assert status == 200
+        answer = json.loads(body)
+        assert (answer["resumed"], answer["reset"]) == (True, [])
+        follower.take(answer["messages"])
+        cursor = answer["cursor"]
+        assert headers["x-cursor"] == cursor
+
+
+def test_curl_polls_without_a_hole_and_is_told_where_nothing_is_new(tmp_path):
+    with engine(SYNTHETIC, tmp_path, *BUSY) as running:
+        url = http(running)
+        follow_polls(url)
+        status, headers, body = curl(f"{url}/v1/poll?quotes=NONE&timeout_s=0.1")
+        assert (status, body, headers["x-cursor"].count(":")) == (204, b"", 1)
+        _, _, body = curl(f"{url}/v1/symbols")
+        names = [row["S"] for row in json.loads(body)["symbols"]]
+        assert len(names) == 10
+        quotes = f"{url}/v1/quotes?symbols={','.join(names)}&tier=basic"
+        _, headers, body = curl(quotes)
+        assert {message["S"] for message in json.loads(body)} <= set(names)
+        seen = {curl(quotes, "-H", f"If-None-Match: {headers['etag']}")[0] for _ in range(3)}
+        assert seen <= {200, 304}
+        _, headers, _ = curl(f"{url}/v1/quotes?symbols=NONE")
+        assert curl(f"{url}/v1/quotes?symbols=NONE", "-H", f"If-None-Match: {headers['etag']}")[0] == 304
 
 
 def test_curl_over_tls_and_a_certificate_that_is_checked(tmp_path):
@@ -132,7 +165,10 @@ def nginx(engine_port: int, files: Files, folder: Path) -> Iterator[int]:
 def proxied(tmp_path):
     files = Files(tmp_path)
     trusting = '[gateway]\ntrusted_proxies = ["127.0.0.1"]\n'
-    with engine(trusting + SYNTHETIC, tmp_path) as running, nginx(running.port, files, tmp_path) as port:
+    with (
+        engine(trusting + SYNTHETIC, tmp_path, *BUSY) as running,
+        nginx(running.port, files, tmp_path) as port,
+    ):
         yield running, files, f"https://127.0.0.1:{port}"
 
 
@@ -140,6 +176,12 @@ def proxied(tmp_path):
 def test_events_come_through_nginx_as_they_happen(proxied, version):
     _, files, url = proxied
     follow_events(f"{url}/v1/events?quotes=*&trades=*", "--cacert", str(files.authority), version)
+
+
+@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+def test_polls_come_through_nginx(proxied, version):
+    _, files, url = proxied
+    follow_polls(url, "--cacert", str(files.authority), version)
 
 
 def test_a_websocket_comes_through_nginx(proxied):
