@@ -79,6 +79,9 @@ class _Snapshot(MetricSource):
         yield _counter("closes_total", "Sessions ended, by close code.", "code", closes)
         refused = {(reason,): n for reason, n in report.refused.items()}
         yield _counter("refused_total", "Connections refused before a session.", "reason", refused)
+        requests = {(route or "none", str(status)): n for (route, status), n in report.requests.items()}
+        yield _counter("http_requests_total", "Requests to the gateway, by answer.", "route status", requests)
+        yield _gauge("waiting_polls", "Long polls that wait now.", "", {(): report.polls})
         errors = {(str(code),): n for code, n in report.errors.items()}
         yield _counter("errors_total", "Error messages sent, by code.", "code", errors)
 

@@ -28,6 +28,8 @@ class Report(msgspec.Struct):
     accepted: int = 0
     closes: dict[int, int] = {}  # by close code
     refused: dict[str, int] = {}  # connections, by reason
+    requests: dict[tuple[str, int], int] = {}  # over HTTP, by route ("" for unknown ones) and status
+    polls: int = 0  # long polls that wait now
     errors: dict[int, int] = {}  # error messages, by code
     ledgers: dict[str, Ledger] = {}  # by tier
     frames: int = 0
@@ -54,7 +56,7 @@ class Report(msgspec.Struct):
             ledgers[tier].pending = 0
         closes = _sum(self.closes, {int(CloseCode.ABNORMAL): lost} if lost else {})
         return msgspec.structs.replace(
-            self, sessions={}, lagging={}, synced=0, groups=0, closes=closes, ledgers=ledgers
+            self, sessions={}, lagging={}, synced=0, groups=0, polls=0, closes=closes, ledgers=ledgers
         )
 
 

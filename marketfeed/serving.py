@@ -224,6 +224,8 @@ class Serving:
             accepted=counters.accepted,
             closes={int(code): count for code, count in counters.closes.items()},
             refused=dict(counters.refused),
+            requests=dict(self._gateway.routes.server.requests),
+            polls=len(self.shard.polls),
             errors=dict(counters.errors),
             ledgers=ledgers,
             frames=figures.frames,
