@@ -23,8 +23,9 @@ from trio.socket import SocketType
 from marketfeed.admin import Admin
 from marketfeed.config import Loaded
 from marketfeed.core.layout import block_bytes
-from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError, StartError
 from marketfeed.gateway.limits import Admission
 from marketfeed.gateway.listener import accept_from, accept_http, open_listener, raise_file_limit

@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.core.records import QUOTE, QUOTES, Batch
-from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.rings import Rings
+from marketfeed.core.writer import RingWriter
 
 SYMBOLS: Final = 1000
 DEPTH: Final = 1024

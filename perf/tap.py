@@ -27,8 +27,9 @@ import numpy as np
 
 import marketfeed
 from marketfeed.core.records import QUOTE, Batch
-from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.writer import RingWriter
 from marketfeed.tap import Tap
 from perf import bench
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 import marketfeed
 from marketfeed import tap as connect
 from marketfeed.core.records import CHANNELS, QUOTE, TRADE, Batch
-from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.writer import RingWriter
 from marketfeed.errors import EngineGoneError, TapError
 from marketfeed.tap import Follower, Gap, Tap
 

@@ -160,7 +160,7 @@ class Lane:
     # One flush: collect, then frames.
 
     def collect(self, head: int) -> list[Group]:
-        """Move the lane to ``head``, or less far (``short``); return the groups that have something to send."""
+        """Move the lane to ``head``, or less far (``short``); return the groups that have something."""
         self._taken = []
         self.short = False
         if head == self.g:

@@ -22,8 +22,8 @@ from marketfeed.core.records import (
     Batch,
     Records,
 )
-from marketfeed.core.rings import RingWriter
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.writer import RingWriter
 from marketfeed.errors import InvalidSymbolError, SymbolsFullError
 
 

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.records import Batch
-from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.writer import RingWriter
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.encoding import BINARY, JSON, Encoding
 from marketfeed.fanout.interest import Names

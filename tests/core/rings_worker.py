@@ -14,7 +14,8 @@ import numpy as np
 
 from marketfeed.core.layout import HEADER
 from marketfeed.core.records import QUOTE, QUOTES, Batch
-from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.rings import Rings
+from marketfeed.core.writer import RingWriter
 
 READERS = 2
 FOLLOWED = 512  # of the newest ticks, read in order of g

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from ringkit import BATCHES, DEPTH, EVERY, STEPS, SYMBOLS, TICKS, Ledger, Reader, batch_of, quotes_of
 
 from marketfeed.core.records import QUOTES, TRADES
-from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.rings import Rings
+from marketfeed.core.writer import RingWriter
 
 
 @given(STEPS)

@@ -12,7 +12,8 @@ from ringkit import BATCHES, DEPTH, EVERY, SYMBOLS, Ledger, Reader, batch_of, qu
 
 from marketfeed.core.layout import HEADER, block_bytes
 from marketfeed.core.records import QUOTE, QUOTES, TRADE, TRADES, Batch
-from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.rings import Rings
+from marketfeed.core.writer import RingWriter
 
 
 def heap(size):

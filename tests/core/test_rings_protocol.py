@@ -10,7 +10,8 @@ from ringkit import BATCHES, DEPTH, STEPS, SYMBOLS, TICKS, Ledger, Reader, batch
 
 from marketfeed.core.layout import block_bytes
 from marketfeed.core.records import QUOTES, TRADES
-from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.rings import Rings
+from marketfeed.core.writer import RingWriter
 
 
 class Steps:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from ringkit import BATCHES, DEPTH, SYMBOLS, Ledger, batch_of, quotes_of
 
 from marketfeed.core.records import QUOTES, TRADES
-from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.rings import Rings
 from marketfeed.core.sequence import ENTRIES, sequence_entries
+from marketfeed.core.writer import RingWriter
 
 
 def place_of(ledger):

@@ -14,8 +14,9 @@ import trio.testing
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.cursor import Cursor, parse_cursor
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE, QUOTES, TRADE, TRADES, Batch
-from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.writer import RingWriter
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.encoding import JSON, Encoding
 from marketfeed.fanout.interest import Names

@@ -16,8 +16,9 @@ import trio_websocket
 
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.records import QUOTE, Batch
-from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.writer import RingWriter
 from marketfeed.fanout.encoding import JSON, Encoding
 from marketfeed.fanout.lifesigns import Timing
 from marketfeed.fanout.shard import Shard

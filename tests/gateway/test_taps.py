@@ -14,8 +14,9 @@ import pytest
 import trio
 
 from marketfeed.core.records import QUOTE, Batch
-from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError, StartError, TapError
 from marketfeed.gateway.taps import Taps
 from marketfeed.tap import tap

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.core.records import FLAG_CROSSED, QUOTE, QUOTES, TRADE, TRADES, Batch
-from marketfeed.core.rings import Rings, RingWriter
+from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.writer import RingWriter
 from marketfeed.ingest.pump import Pump
 
 NOW_NS = 1_725_000_000_000_000_000
