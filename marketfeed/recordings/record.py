@@ -61,12 +61,13 @@ class Recorded:
     gaps: int = 0
     lost: int = 0  # ticks that gaps and lags told of
     reconnects: int = 0
+    resets: int = 0  # reconnects after which the engine could not replay what was missed
     began_s: float = field(default_factory=time.monotonic)
 
     @property
     def complete(self) -> bool:
         """Tell whether nothing was missed, as far as the engine could tell."""
-        return not (self.gaps or self.lost or self.reconnects)
+        return not (self.gaps or self.lost or self.resets)
 
 
 class Recorder:
@@ -93,7 +94,8 @@ class Recorder:
         self._waiting_bytes = 0
         self._room = trio.Event()
         self._work = trio.Event()
-        self._epoch, self._g, self._synced = "", 0, False
+        self._epoch, self._g = "", 0
+        self._moving = False  # ticks move the cursor: after `synced`, or all through what was resumed
         self._retry_s = FIRST_RETRY_S
         self._status = "connecting"
         self._console = Console(stderr=True)
@@ -188,6 +190,7 @@ class Recorder:
                 self._reading = None
                 with trio.move_on_after(CLOSE_S):
                     await ws.aclose()
+                nursery.cancel_scope.cancel()  # the library's reader may wait for ever
         return "ended"
 
     async def _connect(self) -> Stream:
@@ -248,7 +251,7 @@ class Recorder:
                     self.recorded.trades += len(records)
                 fresh = records["flags"] & FLAG_SNAPSHOT == 0
                 self.recorded.snapshots += int((~fresh).sum())
-                if self._synced and fresh.any():
+                if self._moving and fresh.any():
                     self._g = max(self._g, int(records["g"][fresh].max()))
             case Kind.SYMBOLS:
                 self._announced.update(frame.symbols())
@@ -264,12 +267,14 @@ class Recorder:
                 raise _FinalError(f"error {message['code']}: {message['msg']}")
             case {"T": "success", "epoch": epoch}:
                 if epoch != self._epoch:
-                    self._epoch, self._g, self._synced = epoch, 0, False
+                    self._epoch, self._g = epoch, 0
             case {"T": "subscription"}:
                 self._retry_s = FIRST_RETRY_S
+                self._moving = bool(message.get("resumed"))
+                self.recorded.resets += self.recorded.reconnects > 0 and not self._moving
             case {"T": "synced", "cursor": cursor}:
                 self._status = "recording"
-                self._synced = True
+                self._moving = True
                 self._g = max(self._g, int(cursor.rpartition(":")[2]))
             case {"T": "gap", "lost": lost}:
                 self.recorded.gaps += 1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from itertools import islice
 
 import msgspec
@@ -39,6 +42,22 @@ class Recorder:
         return self.process.returncode, said
 
 
+@pytest.fixture
+def record():
+    """Start recorders; none outlives the test."""
+    started = []
+
+    def start(*arguments):
+        started.append(Recorder(*arguments))
+        return started[-1]
+
+    yield start
+    for recorder in started:
+        if recorder.process.poll() is None:
+            recorder.process.kill()
+            recorder.process.communicate()
+
+
 def wait_for(condition):
     """Wait until ``condition()`` is true, as the file system and another process will have it."""
 
@@ -62,12 +81,12 @@ def recorded_bytes(folder):
     return sum(path.stat().st_size for path in folder.glob("*.mfr*"))
 
 
-def test_a_recording_replays_the_ticks_that_the_engine_was_fed(realdata, tmp_path):
+def test_a_recording_replays_the_ticks_that_the_engine_was_fed(realdata, tmp_path, record):
     with gzip.open(realdata / "binance_raw_ws/usdm_btcusdt_20240808.gz") as file:
         (tmp_path / "source.txt").write_bytes(b"".join(islice(file, 20_000)))
     feed = '[[feeds]]\nname = "btc"\ntype = "replay"\npath = "source.txt"\nspeed = 50.0\nstart_sessions = 1\n'
     with engine(feed, tmp_path) as running:
-        recorder = Recorder(running, tmp_path, "--out", "day.mfr.zst")
+        recorder = record(running, tmp_path, "--out", "day.mfr.zst")
         done = running.logged("feed done")
         left = (done["quotes"], done["trades"])
         wait_for(lambda: written_ticks(tmp_path) == sum(left))
@@ -98,9 +117,9 @@ def written_ticks(folder):
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_it_ends_cleanly_when_told_to(tmp_path, ending):
+def test_it_ends_cleanly_when_told_to(tmp_path, ending, record):
     with engine(SYNTHETIC, tmp_path) as running:
-        recorder = Recorder(running, tmp_path, "SY000*", "--out", "day.mfr.zst")
+        recorder = record(running, tmp_path, "SY000*", "--out", "day.mfr.zst")
         wait_for(lambda: recorded_bytes(tmp_path) > 10_000)
         status, said = recorder.end(ending)
     assert status == 0
@@ -114,9 +133,9 @@ def test_it_ends_cleanly_when_told_to(tmp_path, ending):
     assert not intake.events
 
 
-def test_a_recorder_that_is_killed_leaves_a_file_that_is_whole_up_to_there(tmp_path):
+def test_a_recorder_that_is_killed_leaves_a_file_that_is_whole_up_to_there(tmp_path, record):
     with engine(SYNTHETIC, tmp_path) as running:
-        recorder = Recorder(running, tmp_path, "--out", "day.mfr.zst")
+        recorder = record(running, tmp_path, "--out", "day.mfr.zst")
         wait_for(lambda: recorded_bytes(tmp_path) > 50_000)
         status, _ = recorder.end(signal.SIGKILL)
     assert status == -signal.SIGKILL
@@ -126,9 +145,9 @@ def test_a_recorder_that_is_killed_leaves_a_file_that_is_whole_up_to_there(tmp_p
     assert "cut short" in intake.logged[0]["reason"]
 
 
-def test_rotated_files_are_one_recording(tmp_path):
+def test_rotated_files_are_one_recording(tmp_path, record):
     with engine(SYNTHETIC, tmp_path) as running:
-        recorder = Recorder(running, tmp_path, "--out", "day.mfr.zst", "--rotate-mb", "0.03")
+        recorder = record(running, tmp_path, "--out", "day.mfr.zst", "--rotate-mb", "0.03")
         wait_for(lambda: len(list(tmp_path.glob("day.*.mfr.zst"))) >= 4)
         status, said = recorder.end()
     assert status == 0
@@ -137,9 +156,69 @@ def test_rotated_files_are_one_recording(tmp_path):
     assert not intake.events
 
 
-def test_an_engine_that_restarts_is_recorded_on_and_that_is_told(tmp_path):
+class Cutter(threading.Thread):
+    """A proxy that cuts its first connection after ``size`` bytes from the engine, and lets later ones be."""
+
+    def __init__(self, port, size):
+        super().__init__(daemon=True)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"ws://127.0.0.1:{self.listener.getsockname()[1]}/v1/stream"
+        self.accepted = 0
+        self._port, self._left = port, size
+        self.start()
+
+    def run(self):
+        with contextlib.suppress(OSError):  # closed at the end of the test
+            while True:
+                client, _ = self.listener.accept()
+                self.accepted += 1
+                engine = socket.create_connection(("127.0.0.1", self._port))
+                last = self.accepted > 1
+                threading.Thread(target=self._pass_on, args=(client, engine, None), daemon=True).start()
+                self._pass_on(engine, client, None if last else self._left)
+                for sock in (client, engine):
+                    with sock, contextlib.suppress(OSError):
+                        sock.shutdown(socket.SHUT_RDWR)  # closing would wait for the other thread
+
+    @staticmethod
+    def _pass_on(source, target, left):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536 if left is None else min(left, 65536)):
+                target.sendall(data)
+                if left is not None:
+                    left -= len(data)
+                    if not left:
+                        return
+            target.shutdown(socket.SHUT_WR)
+
+
+def test_a_cut_connection_is_resumed_and_nothing_is_missing(realdata, tmp_path, record):
+    with gzip.open(realdata / "binance_raw_ws/usdm_btcusdt_20240808.gz") as file:
+        (tmp_path / "source.txt").write_bytes(b"".join(islice(file, 20_000)))
+    feed = '[[feeds]]\nname = "btc"\ntype = "replay"\npath = "source.txt"\nspeed = 25.0\nstart_sessions = 1\n'
+    with engine("[engine]\nmax_symbols = 16\nring_depth = 65536\n" + feed, tmp_path) as running:
+        cutter = Cutter(running.port, 400_000)
+        running.url = cutter.url
+        recorder = record(running, tmp_path, "--out", "day.mfr.zst")
+        done = running.logged("feed done")
+        wait_for(lambda: written_ticks(tmp_path) == done["quotes"] + done["trades"])
+        status, said = recorder.end()
+        cutter.listener.close()
+    assert status == 0
+    assert cutter.accepted == 2
+    assert "reconnected 1×" in said
+    assert said.endswith("complete\n")
+    fed, got = (
+        replayed(tmp_path, path="source.txt"),
+        replayed(tmp_path, path="day.mfr.zst", format="marketfeed"),
+    )
+    assert got.quotes.tobytes() == fed.quotes.tobytes()
+    assert got.trades.tobytes() == fed.trades.tobytes()
+
+
+def test_an_engine_that_restarts_is_recorded_on_and_that_is_told(tmp_path, record):
     with engine(SYNTHETIC, tmp_path) as running:
-        recorder = Recorder(running, tmp_path, "--out", "day.mfr.zst")
+        recorder = record(running, tmp_path, "--out", "day.mfr.zst")
         wait_for(lambda: recorded_bytes(tmp_path) > 10_000)
         port = running.port
         assert running.stop() == 0

@@ -5,7 +5,7 @@ ledger, and the frames and bytes that came over the socket, against the simulati
 200 ms apart. For vip and premium (100 ms) the phase cannot matter, as no grid step holds more than one burst.
 On the tier slow (400 ms) it does: whether a pair falls into one step or two. There each session's phase is
 known from the engine, and where the engine's grid lies from when flushes came; the simulation is run at that
-phase. Compared are sessions whose grid is not within 40 ms of a burst: only those have the same phase for sure.
+phase. Compared are sessions whose grid is not within 40 ms of a burst: only those surely have the same.
 """
 
 from __future__ import annotations
