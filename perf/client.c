@@ -44,7 +44,7 @@ static uint64_t checked, doubled;
 static int64_t top_g, top_r, from_g, from_r;
 
 static char *host = "127.0.0.1", *path = "/v1/stream", *transport = "websocket", *dialect = "marketfeed", *tier = "", *watch = "", *prefix = "SY";
-static int sse, port, count = 500, per_session = 20, universe = 1000, verify = 25, seed = 1;
+static int sse, binary, port, count = 500, per_session = 20, universe = 1000, verify = 25, seed = 1;
 static double seconds = 3, warm = 1;
 
 static int64_t now_us(void) {
@@ -159,6 +159,36 @@ static void frame(Session *s, const char *p, size_t n, int64_t now) {
     if (last >= 0) record(now - last, c / 2);
 }
 
+/* One 64-byte quote of a verified session; marketfeed/core/records.py has the layout. */
+static void check_record(Session *s, const char *p) {
+    int64_t g = *(const int64_t *)(p + 16), n = *(const uint32_t *)(p + 56), *last = &s->last_n[*(const uint16_t *)(p + 60)];
+    if (g > top_g) { top_g = g; top_r = *(const int64_t *)(p + 8) / 1000; }
+    if (p[63] & 1 || !*last) { *last = n; return; }
+    checked++;
+    if (n <= *last) { doubled++; return; }
+    s->missing += n - *last - 1;
+    *last = n;
+}
+
+/* A binary message: frames of a 16-byte header and a payload (marketfeed/core/binary.py). */
+static void message(Session *s, const char *p, size_t size, int64_t now) {
+    const char *end = p + size;
+    for (size_t length; end - p >= 16; p += 16 + length) {
+        length = *(const uint32_t *)(p + 4);
+        const char *at = p + 16, *stop = at + length;
+        if (p[1] == 4 && s->verified) check(s, at, length);
+        if (p[1] == 4 && measuring) notices(at, stop);
+        if (p[1] != 2 || !length) continue;
+        if (s->verified) for (const char *r = at; r < stop; r += 64) check_record(s, r);
+        if (!measuring) continue;
+        uint64_t c = length / 64;
+        ticks += c;
+        record(now - *(const int64_t *)(at + 8) / 1000, c - c / 2);
+        record(now - *(const int64_t *)(stop - 56) / 1000, c / 2);
+    }
+    if (measuring) frames++;
+}
+
 static void send_frame(Session *s, int opcode, const char *text, size_t n) {
     static unsigned char wire[(1 << 20) + 14];
     int h = 0;
@@ -183,7 +213,10 @@ static void subscribe(Session *s, int index) {
         taken[v] = 1;
         o += nats ? sprintf(text + o, "SUB %s%04d %d\r\n", prefix, v, ++i) : sprintf(text + o, "%s\"%s%04d\"", i++ ? "," : "", prefix, v);
     }
-    if (!nats) o += *tier ? sprintf(text + o, "],\"tier\":\"%s\"}", tier) : sprintf(text + o, "]}");
+    if (!nats) {
+        o += *tier ? sprintf(text + o, "],\"tier\":\"%s\"", tier) : sprintf(text + o, "]");
+        o += sprintf(text + o, binary ? ",\"encoding\":\"binary\"}" : "}");
+    }
     send_frame(s, nats ? 2 : 1, text, o);
 }
 
@@ -234,7 +267,8 @@ static void readable(Session *s) {
         else if (n == 127) { head = 10; n = BUFFER; if (end - p >= 10) { n = 0; for (int i = 2; i < 10; i++) n = n << 8 | u[i]; } }
         if ((size_t)(end - p) < head + n) break;
         int opcode = u[0] & 15;
-        if (opcode < 3) frame(s, p + head, n, now);
+        if (opcode == 2 && binary) message(s, p + head, n, now);
+        else if (opcode < 3) frame(s, p + head, n, now);
         else if (opcode == 9) send_frame(s, 10, p + head, n);
         else if (opcode == 8) { drop(s, "close frame"); return; }
         p += head + n;
@@ -261,6 +295,7 @@ static void arguments(int argc, char **argv) {
 int main(int argc, char **argv) {
     arguments(argc, argv);
     sse = !strcmp(transport, "sse");
+    binary = !strcmp(transport, "binary");
     struct rlimit lim;
     getrlimit(RLIMIT_NOFILE, &lim);
     lim.rlim_cur = lim.rlim_max;
@@ -286,7 +321,7 @@ int main(int argc, char **argv) {
             setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
             if (connect(s->fd, (void *)&to, sizeof to) && errno != EINPROGRESS) { perror("client.c: connect"); return 1; }
             s->verified = verify && opened % verify == 0;
-            if (s->verified) s->last_n = calloc(universe, sizeof *s->last_n);
+            if (s->verified) s->last_n = calloc(MAX_SYMBOLS, sizeof *s->last_n);
             struct epoll_event e = {.events = EPOLLOUT, .data.ptr = s};
             epoll_ctl(epoll, EPOLL_CTL_ADD, s->fd, &e);
         }

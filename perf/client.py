@@ -24,6 +24,7 @@ import re
 import resource
 import selectors
 import socket
+import struct
 import time
 from array import array
 from dataclasses import dataclass, field
@@ -43,6 +44,15 @@ QUOTE: Final = re.compile(
 )
 CONFLATED: Final = re.compile(rb'"conflated":(\d+)')
 LOST: Final = re.compile(rb'"T":"gap"[^}]*"lost":(\d+)')
+HEADER: Final = struct.Struct("<BBHIQ")  # of a binary frame; then 64-byte records
+QUOTE_DTYPE: Final = np.dtype(
+    {
+        "names": ["ts_recv", "g", "n", "symbol", "flags"],
+        "formats": ["<i8", "<u8", "<u4", "<u2", "u1"],
+        "offsets": [8, 16, 56, 60, 63],
+        "itemsize": 64,
+    }
+)
 TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -61,7 +71,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--universe", type=int, default=1000, help="the symbols there are: SY0000, SY0001 …")
     parser.add_argument("--prefix", default="SY")
     parser.add_argument("--tier", default="", help="default: the engine's")
-    parser.add_argument("--transport", choices=("websocket", "sse"), default="websocket")
+    parser.add_argument("--transport", choices=("websocket", "binary", "sse"), default="websocket")
     parser.add_argument("--dialect", choices=("marketfeed", "nats"), default="marketfeed")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--warm", type=float, default=1.0, help="seconds between connecting and measuring")
@@ -95,7 +105,7 @@ class Session:
     open: bool = False
     rest: bytes = b""  # the start of a frame that is not whole yet
     tail: bytes = b""  # of a verified session: a tick cut by the end of a frame
-    last_n: dict[bytes, int] = field(default_factory=dict)
+    last_n: dict[bytes | int, int] = field(default_factory=dict)
     missing: int = 0
     told: int = 0  # what `lag` and `gap` said of it
     lagging: bool = False
@@ -193,6 +203,7 @@ class Load:
             _send(session.sock, 2, b'CONNECT {"verbose":false,"pedantic":false}\r\n' + subs.encode())
             return
         request = {"action": "subscribe", "quotes": names} | ({"tier": options.tier} if options.tier else {})
+        request |= {"encoding": "binary"} if options.transport == "binary" else {}
         _send(session.sock, 1, json.dumps(request).encode())
 
     def _step(self) -> None:
@@ -240,7 +251,9 @@ class Load:
                 break
             opcode = data[at] & 15
             at = body + length
-            if opcode < 3:
+            if opcode == 2 and self.options.transport == "binary":
+                self._message(session, data[body:at], now_us)
+            elif opcode < 3:
                 if session.verified:
                     self._check(session, data[body:at])
                 if self.measuring:
@@ -285,6 +298,42 @@ class Load:
                 ticks // 2,
             )
         )
+
+    def _message(self, session: Session, message: bytes, now_us: int) -> None:
+        """Take a binary message: frames of a 16-byte header and a payload."""
+        at = 0
+        while len(message) - at >= HEADER.size:
+            _, kind, _, length, _ = HEADER.unpack_from(message, at)
+            at += HEADER.size
+            payload = message[at : at + length]
+            at += length
+            if kind == 4 and session.verified:
+                self._check(session, payload)
+            if kind == 4 and self.measuring:
+                self._notices(payload)
+            if kind != 2 or not length:
+                continue
+            quotes = np.frombuffer(payload, QUOTE_DTYPE)
+            if session.verified:
+                self._check_records(session, quotes)
+            if self.measuring:
+                self.ticks += len(quotes)
+                first, last = (now_us - int(quotes["ts_recv"][i]) // 1000 for i in (0, -1))
+                self.samples.extend((first, (len(quotes) + 1) // 2, last, len(quotes) // 2))
+        self.frames += self.measuring
+
+    def _check_records(self, session: Session, quotes: np.ndarray) -> None:
+        if int(quotes["g"][-1]) > self.top_g:
+            self.top_g, self.top_r = int(quotes["g"][-1]), int(quotes["ts_recv"][-1]) // 1000
+        for symbol, number, flags in quotes[["symbol", "n", "flags"]].tolist():
+            before = session.last_n.get(symbol)
+            if before is not None and not flags & 1:
+                self.checked += 1
+                if number <= before:
+                    self.doubled += 1
+                    continue
+                session.missing += number - before - 1
+            session.last_n[symbol] = number
 
     def _notices(self, payload: bytes) -> None:
         self.lags += payload.count(b'"T":"lag","on":true')

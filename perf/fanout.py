@@ -33,7 +33,7 @@ def main() -> None:
     )
     bench.common(parser)
     parser.add_argument("--tier", default="vip")
-    parser.add_argument("--transport", choices=("websocket", "sse"), default="websocket")
+    parser.add_argument("--transport", choices=("websocket", "binary", "sse"), default="websocket")
     parser.add_argument("--rate", type=float, help="quotes/s offered: measure this one point only")
     parser.add_argument("--guess", type=float, default=150_000, help="quotes/s to begin the search with")
     options = parser.parse_args()
