@@ -96,6 +96,8 @@ class Session(ABC):
         try:
             with self._reading:
                 closed = await self._read(outbox, member)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            closed = CloseCode.ABNORMAL  # reset by the peer
         except Exception:
             log.exception("session failed", session=self.id, address=self.address)
             self._ending = CloseCode.INTERNAL

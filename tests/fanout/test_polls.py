@@ -346,12 +346,7 @@ async def put_together(depth, resume_ticks, tier, quotes, script):
                 if at >= len(script):
                     break
                 continue
-            body = poll.body
-            for name in body["reset"]:
-                for kind in "qt":
-                    follower.last.pop((kind, name), None)
-            follower.follow(body["messages"])
-            follower.g = int(poll.answer.cursor.partition(":")[2])
+            follower.polled(poll.body)
             poll = Polling(bench, nursery, quotes=quotes, trades="A", tier=tier, after=poll.answer.cursor)
             await settle(bench)
         nursery.cancel_scope.cancel()
