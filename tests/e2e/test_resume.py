@@ -19,7 +19,7 @@ from harness import Decoder, Follower
 from process import engine
 
 CLIENTS, CUTS = (500, 100) if os.environ.get("MARKETFEED_PROVE") else (25, 20)
-TRANSPORTS = ("json", "binary", "sse")
+TRANSPORTS = ("json", "binary", "sse", "poll")
 CONFIG = """
 [engine]
 ring_depth = 1024
