@@ -108,10 +108,10 @@ def process(argv: list[str], folder: Path, dialect: str = "marketfeed", port: in
 
 
 @contextlib.contextmanager
-def marketfeed(rate: float, universe: int = 1000, engine: str = "") -> Iterator[Server]:
+def marketfeed(rate: float, universe: int = 1000, engine: str = "", latency: str = "") -> Iterator[Server]:
     """Run our engine with a uniform synthetic feed of ``rate`` quotes a second.
 
-    ``engine`` are further lines of its ``[engine]`` section.
+    ``engine`` and ``latency`` are further lines of these sections of its configuration.
     """
     with tempfile.TemporaryDirectory(prefix="marketfeed-perf-") as name:
         folder = Path(name)
@@ -119,6 +119,7 @@ def marketfeed(rate: float, universe: int = 1000, engine: str = "") -> Iterator[
         admin_port = free_port()
         config.write_text(
             f"[engine]\ndrain_s = 0.5\n{engine}\n"
+            f"[latency]\n{latency}\n"
             "[gateway]\nport = 0\n"
             f"[admin]\nport = {admin_port}\n"
             '[[feeds]]\nname = "bench"\ntype = "synthetic"\nactivity = "uniform"\ntrades = 0.0\n'

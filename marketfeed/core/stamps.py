@@ -38,13 +38,21 @@ class Stamps:
         self._ns[at] = self._ns[at + ENTRIES] = now_ns
         self._count[0] = count + 1
 
-    def times(self, gs: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Return when each of ``gs``, shape ``(k,)``, ascending, was published; 0 if that is too long ago."""
+    def fill(self, gs: NDArray[np.uint64], times: NDArray[np.int64]) -> None:
+        """Put into ``times`` when each of ``gs``, shapes ``(k,)``, ascending, was published.
+
+        0 for those whose time is no longer known.
+        """
         count = int(self._count[0])
         if not count or not len(gs):
-            return np.zeros(len(gs), np.int64)
+            times[:] = 0
+            return
         held = min(count, ENTRIES // 2)
         start = (count - held) % ENTRIES
+        newest = start + held - 1
+        if held > 1 and self._g[newest - 1] < gs[0] and gs[-1] <= self._g[newest]:
+            times[:] = self._ns[newest]  # what most flushes take is the newest batch
+            return
         last = self._g[start : start + held]
         first, end = last.searchsorted(gs[[0, -1]]).tolist()
         # Batches are fewer than ticks: their edges are looked up among the ticks, not the other way round.
@@ -52,9 +60,9 @@ class Stamps:
         bounds = np.empty(len(edges) + 2, np.int64)
         bounds[0], bounds[-1] = 0, len(gs)
         bounds[1:-1] = edges
-        times = np.zeros(end - first + 1, np.int64)
+        found = np.zeros(end - first + 1, np.int64)
         noted = self._ns[start + first : min(start + end + 1, start + held)]
-        times[: len(noted)] = noted
+        found[: len(noted)] = noted
         if first == 0 and count > held:
-            times[0] = 0  # of this batch, or of one before it
-        return times.repeat(np.diff(bounds))
+            found[0] = 0  # of this batch, or of one before it
+        times[:] = found.repeat(np.diff(bounds))

@@ -216,12 +216,14 @@ class Shard:
                 marks.through(self.wall_ns())
                 await trio.lowlevel.checkpoint()
         marks.through(self.wall_ns())
+        parts = marks.parts()
         for member, ticks in blocked:
             lane.leave(member)
+            marks.deliveries -= ticks
             member.waiting = True
             member.tail_ticks = ticks
             member.ledger.delivered -= ticks
-        lane.record(Flush(began_ns, moment.sent_ns, late_ns, marks.parts()))
+        lane.record(Flush(began_ns, moment.sent_ns, late_ns, parts, marks.deliveries))
         for group in groups:
             if group.encoding is POLL:
                 self.polls.dissolve(lane, group)

@@ -29,11 +29,17 @@ from marketfeed.latency.intervals import Interval
 
 MS: Final = 1_000_000
 S: Final = 1_000_000_000
+MINUTE_NS: Final = 60 * S
 BEYOND: Final = "#[Beyond: "
 
 
 def header(start_ns: int) -> str:
-    """Return the lines a log begins with."""
+    """Return the lines a log begins with; ``start_ns`` is when its first interval does.
+
+    The start time is that of a full minute before: readers pass over what lies before it, and the
+    first interval of another worker may.
+    """
+    start_ns -= start_ns % MINUTE_NS + MINUTE_NS
     start = datetime.fromtimestamp(start_ns / S, UTC)
     return (
         "#[Latencies by marketfeed, in ns]\n"
@@ -74,9 +80,8 @@ class IntervalLog:
 
     def write(self, intervals: Sequence[Interval], now_ns: int) -> bool:
         """Append ``intervals``, all or nothing of them; False, with ``problem`` set, if that fails."""
-        text = "".join(map(line, intervals)).encode("ascii")
         try:
-            self._append(text, now_ns)
+            self._append(intervals, now_ns)
         except OSError as error:
             self.failures += 1
             self.problem = f"{self.path}: {error.strerror or error}"
@@ -92,7 +97,8 @@ class IntervalLog:
             with contextlib.suppress(OSError):  # what a close can tell, the write before it has told
                 os.close(fd)
 
-    def _append(self, text: bytes, now_ns: int) -> None:
+    def _append(self, intervals: Sequence[Interval], now_ns: int) -> None:
+        text = "".join(map(line, intervals)).encode("ascii")
         day = now_ns // (86_400 * S)
         fd, size = self._opened()
         if size and (day != self._day or size + len(text) > self.max_bytes):
@@ -100,10 +106,11 @@ class IntervalLog:
             fd, size = self._opened()
         # The last writer may have died within a line.
         begin = b"\n" if size and os.pread(fd, 1, size - 1) != b"\n" else b""
-        if not self._headed:
-            begin += header(now_ns).encode("ascii")
+        if intervals and not self._headed:
+            begin += header(min(interval.start_ns for interval in intervals)).encode("ascii")
+            self._headed = True
         self._put(fd, size, begin + text)
-        self._headed, self._day = True, day
+        self._day = day
         self.written_bytes += len(begin) + len(text)
 
     def _opened(self) -> tuple[int, int]:

@@ -242,10 +242,16 @@ def load(
     names, histograms merged): ``start`` (datetime64[ns], UTC), ``length_s``,
     the fields of the tag as text, ``count``, and ``min_ns``, ``p50_ns``,
     ``p90_ns``, ``p99_ns``, ``p99_9_ns``, ``p99_99_ns``, ``max_ns`` as int64.
+    A row with a ``symbol`` repeats what its tier's row holds of it; without
+    ``symbol`` in ``by`` there are none.
     What cannot be read is left out with a warning. Raises LogError.
     """
     several = [paths] if isinstance(paths, str | Path) else list(paths)
-    found = read([Path(path) for path in several], by, from_s=from_s, to_s=to_s)
+
+    def wanted(tag: Tag) -> bool:
+        return "symbol" in by or not tag.symbol
+
+    found = read([Path(path) for path in several], by, wanted, from_s, to_s)
     for problem in found.problems:
         warnings.warn(problem, stacklevel=2)
     figures = np.array(found.figures, np.int64).reshape(len(found.figures), len(FIGURES))

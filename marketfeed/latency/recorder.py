@@ -10,8 +10,9 @@ because numpy's cost per call, and not per value, is what a small flush would
 pay (perf/record.py). ``late`` is the part of ``wait`` that is no tier's
 promise: how long after its moment on the grid an interval tier's flush began.
 
-A long flush is cut into up to four parts by the time at which their sends
-were through; each tick counts in them by their shares of the deliveries.
+A long flush is cut into up to four parts by the time at which their sends were
+through. A tick counts at the time of one of them, drawn by its ``g`` as often
+as the part has deliveries: which of its sessions were served when is not kept.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from marketfeed.latency.intervals import Tag
 ROWS: Final = 4096
 MAX_PARTS: Final = 4
 
-# Columns of the rows: of each tick and flush, and of each tick and part of a flush.
-_EVENT, _RECV, _PUBLISHED, _BEGAN, _TIMES = range(5)
-_PART_RECV, _PART_ACCEPTED, _PART_TIMES, _PART_SYMBOL = range(4)
+_SCATTER: Final = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: neighbouring g lie far apart
+_DRAWS: Final = 1 << 31
+
+# Columns of the rows.
+_EVENT, _RECV, _PUBLISHED, _BEGAN, _ACCEPTED, _TIMES, _SYMBOL = range(7)
 
 
 class Taken(NamedTuple):
@@ -52,6 +55,7 @@ class Flush(NamedTuple):
     ready_ns: int  # collected and encoded
     late_ns: int  # how long after its moment it began; -1: there is no such moment
     parts: list[tuple[int, int]]  # when so many deliveries, from the first on, were through
+    deliveries: int  # of these, those that sessions could be sent
 
 
 class Marks:
@@ -75,35 +79,13 @@ class Marks:
         return [self._marks[-(-count * part // wanted) - 1] for part in range(1, wanted + 1)]
 
 
-class _Rows:
-    """A table that is filled from the front, and emptied at once."""
-
-    def __init__(self, columns: int) -> None:
-        self.table = np.empty((columns, ROWS), np.int64)
-        self.filled = 0
-
-    def room(self, count: int) -> NDArray[np.int64] | None:
-        """Return the next ``count`` rows to fill, None if there are not so many left."""
-        end = self.filled + count
-        if end > ROWS:
-            return None
-        part = self.table[:, self.filled : end]
-        self.filled = end
-        return part
-
-    def take(self) -> NDArray[np.int64]:
-        """Return what was filled; it is free for the next."""
-        filled, self.filled = self.filled, 0
-        return self.table[:, :filled]
-
-
 class TierRecorder:
     """Records the flushes of one tier's lanes."""
 
     def __init__(self, stamps: Stamps, max_symbols: int, top_symbols: int) -> None:
         self._stamps = stamps
-        self._ticks = _Rows(5)
-        self._parts = _Rows(4)
+        self._rows = np.empty((7, ROWS), np.int64)
+        self._filled = 0
         self._top = top_symbols
         # Which of the busiest symbols' rows of buckets a symbol has; -1: none.
         self._slot_of = np.full(max_symbols if top_symbols else 0, -1, np.int64)
@@ -120,86 +102,59 @@ class TierRecorder:
         """Record one flush; ``members[channel][symbol]`` is how many sessions were sent a symbol's ticks."""
         if not flush.parts:
             return
-        total = 0
         for ticks in taken:
-            times = members[ticks.channel][ticks.symbols].astype(np.int64)
-            if not times.all():  # the only sessions that took it could not be sent it
-                got = times > 0
-                ticks = Taken(ticks.channel, *(column[got] for column in ticks[1:]))
-                times = times[got]
-            for start in range(0, len(times), ROWS // 2):
-                self._add(ticks, times, slice(start, start + ROWS // 2), flush)
-            total += int(times.sum())
-        if not total:
+            for start in range(0, len(ticks.gs), ROWS):
+                self._add(ticks, members[ticks.channel], slice(start, start + ROWS), flush)
+        if not flush.deliveries:
             return
         hops = self.hops
-        hops["encode"].record_one(flush.ready_ns - flush.began_ns, total)
+        hops["encode"].record_one(flush.ready_ns - flush.began_ns, flush.deliveries)
         if flush.late_ns >= 0:
-            hops["late"].record_one(flush.late_ns, total)
+            hops["late"].record_one(flush.late_ns, flush.deliveries)
         done, (_, sends) = 0, flush.parts[-1]
         for accepted_ns, sent in flush.parts:
-            upto = total * sent // sends
+            upto = flush.deliveries * sent // sends
             if upto > done:
                 hops["send"].record_one(accepted_ns - flush.began_ns, upto - done)
             done = upto
 
-    def _add(self, ticks: Taken, times: Indices, part: slice, flush: Flush) -> None:
-        """Copy some ticks of a flush into rows."""
-        recv, symbols, times = ticks.ts_recv[part], ticks.symbols[part], times[part]
-        rows = self._ticks.room(len(times))
-        if rows is None:
-            self._settle_ticks()
-            rows = self._ticks.room(len(times))
-            assert rows is not None
+    def _add(self, ticks: Taken, members: NDArray[np.int32], part: slice, flush: Flush) -> None:
+        """Copy at most ROWS ticks of a flush into rows."""
+        gs, symbols = ticks.gs[part], ticks.symbols[part]
+        end = self._filled + len(gs)
+        if end > ROWS:
+            self.settle()
+            end = len(gs)
+        rows = self._rows[:, self._filled : end]
+        self._filled = end
         rows[_EVENT] = ticks.ts_event[part]
-        rows[_RECV] = recv
-        rows[_PUBLISHED] = self._stamps.times(ticks.gs[part])
+        rows[_RECV] = ticks.ts_recv[part]
+        self._stamps.fill(gs, rows[_PUBLISHED])
         rows[_BEGAN] = flush.began_ns
-        rows[_TIMES] = times
-        done, (_, sends) = 0, flush.parts[-1]
-        for accepted_ns, sent in flush.parts:
-            rows = self._parts.room(len(times))
-            if rows is None:
-                self._settle_parts()
-                rows = self._parts.room(len(times))
-                assert rows is not None
-            rows[_PART_RECV] = recv
-            rows[_PART_ACCEPTED] = accepted_ns
-            # By running sums, so that the shares of a tick add up to its times.
-            rows[_PART_TIMES] = (
-                times if sent - done == sends else times * sent // sends - times * done // sends
-            )
-            rows[_PART_SYMBOL] = symbols
-            done = sent
-
-    # Rows to histograms.
+        rows[_ACCEPTED] = flush.parts[-1][0] if len(flush.parts) == 1 else _drawn(gs, flush.parts)
+        rows[_TIMES] = members[symbols]
+        rows[_SYMBOL] = symbols
 
     def settle(self) -> None:
-        """Record all rows."""
-        self._settle_ticks()
-        self._settle_parts()
-
-    def _settle_ticks(self) -> None:
-        event, recv, published, began, times = self._ticks.take()
+        """Turn all rows into histograms."""
+        rows, self._filled = self._rows[:, : self._filled], 0
+        if not rows[_TIMES].all():  # the only sessions that took it could not be sent it
+            rows = rows[:, rows[_TIMES] > 0]
+        event, recv, published, began, accepted, times, symbols = rows
         hops = self.hops
         _record(hops["venue"], recv - event, times, event != 0)
         placed = published != 0
         _record(hops["ring"], published - recv, times, placed)
         _record(hops["wait"], began - published, times, placed)
         self.unplaced += int(times[~placed].sum())
-
-    def _settle_parts(self) -> None:
-        recv, accepted, times, symbols = self._parts.take()
         values = accepted - recv
-        sent = times > 0
-        _record(self.hops["total"], values, times, sent)
-        if not self._symbols:
-            return
-        slots = self._slot_of[symbols]
-        chosen = np.flatnonzero((slots >= 0) & sent & (values >= 0) & (values <= HIGHEST_NS))
-        if len(chosen):
-            flat = slots[chosen] * BUCKETS + bucket_of(values[chosen])
-            np.add.at(self._buckets.ravel(), flat, times[chosen])
+        hops["total"].record(values, times)
+        if self._symbols:
+            slots = self._slot_of[symbols]
+            chosen = np.flatnonzero((slots >= 0) & (values >= 0) & (values <= HIGHEST_NS))
+            if len(chosen):
+                flat = slots[chosen] * BUCKETS + bucket_of(values[chosen])
+                np.add.at(self._buckets.ravel(), flat, times[chosen])
 
     # Intervals.
 
@@ -221,6 +176,14 @@ class TierRecorder:
             yield hop, -1, histogram
         for slot, symbol in enumerate(symbols):
             yield "total", symbol, Histogram.of_counts(buckets[slot])
+
+
+def _drawn(gs: NDArray[np.uint64], parts: list[tuple[int, int]]) -> Values:
+    """Return for each tick the time of one of ``parts``, each as often as its share of the deliveries."""
+    sends = parts[-1][1]
+    draws = (gs * _SCATTER) >> np.uint64(33)
+    bounds = np.array([_DRAWS * sent // sends for _, sent in parts[:-1]], np.uint64)
+    return np.array([at for at, _ in parts], np.int64)[bounds.searchsorted(draws, side="right")]
 
 
 def _record(histogram: Histogram, values: Values, times: Values, which: NDArray[np.bool_]) -> None:

@@ -52,7 +52,7 @@ def only(histogram: Histogram) -> list[tuple[int, int]]:
 def test_each_hop_is_the_time_between_its_two_moments_once_per_session():
     shelf = Shelf()
     taken = shelf.taken([1], [T], event=[T - 5_000_000], published=T + 1_000_000)
-    flush = Flush(T + 3_000_000, T + 7_000_000, 2_000_000, [(T + 23_000_000, 4)])
+    flush = Flush(T + 3_000_000, T + 7_000_000, 2_000_000, [(T + 23_000_000, 4)], 4)
     shelf.tier.flush([taken], members(q1=4), flush)
     found = {tag.hop: (h.total, h.max_ns) for tag, h in shelf.rotated().items()}
     assert found == {
@@ -69,7 +69,7 @@ def test_each_hop_is_the_time_between_its_two_moments_once_per_session():
 def test_a_venue_that_sent_no_time_has_no_venue_latency_and_one_whose_clock_is_ahead_a_negative_one():
     shelf = Shelf()
     taken = shelf.taken([1, 2, 3], [T, T, T], event=[0, T + 1_270_000_000, T - 1_000_000])
-    shelf.tier.flush([taken], members(q1=1, q2=1, q3=1), Flush(T, T, -1, [(T, 3)]))
+    shelf.tier.flush([taken], members(q1=1, q2=1, q3=1), Flush(T, T, -1, [(T, 3)], 3))
     venue = shelf.rotated()[Tag("venue", "vip", "3")]
     assert (venue.total, venue.max_ns) == (1, 1_000_000)
     assert venue.negative is not None
@@ -80,7 +80,7 @@ def test_a_tick_whose_batch_is_forgotten_is_counted_and_has_the_other_hops():
     shelf = Shelf()
     taken = shelf.taken([1], [T])
     forgotten = taken._replace(gs=taken.gs + np.uint64(9))
-    shelf.tier.flush([forgotten], members(q1=2), Flush(T, T, -1, [(T + 1000, 2)]))
+    shelf.tier.flush([forgotten], members(q1=2), Flush(T, T, -1, [(T + 1000, 2)], 2))
     found = {tag.hop: h.total for tag, h in shelf.rotated().items()}
     assert (found["ring"], found["wait"], found["total"]) == (0, 0, 2)
     assert shelf.recorder.unplaced == {"vip": 2}
@@ -89,7 +89,7 @@ def test_a_tick_whose_batch_is_forgotten_is_counted_and_has_the_other_hops():
 def test_a_tick_that_nobody_could_be_sent_is_in_no_hop():
     shelf = Shelf()
     taken = shelf.taken([1, 2], [T, T - 9_000_000])
-    shelf.tier.flush([taken], members(q1=3), Flush(T, T, -1, [(T + 1_000_000, 4)]))
+    shelf.tier.flush([taken], members(q1=3), Flush(T, T, -1, [(T + 1_000_000, 4)], 3))
     assert {h.total for h in shelf.rotated().values() if h.total} == {3}
 
 
@@ -110,13 +110,15 @@ def test_all_hops_hold_every_delivery_exactly_once_however_a_flush_is_cut(flushe
             marks.deliveries = -(-times * end // int(ends[-1]))
             marks.through(T + 1000 * (number + 1))
         assert len(marks.parts()) <= MAX_PARTS
-        shelf.tier.flush([shelf.taken(symbols, [T] * len(symbols))], got, Flush(T, T, 0, marks.parts()))
+        shelf.tier.flush(
+            [shelf.taken(symbols, [T] * len(symbols))], got, Flush(T, T, 0, marks.parts(), times)
+        )
     assert {hop: h.total for hop, h in ((tag.hop, h) for tag, h in shelf.rotated().items())} == dict.fromkeys(
         ("venue", "ring", "wait", "late", "encode", "send", "total"), expected
     )
 
 
-def test_a_long_flush_counts_each_tick_at_the_times_its_sends_were_through():
+def test_a_long_flush_counts_ticks_at_the_times_its_sends_were_through_by_their_shares():
     shelf, marks = Shelf(), Marks()
     for number in range(1, 9):
         marks.deliveries += 10
@@ -127,10 +129,14 @@ def test_a_long_flush_counts_each_tick_at_the_times_its_sends_were_through():
         (T + 6_000_000, 60),
         (T + 8_000_000, 80),
     ]
-    shelf.tier.flush([shelf.taken([1], [T])], members(q1=80), Flush(T, T, -1, marks.parts()))
-    total = shelf.rotated()[Tag("total", "vip", "3")]
-    assert [times for _, times in only(total)] == [20] * 4
-    assert total.max_ns == 8_000_000
+    uneven = [(T + 2_000_000, 20), (T + 4_000_000, 80)]
+    shelf.tier.flush([shelf.taken([1] * 4000, [T] * 4000)], members(q1=3), Flush(T, T, -1, uneven, 12_000))
+    found = shelf.rotated()
+    send, total = found[Tag("send", "vip", "3")], found[Tag("total", "vip", "3")]
+    assert only(send) == [(2001, 3000), (4002, 9000)]
+    (_, early), (_, late) = only(total)
+    assert early + late == 12_000
+    assert early == pytest.approx(3000, abs=30)
 
 
 def test_many_ticks_are_recorded_as_a_few_are():
@@ -140,11 +146,11 @@ def test_many_ticks_are_recorded_as_a_few_are():
     got = members(**{f"q{s}": s + 1 for s in range(SYMBOLS)})
     whole, pieces = Shelf(), Shelf()
     end = [(T + 60_000_000, 1)]
-    whole.tier.flush([whole.taken(symbols, recv)], got, Flush(T + 55_000_000, T, -1, end))
+    whole.tier.flush([whole.taken(symbols, recv)], got, Flush(T + 55_000_000, T, -1, end, 1))
     for start in range(0, 20_000, 7):
         part = slice(start, start + 7)
         taken = pieces.taken(symbols[part], recv[part], published=max(recv))
-        pieces.tier.flush([taken], got, Flush(T + 55_000_000, T, -1, end))
+        pieces.tier.flush([taken], got, Flush(T + 55_000_000, T, -1, end, 1))
     one, many = whole.rotated(), pieces.rotated()
     for hop in ("ring", "wait", "total"):
         tag = Tag(hop, "vip", "3")
@@ -155,7 +161,7 @@ def test_the_busiest_symbols_of_the_last_interval_have_histograms_of_their_own()
     shelf = Shelf(top_symbols=2)
     names = [f"S{i}" for i in range(SYMBOLS)]
     got = members(q1=2, q4=1, q5=1)
-    end = Flush(T, T, -1, [(T + 1_000_000, 1)])
+    end = Flush(T, T, -1, [(T + 1_000_000, 1)], 1)
     shelf.tier.flush([shelf.taken([1, 4, 5], [T] * 3)], got, end)
     assert {tag.symbol for tag in shelf.rotated(names, [0, 9, 0, 0, 5, 1, 0, 0])} == {""}  # none followed yet
     shelf.tier.flush([shelf.taken([1, 1, 4, 5], [T] * 4)], got, end)
@@ -169,12 +175,12 @@ def test_the_busiest_symbols_of_the_last_interval_have_histograms_of_their_own()
 
 def test_an_interval_begins_empty():
     shelf = Shelf()
-    shelf.tier.flush([shelf.taken([1], [T])], members(q1=1), Flush(T, T, -1, [(T, 1)]))
+    shelf.tier.flush([shelf.taken([1], [T])], members(q1=1), Flush(T, T, -1, [(T, 1)], 1))
     assert sum(h.total for h in shelf.rotated().values())
     assert not sum(h.total for h in shelf.rotated().values())
 
 
 def test_a_flush_without_deliveries_leaves_nothing():
     shelf = Shelf()
-    shelf.tier.flush([], members(), Flush(T, T, -1, Marks().parts()))
+    shelf.tier.flush([], members(), Flush(T, T, -1, Marks().parts(), 0))
     assert not sum(h.total for h in shelf.rotated().values())

@@ -1,0 +1,64 @@
+"""What does recording latencies cost a delivered quote?
+
+    engine, [latency] enabled  ─┐
+                                ├─► the same load, one after the other, in pairs, which of them first changes
+    engine, not enabled ────────┘
+
+Says: server CPU per delivered quote with and without, and the median of the pairs' ratios with its quartiles.
+Does not say: anything about the probe, which is off. What was recorded is held against what was delivered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from statistics import median, quantiles
+
+from perf import bench
+
+ON = "interval_s = 1.0"
+OFF = "enabled = false"
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        prog="python -m perf.latency",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    bench.common(parser)
+    parser.set_defaults(rounds=10, seconds=2.0)
+    parser.add_argument("--tier", default="vip")
+    parser.add_argument("--rate", type=float, default=100_000, help="quotes/s offered")
+    options = parser.parse_args()
+    work = bench.work_of(options)
+    say = functools.partial(bench.console.print, highlight=False)
+    say(bench.machine(), style="dim")
+    ratios, costs = [], {ON: [], OFF: []}  # type: tuple[list[float], dict[str, list[float]]]
+    for number in range(options.rounds):
+        pair = {}
+        for latency in (ON, OFF) if number % 2 else (OFF, ON):
+            start = functools.partial(bench.marketfeed, universe=work.universe, latency=latency)
+            with start(options.rate) as server:
+                point = bench.load(server, work, options.rate)
+                point.assert_honest(work.tier != "vip")
+                if latency == ON:
+                    # A recorder that misses quotes costs nothing worth knowing.
+                    delivered = bench.metric(server, "delivered_total")
+                    recorded = bench.metric(server, "hop_seconds_count", hop="total")
+                    assert recorded > 0.5 * delivered, (recorded, delivered)
+            pair[latency] = point.cpu_us
+            costs[latency].append(point.cpu_us)
+        ratios.append(pair[ON] / pair[OFF])
+        say(f"  {pair[ON]:.4f} µs with, {pair[OFF]:.4f} without: {100 * (ratios[-1] - 1):+.1f} %")
+    low, _, high = quantiles(ratios, n=4)
+    say(
+        f"{options.rounds} pairs at {options.rate:,.0f} q/s: {median(costs[ON]):.4f} µs with, "
+        f"{median(costs[OFF]):.4f} without; median of the ratios {100 * (median(ratios) - 1):+.1f} %, "
+        f"quartiles {100 * (low - 1):+.1f} and {100 * (high - 1):+.1f} %"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Latencies of a real engine: its log, its metrics and its report say the same, with and without workers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from hdrh.histogram import HdrHistogram
+from hdrh.log import HistogramLogReader
+from process import Engine, engine, open_session
+from prometheus_client.parser import text_string_to_metric_families
+
+from marketfeed.latency import load
+from marketfeed.latency.histogram import DIGITS, HIGHEST_NS, LOWEST_NS
+
+CONFIG = """
+[latency]
+interval_s = 0.2
+[[feeds]]
+name = "demo"
+type = "synthetic"
+symbols = 20
+rate = 2000
+"""
+TIERS = ("vip", "premium", "basic")
+HOPS = {"venue", "ring", "wait", "encode", "send", "total"}
+
+
+def get(running: Engine, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{running.admin_port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def metrics(running: Engine) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(get(running, "/metrics")[1])
+        for sample in family.samples
+    }
+
+
+def until(found, what="it"):
+    for _ in range(600):
+        if value := found():
+            return value
+        time.sleep(0.05)  # between looks at another process
+    raise AssertionError(f"{what} never came")
+
+
+def listen(running: Engine, tier: str, ticks: int) -> None:
+    """Be a session of ``tier`` until it has had so many live ticks."""
+    with open_session(running.url) as ws:
+        ws.send(json.dumps({"action": "subscribe", "quotes": ["*"], "trades": ["*"], "tier": tier}))
+        while ticks > 0:
+            ticks -= sum(m["T"] in ("q", "t") and "snap" not in m for m in json.loads(ws.recv(timeout=10)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_log_metrics_and_report_hold_what_was_delivered(tmp_path: Path, workers: int) -> None:
+    with engine(CONFIG, tmp_path, "--set", f"engine.workers={workers}") as running:
+        for tier in TIERS:
+            listen(running, tier, 60)
+        delivered = {tier: metrics(running)["marketfeed_delivered_total", tier] for tier in TIERS}
+
+        def counted() -> bool:
+            found = metrics(running)
+            return all(
+                found.get(("marketfeed_hop_seconds_count", "total", tier), 0) >= 60 for tier in TIERS
+            ) and all(found["marketfeed_delivered_total", tier] == delivered[tier] for tier in TIERS)
+
+        until(counted, "the last interval")
+        shown = json.loads(get(running, "/v1/latency")[1])
+        assert running.stop() == 0
+    assert shown["log"]["problem"] is None
+    assert set(shown["tiers"]) == set(TIERS)
+    assert set(shown["tiers"]["vip"]["hops"]) == HOPS
+    assert set(shown["tiers"]["basic"]["hops"]) == HOPS | {"late"}
+    log = tmp_path / "var" / "latency.hlog"
+    table = load(log, by=("hop", "tier"))
+    sums = table.groupby(["hop", "tier"])["count"].sum()
+    for tier in TIERS:
+        # A session's first live ticks may come while it is still catching up: they are in no histogram.
+        assert 60 <= sums["total", tier] <= delivered[tier]
+        assert {sums[hop, tier] for hop in HOPS} == {sums["total", tier]}
+    assert (table["max_ns"] <= HIGHEST_NS).all()
+    reader, lines = HistogramLogReader(str(log), HdrHistogram(LOWEST_NS, HIGHEST_NS, DIGITS)), 0
+    while (histogram := reader.get_next_interval_histogram()) is not None:
+        assert histogram.get_tag().startswith("hop=")
+        lines += 1
+    reader.close()
+    assert lines >= len(load(log))
+    report = subprocess.run(
+        [sys.executable, "-m", "marketfeed", "report", str(log), "--hop", "wait", "--budget", "max=2s"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert [line.split()[1] for line in report.stdout.splitlines()[2:]] == ["basic", "premium", "vip"]
+
+
+def test_symbols_that_are_busy_have_figures_of_their_own(tmp_path: Path) -> None:
+    with engine(CONFIG, tmp_path, "--set", "latency.top_symbols=3") as running:
+        with open_session(running.url) as ws:
+            ws.send('{"action":"subscribe","quotes":["*"]}')
+
+            def symbols() -> dict[str, object] | None:
+                ws.recv(timeout=10)
+                vip = json.loads(get(running, "/v1/latency")[1])["tiers"].get("vip", {})
+                return vip.get("symbols")
+
+            assert "SY0000" in until(symbols, "a symbol")
+        running.stop()
+    report = subprocess.run(
+        [sys.executable, "-m", "marketfeed", "report", "var/latency.hlog", "--by", "symbol"],
+        capture_output=True, text=True, check=True, timeout=60, cwd=tmp_path,
+    )  # fmt: skip
+    assert "SY0000" in report.stdout
+
+
+def test_a_log_that_cannot_be_written_is_told_and_the_engine_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var" / "latency.hlog").symlink_to("/dev/full")
+    with engine(CONFIG, tmp_path) as running:
+        listen(running, "vip", 20)
+        _, text = until(lambda: (r := get(running, "/readyz"))[0] == 503 and r, "503")
+        assert "latency.hlog: No space left on device" in json.loads(text)["problems"][0]
+        found = metrics(running)
+        assert found["marketfeed_latency_log_writable",] == 0
+        assert found["marketfeed_latency_log_failures_total",] > 0
+        assert running.logged("latency log cannot be written; the engine goes on")["level"] == "error"
+        listen(running, "vip", 20)
+        (tmp_path / "var" / "latency.hlog").unlink()
+        until(lambda: get(running, "/readyz")[0] == 200, "200")
+        assert running.stop() == 0
+
+
+def test_without_latency_nothing_is_recorded_or_written(tmp_path: Path) -> None:
+    with engine(CONFIG, tmp_path, "--set", "latency.enabled=false") as running:
+        listen(running, "vip", 20)
+        assert json.loads(get(running, "/v1/latency")[1])["tiers"] == {}
+        assert get(running, "/readyz")[0] == 200
+        assert running.stop() == 0
+    assert not (tmp_path / "var").exists()
