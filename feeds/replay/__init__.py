@@ -94,7 +94,7 @@ def _source(config: ReplayConfig, intake: Intake) -> Source:
         raise ConfigError(f"format: {config.format!r} is not one of {', '.join(FORMATS)}")
     if config.format not in TABLES:
         for field in msgspec.structs.fields(TableKeys):
-            if getattr(config, field.name) != field.default and field.name != "where":
+            if getattr(config, field.name) != (field.default if field.name != "where" else {}):
                 raise ConfigError(f"{field.name}: only with format csv or parquet")
     path, teller = intake.base / config.path, Teller(intake)
     match config.format:

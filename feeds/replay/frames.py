@@ -23,6 +23,7 @@ from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE, QUOTES, TRADE, TRADES,
 from marketfeed.core.symbols import MAX_SYMBOLS
 from marketfeed.errors import ConfigError, FeedProtocolError
 
+MAX_STEP_BYTES: Final = 4 << 20  # what says it is one step, and is longer, is taken in parts
 MAX_TICKS: Final = 4096  # handed on in one piece
 _UNKNOWN: Final = -1  # announced, but the symbol table could not take it
 _UNANNOUNCED: Final = -2
@@ -50,13 +51,15 @@ class Frames:
         for path in self._files:
             ids = np.full(MAX_SYMBOLS, _UNANNOUNCED, np.int32)
             step: list[Frame] = []
+            step_bytes = 0
             try:
                 for frame in self._frames(path):
-                    if step and frame.sent_ns != step[0].sent_ns:
+                    if step and (frame.sent_ns != step[0].sent_ns or step_bytes > MAX_STEP_BYTES):
                         yield from self._ticks(step, ids, path)
-                        step = []
+                        step, step_bytes = [], 0
                     if frame.kind in _CHANNEL:
                         step.append(frame)
+                        step_bytes += len(frame.payload)
                     elif frame.kind is Kind.SYMBOLS:
                         for name, number in frame.symbols().items():
                             known = self._symbol(name)

@@ -182,12 +182,19 @@ def simulate(plan: Plan, progress: Progress | None = None, count_first: bool = F
     """Run the plan to the recording's end.
 
     With ``count_first`` the recording is read once before, for a bar that
-    knows its end. Raises ConfigError if the recording cannot be replayed.
+    knows its end. Raises ConfigError if the recording cannot be replayed, and
+    what its feed raises: FeedProtocolError and OSError.
     """
     progress = progress or Progress()
     if count_first:
         progress.total = _count(plan)
-    return trio.run(_simulate, plan, progress, clock=trio.testing.MockClock(autojump_threshold=0))
+    try:
+        return trio.run(_simulate, plan, progress, clock=trio.testing.MockClock(autojump_threshold=0))
+    except BaseExceptionGroup as group:
+        leaf: BaseException = group
+        while isinstance(leaf, BaseExceptionGroup):
+            leaf = leaf.exceptions[0]
+        raise leaf from None  # Ctrl-C is Ctrl-C, in whatever task it came
 
 
 def _engine(plan: Plan) -> tuple[Shard, Pump]:

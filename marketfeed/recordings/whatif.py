@@ -17,7 +17,7 @@ from rich.table import Table
 
 from marketfeed.config import Loaded, TierConfig
 from marketfeed.core.symbols import is_pattern, is_symbol
-from marketfeed.errors import ConfigError
+from marketfeed.errors import ConfigError, FeedProtocolError
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.ingest.registry import FeedSpec, feed_specs
@@ -104,22 +104,28 @@ def run(
         spec, loaded.base, tiers, names_of(symbols or ["*"]),
         phases=phases, max_symbols=engine.max_symbols, ring_depth=engine.ring_depth,
     )  # fmt: skip
-    notes = Console(stderr=True)
-    if notes.is_terminal:
-        with _bar(notes) as bar:
-            task = bar.add_task(recording.name, total=None)
-
-            def tell(progress: Progress) -> None:
-                bar.update(task, completed=progress.done, total=progress.total or None)
-
-            result = simulate(plan, Progress(tell=tell), count_first=True)
-    else:
-        result = simulate(plan)
+    try:
+        result = _simulated(plan, recording.name)
+    except (OSError, FeedProtocolError) as error:
+        raise ConfigError(f"{recording}: {error}") from None
     if as_json:
         sys.stdout.write(orjson.dumps(as_dict(result, recording), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         Console().print(table_of(result, recording))
     return 0
+
+
+def _simulated(plan: Plan, title: str) -> Result:
+    notes = Console(stderr=True)
+    if not notes.is_terminal:
+        return simulate(plan)
+    with _bar(notes) as bar:
+        task = bar.add_task(title, total=None)
+
+        def tell(progress: Progress) -> None:
+            bar.update(task, completed=progress.done, total=progress.total or None)
+
+        return simulate(plan, Progress(tell=tell), count_first=True)
 
 
 def _tier(name: str, config: TierConfig) -> Tier:

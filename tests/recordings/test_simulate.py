@@ -22,7 +22,7 @@ from marketfeed.errors import ConfigError
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.ingest.registry import feed_specs
-from marketfeed.recordings.simulate import Plan, simulate
+from marketfeed.recordings.simulate import Plan, Progress, simulate
 from marketfeed.recordings.whatif import changed_tiers, format_of
 from marketfeed.testing import RecordingIntake
 
@@ -130,6 +130,26 @@ def test_only_what_is_asked_for_is_delivered(tmp_path):
     tiers = [Tier("vip", 0, True, 65536)]
     for names, count in ((Names(("A",)), 1), (Names(("B*",)), 2), (Names((), ("*",)), 0)):
         assert simulate(plan(tmp_path, "day.mfr", tiers, names=names)).tiers["vip"].delivered == count
+
+
+def test_it_can_be_interrupted_and_is_the_same_each_time(tmp_path):
+    records = np.zeros(300, QUOTE)
+    records["ts_recv"], records["symbol"] = START_NS + np.arange(300) * 1_234_567, np.arange(300) % 7
+    names = {f"S{number}": number for number in range(7)}
+    (tmp_path / "day.mfr").write_bytes(symbols_frame(names, 1) + quotes_frame(records, 2))
+    wanted = plan(tmp_path, "day.mfr", [Tier("vip", 0, True, 65536), latest("slow", 50)])
+
+    def interrupt(progress):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(wanted, Progress(tell=interrupt))
+    told = []
+    first = simulate(
+        wanted, Progress(tell=lambda progress: told.append((progress.done, progress.total))), True
+    )
+    assert told[-1] == (300, 300)
+    assert simulate(wanted).tiers == first.tiers
 
 
 def test_changes_start_from_the_tier_as_configured():
