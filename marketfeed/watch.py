@@ -131,8 +131,8 @@ class Watch:
                     self._say(f"closed {code} ({why})")
                 case error:
                     if not connected:
-                        return self._give_up(f"cannot connect to {self._url}: {_plainly(error)}")
-                    self._say(_plainly(error))
+                        return self._give_up(f"cannot connect to {self._url}: {plainly(error)}")
+                    self._say(plainly(error))
             # Many clients may have lost the same engine: not all at once.
             await trio.sleep(self._retry_s * random.uniform(0.5, 1.0))
             self._retry_s = min(self._retry_s * 2, MAX_RETRY_S)
@@ -248,7 +248,7 @@ def _reason(closed: trio_websocket.ConnectionClosed) -> tuple[int, str]:
     return closed.reason.code, closed.reason.reason or closed.reason.name.lower().replace("_", " ")
 
 
-def _plainly(error: BaseException) -> str:
+def plainly(error: BaseException) -> str:
     """Return why there is no connection, for people."""
     if isinstance(error, trio_websocket.ConnectionRejected):
         body = (error.body or b"").decode("utf-8", "replace").strip()

@@ -1,8 +1,8 @@
 """``marketfeed record``: a live engine's ticks into a recording, as one of its subscribers.
 
-Over WebSocket in binary, so it runs on any machine, and what a recording
-lacks is told by the protocol itself: gaps and lags are counted, shown and
-written. Frames go to the file as they came, heartbeats left out. After a cut it comes back
+Over WebSocket in binary, so it runs on any machine. What a recording lacks is
+counted by the ticks' own numbers (holes.py), and what the engine tells of it
+is written too. Frames go to the file as they came, heartbeats left out. After a cut it comes back
 with its cursor, so that what was missed is replayed where the engine still has it.
 """
 
@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import SplitResult
 
@@ -24,10 +23,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from marketfeed.core.binary import Frame, FrameParser, Kind
-from marketfeed.core.records import FLAG_SNAPSHOT
+from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.errors import FeedProtocolError
+from marketfeed.recordings.recorded import Recorded
 from marketfeed.recordings.writer import RecordingWriter
+from marketfeed.watch import plainly
 
 WRITE_S: Final = 0.25  # so much is at stake if the program is killed
 WRITE_BYTES: Final = 1 << 20  # or so much
@@ -51,25 +51,6 @@ _THEIR_ENDS: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError, trio
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
-@dataclass(slots=True)
-class Recorded:
-    """What has been recorded so far."""
-
-    quotes: int = 0
-    trades: int = 0
-    snapshots: int = 0  # of the above: the state at the beginning
-    gaps: int = 0
-    lost: int = 0  # ticks that gaps and lags told of
-    reconnects: int = 0
-    resets: int = 0  # reconnects after which the engine could not replay what was missed
-    began_s: float = field(default_factory=time.monotonic)
-
-    @property
-    def complete(self) -> bool:
-        """Tell whether nothing was missed, as far as the engine could tell."""
-        return not (self.gaps or self.lost or self.resets)
-
-
 class Recorder:
     """One run of the command."""
 
@@ -84,18 +65,16 @@ class Recorder:
         seconds: float | None = None,
     ) -> None:
         self.recorded = Recorded()
+        self._began_s = time.monotonic()
         self._url, self._parts = url, parts
         self._symbols, self._tier, self._token = symbols, tier, token
         self._writer = writer
         self._seconds = seconds
-        self._announced: dict[str, int] = {}  # on this connection
-        self._written_ids: dict[str, int] = {}  # the same, before the frames that wait
+        self._written_ids: dict[str, int] = {}  # symbols announced before the frames that wait
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._room = trio.Event()
         self._work = trio.Event()
-        self._epoch, self._g = "", 0
-        self._moving = False  # ticks move the cursor: after `synced`, or all through what was resumed
         self._retry_s = FIRST_RETRY_S
         self._status = "connecting"
         self._console = Console(stderr=True)
@@ -153,10 +132,10 @@ class Recorder:
             if self._ending:
                 break
             if not connected and isinstance(ended, BaseException):
-                return f"cannot connect to {self._url}: {_plainly(ended)}"
+                return f"cannot connect to {self._url}: {plainly(ended)}"
             connected = True
             self.recorded.reconnects += 1
-            self._status = f"{ended if isinstance(ended, str) else _plainly(ended)}, reconnecting"
+            self._status = f"{ended if isinstance(ended, str) else plainly(ended)}, reconnecting"
             with trio.CancelScope() as self._reading:
                 await trio.sleep(self._retry_s * random.uniform(0.5, 1.0))
             self._reading = None
@@ -200,19 +179,20 @@ class Recorder:
         return await trio.open_ssl_over_tcp_stream(host, port or 443, https_compatible=True)
 
     async def _read(self, ws: trio_websocket.WebSocketConnection) -> None:
-        self._announced = {}
-        await self._subscribe(ws, resume=bool(self._g))
+        self.recorded.announced = {}
+        await self._subscribe(ws, self.recorded.cursor)
         while True:
             message = await ws.get_message()
             try:
                 if isinstance(message, str):
                     for part in orjson.loads(message):
-                        await self._take_message(ws, part)
+                        await self._take(ws, part)
                     continue
                 parser = FrameParser()
                 parser.feed(message)
                 for frame in parser:
-                    await self._take(ws, frame)
+                    for part in self.recorded.take(frame):
+                        await self._take(ws, part)
             except (orjson.JSONDecodeError, FeedProtocolError):
                 raise _FinalError(f"{self._url} does not speak marketfeed's protocol") from None
             if message[1:2] != _HEARTBEAT:
@@ -224,7 +204,7 @@ class Recorder:
                     self._room = trio.Event()
                     await self._room.wait()
 
-    async def _subscribe(self, ws: trio_websocket.WebSocketConnection, resume: bool) -> None:
+    async def _subscribe(self, ws: trio_websocket.WebSocketConnection, after: str | None) -> None:
         if self._token is not None:
             auth = {"action": "auth", "token": self._token, "id": "auth"}
             await ws.send_message(orjson.dumps(auth).decode())
@@ -233,55 +213,25 @@ class Recorder:
             "quotes": self._symbols,
             "trades": self._symbols,
             "encoding": "binary",
-            "id": "resume" if resume else "record",
+            "id": "record" if after is None else "resume",
         }
         if self._tier is not None:
             request["tier"] = self._tier
-        if resume:
-            request["after"] = f"{self._epoch}:{self._g}"
+        if after is not None:
+            request["after"] = after
         await ws.send_message(orjson.dumps(request).decode())
 
-    async def _take(self, ws: trio_websocket.WebSocketConnection, frame: Frame) -> None:
-        match frame.kind:
-            case Kind.QUOTES | Kind.TRADES:
-                records = frame.records()
-                if frame.kind is Kind.QUOTES:
-                    self.recorded.quotes += len(records)
-                else:
-                    self.recorded.trades += len(records)
-                fresh = records["flags"] & FLAG_SNAPSHOT == 0
-                self.recorded.snapshots += int((~fresh).sum())
-                if self._moving and fresh.any():
-                    self._g = max(self._g, int(records["g"][fresh].max()))
-            case Kind.SYMBOLS:
-                self._announced.update(frame.symbols())
-            case Kind.MESSAGES:
-                for message in frame.messages():
-                    await self._take_message(ws, message)
-
-    async def _take_message(self, ws: trio_websocket.WebSocketConnection, message: dict[str, Any]) -> None:
+    async def _take(self, ws: trio_websocket.WebSocketConnection, message: dict[str, Any]) -> None:
+        self.recorded.note(message)
         match message:
-            case {"T": "error", "id": "resume"}:  # no resume there: begin anew
-                await self._subscribe(ws, resume=False)
+            case {"T": "error", "id": "resume"}:  # the cursor is none there: begin anew
+                await self._subscribe(ws, None)
             case {"T": "error", "id": _}:
                 raise _FinalError(f"error {message['code']}: {message['msg']}")
-            case {"T": "success", "epoch": epoch}:
-                if epoch != self._epoch:
-                    self._epoch, self._g = epoch, 0
             case {"T": "subscription"}:
                 self._retry_s = FIRST_RETRY_S
-                self._moving = bool(message.get("resumed"))
-                self.recorded.resets += self.recorded.reconnects > 0 and not self._moving
-            case {"T": "synced", "cursor": cursor}:
+            case {"T": "synced"}:
                 self._status = "recording"
-                self._moving = True
-                self._g = max(self._g, int(cursor.rpartition(":")[2]))
-            case {"T": "gap", "lost": lost}:
-                self.recorded.gaps += 1
-                self.recorded.lost += lost
-            case {"T": "lag", "on": False, "conflated": conflated}:
-                self.recorded.gaps += 1
-                self.recorded.lost += conflated
 
     # The file.
 
@@ -306,7 +256,7 @@ class Recorder:
         self._waiting.clear()
         self._waiting_bytes = 0
         self._room.set()
-        self._written_ids = dict(self._announced)
+        self._written_ids = dict(self.recorded.announced)
         return frames, before
 
     # What people see.
@@ -326,12 +276,7 @@ class Recorder:
                 await trio.sleep(REDRAW_S)
 
     def _figures(self) -> str:
-        recorded, writer = self.recorded, self._writer
-        packed = writer.raw_bytes / max(writer.written_bytes, 1)
-        size = f"{writer.written_bytes / 1e6:,.1f} MB" + (f" (1:{packed:.1f})" if packed > 1.05 else "")
-        missed = f"  ·  {recorded.lost:,} missed in {recorded.gaps} gaps" if recorded.gaps else ""
-        again = f"  ·  reconnected {recorded.reconnects}×" if recorded.reconnects else ""
-        return f"{recorded.quotes:,} quotes, {recorded.trades:,} trades  ·  {size}{missed}{again}"
+        return self.recorded.figures(self._writer.raw_bytes, self._writer.written_bytes)
 
     def _summary(self, failure: str | None) -> list[str]:
         files = self._writer.files
@@ -340,8 +285,8 @@ class Recorder:
         )
         lines = [failure] if failure else []
         if files or not failure:
-            whole = "complete" if self.recorded.complete else "with gaps"
-            seconds = time.monotonic() - self.recorded.began_s
+            whole = "complete" if self.recorded.complete else "not complete"
+            seconds = time.monotonic() - self._began_s
             lines.append(f"{named}: {self._figures()}  ·  {seconds:,.0f} s, {whole}")
         return lines
 
@@ -350,16 +295,3 @@ def _leaf(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _plainly(error: BaseException) -> str:
-    """Return why there is no connection, for people."""
-    while error.__cause__ is not None:  # trio's "all attempts failed" stands above the reason
-        error = _leaf(error.__cause__)
-    if isinstance(error, trio_websocket.ConnectionRejected):
-        return f"refused with HTTP status {error.status_code}"
-    if isinstance(error, trio.TooSlowError):
-        return "no answer"
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused, is the engine running?"
-    return " ".join(str(error).split()) or type(error).__name__

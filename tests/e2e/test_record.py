@@ -156,6 +156,15 @@ def test_rotated_files_are_one_recording(tmp_path, record):
     assert not intake.events
 
 
+def test_on_a_tier_that_conflates_a_recording_says_what_it_lacks(tmp_path, record):
+    with engine(SYNTHETIC, tmp_path) as running:
+        recorder = record(running, tmp_path, "SY0000", "--out", "day.mfr.zst", "--tier", "premium")
+        wait_for(lambda: written_ticks(tmp_path) > 10)
+        status, said = recorder.end()
+    assert status == 0
+    assert re.search(r"[\d,]+ missing .* not complete\n$", said), said
+
+
 class Cutter(threading.Thread):
     """A proxy that cuts its first connection after ``size`` bytes from the engine, and lets later ones be."""
 
@@ -232,7 +241,8 @@ def test_an_engine_that_restarts_is_recorded_on_and_that_is_told(tmp_path, recor
             again.close()
     assert status == 0
     assert "reconnected" in said
-    assert said.endswith("with gaps\n")
+    assert "the engine restarted 1×" in said
+    assert said.endswith("not complete\n")
     intake = replayed(tmp_path, path="day.mfr.zst", format="marketfeed")
     assert "broken_record" not in intake.events
 
