@@ -44,7 +44,7 @@ class Admin:
     async def _readiness(self, request: Request) -> Response:
         """Say whether the engine does all it is for; 503, and ``problems``, where it does not."""
         sources = self._sources
-        states = {s.intake.name: s.state() for s in sources.supervisors}
+        states = {s.intake.name: s.state() for s in sources.roster.supervisors}
         feeds = {name: state.value for name, state in states.items()}
         problems = [f"feed {name} is {state.value}" for name, state in states.items() if state in AMISS]
         if sources.keeper.log.problem:

@@ -104,7 +104,7 @@ def serve(
             structlog.get_logger().warning(
                 "alerts.rules has no effect: alerts come with a later version", config=loaded.source
             )
-        status = trio.run(engine.serve, loaded, log_level)
+        status = trio.run(engine.serve, loaded, log_level, lambda: load(config, set_ or []))
     except (ConfigError, StartError) as error:
         raise _fail(str(error)) from None
     raise typer.Exit(status)

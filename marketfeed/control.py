@@ -83,12 +83,11 @@ class Drain(_Message, frozen=True):
 class Retire(_Message, frozen=True):
     """Send every session elsewhere, and end when all have gone, or ``drain_s`` later.
 
-    They are told one after the other over ``spread_s``, to come back after ``retry_ms`` (from, to).
+    They are told one after the other over ``spread_s``.
     """
 
     drain_s: float
     spread_s: float
-    retry_ms: tuple[int, int]
 
 
 # Up: from a worker to the engine.
@@ -217,5 +216,5 @@ class Unframer(Generic[M]):
             del self._data[:end]
             try:
                 yield self._decoder.decode(payload)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise ControlError(f"not a control message: {error}") from None

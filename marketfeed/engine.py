@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 import trio
@@ -30,12 +30,11 @@ from marketfeed.errors import ConfigError, StartError
 from marketfeed.gateway.limits import Admission
 from marketfeed.gateway.listener import accept_from, accept_http, open_listener, raise_file_limit
 from marketfeed.gateway.taps import Taps
-from marketfeed.ingest.feed import Feed
-from marketfeed.ingest.pump import FeedIntake, Pump
-from marketfeed.ingest.registry import feed_specs
-from marketfeed.ingest.supervise import Supervisor
+from marketfeed.ingest.pump import Pump
+from marketfeed.ingest.roster import Roster
 from marketfeed.latency.keeper import Keeper
 from marketfeed.latency.log import IntervalLog
+from marketfeed.live import changes, fixed
 from marketfeed.metrics import Sources
 from marketfeed.serving import Half, Serving, limits_of
 from marketfeed.workers import Workers
@@ -46,8 +45,15 @@ log = structlog.get_logger()
 class Engine:
     """Everything one process of marketfeed holds, built from its configuration."""
 
-    def __init__(self, loaded: Loaded, log_level: str = "info") -> None:
-        """Build all that can be built without opening a socket; raises ConfigError."""
+    def __init__(
+        self, loaded: Loaded, log_level: str = "info", load: Callable[[], Loaded] | None = None
+    ) -> None:
+        """Build all that can be built without opening a socket; raises ConfigError.
+
+        ``load`` is how to read the configuration again.
+        """
+        self._load = load or (lambda: loaded)
+        self._reload_asked = trio.Event()
         self.config = config = loaded.config
         engine = config.engine
         try:
@@ -78,17 +84,11 @@ class Engine:
             self.taps = Taps(self.rings, tap, config.limits.taps)
         except ConfigError as error:
             raise ConfigError(f"{loaded.source}: {error}") from None
-        self.feeds: list[tuple[Feed, FeedIntake]] = []
+        self.roster = Roster(self.pump, loaded.base, self._wait_sessions)
         try:
-            for index, spec in enumerate(feed_specs(config.feeds)):
-                intake = self.pump.intake(spec.name, loaded.base)
-                try:
-                    self.feeds.append((spec.factory(spec.settings, intake), intake))
-                except ConfigError as error:
-                    raise ConfigError(f"feeds.{index}.{error}") from None
+            self.roster.plan(config.feeds)
         except ConfigError as error:
             raise ConfigError(f"{loaded.source}: {error}") from None
-        self.supervisors = [Supervisor(feed, intake, self._wait_sessions) for feed, intake in self.feeds]
 
     def _ring(self) -> None:
         self.half.ring()
@@ -110,7 +110,7 @@ class Engine:
             listener,
             await open_listener(config.admin.host, config.admin.port) as admin_listener,
             self.taps.open(),
-            trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+            trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
         ):
             error = await self._serve(listener, admin_listener, signals)
         if error is not None:
@@ -125,7 +125,7 @@ class Engine:
         host, port = self.config.gateway.host, listener.getsockname()[1]
         half = self.half
         failed: StartError | None = None
-        admin = Admin(Sources(half, self.rings, self.symbols, self.supervisors, self.taps, self.keeper))
+        admin = Admin(Sources(half, self.rings, self.symbols, self.roster, self.taps, self.keeper))
         async with trio.open_nursery() as watch:
             watch.start_soon(half.collector.run)
             watch.start_soon(accept_http, admin_listener, admin.server, watch)
@@ -141,12 +141,15 @@ class Engine:
                     await trio.lowlevel.checkpoint()
                 async with trio.open_nursery() as sources:
                     sources.start_soon(accept_from, listener, half.counters, half.take)
-                    for supervisor in self.supervisors:
-                        sources.start_soon(supervisor.run)
+                    await self.roster.apply(sources)
+                    sources.start_soon(self._reload_when_asked, sources)
                     admin.ready = True
                     log.info("admin listening", port=admin_listener.getsockname()[1])
                     self._say_ready(host, port)
-                    await anext(signals)
+                    async for number in signals:
+                        if number != signal.SIGHUP:
+                            break
+                        self._reload_asked.set()
                     admin.ready = False
                     drain_s = self.config.engine.drain_s
                     log.info("draining", sessions=len(half), drain_s=drain_s)
@@ -160,6 +163,39 @@ class Engine:
             watch.cancel_scope.cancel()
         return failed
 
+    async def _reload_when_asked(self, sources: trio.Nursery) -> None:
+        while True:
+            await self._reload_asked.wait()
+            self._reload_asked = trio.Event()
+            await self._reload(sources)
+
+    async def _reload(self, sources: trio.Nursery) -> None:
+        """Take over what may change of the configuration as it is now; all of it or nothing."""
+        try:
+            loaded = self._load()
+            config = loaded.config
+            changed = changes(self.config, config)
+            if forbidden := fixed(changed):
+                raise ConfigError(f"{loaded.source}: {', '.join(forbidden)}: cannot change without a restart")
+            Serving(config, self.rings, self.symbols, self.admission)  # for its mistakes
+            self.roster.plan(config.feeds)
+        except ConfigError as error:
+            log.error("reload refused, nothing changed", reason=str(error))
+            return
+        log.info("reloading", changed=changed)
+        before, self.admission.limits = self.admission.limits, limits_of(config.limits)
+        try:
+            await self.half.reload(config)
+        except (ConfigError, StartError) as error:
+            log.error("reload failed", reason=str(error))
+            self.admission.limits = before
+            self.roster.forget()
+            return
+        self.config = config
+        self.taps.most = config.limits.taps
+        await self.roster.apply(sources)
+        log.info("reloaded", changed=changed)
+
     def _say_ready(self, host: str, port: int) -> None:
         shown = f"[{host}]" if ":" in host else host
         scheme = "https" if self.config.gateway.tls_cert else "http"
@@ -167,7 +203,8 @@ class Engine:
 
 
 async def _stop_on_second(signals: AsyncIterator[int]) -> None:
-    await anext(signals)
+    while await anext(signals) == signal.SIGHUP:
+        log.warning("not reloaded: draining")
     log.warning("stopped at once by a second signal")
     sys.stdout.flush()
     os._exit(130)
@@ -178,11 +215,14 @@ def check(loaded: Loaded) -> None:
     Engine(loaded)
 
 
-async def serve(loaded: Loaded, log_level: str = "info") -> int:
-    """Run the engine until a signal; return the exit status. Raises ConfigError and StartError."""
+async def serve(loaded: Loaded, log_level: str = "info", load: Callable[[], Loaded] | None = None) -> int:
+    """Run the engine until a signal; return the exit status. Raises ConfigError and StartError.
+
+    ``load`` is how to read the configuration again, upon SIGHUP.
+    """
     files = raise_file_limit()
-    engine = Engine(loaded, log_level)
-    if not engine.feeds:
+    engine = Engine(loaded, log_level, load)
+    if not loaded.config.feeds:
         log.warning("no feed configured: subscribers will get no ticks", config=loaded.source)
-    log.info("starting", feeds=[intake.name for _, intake in engine.feeds], file_limit=files)
+    log.info("starting", feeds=engine.roster.planned, file_limit=files)
     return await engine.run()

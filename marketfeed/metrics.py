@@ -25,7 +25,8 @@ from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.figures import FLUSH_BOUNDS_S
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.gateway.taps import Taps
-from marketfeed.ingest.supervise import FeedState, Supervisor
+from marketfeed.ingest.roster import Roster
+from marketfeed.ingest.supervise import FeedState
 from marketfeed.latency.keeper import Keeper
 from marketfeed.report import Report
 from marketfeed.serving import Half
@@ -42,7 +43,7 @@ class Sources:
     half: Half
     rings: Rings
     symbols: SymbolTable
-    supervisors: list[Supervisor]
+    roster: Roster
     taps: Taps
     keeper: Keeper
 
@@ -129,7 +130,7 @@ class _Snapshot(MetricSource):
         events: dict[tuple[str, ...], float] = {}
         failures: dict[tuple[str, ...], float] = {}
         states: dict[tuple[str, ...], float] = {}
-        for supervisor in self._sources.supervisors:
+        for supervisor in self._sources.roster.supervisors:
             intake = supervisor.intake
             for channel, count in zip(CHANNELS, intake.ticks, strict=True):
                 ticks[intake.name, channel] = count

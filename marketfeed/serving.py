@@ -80,6 +80,10 @@ class Half(Protocol):
         """Ask every session to end; return when all have, or ``drain_s`` later."""
         ...
 
+    async def reload(self, config: Config) -> None:
+        """Serve by ``config``, where it differs in what may change; raises ConfigError and StartError."""
+        ...
+
     async def report(self) -> Report:
         """Return the figures of this moment."""
         ...
@@ -116,7 +120,8 @@ class Serving:
         self._admission = admission
         cert, key = config.gateway.tls_cert, config.gateway.tls_key
         self._certificate = Certificate(cert, key) if cert and key else None
-        self._gateway = Gateway(self._service(config.gateway.port))
+        self._port = config.gateway.port
+        self._gateway = Gateway(self._service(self._port))
         self._sessions: trio.Nursery | None = None
 
     def _service(self, port: int) -> Service:
@@ -168,6 +173,7 @@ class Serving:
 
     async def start(self, port: int, nursery: trio.Nursery) -> None:
         """Begin to serve, as the gateway on ``port``; the shard and every session run in ``nursery``."""
+        self._port = port
         self._gateway = Gateway(self._service(port))
         self._sessions = nursery
         nursery.start_soon(self.shard.run)
@@ -199,10 +205,21 @@ class Serving:
         with trio.move_on_after(drain_s):
             await self._gateway.drain()
 
-    async def retire(self, drain_s: float, spread_s: float, retry_ms: tuple[int, int]) -> None:
+    async def retire(self, drain_s: float, spread_s: float) -> None:
         """Send every session elsewhere; return when all have gone, or ``drain_s`` later."""
         with trio.move_on_after(drain_s):
-            await self._gateway.retire(spread_s, retry_ms)
+            await self._gateway.retire(spread_s)
+
+    async def reload(self, config: Config) -> None:
+        """Serve by ``config`` from now on: its tiers, limits, origins, proxies, and its certificate.
+
+        Sessions go on, but for those on a tier that means something else now:
+        they are told to come back.
+        """
+        self._config = config
+        self.shard.life_signs.timing = timing_of(config.limits)
+        self._gateway.reload_certificates()
+        self._gateway.exchange(self._service(self._port))
 
     # What there is to say.
 

@@ -147,7 +147,7 @@ class Worker:
     async def _end(self) -> None:
         if isinstance(self._told, Retire):
             with self._retiring:
-                await self._serving.retire(self._told.drain_s, self._told.spread_s, self._told.retry_ms)
+                await self._serving.retire(self._told.drain_s, self._told.spread_s)
         if isinstance(self._told, Drain):
             await self._serving.drain(self._told.drain_s)
 

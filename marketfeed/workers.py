@@ -63,7 +63,6 @@ FIRST_DELAY_S: Final = 0.5
 MAX_DELAY_S: Final = 30.0
 MAX_TRIES: Final = 3  # workers that may fail to take one connection
 SPREAD_PER_SESSION_S: Final = 0.001  # a retiring worker sends its sessions away at this pace
-RETIRE_MS: Final = (10, 300)  # they may come back at once, as others serve on
 
 log = structlog.get_logger()
 
@@ -196,7 +195,7 @@ class Workers:
 
     # Rolling restart.
 
-    async def roll(self, config: Config) -> None:
+    async def reload(self, config: Config) -> None:
         """Replace the workers one by one with such as serve by ``config``.
 
         Raises StartError if one cannot start; those not replaced yet go on as they were.
@@ -223,7 +222,7 @@ class Workers:
             return None
         old.retiring = True
         drain_s = self._config.engine.drain_s
-        old.channel.send(Retire(drain_s, min(old.connections * SPREAD_PER_SESSION_S, drain_s / 2), RETIRE_MS))
+        old.channel.send(Retire(drain_s, min(old.connections * SPREAD_PER_SESSION_S, drain_s / 2)))
         return old
 
     # Children.

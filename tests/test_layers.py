@@ -16,7 +16,7 @@ LAYERS = [
     {"marketfeed.errors"},
     {"marketfeed.core"},
     {"marketfeed.tap"},  # what users run in their own processes; the engine takes its greeting from it
-    {"marketfeed.tables", "marketfeed.config", "marketfeed.logs"},
+    {"marketfeed.tables", "marketfeed.config", "marketfeed.live", "marketfeed.logs"},
     {"marketfeed.ingest"},
     {"marketfeed.latency"},
     {"marketfeed.fanout"},

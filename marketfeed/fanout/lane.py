@@ -65,7 +65,7 @@ class Lane:
     ) -> None:
         self.tier = tier
         self.phase = phase
-        self.key: LaneKey = (tier.name, phase, encoder.codec.name)
+        self.key: LaneKey = (tier, phase, encoder.codec.name)
         self.encoder = encoder
         self._rings = rings
         self._symbols = symbols

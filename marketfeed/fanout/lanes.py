@@ -67,7 +67,7 @@ class Lanes:
     def of_polls(self, tier: Tier) -> Lane:
         """Return the lane that polls at ``tier`` are answered from, kept for a while."""
         now_ns = int(trio.current_time() * S)
-        key: LaneKey = (tier.name, 0, POLL.codec)
+        key: LaneKey = (tier, 0, POLL.codec)
         lane = self._all.get(key)
         if lane is None:
             lane = self._made(tier, key, self._rings.head())

@@ -33,7 +33,7 @@ class LifeSigns:
     """Heartbeats, pings and the two ways of giving a session up."""
 
     def __init__(self, timing: Timing, wall_ns: Callable[[], int]) -> None:
-        self._timing = timing
+        self.timing = timing  # may be exchanged
         self._wall_ns = wall_ns
         self._left: list[Subscriber] = []  # of the round under way
         self.pause_ns = timing.period_ns  # until the next look
@@ -46,13 +46,13 @@ class LifeSigns:
         """
         if not self._left:
             self._left = list(members)
-            self.pause_ns = self._timing.period_ns // max(1, -(-len(self._left) // LOOK_MEMBERS))
+            self.pause_ns = self.timing.period_ns // max(1, -(-len(self._left) // LOOK_MEMBERS))
         looked_at = self._left[-LOOK_MEMBERS:]
         del self._left[-LOOK_MEMBERS:]
         return self._look_at(looked_at, now_ns)
 
     def _look_at(self, members: list[Subscriber], now_ns: int) -> list[Subscriber]:
-        timing = self._timing
+        timing = self.timing
         sent_ns = self._wall_ns()
         full: list[Subscriber] = []
         for member in members:
@@ -85,5 +85,5 @@ class LifeSigns:
         at = member.sink.acknowledged()
         if not member.stuck_ns or at != member.stuck_at:
             member.stuck_at, member.stuck_ns = at, now_ns
-        elif now_ns - member.stuck_ns >= self._timing.stall_ns:
+        elif now_ns - member.stuck_ns >= self.timing.stall_ns:
             member.sink.end(CloseCode.SLOW)

@@ -76,7 +76,7 @@ class Shard:
     ) -> None:
         self.rings = rings
         self.symbols = symbols
-        self._life_signs = LifeSigns(timing, wall_ns)
+        self.life_signs = LifeSigns(timing, wall_ns)
         self.wall_ns = wall_ns
         self._interests = Interests(symbols)
         self._catch_up = CatchUp(rings, symbols, resume_ticks, wall_ns)
@@ -173,10 +173,10 @@ class Shard:
         self._take_turns(now_ns)
         if now_ns >= self._next_sweep_ns:
             self._lanes.sweep()
-            for member in self._life_signs.look(self.members, now_ns):
+            for member in self.life_signs.look(self.members, now_ns):
                 if member.group is not None:
                     self._leave(member)
-            self._next_sweep_ns = now_ns + self._life_signs.pause_ns
+            self._next_sweep_ns = now_ns + self.life_signs.pause_ns
 
     def _next_wake_ns(self) -> int:
         wake = self._next_sweep_ns

@@ -16,7 +16,7 @@ from marketfeed.fanout.tiers import Tier
 if TYPE_CHECKING:
     from marketfeed.fanout.group import Group
 
-LaneKey = tuple[str, int, CodecName]  # tier, phase and codec
+LaneKey = tuple[Tier, int, CodecName]  # tier, which may come to mean something else, phase and codec
 _NOTHING: Indices = np.empty(0, np.int64)
 
 
@@ -137,7 +137,7 @@ class Subscriber:
     @property
     def lane_key(self) -> LaneKey:
         """Return which lane it belongs to."""
-        return self.tier.name, self.phase, self.encoding.codec
+        return self.tier, self.phase, self.encoding.codec
 
     def offer(self, frame: bytes, ticks: int) -> bool:
         """Send a frame to this session alone; its ticks are delivered now, or once the sink has drained."""

@@ -15,7 +15,7 @@ from trio.socket import SocketType
 
 from marketfeed.errors import CloseCode, StartError
 from marketfeed.gateway.http import HttpServer
-from marketfeed.gateway.limits import Admission, Counters
+from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.proxies import ProxyError, parse_preface
 from marketfeed.gateway.routes import Routes
@@ -24,6 +24,7 @@ from marketfeed.gateway.tls import HANDSHAKE, TlsError, TlsOutbox
 
 BACKLOG: Final = 4096
 OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+SOON_MS: Final = (10, 300)  # when sessions may come back that somebody else serves at once
 RETIRE_LOOK_S: Final = 0.05  # between looks at who has finished a handshake meanwhile
 REST_S: Final = 0.1  # before accepting again when the machine is out of something
 LEAST_STRANGERS: Final = 1024  # connections without a session, where limits.sessions is less
@@ -104,15 +105,8 @@ class Gateway:
         self._service = service
         self.routes = Routes(service)
         self.sessions: dict[Session, None] = {}
-        limits = service.limits
         # Connections on which no session has begun, so that an address cannot take all files with them.
-        self._strangers = Admission(
-            replace(
-                limits,
-                sessions=max(limits.sessions, LEAST_STRANGERS),
-                sessions_per_ip=max(limits.sessions_per_ip, LEAST_STRANGERS),
-            )
-        )
+        self._strangers = Admission(_strangers(service.limits))
         self._connections = 0
         self._ended = trio.Event()
 
@@ -219,6 +213,21 @@ class Gateway:
         if self._service.certificate is not None:
             self._service.certificate.reload()
 
+    def exchange(self, service: Service) -> None:
+        """Serve by ``service`` from now on.
+
+        Sessions whose tier means something else now, or is gone, are told to come back.
+        """
+        self._service = service
+        self.routes = Routes(service)
+        self._strangers.limits = _strangers(service.limits)
+        for session in list(self.sessions):
+            session.adopt(service)
+            member = session.member
+            if member is not None and service.tiers.get(member.tier.name) != member.tier:
+                session.retry_ms = SOON_MS
+                session.end(CloseCode.DRAINING)
+
     async def drain(self) -> None:
         """Ask every session to end because the engine does, answer every poll; return when all have gone."""
         await self.routes.polling.drain()
@@ -228,7 +237,7 @@ class Gateway:
             self._ended = trio.Event()
             await self._ended.wait()
 
-    async def retire(self, spread_s: float, retry_ms: tuple[int, int]) -> None:
+    async def retire(self, spread_s: float) -> None:
         """Ask every session to come back soon, to somebody else; return when all have gone.
 
         One after the other over ``spread_s``, so that they do not come back all
@@ -240,9 +249,17 @@ class Gateway:
             begun = [s for s in self.sessions if s.member is not None and s not in told]
             for session in begun:
                 told.add(session)
-                session.retry_ms = retry_ms
+                session.retry_ms = SOON_MS
                 session.end(CloseCode.DRAINING)
                 await trio.sleep(spread_s / len(begun))
             self._ended = trio.Event()
             with trio.move_on_after(RETIRE_LOOK_S):
                 await self._ended.wait()
+
+
+def _strangers(limits: Limits) -> Limits:
+    return replace(
+        limits,
+        sessions=max(limits.sessions, LEAST_STRANGERS),
+        sessions_per_ip=max(limits.sessions_per_ip, LEAST_STRANGERS),
+    )

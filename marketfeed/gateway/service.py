@@ -68,6 +68,10 @@ class Session(ABC):
         """Return how many bytes wait for the kernel, and in it."""
         return 0 if self._outbox is None else self._outbox.waiting_bytes + self._outbox.unsent()
 
+    def adopt(self, service: Service) -> None:
+        """Serve by ``service`` from now on; what was settled when the session began stays."""
+        self._service = service
+
     @abstractmethod
     async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
         """Serve the client until either side ends it, and count why; ``nursery`` is cancelled afterwards."""

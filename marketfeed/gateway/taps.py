@@ -51,7 +51,7 @@ class Taps:
             raise ConfigError(f"engine.tap: at most {MAX_PATH_BYTES} bytes with its folder, not {path}")
         self._rings = rings
         self._path = path
-        self._most = most
+        self.most = most
         self._door: SocketType | None = None
         self._bells: dict[int, None] = {}
         self.accepted = 0
@@ -115,8 +115,8 @@ class Taps:
             pid, uid, _ = _UCRED.unpack(
                 connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
             )
-            if len(self._bells) >= self._most:
-                await self._refuse(connection, "too many taps", f"limits.taps is {self._most}", pid)
+            if len(self._bells) >= self.most:
+                await self._refuse(connection, "too many taps", f"limits.taps is {self.most}", pid)
                 return
             try:
                 bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import structlog
@@ -24,7 +25,9 @@ from marketfeed.core.records import (
 )
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
-from marketfeed.errors import InvalidSymbolError, SymbolsFullError
+from marketfeed.errors import ConfigError, InvalidSymbolError, SymbolsFullError
+
+MAX_FEEDS: Final = 255  # a record's feed is a u1
 
 
 class FeedIntake:
@@ -85,10 +88,21 @@ class Pump:
         self._wall_ns = wall_ns
 
     def intake(self, name: str, base: Path) -> FeedIntake:
-        """Return the way in for the feed ``name``, whose relative paths start at ``base``."""
-        intake = FeedIntake(self, name, len(self.feeds), base)
+        """Return the way in for a further feed, ``name``, whose relative paths start at ``base``.
+
+        Raises ConfigError while there are 255 already.
+        """
+        taken = {feed.number for feed in self.feeds}
+        number = next((n for n in range(MAX_FEEDS) if n not in taken), None)
+        if number is None:
+            raise ConfigError(f"feeds: at most {MAX_FEEDS} at a time, those that go among them")
+        intake = FeedIntake(self, name, number, base)
         self.feeds.append(intake)
         return intake
+
+    def dismiss(self, intake: FeedIntake) -> None:
+        """Let another feed have the number of one that publishes no more."""
+        self.feeds.remove(intake)
 
     def publish(self, batch: Batch, intake: FeedIntake) -> None:
         """Screen, stamp and write ``batch``, and ring the doorbell."""

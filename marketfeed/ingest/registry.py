@@ -11,10 +11,10 @@ import msgspec
 
 from marketfeed.errors import ConfigError
 from marketfeed.ingest.feed import FeedType
+from marketfeed.ingest.pump import MAX_FEEDS
 from marketfeed.tables import checked
 
 GROUP: Final = "marketfeed.feeds"
-MAX_FEEDS: Final = 255  # a record's feed is a u1
 
 
 @dataclass(frozen=True, slots=True)

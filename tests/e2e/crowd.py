@@ -59,11 +59,75 @@ class Session:
             self.grown = trio.Event()
             await self.grown.wait()
 
+    async def begun(self) -> None:
+        """Wait until the session is synced, or has ended before."""
+        while not self.synced.is_set() and not self.ended.is_set():
+            self.grown = trio.Event()
+            await self.grown.wait()
+
     async def go_on(self, ticks: int) -> None:
         """Assert that so many more live ticks come."""
         wanted = self.follower.count + ticks
         await self.until(wanted)
         assert self.follower.count >= wanted
+
+
+class Roamer:
+    """Comes back when it is told to, with its cursor, and checks that nothing is missing on the way."""
+
+    def __init__(self, port: int, names: dict[str, Any]) -> None:
+        self.follower = Follower(every=True)
+        self.synced = trio.Event()
+        self.returns = 0
+        self.resets = 0
+        self.interruptions_s: list[float] = []
+        self._port = port
+        self._names = names
+        self._cursor: str | None = None
+        self._heard_s = 0.0
+        self._away = False
+
+    async def run(self) -> None:
+        """Read for ever; raises for a hole that was not told, and for a connection that was refused."""
+        while True:
+            request = {"action": "subscribe", **self._names}
+            if self._cursor is not None:
+                request["after"] = self._cursor
+            session = _Stay(self, self._port, request)
+            await session.run()
+            assert session.closing is not None, "cut without a word"
+            assert session.closing["code"] == 1001
+            self.returns += 1
+            self._away = True
+            await trio.sleep(session.closing["retry_ms"] / 1000)
+
+    def take(self, messages: list[dict[str, Any]]) -> None:
+        """Keep the cursor, and for how long no tick came while it was away."""
+        for message in messages:
+            kind = message["T"]
+            if kind == "subscription":
+                self.resets += len(message.get("reset", ()))
+            elif kind == "synced":
+                self._cursor = message["cursor"]
+                self.synced.set()
+            elif kind in ("q", "t"):
+                if self._away:
+                    self._away = False
+                    self.interruptions_s.append(trio.current_time() - self._heard_s)
+                self._heard_s = trio.current_time()
+                if self._cursor is not None and "snap" not in message:
+                    self._cursor = f"{self._cursor.partition(':')[0]}:{message['g']}"
+
+
+class _Stay(Session):
+    def __init__(self, roamer: Roamer, port: int, request: dict[str, Any]) -> None:
+        super().__init__(port, request)
+        self.follower = roamer.follower
+        self._roamer = roamer
+
+    def _take(self, messages: list[dict[str, Any]]) -> None:
+        super()._take(messages)
+        self._roamer.take(messages)
 
 
 async def join(nursery: trio.Nursery, running: Engine, count: int, request: dict[str, Any]) -> list[Session]:

@@ -1,0 +1,110 @@
+"""The feeds that run: made from their tables, started, exchanged while others run on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import structlog
+import trio
+
+from marketfeed.errors import ConfigError
+from marketfeed.ingest.pump import FeedIntake, Pump
+from marketfeed.ingest.registry import FeedSpec, feed_specs
+from marketfeed.ingest.supervise import Supervisor
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A feed that runs, or is about to."""
+
+    spec: FeedSpec
+    intake: FeedIntake
+    supervisor: Supervisor
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    async def run(self) -> None:
+        try:
+            with self.scope:
+                await self.supervisor.run()
+        finally:
+            self.ended.set()
+
+
+class Roster:
+    """All feeds by name. ``wait_sessions(count)`` returns once that many sessions are synced."""
+
+    def __init__(self, pump: Pump, base: Path, wait_sessions: Callable[[int], Awaitable[None]]) -> None:
+        self._pump = pump
+        self._base = base
+        self._wait_sessions = wait_sessions
+        self._entries: dict[str, _Entry] = {}
+        self._planned: dict[str, _Entry] = {}
+        self._new: list[FeedIntake] = []  # of what is planned
+
+    @property
+    def supervisors(self) -> list[Supervisor]:
+        """Return the supervisors of all feeds, in the configuration's order."""
+        return [entry.supervisor for entry in self._entries.values()]
+
+    @property
+    def planned(self) -> list[str]:
+        """Return the names of the feeds that are planned, in the configuration's order."""
+        return list(self._planned)
+
+    def plan(self, tables: Sequence[dict[str, Any]]) -> None:
+        """Make the feeds of the ``[[feeds]]`` tables that do not run yet, for :meth:`apply`.
+
+        Raises ConfigError (``feeds.0.key: …``), with nothing planned.
+        """
+        self.forget()
+        try:
+            for index, spec in enumerate(feed_specs(tables)):
+                runs = self._entries.get(spec.name)
+                if runs is not None and runs.spec == spec:
+                    self._planned[spec.name] = runs
+                    continue
+                # One of the same name is the same feed, changed: its counters go on.
+                intake = runs.intake if runs is not None else self._pump.intake(spec.name, self._base)
+                if runs is None:
+                    self._new.append(intake)
+                try:
+                    feed = spec.factory(spec.settings, intake)
+                except ConfigError as error:
+                    raise ConfigError(f"feeds.{index}.{error}") from None
+                supervisor = Supervisor(feed, intake, self._wait_sessions)
+                self._planned[spec.name] = _Entry(spec, intake, supervisor)
+        except ConfigError:
+            self.forget()
+            raise
+
+    def forget(self) -> None:
+        """Drop what was planned and not applied."""
+        for intake in self._new:
+            self._pump.dismiss(intake)
+        self._new = []
+        self._planned = {}
+
+    async def apply(self, nursery: trio.Nursery) -> None:
+        """Let what was planned run in ``nursery``, and nothing else; feeds that stay as they are run on."""
+        before, self._entries = self._entries, self._planned
+        self._new = []
+        self.forget()
+        gone = [entry for entry in before.values() if self._entries.get(entry.spec.name) is not entry]
+        for entry in gone:
+            entry.scope.cancel()
+        for entry in gone:  # one of the same address or file may be among those to come
+            await entry.ended.wait()
+            if entry.spec.name not in self._entries:
+                self._pump.dismiss(entry.intake)
+                log.info("feed removed", feed=entry.spec.name)
+        for name, entry in self._entries.items():
+            if before.get(name) is not entry:
+                nursery.start_soon(entry.run)
+                if before:
+                    log.info("feed changed" if name in before else "feed added", feed=name)

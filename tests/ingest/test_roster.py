@@ -1,0 +1,97 @@
+"""Feeds are exchanged by their tables: what stays the same runs on, and a mistake changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from marketfeed.core.rings import Rings
+from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.writer import RingWriter
+from marketfeed.errors import ConfigError
+from marketfeed.ingest.pump import MAX_FEEDS, Pump
+from marketfeed.ingest.roster import Roster
+
+
+def table(name, symbol, **keys):
+    return {"name": name, "type": "synthetic", "symbols": [symbol], "rate": 100.0, **keys}
+
+
+@pytest.fixture
+def roster(tmp_path):
+    async def no_sessions(count):
+        raise AssertionError("nobody asked for sessions")
+
+    rings = Rings.private(64, 64)
+    pump = Pump(RingWriter(rings), SymbolTable(64), lambda: None)
+    made = Roster(pump, tmp_path, no_sessions)
+    made.rings, made.pump = rings, pump
+    return made
+
+
+def published(roster):
+    return {
+        name: int(roster.rings.published(0)[number])
+        for number, name in enumerate(roster.pump.symbols.names())
+    }
+
+
+async def exchange(roster, nursery, *tables):
+    roster.plan(tables)
+    await roster.apply(nursery)
+    before = published(roster)
+    await trio.sleep(1)
+    return {name for name, n in published(roster).items() if n > before.get(name, 0)}
+
+
+async def test_feeds_come_and_go_and_change_while_others_run_on(roster, autojump_clock):
+    async with trio.open_nursery() as nursery:
+        assert await exchange(roster, nursery, table("a", "A"), table("b", "B")) == {"A", "B"}
+        a = roster.supervisors[0]
+        assert await exchange(roster, nursery, table("c", "C"), table("a", "A")) == {"A", "C"}
+        assert [s.intake.name for s in roster.supervisors] == ["c", "a"]
+        assert roster.supervisors[1] is a
+        assert await exchange(roster, nursery, table("a", "A2"), table("c", "C")) == {"A2", "C"}
+        assert roster.supervisors[0].feed is not a.feed
+        assert roster.supervisors[0].intake is a.intake
+        assert roster.supervisors[0].intake.ticks[0] > 250
+        assert await exchange(roster, nursery) == set()
+        nursery.cancel_scope.cancel()
+
+
+async def test_numbers_of_feeds_that_are_gone_are_given_again(roster, autojump_clock):
+    async with trio.open_nursery() as nursery:
+        for round_ in range(4):
+            await exchange(roster, nursery, *(table(f"f{round_}-{i}", f"S{i % 30}") for i in range(100)))
+            assert sorted(s.intake.number for s in roster.supervisors) == sorted(
+                {s.intake.number for s in roster.supervisors}
+            )
+            assert max(s.intake.number for s in roster.supervisors) < MAX_FEEDS
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_mistake_or_a_plan_that_is_forgotten_leaves_everything_as_it_is(roster, autojump_clock):
+    async with trio.open_nursery() as nursery:
+        await exchange(roster, nursery, table("a", "A"))
+        (a,) = roster.supervisors
+        with pytest.raises(ConfigError, match=r"feeds\.1\.rate"):
+            roster.plan([table("b", "B"), table("c", "C", rate=-1)])
+        roster.plan([table("b", "B")])
+        assert roster.planned == ["b"]
+        roster.forget()
+        assert roster.supervisors == [a]
+        assert len(roster.pump.feeds) == 1
+        before = published(roster)["A"]
+        await trio.sleep(1)
+        assert published(roster)["A"] > before
+        nursery.cancel_scope.cancel()
+
+
+async def test_more_feeds_at_a_time_than_a_record_can_name_are_refused(roster, autojump_clock):
+    async with trio.open_nursery() as nursery:
+        await exchange(roster, nursery, *(table(f"a{i}", "A") for i in range(200)))
+        with pytest.raises(ConfigError, match="at most 255 at a time"):
+            roster.plan([table(f"b{i}", "B") for i in range(100)])
+        assert len(roster.pump.feeds) == 200
+        nursery.cancel_scope.cancel()

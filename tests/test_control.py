@@ -1,0 +1,184 @@
+"""Control messages survive the socket whole, however it cuts them; what is none is refused."""
+
+from __future__ import annotations
+
+import array
+import os
+import resource
+import socket
+
+import msgspec
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marketfeed import control
+from marketfeed.channel import Channel
+from marketfeed.config import Config, load
+from marketfeed.control import HEAD, MAX_FRAME_BYTES, VERSION, Down, Unframer, Up, encode
+from marketfeed.errors import ControlError
+from marketfeed.fanout.ledger import Ledger
+from marketfeed.report import Report
+from marketfeed.serving import Listing
+
+NUMBERS = st.integers(0, 2**53)
+TEXTS = st.text(max_size=40)
+DOWN = st.one_of(
+    st.builds(control.Connection, NUMBERS, TEXTS),
+    st.builds(control.Verdict, NUMBERS, st.none() | TEXTS),
+    st.builds(control.AskReport, NUMBERS),
+    st.builds(control.AskListing, NUMBERS, NUMBERS, st.booleans()),
+    st.builds(control.Ping),
+    st.builds(control.Drain, st.floats(0, 100)),
+    st.builds(control.Retire, st.floats(0, 100), st.floats(0, 100)),
+    st.builds(control.Start, NUMBERS, st.just(Config()), TEXTS, NUMBERS),
+)
+REPORTS = st.builds(
+    Report,
+    sessions=st.dictionaries(st.tuples(TEXTS, TEXTS), NUMBERS, max_size=3),
+    ledgers=st.dictionaries(TEXTS, st.builds(Ledger, NUMBERS, NUMBERS), max_size=3),
+)
+LISTINGS = st.builds(Listing, NUMBERS, NUMBERS, st.lists(st.dictionaries(TEXTS, TEXTS), max_size=3))
+UP = st.one_of(
+    st.builds(control.Ready, TEXTS, NUMBERS),
+    st.builds(control.Failed, TEXTS),
+    *(st.builds(kind, NUMBERS) for kind in (control.Taken, control.Returned, control.Ended, control.Synced)),
+    st.builds(control.Admit, NUMBERS, TEXTS),
+    st.builds(control.Release, TEXTS),
+    st.builds(control.Pong),
+    st.builds(control.Reported, NUMBERS, REPORTS),
+    st.builds(control.Listed, NUMBERS, LISTINGS),
+)
+
+
+@pytest.mark.parametrize(("direction", "messages"), [(Down, DOWN), (Up, UP)], ids=["down", "up"])
+def test_messages_come_out_as_they_went_in_however_they_are_cut(direction, messages):
+    @given(st.lists(messages, max_size=8), st.lists(st.integers(1, 50), min_size=1))
+    def check(sent, cuts):
+        data = b"".join(map(encode, sent))
+        unframer: Unframer[object] = Unframer(direction)
+        got, at, turn = [], 0, 0
+        while at < len(data):
+            size = cuts[turn % len(cuts)]
+            got += unframer.feed(data[at : at + size])
+            at, turn = at + size, turn + 1
+        assert got == sent
+
+    check()
+
+
+def test_a_whole_configuration_goes_down(tmp_path):
+    config = load(None, []).config
+    (start,) = Unframer(Down).feed(encode(control.Start(1, config, "/x", 8765)))
+    assert start.config == config
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (HEAD.pack(VERSION + 1, 0), "version 2"),
+        (HEAD.pack(VERSION, MAX_FRAME_BYTES + 1), "bytes"),
+        (HEAD.pack(VERSION, 1) + b"\xc1", "not a control message"),
+        (HEAD.pack(VERSION, 1) + b"\xc0", "not a control message"),
+        (encode(control.Pong()), "not a control message"),  # of the other direction
+    ],
+)
+def test_what_is_no_message_is_refused(data, told):
+    with pytest.raises(ControlError, match=told):
+        list(Unframer(Down).feed(data))
+
+
+@given(st.binary(max_size=60))
+def test_junk_is_refused_or_waits_for_more(data):
+    try:
+        for message in Unframer(Down).feed(HEAD.pack(VERSION, len(data)) + data):
+            assert isinstance(message, msgspec.Struct)
+    except ControlError:
+        return
+
+
+def channels() -> tuple[Channel[object], Channel[object]]:
+    ours, theirs = socket.socketpair()
+    return Channel(ours, Up), Channel(theirs, Down)
+
+
+async def test_sockets_arrive_with_their_messages_in_order_among_others():
+    engine, worker = channels()
+    pipes = [os.pipe() for _ in range(40)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(engine.drain)
+        for number, (read_end, _) in enumerate(pipes):
+            engine.send(control.Ping())
+            engine.send(control.Connection(number, "127.0.0.1"), read_end)
+        for number, (read_end, write_end) in enumerate(pipes):
+            assert await worker.receive() == (control.Ping(), None)
+            message, descriptor = await worker.receive()
+            assert message == control.Connection(number, "127.0.0.1")
+            assert os.fstat(descriptor).st_ino == os.fstat(write_end).st_ino
+            for end in (read_end, write_end, descriptor):
+                os.close(end)
+        nursery.cancel_scope.cancel()
+    engine.close()
+    assert await worker.receive() is None
+    worker.close()
+
+
+async def test_what_the_kernel_does_not_take_is_sent_later_and_whole():
+    engine, worker = channels()
+    listing = Listing(1, 1, [{"session": "x" * 1000}] * 2000)  # 2 MB
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker.drain)
+        worker.send(control.Listed(1, listing))
+        worker.send(control.Pong())
+        assert await engine.receive() == (control.Listed(1, listing), None)
+        assert await engine.receive() == (control.Pong(), None)
+        await worker.flushed()
+        nursery.cancel_scope.cancel()
+    engine.close()
+    worker.send(control.Pong())  # to nobody: forgotten
+    worker.send(control.Pong())
+    worker.close()
+
+
+async def test_a_socket_that_this_process_has_no_room_for_is_told_apart_from_the_next():
+    engine, worker = channels()
+    read_end, write_end = os.pipe()
+    engine.send(control.Connection(1, "a"), read_end)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(map(int, os.listdir("/proc/self/fd")))
+    spares = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 2, limits[1]))
+        while True:
+            try:
+                spares.append(os.dup(read_end))
+            except OSError:
+                break
+        assert await worker.receive() == (control.Connection(1, "a"), None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for spare in spares:
+            os.close(spare)
+    engine.send(control.Connection(2, "b"), read_end)
+    message, descriptor = await worker.receive()
+    assert message == control.Connection(2, "b")
+    assert descriptor is not None
+    for end in (read_end, write_end, descriptor):
+        os.close(end)
+    engine.close()
+    worker.close()
+
+
+async def test_sockets_that_nobody_takes_are_closed_with_the_channel():
+    engine, worker = channels()
+    read_end, write_end = os.pipe()
+    engine.send(control.Ping())
+    engine.send(control.Connection(1, "a"), read_end)
+    os.close(read_end)
+    assert await worker.receive() == (control.Ping(), None)
+    worker.close()
+    engine.close()
+    with pytest.raises(BrokenPipeError):  # no reader is left, not even in flight
+        os.write(write_end, array.array("b", [1]))
+    os.close(write_end)

@@ -1,0 +1,60 @@
+"""Which keys of a configuration may change while the engine runs."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from marketfeed.config import Config, load
+from marketfeed.live import LIVE, changes, fixed
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text("")
+
+    def loaded(text: str = "") -> Config:
+        path.write_text(text)
+        return load(path).config
+
+    return loaded
+
+
+def test_the_same_configuration_has_no_changes(config):
+    assert changes(config(), config()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[tiers.premium]\ninterval_ms = 50\n[tiers.vip]\n", "tiers"),
+        ("[limits]\nsessions = 7\n", "limits"),
+        ('[[feeds]]\ntype = "synthetic"\n', "feeds"),
+        ('[gateway]\nallowed_origins = ["*"]\n', "gateway.allowed_origins"),
+    ],
+)
+def test_what_may_change_is_told_and_allowed(config, text, told):
+    assert changes(config(), config(text)) == [told]
+    assert fixed([told]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[gateway]\nport = 1\n", "gateway.port"),
+        ("[admin]\nport = 1\n", "admin.port"),
+        ("[engine]\nworkers = 2\n", "engine.workers"),
+        ("[auth]\nanonymous = true\n", "auth.anonymous"),
+        ("[latency]\ninterval_s = 1.0\n", "latency.interval_s"),
+    ],
+)
+def test_what_may_not_is_named_by_its_key(config, text, told):
+    assert fixed(changes(config(), config(text))) == [told]
+
+
+def test_every_live_path_exists():
+    for path in LIVE:
+        section, _, key = path.partition(".")
+        assert section in Config.__struct_fields__
+        assert not key or key in getattr(msgspec.convert({}, Config), section).__struct_fields__
