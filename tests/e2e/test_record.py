@@ -247,27 +247,32 @@ def test_an_engine_that_restarts_is_recorded_on_and_that_is_told(tmp_path, recor
     assert "broken_record" not in intake.events
 
 
+def run_record(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "marketfeed", "record", *arguments, "--seconds", "20"],
+        cwd=folder, capture_output=True, text=True, timeout=READY_S,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
         (["--out", "day.txt"], 2, "--out day.txt: a name that ends in .mfr, or .mfr.zst"),
         (["--out", "day.mfr", "--url", "http://x"], 2, "--url http://x: written as ws://HOST:PORT/v1/stream"),
-        (
-            ["--out", "day.mfr", "--url", "ws://127.0.0.1:1/v1/stream"],
-            1,
-            "connection refused, is the engine running?",
-        ),
-        (["--out", "day.mfr", "--tier", "gold"], 1, "error 400"),
-        (["a b", "--out", "day.mfr"], 1, "error 400"),
+        (["--out", "day.mfr", "--url", "ws://127.0.0.1:1/v1/stream"], 1, "refused, is the engine running?"),
     ],
 )
 def test_mistakes_are_told_in_a_line(tmp_path, arguments, status, said):
-    with engine(SYNTHETIC, tmp_path) as running:
-        url = [] if "--url" in arguments else ["--url", running.url]
-        done = subprocess.run(
-            [sys.executable, "-m", "marketfeed", "record", *arguments, *url, "--seconds", "20"],
-            cwd=tmp_path, capture_output=True, text=True, timeout=READY_S,
-        )  # fmt: skip
+    done = run_record(tmp_path, *arguments)
     assert done.returncode == status
-    assert said in done.stderr
+    assert said in done.stderr.splitlines()[0]
     assert done.stderr.startswith("marketfeed")
+
+
+def test_what_the_engine_refuses_is_told_and_not_tried_again(tmp_path):
+    with engine(SYNTHETIC, tmp_path) as running:
+        for arguments in (["--tier", "gold"], ["a b"]):
+            done = run_record(tmp_path, *arguments, "--out", "day.mfr", "--url", running.url)
+            assert done.returncode == 1
+            assert done.stderr.startswith("marketfeed record: error 400: ")
+    assert not (tmp_path / "day.mfr").exists()
