@@ -154,12 +154,16 @@ def main() -> None:
     with bench.marketfeed(options.rate, options.universe, f"workers = {options.workers}") as server:
         time.sleep(SETTLE_S)
         empty = weight(server)
-        began = time.monotonic()
+        began, used = time.monotonic(), cpu_s(server)
         with clients(server.port, options) as running:
             ready = [client.answer() for client in running]
             connect_s = time.monotonic() - began
             synced = sum(answer["synced"] for answer in ready)
-            say(f"{synced:,} sessions synced in {connect_s:.1f} s ({synced / connect_s:,.0f}/s)")
+            a_connect = (cpu_s(server) - used) / max(synced, 1)
+            say(
+                f"{synced:,} sessions synced in {connect_s:.1f} s ({synced / connect_s:,.0f}/s, "
+                f"{1000 * a_connect:.2f} ms of server CPU each)"
+            )
             time.sleep(SETTLE_S)
             a_session = (weight(server) - empty) / max(synced, 1)
             say(f"{a_session / 1000:.1f} kB a session ({empty / 1e6:.0f} MB without any)")
