@@ -162,6 +162,11 @@ class Subscriber:
         """
         added: list[Indices] = []
         for channel, (old, new) in enumerate(zip(self.interest.symbols, interest.symbols, strict=True)):
+            if not len(old):  # a first request, at a tenth of what a change costs
+                added.append(new)
+                self.fresh[channel] = np.sort(new)
+                self.seen[channel] = np.zeros(len(new), np.int64)
+                continue
             position = np.full(rings.max_symbols, -1, np.int64)
             position[old] = 0  # of symbols that joined the interest meanwhile
             position[old[: len(self.seen[channel])]] = self.seen[channel]

@@ -44,6 +44,22 @@ async def by_a_full_socket(live, ws):
     session.end(CloseCode.SLOW)
 
 
+def count_of(kind):
+    return sum(type(known).__name__ == kind for known in gc.get_objects())
+
+
+async def test_an_open_session_keeps_nothing_of_its_handshake():
+    """Of the server's side: the client's here is trio-websocket's too, and keeps its own."""
+    async with serving() as live:
+        gc.collect()
+        before = count_of("H11Handshake")
+        async with connected(live) as client:
+            await client.send(action="ping")
+            await client.next("pong")
+            assert count_of("WebSocketConnection") >= 2
+            assert count_of("H11Handshake") == before + 1
+
+
 WAYS = [by_close_frame, by_reset, by_bad_requests, by_broken_framing, by_the_engine, by_a_full_socket]
 
 
