@@ -22,6 +22,7 @@ import trio
 # Young objects are collected at so many; every second time together with those before them,
 # and every fourth with all that is not frozen yet.
 THRESHOLDS: Final = (5000, 1, 1)
+YOUNG_EVERY_S: Final = 10.0  # in a quiet process few objects may hold much
 
 
 class Collector:
@@ -46,7 +47,9 @@ class Collector:
         gc.set_threshold(*THRESHOLDS)
         gc.callbacks.append(self._timed)
         try:
-            await trio.sleep_forever()
+            while True:
+                await trio.sleep(YOUNG_EVERY_S)
+                gc.collect(1)
         finally:
             gc.callbacks.remove(self._timed)
             gc.set_threshold(*before)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import trio
 import trio.testing
 
-from marketfeed.collector import THRESHOLDS, Collector
+from marketfeed.collector import THRESHOLDS, YOUNG_EVERY_S, Collector
 
 
 @asynccontextmanager
@@ -56,6 +56,14 @@ async def test_what_lives_on_is_not_looked_at_again():
         # All but the last few are out of the collector's sight, so that no collection depends on how many.
         assert collector.frozen - before > len(kept) - 10 * THRESHOLDS[0]
         assert sum(len(gc.get_objects(generation=age)) for age in range(3)) < 10 * THRESHOLDS[0]
+
+
+async def test_a_quiet_process_is_rid_of_its_cycles_too(autojump_clock):
+    async with collecting() as collector:
+        gone = cycle()
+        await trio.sleep(YOUNG_EVERY_S + 1)
+        assert gone() is None
+        assert collector.collections[1] == 1
 
 
 async def test_every_collection_is_timed_whoever_asked_for_it():

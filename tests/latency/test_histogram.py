@@ -1,5 +1,8 @@
 """Arrays recorded at once leave exactly what the package's record_value leaves."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from hdrh.histogram import HdrHistogram
@@ -114,3 +117,16 @@ def test_an_empty_histogram_has_zeros_to_show():
     empty.record(np.empty(0, np.int64))
     assert (empty.total, empty.min_ns, empty.max_ns, empty.sum_ns()) == (0, 0, 0, 0.0)
     assert empty.percentiles() == [0, 0, 0, 0, 0]
+
+
+def test_a_histogram_that_nobody_holds_is_gone_without_the_collector():
+    histogram = Histogram()
+    histogram.record(np.array([5000, 7000], np.int64))
+    assert histogram.hdr.encode()
+    gone = weakref.ref(histogram.hdr)
+    gc.disable()
+    try:
+        del histogram
+        assert gone() is None
+    finally:
+        gc.enable()
