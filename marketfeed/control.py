@@ -17,8 +17,8 @@ import msgspec
 from marketfeed.config import Config
 from marketfeed.errors import ControlError
 from marketfeed.latency.intervals import Interval
+from marketfeed.listing import Listing
 from marketfeed.report import Report
-from marketfeed.serving import Listing
 
 VERSION: Final = 1
 MAX_FRAME_BYTES: Final = 1 << 26

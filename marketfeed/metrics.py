@@ -6,8 +6,9 @@ plain integers, those of sessions from the report of whoever serves them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -24,14 +25,17 @@ from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.figures import FLUSH_BOUNDS_S
 from marketfeed.fanout.ledger import Ledger
+from marketfeed.gateway.limits import DURATION_BOUNDS_S, Admission
 from marketfeed.gateway.taps import Taps
 from marketfeed.ingest.roster import Roster
 from marketfeed.ingest.supervise import FeedState
 from marketfeed.latency.keeper import Keeper
 from marketfeed.report import Report
 from marketfeed.serving import Half
+from marketfeed.usage import cpu_s, resident_bytes
 
 PREFIX = "marketfeed_"
+FRAME_BOUNDS = tuple(2**bits for bits in range(6, 21))
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Samples = Mapping[Any, float]  # by the values of the labels, in order
 
@@ -46,6 +50,7 @@ class Sources:
     roster: Roster
     taps: Taps
     keeper: Keeper
+    admission: Admission
 
 
 async def exposition(sources: Sources) -> bytes:
@@ -75,6 +80,15 @@ class _Snapshot(MetricSource):
         lagging = dict.fromkeys(((tier,) for _, tier in report.sessions), 0)
         lagging |= {(tier,): n for tier, n in report.lagging.items()}
         yield _gauge("lagging_sessions", "Sessions fallen behind.", "tier", lagging)
+        most = self._sources.admission.limits.sessions
+        yield _gauge("sessions_limit", "limits.sessions.", "", {(): most})
+        yield _histogram(
+            "session_seconds",
+            "How long sessions lasted.",
+            DURATION_BOUNDS_S,
+            report.durations,
+            report.duration_s,
+        )
         yield _counter("accepted_total", "Sessions begun.", "", {(): report.accepted})
         closes = {(str(code),): n for code, n in report.closes.items()}
         yield _counter("closes_total", "Sessions ended, by close code.", "code", closes)
@@ -95,13 +109,15 @@ class _Snapshot(MetricSource):
             else:
                 yield _counter(f"{name}_total", f"Ticks {name}; see the ledger.", "tier", samples)
         yield _counter("frames_total", "Frames offered to sockets.", "", {(): report.frames})
-        flush = HistogramMetricFamily(PREFIX + "flush_seconds", "Time to collect, encode and send one flush.")
-        buckets, total = [], 0
-        for bound, count in zip([*map(str, FLUSH_BOUNDS_S), "+Inf"], report.flush_counts, strict=True):
-            total += count
-            buckets.append((bound, float(total)))
-        flush.add_metric([], buckets, report.flush_seconds)
-        yield flush
+        sizes = _by_size(report.frame_sizes)
+        yield _histogram("frame_bytes", "Sizes of flushes' frames.", FRAME_BOUNDS, sizes, report.sent_bytes)
+        text = "Time to collect, encode and send one flush."
+        yield _histogram("flush_seconds", text, FLUSH_BOUNDS_S, report.flush_counts, report.flush_seconds)
+        rings, count = self._sources.rings, len(self._sources.symbols)
+        laps = {
+            (name,): int((rings.published(c, count) // rings.depth).sum()) for c, name in enumerate(CHANNELS)
+        }
+        yield _counter("ring_laps_total", "Times that rings came round, of all symbols.", "channel", laps)
         yield _gauge("published_g", "The newest tick of the rings.", "", {(): self._sources.rings.head()})
         yield _gauge("symbols", "Names in the symbol table.", "", {(): len(self._sources.symbols)})
         yield _gauge("groups", "Groups that share frames.", "", {(): report.groups})
@@ -151,6 +167,13 @@ class _Snapshot(MetricSource):
         yield _counter("gc_collections_total", "Garbage collections.", "generation", runs)
         yield _counter("gc_seconds_total", "Time in garbage collections.", "generation", seconds)
         yield _gauge("gc_longest_seconds", "The longest garbage collection.", "", {(): report.gc_longest_s})
+        cpu, resident = dict(report.cpu_s), dict(report.resident_bytes)
+        if "engine" not in resident:  # sessions are others' business: this process feeds them
+            cpu["engine"], resident["engine"] = cpu_s(), resident_bytes()
+        text = "CPU time of a process, its successors' included."
+        yield _counter("cpu_seconds_total", text, "process", {(name,): s for name, s in cpu.items()})
+        text = "Resident memory of a process, that it shares with others included."
+        yield _gauge("resident_bytes", text, "process", {(name,): n for name, n in resident.items()})
         workers = {(worker,): n for worker, n in report.workers.items()}
         yield _gauge("worker_connections", "Connections now, by worker process.", "worker", workers)
         restarts = {(): report.worker_restarts}
@@ -171,6 +194,24 @@ def _gauge(name: str, text: str, labels: str, samples: Samples) -> Metric:
 
 def _counter(name: str, text: str, labels: str, samples: Samples) -> Metric:
     return _filled(CounterMetricFamily(PREFIX + name, text, labels=labels.split()), samples)
+
+
+def _histogram(
+    name: str, text: str, bounds: Sequence[float], counts: Sequence[int], total: float
+) -> HistogramMetricFamily:
+    """Return a histogram of ``counts`` up to each of ``bounds`` and above, each without those before."""
+    family = HistogramMetricFamily(PREFIX + name, text)
+    labels = [*map(str, bounds), "+Inf"]
+    running = accumulate(counts or [0] * len(labels))
+    family.add_metric([], [(label, float(n)) for label, n in zip(labels, running, strict=True)], total)
+    return family
+
+
+def _by_size(by_bits: list[int]) -> list[int]:
+    """Return frames up to each of FRAME_BOUNDS, and above, from those by the bits of their length."""
+    first, last = (int(bound).bit_length() - 1 for bound in (FRAME_BOUNDS[0], FRAME_BOUNDS[-1]))
+    counts = by_bits or [0] * (last + 2)
+    return [sum(counts[: first + 1]), *counts[first + 1 : last + 1], sum(counts[last + 1 :])]
 
 
 def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: Samples) -> Metric:

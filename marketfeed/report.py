@@ -40,9 +40,15 @@ class Report(msgspec.Struct):
     gc_collections: list[int] = []  # by generation
     gc_seconds: list[float] = []
     gc_longest_s: float = 0.0
-    unplaced: dict[
-        str, int
-    ] = {}  # deliveries without `ring` and `wait`, by tier: their batch was too long ago
+    frame_sizes: list[int] = []  # frames by how many bits their length has
+    sent_bytes: int = 0  # in frames of flushes
+    durations: list[
+        int
+    ] = []  # sessions that ended, by gateway.limits.DURATION_BOUNDS_S, each without those before
+    duration_s: float = 0.0
+    cpu_s: dict[str, float] = {}  # by process
+    resident_bytes: dict[str, int] = {}
+    unplaced: dict[str, int] = {}  # deliveries whose batch was too long ago for `ring` and `wait`, by tier
     workers: dict[str, int] = {}  # connections now, by worker
     worker_restarts: int = 0
 
@@ -56,7 +62,15 @@ class Report(msgspec.Struct):
             ledgers[tier].pending = 0
         closes = _sum(self.closes, {int(CloseCode.ABNORMAL): lost} if lost else {})
         return msgspec.structs.replace(
-            self, sessions={}, lagging={}, synced=0, groups=0, polls=0, closes=closes, ledgers=ledgers
+            self,
+            sessions={},
+            lagging={},
+            synced=0,
+            groups=0,
+            polls=0,
+            closes=closes,
+            ledgers=ledgers,
+            resident_bytes={},
         )
 
 

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-import msgspec
 import trio
 
 from marketfeed.collector import Collector
@@ -28,23 +27,17 @@ from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.gateway.limits import Admits, Counters, Limits
 from marketfeed.gateway.listener import Gateway
 from marketfeed.gateway.proxies import Proxies
-from marketfeed.gateway.service import Service, Session
+from marketfeed.gateway.service import Service
 from marketfeed.gateway.tls import Certificate
 from marketfeed.latency.intervals import Interval
 from marketfeed.latency.keeper import tell_intervals
 from marketfeed.latency.recorder import Recorder
+from marketfeed.listing import Listing, row_of, why_slow
 from marketfeed.report import Report
+from marketfeed.usage import cpu_s, resident_bytes
 
 S: Final = 1_000_000_000  # ns
 YIELD_ROWS: Final = 100
-
-
-class Listing(msgspec.Struct):
-    """Sessions as ``/v1/sessions`` shows them, the slow ones first."""
-
-    sessions: int = 0
-    slow: int = 0
-    shown: list[dict[str, Any]] = []
 
 
 class Half(Protocol):
@@ -105,6 +98,7 @@ class Serving:
     ) -> None:
         """Build all that can be built without a socket; raises ConfigError."""
         self._config = config
+        self._name = f"worker {worker}" if config.engine.workers else "engine"
         latency = config.latency
         self._recorder = (
             Recorder(rings.stamps, rings.max_symbols, latency.top_symbols, worker)
@@ -234,7 +228,9 @@ class Serving:
         ledgers = await figures.totals()
         counters, collector = self.counters, self.collector
         return Report(
-            sessions=dict(Counter((member.encoding.transport, member.tier.name) for member in members)),
+            # A tier without sessions has none: a gauge that is not there is no 0.
+            sessions=dict.fromkeys((("websocket", tier) for tier in self._config.tiers), 0)
+            | Counter((member.encoding.transport, member.tier.name) for member in members),
             lagging=dict(Counter(member.tier.name for member in members if member.behind)),
             synced=self.shard.synced_sessions,
             groups=figures.statistics().groups,
@@ -253,53 +249,26 @@ class Serving:
             gc_collections=list(collector.collections),
             gc_seconds=list(collector.seconds),
             gc_longest_s=collector.longest_s,
+            frame_sizes=list(figures.frame_sizes),
+            sent_bytes=figures.sent_bytes,
+            durations=list(counters.durations),
+            duration_s=counters.duration_s,
+            cpu_s={self._name: cpu_s()},
+            resident_bytes={self._name: resident_bytes()},
             unplaced=self._recorder.unplaced if self._recorder is not None else {},
         )
 
     async def listing(self, limit: int, only_slow: bool) -> Listing:
         """Return at most ``limit`` sessions, the slow ones first or alone."""
         sessions = [session for session in list(self._gateway.sessions) if session.member is not None]
-        slow = {session: None for session in sessions if _why_slow(session)}
+        slow = {session: None for session in sessions if why_slow(session)}
         chosen = [*slow, *([] if only_slow else (s for s in sessions if s not in slow))][:limit]
         rows: list[dict[str, Any]] = []
         for session in chosen:
-            rows.append(self._row(session))
+            rows.append(row_of(session, self.shard.figures))
             if len(rows) % YIELD_ROWS == 0:
                 await trio.lowlevel.checkpoint()
         return Listing(len(sessions), len(slow), rows)
-
-    def _row(self, session: Session) -> dict[str, Any]:
-        member = session.member
-        assert member is not None
-        ledgers = self.shard.figures.ledgers(member)
-        return {
-            "session": session.id,
-            "address": session.address,
-            "transport": member.encoding.transport,
-            "tier": member.tier.name,
-            "phase": member.phase,
-            "encoding": member.encoding.name,
-            "age_s": round(trio.current_time() - session.opened_at_s, 1),
-            "state": "live" if member.group else "lagging" if member.behind else "alone",
-            "slow": _why_slow(session),
-            "names": {"quotes": len(member.names.quotes), "trades": len(member.names.trades)},
-            "symbols": {"quotes": len(member.interest.symbols[0]), "trades": len(member.interest.symbols[1])},
-            "unsent_bytes": session.unsent_bytes,
-            "ledger": msgspec.to_builtins(ledgers),
-        }
-
-
-def _why_slow(session: Session) -> str | None:
-    member = session.member
-    assert member is not None
-    if member.waiting and member.stuck_ns:
-        stuck_s = trio.current_time() - member.stuck_ns / 1e9
-        return f"its socket is full; nothing acknowledged for {max(stuck_s, 0):.1f} s"
-    if member.waiting:
-        return "its socket is full"
-    if member.behind:
-        return f"it fell behind; {member.behind_conflated} quotes conflated so far"
-    return None
 
 
 def limits_of(config: LimitsConfig) -> Limits:

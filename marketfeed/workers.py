@@ -50,8 +50,8 @@ from marketfeed.core.rings import Rings
 from marketfeed.errors import ControlError, StartError
 from marketfeed.gateway.limits import Admission, Counters
 from marketfeed.latency.intervals import Interval
+from marketfeed.listing import Listing
 from marketfeed.report import Report, merged
-from marketfeed.serving import Listing
 
 PING_S: Final = 0.2
 START_S: Final = 20.0  # for a fresh interpreter on a busy machine

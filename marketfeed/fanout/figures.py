@@ -17,6 +17,7 @@ from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.subscriber import Subscriber
 
 FLUSH_BOUNDS_S: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+MAX_SIZE_BITS: Final = 40  # of a frame's length
 YIELD_EVERY: Final = 256  # sessions or groups summed up before others get their turn
 S: Final = 1_000_000_000  # ns
 
@@ -42,8 +43,16 @@ class Figures:
         self._lanes = lanes
         self.ended: dict[str, Ledger] = {}  # by tier, of sessions that are gone
         self.flushes = self.frames = self.failures = 0
+        self.frame_sizes = [0] * MAX_SIZE_BITS  # by how many bits the length has
+        self.sent_bytes = 0
         self.flush_seconds = 0.0
         self.flush_counts = [0] * (len(FLUSH_BOUNDS_S) + 1)
+
+    def sent(self, size: int, members: int) -> None:
+        """Count a frame of ``size`` bytes, offered to so many."""
+        self.frames += members
+        self.frame_sizes[size.bit_length()] += members
+        self.sent_bytes += size * members
 
     def flushed(self, began_ns: int, ended_ns: int) -> None:
         """Count one flush that sent something."""

@@ -201,7 +201,7 @@ class Shard:
         for group in groups:
             message, ticks = group.frame(moment, self.symbols)
             group.sent_ns = now_ns
-            self.figures.frames += len(group.members)
+            self.figures.sent(len(message), len(group.members))
             if len(group.members) > YIELD_SENDS:
                 await self._offer_widely(group, message, ticks, blocked, marks)
                 sends = 0

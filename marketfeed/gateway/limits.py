@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from marketfeed.errors import CloseCode
 
+DURATION_BOUNDS_S: Final = (1.0, 10.0, 60.0, 600.0, 3600.0, 28_800.0, 86_400.0)  # of sessions
 SWEEP_AT: Final = 4096  # addresses remembered before those that count nothing are forgotten
 
 
@@ -77,6 +79,14 @@ class Counters:
     refused: Counter[str] = field(default_factory=Counter)  # by reason, before a session began
     closes: Counter[CloseCode] = field(default_factory=Counter)
     errors: Counter[int] = field(default_factory=Counter)  # error messages, by code
+    durations: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BOUNDS_S) + 1))
+    duration_s: float = 0.0
+
+    def close(self, code: CloseCode, lived_s: float) -> None:
+        """Count a session that has ended."""
+        self.closes[code] += 1
+        self.durations[bisect_left(DURATION_BOUNDS_S, lived_s)] += 1
+        self.duration_s += lived_s
 
 
 class Admits(Protocol):

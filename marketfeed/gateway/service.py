@@ -111,7 +111,7 @@ class Session(ABC):
             self._ending = self._ending or closed or CloseCode.INTERNAL
             if self._ending is CloseCode.SLOW:
                 outbox.reset()
-            counters.closes[self._ending] += 1
+            counters.close(self._ending, trio.current_time() - self.opened_at_s)
             log.info(
                 "session closed",
                 session=self.id,

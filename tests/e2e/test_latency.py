@@ -109,6 +109,7 @@ def test_log_metrics_and_report_hold_what_was_delivered(tmp_path: Path, workers:
 def test_symbols_that_are_busy_have_figures_of_their_own(tmp_path: Path) -> None:
     with engine(CONFIG, tmp_path, "--set", "latency.top_symbols=3") as running:
         with open_session(running.url) as ws:
+            ws.close_timeout = 0.1  # it hardly reads
             ws.send('{"action":"subscribe","quotes":["*"]}')
 
             def symbols() -> dict[str, object] | None:
