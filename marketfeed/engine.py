@@ -125,7 +125,9 @@ class Engine:
         host, port = self.config.gateway.host, listener.getsockname()[1]
         half = self.half
         failed: StartError | None = None
-        admin = Admin(Sources(half, self.rings, self.symbols, self.roster, self.taps, self.keeper, self.admission))
+        admin = Admin(
+            Sources(half, self.rings, self.symbols, self.roster, self.taps, self.keeper, self.admission)
+        )
         async with trio.open_nursery() as watch:
             watch.start_soon(half.collector.run)
             watch.start_soon(accept_http, admin_listener, admin.server, watch)
