@@ -168,7 +168,7 @@ class Shard:
                 late_ns = _now_ns() - lane.next_flush_ns
                 lane.next_flush_ns = lane.tier.next_flush_ns(lane.phase, now_ns)
             await self._flush(lane, now_ns, late_ns)
-            self._turns.update(lane.alone)
+            self._turns.update((member, None) for member in lane.alone if member not in self._long_turns)
         self._apply(now_ns)
         self._take_turns(now_ns)
         if now_ns >= self._next_sweep_ns:

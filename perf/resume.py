@@ -1,0 +1,188 @@
+"""What do 200 sessions that come back at once cost those that never left?
+
+    server ──► 500 sessions of the load client, live all the time ──► p50, p99
+           └─► 200 sessions in waves: cut together, away for a while, back together with their cursors
+
+Each round measures the live sessions without the waves and with them. Who has its `synced` is cut, and
+comes back with the others a while after the last of them: but for that while somebody always catches up.
+
+Says: the live sessions' p99 with the waves over that without, and how long a wave takes from its first
+connection to its last `synced`. Does not say: anything about a network; three processes share the cores, so a
+machine with two charges the waves' own reading to the live sessions too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import selectors
+import socket
+import struct
+import subprocess
+import sys
+import time
+from typing import Final
+
+from rich.table import Table
+
+from perf import bench
+
+HANDSHAKE: Final = (
+    b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: bWFya2V0ZmVlZC1wZXJmLg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+READ_BYTES: Final = 1 << 18
+
+
+class Returning:
+    """One session that is cut and comes back; what it reads is searched, not parsed."""
+
+    def __init__(self, number: int, options: argparse.Namespace) -> None:
+        first = number * 7 % (options.universe - options.symbols)
+        self._names = [f"SY{i:04d}" for i in range(first, first + options.symbols)]
+        self._port = options.port
+        self.cursor: str | None = None
+        self.resumed = self.synced = self._asked = False
+        self.sock: socket.socket
+        self._tail = b""
+
+    def connect(self) -> None:
+        """Connect; once that is answered, ask for what was missed."""
+        self.sock = socket.create_connection(("127.0.0.1", self._port))
+        self.sock.sendall(HANDSHAKE)
+        self.sock.setblocking(False)
+        self.resumed = self.synced = self._asked = False
+        self._tail = b""
+
+    def _ask(self) -> None:
+        request = {"action": "subscribe", "quotes": self._names}
+        text = json.dumps(request | ({"after": self.cursor} if self.cursor else {})).encode()
+        head = struct.pack("!BBHI", 0x81, 0x80 | 126, len(text), 0)  # masked with zeros
+        self.sock.sendall(head + text)
+        self._asked = True
+
+    def read(self) -> int:
+        """Read what there is, up to `synced`; return the bytes."""
+        try:
+            data = self.sock.recv(READ_BYTES)
+        except BlockingIOError:
+            return 0
+        if not data:
+            raise SystemExit("perf.resume: the server closed a session")
+        text = self._tail + data
+        if not self._asked and b"\r\n\r\n" in text:
+            self._ask()
+        self.resumed = self.resumed or b'"resumed":true' in text
+        _, told, rest = text.partition(b'"synced","cursor":"')
+        if told and b'"' in rest:
+            self.synced, self.cursor = True, rest.partition(b'"')[0].decode()
+        self._tail = text[-300:]
+        return len(data)
+
+
+def waves(options: argparse.Namespace) -> None:
+    """Come and go until told to stop by the end of stdin; print what it took."""
+    poll = selectors.DefaultSelector()
+    poll.register(sys.stdin.buffer, selectors.EVENT_READ, None)
+    sessions = [Returning(number, options) for number in range(options.returning)]
+    took: list[float] = []
+    resumed = read = 0
+    while True:
+        began = time.perf_counter()
+        for session in sessions:
+            session.connect()
+            poll.register(session.sock, selectors.EVENT_READ, session)
+        waiting = len(sessions)
+        while waiting:
+            for key, _ in poll.select():
+                if key.data is None:
+                    print(json.dumps({"waves_s": took[1:], "read_mb": read / 1e6, "resumed": resumed}))
+                    return
+                read += key.data.read()
+                if key.data.synced:
+                    waiting -= 1
+                    resumed += key.data.resumed
+                    poll.unregister(key.fileobj)
+                    key.data.sock.close()
+        took.append(time.perf_counter() - began)
+        time.sleep(options.away)
+
+
+def point(
+    options: argparse.Namespace, work: bench.Work, with_waves: bool
+) -> tuple[bench.Point, dict[str, object]]:
+    """Measure the live sessions once."""
+    start = functools.partial(bench.marketfeed, universe=work.universe)
+    with start(options.rate) as server:
+        visitors = None
+        if with_waves:
+            argv = [sys.executable, "-m", "perf.resume", "--port", str(server.port)]
+            for name in ("returning", "symbols", "universe", "away"):
+                argv += [f"--{name}", str(getattr(options, name))]
+            visitors = subprocess.Popen(
+                argv, cwd=bench.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+        found = bench.load(server, work, options.rate)
+        found.assert_honest()
+        told: dict[str, object] = {}
+        if visitors is not None:
+            told = json.loads(visitors.communicate("", timeout=60)[0])
+    return found, told
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        prog="python -m perf.resume",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    bench.common(parser)
+    parser.add_argument("--rate", type=float, default=100_000, help="quotes/s offered")
+    parser.add_argument("--returning", type=int, default=200, help="sessions of a wave")
+    parser.add_argument("--away", type=float, default=1.0, help="seconds between cut and return")
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)  # be the waves
+    options = parser.parse_args()
+    if options.port:
+        waves(options)
+        return
+    work = bench.work_of(options)
+    say = bench.console.print
+    say(bench.machine(), style="dim", highlight=False)
+    ratios: list[float] = []
+    wave_s: list[float] = []
+    table = Table(
+        title=f"{options.returning} sessions away for {options.away:g} s, {options.rate:,.0f} quotes/s"
+    )
+    for title in (
+        "round",
+        "p50 ms alone",
+        "with waves",
+        "p99 ms alone",
+        "with waves",
+        "p99 ratio",
+        "waves",
+        "a wave takes s",
+    ):
+        table.add_column(title, justify="right")
+    for number in range(1, options.rounds + 1):
+        alone, _ = point(options, work, False)
+        beside, told = point(options, work, True)
+        took = [float(s) for s in told["waves_s"]]  # type: ignore[attr-defined]
+        if not told["resumed"]:
+            raise AssertionError(f"nobody was resumed: {told}")
+        ratios.append(beside.p99_ms / alone.p99_ms)
+        wave_s += took
+        table.add_row(
+            str(number), f"{alone.counts['p50_ms']:.2f}", f"{beside.counts['p50_ms']:.2f}",
+            f"{alone.p99_ms:.2f}", f"{beside.p99_ms:.2f}", f"{ratios[-1]:.2f}", str(len(took)),
+            f"{bench.middle(took):.2f}",
+        )  # fmt: skip
+    say(table)
+    say(f"p99 with waves over p99 alone, median: {bench.middle(ratios):.2f}")
+    say(f"a wave, median: {bench.middle(wave_s):.2f} s")
+
+
+if __name__ == "__main__":
+    main()
