@@ -3,11 +3,11 @@
     server ──► 500 sessions of the load client, live all the time ──► p50, p99
            └─► 200 sessions in waves: cut together, away for a while, back together with their cursors
 
-Each round measures the live sessions without the waves and with them. Who has its `synced` is cut, and
-comes back with the others a while after the last of them: but for that while somebody always catches up.
+Each round measures the live sessions without the waves and with them. A wave connects, and when all are there
+asks for what was missed, all in the same moment; who has its `synced` is cut.
 
-Says: the live sessions' p99 with the waves over that without, and how long a wave takes from its first
-connection to its last `synced`. Does not say: anything about a network; three processes share the cores, so a
+Says: the live sessions' p99 with the waves over that without, and how long a wave takes from its requests to
+its last `synced`. Does not say: anything about a network; three processes share the cores, so a
 machine with two charges the waves' own reading to the live sessions too.
 """
 
@@ -43,24 +43,24 @@ class Returning:
         self._names = [f"SY{i:04d}" for i in range(first, first + options.symbols)]
         self._port = options.port
         self.cursor: str | None = None
-        self.resumed = self.synced = self._asked = False
+        self.resumed = self.synced = self.open = False
         self.sock: socket.socket
         self._tail = b""
 
     def connect(self) -> None:
-        """Connect; once that is answered, ask for what was missed."""
+        """Begin to connect."""
         self.sock = socket.create_connection(("127.0.0.1", self._port))
         self.sock.sendall(HANDSHAKE)
         self.sock.setblocking(False)
-        self.resumed = self.synced = self._asked = False
+        self.resumed = self.synced = self.open = False
         self._tail = b""
 
-    def _ask(self) -> None:
+    def ask(self) -> None:
+        """Ask for what was missed."""
         request = {"action": "subscribe", "quotes": self._names}
         text = json.dumps(request | ({"after": self.cursor} if self.cursor else {})).encode()
         head = struct.pack("!BBHI", 0x81, 0x80 | 126, len(text), 0)  # masked with zeros
         self.sock.sendall(head + text)
-        self._asked = True
 
     def read(self) -> int:
         """Read what there is, up to `synced`; return the bytes."""
@@ -71,8 +71,7 @@ class Returning:
         if not data:
             raise SystemExit("perf.resume: the server closed a session")
         text = self._tail + data
-        if not self._asked and b"\r\n\r\n" in text:
-            self._ask()
+        self.open = self.open or b"\r\n\r\n" in text
         self.resumed = self.resumed or b'"resumed":true' in text
         _, told, rest = text.partition(b'"synced","cursor":"')
         if told and b'"' in rest:
@@ -89,24 +88,37 @@ def waves(options: argparse.Namespace) -> None:
     took: list[float] = []
     resumed = read = 0
     while True:
-        began = time.perf_counter()
         for session in sessions:
             session.connect()
             poll.register(session.sock, selectors.EVENT_READ, session)
+        while not all(session.open for session in sessions):
+            read += step(poll, took, resumed, read)
+        began = time.perf_counter()
+        for session in sessions:
+            session.ask()
         waiting = len(sessions)
         while waiting:
-            for key, _ in poll.select():
-                if key.data is None:
-                    print(json.dumps({"waves_s": took[1:], "read_mb": read / 1e6, "resumed": resumed}))
-                    return
-                read += key.data.read()
-                if key.data.synced:
-                    waiting -= 1
-                    resumed += key.data.resumed
-                    poll.unregister(key.fileobj)
-                    key.data.sock.close()
+            read += step(poll, took, resumed, read)
+            for session in [
+                key.data for key in list(poll.get_map().values()) if key.data and key.data.synced
+            ]:
+                waiting -= 1
+                resumed += session.resumed
+                poll.unregister(session.sock)
+                session.sock.close()
         took.append(time.perf_counter() - began)
         time.sleep(options.away)
+
+
+def step(poll: selectors.BaseSelector, took: list[float], resumed: int, read: int) -> int:
+    """Read what there is; return how much. Leaves with a line of JSON once stdin has ended."""
+    more = 0
+    for key, _ in poll.select():
+        if key.data is None:
+            print(json.dumps({"waves_s": took[1:], "read_mb": read / 1e6, "resumed": resumed}))
+            raise SystemExit
+        more += key.data.read()
+    return more
 
 
 def point(
@@ -141,7 +153,7 @@ def main() -> None:
     bench.common(parser)
     parser.add_argument("--rate", type=float, default=100_000, help="quotes/s offered")
     parser.add_argument("--returning", type=int, default=200, help="sessions of a wave")
-    parser.add_argument("--away", type=float, default=1.0, help="seconds between cut and return")
+    parser.add_argument("--away", type=float, default=0.2, help="seconds between cut and return")
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)  # be the waves
     options = parser.parse_args()
     if options.port:

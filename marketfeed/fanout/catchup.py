@@ -63,7 +63,7 @@ class CatchUp:
         self._wall_ns = wall_ns
 
     def advance(self, lane: Lane, member: Subscriber, now_ns: int) -> Turn:
-        """Bring ``member`` one step of at most about STEP ticks closer to ``lane``; join it where it arrives."""
+        """Bring ``member`` a step of about STEP ticks closer to ``lane``; join it where it arrives."""
         if member.waiting:
             return Turn.OVER
         if member.behind and now_ns < member.next_step_ns:
