@@ -110,6 +110,7 @@ class HttpServer:
         self._routes = routes
         self._rules = rules
         self.refused = Counter() if refused is None else refused
+        self.closing = False  # connections end with the answer under way
         self.requests: Counter[tuple[str, int]] = Counter()  # by route ("" for unknown ones) and status
 
     async def serve(self, stream: trio.abc.HalfCloseableStream, peer: str) -> Handover | None:
@@ -163,6 +164,8 @@ class HttpServer:
             return answer
         self.requests[known, answer.status] += 1
         headers = answer.headers + self._permission(request)
+        if self.closing and not any(name == "Connection" for name, _ in headers):
+            headers += (("Connection", "close"),)
         head_only = head.method == b"HEAD"
         await exchange.send(answer.status, headers, answer.body, answer.content_type, head_only)
         return None

@@ -230,7 +230,7 @@ class Gateway:
 
     async def drain(self) -> None:
         """Ask every session to end because the engine does, answer every poll; return when all have gone."""
-        await self.routes.polling.drain()
+        await self.routes.drain()
         for session in list(self.sessions):
             session.end(CloseCode.DRAINING)
         while self.sessions:
@@ -244,7 +244,7 @@ class Gateway:
         at once. One whose handshake is under way finishes that first.
         """
         told: set[Session] = set()
-        await self.routes.polling.drain()
+        await self.routes.drain()
         while self._connections:
             begun = [s for s in self.sessions if s.member is not None and s not in told]
             for session in begun:

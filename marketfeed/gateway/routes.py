@@ -47,6 +47,11 @@ class Routes:
             service.counters.refused,
         )
 
+    async def drain(self) -> None:
+        """End every poll, and every connection with the answer it is owed; return when polls have ended."""
+        self.server.closing = True
+        await self.polling.drain()
+
     def refuse(self, request: Request) -> Response | None:
         """Answer an address that asks too often."""
         if request.path in SESSIONS or self._rates.take(request.address, trio.current_time()):

@@ -47,8 +47,10 @@ def follow_websocket(url: str, context: ssl.SSLContext | None) -> None:
             follower.take(json.loads(ws.recv(timeout=10)))
 
 
-def test_curl_reads_events_and_resumes(tmp_path):
-    with engine(SYNTHETIC, tmp_path) as running:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_curl_reads_events_and_resumes(tmp_path, workers):
+    # With workers, each connection may meet another process: the cursor is good in all of them.
+    with engine(SYNTHETIC, tmp_path, "--set", f"engine.workers={workers}") as running:
         follow_events(f"{http(running)}/v1/events?quotes=*&trades=*")
 
 
@@ -84,10 +86,11 @@ def test_curl_polls_without_a_hole_and_is_told_where_nothing_is_new(tmp_path):
         assert curl(f"{url}/v1/quotes?symbols=NONE", "-H", f"If-None-Match: {headers['etag']}")[0] == 304
 
 
-def test_curl_over_tls_and_a_certificate_that_is_checked(tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_curl_over_tls_and_a_certificate_that_is_checked(tmp_path, workers):
     files = Files(tmp_path)
     tls = f'[gateway]\ntls_cert = "{files.cert.name}"\ntls_key = "{files.key.name}"\n'
-    with engine(tls + SYNTHETIC, tmp_path) as running:
+    with engine(tls + SYNTHETIC, tmp_path, "--set", f"engine.workers={workers}") as running:
         assert http(running).startswith("https://")
         follow_events(f"{http(running)}/v1/events?quotes=*", "--cacert", str(files.authority))
         follow_websocket(running.url, ssl.create_default_context(cafile=files.authority))

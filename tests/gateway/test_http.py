@@ -134,6 +134,16 @@ async def test_head_is_get_without_the_body(autojump_clock):
         assert peer.got[len(head) + 4 :].startswith(b"HTTP/1.1 404")
 
 
+async def test_a_server_that_closes_answers_once_more_and_says_so(autojump_clock):
+    async with served() as peer:
+        await peer.stream.send_all(b"GET /late HTTP/1.1\r\n%b\r\n" % HOST)
+        await trio.sleep(1)
+        peer.server.closing = True
+        status, headers, _ = await peer.answer()
+        assert (status, headers["connection"]) == (200, "close")
+        assert await peer.ended()
+
+
 async def test_connection_close_is_honoured(autojump_clock):
     async with served() as peer:
         await peer.stream.send_all(b"GET /echo HTTP/1.1\r\nConnection: close\r\n%b\r\n" % HOST)
