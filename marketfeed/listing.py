@@ -8,7 +8,7 @@ import msgspec
 import trio
 
 from marketfeed.fanout.figures import Figures
-from marketfeed.gateway.service import Session
+from marketfeed.gateway.session import Session
 
 
 class Listing(msgspec.Struct):

@@ -27,7 +27,7 @@ from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.gateway.limits import Admits, Counters, Limits
 from marketfeed.gateway.listener import Gateway
 from marketfeed.gateway.proxies import Proxies
-from marketfeed.gateway.service import Service
+from marketfeed.gateway.session import Service
 from marketfeed.gateway.tls import Certificate
 from marketfeed.latency.intervals import Interval
 from marketfeed.latency.keeper import tell_intervals

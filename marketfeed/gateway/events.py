@@ -22,7 +22,7 @@ from marketfeed.fanout.tiers import Tier
 from marketfeed.gateway import protocol
 from marketfeed.gateway.origins import Headers
 from marketfeed.gateway.outbox import Outbox
-from marketfeed.gateway.service import FAREWELL_S, Service, Session
+from marketfeed.gateway.session import FAREWELL_S, Service, Session
 
 CONTENT_TYPE: Final = "text/event-stream"
 RECONNECT_MS: Final = 2000  # how long a browser waits before it connects again

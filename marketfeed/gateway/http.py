@@ -23,7 +23,7 @@ from marketfeed.gateway.exchange import Exchange, Headers, HeadTimeoutError, Htt
 from marketfeed.gateway.origins import Origins
 
 if TYPE_CHECKING:
-    from marketfeed.gateway.service import Session
+    from marketfeed.gateway.session import Session
 
 MAX_FIELDS: Final = 100  # of a query
 NO_STORE: Final[Headers] = (("Cache-Control", "no-store"),)

@@ -19,7 +19,7 @@ from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.proxies import ProxyError, parse_preface
 from marketfeed.gateway.routes import Routes
-from marketfeed.gateway.service import Service, Session
+from marketfeed.gateway.session import Service, Session
 from marketfeed.gateway.tls import HANDSHAKE, TlsError, TlsOutbox
 
 BACKLOG: Final = 4096

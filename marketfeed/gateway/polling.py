@@ -18,7 +18,7 @@ from marketfeed.fanout.polls import PollAnswer
 from marketfeed.gateway import query as asked
 from marketfeed.gateway.http import Request, Response, error_response
 from marketfeed.gateway.origins import Headers
-from marketfeed.gateway.service import Service
+from marketfeed.gateway.session import Service
 
 NO_CACHE: Final[Headers] = (("Cache-Control", "no-cache"),)  # kept by nobody who does not ask again
 CHUNK: Final = 4096  # symbols between two turns of others

@@ -12,8 +12,8 @@ from marketfeed.gateway.limits import Rates
 from marketfeed.gateway.origins import Origins
 from marketfeed.gateway.polling import Polling
 from marketfeed.gateway.query import check_keys, cursor_of, names_of, tier_of
-from marketfeed.gateway.service import Service, Session
-from marketfeed.gateway.session import WebSocketSession
+from marketfeed.gateway.session import Service, Session
+from marketfeed.gateway.websocket import WebSocketSession
 
 STREAM: Final = "/v1/stream"
 EVENTS: Final = "/v1/events"

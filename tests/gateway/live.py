@@ -26,7 +26,7 @@ from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.listener import Gateway, accept_from, open_listener
 from marketfeed.gateway.proxies import Proxies
-from marketfeed.gateway.service import Service
+from marketfeed.gateway.session import Service
 from marketfeed.gateway.tls import Certificate
 
 S = 1_000_000_000

@@ -14,7 +14,7 @@ from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interest
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.gateway.outbox import Outbox
-from marketfeed.gateway.service import Session
+from marketfeed.gateway.session import Session
 
 
 async def by_close_frame(live, ws):

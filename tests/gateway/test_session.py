@@ -10,7 +10,7 @@ import trio
 from live import LIMITS, connected, masked, serving
 
 from marketfeed.errors import CloseCode
-from marketfeed.gateway.session import MAX_REFUSED
+from marketfeed.gateway.websocket import MAX_REFUSED
 
 
 async def test_subscribe_snapshot_live_unsubscribe():

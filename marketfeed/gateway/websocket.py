@@ -1,0 +1,235 @@
+"""One WebSocket session: handshake, requests, farewell. Its end never reaches another session.
+
+trio-websocket does the handshake, control frames and reading over the outbox;
+the shard writes ready frames to the same outbox. Whatever happens, the gateway
+ends a session by cancelling its nursery and closing its socket, because after
+some protocol errors trio-websocket's reader waits for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import structlog
+import trio
+import trio_websocket
+
+from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
+from marketfeed.fanout.encoding import ENCODINGS, Encoding
+from marketfeed.fanout.interest import Names
+from marketfeed.fanout.resume import Resumption
+from marketfeed.fanout.shard import Change
+from marketfeed.fanout.subscriber import Subscriber
+from marketfeed.fanout.tiers import Tier
+from marketfeed.gateway import protocol
+from marketfeed.gateway.limits import Bucket
+from marketfeed.gateway.outbox import Outbox
+from marketfeed.gateway.scan import FrameScanner
+from marketfeed.gateway.session import FAREWELL_S, Service, Session
+
+MAX_BAD_REQUESTS: Final = 10  # in a row
+MAX_REFUSED: Final = 200  # requests over the rate in a row; then it is a flood and no mistake
+
+log = structlog.get_logger()
+
+
+class WebSocketSession(Session):
+    """A client on a WebSocket, from its handshake to its last byte."""
+
+    def __init__(self, service: Service, address: str) -> None:
+        super().__init__(service, address)
+        self._handshaking = trio.CancelScope()
+        self._bad_requests = 0
+        self._ws: trio_websocket.WebSocketConnection | None = None
+
+    def end(self, code: CloseCode) -> None:
+        """Ask the session to end for the reason ``code``; the first reason stands."""
+        super().end(code)
+        self._handshaking.cancel()
+
+    async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
+        """Serve the client until either side ends it, and count why; ``nursery`` is cancelled afterwards."""
+        outbox.on_end = self.end
+        outbox.scanner = FrameScanner(handshake=True)
+        ws = await self._shake_hands(outbox, nursery)
+        if ws is None:
+            return
+        self._ws = ws
+        code = await self._live(outbox, self._service.default_tier, self._service.encoding)
+        if code is not None:
+            await self._say_goodbye(ws, outbox, code)
+
+    # Handshake.
+
+    async def _shake_hands(
+        self, outbox: Outbox, nursery: trio.Nursery
+    ) -> trio_websocket.WebSocketConnection | None:
+        """Return the open WebSocket, or None if there is to be none."""
+        refused = self._service.counters.refused
+        limits = self._service.limits
+        self._handshaking.deadline = trio.current_time() + limits.handshake_s
+        with self._handshaking:
+            request = await trio_websocket.wrap_server_stream(
+                nursery, outbox, message_queue_size=1, max_message_size=limits.request_bytes
+            )
+            ws = await request.accept()
+            _forget_handshake(ws)
+            return ws
+        refused["handshake timeout" if self._ending is None else "handshake broken"] += 1
+        return None
+
+    # Requests.
+
+    async def _read(self, outbox: Outbox, member: Subscriber) -> CloseCode | None:
+        """Serve requests until the client closes; return its reason, None if we are to close."""
+        ws = self._ws
+        assert ws is not None
+        outbox.offer(self._framed(member, protocol.connected(self._service.shard.rings.epoch, self.id)))
+        bucket = Bucket(self._service.limits.requests_per_s, trio.current_time())
+        refused = 0
+        while True:
+            try:
+                text = await ws.get_message()
+            except trio_websocket.ConnectionClosed as closed:
+                return _close_code(closed)
+            try:
+                if not bucket.take(trio.current_time()):
+                    refused += 1
+                    most = self._service.limits.requests_per_s
+                    msg = f"more than {most:g} requests a second"
+                    self._tell(outbox, member, ErrorCode.TOO_MANY_REQUESTS, msg, None)
+                else:
+                    refused = 0
+                    await self._answer(protocol.parse_request(text), outbox, member)
+                    self._bad_requests = 0
+            except RequestError as error:
+                self._bad_requests += 1
+                self._tell(outbox, member, error.code, str(error), error.request_id)
+            except protocol.NotJsonError as error:
+                self._bad_requests = MAX_BAD_REQUESTS
+                self._tell(outbox, member, ErrorCode.SYNTAX, f"not JSON: {error}", None)
+            if self._bad_requests >= MAX_BAD_REQUESTS or refused >= MAX_REFUSED:
+                self.end(CloseCode.BAD_REQUEST if refused < MAX_REFUSED else CloseCode.ABUSE)
+                return None
+            # One that does not read its answers is not read either.
+            await outbox.wait_send_all_might_not_block()
+
+    def _tell(
+        self, outbox: Outbox, member: Subscriber, code: ErrorCode, msg: str, id_: protocol.RequestId
+    ) -> None:
+        self._service.counters.errors[int(code)] += 1
+        self._offer(outbox, member, protocol.error(code, msg, id_))
+
+    def _framed(self, member: Subscriber, payload: bytes) -> bytes:
+        return member.encoding.messages(payload, self._service.shard.wall_ns())
+
+    def _offer(self, outbox: Outbox, member: Subscriber, payload: bytes) -> None:
+        """Send an answer past the shard, which has to know when the socket is full of it."""
+        if not outbox.offer(self._framed(member, payload)):
+            self._service.shard.filled(member)
+
+    async def _answer(self, request: protocol.Request, outbox: Outbox, member: Subscriber) -> None:
+        match request:
+            case protocol.Ping():
+                self._offer(outbox, member, protocol.pong(request))
+            case protocol.Authenticate():
+                self._offer(outbox, member, protocol.authenticated(member.tier.name, request.id))
+            case protocol.Subscribe():
+                names = member.names.plus(protocol.names_of(request))
+                tier, encoding = self._tier_of(request, member), self._encoding_of(request, member)
+                await self._change(request, names, tier, encoding, member, synced=True)
+            case protocol.Unsubscribe():
+                names = member.names.minus(protocol.names_of(request))
+                await self._change(request, names, member.tier, member.encoding, member, synced=False)
+
+    def _tier_of(self, request: protocol.Subscribe, member: Subscriber) -> Tier:
+        if request.tier is None:
+            return member.tier
+        tier = self._service.tiers.get(request.tier)
+        if tier is None:
+            allowed = ", ".join(self._service.tiers)
+            raise RequestError(ErrorCode.SYNTAX, f"tier: one of {allowed}", request.id)
+        return tier
+
+    @staticmethod
+    def _encoding_of(request: protocol.Subscribe, member: Subscriber) -> Encoding:
+        if request.encoding is None:
+            return member.encoding
+        encoding = ENCODINGS.get(request.encoding)
+        if encoding is None:
+            raise RequestError(ErrorCode.SYNTAX, f"encoding: one of {', '.join(ENCODINGS)}", request.id)
+        return encoding
+
+    async def _change(
+        self,
+        request: protocol.Subscribe | protocol.Unsubscribe,
+        names: Names,
+        tier: Tier,
+        encoding: Encoding,
+        member: Subscriber,
+        synced: bool,
+    ) -> None:
+        most = self._service.limits.symbols_per_session
+        if synced and len({*names.quotes, *names.trades}) > most:
+            raise RequestError(
+                ErrorCode.SYMBOL_LIMIT, f"at most {most} names and patterns a session", request.id
+            )
+
+        def answer(resumption: Resumption | None) -> bytes:
+            about = (member.names, member.tier.name, member.encoding.name, request.id, resumption)
+            return self._framed(member, protocol.subscription(*about))
+
+        after = protocol.cursor_of(request) if isinstance(request, protocol.Subscribe) else None
+        await self._service.shard.change(
+            Change(member, names, tier, encoding, answer, synced, request.id, after)
+        )
+
+    # The end.
+
+    async def _say_goodbye(
+        self, ws: trio_websocket.WebSocketConnection, outbox: Outbox, code: CloseCode
+    ) -> None:
+        """Tell a client why, if it can still be told; a peer that does not read is cut."""
+        if code in (CloseCode.SLOW, CloseCode.ABNORMAL):
+            return
+        with trio.move_on_after(FAREWELL_S, shield=True):
+            try:
+                assert self.member is not None
+                await self._say_why(outbox, self.member, code)
+                outbox.shut()
+                await ws.aclose(int(code), CLOSE_TEXT[code])
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                log.debug("gone before the farewell", session=self.id)
+
+
+class _SpentHandshake:
+    """What every open WebSocket's handshake has left to say."""
+
+    @staticmethod
+    def events() -> tuple[()]:
+        return ()
+
+
+_SPENT: Final = _SpentHandshake()
+
+
+def _forget_handshake(ws: trio_websocket.WebSocketConnection) -> None:
+    """Drop the parser of the handshake, which wsproto keeps to the end: 2.5 kB a session.
+
+    trio-websocket has no public way to its protocol object; where a later version has another
+    one, all that is lost is the memory.
+    """
+    protocol: Any = getattr(ws, "_wsproto", None)
+    if getattr(protocol, "connection", None) is not None and hasattr(protocol, "handshake"):
+        protocol.handshake = _SPENT
+
+
+def _close_code(closed: trio_websocket.ConnectionClosed) -> CloseCode:
+    """Return why the peer, or trio-websocket on its behalf, closed the connection."""
+    code = closed.reason.code if closed.reason is not None else CloseCode.ABNORMAL
+    if code == 1005:  # a close frame without a code
+        return CloseCode.NORMAL
+    try:
+        return CloseCode(code)
+    except ValueError:
+        return CloseCode.NORMAL
