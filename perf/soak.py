@@ -72,7 +72,7 @@ def main() -> None:
     settle_s = min(60.0, options.seconds / 10)
     memory: list[int] = []
     bench.console.print(bench.machine(), style="dim", highlight=False)
-    # So that the first intervals of the latency log, and what writing them takes, are behind us when it begins.
+    # So that the first intervals of the latency log, and what writing them takes, lie before the first look.
     interval_s = min(10.0, settle_s / 4)
     with bench.marketfeed(options.rate, work.universe, latency=f"interval_s = {interval_s}") as server:
         probe = subprocess.Popen(
