@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from marketfeed.core.binary import quotes_frame, symbols_frame
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
 PUSH = '[[feeds]]\nname = "pub"\ntype = "push"\nlisten = "127.0.0.1:0"\n'
+TINY = "[engine]\nring_depth = 64\n"  # the writer comes round often
 TWO = ("--set", "engine.workers=2")
 QUIETLY = ("--set", "gateway.port=0", "--set", "admin.port=0", "--log-level", "error")
 ALL = {"action": "subscribe", "quotes": ["*"], "trades": ["*"]}
@@ -87,6 +90,56 @@ async def test_200_sessions_over_three_workers_receive_exactly_the_ticks_publish
             assert sum(connections) == 200
             assert max(connections) - min(connections) <= 1
             nursery.cancel_scope.cancel()
+
+
+class Whole(Session):
+    """Checks that every quote is one that was published, and no part of another."""
+
+    def _take(self, messages):
+        super()._take(messages)
+        for quote in messages:
+            if quote["T"] == "q":
+                k = quote["t"]
+                assert (quote["bp"], quote["bs"], quote["ap"], quote["as"]) == (k, k + 1, k + 2, k + 3)
+
+
+async def keep_publishing(stream: trio.SocketStream) -> None:
+    """Publish quotes whose fields all follow from one number, until the engine is gone."""
+    names = {f"S{i}": i for i in range(7)}
+    with suppress(trio.BrokenResourceError):
+        await stream.send_all(symbols_frame(names, 0))
+        for first in itertools.count(1, 200):
+            quotes, k = np.zeros(200, QUOTE), np.arange(first, first + 200)
+            quotes["symbol"], quotes["ts_event"] = k % 7, k * 1000
+            quotes["bid_px"], quotes["ask_px"] = k * 10**9, (k + 2) * 10**9
+            quotes["bid_sz"], quotes["ask_sz"] = k + 1, k + 3
+            await stream.send_all(quotes_frame(quotes, 0))
+            await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("life", range(100 if os.environ.get("MARKETFEED_PROVE") else 2))
+async def test_when_the_engine_is_killed_mid_write_no_torn_tick_was_delivered_and_no_process_is_left(
+    tmp_path, life
+):
+    wanted = int(np.random.default_rng(life).integers(200, 2000))
+    with trio.fail_after(60), engine(PUSH + TINY, tmp_path, *TWO) as running:
+        pids = workers(running)
+        host, port = address_of(running, "pub").rsplit(":")
+        async with trio.open_nursery() as nursery, await trio.open_tcp_stream(host, int(port)) as stream:
+            sessions = [Whole(running.port, ALL) for _ in range(2)]
+            for session in sessions:
+                nursery.start_soon(session.run)
+                await session.synced.wait()
+            nursery.start_soon(keep_publishing, stream)
+            await sessions[0].until(wanted)
+            running.process.kill()
+            for session in sessions:
+                await session.ended.wait()
+                assert session.follower.count
+            nursery.cancel_scope.cancel()
+        while any(map(lives, pids)):
+            await trio.sleep(0.01)
+        assert running.process.wait(10) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
