@@ -37,7 +37,8 @@ STEP: Final = (
 )
 MAX_NAMES: Final = 4096  # announced in one frame
 LAG_TICKS: Final = 4096  # missed ticks up to which a session that was full gets them all
-LAG_STEP_NS: Final = 20_000_000  # a lagging session advances at most this often
+LAG_STEP_NS: Final = 20_000_000  # a lagging session advances at most this often,
+LAG_STEPS: Final = 4  # by so many steps: as the lane moves on meanwhile, it has to arrive in one go
 _NONE: Final[Indices] = np.empty(0, np.int64)
 
 Piece = tuple[int, int, bytes]  # g, channel and fragment of a tick
@@ -78,17 +79,20 @@ class CatchUp:
                 self._put(member, step, ids=False, ticks=0)  # snapshots are outside the ledger
         if not push(member):
             return Turn.OVER
-        missing, most = self._missing(lane, member)
-        if not sum(missing):
-            # The lane may be behind one that comes from another lane.
-            return Turn.LATER if self._ahead(lane, member) else self._arrive(lane, member, now_ns)
-        if member.tier.every and not member.behind and self._too_far(member, sum(missing), most):
-            self._fall_behind(member)
-        in_full = 0 if not member.tier.every else sum(missing[TRADES if member.behind else QUOTES :])
-        self._step(lane, member, in_full)
-        if member.behind:
-            member.next_step_ns = now_ns + LAG_STEP_NS
-        return Turn.AGAIN if push(member) else Turn.OVER
+        for _ in range(LAG_STEPS if member.behind else 1):
+            missing, most = self._missing(lane, member)
+            if not sum(missing):
+                # The lane may be behind one that comes from another lane.
+                return Turn.LATER if self._ahead(lane, member) else self._arrive(lane, member, now_ns)
+            if member.tier.every and not member.behind and self._too_far(member, sum(missing), most):
+                self._fall_behind(member)
+            in_full = 0 if not member.tier.every else sum(missing[TRADES if member.behind else QUOTES :])
+            self._step(lane, member, in_full)
+            if member.behind:
+                member.next_step_ns = now_ns + LAG_STEP_NS
+            if not push(member):
+                return Turn.OVER
+        return Turn.AGAIN
 
     def resume(self, member: Subscriber, added: list[Indices], names: Names, after: Cursor) -> Resumption:
         """Put ``member`` behind ``after`` as far as it can be resumed; see :func:`resume`."""

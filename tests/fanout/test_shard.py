@@ -373,6 +373,27 @@ async def test_a_session_far_behind_lags_quotes_conflate_and_trades_stay_complet
     bench.balanced()
 
 
+async def test_a_lagging_session_comes_back_though_ticks_never_stop(autojump_clock):
+    bench = Bench(depth=64)
+    member, socket = bench.enter()
+    await bench.subscribe(member, quotes="A", trades="A")
+    follower = Follower(every=True)
+    socket.room = 0
+    for turn in range(100):
+        bench.publish(("q", "A"), ("q", "A"), ("t", "A"))
+        await bench.cycle()
+        if turn == 40:
+            bench.open(member, socket)
+        if turn >= 40:
+            follower.follow(socket.take())
+        bench.balanced()
+        await trio.sleep(0.001)
+    assert member.group is not None
+    assert not follower.lagging
+    assert follower.last == {("q", "A"): 200, ("t", "A"): 100}
+    assert follower.count > 150  # in full again
+
+
 async def test_trades_overwritten_while_lagging_are_told_as_a_gap(autojump_clock):
     bench = Bench(depth=16)
     member, socket = bench.enter()
