@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check format cover perf prove clean
+.PHONY: run test check format cover perf many prove clean
 
 run: $(VENV)/.run
 	$(BIN)/marketfeed serve --config config.toml
@@ -28,6 +28,10 @@ perf: $(VENV)/.perf
 	$(BIN)/python -m perf.quiet
 	$(BIN)/python -m perf.fanout
 	$(BIN)/python -m perf.peers
+
+# 100,000 sessions over six workers: wants an otherwise idle machine for five minutes.
+many: $(VENV)/.perf
+	$(BIN)/python -m perf.many --strict
 
 # Long proofs: minutes, not seconds. The suite runs a short form of each.
 prove: $(VENV)/.test

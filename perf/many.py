@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -149,6 +150,8 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=64, help="handshakes under way per client process")
     parser.add_argument("--strict", action="store_true", help="exit 1 if a bound is missed")
     options = parser.parse_args()
+    # So that server and clients end with us, whoever asks.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     say = bench.console.print
     say(bench.machine(), style="dim", highlight=False)
     with bench.marketfeed(options.rate, options.universe, f"workers = {options.workers}") as server:
