@@ -138,6 +138,12 @@ class Histogram:
                 self.negative = Histogram()
             self.negative.add(other.negative)
 
+    def add_encoded(self, text: bytes) -> None:
+        """Add a histogram in the package's own encoding, V2, compressed and in base64."""
+        other = HdrHistogram.decode(text)
+        other.encoder.histogram = weakref.proxy(other)  # as ours, it goes when nobody holds it any more
+        self.add_hdr(other)
+
     def add_hdr(self, other: Any) -> None:
         """Merge a histogram of the package's, of the same layout. Raises ValueError for another one."""
         if other.counts_len != self.hdr.counts_len or other.unit_magnitude != self.hdr.unit_magnitude:

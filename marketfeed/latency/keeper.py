@@ -14,7 +14,6 @@ from typing import Any, Final
 import numpy as np
 import structlog
 import trio
-from hdrh.histogram import HdrHistogram
 
 from marketfeed.core.rings import Indices
 from marketfeed.latency.histogram import Histogram, bucket_of
@@ -121,7 +120,7 @@ class Keeper:
     def _merge(self, interval: Interval) -> None:
         tag = interval.tag
         one = Histogram()
-        one.add_hdr(HdrHistogram.decode(interval.encoded))
+        one.add_encoded(interval.encoded)
         one.beyond = interval.beyond
         if tag.symbol:
             symbols = self._symbols.setdefault(tag.tier, {})
