@@ -69,7 +69,9 @@ def main() -> None:
     parser.set_defaults(seconds=600.0)
     options = parser.parse_args()
     work = replace(bench.work_of(options), warm_s=2.0)
-    settle_s = min(60.0, options.seconds / 10)
+    # All are connected by then, and the first intervals of the latency log are written.
+    settle_s = min(60.0, 0.4 * options.seconds)
+    interval_s = min(10.0, settle_s / 2)
     memory: list[int] = []
     bench.console.print(bench.machine(), style="dim", highlight=False)
     # So that the first intervals of the latency log, and what writing them takes, lie before the first look.
