@@ -106,6 +106,8 @@ class LatencyConfig(_Section, frozen=True):
     path: str = "var/latency.hlog"
     interval_s: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
     top_symbols: Annotated[int, Meta(ge=0, le=1000)] = 20
+    probe: bool = True
+    interruption_s: Seconds = 1.0
     max_bytes: Annotated[int, Meta(ge=65_536)] = 64 << 20
     keep_files: Count = 30
 

@@ -132,6 +132,11 @@ class _Snapshot(MetricSource):
             beyond[key] = histogram.beyond
         yield hops
         yield _counter("hop_beyond_total", "Latencies above 60 s, in no bucket.", "hop tier", beyond)
+        text = "Times that the engine's own probe waited longer than latency.interruption_s for a tick."
+        seen = {(tier,): n for tier, n in self._report.interruptions.items()}
+        yield _counter("probe_interruptions_total", text, "tier", seen)
+        waited = {(tier,): s for tier, s in self._report.interrupted_s.items()}
+        yield _counter("probe_interrupted_seconds_total", "How long these were.", "tier", waited)
         unplaced = {(tier,): n for tier, n in self._report.unplaced.items()}
         yield _counter(
             "unplaced_total", "Deliveries whose batch was too long ago for its time.", "tier", unplaced

@@ -48,6 +48,8 @@ class Report(msgspec.Struct):
     duration_s: float = 0.0
     cpu_s: dict[str, float] = {}  # by process
     resident_bytes: dict[str, int] = {}
+    interruptions: dict[str, int] = {}  # that probes saw, by tier
+    interrupted_s: dict[str, float] = {}
     unplaced: dict[str, int] = {}  # deliveries whose batch was too long ago for `ring` and `wait`, by tier
     workers: dict[str, int] = {}  # connections now, by worker
     worker_restarts: int = 0

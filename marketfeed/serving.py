@@ -4,6 +4,7 @@
 
 With ``engine.workers = 0`` the engine has one of these in its own process;
 else every worker process has one, over the same rings. It does not know which.
+Longer than most files here, as what is asked of a half stands beside the one that does it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from marketfeed.collector import Collector
 from marketfeed.config import Config, LimitsConfig
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
-from marketfeed.fanout.encoding import ENCODINGS
+from marketfeed.fanout.encoding import ENCODINGS, PROBE
 from marketfeed.fanout.lifesigns import Timing
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import MS, Tier
@@ -33,6 +34,7 @@ from marketfeed.latency.intervals import Interval
 from marketfeed.latency.keeper import tell_intervals
 from marketfeed.latency.recorder import Recorder
 from marketfeed.listing import Listing, row_of, why_slow
+from marketfeed.ownprobe import OwnProbe
 from marketfeed.report import Report
 from marketfeed.usage import cpu_s, resident_bytes
 
@@ -109,6 +111,7 @@ class Serving:
         self.shard = Shard(
             rings, symbols, timing_of(config.limits), config.engine.resume_ticks, time.time_ns, self._recorder
         )
+        self._probes: list[OwnProbe] = []
         self.collector = Collector()
         self.counters = Counters()
         self._admission = admission
@@ -121,10 +124,7 @@ class Serving:
     def _service(self, port: int) -> Service:
         """Return what sessions share, with the gateway on ``port``."""
         gateway = self._config.gateway
-        tiers = {
-            name: Tier(name, int(tier.interval_ms * MS), tier.delivery == "every", tier.send_buffer_bytes)
-            for name, tier in self._config.tiers.items()
-        }
+        tiers = tiers_of(self._config)
         own = {
             f"{scheme}://{name}:{port}"
             for scheme in ("http", "https")
@@ -180,6 +180,17 @@ class Serving:
                 self.shard.ticks,
                 lambda told: self.on_latencies(told),
             )
+            self._probe()
+
+    def _probe(self) -> None:
+        """Have each tier measured by a probe of our own, from now on."""
+        if self._recorder is None or self._sessions is None or not self._config.latency.probe:
+            return
+        limit_ns = int(self._config.latency.interruption_s * S)
+        for tier in tiers_of(self._config).values():
+            probe = OwnProbe(self.shard, tier, self._recorder.tier(tier.name), limit_ns)
+            self._probes.append(probe)
+            self._sessions.start_soon(probe.run, self._sessions)
 
     def reload_certificates(self) -> None:
         """Read the certificate's files again; raises ConfigError, and goes on with the old ones then."""
@@ -214,6 +225,9 @@ class Serving:
         self.shard.life_signs.timing = timing_of(config.limits)
         self._gateway.reload_certificates()
         self._gateway.exchange(self._service(self._port))
+        while self._probes:  # the tiers may be others now
+            self._probes.pop().stop()
+        self._probe()
 
     # What there is to say.
 
@@ -224,9 +238,10 @@ class Serving:
     async def report(self) -> Report:
         """Return the figures of this moment; takes a while with many sessions, and lets others run."""
         figures = self.shard.figures
-        members = [member for member in self.shard.members if not member.gone]
+        members = [m for m in self.shard.members if not m.gone and m.encoding is not PROBE]
         ledgers = await figures.totals()
         counters, collector = self.counters, self.collector
+        arrivals = self._recorder.arrivals if self._recorder is not None else {}
         return Report(
             # A tier without sessions has none: a gauge that is not there is no 0.
             sessions=dict.fromkeys((("websocket", tier) for tier in self._config.tiers), 0)
@@ -255,6 +270,8 @@ class Serving:
             duration_s=counters.duration_s,
             cpu_s={self._name: cpu_s()},
             resident_bytes={self._name: resident_bytes()},
+            interruptions={tier: seen.interruptions for tier, seen in arrivals.items()},
+            interrupted_s={tier: seen.interrupted_ns / S for tier, seen in arrivals.items()},
             unplaced=self._recorder.unplaced if self._recorder is not None else {},
         )
 
@@ -269,6 +286,14 @@ class Serving:
             if len(rows) % YIELD_ROWS == 0:
                 await trio.lowlevel.checkpoint()
         return Listing(len(sessions), len(slow), rows)
+
+
+def tiers_of(config: Config) -> dict[str, Tier]:
+    """Return the tiers there are, by name."""
+    return {
+        name: Tier(name, int(tier.interval_ms * MS), tier.delivery == "every", tier.send_buffer_bytes)
+        for name, tier in config.tiers.items()
+    }
 
 
 def limits_of(config: LimitsConfig) -> Limits:

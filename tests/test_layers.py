@@ -26,6 +26,7 @@ LAYERS = [
         "marketfeed.report",
         "marketfeed.usage",
         "marketfeed.listing",
+        "marketfeed.ownprobe",
         "marketfeed.serving",
     },
     {"marketfeed.control", "marketfeed.channel"},

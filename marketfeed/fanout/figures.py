@@ -11,13 +11,14 @@ import trio
 
 from marketfeed.core.records import CHANNELS
 from marketfeed.core.rings import Rings
-from marketfeed.fanout.encoding import POLL
+from marketfeed.fanout.encoding import POLL, PROBE
 from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.subscriber import Subscriber
 
 FLUSH_BOUNDS_S: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 MAX_SIZE_BITS: Final = 40  # of a frame's length
+UNCOUNTED: Final = (POLL, PROBE)  # no sessions, and so in no ledger
 YIELD_EVERY: Final = 256  # sessions or groups summed up before others get their turn
 S: Final = 1_000_000_000  # ns
 
@@ -63,6 +64,8 @@ class Figures:
 
     def end(self, member: Subscriber) -> None:
         """Book what is pending of a session that goes as abandoned, and keep its sums."""
+        if member.encoding in UNCOUNTED:
+            return
         for tier, ledger in self.ledgers(member).items():
             ledger.abandoned += ledger.pending
             ledger.pending = 0
@@ -82,7 +85,7 @@ class Figures:
         sums = {tier: Ledger() for tier in self.ended}
         for tier, ledger in self.ended.items():
             sums[tier].add(ledger)
-        for number, member in enumerate(list(self._members)):
+        for number, member in enumerate([m for m in self._members if m.encoding not in UNCOUNTED]):
             if member.group is None:
                 booked = self.ledgers(member)
             else:
@@ -92,7 +95,7 @@ class Figures:
             if number % YIELD_EVERY == 0:
                 await trio.lowlevel.checkpoint()
         for lane in self._lanes:
-            groups = [group for group in lane.groups.values() if group.encoding is not POLL]
+            groups = [group for group in lane.groups.values() if group.encoding not in UNCOUNTED]
             for start in range(0, len(groups), YIELD_EVERY):
                 published = [self._rings.published(channel) for channel in range(len(CHANNELS))]
                 for group in groups[start : start + YIELD_EVERY]:
@@ -105,7 +108,7 @@ class Figures:
         lanes = list(self._lanes)
         return ShardStatistics(
             sessions=len(self._members),
-            groups=sum(len(lane.groups) for lane in lanes),
+            groups=sum(group.encoding is not PROBE for lane in lanes for group in lane.groups.values()),
             lanes=len(lanes),
             lagging=sum(member.behind for member in self._members),
             flushes=self.flushes,

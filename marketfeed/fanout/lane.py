@@ -20,7 +20,7 @@ from marketfeed.core.records import CHANNELS, Records, stamps_of
 from marketfeed.core.rings import Indices, Rings, Ticks
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.encode import Encoder, gap_fragment
-from marketfeed.fanout.encoding import Encoding
+from marketfeed.fanout.encoding import PROBE, Encoding
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interest
 from marketfeed.fanout.subscriber import LaneKey, Subscriber
@@ -136,9 +136,12 @@ class Lane:
             self._takers[key] = takers if len(takers) <= FEW_TAKERS else dict.fromkeys(takers)
         self._appends.pop(key, None)
         self._wanted[channel][symbol] = True
-        self._members[channel][symbol] += len(group.members)
+        if group.encoding is not PROBE:
+            self._members[channel][symbol] += len(group.members)
 
     def _count(self, group: Group, more: int) -> None:
+        if group.encoding is PROBE:
+            return
         for members, symbols in zip(self._members, group.interest.symbols, strict=True):
             members[symbols] += more
 

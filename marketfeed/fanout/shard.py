@@ -23,7 +23,7 @@ from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.catchup import CatchUp, Turn, push
-from marketfeed.fanout.encoding import JSON, POLL, Encoding, Moment
+from marketfeed.fanout.encoding import JSON, POLL, PROBE, Encoding, Moment
 from marketfeed.fanout.figures import Figures
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interests, Names
@@ -206,7 +206,8 @@ class Shard:
                 await self._offer_widely(group, message, ticks, blocked, marks)
                 sends = 0
                 continue
-            marks.deliveries += ticks * len(group.members)
+            if group.encoding is not PROBE:
+                marks.deliveries += ticks * len(group.members)
             for member, offer in group.members.items():
                 if not offer(message):
                     blocked.append((member, ticks))
@@ -219,7 +220,7 @@ class Shard:
         parts = marks.parts()
         for member, ticks in blocked:
             lane.leave(member)
-            marks.deliveries -= ticks
+            marks.deliveries -= ticks if member.encoding is not PROBE else 0
             member.waiting = True
             member.tail_ticks = ticks
             member.ledger.delivered -= ticks

@@ -105,6 +105,13 @@ class Histogram:
         else:
             self._record_odd(np.array([value_ns], np.int64), times)
 
+    def record_corrected(self, value_ns: int, interval_ns: int) -> None:
+        """Record a value, and those it kept from being measured, one every ``interval_ns`` (0: none)."""
+        if 0 < interval_ns < value_ns <= HIGHEST_NS:
+            self.record(np.arange(value_ns, 0, -interval_ns, dtype=np.int64))
+        else:
+            self.record_one(value_ns, 1)
+
     @classmethod
     def of_counts(cls, counts: Values) -> Histogram:
         """Return a histogram with ``counts``, shape ``(BUCKETS,)``; its min and max are bounds of buckets."""

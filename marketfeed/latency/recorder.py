@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from marketfeed.core.rings import Indices
 from marketfeed.core.stamps import Stamps
+from marketfeed.latency.arrivals import Arrivals
 from marketfeed.latency.histogram import BUCKETS, HIGHEST_NS, Histogram, Values, bucket_of
 from marketfeed.latency.intervals import Tag
 
@@ -93,10 +94,13 @@ class TierRecorder:
         self._buckets = np.zeros((0, BUCKETS), np.int64)
         self.unplaced = 0  # deliveries of ticks whose batch is too long ago to have a time
         self.hops = self._fresh()
+        self.arrivals = Arrivals(0, 0)  # of this tier's probe, if there is one
 
     @staticmethod
     def _fresh() -> dict[str, Histogram]:
-        return {hop: Histogram() for hop in ("venue", "ring", "wait", "late", "encode", "send", "total")}
+        return {
+            hop: Histogram() for hop in ("venue", "ring", "wait", "late", "encode", "send", "total", "client")
+        }
 
     def flush(self, taken: Sequence[Taken], members: Sequence[NDArray[np.int32]], flush: Flush) -> None:
         """Record one flush; ``members[channel][symbol]`` is how many sessions were sent a symbol's ticks."""
@@ -225,6 +229,11 @@ class Recorder:
         for tier, recorder in list(self._tiers.items()):
             for hop, symbol, histogram in recorder.rotate(busiest):
                 yield Tag(hop, tier, self._worker, names[symbol] if symbol >= 0 else ""), histogram
+
+    @property
+    def arrivals(self) -> dict[str, Arrivals]:
+        """Return what the probes counted, by tier."""
+        return {tier: recorder.arrivals for tier, recorder in self._tiers.items()}
 
     @property
     def unplaced(self) -> dict[str, int]:

@@ -54,7 +54,7 @@ def test_each_hop_is_the_time_between_its_two_moments_once_per_session():
     taken = shelf.taken([1], [T], event=[T - 5_000_000], published=T + 1_000_000)
     flush = Flush(T + 3_000_000, T + 7_000_000, 2_000_000, [(T + 23_000_000, 4)], 4)
     shelf.tier.flush([taken], members(q1=4), flush)
-    found = {tag.hop: (h.total, h.max_ns) for tag, h in shelf.rotated().items()}
+    found = {tag.hop: (h.total, h.max_ns) for tag, h in shelf.rotated().items() if h.total}
     assert found == {
         "venue": (4, 5_000_000),
         "ring": (4, 1_000_000),
@@ -113,9 +113,9 @@ def test_all_hops_hold_every_delivery_exactly_once_however_a_flush_is_cut(flushe
         shelf.tier.flush(
             [shelf.taken(symbols, [T] * len(symbols))], got, Flush(T, T, 0, marks.parts(), times)
         )
-    assert {hop: h.total for hop, h in ((tag.hop, h) for tag, h in shelf.rotated().items())} == dict.fromkeys(
-        ("venue", "ring", "wait", "late", "encode", "send", "total"), expected
-    )
+    assert {
+        hop: h.total for hop, h in ((tag.hop, h) for tag, h in shelf.rotated().items() if tag.hop != "client")
+    } == dict.fromkeys(("venue", "ring", "wait", "late", "encode", "send", "total"), expected)
 
 
 def test_a_long_flush_counts_ticks_at_the_times_its_sends_were_through_by_their_shares():
