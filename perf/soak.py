@@ -69,7 +69,7 @@ def main() -> None:
     parser.set_defaults(seconds=600.0)
     options = parser.parse_args()
     work = replace(bench.work_of(options), warm_s=2.0)
-    # All are connected by then, and the first intervals of the latency log are written.
+    # The first intervals of the latency log are written by then.
     settle_s = min(60.0, 0.4 * options.seconds)
     interval_s = min(10.0, settle_s / 2)
     memory: list[int] = []
@@ -81,6 +81,8 @@ def main() -> None:
             bench.client_argv(server, work), cwd=bench.ROOT, stdout=subprocess.PIPE, text=True
         )
         doors = [Visitors(server.port, options.visitors / DOORS, work.universe) for _ in range(DOORS)]
+        while probe.poll() is None and bench.established(server.port) < work.sessions:
+            time.sleep(0.1)
         begun, next_s = time.monotonic(), settle_s
         while probe.poll() is None:
             time.sleep(0.2)
