@@ -9,6 +9,7 @@ then on the two share memory alone: no read is seen by the engine, a reader
 that sleeps or dies costs it nothing, and the rings' seals let nobody but the
 engine write. The connection stays open, silent; its end is the engine's.
 
+A little longer than most files, as connecting, looking and waiting share one object's state.
 Everything here is synchronous: for scripts, notebooks and threads. An event
 loop can watch ``fileno()`` instead of ``wait``. Cost: perf/tap.py.
 """
@@ -22,23 +23,22 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from typing import Final, Literal, NamedTuple, Self
+from collections.abc import Iterable
+from typing import Final, Self
 
 import msgspec
 import numpy as np
 
-from marketfeed.core.records import CHANNELS, NO_QUOTES, NO_TRADES, QUOTES, TRADES, Records, stamps_of
+from marketfeed.core.records import CHANNELS, NO_QUOTES, NO_TRADES, QUOTES, TRADES, Records
 from marketfeed.core.rings import Indices, Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import EngineGoneError, TapError
+from marketfeed.follower import STEP_TICKS, Channel, Follower
 
 VERSION: Final = 1
 MAX_HELLO_BYTES: Final = 4096
-STEP_TICKS: Final = 1 << 17  # about what one step of a follower copies, 8 MB, however far behind it is
 CONNECT_S: Final = 5.0  # for the engine to answer
 
-Channel = Literal["quotes", "trades"]
 Names = str | Iterable[str]
 
 
@@ -54,28 +54,6 @@ class Hello(msgspec.Struct, frozen=True):
     max_symbols: int = 0
     ring_depth: int = 0
     block_bytes: int = 0
-
-
-class Gap(NamedTuple):
-    """Ticks that the engine had overwritten before they were read."""
-
-    channel: Channel
-    symbol: str
-    lost: int
-    n: int  # of the next tick of this symbol that is not lost
-
-
-class Step(NamedTuple):
-    """What is new since the step before. The records are copies, each kind in order of ``g``."""
-
-    quotes: Records  # (q,) QUOTE
-    trades: Records  # (t,) TRADE
-    gaps: list[Gap]
-    head: int  # everything up to this ``g`` has been looked at
-
-    def __bool__(self) -> bool:
-        """Tell whether anything is in it."""
-        return bool(len(self.quotes) or len(self.trades) or self.gaps)
 
 
 class Tap:
@@ -110,23 +88,24 @@ class Tap:
 
     def names(self) -> list[str]:
         """Return the names of all symbols so far, by id; new ones are seen without asking."""
-        return self._learned().names()
+        return self.learned().names()
 
     def name(self, symbol: int) -> str:
         """Return the name of an id, such as a record's ``symbol``; raises IndexError if it is none."""
-        return self._learned().name(symbol)
+        return self.learned().name(symbol)
 
     def id(self, name: str) -> int | None:
         """Return the id of ``name``, None while no feed has sent it."""
-        return self._learned().find(name)
+        return self.learned().find(name)
 
     def ids(self, names: Names = "*") -> Indices:
         """Return the ids that names and prefix patterns (``BTC*``) match now, shape ``(k,)``, each once."""
-        table = self._learned()
+        table = self.learned()
         found = dict.fromkeys(number for name in _listed(names) for number in table.matching(name))
         return np.fromiter(found, np.int64, len(found))
 
-    def _learned(self) -> SymbolTable:
+    def learned(self) -> SymbolTable:
+        """Return all names and ids so far; not to be changed."""
         if len(self._symbols) != int(self.rings.names.count[0]):
             with self._learning:
                 self._symbols.learn()
@@ -268,105 +247,7 @@ class Tap:
     def __repr__(self) -> str:
         """Return what a notebook shows."""
         state = "closed" if self._closed else "engine gone" if self._gone else "live"
-        return f"<Tap {state} epoch={self.epoch} symbols={len(self._learned())} head={self.head()}>"
-
-
-class Follower(Iterator[Step]):
-    """A position of its own in a tap's rings; :meth:`Tap.follow` makes them. For one thread."""
-
-    def __init__(
-        self,
-        tap: Tap,
-        names: tuple[str, ...],
-        channels: frozenset[int],
-        held: bool,
-        timeout_s: float | None,
-        step_ticks: int,
-    ) -> None:
-        self.timeout_s = timeout_s
-        self._step_ticks = step_ticks
-        self._tap, self._rings = tap, tap.rings
-        self._plain = frozenset(name for name in names if not name.endswith("*"))
-        self._prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
-        self._channels = sorted(channels)
-        self._wanted = np.zeros(self._rings.max_symbols, bool)
-        self._known = 0
-        self.g = 0 if held else self._rings.head()
-        self._seen = [np.zeros(self._rings.max_symbols, np.int64) for _ in CHANNELS]
-        count = self._learn()
-        symbols = np.arange(count)
-        for channel in self._channels:
-            if held:
-                self._seen[channel][:count] = self._rings.oldest(channel, symbols) - 1
-            else:
-                self._seen[channel][:count] = self._rings.position(channel, symbols, self.g)
-
-    def __next__(self) -> Step:
-        """Return the next step that has something, or an empty one after ``timeout_s``."""
-        deadline_s = None if self.timeout_s is None else time.monotonic() + self.timeout_s
-        while not (step := self.take()):
-            left_s = None if deadline_s is None else max(deadline_s - time.monotonic(), 0.0)
-            if not self._tap.wait(left_s, after=self.g):
-                break
-        return step
-
-    def take(self) -> Step:
-        """Return what is new since the last step, which may be nothing; never waits."""
-        # The head before the names: then every tick up to it has a name by now.
-        head = self._rings.head()
-        gaps: list[Gap] = []
-        found: list[Records] = [NO_QUOTES, NO_TRADES]
-        if head > self.g:
-            count = self._learn()
-            upto = [self._rings.published(channel, count) for channel in range(len(CHANNELS))]
-            changed = [
-                np.flatnonzero((ns != seen[:count]) & self._wanted[:count])
-                for ns, seen in zip(upto, self._seen, strict=True)
-            ]
-            head = self._bound(changed, upto, head)
-            for channel in self._channels:
-                if len(changed[channel]):
-                    found[channel] = self._read(channel, changed[channel], upto[channel], head, gaps)
-            self.g = head
-        return Step(found[QUOTES], found[TRADES], gaps, self.g)
-
-    def _read(self, channel: int, symbols: Indices, upto: Indices, head: int, gaps: list[Gap]) -> Records:
-        ticks = self._rings.read(channel, symbols, self._seen[channel][symbols], upto[symbols], head)
-        self._seen[channel][symbols] = ticks.seen
-        for i in np.flatnonzero(ticks.lost).tolist():
-            next_n = int(ticks.seen[i] - ticks.counts[i]) + 1
-            name = self._tap.name(int(symbols[i]))
-            gaps.append(Gap(CHANNELS[channel], name, int(ticks.lost[i]), next_n))
-        return ticks.records.take(stamps_of(ticks.records).argsort(kind="stable"))
-
-    def _bound(self, changed: list[Indices], upto: list[Indices], head: int) -> int:
-        """Return the head, or an earlier one to which it is not too much, with ``upto`` to match."""
-        waiting, oldest = 0, head
-        for channel in self._channels:
-            symbols = changed[channel]
-            first = np.maximum(self._seen[channel][symbols], self._rings.oldest(channel, symbols) - 1)
-            waiting += int(np.maximum(upto[channel][symbols] - first, 0).sum())
-        if waiting <= self._step_ticks:
-            return head
-        for channel in self._channels:
-            if len(symbols := changed[channel]):
-                slots = (self._rings.oldest(channel, symbols) - 1) & (self._rings.depth - 1)
-                oldest = min(oldest, int(stamps_of(self._rings.slots(channel)[symbols, slots]).min()))
-        start = max(self.g, oldest)
-        head = start + max((head - start) * self._step_ticks // waiting, 1)
-        for channel in self._channels:
-            symbols = changed[channel]
-            bound = self._rings.position(channel, symbols, head)
-            upto[channel][symbols] = np.minimum(bound, upto[channel][symbols])
-        return head
-
-    def _learn(self) -> int:
-        """Take in symbols that are new; return how many there are."""
-        names = self._tap._learned().names(self._known)
-        for number, name in enumerate(names, self._known):
-            self._wanted[number] = name in self._plain or name.startswith(self._prefixes)
-        self._known += len(names)
-        return self._known
+        return f"<Tap {state} epoch={self.epoch} symbols={len(self.learned())} head={self.head()}>"
 
 
 def tap(path: str | os.PathLike[str], *, timeout_s: float = CONNECT_S) -> Tap:

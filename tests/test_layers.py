@@ -15,7 +15,10 @@ FILES = sorted([*ROOT.glob("marketfeed/**/*.py"), *ROOT.glob("feeds/**/*.py")])
 LAYERS = [
     {"marketfeed.errors"},
     {"marketfeed.core"},
-    {"marketfeed.tap"},  # what users run in their own processes; the engine takes its greeting from it
+    {
+        "marketfeed.tap",
+        "marketfeed.follower",
+    },  # what users run in their own processes; the engine takes its greeting from it
     {"marketfeed.tables", "marketfeed.config", "marketfeed.live", "marketfeed.logs"},
     {"marketfeed.ingest"},
     {"marketfeed.latency"},

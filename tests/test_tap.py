@@ -18,7 +18,8 @@ from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import EngineGoneError, TapError
-from marketfeed.tap import Follower, Gap, Tap
+from marketfeed.follower import Follower, Gap
+from marketfeed.tap import Tap
 
 DEPTH = 8
 
