@@ -249,24 +249,30 @@ class Shard:
         """Advance sessions that are alone, for a while; the rest has its turns after the next flush.
 
         One after the other to its end, as a session that has joined costs
-        next to nothing; but first everybody gets a first step, so that many
+        next to nothing; but everybody gets a first step before, so that many
         who come back after long do not keep those waiting who want little.
+        One of each has a turn in any case.
         """
         if not self._turns and not self._long_turns:
             return
         began_ns = _now_ns()
         until_ns = began_ns + max(TURNS_NS, (began_ns - now_ns) // 4)
+        if self._long_turns:
+            self._next_turn(self._long_turns, now_ns)
         for queue in (self._turns, self._long_turns):
             while queue:
-                member = next(iter(queue))
-                again = self._turn(member, now_ns) is Turn.AGAIN
-                if not again or queue is self._turns:
-                    queue.pop(member, None)  # an answered poll took itself out
-                if again:
-                    self._long_turns[member] = None
+                self._next_turn(queue, now_ns)
                 if _now_ns() > until_ns:
                     self.ring()
                     return
+
+    def _next_turn(self, queue: dict[Subscriber, None], now_ns: int) -> None:
+        member = next(iter(queue))
+        again = self._turn(member, now_ns) is Turn.AGAIN
+        if not again or queue is self._turns:
+            queue.pop(member, None)  # an answered poll took itself out
+        if again:
+            self._long_turns[member] = None
 
     def _turn(self, member: Subscriber, now_ns: int) -> Turn:
         # In a group already: it was in both queues, and arrived by its turn in the first.

@@ -268,6 +268,24 @@ async def test_many_who_come_back_at_once_do_not_hold_up_the_loop(monkeypatch):
         assert len(ticks_of(socket.take())) == 255
 
 
+async def test_newcomers_without_end_do_not_starve_one_who_has_much_to_catch_up(monkeypatch):
+    # On the real clock: the budget is used up by the first turn of each cycle.
+    monkeypatch.setattr("marketfeed.fanout.shard.TURNS_NS", 0)
+    bench = Bench(depth=16384)
+    bench.publish(("q", "A"))
+    for _ in range(10):
+        bench.publish(*[("q", "A")] * 1000)
+    member, socket = bench.enter("long")
+    await bench.subscribe(member, quotes="A", after="e1:1")
+    for number in range(12):
+        newcomer, _ = bench.enter(f"s{number}")
+        await bench.subscribe(newcomer, quotes="A")
+        other, _ = bench.enter(f"o{number}")
+        await bench.subscribe(other, quotes="A")
+    assert len(ticks_of(socket.take())) == 10_000
+    bench.balanced()
+
+
 # Random lives: never a double, never a silent hole, whatever is cut when.
 
 NAMES = ["A", "B", "AB", "C"]
