@@ -62,7 +62,9 @@ SETTLED_S: Final = 10.0  # a worker that lived this long is replaced at once, an
 FIRST_DELAY_S: Final = 0.5
 MAX_DELAY_S: Final = 30.0
 MAX_TRIES: Final = 3  # workers that may fail to take one connection
-SPREAD_PER_SESSION_S: Final = 0.001  # a retiring worker sends its sessions away at this pace
+SPREAD_PER_SESSION_S: Final = 0.004  # a retiring worker sends its sessions away at this pace
+RETIRE_S: Final = 10.0  # beyond that, for farewells and for handshakes under way
+
 
 log = structlog.get_logger()
 
@@ -221,8 +223,8 @@ class Workers:
         if old is None:
             return None
         old.retiring = True
-        drain_s = self._config.engine.drain_s
-        old.channel.send(Retire(drain_s, min(old.connections * SPREAD_PER_SESSION_S, drain_s / 2)))
+        spread_s = old.connections * SPREAD_PER_SESSION_S
+        old.channel.send(Retire(spread_s + RETIRE_S, spread_s))
         return old
 
     # Children.

@@ -24,7 +24,7 @@ from marketfeed.gateway.tls import HANDSHAKE, TlsError, TlsOutbox
 
 BACKLOG: Final = 4096
 OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-SOON_MS: Final = (10, 300)  # when sessions may come back that somebody else serves at once
+SOON_MS: Final = (10, 200)  # when sessions may come back that somebody else serves at once
 RETIRE_LOOK_S: Final = 0.05  # between looks at who has finished a handshake meanwhile
 REST_S: Final = 0.1  # before accepting again when the machine is out of something
 LEAST_STRANGERS: Final = 1024  # connections without a session, where limits.sessions is less
