@@ -192,10 +192,6 @@ class Serving:
             self._probes.append(probe)
             self._sessions.start_soon(probe.run, self._sessions)
 
-    def reload_certificates(self) -> None:
-        """Read the certificate's files again; raises ConfigError, and goes on with the old ones then."""
-        self._gateway.reload_certificates()
-
     async def take(self, sock: socket.socket, address: str) -> None:
         """Serve ``sock``, a fresh connection from ``address``, in a task of its own."""
         assert self._sessions is not None
@@ -252,7 +248,7 @@ class Serving:
             accepted=counters.accepted,
             closes={int(code): count for code, count in counters.closes.items()},
             refused=dict(counters.refused),
-            requests=dict(self._gateway.routes.server.requests),
+            requests=dict(counters.requests),
             polls=len(self.shard.polls),
             errors=dict(counters.errors),
             ledgers=ledgers,

@@ -105,13 +105,22 @@ class Rules:
 class HttpServer:
     """Serves ``routes`` on any stream."""
 
-    def __init__(self, routes: Routes, rules: Rules, refused: Counter[str] | None = None) -> None:
-        """``refused`` counts connections that were let go before an answer, by reason."""
+    def __init__(
+        self,
+        routes: Routes,
+        rules: Rules,
+        refused: Counter[str] | None = None,
+        requests: Counter[tuple[str, int]] | None = None,
+    ) -> None:
+        """Count into ``requests`` by route ("" for unknown ones) and status.
+
+        ``refused`` counts connections that were let go before an answer, by reason.
+        """
         self._routes = routes
         self._rules = rules
         self.refused = Counter() if refused is None else refused
         self.closing = False  # connections end with the answer under way
-        self.requests: Counter[tuple[str, int]] = Counter()  # by route ("" for unknown ones) and status
+        self.requests = Counter() if requests is None else requests
 
     async def serve(self, stream: trio.abc.HalfCloseableStream, peer: str) -> Handover | None:
         """Answer requests of ``peer``, an address, until the stream ends or a session takes it over.

@@ -77,6 +77,7 @@ class Counters:
 
     accepted: int = 0
     refused: Counter[str] = field(default_factory=Counter)  # by reason, before a session began
+    requests: Counter[tuple[str, int]] = field(default_factory=Counter)  # by route ("": none), status
     closes: Counter[CloseCode] = field(default_factory=Counter)
     errors: Counter[int] = field(default_factory=Counter)  # error messages, by code
     durations: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BOUNDS_S) + 1))

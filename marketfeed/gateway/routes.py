@@ -45,6 +45,7 @@ class Routes:
                 refuse=self.refuse,
             ),
             service.counters.refused,
+            service.counters.requests,
         )
 
     async def drain(self) -> None:
