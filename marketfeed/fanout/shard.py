@@ -34,10 +34,10 @@ from marketfeed.fanout.polls import PollAnswer, Polls
 from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.subscriber import Sink, Subscriber
 from marketfeed.fanout.tiers import Tier
+from marketfeed.fanout.turns import Turns
 from marketfeed.latency.recorder import Flush, Marks, Recorder
 
 YIELD_SENDS: Final = 256
-TURNS_NS: Final = 1_000_000  # for sessions that are alone, each cycle; or a quarter of its flushes' time
 S: Final = 1_000_000_000  # ns
 
 log = structlog.get_logger()
@@ -84,9 +84,7 @@ class Shard:
         self.ticks = self._lanes.ticks
         self.members: dict[Subscriber, None] = {}
         self.figures = Figures(rings, self.members, self._lanes)
-        # Sessions alone that are to be advanced: by one step, and those that need more.
-        self._turns: dict[Subscriber, None] = {}
-        self._long_turns: dict[Subscriber, None] = {}
+        self._turns = Turns(self._turn, self.ring)
         self.polls = Polls(
             rings, self._interests, self._catch_up, self._lanes, self._park, self._leave, self.ring
         )
@@ -168,9 +166,9 @@ class Shard:
                 late_ns = _now_ns() - lane.next_flush_ns
                 lane.next_flush_ns = lane.tier.next_flush_ns(lane.phase, now_ns)
             await self._flush(lane, now_ns, late_ns)
-            self._turns.update((member, None) for member in lane.alone if member not in self._long_turns)
+            self._turns.add(lane.alone)
         self._apply(now_ns)
-        self._take_turns(now_ns)
+        self._turns.take(now_ns)
         if now_ns >= self._next_sweep_ns:
             self._lanes.sweep()
             for member in self.life_signs.look(self.members, now_ns):
@@ -245,35 +243,6 @@ class Shard:
             marks.through(self.wall_ns())
             await trio.lowlevel.checkpoint()
 
-    def _take_turns(self, now_ns: int) -> None:
-        """Advance sessions that are alone, for a while; the rest has its turns after the next flush.
-
-        One after the other to its end, as a session that has joined costs
-        next to nothing; but everybody gets a first step before, so that many
-        who come back after long do not keep those waiting who want little.
-        One of each has a turn in any case.
-        """
-        if not self._turns and not self._long_turns:
-            return
-        began_ns = _now_ns()
-        until_ns = began_ns + max(TURNS_NS, (began_ns - now_ns) // 4)
-        if self._long_turns:
-            self._next_turn(self._long_turns, now_ns)
-        for queue in (self._turns, self._long_turns):
-            while queue:
-                self._next_turn(queue, now_ns)
-                if _now_ns() > until_ns:
-                    self.ring()
-                    return
-
-    def _next_turn(self, queue: dict[Subscriber, None], now_ns: int) -> None:
-        member = next(iter(queue))
-        again = self._turn(member, now_ns) is Turn.AGAIN
-        if not again or queue is self._turns:
-            queue.pop(member, None)  # an answered poll took itself out
-        if again:
-            self._long_turns[member] = None
-
     def _turn(self, member: Subscriber, now_ns: int) -> Turn:
         # In a group already: it was in both queues, and arrived by its turn in the first.
         if member.gone or member.group is not None:
@@ -340,15 +309,14 @@ class Shard:
         lane = self._lanes.get(member)
         if lane is not None:
             lane.leave(member)
-        self._turns.pop(member, None)
-        self._long_turns.pop(member, None)
+        self._turns.discard(member)
 
     def _park(self, member: Subscriber, at_once: bool = False) -> Lane:
         """Put a session that is alone where its lane's next flush finds it, or have it go on at once."""
         lane = self._lanes.of(member)
         lane.alone[member] = None
         if at_once or not lane.tier.interval_ns:
-            self._turns[member] = None
+            self._turns.add([member])
         return lane
 
     def _change(self, change: Change, now_ns: int) -> None:
