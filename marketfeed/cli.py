@@ -311,6 +311,45 @@ def simulate(
     raise typer.Exit(status)
 
 
+@app.command(
+    epilog="Examples:\n\n"
+    "marketfeed probe ws://127.0.0.1:8765/v1/stream SY0000\n\n"
+    "marketfeed probe wss://feed.example.com/v1/stream BTC-USD --tier vip --tier premium=100 --seconds 60"
+)
+def probe(
+    url: Annotated[str, typer.Argument(metavar="URL", help="The engine's stream, ws:// or wss://.")],
+    symbols: Annotated[list[str], typer.Argument(help="What to subscribe to; one busy symbol is enough.")],
+    tier: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A session on this tier; with its interval in ms where it sends the latest: premium=100."
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="How long to measure.")] = 10.0,
+    interruption: Annotated[str, typer.Option(help="A tick later than this is an interruption.")] = "1s",
+    out: Annotated[Path | None, typer.Option(help="Write a latency log, for `marketfeed report`.")] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(help="Access token, where the engine asks for one.", envvar="MARKETFEED_TOKEN"),
+    ] = None,
+) -> None:
+    """Measure what subscribers get, from this machine: latency per tier, round trips, interruptions."""
+    from marketfeed.latency.units import duration_ns
+    from marketfeed.probe import Probe, Seen
+
+    try:
+        limit_ns = duration_ns(interruption)
+        seen = [Seen.parse(text, limit_ns) for text in tier or [""]]
+        lines = trio.run(Probe(url, symbols, seen, token, out).run, seconds)
+    except (ConfigError, LogError, StartError) as error:
+        raise _fail(str(error)) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    print("\n".join(filter(None, lines)))
+    if not all(one.arrivals.ticks for one in seen):
+        raise typer.Exit(1)
+
+
 def stream_url(gateway: GatewayConfig) -> str:
     """Return where an engine so configured serves; raises ConfigError if it picks the port itself."""
     if gateway.port == 0:

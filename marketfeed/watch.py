@@ -142,7 +142,7 @@ class Watch:
         ended: BaseException = _InterruptedError()
         # Over a stream of our own: open_websocket_url leaves its socket open when the server closes first.
         try:
-            async with await self._connect() as stream, trio.open_nursery() as nursery:
+            async with await connect(self._parts) as stream, trio.open_nursery() as nursery:
                 with trio.fail_after(HANDSHAKE_S):
                     ws = await trio_websocket.wrap_client_stream(
                         nursery,
@@ -166,12 +166,6 @@ class Watch:
             while isinstance(ended, BaseExceptionGroup):
                 ended = ended.exceptions[0]
         return ended
-
-    async def _connect(self) -> Stream:
-        host, port = self._parts.hostname or "", self._parts.port
-        if self._parts.scheme == "ws":
-            return await trio.open_tcp_stream(host, port or 80)
-        return await trio.open_ssl_over_tcp_stream(host, port or 443, https_compatible=True)
 
     async def _read(self, ws: trio_websocket.WebSocketConnection) -> None:
         """Show what comes until the connection ends, which raises ConnectionClosed."""
@@ -219,6 +213,14 @@ def _messages(frame: str | bytes) -> list[dict[str, Any]]:
     parser = FrameParser()
     parser.feed(frame)
     return [message for part in parser if part.kind is Kind.MESSAGES for message in part.messages()]
+
+
+async def connect(parts: SplitResult) -> Stream:
+    """Return a connection to where ``parts`` point, encrypted for wss; raises OSError."""
+    host, port = parts.hostname or "", parts.port
+    if parts.scheme == "ws":
+        return await trio.open_tcp_stream(host, port or 80)
+    return await trio.open_ssl_over_tcp_stream(host, port or 443, https_compatible=True)
 
 
 def parsed_url(url: str) -> SplitResult:

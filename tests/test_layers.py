@@ -36,7 +36,7 @@ LAYERS = [
     {"marketfeed.child", "marketfeed.workers", "marketfeed.worker", "marketfeed.workermain"},
     {"marketfeed.metrics", "marketfeed.admin"},
     {"marketfeed.engine"},
-    {"marketfeed.board", "marketfeed.watch", "marketfeed.recordings"},
+    {"marketfeed.board", "marketfeed.watch", "marketfeed.probe", "marketfeed.recordings"},
     {"marketfeed.cli", "marketfeed.__main__"},
     {"marketfeed.testing"},
 ]
@@ -143,6 +143,7 @@ def test_long_lived_tasks_start_in_the_engine_alone():
         "marketfeed.gateway.listener",
         "marketfeed.gateway.polling",
         "marketfeed.watch",
+        "marketfeed.probe",
         "feeds.push",
     }
     allowed |= {"marketfeed.worker", "marketfeed.workers"}

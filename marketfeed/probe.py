@@ -1,0 +1,216 @@
+"""``marketfeed probe``: what a subscriber gets from an engine, seen from wherever this runs.
+
+    engine ──► WebSocket, one a tier ──► tick's ``r`` to its read here ──► histogram, corrected; interruptions
+           ◄── ping, once a second ──► how far away the engine is
+
+``r`` is the engine's clock and the read is ours: between two machines their
+difference is part of every figure, and the round trip says how large it may be.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import trio
+import trio_websocket
+
+from marketfeed.errors import ConfigError, StartError
+from marketfeed.latency.arrivals import Arrivals
+from marketfeed.latency.histogram import Histogram
+from marketfeed.latency.intervals import Interval, Tag
+from marketfeed.latency.log import IntervalLog
+from marketfeed.latency.units import shown_ns
+from marketfeed.watch import connect, parsed_url, plainly
+
+CONNECT_S: Final = 10.0
+PING_S: Final = 1.0
+CLOSE_S: Final = 1.0
+INTERVAL_S: Final = 10.0  # of the log
+MESSAGE_BYTES: Final = 64 << 20
+AGAIN_S: Final = 1.0  # after the end of a session
+LOG_BYTES: Final = 1 << 40
+DAY_S: Final = 86_400
+ENDS: Final = (
+    trio_websocket.ConnectionClosed,
+    trio_websocket.HandshakeError,
+    trio.TooSlowError,
+    trio.BrokenResourceError,
+    OSError,
+)
+
+
+@dataclass
+class Seen:
+    """What the probe of one tier saw."""
+
+    tier: str
+    arrivals: Arrivals
+    latency: Histogram = field(default_factory=Histogram)
+    interval: Histogram = field(default_factory=Histogram)  # since the log was last written
+    trips: Histogram = field(default_factory=Histogram)  # pings
+
+    @classmethod
+    def parse(cls, text: str, limit_ns: int) -> Seen:
+        """Return what to fill for ``TIER`` or ``TIER=INTERVAL_MS``. Raises ConfigError."""
+        tier, _, interval = text.partition("=")
+        try:
+            interval_ns = int(float(interval or 0) * 1_000_000)
+        except ValueError:
+            raise ConfigError(
+                f"--tier {text}: written as vip, or premium=100 with its interval in ms"
+            ) from None
+        return cls(tier, Arrivals(interval_ns, limit_ns))
+
+
+class Probe:
+    """One run of the command: a session per tier, for so many seconds."""
+
+    def __init__(
+        self, url: str, symbols: Sequence[str], seen: Sequence[Seen], token: str | None, log: Path | None
+    ) -> None:
+        """Prepare; raises ConfigError if ``url`` is not one of a WebSocket."""
+        self._parts = parsed_url(url)
+        self._url = url
+        self._symbols = list(symbols)
+        self._seen = list(seen)
+        self._token = token
+        self._log = None if log is None else IntervalLog(log, LOG_BYTES, 1)
+        self._began_ns = time.time_ns()
+
+    async def run(self, seconds: float) -> list[str]:
+        """Measure for ``seconds``; return what that was, in lines. Raises StartError without a session."""
+        failed: list[str] = []
+        async with trio.open_nursery() as nursery:
+            for seen in self._seen:
+                nursery.start_soon(self._session, seen, failed)
+            nursery.start_soon(self._write_log)
+            await trio.sleep(seconds)
+            nursery.cancel_scope.cancel()
+        self._write()
+        if self._log is not None and self._log.problem:
+            failed.append(f"not written: {self._log.problem}")
+        if failed and not any(seen.arrivals.ticks for seen in self._seen):
+            raise StartError(failed[0])
+        return [*self._lines(seconds), *failed]
+
+    async def _session(self, seen: Seen, failed: list[str]) -> None:
+        """Keep a session up; each end of it is noted, and tried again."""
+        while True:
+            error: BaseException = trio.EndOfChannel()
+            try:
+                await self._once(seen)
+            except* (*ENDS, StartError) as group:
+                error = group
+                while isinstance(error, BaseExceptionGroup):
+                    error = error.exceptions[0]
+            text = f"{seen.tier or 'session'}: {plainly(error)}"
+            if text not in failed:
+                failed.append(text)
+            if isinstance(error, StartError):  # the engine's answer to our request: again would be the same
+                return
+            await trio.sleep(AGAIN_S)
+
+    async def _once(self, seen: Seen) -> None:
+        parts = self._parts
+        resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        async with await connect(parts) as stream, trio.open_nursery() as nursery:
+            with trio.fail_after(CONNECT_S):
+                ws = await trio_websocket.wrap_client_stream(
+                    nursery, stream, parts.netloc, resource, max_message_size=MESSAGE_BYTES
+                )
+            try:
+                for request in self._requests(seen):
+                    await ws.send_message(orjson.dumps(request).decode())
+                nursery.start_soon(self._ping, ws)
+                while True:
+                    self._take(seen, await ws.get_message())
+            finally:
+                with trio.move_on_after(CLOSE_S, shield=True):
+                    await ws.aclose()
+
+    def _requests(self, seen: Seen) -> list[dict[str, Any]]:
+        subscribe: dict[str, Any] = {
+            "action": "subscribe", "quotes": self._symbols, "trades": self._symbols, "encoding": "json",
+        }  # fmt: skip
+        if seen.tier:
+            subscribe["tier"] = seen.tier
+        return ([{"action": "auth", "token": self._token}] if self._token else []) + [subscribe]
+
+    async def _ping(self, ws: trio_websocket.WebSocketConnection) -> None:
+        while True:
+            await ws.send_message(orjson.dumps({"action": "ping", "t": time.monotonic_ns()}).decode())
+            await trio.sleep(PING_S)
+
+    def _take(self, seen: Seen, frame: str | bytes) -> None:
+        now_ns = time.time_ns()
+        if isinstance(frame, bytes):
+            return  # before our request the engine may speak binary
+        for message in orjson.loads(frame):
+            kind = message["T"]
+            if kind == "error":
+                raise StartError(f"error {message['code']}: {message['msg']}")
+            if kind == "pong":
+                seen.trips.record_one(time.monotonic_ns() - message["t"], 1)
+            elif kind in ("q", "t") and "snap" not in message:
+                seen.arrivals.take(message["r"] * 1000, now_ns, seen.interval)
+
+    # What it comes to.
+
+    async def _write_log(self) -> None:
+        while True:
+            await trio.sleep(INTERVAL_S - time.time() % INTERVAL_S)
+            self._write()
+
+    def _write(self) -> None:
+        """Take in the interval that is over, and write it where that is wanted."""
+        start_ns, self._began_ns = self._began_ns, time.time_ns()
+        intervals: list[Interval] = []
+        for seen in self._seen:
+            intervals += Interval.of(Tag("client", seen.tier), seen.interval, start_ns, self._began_ns)
+            seen.latency.add(seen.interval)
+            seen.interval = Histogram()
+        if self._log is not None:
+            self._log.write(intervals, self._began_ns)
+
+    def _lines(self, seconds: float) -> list[str]:
+        head = ["tier", "ticks", "p50", "p90", "p99", "p99.9", "max", "round trip", "interrupted", "a day"]
+        rows = [head, *(self._row(seen, seconds) for seen in self._seen)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        lines = [f"{self._url}, {seconds:g} s: from the engine's receipt of a tick to its read here"]
+        lines += [
+            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
+        ]
+        if not _is_here(self._parts.hostname or ""):
+            lines.append("two machines: the difference of their clocks is in every latency")
+        for seen in self._seen:
+            if seen.latency.negative is not None:
+                early = seen.latency.negative.total
+                lines.append(f"{seen.tier or 'session'}: {early:,} ticks came before the engine's clock says")
+        return lines
+
+    @staticmethod
+    def _row(seen: Seen, seconds: float) -> list[str]:
+        arrivals, latency = seen.arrivals, seen.latency
+        interrupted_s = arrivals.interrupted_ns / 1e9
+        return [
+            seen.tier or "(default)",
+            f"{arrivals.ticks:,}",
+            *map(shown_ns, latency.percentiles()[:4]),
+            shown_ns(latency.max_ns),
+            shown_ns(seen.trips.percentiles()[0]),
+            f"{arrivals.interruptions} × {interrupted_s:.1f} s",
+            f"{interrupted_s / seconds * DAY_S:.0f} s",
+        ]
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

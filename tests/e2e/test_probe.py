@@ -1,0 +1,53 @@
+"""``marketfeed probe`` against a real engine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from process import engine
+
+from marketfeed.latency import load
+
+CONFIG = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 5\nrate = 500\n'
+
+
+def probe(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "marketfeed", "probe", *arguments],
+        cwd=cwd, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_a_probe_measures_each_tier_says_what_and_writes_a_log(tmp_path: Path) -> None:
+    with engine(CONFIG, tmp_path) as running:
+        tiers = ["--tier", "vip", "--tier", "premium=100", "--seconds", "2"]
+        done = probe(running.url, "SY0000", *tiers, "--out", "probe.hlog", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        title, head, vip, premium = done.stdout.splitlines()
+        assert title.startswith(f"{running.url}, 2 s: from the engine's receipt of a tick")
+        assert head.split()[:3] == ["tier", "ticks", "p50"]
+        assert (vip.split()[0], premium.split()[0]) == ("vip", "premium")
+        table = load(tmp_path / "probe.hlog", by=("hop", "tier")).groupby("tier")["count"].sum()
+        assert table["vip"] == int(vip.split()[1].replace(",", ""))
+        assert table["premium"] >= int(premium.split()[1])  # corrected for what was omitted
+        refused = probe(running.url, "SY0000", "--tier", "nope", "--seconds", "1", cwd=tmp_path)
+        assert refused.returncode == 2
+        assert refused.stderr == "marketfeed: nope: error 400: tier: one of vip, premium, basic\n"
+
+
+def test_mistakes_and_an_engine_that_is_not_there_are_one_line(tmp_path: Path) -> None:
+    for arguments, said in (
+        (["ws://127.0.0.1:1/v1/stream", "A", "--seconds", "1"], "refused"),
+        (["http://127.0.0.1:1/", "A"], "written as ws://"),
+        (
+            ["ws://127.0.0.1:1/", "A", "--tier", "premium=soon"],
+            "--tier premium=soon: written as vip, or premium=100",
+        ),
+        (["ws://127.0.0.1:1/", "A", "--interruption", "long"], "'long' is no duration"),
+    ):
+        done = probe(*arguments, cwd=tmp_path)
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1
