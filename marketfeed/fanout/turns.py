@@ -10,7 +10,10 @@ import trio
 from marketfeed.fanout.catchup import Turn
 from marketfeed.fanout.subscriber import Subscriber
 
-TURNS_NS: Final = 1_000_000  # for all of them, each cycle; or a quarter of its flushes' time
+TURNS_NS: Final = (
+    1_000_000  # for all of them, each cycle; or a quarter of the time since they had their last,
+)
+MOST_NS: Final = 10_000_000  # but not more than this
 S: Final = 1_000_000_000  # ns
 
 
@@ -23,6 +26,7 @@ class Turns:
         self._ring = ring
         self._first: dict[Subscriber, None] = {}
         self._more: dict[Subscriber, None] = {}
+        self._taken_ns = 0
 
     def add(self, members: Iterable[Subscriber]) -> None:
         """Put ``members`` down for a turn each, but for those that need more than one already."""
@@ -39,20 +43,22 @@ class Turns:
         One after the other to its end, as a session that has joined costs
         next to nothing; but everybody gets a first step before, so that many
         who come back after long do not keep those waiting who want little.
-        One of each has a turn in any case. ``now_ns`` is when the cycle began.
+        One that needs more has a turn in any case. ``now_ns`` is when the cycle began.
         """
         if not self._first and not self._more:
             return
-        began_ns = _now_ns()
-        until_ns = began_ns + max(TURNS_NS, (began_ns - now_ns) // 4)
+        budget_ns = max(TURNS_NS, min(MOST_NS, (_now_ns() - self._taken_ns) // 4))
         if self._more:
             self._next(self._more, now_ns)
+        until_ns = _now_ns() + budget_ns
         for queue in (self._first, self._more):
             while queue:
                 self._next(queue, now_ns)
                 if _now_ns() > until_ns:
+                    self._taken_ns = _now_ns()
                     self._ring()
                     return
+        self._taken_ns = _now_ns()
 
     def _next(self, queue: dict[Subscriber, None], now_ns: int) -> None:
         member = next(iter(queue))
