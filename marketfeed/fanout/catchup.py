@@ -13,8 +13,7 @@ than most files here, because all three move the same position by the same steps
 from __future__ import annotations
 
 import enum
-from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import repeat
 from typing import Final
 
@@ -106,28 +105,47 @@ class CatchUp:
         return not (any(map(len, member.fresh)) or any(missing) or self._ahead(lane, member))
 
     def gather(self, lane: Lane, member: Subscriber, step: Step, most_bytes: int) -> bool:
-        """Put what lies between a poll and its lane into ``step``, until ``most_bytes`` are reached.
+        """Put what lies between a poll and its lane into ``step``, about ``most_bytes`` of it.
 
-        Snapshots are among the ticks, all in order of ``g``. Returns False if the lane has not
-        come to the poll's cursor yet.
+        Snapshots are among the ticks, all in order of ``g``; the member is behind what is in the
+        step. Returns False if the lane has not come to the poll's cursor yet. Only snapshots that
+        are too many for any answer make the step larger; whoever writes it cuts them.
         """
         self._align(member)
         if self._ahead(lane, member):
             return False
-        snapshots = self._snapshot(lane, member)
-        taken, size = 0, 0
-        while size < most_bytes and (in_full := sum(self._missing(lane, member)[0])):
-            gaps, pieces = self._take(lane, member, in_full if member.tier.every else 0)
-            due = bisect_right(snapshots, member.g, taken, key=_g_of)
-            pieces = sorted(pieces + snapshots[taken:due], key=_g_of)
-            taken = due
+        fresh, snapshots = member.fresh, self._snapshot(lane, member)
+        # What is left for the ticks: snapshots as of the cut take about as much as those of now.
+        left = max(most_bytes - _size_of(snapshots), 1)
+        pieces: list[Piece] = []
+        while left > 0 and (in_full := sum(self._missing(lane, member)[0])):
+            gaps, more = self._take(lane, member, in_full if member.tier.every else 0)
             step.messages += gaps
-            step.ticks += [fragment for _, _, fragment in pieces]
-            size += sum(map(len, gaps)) + sum(len(fragment) for _, _, fragment in pieces)
-        if size < most_bytes:
-            step.ticks += [fragment for _, _, fragment in snapshots[taken:]]
+            pieces += more
+            left -= _size_of(more) + sum(len(gap) + 1 for gap in gaps)
+        if left > 0:
             member.g = lane.g
+        while left < 0 and len(pieces) > 1:
+            left += _size_of([pieces.pop()])
+            member.g = pieces[-1][0]
+        if snapshots and snapshots[-1][0] > member.g:
+            snapshots = [piece for piece in snapshots if piece[0] <= member.g]
+            snapshots += self._older(lane, fresh, member.g, {g for g, _, _ in snapshots})
+        step.ticks += [fragment for _, _, fragment in sorted(pieces + snapshots, key=_g_of)]
         return True
+
+    def _older(self, lane: Lane, fresh: list[Indices], cut: int, known: set[int]) -> list[Piece]:
+        """Return snapshots as of ``cut`` of those ``fresh`` symbols whose latest tick lies behind it.
+
+        Without them the ticks that follow in the next answer would have nothing to follow on.
+        """
+        found: list[Piece] = []
+        for channel, symbols in enumerate(fresh):
+            records, _ = self._rings.latest(channel, symbols, cut)
+            gs, fragments = stamps_of(records).tolist(), lane.encoder.codec.fragments(channel, records)
+            snaps = map(lane.encoder.codec.as_snapshot, fragments)
+            found += [(g, channel, snap) for g, snap in zip(gs, snaps, strict=True) if g not in known]
+        return found
 
     def _align(self, member: Subscriber) -> None:
         """Put the member before the first tick of symbols that joined its interest meanwhile."""
@@ -355,6 +373,11 @@ def push(member: Subscriber) -> bool:
         if not member.offer(*member.backlog.pop(0)):
             return False
     return not member.waiting
+
+
+def _size_of(pieces: Iterable[Piece]) -> int:
+    """Return how many bytes the fragments take in an array, commas included."""
+    return sum(len(fragment) + 1 for _, _, fragment in pieces)
 
 
 def _g_of(piece: Piece) -> int:

@@ -187,7 +187,8 @@ class Polls:
         if poll is None or member.group is not None:
             return Turn.OVER
         step = Step(mixed=True)
-        if not self._catch_up.gather(lane, member, step, MAX_POLL_BYTES):
+        # A little less than what is cut: snapshots as of another moment differ in length.
+        if not self._catch_up.gather(lane, member, step, MAX_POLL_BYTES * 7 // 8):
             return Turn.LATER  # the lane has still to come to its cursor
         if len(step) or step.messages or not poll.resumption.resumed:
             poll.offer(POLL.frame(step, Moment(self._rings.epoch, member.g, 0)))
