@@ -16,7 +16,7 @@ from statistics import median, quantiles
 
 from perf import bench
 
-ON = "interval_s = 1.0"
+ON = "interval_s = 1.0\nprobe = false"
 OFF = "enabled = false"
 
 
