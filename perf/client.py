@@ -58,28 +58,24 @@ TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 def arguments() -> argparse.Namespace:
     """Return the command line; client.c takes the same."""
-    parser = argparse.ArgumentParser(
-        prog="python -m perf.client",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--path", default="/v1/stream")
-    parser.add_argument("--sessions", type=int, default=500)
-    parser.add_argument("--symbols", type=int, default=20, help="of each session, other ones for each")
-    parser.add_argument("--universe", type=int, default=1000, help="the symbols there are: SY0000, SY0001 …")
-    parser.add_argument("--prefix", default="SY")
-    parser.add_argument("--tier", default="", help="default: the engine's")
-    parser.add_argument("--transport", choices=("websocket", "binary", "sse"), default="websocket")
-    parser.add_argument("--dialect", choices=("marketfeed", "nats"), default="marketfeed")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--warm", type=float, default=1.0, help="seconds between connecting and measuring")
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument(
-        "--verify", type=int, default=25, help="parse all ticks of each such session; 0: none"
-    )
-    parser.add_argument("--watch", default="", help="ids of processes whose CPU time to take, comma between")
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m perf.client", description=__doc__, formatter_class=form)
+    add = parser.add_argument
+    add("--host", default="127.0.0.1")
+    add("--port", type=int, required=True)
+    add("--path", default="/v1/stream")
+    add("--sessions", type=int, default=500)
+    add("--symbols", type=int, default=20, help="of each session, other ones for each")
+    add("--universe", type=int, default=1000, help="the symbols there are: SY0000, SY0001 …")
+    add("--prefix", default="SY")
+    add("--tier", default="", help="default: the engine's")
+    add("--transport", choices=("websocket", "binary", "sse"), default="websocket")
+    add("--dialect", choices=("marketfeed", "nats"), default="marketfeed")
+    add("--seed", type=int, default=1)
+    add("--warm", type=float, default=1.0, help="seconds between connecting and measuring")
+    add("--seconds", type=float, default=3.0)
+    add("--verify", type=int, default=25, help="parse all ticks of each such session; 0: none")
+    add("--watch", default="", help="ids of processes whose CPU time to take, comma between")
     return parser.parse_args()
 
 
@@ -389,23 +385,16 @@ class Load:
 def _send(sock: socket.socket, opcode: int, payload: bytes) -> None:
     """Send one frame masked with zeros; requests are small, so the socket takes them whole."""
     size = len(payload)
-    if size < 126:
-        head = bytes((0x80 | opcode, 0x80 | size))
-    elif size < 65536:
-        head = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2)
-    else:
-        head = bytes((0x80 | opcode, 0x80 | 127)) + size.to_bytes(8)
+    short, rest = (
+        (size, b"") if size < 126 else (126, size.to_bytes(2)) if size < 65536 else (127, size.to_bytes(8))
+    )
+    head = bytes((0x80 | opcode, 0x80 | short)) + rest
     sock.setblocking(True)
     sock.sendall(head + bytes(4) + payload)
     sock.setblocking(False)
 
 
-def main() -> None:
-    """Run the load client."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    print(json.dumps(Load(arguments()).run()))
-
-
 if __name__ == "__main__":
-    main()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    print(json.dumps(Load(arguments()).run()))
