@@ -93,7 +93,7 @@ class Workers:
         self._short_lives = [0] * config.engine.workers  # in a row, by worker
         self._stopping = False
         self._numbers = 0
-        self._room = trio.Event()
+        self._room = trio.lowlevel.ParkingLot()  # for connections: many wait at once when a worker has died
 
     # What the engine asks of a serving half.
 
@@ -134,8 +134,7 @@ class Workers:
                 return
             if self._serving and all(child.full for child in self._serving.values()):
                 break
-            self._room = trio.Event()
-            await self._room.wait()
+            await self._room.park()
         self.counters.refused["workers full"] += 1
         if self.counters.refused["workers full"] == 1:
             log.error("a connection was refused: every worker has as many files open as it may")
@@ -219,7 +218,7 @@ class Workers:
         """Let ``child`` have new connections; return the one that had them, which is told to retire."""
         old = self._serving.get(child.worker)
         self._serving[child.worker] = child
-        self._room.set()
+        self._room.unpark_all()
         if old is None:
             return None
         old.retiring = True
@@ -288,10 +287,10 @@ class Workers:
                 pass
             case Taken(number):
                 child.confirmed(number)
-                self._room.set()
+                self._room.unpark_all()
             case Ended():
                 child.connections -= 1
-                self._room.set()
+                self._room.unpark_all()
             case Returned(number):
                 self._again(child.returned(number))
             case Admit(number, address):
@@ -338,7 +337,7 @@ class Workers:
         missed = self._serving.get(child.worker) is child
         if missed:
             del self._serving[child.worker]
-        self._room.set()
+        self._room.unpark_all()
         for handed in child.unconfirmed.values():
             if self._stopping:
                 handed.sock.close()

@@ -108,7 +108,7 @@ class Gateway:
         # Connections on which no session has begun, so that an address cannot take all files with them.
         self._strangers = Admission(_strangers(service.limits))
         self._connections = 0
-        self._ended = trio.Event()
+        self._ended = trio.lowlevel.ParkingLot()  # a drain may come while a retirement waits
 
     async def serve(self, sock: socket.socket, peer: str) -> None:
         """Serve a connection of ``peer`` from its first byte to its last; nothing that it does raises."""
@@ -141,7 +141,7 @@ class Gateway:
                 self._service.admission.release(session.address)
                 del self.sessions[session]
             self._connections -= 1
-            self._ended.set()
+            self._ended.unpark_all()
 
     async def _meet(self, outbox: Outbox, peer: str) -> Session | None:
         """Serve HTTP until a request begins a session, and return that; None if none does."""
@@ -234,8 +234,7 @@ class Gateway:
         for session in list(self.sessions):
             session.end(CloseCode.DRAINING)
         while self.sessions:
-            self._ended = trio.Event()
-            await self._ended.wait()
+            await self._ended.park()
 
     async def retire(self, spread_s: float) -> None:
         """Ask every session to come back soon, to somebody else; return when all have gone.
@@ -252,9 +251,8 @@ class Gateway:
                 session.retry_ms = SOON_MS
                 session.end(CloseCode.DRAINING)
                 await trio.sleep(spread_s / len(begun))
-            self._ended = trio.Event()
             with trio.move_on_after(RETIRE_LOOK_S):
-                await self._ended.wait()
+                await self._ended.park()
 
 
 def _strangers(limits: Limits) -> Limits:

@@ -33,7 +33,7 @@ class Polling:
         self._service = service
         self._draining = False
         self._waiting: set[trio.CancelScope] = set()
-        self._answered = trio.Event()
+        self._answered = trio.lowlevel.ParkingLot()
 
     async def poll(self, request: Request) -> Response:
         """Answer ``GET /v1/poll``; a client that goes away is dropped at once."""
@@ -51,7 +51,7 @@ class Polling:
                 nursery.cancel_scope.cancel()
         finally:
             self._waiting.discard(nursery.cancel_scope)
-            self._answered.set()
+            self._answered.unpark_all()
         if answer is not None:
             headers = (*NO_CACHE, ("X-Cursor", answer.cursor))
             return Response(answer.body or b"", status=204 if answer.body is None else 200, headers=headers)
@@ -65,8 +65,7 @@ class Polling:
         for scope in self._waiting:
             scope.cancel()
         while self._waiting:
-            self._answered = trio.Event()
-            await self._answered.wait()
+            await self._answered.park()
 
     async def quotes(self, request: Request) -> Response:
         """Answer ``GET /v1/quotes``."""

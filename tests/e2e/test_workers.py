@@ -174,6 +174,18 @@ async def test_when_a_worker_dies_the_others_see_no_hole_and_it_is_replaced(tmp_
             nursery.cancel_scope.cancel()
 
 
+async def test_all_who_connect_while_no_worker_answers_are_served_by_those_that_come(tmp_path):
+    with trio.fail_after(60), engine(SYNTHETIC, tmp_path, *TWO) as running:
+        for pid in workers(running):
+            os.kill(pid, signal.SIGSTOP)
+        # Some have been handed over and come back when the workers are killed, the rest wait in line behind.
+        async with trio.open_nursery() as nursery:
+            for session in await join(nursery, running, 12, ALL):
+                await session.go_on(10)
+            assert running.stop() == 0
+            nursery.cancel_scope.cancel()
+
+
 def test_sessions_of_all_workers_are_listed_the_slow_ones_first(tmp_path):
     feed = SYNTHETIC.replace("rate = 1000", "rate = 100000")
     with (
