@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -68,6 +68,13 @@ class AskListing(_Message, frozen=True):
     number: int
     limit: int
     only_slow: bool
+
+
+class Overview(_Message, frozen=True):
+    """The answer to an AskOverview: what ``/v1/latency`` shows, of all workers."""
+
+    number: int
+    shown: dict[str, Any]
 
 
 class Ping(_Message, frozen=True):
@@ -131,6 +138,12 @@ class Admit(_Message, frozen=True):
     address: str
 
 
+class AskOverview(_Message, frozen=True):
+    """A client wants to see the latencies of all workers; answered by an Overview."""
+
+    number: int
+
+
 class Release(_Message, frozen=True):
     """A session that was admitted has ended."""
 
@@ -167,7 +180,7 @@ class Listed(_Message, frozen=True):
     listing: Listing
 
 
-Down = Start | Connection | Verdict | AskReport | AskListing | Ping | Drain | Retire
+Down = Start | Connection | Verdict | Overview | AskReport | AskListing | Ping | Drain | Retire
 Up = (
     Ready
     | Failed
@@ -175,6 +188,7 @@ Up = (
     | Returned
     | Ended
     | Admit
+    | AskOverview
     | Release
     | Synced
     | Pong

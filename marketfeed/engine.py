@@ -78,6 +78,7 @@ class Engine:
             {name: tier.interval_ms for name, tier in config.tiers.items()},
         )
         self.half.on_latencies = self.keeper.take
+        self.half.overview = self.keeper.shown
         self.pump = Pump(RingWriter(self.rings, time.time_ns), self.symbols, self._ring)
         try:
             tap = None if engine.tap is None else loaded.base / engine.tap

@@ -12,7 +12,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
 import trio
@@ -48,6 +48,7 @@ class Half(Protocol):
     collector: Collector
     counters: Counters
     on_synced: Callable[[], None]  # called each time one more session has had its first `synced`
+    overview: Callable[[], dict[str, Any]]  # what /v1/latency shows
     on_latencies: Callable[[list[Interval]], None]  # called with what one worker measured in one interval
 
     @property
@@ -111,6 +112,8 @@ class Serving:
         self.shard = Shard(
             rings, symbols, timing_of(config.limits), config.engine.resume_ticks, time.time_ns, self._recorder
         )
+        self.overview: Callable[[], dict[str, Any]] = dict
+        self.ask_overview: Callable[[], Awaitable[dict[str, Any]]] = self._own_overview
         self._probes: list[OwnProbe] = []
         self.collector = Collector()
         self.counters = Counters()
@@ -141,7 +144,11 @@ class Serving:
             encoding=ENCODINGS[gateway.encoding],
             proxies=Proxies(gateway.trusted_proxies),
             certificate=self._certificate,
+            overview=lambda: self.ask_overview(),
         )
+
+    async def _own_overview(self) -> dict[str, Any]:
+        return self.overview()
 
     @property
     def on_synced(self) -> Callable[[], None]:

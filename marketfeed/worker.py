@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from dataclasses import dataclass, field
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 import structlog
 import trio
@@ -25,6 +25,7 @@ from marketfeed.control import (
     SPARE_FILES,
     Admit,
     AskListing,
+    AskOverview,
     AskReport,
     Connection,
     Down,
@@ -33,6 +34,7 @@ from marketfeed.control import (
     Failed,
     Latencies,
     Listed,
+    Overview,
     Ping,
     Pong,
     Ready,
@@ -104,6 +106,34 @@ class RemoteAdmission:
         self._channel.send(Release(address))
 
 
+class RemoteOverview:
+    """Asks the engine, which has the latencies of all workers."""
+
+    def __init__(self, channel: Channel[Down]) -> None:
+        self._channel = channel
+        self._asked: dict[int, tuple[trio.Event, list[dict[str, Any]]]] = {}
+        self._numbers = 0
+
+    async def ask(self) -> dict[str, Any]:
+        """Return what ``/v1/latency`` shows."""
+        self._numbers += 1
+        number = self._numbers
+        answered, shown = self._asked[number] = (trio.Event(), [])
+        self._channel.send(AskOverview(number))
+        try:
+            await answered.wait()
+        finally:
+            del self._asked[number]
+        return shown[0]
+
+    def answer(self, overview: Overview) -> None:
+        """Pass on what the engine said, if it is still wanted."""
+        if overview.number in self._asked:
+            answered, shown = self._asked[overview.number]
+            shown.append(overview.shown)
+            answered.set()
+
+
 class Worker:
     """One worker process, from its first message to its last."""
 
@@ -115,7 +145,9 @@ class Worker:
         self._doorbell = doorbell
         self._admission = RemoteAdmission(channel)
         symbols = SymbolTable(rings.max_symbols, rings.names)
+        self._overview = RemoteOverview(channel)
         self._serving = Serving(start.config, rings, symbols, self._admission, start.worker)
+        self._serving.ask_overview = self._overview.ask
         self._serving.on_latencies = lambda intervals: channel.send(Latencies(intervals))
         self._synced = trio.Event()
         self._serving.on_synced = lambda: self._synced.set()
@@ -160,6 +192,8 @@ class Worker:
                     self._take(message, descriptor, sessions)
                 case Verdict():
                     self._admission.answer(message)
+                case Overview():
+                    self._overview.answer(message)
                 case Ping():
                     self._channel.send(Pong())
                 case AskReport() | AskListing():

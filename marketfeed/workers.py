@@ -27,12 +27,14 @@ from marketfeed.config import AlertsConfig, Config
 from marketfeed.control import (
     Admit,
     AskListing,
+    AskOverview,
     AskReport,
     Drain,
     Ended,
     Failed,
     Latencies,
     Listed,
+    Overview,
     Ping,
     Pong,
     Ready,
@@ -83,6 +85,7 @@ class Workers:
         self.counters = Counters()  # of connections that came to no worker
         self.collector = Collector()
         self.on_synced: Callable[[], None] = _nothing
+        self.overview: Callable[[], dict[str, Any]] = dict
         self.on_latencies: Callable[[list[Interval]], None] = lambda intervals: None
         self._port = 0
         self._nursery: trio.Nursery | None = None
@@ -298,6 +301,8 @@ class Workers:
                 if limit is None:
                     child.admitted[address] += 1
                 child.channel.send(Verdict(number, limit))
+            case AskOverview(number):
+                child.channel.send(Overview(number, self.overview()))
             case Release(address):
                 child.admitted[address] -= 1
                 if not child.admitted[address]:

@@ -7,7 +7,7 @@ from typing import Final
 import trio
 
 from marketfeed.gateway.events import CONTENT_TYPE, EventSession
-from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response
+from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
 from marketfeed.gateway.limits import Rates
 from marketfeed.gateway.origins import Origins
 from marketfeed.gateway.polling import Polling
@@ -36,6 +36,7 @@ class Routes:
                 "/v1/quotes": {"GET": self.polling.quotes},
                 "/v1/trades": {"GET": self.polling.trades},
                 "/v1/symbols": {"GET": self.polling.symbols},
+                "/v1/latency": {"GET": self._latency},
             },
             Rules(
                 head_s=service.limits.handshake_s,
@@ -77,6 +78,12 @@ class Routes:
         return await self._admit(request) or EventSession(
             service, request.address, names, tier, after, headers
         )
+
+    async def _latency(self, request: Request) -> Response:
+        check_keys(request.query, ())
+        shown = {} if self._service.overview is None else await self._service.overview()
+        # Where the log lies on the engine's disk is the operator's alone: the admin port tells.
+        return json_response({key: value for key, value in shown.items() if key != "log"})
 
     async def _admit(self, request: Request) -> Response | None:
         """Count one more session; the answer if there is one too many."""

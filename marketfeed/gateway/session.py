@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import trio
@@ -47,6 +47,7 @@ class Service:
     encoding: Encoding = JSON  # what sessions begin with
     proxies: Proxies = field(default_factory=Proxies)
     certificate: Certificate | None = None  # without one, connections are plain
+    overview: Callable[[], Awaitable[dict[str, Any]]] | None = None  # what /v1/latency shows
 
 
 class Session(ABC):
