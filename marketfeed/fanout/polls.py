@@ -41,7 +41,17 @@ class PollAnswer:
 class Poll:
     """One long poll, and the sink of its subscriber: the first frame is its answer."""
 
-    __slots__ = ("after", "answer", "answered", "failed", "member", "names", "received", "resumption")
+    __slots__ = (
+        "after",
+        "answer",
+        "answered",
+        "failed",
+        "looked",
+        "member",
+        "names",
+        "received",
+        "resumption",
+    )
 
     def __init__(self, names: Names, after: Cursor | None) -> None:
         self.names = names
@@ -50,6 +60,7 @@ class Poll:
         self.answer: PollAnswer | None = None
         self.answered = trio.Event()
         self.failed = False
+        self.looked = False  # whether there was something for it has been looked at
         self.received = 0
         self.member: Subscriber
 
@@ -152,7 +163,12 @@ class Polls:
                 self._begin(poll)
         over, self._over = self._over, []
         for poll in over:
-            if poll.member in self._waiting:
+            if poll.member not in self._waiting:
+                continue
+            if not poll.looked and not poll.member.gone and self._at_once(poll):
+                self._over.append(poll)  # however little time it has, what is there comes first
+                self._ring()
+            else:
                 poll.settle(PollAnswer(str(self._cursor(poll)), None))
                 self._end(poll.member)
 
@@ -163,13 +179,18 @@ class Polls:
         self._interests.drop(empty)
         # A snapshot comes at once; what was missed, with the tier's next flush.
         self._lanes.of_polls(member.tier)
-        lane = self._park(member, poll.after is None)
+        lane = self._park(member, self._at_once(poll))
         member.g = lane.g
         if poll.after is not None:
             poll.resumption = self._catch_up.resume(member, added, poll.names, poll.after)
             if poll.resumption.resumed and self._catch_up.level(lane, member):
+                poll.looked = True
                 lane.leave(member)
                 lane.join(member)
+
+    @staticmethod
+    def _at_once(poll: Poll) -> bool:
+        return poll.after is None or not poll.member.tier.interval_ns
 
     def _cursor(self, poll: Poll) -> Cursor:
         if poll.member.group is None and poll.after is not None:
@@ -186,6 +207,7 @@ class Polls:
         poll = self._waiting.get(member)
         if poll is None or member.group is not None:
             return Turn.OVER
+        poll.looked = True
         step = Step(mixed=True)
         # A little less than what is cut: snapshots as of another moment differ in length.
         if not self._catch_up.gather(lane, member, step, MAX_POLL_BYTES * 7 // 8):

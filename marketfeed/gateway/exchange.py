@@ -13,6 +13,8 @@ import trio
 
 MAX_HEAD_BYTES: Final = 8192
 MAX_HEADERS: Final = 64
+LONG_LINE: Final = f"a request line of at most {MAX_HEAD_BYTES} bytes"
+LONG_HEAD: Final = f"a head of at most {MAX_HEAD_BYTES} bytes"
 READ_BYTES: Final = 8192
 PIPELINED_BYTES: Final = 65536  # taken while an answer is under way; then reading stops
 IDLE_S: Final = 30.0  # a kept-alive connection without a request; an answer or a body under way
@@ -71,6 +73,10 @@ class Exchange:
             return None
         if not isinstance(event, h11.Request):
             return None
+        # The parser bounds what is not whole yet; a head that came whole in one piece is bounded here.
+        if len(self._received) - len(self._h11.trailing_data[0]) > MAX_HEAD_BYTES:
+            line = self._received.find(b"\n")
+            raise HttpError(414, LONG_LINE) if line >= MAX_HEAD_BYTES else HttpError(431, LONG_HEAD)
         names = [name for name, _ in event.headers]
         if len(names) > MAX_HEADERS:
             raise HttpError(431, f"more than {MAX_HEADERS} headers")
@@ -124,9 +130,9 @@ class Exchange:
         if received.startswith(_TLS_RECORD):
             return HttpError(400, "this port speaks plain HTTP, and got a TLS handshake")
         if error.error_status_hint == 431 and b"\n" not in received[:MAX_HEAD_BYTES]:
-            return HttpError(414, f"a request line of at most {MAX_HEAD_BYTES} bytes")
+            return HttpError(414, LONG_LINE)
         if error.error_status_hint == 431:
-            return HttpError(431, f"a head of at most {MAX_HEAD_BYTES} bytes")
+            return HttpError(431, LONG_HEAD)
         return HttpError(400, str(error))
 
     async def wait_gone(self) -> None:

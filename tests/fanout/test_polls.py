@@ -135,6 +135,24 @@ async def test_time_runs_out_with_a_cursor_that_loses_nothing(bench, autojump_cl
     assert (poll.answer.cursor, poll.answer.body) == ("e1:1", None)
 
 
+async def test_with_no_time_at_all_it_gets_what_is_there(bench, autojump_clock, nursery):
+    bench.publish(("q", "A"), ("q", "A"))
+    polls = [
+        Polling(bench, nursery, quotes="A", timeout_s=0.0),
+        Polling(bench, nursery, quotes="A", tier=BASIC, timeout_s=0.0),
+        Polling(bench, nursery, quotes="A", after="e1:1", timeout_s=0.0),
+        Polling(bench, nursery, quotes="A", after="e0:1", timeout_s=0.0),
+        Polling(bench, nursery, quotes="A", after="e1:2", timeout_s=0.0),
+        Polling(bench, nursery, quotes="NEW", timeout_s=0.0),
+    ]
+    await settle(bench)
+    await settle(bench)
+    assert [poll.ticks for poll in polls[:4]] == [[("q", "A", 2, snap)] for snap in (1, 1, None, 1)]
+    assert polls[3].body["reset"] == ["A"]
+    assert [(poll.answer.cursor, poll.answer.body) for poll in polls[4:]] == [("e1:2", None)] * 2
+    assert len(bench.shard.polls) == 0
+
+
 async def test_what_cannot_be_resumed_is_reset_and_said_even_with_nothing_to_send(
     bench, autojump_clock, nursery
 ):

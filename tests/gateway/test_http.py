@@ -170,6 +170,9 @@ async def test_connection_close_is_honoured(autojump_clock):
         (b"GET /echo HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 1000, 431, "64 headers"),
         (b"GET /echo HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 20_000 + b"\r\n", 431, f"{MAX_HEAD_BYTES} bytes"),
         (b"GET /echo?" + b"SYMBOL," * 20_000 + b" HTTP/1.1\r\n", 414, "request line"),
+        # A little too long, and whole with the parser's next look.
+        (b"GET /echo HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 8_200 + b"\r\n", 431, f"{MAX_HEAD_BYTES} bytes"),
+        (b"GET /echo?" + b"s" * 8_200 + b" HTTP/1.1\r\n" + HOST, 414, "request line"),
         (
             b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n",
             400,
