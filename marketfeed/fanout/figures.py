@@ -43,6 +43,8 @@ class Figures:
         self._members = members
         self._lanes = lanes
         self.ended: dict[str, Ledger] = {}  # by tier, of sessions that are gone
+        self._summing = trio.Lock()
+        self._sum: tuple[dict[str, Ledger], set[Subscriber]] | None = None  # under way, and who is in it
         self.flushes = self.frames = self.failures = 0
         self.frame_sizes = [0] * MAX_SIZE_BITS  # by how many bits the length has
         self.sent_bytes = 0
@@ -66,10 +68,14 @@ class Figures:
         """Book what is pending of a session that goes as abandoned, and keep its sums."""
         if member.encoding in UNCOUNTED:
             return
-        for tier, ledger in self.ledgers(member).items():
+        ledgers = self.ledgers(member)
+        for ledger in ledgers.values():
             ledger.abandoned += ledger.pending
             ledger.pending = 0
-            self.ended.setdefault(tier, Ledger()).add(ledger)
+        _add(self.ended, ledgers)
+        if self._sum is not None and member not in self._sum[1]:
+            self._sum[1].add(member)
+            _add(self._sum[0], ledgers)
 
     def ledgers(self, member: Subscriber) -> dict[str, Ledger]:
         """Return the ledgers of ``member`` by tier as they stand at this moment, copies."""
@@ -79,29 +85,48 @@ class Figures:
     async def totals(self) -> dict[str, Ledger]:
         """Return the sums of all ledgers by tier, sessions that are gone included.
 
-        Takes a while with many groups, and lets others run meanwhile; each
-        group's figures are of one moment.
+        Takes a while with many sessions, and lets others run meanwhile. Each session is counted once,
+        at one moment, whatever becomes of it on the way; so no sum is ever below an earlier one.
         """
-        sums = {tier: Ledger() for tier in self.ended}
-        for tier, ledger in self.ended.items():
-            sums[tier].add(ledger)
-        for number, member in enumerate([m for m in self._members if m.encoding not in UNCOUNTED]):
-            if member.group is None:
-                booked = self.ledgers(member)
-            else:
-                booked = {**(member.former or {}), member.booked: member.ledger}
-            for tier, ledger in booked.items():
-                sums.setdefault(tier, Ledger()).add(ledger)
-            if number % YIELD_EVERY == 0:
-                await trio.lowlevel.checkpoint()
+        async with self._summing:  # whose answer comes later has seen no less
+            sums: dict[str, Ledger] = {}
+            _add(sums, self.ended)
+            self._sum = (sums, set())
+            try:
+                await self._add_groups(*self._sum)
+                await self._add_rest(*self._sum)
+            finally:
+                self._sum = None
+            return sums
+
+    async def _add_groups(self, sums: dict[str, Ledger], counted: set[Subscriber]) -> None:
+        """Count all who are in groups, at the cost of one session a group and little for each member."""
+        looked = YIELD_EVERY
         for lane in self._lanes:
-            groups = [group for group in lane.groups.values() if group.encoding not in UNCOUNTED]
-            for start in range(0, len(groups), YIELD_EVERY):
-                published = [self._rings.published(channel) for channel in range(len(CHANNELS))]
-                for group in groups[start : start + YIELD_EVERY]:
-                    sums.setdefault(lane.tier.name, Ledger()).add(group.totals(lane.seen, published))
+            for group in [group for group in lane.groups.values() if group.encoding not in UNCOUNTED]:
+                if looked >= YIELD_EVERY:
+                    looked = 0
+                    await trio.lowlevel.checkpoint()
+                    published = [self._rings.published(channel) for channel in range(len(CHANNELS))]
+                looked += 1 + len(group.members)
+                _add(sums, {lane.tier.name: group.totals(lane.seen, published)})
+                for member in group.members:
+                    if member in counted:  # it came here from a group that was counted before
+                        _add(sums, {member.booked: self.ledgers(member)[member.booked]}, -1)
+                        _add(sums, {member.booked: member.ledger})
+                    else:
+                        counted.add(member)
+                        _add(sums, {**(member.former or {}), member.booked: member.ledger})
+
+    async def _add_rest(self, sums: dict[str, Ledger], counted: set[Subscriber]) -> None:
+        """Count who was in no group, or came into one behind us."""
+        rest = [m for m in self._members if m not in counted and m.encoding not in UNCOUNTED]
+        for number, member in enumerate(rest):
+            if member not in counted:  # otherwise it has ended meanwhile
+                counted.add(member)
+                _add(sums, self.ledgers(member))
+            if number % YIELD_EVERY == YIELD_EVERY - 1:
                 await trio.lowlevel.checkpoint()
-        return sums
 
     def statistics(self) -> ShardStatistics:
         """Return counts of what the shard holds and did."""
@@ -114,3 +139,8 @@ class Figures:
             flushes=self.flushes,
             frames=self.frames,
         )
+
+
+def _add(sums: dict[str, Ledger], ledgers: Mapping[str, Ledger], sign: int = 1) -> None:
+    for tier, ledger in ledgers.items():
+        sums.setdefault(tier, Ledger()).add(ledger, sign)

@@ -59,13 +59,15 @@ class Group:
         count = len(self.members)
         matched, delivered, conflated, lost = self._bases
         position = self.position(seen)
+        # What a flush under way has collected and not sent yet lies before the lane's position.
         pending = (self.position(published) - position) * count
+        waiting = len(self.step) * count
         return Ledger(
             matched=position * count - matched + pending,
             delivered=self.delivered * count - delivered,
             conflated=self.conflated * count - conflated,
             lost=self.lost * count - lost,
-            pending=pending,
+            pending=pending + waiting,
         )
 
     def position(self, seen: list[Indices]) -> int:

@@ -22,14 +22,14 @@ class Ledger:
     pending: int = 0  # not yet any of the others
     abandoned: int = 0  # pending when the session ended or unsubscribed
 
-    def add(self, other: Ledger) -> None:
-        """Add the figures of ``other`` to this ledger's own."""
-        self.matched += other.matched
-        self.delivered += other.delivered
-        self.conflated += other.conflated
-        self.lost += other.lost
-        self.pending += other.pending
-        self.abandoned += other.abandoned
+    def add(self, other: Ledger, sign: int = 1) -> None:
+        """Add the figures of ``other`` to this ledger's own; with ``sign`` -1, take them away."""
+        self.matched += sign * other.matched
+        self.delivered += sign * other.delivered
+        self.conflated += sign * other.conflated
+        self.lost += sign * other.lost
+        self.pending += sign * other.pending
+        self.abandoned += sign * other.abandoned
 
     @property
     def difference(self) -> int:

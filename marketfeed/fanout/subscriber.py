@@ -229,6 +229,7 @@ class Subscriber:
             now.delivered += group.delivered - delivered
             now.conflated += group.conflated - conflated
             now.lost += group.lost - lost
+            now.pending += len(group.step)  # collected by the flush under way
             seen = [lane_seen[channel][symbols] for channel, symbols in enumerate(group.interest.symbols)]
         ahead = 0
         for channel, symbols in enumerate(self.interest.symbols):

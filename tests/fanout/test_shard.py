@@ -10,6 +10,7 @@ from harness import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.lane import MAX_FLUSH_TICKS
+from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.shard import Change
 
 
@@ -212,6 +213,42 @@ async def test_sessions_that_come_go_and_change_while_a_flush_yields_are_booked_
         totals["vip"].matched
         == sum(ledger.matched for ledger in alive) + bench.shard.figures.ended["vip"].matched
     )
+
+
+async def test_sums_add_up_and_never_fall_whatever_happens_while_they_are_taken(autojump_clock, monkeypatch):
+    monkeypatch.setattr("marketfeed.fanout.shard.YIELD_SENDS", 1)
+    monkeypatch.setattr("marketfeed.fanout.figures.YIELD_EVERY", 1)
+    bench = Bench()
+    pairs = [bench.enter(f"s{i}") for i in range(20)]
+    for i, (member, _) in enumerate(pairs):
+        await bench.subscribe(member, quotes=("A", "A B", "B", "A B C", "C")[i % 5])
+    before = Ledger()
+    taken: list[Ledger] = []
+
+    async def take() -> None:
+        taken.append((await bench.shard.figures.totals())["vip"])
+
+    for turn in range(18):
+        bench.publish(("q", "A"), ("q", "B"), ("q", "C"))
+        leaver, (mover, _) = pairs[turn][0], pairs[(turn + 7) % 20]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take)
+            for _ in range(turn % 6):
+                await trio.lowlevel.checkpoint()
+            bench.shard.leave(leaver)
+            names = Names(("A", "C") if turn % 2 else ("B",))
+            change = Change(mover, names, VIP, mover.encoding, lambda _: b"\x81\x02[]", True)
+            nursery.start_soon(bench.shard.change, change)
+            nursery.start_soon(bench.cycle)
+            nursery.start_soon(take)
+        await bench.cycle()
+        for sums in taken:
+            assert sums.difference == 0
+            assert sums.matched >= before.matched
+            assert sums.delivered >= before.delivered
+            assert sums.abandoned >= before.abandoned
+            before = sums
+        taken.clear()
 
 
 async def test_more_than_one_flush_takes_goes_out_without_new_ticks(autojump_clock, monkeypatch):
