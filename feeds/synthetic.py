@@ -41,13 +41,13 @@ class SyntheticConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     activity: Literal["zipf", "uniform"] = "zipf"
     trades: Annotated[float, Meta(ge=0, le=10)] = 0.1  # trades per quote
     seed: Annotated[int, Meta(ge=0)] = 0
+    start_sessions: Annotated[int, Meta(ge=0)] = 0  # quiet until so many sessions are synced
 
 
 class SyntheticFeed:
     """Publishes its ticks at the configured rate, without drift, for ever."""
 
     Config = SyntheticConfig
-    start_sessions = 0
 
     def __init__(
         self, config: SyntheticConfig, intake: Intake, wall_ns: Callable[[], int] = time.time_ns
@@ -61,6 +61,7 @@ class SyntheticFeed:
         known = [number for number in map(intake.symbol, names) if number is not None]
         if not known:
             raise ConfigError("symbols: none of the names can be taken as a symbol")
+        self.start_sessions = config.start_sessions
         self._symbols = np.array(known, np.uint16)
         self._config = config
         self._intake = intake

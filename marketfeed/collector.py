@@ -21,7 +21,7 @@ import trio
 
 # Young objects are collected at so many; every second time together with those before them,
 # and every fourth with all that is not frozen yet.
-THRESHOLDS: Final = (5000, 1, 1)
+THRESHOLDS: Final = (1500, 1, 1)
 YOUNG_EVERY_S: Final = 10.0  # in a quiet process few objects may hold much
 
 
@@ -43,6 +43,9 @@ class Collector:
         """Take over the process's collector until cancelled."""
         gc.collect()
         gc.freeze()
+        # Once more, over nothing: Python puts a full collection off until a quarter of what the last
+        # one left is new, and would let as much pile up.
+        gc.collect()
         before = gc.get_threshold()
         gc.set_threshold(*THRESHOLDS)
         gc.callbacks.append(self._timed)

@@ -108,10 +108,12 @@ def process(argv: list[str], folder: Path, dialect: str = "marketfeed", port: in
 
 
 @contextlib.contextmanager
-def marketfeed(rate: float, universe: int = 1000, engine: str = "", latency: str = "") -> Iterator[Server]:
+def marketfeed(
+    rate: float, universe: int = 1000, engine: str = "", latency: str = "", feed: str = ""
+) -> Iterator[Server]:
     """Run our engine with a uniform synthetic feed of ``rate`` quotes a second.
 
-    ``engine`` and ``latency`` are further lines of these sections of its configuration.
+    ``engine``, ``latency`` and ``feed`` are further lines of these sections of its configuration.
     """
     with tempfile.TemporaryDirectory(prefix="marketfeed-perf-") as name:
         folder = Path(name)
@@ -123,7 +125,7 @@ def marketfeed(rate: float, universe: int = 1000, engine: str = "", latency: str
             "[gateway]\nport = 0\n"
             f"[admin]\nport = {admin_port}\n"
             '[[feeds]]\nname = "bench"\ntype = "synthetic"\nactivity = "uniform"\ntrades = 0.0\n'
-            f"symbols = {universe}\nrate = {float(rate)}\n"
+            f"symbols = {universe}\nrate = {float(rate)}\n{feed}\n"
         )
         argv = [sys.executable, "-m", "marketfeed", "serve", "--log-level", "error", "--config", str(config)]
         with process(argv, folder) as server:

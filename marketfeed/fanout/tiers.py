@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 MS: Final = 1_000_000  # ns
-PHASE_NS: Final = 5 * MS  # members are spread over an interval in steps no shorter than this
-MAX_PHASES: Final = 50  # each is a lane, with 200 kB of arrays and a flush of its own
+PHASE_NS: Final = 10 * MS  # members are spread over an interval in steps no shorter than this
+MAX_PHASES: Final = 16  # each is a lane, with 200 kB of arrays and a flush of its own, in every process
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,3 +197,8 @@ def test_names_that_cannot_be_taken_are_left_out():
 def test_no_symbol_at_all(symbols):
     with pytest.raises(ConfigError, match=r"^symbols: "):
         make(symbols=symbols)
+
+
+def test_it_can_be_told_to_wait_for_sessions():
+    assert make().start_sessions == 0
+    assert make(start_sessions=3).start_sessions == 3
