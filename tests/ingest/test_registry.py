@@ -86,7 +86,7 @@ def test_a_bad_value_is_named_by_its_key_path(key, value, text):
 def test_an_unknown_key_lists_what_is_allowed_and_guesses():
     text = refusal({"type": "synthetic"}, {"type": "synthetic", "name": "b", "rte": 5})
     assert text.startswith("feeds.1.rte: unknown key; did you mean rate? ")
-    assert text.endswith("allowed: symbols, prefix, rate, activity, trades, seed")
+    assert text.endswith("allowed: symbols, prefix, rate, activity, trades, seed, start_sessions")
 
 
 def test_a_missing_key():
