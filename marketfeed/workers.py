@@ -6,6 +6,7 @@
 
 A worker that ends, or does not answer for SILENT_S, is replaced; what it was
 given and had not confirmed goes to another. Each child's tasks end with it.
+Longer than most files here: a worker's start, its watch and its end change the same few tables.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@
 
 The innermost loop, fragment to group, is a bound ``list.append`` per delivery:
 with the join of the frame about 40 ns a delivered tick, less than numpy needs
-to sort the same deliveries by group (perf/fanout.py).
+to sort the same deliveries by group (perf/fanout.py). A little longer than most
+files here, as both rules of collecting share the lane's position.
 """
 
 from __future__ import annotations
