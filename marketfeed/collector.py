@@ -7,6 +7,12 @@ go by their reference counts. So what has survived a few collections is frozen,
 taken out of the collector's sight, and each collection looks at what has come
 since the last, some thousand objects, however many there are.
 
+Python counts what is new less what has gone. Where sessions live on, new objects
+take the place of frozen ones (each look at a socket leaves a few), the count stays
+near nothing and the young pile up unseen: 300,000 in five seconds of pongs, and then
+100 ms at once. So there are rounds by the clock as well, more or less often, so that
+each takes about as long as the one before was meant to.
+
 What becomes a cycle only after it was frozen stays for good; ``frozen`` says
 how much there is. perf/many.py and perf/soak.py watch over both.
 """
@@ -22,7 +28,10 @@ import trio
 # Young objects are collected at so many; every second time together with those before them,
 # and every fourth with all that is not frozen yet.
 THRESHOLDS: Final = (1500, 1, 1)
-YOUNG_EVERY_S: Final = 10.0  # in a quiet process few objects may hold much
+ROUND_S: Final = (0.01, 0.1)  # between rounds: at least, at most
+YOUNG_NS: Final = 300_000  # of CPU, that a round should take
+SPENT_NS: Final = (500_000, 1_000_000)  # on a generation, since the next one was looked at: then that is
+OLDER_EVERY_S: Final = 10.0  # in a quiet process few objects may hold much
 
 
 class Collector:
@@ -30,6 +39,8 @@ class Collector:
 
     def __init__(self) -> None:
         self._started = 0
+        self._started_ns = 0  # in CPU time: a process that waits for a core has not more to collect
+        self._spent_ns = [0, 0, 0]  # by generation, since an older one was collected
         self.collections = [0, 0, 0]  # by generation
         self.seconds = [0.0, 0.0, 0.0]
         self.longest_s = 0.0
@@ -50,21 +61,40 @@ class Collector:
         gc.set_threshold(*THRESHOLDS)
         gc.callbacks.append(self._timed)
         try:
-            while True:
-                await trio.sleep(YOUNG_EVERY_S)
-                gc.collect(1)
+            await self._keep_collecting()
         finally:
             gc.callbacks.remove(self._timed)
             gc.set_threshold(*before)
             gc.unfreeze()
 
+    async def _keep_collecting(self) -> None:
+        least_s, pause_s = ROUND_S
+        older_s = trio.current_time() + OLDER_EVERY_S
+        while True:
+            await trio.sleep(pause_s)
+            young, older = (spent >= most for spent, most in zip(self._spent_ns[:2], SPENT_NS, strict=True))
+            generation = 2 if older else 1 if young or trio.current_time() >= older_s else 0
+            took_ns = time.thread_time_ns()
+            gc.collect(generation)
+            took_ns = time.thread_time_ns() - took_ns
+            if generation:
+                older_s = trio.current_time() + OLDER_EVERY_S
+            else:
+                pause_s *= min(max(YOUNG_NS / max(took_ns, 1), 0.5), 2.0)
+                pause_s = min(max(pause_s, least_s), ROUND_S[1])
+
     def _timed(self, phase: str, info: dict[str, Any]) -> None:
+        generation = info["generation"]
         if phase == "start":
             self._started = time.perf_counter_ns()
+            self._started_ns = time.thread_time_ns()
             return
-        if info["generation"] == 2:
+        self._spent_ns[:generation] = [0] * generation
+        self._spent_ns[generation] += time.thread_time_ns() - self._started_ns
+        if generation == 2:
             gc.freeze()  # moves lists, at no cost worth timing
+            self._spent_ns[2] = 0
         seconds = (time.perf_counter_ns() - self._started) / 1e9
-        self.collections[info["generation"]] += 1
-        self.seconds[info["generation"]] += seconds
+        self.collections[generation] += 1
+        self.seconds[generation] += seconds
         self.longest_s = max(self.longest_s, seconds)

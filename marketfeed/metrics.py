@@ -77,6 +77,9 @@ class _Snapshot(MetricSource):
     def _sessions(self) -> Iterable[Metric]:
         report = self._report
         yield _gauge("sessions", "Sessions now.", "transport tier", report.sessions)
+        yield _gauge(
+            "clients", "Sessions now, by what their clients say they are.", "protocol sdk", report.clients
+        )
         lagging = dict.fromkeys(((tier,) for _, tier in report.sessions), 0)
         lagging |= {(tier,): n for tier, n in report.lagging.items()}
         yield _gauge("lagging_sessions", "Sessions fallen behind.", "tier", lagging)

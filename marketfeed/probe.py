@@ -26,7 +26,7 @@ from marketfeed.latency.histogram import Histogram
 from marketfeed.latency.intervals import Interval, Tag
 from marketfeed.latency.log import IntervalLog
 from marketfeed.latency.units import shown_ns
-from marketfeed.watch import connect, parsed_url, plainly
+from marketfeed.watch import AGENT, connect, parsed_url, plainly
 
 CONNECT_S: Final = 10.0
 PING_S: Final = 1.0
@@ -122,7 +122,12 @@ class Probe:
         async with await connect(parts) as stream, trio.open_nursery() as nursery:
             with trio.fail_after(CONNECT_S):
                 ws = await trio_websocket.wrap_client_stream(
-                    nursery, stream, parts.netloc, resource, max_message_size=MESSAGE_BYTES
+                    nursery,
+                    stream,
+                    parts.netloc,
+                    resource,
+                    extra_headers=AGENT,
+                    max_message_size=MESSAGE_BYTES,
                 )
             try:
                 for request in self._requests(seen):

@@ -22,6 +22,7 @@ class Report(msgspec.Struct):
     """The figures of one serving half since its start, or the sum of several."""
 
     sessions: dict[tuple[str, str], int] = {}  # now, by transport and tier
+    clients: dict[tuple[str, str], int] = {}  # sessions now, by protocol and SDK
     lagging: dict[str, int] = {}  # now, by tier
     synced: int = 0  # sessions now whose first `synced` was sent
     groups: int = 0  # now
@@ -66,6 +67,7 @@ class Report(msgspec.Struct):
         return msgspec.structs.replace(
             self,
             sessions={},
+            clients={},
             lagging={},
             synced=0,
             groups=0,

@@ -27,6 +27,7 @@ from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.gateway.limits import Admits, Counters, Limits
 from marketfeed.gateway.listener import Gateway
+from marketfeed.gateway.protocol import VERSION
 from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.session import Service
 from marketfeed.gateway.tls import Certificate
@@ -101,6 +102,7 @@ class Serving:
     ) -> None:
         """Build all that can be built without a socket; raises ConfigError."""
         self._config = config
+        self._worker = worker
         self._name = f"worker {worker}" if config.engine.workers else "engine"
         latency = config.latency
         self._recorder = (
@@ -127,7 +129,7 @@ class Serving:
     def _service(self, port: int) -> Service:
         """Return what sessions share, with the gateway on ``port``."""
         gateway = self._config.gateway
-        tiers = tiers_of(self._config)
+        tiers = tiers_of(self._config, self._worker)
         own = {
             f"{scheme}://{name}:{port}"
             for scheme in ("http", "https")
@@ -194,7 +196,7 @@ class Serving:
         if self._recorder is None or self._sessions is None or not self._config.latency.probe:
             return
         limit_ns = int(self._config.latency.interruption_s * S)
-        for tier in tiers_of(self._config).values():
+        for tier in tiers_of(self._config, self._worker).values():
             probe = OwnProbe(self.shard, tier, self._recorder.tier(tier.name), limit_ns)
             self._probes.append(probe)
             self._sessions.start_soon(probe.run, self._sessions)
@@ -249,6 +251,13 @@ class Serving:
             # A tier without sessions has none: a gauge that is not there is no 0.
             sessions=dict.fromkeys((("websocket", tier) for tier in self._config.tiers), 0)
             | Counter((member.encoding.transport, member.tier.name) for member in members),
+            clients=dict(
+                Counter(
+                    (str(VERSION), session.sdk)
+                    for session in self._gateway.sessions
+                    if session.member is not None
+                )
+            ),
             lagging=dict(Counter(member.tier.name for member in members if member.behind)),
             synced=self.shard.synced_sessions,
             groups=figures.statistics().groups,
@@ -291,10 +300,11 @@ class Serving:
         return Listing(len(sessions), len(slow), rows)
 
 
-def tiers_of(config: Config) -> dict[str, Tier]:
-    """Return the tiers there are, by name."""
+def tiers_of(config: Config, worker: int = 0) -> dict[str, Tier]:
+    """Return the tiers there are, by name; each worker's flushes lie between those of the others."""
+    shift = worker / max(1, config.engine.workers)
     return {
-        name: Tier(name, int(tier.interval_ms * MS), tier.delivery == "every", tier.send_buffer_bytes)
+        name: Tier(name, int(tier.interval_ms * MS), tier.delivery == "every", tier.send_buffer_bytes, shift)
         for name, tier in config.tiers.items()
     }
 

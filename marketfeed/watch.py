@@ -17,6 +17,7 @@ import trio_websocket
 from rich.console import Console
 from rich.live import Live
 
+from marketfeed import __version__
 from marketfeed.board import Board, line_of, notice_of, table_of
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.errors import CloseCode, ConfigError, FeedProtocolError
@@ -26,6 +27,7 @@ FIRST_RETRY_S: Final = 0.5
 MAX_RETRY_S: Final = 10.0
 HANDSHAKE_S: Final = 10.0
 CLOSE_S: Final = 2.0  # for the engine's half of the close handshake
+AGENT: Final = [(b"User-Agent", f"marketfeed-cli/{__version__}".encode("ascii"))]
 MESSAGE_BYTES: Final = 64 << 20
 RECEIVE_BYTES: Final = 1 << 16
 FIRST_FINAL_CODE: Final = 4500  # close codes from here on: do not come back
@@ -149,6 +151,7 @@ class Watch:
                         stream,
                         self._parts.netloc,
                         self._resource,
+                        extra_headers=AGENT,
                         max_message_size=MESSAGE_BYTES,
                         receive_buffer_size=RECEIVE_BYTES,
                     )

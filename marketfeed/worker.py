@@ -54,8 +54,8 @@ from marketfeed.gateway.listener import raise_file_limit
 from marketfeed.serving import Serving
 
 LEAST_FILES: Final = 2 * SPARE_FILES
-REPORT_S: Final = (1.0, 10.0)  # between reports: at least, at most
-REPORT_SHARE: Final = 0.02  # of the worker's time that reports may take
+REPORT_S: Final = (1.0, 20.0)  # between reports: at least, at most
+REPORT_SHARE: Final = 0.01  # of the worker's time that reports may take
 SYNCED_S: Final = 0.01  # the engine is told of synced sessions at most this often
 LAST_WORD_S: Final = 0.5
 

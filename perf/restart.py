@@ -7,7 +7,8 @@ An interruption is the time between the last tick before the cut and the first o
 sees it, the feed's own silence included. Holes are looked for in `n`, over the cut.
 
 Says: what a client that honours `retry_ms` and resumes by its cursor loses in time, and that it loses
-nothing else.
+nothing else. The clients are picows on uvloop, in one process: 10,000 ticks/s and 250 returns a second are
+more than a client in pure Python takes, which then measures itself.
 Does not say: anything about clients that wait longer.
 """
 
@@ -16,14 +17,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
-import json
 import signal
 import time
 from dataclasses import dataclass, field
+from typing import Any, Final
 
-import websockets
+import orjson
+import uvloop
+from picows import WSCloseCode, WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from perf import bench
+
+KNOCK_S: Final = 0.01
 
 
 @dataclass(slots=True)
@@ -38,57 +43,101 @@ class Tally:
     visits: int = 0
 
 
-async def roam(url: str, names: list[str], tally: Tally, synced: asyncio.Event) -> None:
-    """Subscribe, follow ``n``, and come back by cursor whenever told to."""
-    cursor, heard_s, last = "", 0.0, dict.fromkeys(names, 0)
-    away = False
+class Roamer(WSListener):
+    """A subscriber that follows ``n``, over any number of connections."""
+
+    def __init__(self, names: list[str], tally: Tally) -> None:
+        self._tally = tally
+        self._names = names
+        self._last = dict.fromkeys(names, 0)
+        self._epoch = self._g = ""
+        self._heard_s = 0.0
+        self._away = False
+        self.retry_ms: int | None = None
+        self.synced = asyncio.Event()
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """Subscribe, from the cursor if there is one."""
+        request: dict[str, object] = {"action": "subscribe", "quotes": self._names}
+        if self._epoch:
+            request["after"] = f"{self._epoch}:{self._g}"
+        self.retry_ms = None
+        transport.send(WSMsgType.TEXT, orjson.dumps(request))
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Take a frame's messages, or the farewell."""
+        if frame.msg_type == WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+        elif frame.msg_type == WSMsgType.TEXT:
+            for message in orjson.loads(frame.get_payload_as_memoryview()):
+                self._take(message)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        kind = message["T"]
+        if kind == "q":
+            now_s = time.monotonic()
+            if self._away:
+                self._away = False
+                self._tally.interruptions_s.append(now_s - self._heard_s)
+            self._heard_s = now_s
+            name, n = message["S"], message["n"]
+            if "snap" not in message:
+                self._tally.holes += bool(self._last[name]) and n != self._last[name] + 1
+                self._g = message["g"]
+            self._last[name] = n
+        elif kind == "synced":
+            self._epoch, _, self._g = message["cursor"].partition(":")
+            self.synced.set()
+        elif kind == "subscription":
+            self._tally.resets += len(message.get("reset", ()))
+        elif kind == "closing":
+            self.retry_ms = message["retry_ms"]
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """Count how it ended: cut without a word is refused."""
+        self._away = True
+        self._tally.returns += 1
+        self._tally.refused += self.retry_ms is None
+
+
+async def roam(url: str, roamer: Roamer, tally: Tally) -> None:
+    """Subscribe, and come back by cursor whenever told to."""
     while True:
         try:
-            async with websockets.connect(url, compression=None, max_size=None) as ws:
-                request = {"action": "subscribe", "quotes": names} | ({"after": cursor} if cursor else {})
-                await ws.send(json.dumps(request))
-                retry_ms = None
-                async for text in ws:
-                    for message in json.loads(text):
-                        kind = message["T"]
-                        if kind == "q":
-                            now_s = time.monotonic()
-                            if away:
-                                away = False
-                                tally.interruptions_s.append(now_s - heard_s)
-                            heard_s = now_s
-                            name, n = message["S"], message["n"]
-                            if "snap" not in message:
-                                tally.holes += bool(last[name]) and n != last[name] + 1
-                                if cursor:
-                                    cursor = f"{cursor.partition(':')[0]}:{message['g']}"
-                            last[name] = n
-                        elif kind == "synced":
-                            cursor = message["cursor"]
-                            synced.set()
-                        elif kind == "subscription":
-                            tally.resets += len(message.get("reset", ()))
-                        elif kind == "closing":
-                            retry_ms = message["retry_ms"]
-        except (OSError, websockets.InvalidHandshake):
+            transport, _ = await ws_connect(lambda: roamer, url)
+        except (OSError, WSError):
             tally.refused += 1
             continue
-        tally.refused += retry_ms is None  # cut without a word
-        tally.returns += 1
-        away = True
-        await asyncio.sleep((retry_ms or 0) / 1000)
+        await transport.wait_disconnected()
+        await asyncio.sleep((roamer.retry_ms or 0) / 1000)
+
+
+class Visitor(WSListener):
+    """Leaves with the first frame."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Be content with having been let in."""
+        if frame.msg_type == WSMsgType.TEXT:
+            self._tally.visits += 1
+            transport.send_close(WSCloseCode.OK)
+            transport.disconnect()
 
 
 async def knock(url: str, tally: Tally) -> None:
     """Connect, again and again."""
     while True:
+        visits = tally.visits
         try:
-            async with websockets.connect(url, compression=None) as ws:
-                await ws.recv()
-                tally.visits += 1
-        except (OSError, websockets.WebSocketException):
-            tally.refused += 1
-        await asyncio.sleep(0.01)
+            transport, _ = await ws_connect(lambda: Visitor(tally), url)
+            await transport.wait_disconnected()
+        except (OSError, WSError):
+            pass
+        tally.refused += visits == tally.visits
+        await asyncio.sleep(KNOCK_S)
 
 
 async def measure(server: bench.Server, work: bench.Work) -> Tally:
@@ -98,9 +147,9 @@ async def measure(server: bench.Server, work: bench.Work) -> Tally:
     tasks: list[asyncio.Task[None]] = []
     for i in range(work.sessions):
         names = [f"SY{(i * 7 + j * 131) % work.universe:04d}" for j in range(work.symbols)]
-        synced = asyncio.Event()
-        tasks.append(asyncio.create_task(roam(url, names, tally, synced)))
-        await synced.wait()
+        roamer = Roamer(names, tally)
+        tasks.append(asyncio.create_task(roam(url, roamer, tally)))
+        await roamer.synced.wait()
     tasks.append(asyncio.create_task(knock(url, tally)))
     before = set(server.pids()[1:])
     await asyncio.sleep(work.warm_s)
@@ -134,7 +183,7 @@ def main() -> None:
     start = functools.partial(bench.marketfeed, universe=work.universe, engine=f"workers = {options.workers}")
     for number in range(1, options.rounds + 1):
         with start(options.rate) as server:
-            tally = asyncio.run(measure(server, work))
+            tally = uvloop.run(measure(server, work))
         if tally.holes or tally.refused or tally.resets:
             raise AssertionError(f"a rolling restart that was noticed: {tally}")
         waits = sorted(tally.interruptions_s)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import trio
 import trio.testing
 
-from marketfeed.collector import THRESHOLDS, YOUNG_EVERY_S, Collector
+from marketfeed.collector import OLDER_EVERY_S, ROUND_S, THRESHOLDS, Collector
 
 
 @asynccontextmanager
@@ -61,9 +61,29 @@ async def test_what_lives_on_is_not_looked_at_again():
 async def test_a_quiet_process_is_rid_of_its_cycles_too(autojump_clock):
     async with collecting() as collector:
         gone = cycle()
-        await trio.sleep(YOUNG_EVERY_S + 1)
+        await trio.sleep(2 * ROUND_S[1])
         assert gone() is None
-        assert collector.collections[1] == 1
+        one, other = Link(), Link()
+        await trio.sleep(2 * ROUND_S[1])  # young no more when it becomes one
+        gone = weakref.ref(one)
+        one.other, other.other = other, one
+        del one, other
+        await trio.sleep(OLDER_EVERY_S + 1)
+        assert gone() is None
+        assert collector.collections[1] >= 1
+
+
+async def test_objects_that_take_the_place_of_frozen_ones_do_not_pile_up(autojump_clock):
+    kept = [make(10) for _ in range(100_000)]
+    async with collecting() as collector:
+        assert collector.frozen > 10 * len(kept)
+        most = 0
+        for at in range(0, len(kept), 1000):
+            for number in range(at, at + 1000):
+                kept[number] = make(10)  # as many more as less: Python's own count stays where it is
+            await trio.sleep(ROUND_S[1])
+            most = max(most, sum(len(gc.get_objects(generation=age)) for age in range(3)))
+        assert most < 3 * len(kept)
 
 
 async def test_every_collection_is_timed_whoever_asked_for_it():

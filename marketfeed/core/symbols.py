@@ -65,6 +65,8 @@ class SymbolTable:
         if self._area is None:
             return
         known, count = len(self._names), int(self._area.count[0])
+        if known == count:
+            return
         for number, name in enumerate(self._area.names[known:count].tolist(), known):
             self._names.append(name.decode("ascii"))
             self._ids[self._names[number]] = number

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import trio
 
 from marketfeed.core.records import CHANNELS
-from marketfeed.core.rings import Rings
+from marketfeed.core.rings import Indices, Rings
 from marketfeed.fanout.encoding import POLL, PROBE
+from marketfeed.fanout.group import Group
 from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.subscriber import Subscriber
@@ -19,7 +21,7 @@ from marketfeed.fanout.subscriber import Subscriber
 FLUSH_BOUNDS_S: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 MAX_SIZE_BITS: Final = 40  # of a frame's length
 UNCOUNTED: Final = (POLL, PROBE)  # no sessions, and so in no ledger
-YIELD_EVERY: Final = 256  # sessions or groups summed up before others get their turn
+YIELD_EVERY: Final = 128  # sessions or groups summed up before others get their turn
 S: Final = 1_000_000_000  # ns
 
 
@@ -101,22 +103,30 @@ class Figures:
 
     async def _add_groups(self, sums: dict[str, Ledger], counted: set[Subscriber]) -> None:
         """Count all who are in groups, at the cost of one session a group and little for each member."""
-        looked = YIELD_EVERY
         for lane in self._lanes:
-            for group in [group for group in lane.groups.values() if group.encoding not in UNCOUNTED]:
-                if looked >= YIELD_EVERY:
-                    looked = 0
-                    await trio.lowlevel.checkpoint()
-                    published = [self._rings.published(channel) for channel in range(len(CHANNELS))]
-                looked += 1 + len(group.members)
-                _add(sums, {lane.tier.name: group.totals(lane.seen, published)})
-                for member in group.members:
-                    if member in counted:  # it came here from a group that was counted before
-                        _add(sums, {member.booked: self.ledgers(member)[member.booked]}, -1)
-                        _add(sums, {member.booked: member.ledger})
-                    else:
-                        counted.add(member)
-                        _add(sums, {**(member.former or {}), member.booked: member.ledger})
+            groups = [group for group in lane.groups.values() if group.encoding not in UNCOUNTED]
+            while groups:
+                looked, some = 0, []
+                while groups and looked < YIELD_EVERY:
+                    some.append(groups.pop())
+                    looked += 1 + len(some[-1].members)
+                await trio.lowlevel.checkpoint()
+                published = [self._rings.published(channel) for channel in range(len(CHANNELS))]
+                places = zip(_positions(some, lane.seen), _positions(some, published), strict=True)
+                for group, (position, newest) in zip(some, places, strict=True):
+                    _add(sums, {lane.tier.name: group.totals(position, newest)})
+                    for member in group.members:
+                        self._count(member, sums, counted)
+
+    def _count(self, member: Subscriber, sums: dict[str, Ledger], counted: set[Subscriber]) -> None:
+        """Count what a member of a group got before it was one."""
+        if member in counted:  # it came here from a group that was counted before
+            _add(sums, {member.booked: self.ledgers(member)[member.booked]}, -1)
+        else:
+            counted.add(member)
+            if member.former:
+                _add(sums, member.former)
+        _add(sums, {member.booked: member.ledger})
 
     async def _add_rest(self, sums: dict[str, Ledger], counted: set[Subscriber]) -> None:
         """Count who was in no group, or came into one behind us."""
@@ -139,6 +149,17 @@ class Figures:
             flushes=self.flushes,
             frames=self.frames,
         )
+
+
+def _positions(groups: list[Group], ns: list[Indices]) -> list[int]:
+    """Return for each group how many ticks of its symbols lie at or before ``ns`` of each channel."""
+    positions = np.zeros(len(groups), np.int64)
+    for channel, upto in enumerate(ns):
+        symbols = [group.interest.symbols[channel] for group in groups]
+        ends = np.cumsum([0, *map(len, symbols)])
+        sums = np.cumsum(np.concatenate([[0], upto[np.concatenate(symbols)]]))
+        positions += np.diff(sums[ends])
+    return positions.tolist()
 
 
 def _add(sums: dict[str, Ledger], ledgers: Mapping[str, Ledger], sign: int = 1) -> None:

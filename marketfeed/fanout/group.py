@@ -54,13 +54,16 @@ class Group:
     def _add_bases(self, member: Subscriber, sign: int) -> None:
         self._bases = [mine + sign * its for mine, its in zip(self._bases, member.bases, strict=True)]
 
-    def totals(self, seen: list[Indices], published: list[Indices]) -> Ledger:
-        """Return what all members together got as members, with the lane at ``seen``."""
+    def totals(self, position: int, published: int) -> Ledger:
+        """Return what all members together got as members.
+
+        ``position`` and ``published`` are how many ticks of the group's symbols
+        lie at or before the lane's position, and how many there are.
+        """
         count = len(self.members)
         matched, delivered, conflated, lost = self._bases
-        position = self.position(seen)
         # What a flush under way has collected and not sent yet lies before the lane's position.
-        pending = (self.position(published) - position) * count
+        pending = (published - position) * count
         waiting = len(self.step) * count
         return Ledger(
             matched=position * count - matched + pending,

@@ -12,6 +12,7 @@ from marketfeed.fanout.tiers import MS
 
 MAX_PINGS: Final = 3  # unanswered in a row
 LOOK_MEMBERS: Final = 256  # looked at in one go
+LEAST_PINGS: Final = 8  # that one look may send
 S: Final = 1_000_000_000  # ns
 
 
@@ -27,6 +28,11 @@ class Timing:
     def period_ns(self) -> int:
         """Return how often to look at sessions: so that each promise is kept within a quarter of it."""
         return max(MS, min(S, self.heartbeat_ns // 4, self.ping_ns // 4, self.stall_ns // 4))
+
+    @property
+    def look_pings(self) -> int:
+        """Return how many pings one look may send: twice what it takes for each session to have its own."""
+        return max(LEAST_PINGS, -(-2 * LOOK_MEMBERS * self.period_ns // self.ping_ns))
 
 
 class LifeSigns:
@@ -55,6 +61,7 @@ class LifeSigns:
         timing = self.timing
         sent_ns = self._wall_ns()
         full: list[Subscriber] = []
+        pings_left = timing.look_pings  # they are answered all at once, and who is due together came together
         for member in members:
             if member.gone:
                 continue
@@ -65,7 +72,12 @@ class LifeSigns:
             heard = member.sink.received
             if heard != member.heard:
                 member.heard, member.pings, member.pinged_ns = heard, 0, now_ns
-            elif now_ns - member.pinged_ns >= timing.ping_ns and (ping := member.encoding.ping()):
+            elif (
+                pings_left
+                and now_ns - member.pinged_ns >= timing.ping_ns
+                and (ping := member.encoding.ping())
+            ):
+                pings_left -= 1
                 if member.pings >= MAX_PINGS:
                     member.sink.end(CloseCode.IDLE)
                     continue

@@ -154,7 +154,6 @@ class Shard:
                 await self._rung.wait()
             self._rung = trio.Event()
             await self.cycle(_now_ns())
-            await trio.lowlevel.checkpoint()
 
     async def cycle(self, now_ns: int) -> None:
         """Do everything that is due at ``now_ns``."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 MS: Final = 1_000_000  # ns
-PHASE_NS: Final = 10 * MS  # members are spread over an interval in steps no shorter than this
-MAX_PHASES: Final = 16  # each is a lane, with 200 kB of arrays and a flush of its own, in every process
+PHASE_NS: Final = 25 * MS  # members are spread over an interval in steps no shorter than this
+MAX_PHASES: Final = 8  # each is a lane, with 200 kB of arrays and a flush of its own, in every process
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class Tier:
     interval_ns: int  # 0: as soon as a tick is there
     every: bool
     send_buffer_bytes: int  # unsent bytes the kernel may hold for a session
+    shift: float = 0.0  # of the grid, in steps between phases: so processes do not flush all at once
 
     @property
     def phases(self) -> int:
@@ -34,5 +35,5 @@ class Tier:
 
         The grid does not move: a late flush is followed by one on time.
         """
-        offset = phase * self.interval_ns // self.phases
+        offset = int((phase + self.shift) * self.interval_ns / self.phases)
         return now_ns - (now_ns - offset) % self.interval_ns + self.interval_ns

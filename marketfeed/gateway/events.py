@@ -20,6 +20,7 @@ from marketfeed.fanout.shard import Change
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
 from marketfeed.gateway import protocol
+from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.origins import Headers
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.session import FAREWELL_S, Service, Session
@@ -43,9 +44,10 @@ class EventSession(Session):
         tier: Tier,
         after: Cursor | None,
         headers: Headers,
+        sdk: str = NO_SDK,
     ) -> None:
         """``headers`` are those of the answer beside its own."""
-        super().__init__(service, address)
+        super().__init__(service, address, sdk)
         self._names = names
         self._tier = tier
         self._after = after

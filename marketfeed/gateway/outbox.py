@@ -203,11 +203,16 @@ class Outbox(trio.abc.HalfCloseableStream):
             await self._progress.park()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return what came, b"" at the end; counts it, and ends sessions that abuse framing."""
+        """Return what came, b"" at the end; counts it, and ends sessions that abuse framing.
+
+        Answers to pings stay here: the pings were the shard's, and the library would
+        spend more on a pong than the rest of a quiet session costs.
+        """
         data = await self._receive(max_bytes or 65536)
         if self.scanner is not None:
             try:
-                self.scanner.feed(data, trio.current_time())
+                while self.scanner.feed(data, trio.current_time()):
+                    data = await self._receive(max_bytes or 65536)
             except FramingAbuseError:
                 self.end(CloseCode.ABUSE)
                 # Read on and throw away, or the close that follows would be a

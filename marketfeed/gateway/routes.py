@@ -6,6 +6,7 @@ from typing import Final
 
 import trio
 
+from marketfeed.gateway.clients import Sdks
 from marketfeed.gateway.events import CONTENT_TYPE, EventSession
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
 from marketfeed.gateway.limits import Rates
@@ -28,6 +29,7 @@ class Routes:
         self._origins = Origins(service.allowed_origins)
         self.polling = Polling(service)
         self._rates = Rates(service.limits.requests_per_s)
+        self._sdks = Sdks()
         self.server = HttpServer(
             {
                 STREAM: {"GET": self._stream},
@@ -64,7 +66,9 @@ class Routes:
     async def _stream(self, request: Request) -> Response | Session:
         if "websocket" not in (request.header(b"upgrade") or "").lower() or request.body:
             return error_response(400, "this is a WebSocket: it needs a handshake (Upgrade: websocket)")
-        return await self._admit(request) or WebSocketSession(self._service, request.address)
+        return await self._admit(request) or WebSocketSession(
+            self._service, request.address, self._sdk(request)
+        )
 
     async def _events(self, request: Request) -> Response | Session:
         service, query = self._service, request.query
@@ -76,7 +80,7 @@ class Routes:
             return Response(b"", CONTENT_TYPE)
         headers = self._origins.permission(request.header(b"origin"))
         return await self._admit(request) or EventSession(
-            service, request.address, names, tier, after, headers
+            service, request.address, names, tier, after, headers, self._sdk(request)
         )
 
     async def _latency(self, request: Request) -> Response:
@@ -84,6 +88,9 @@ class Routes:
         shown = {} if self._service.overview is None else await self._service.overview()
         # Where the log lies on the engine's disk is the operator's alone: the admin port tells.
         return json_response({key: value for key, value in shown.items() if key != "log"})
+
+    def _sdk(self, request: Request) -> str:
+        return self._sdks.label(request.header(b"user-agent"))
 
     async def _admit(self, request: Request) -> Response | None:
         """Count one more session; the answer if there is one too many."""

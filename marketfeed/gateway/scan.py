@@ -10,6 +10,7 @@ from typing import Final
 
 MAX_FRAGMENTS: Final = 1000  # of one message
 MAX_CONTROL_FRAMES: Final = 100  # in one second
+_PONG: Final = 0x8A  # FIN and the opcode, no reserved bits
 
 
 class FramingAbuseError(Exception):
@@ -33,8 +34,12 @@ class FrameScanner:
         self._controls = 0
         self._second = 0
 
-    def feed(self, data: bytes, now_s: float) -> None:
-        """Look at the frame headers in ``data``; raises FramingAbuseError."""
+    def feed(self, data: bytes, now_s: float) -> bool:
+        """Look at the frame headers in ``data``; raises FramingAbuseError.
+
+        Return whether ``data`` is whole pongs and nothing else, which say no
+        more than that the client is there.
+        """
         if self._opening:
             # Frames may come in one piece with the request, and be cut anywhere.
             request = self._head + data
@@ -42,11 +47,14 @@ class FrameScanner:
             self._opening = end < 0
             if self._opening:
                 self._head = request[-3:]
-                return
+                return False
             self._head, data = b"", request[end + 4 :]
+            pongs = False
+        else:
+            pongs = not self._skip and not self._head and bool(data)
         if self._skip >= len(data):
             self._skip -= len(data)
-            return
+            return False
         data = self._head + data[self._skip :]
         at = 0
         while len(data) - at >= 2:
@@ -54,11 +62,14 @@ class FrameScanner:
             size = 2 + (4 if data[at + 1] & 128 else 0) + (0 if length < 126 else 2 if length == 126 else 8)
             if len(data) - at < size:
                 break
+            if data[at] != _PONG or not 128 <= data[at + 1] < 254:  # masked, and short as a pong has to be
+                pongs = False
             if length >= 126:
                 length = int.from_bytes(data[at + 2 : at + (4 if length == 126 else 10)], "big")
             self._count(data[at], now_s)
             at += size + length
         self._head, self._skip = data[at:], max(0, at - len(data))
+        return pongs and at == len(data)
 
     def _count(self, first: int, now_s: float) -> None:
         if first & 8:

@@ -18,6 +18,7 @@ from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
 from marketfeed.gateway import protocol
+from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.limits import Admits, Counters, Limits
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.proxies import Proxies
@@ -53,9 +54,10 @@ class Service:
 class Session(ABC):
     """A connected subscriber, from its request to its last byte."""
 
-    def __init__(self, service: Service, address: str) -> None:
+    def __init__(self, service: Service, address: str, sdk: str = NO_SDK) -> None:
         self.id = secrets.token_hex(8)
         self.address = address
+        self.sdk = sdk
         self.opened_at_s = trio.current_time()
         self.retry_ms = RETRY_MS  # when to come back, if it is told to; from and to
         self._service = service

@@ -22,6 +22,7 @@ from marketfeed.fanout.shard import Change
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
 from marketfeed.gateway import protocol
+from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.limits import Bucket
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.scan import FrameScanner
@@ -36,8 +37,8 @@ log = structlog.get_logger()
 class WebSocketSession(Session):
     """A client on a WebSocket, from its handshake to its last byte."""
 
-    def __init__(self, service: Service, address: str) -> None:
-        super().__init__(service, address)
+    def __init__(self, service: Service, address: str, sdk: str = NO_SDK) -> None:
+        super().__init__(service, address, sdk)
         self._handshaking = trio.CancelScope()
         self._bad_requests = 0
         self._ws: trio_websocket.WebSocketConnection | None = None

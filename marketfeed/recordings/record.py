@@ -27,7 +27,7 @@ from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.errors import FeedProtocolError
 from marketfeed.recordings.recorded import Recorded
 from marketfeed.recordings.writer import RecordingWriter
-from marketfeed.watch import plainly
+from marketfeed.watch import AGENT, plainly
 
 WRITE_S: Final = 0.25  # so much is at stake if the program is killed
 WRITE_BYTES: Final = 1 << 20  # or so much
@@ -154,7 +154,7 @@ class Recorder:
             with trio.fail_after(HANDSHAKE_S):
                 ws = await trio_websocket.wrap_client_stream(
                     nursery, stream, parts.netloc, (parts.path or "/") + query,
-                    max_message_size=MESSAGE_BYTES, receive_buffer_size=RECEIVE_BYTES,
+                    extra_headers=AGENT, max_message_size=MESSAGE_BYTES, receive_buffer_size=RECEIVE_BYTES,
                 )  # fmt: skip
             try:
                 with trio.CancelScope() as self._reading:

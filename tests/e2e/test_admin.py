@@ -8,6 +8,7 @@ import socket
 
 from process import engine, open_session
 from prometheus_client.parser import text_string_to_metric_families
+from websockets.sync.client import connect
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
 
@@ -42,6 +43,7 @@ def test_metrics_health_and_sessions(tmp_path):
         assert headers["content-type"].startswith("text/plain")
         found = samples(text)
         assert found["marketfeed_sessions", "vip", "websocket"] == 1
+        assert found["marketfeed_clients", "1", "none"] == 1
         assert found["marketfeed_delivered_total", "vip"] >= got
         assert found["marketfeed_matched_total", "vip"] == sum(
             found[f"marketfeed_{name}", "vip"]
@@ -55,6 +57,20 @@ def test_metrics_health_and_sessions(tmp_path):
         assert (row["tier"], row["state"], row["slow"], row["symbols"]["quotes"]) == ("vip", "live", None, 10)
         assert get(running.admin_port, "/healthz")[0] == 200
         assert json.loads(get(running.admin_port, "/readyz")[2])["feeds"] == {"demo": "live"}
+
+
+def test_clients_are_counted_by_protocol_and_sdk_with_workers_too(tmp_path):
+    with (
+        engine(SYNTHETIC, tmp_path, "--set", "engine.workers=2") as running,
+        connect(running.url, user_agent_header="marketfeed-py/1.2") as one,
+        connect(running.url, user_agent_header="marketfeed-py/1.2 (CPython)") as two,
+        connect(running.url, user_agent_header="other/1.2") as three,
+    ):
+        for ws in (one, two, three):
+            ws.recv(timeout=10)  # each has been let in
+        found = samples(get(running.admin_port, "/metrics")[2])
+        clients = {key[2]: value for key, value in found.items() if key[0] == "marketfeed_clients"}
+        assert clients == {"marketfeed-py/1.2": 2, "none": 1}
 
 
 def test_who_is_slow_and_why(tmp_path):

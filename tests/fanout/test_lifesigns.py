@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from harness import VIP, Socket
 
 from marketfeed.core.rings import Rings
@@ -54,3 +55,29 @@ def test_who_comes_and_goes_meanwhile_disturbs_no_round():
     assert all(len(member.sink.frames) == 1 for member in members if member is not come)
     signs.look(members, 20 * S)
     assert len(come.sink.frames) == 1
+
+
+def test_pings_that_are_due_together_are_sent_a_few_at_a_time():
+    members, signs = crowd(4 * LOOK_MEMBERS), LifeSigns(TIMING, lambda: 0)
+    for member in members:
+        member.sent_ns = 60 * S  # no heartbeat is due
+    now_ns = 60 * S
+    while not all(member.pings for member in members):
+        before = sum(member.pings for member in members)
+        signs.look(members, now_ns)
+        assert sum(member.pings for member in members) - before <= TIMING.look_pings
+        now_ns += signs.pause_ns
+    assert TIMING.look_pings < LOOK_MEMBERS // 8
+    assert now_ns - 60 * S < TIMING.ping_ns
+    assert all(member.pings == 1 for member in members)
+
+
+@pytest.mark.parametrize("ping_s", [0.02, 1, 5, 60, 3600])
+def test_each_session_is_pinged_in_time_however_short_that_is(ping_s):
+    timing = Timing(heartbeat_ns=10_000 * S, ping_ns=int(ping_s * S), stall_ns=10_000 * S)
+    members, signs = crowd(3 * LOOK_MEMBERS), LifeSigns(timing, lambda: 0)
+    now_ns = timing.ping_ns
+    while not all(member.pings for member in members):
+        signs.look(members, now_ns)
+        now_ns += signs.pause_ns
+    assert now_ns - timing.ping_ns <= timing.ping_ns + timing.period_ns

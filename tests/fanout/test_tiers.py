@@ -39,3 +39,14 @@ def test_the_grid_does_not_move(now_ns, interval_ns, phase):
     assert now_ns < first <= now_ns + interval_ns
     assert tier.next_flush_ns(phase, first) == first + interval_ns
     assert tier.next_flush_ns(phase, first - 1) == first
+
+
+@given(st.integers(1, 10**12), st.integers(8 * PHASE_NS, 3_600_000 * MS), st.integers(1, 16))
+def test_no_two_workers_flush_in_the_same_moment(now_ns, interval_ns, workers):
+    moments = [
+        Tier("t", interval_ns, False, 65536, shift=worker / workers).next_flush_ns(phase, now_ns)
+        for worker in range(workers)
+        for phase in range(MAX_PHASES)
+    ]
+    assert len(set(moments)) == len(moments)
+    assert max(moments) - min(moments) < interval_ns

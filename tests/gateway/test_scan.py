@@ -70,3 +70,33 @@ def test_frames_behind_the_request_are_read_from_their_start_however_cut(cuts, p
         at += size
     with pytest.raises(FramingAbuseError, match=f"more than {MAX_FRAGMENTS} fragments"):
         scanner.feed(masked(0x00, b"") * (MAX_FRAGMENTS - 1), 0.0)
+
+
+pongs = st.binary(max_size=125).map(lambda payload: masked(0x8A, payload))
+others = st.one_of(
+    st.binary(max_size=300).map(lambda payload: masked(0x81, payload)),
+    st.binary(max_size=125).map(lambda payload: masked(0x89, payload)),
+    st.just(masked(0x0A, b"a pong in pieces")),
+    st.just(masked(0xCA, b"a reserved bit")),
+    st.just(masked(0x8A, b"x" * 126)),
+    st.just(b"\x8a\x04bare"),
+    st.just(b"\x8a"),
+)
+
+
+@given(st.lists(pongs, min_size=1, max_size=4), others, st.integers(0, 4))
+def test_whole_pongs_alone_are_told_from_all_else(answers, other, at):
+    assert FrameScanner().feed(b"".join(answers), 0.0)
+    assert not FrameScanner().feed(b"".join([*answers[:at], other, *answers[at:]]), 0.0)
+    assert not FrameScanner(handshake=True).feed(b"GET / HTTP/1.1\r\n\r\n" + b"".join(answers), 0.0)
+    assert not FrameScanner().feed(b"", 0.0)
+
+
+@given(pongs, st.integers(1, 130))
+def test_a_pong_in_two_pieces_goes_on_in_both(answer, at):
+    scanner = FrameScanner()
+    first, second = answer[:at], answer[at:]
+    if second:
+        assert not scanner.feed(first, 0.0)
+        assert not scanner.feed(second, 0.0)
+    assert scanner.feed(answer, 0.0)
