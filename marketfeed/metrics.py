@@ -175,6 +175,8 @@ class _Snapshot(MetricSource):
         yield _counter("gc_collections_total", "Garbage collections.", "generation", runs)
         yield _counter("gc_seconds_total", "Time in garbage collections.", "generation", seconds)
         yield _gauge("gc_longest_seconds", "The longest garbage collection.", "", {(): report.gc_longest_s})
+        longest = {(): report.gc_longest_cpu_s}
+        yield _gauge("gc_longest_cpu_seconds", "The longest one without waiting for a core.", "", longest)
         cpu, resident = dict(report.cpu_s), dict(report.resident_bytes)
         if "engine" not in resident:  # sessions are others' business: this process feeds them
             cpu["engine"], resident["engine"] = cpu_s(), resident_bytes()

@@ -15,7 +15,9 @@ import msgspec
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.ledger import Ledger
 
-MAXIMA: Final = frozenset({"gc_longest_s"})  # fields of which the highest counts, not the sum
+MAXIMA: Final = frozenset(
+    {"gc_longest_s", "gc_longest_cpu_s"}
+)  # fields of which the highest counts, not the sum
 
 
 class Report(msgspec.Struct):
@@ -41,6 +43,7 @@ class Report(msgspec.Struct):
     gc_collections: list[int] = []  # by generation
     gc_seconds: list[float] = []
     gc_longest_s: float = 0.0
+    gc_longest_cpu_s: float = 0.0
     frame_sizes: list[int] = []  # frames by how many bits their length has
     sent_bytes: int = 0  # in frames of flushes
     durations: list[

@@ -21,6 +21,7 @@ from marketfeed.collector import Collector
 from marketfeed.config import Config, LimitsConfig
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.fanout.bell import Bell
 from marketfeed.fanout.encoding import ENCODINGS, PROBE
 from marketfeed.fanout.lifesigns import Timing
 from marketfeed.fanout.shard import Shard
@@ -98,7 +99,13 @@ class Serving:
     """Shard, gateway and collector of one process; ``admission`` is asked before each session."""
 
     def __init__(
-        self, config: Config, rings: Rings, symbols: SymbolTable, admission: Admits, worker: int = 0
+        self,
+        config: Config,
+        rings: Rings,
+        symbols: SymbolTable,
+        admission: Admits,
+        worker: int = 0,
+        bell: Bell | None = None,
     ) -> None:
         """Build all that can be built without a socket; raises ConfigError."""
         self._config = config
@@ -112,7 +119,13 @@ class Serving:
         )
         self.on_latencies: Callable[[list[Interval]], None] = lambda intervals: None
         self.shard = Shard(
-            rings, symbols, timing_of(config.limits), config.engine.resume_ticks, time.time_ns, self._recorder
+            rings,
+            symbols,
+            timing_of(config.limits),
+            config.engine.resume_ticks,
+            time.time_ns,
+            self._recorder,
+            bell,
         )
         self.overview: Callable[[], dict[str, Any]] = dict
         self.ask_overview: Callable[[], Awaitable[dict[str, Any]]] = self._own_overview
@@ -240,11 +253,14 @@ class Serving:
         """Return nothing: it serves, or the whole process does not."""
         return []
 
-    async def report(self) -> Report:
-        """Return the figures of this moment; takes a while with many sessions, and lets others run."""
+    async def report(self, unhurried: bool = False) -> Report:
+        """Return the figures of this moment; takes a while with many sessions, and lets others run.
+
+        ``unhurried``, it takes longer, so that nobody notices.
+        """
         figures = self.shard.figures
         members = [m for m in self.shard.members if not m.gone and m.encoding is not PROBE]
-        ledgers = await figures.totals()
+        ledgers = await figures.totals(unhurried)
         counters, collector = self.counters, self.collector
         arrivals = self._recorder.arrivals if self._recorder is not None else {}
         return Report(
@@ -276,6 +292,7 @@ class Serving:
             gc_collections=list(collector.collections),
             gc_seconds=list(collector.seconds),
             gc_longest_s=collector.longest_s,
+            gc_longest_cpu_s=collector.longest_cpu_s,
             frame_sizes=list(figures.frame_sizes),
             sent_bytes=figures.sent_bytes,
             durations=list(counters.durations),

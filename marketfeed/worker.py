@@ -1,7 +1,7 @@
 """A worker process: sessions over rings that the engine writes, connections that the engine accepted.
 
     work
-    └── watch          last to end: control channel, doorbell, collector, reports
+    └── watch          last to end: control channel, collector, reports
         └── sessions   the shard, and a task per connection
 
 Started by child.py through workermain.py; it hears no signals, as the engine tells it
@@ -10,7 +10,6 @@ what to do, and ends when the engine does.
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from dataclasses import dataclass, field
@@ -50,6 +49,7 @@ from marketfeed.control import (
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import ConfigError, ControlError, StartError
+from marketfeed.fanout.bell import DoorBell
 from marketfeed.gateway.listener import raise_file_limit
 from marketfeed.serving import Serving
 
@@ -142,11 +142,12 @@ class Worker:
         rings = Rings.attach(rings_fd)
         self._start = start
         self._channel = channel
-        self._doorbell = doorbell
         self._admission = RemoteAdmission(channel)
         symbols = SymbolTable(rings.max_symbols, rings.names)
         self._overview = RemoteOverview(channel)
-        self._serving = Serving(start.config, rings, symbols, self._admission, start.worker)
+        self._serving = Serving(
+            start.config, rings, symbols, self._admission, start.worker, DoorBell(doorbell)
+        )
         self._serving.ask_overview = self._overview.ask
         self._serving.on_latencies = lambda intervals: channel.send(Latencies(intervals))
         self._synced = trio.Event()
@@ -160,7 +161,6 @@ class Worker:
         serving = self._serving
         async with trio.open_nursery() as watch:
             watch.start_soon(self._channel.drain)
-            watch.start_soon(self._hear_doorbell)
             watch.start_soon(serving.collector.run)
             watch.start_soon(self._tell_synced)
             watch.start_soon(self._report)
@@ -233,12 +233,6 @@ class Worker:
             listing = await self._serving.listing(message.limit, message.only_slow)
             self._channel.send(Listed(message.number, listing))
 
-    async def _hear_doorbell(self) -> None:
-        while True:
-            await trio.lowlevel.wait_readable(self._doorbell)
-            os.eventfd_read(self._doorbell)
-            self._serving.ring()
-
     async def _tell_synced(self) -> None:
         while True:
             await self._synced.wait()
@@ -251,7 +245,7 @@ class Worker:
         least_s, most_s = REPORT_S
         while True:
             began_s = time.thread_time()
-            self._channel.send(Reported(0, await self._serving.report()))
+            self._channel.send(Reported(0, await self._serving.report(unhurried=True)))
             took_s = time.thread_time() - began_s
             await trio.sleep(min(max(least_s, took_s / REPORT_SHARE), most_s))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ FLUSH_BOUNDS_S: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0
 MAX_SIZE_BITS: Final = 40  # of a frame's length
 UNCOUNTED: Final = (POLL, PROBE)  # no sessions, and so in no ledger
 YIELD_EVERY: Final = 128  # sessions or groups summed up before others get their turn
+REST: Final = 9  # times as long as a piece of work, if there is no hurry
 S: Final = 1_000_000_000  # ns
 
 
@@ -46,6 +48,7 @@ class Figures:
         self._lanes = lanes
         self.ended: dict[str, Ledger] = {}  # by tier, of sessions that are gone
         self._summing = trio.Lock()
+        self._unhurried = False
         self._sum: tuple[dict[str, Ledger], set[Subscriber]] | None = None  # under way, and who is in it
         self.flushes = self.frames = self.failures = 0
         self.frame_sizes = [0] * MAX_SIZE_BITS  # by how many bits the length has
@@ -84,13 +87,15 @@ class Figures:
         lane = self._lanes.get(member)
         return member.ledgers(lane.seen if lane is not None else None, self._rings)
 
-    async def totals(self) -> dict[str, Ledger]:
+    async def totals(self, unhurried: bool = False) -> dict[str, Ledger]:
         """Return the sums of all ledgers by tier, sessions that are gone included.
 
-        Takes a while with many sessions, and lets others run meanwhile. Each session is counted once,
+        Takes a while with many sessions, and lets others run meanwhile; ``unhurried``, it takes a tenth of
+        the time there is, as long as nobody else waits for such sums. Each session is counted once,
         at one moment, whatever becomes of it on the way; so no sum is ever below an earlier one.
         """
         async with self._summing:  # whose answer comes later has seen no less
+            self._unhurried = unhurried
             sums: dict[str, Ledger] = {}
             _add(sums, self.ended)
             self._sum = (sums, set())
@@ -103,6 +108,7 @@ class Figures:
 
     async def _add_groups(self, sums: dict[str, Ledger], counted: set[Subscriber]) -> None:
         """Count all who are in groups, at the cost of one session a group and little for each member."""
+        began_ns = time.thread_time_ns()
         for lane in self._lanes:
             groups = [group for group in lane.groups.values() if group.encoding not in UNCOUNTED]
             while groups:
@@ -110,13 +116,21 @@ class Figures:
                 while groups and looked < YIELD_EVERY:
                     some.append(groups.pop())
                     looked += 1 + len(some[-1].members)
-                await trio.lowlevel.checkpoint()
+                await self._pause(began_ns)
+                began_ns = time.thread_time_ns()
                 published = [self._rings.published(channel) for channel in range(len(CHANNELS))]
                 places = zip(_positions(some, lane.seen), _positions(some, published), strict=True)
                 for group, (position, newest) in zip(some, places, strict=True):
                     _add(sums, {lane.tier.name: group.totals(position, newest)})
                     for member in group.members:
                         self._count(member, sums, counted)
+
+    async def _pause(self, began_ns: int) -> None:
+        """Let others run; ``began_ns`` is when the work since the last pause began, in CPU time."""
+        if self._unhurried and not self._summing.statistics().tasks_waiting:
+            await trio.sleep((time.thread_time_ns() - began_ns) * REST / S)
+        else:
+            await trio.lowlevel.checkpoint()
 
     def _count(self, member: Subscriber, sums: dict[str, Ledger], counted: set[Subscriber]) -> None:
         """Count what a member of a group got before it was one."""
@@ -130,13 +144,15 @@ class Figures:
 
     async def _add_rest(self, sums: dict[str, Ledger], counted: set[Subscriber]) -> None:
         """Count who was in no group, or came into one behind us."""
+        began_ns = time.thread_time_ns()
         rest = [m for m in self._members if m not in counted and m.encoding not in UNCOUNTED]
         for number, member in enumerate(rest):
             if member not in counted:  # otherwise it has ended meanwhile
                 counted.add(member)
                 _add(sums, self.ledgers(member))
             if number % YIELD_EVERY == YIELD_EVERY - 1:
-                await trio.lowlevel.checkpoint()
+                await self._pause(began_ns)
+                began_ns = time.thread_time_ns()
 
     def statistics(self) -> ShardStatistics:
         """Return counts of what the shard holds and did."""

@@ -22,6 +22,7 @@ from marketfeed.core.cursor import Cursor
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import CloseCode
+from marketfeed.fanout.bell import Bell
 from marketfeed.fanout.catchup import CatchUp, Turn, push
 from marketfeed.fanout.encoding import JSON, POLL, PROBE, Encoding, Moment
 from marketfeed.fanout.figures import Figures
@@ -73,6 +74,7 @@ class Shard:
         resume_ticks: int,
         wall_ns: Callable[[], int],
         recorder: Recorder | None = None,
+        bell: Bell | None = None,
     ) -> None:
         self.rings = rings
         self.symbols = symbols
@@ -92,7 +94,7 @@ class Shard:
         self._leaving: list[Subscriber] = []
         self._filled: list[Subscriber] = []
         self._drained: list[Subscriber] = []
-        self._rung = trio.Event()
+        self._bell = bell or Bell()
         self._next_sweep_ns = 0
         self.synced_sessions = 0  # whose first `synced` was sent
         self.on_synced: Callable[[], None] = lambda: None
@@ -101,7 +103,7 @@ class Shard:
 
     def ring(self) -> None:
         """Say that there is something to do; any number of times."""
-        self._rung.set()
+        self._bell.ring()
 
     def enter(self, id: str, sink: Sink, tier: Tier, encoding: Encoding = JSON) -> Subscriber:
         """Take in a new session, with no subscription yet."""
@@ -151,8 +153,7 @@ class Shard:
         """Serve for ever."""
         while True:
             with trio.move_on_at(self._next_wake_ns() / S):
-                await self._rung.wait()
-            self._rung = trio.Event()
+                await self._bell.wait()
             await self.cycle(_now_ns())
 
     async def cycle(self, now_ns: int) -> None:

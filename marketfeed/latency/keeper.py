@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +17,7 @@ import trio
 
 from marketfeed.core.rings import Indices
 from marketfeed.latency.histogram import Histogram, bucket_of
-from marketfeed.latency.intervals import Interval
+from marketfeed.latency.intervals import Interval, Tag
 from marketfeed.latency.log import IntervalLog
 from marketfeed.latency.read import FIGURES
 from marketfeed.latency.recorder import Recorder
@@ -28,6 +28,8 @@ BOUNDS_S: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 )  # fmt: skip
 FINISH_S: Final = 0.5
+PACE: Final = 500  # histograms that could be turned over in an interval
+MERGE_S: Final = 0.3  # for what came together to be merged
 MAX_UNWRITTEN: Final = 10_000  # intervals kept while the log cannot be written fast enough
 S: Final = 1_000_000_000
 
@@ -46,20 +48,29 @@ async def tell_intervals(
     and of other machines, can be merged.
     ``symbols`` returns the names there are, and how many ticks each had so far.
     """
-    began_ns = time.time_ns()
+    start_ns = began_ns = time.time_ns()
+    turning: Iterator[tuple[Tag, Histogram]] = iter(())
+    intervals: list[Interval] = []
     try:
         while True:
             await trio.sleep(interval_s - time.time() % interval_s)
             start_ns, began_ns = began_ns, time.time_ns()
-            intervals: list[Interval] = []
-            for tag, histogram in recorder.rotate(*symbols()):
+            turning = recorder.rotate(*symbols())
+            for tag, histogram in turning:
                 intervals += Interval.of(tag, histogram, start_ns, began_ns)
-                await trio.lowlevel.checkpoint()  # each costs 60 µs, which sessions need not notice
+                # Each costs 60 µs, which sessions need not notice; all workers are at it in the same moment.
+                await trio.sleep(interval_s / PACE)
             tell(intervals)
+            intervals = []
     finally:
+        for tag, histogram in turning:  # what was not told yet of an interval that was over
+            intervals += Interval.of(tag, histogram, start_ns, began_ns)
         end_ns = time.time_ns()
         rest = recorder.rotate(*symbols())
-        tell([one for tag, histogram in rest for one in Interval.of(tag, histogram, began_ns, end_ns)])
+        tell(
+            intervals
+            + [one for tag, histogram in rest for one in Interval.of(tag, histogram, began_ns, end_ns)]
+        )
 
 
 class Keeper:
@@ -91,7 +102,7 @@ class Keeper:
             await self._came.wait()
             self._came = trio.Event()
             async with self._writing:
-                await self._settle()
+                await self._settle(unhurried=True)
 
     async def finish(self) -> None:
         """Merge and write what is left, and close the log; gives up on a disk that hangs."""
@@ -100,12 +111,13 @@ class Keeper:
                 await self._settle()
                 self.log.close()
 
-    async def _settle(self) -> None:
+    async def _settle(self, unhurried: bool = False) -> None:
         intervals = list(self._coming)
         self._coming.clear()
+        pause_s = MERGE_S / max(1, len(intervals)) if unhurried else 0.0
         for interval in intervals:
             self._merge(interval)
-            await trio.lowlevel.checkpoint()  # each costs 40 µs, which sessions need not notice
+            await trio.sleep(pause_s)  # each costs 40 µs, which feeds and sessions need not notice
         if intervals:
             await self._write(intervals, intervals[-1].end_ns)
 
