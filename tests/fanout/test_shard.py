@@ -225,14 +225,14 @@ async def test_sums_add_up_and_never_fall_whatever_happens_while_they_are_taken(
     before = Ledger()
     taken: list[Ledger] = []
 
-    async def take() -> None:
-        taken.append((await bench.shard.figures.totals())["vip"])
+    async def take(unhurried: bool = False) -> None:
+        taken.append((await bench.shard.figures.totals(unhurried))["vip"])
 
     for turn in range(18):
         bench.publish(("q", "A"), ("q", "B"), ("q", "C"))
         leaver, (mover, _) = pairs[turn][0], pairs[(turn + 7) % 20]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(take)
+            nursery.start_soon(take, bool(turn % 3))
             for _ in range(turn % 6):
                 await trio.lowlevel.checkpoint()
             bench.shard.leave(leaver)

@@ -1,0 +1,45 @@
+"""Intervals that a process tells of: what was measured is told once, wherever the telling is cut off."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import trio
+
+from marketfeed.core.stamps import STAMPS_BYTES, Stamps
+from marketfeed.latency.histogram import Histogram
+from marketfeed.latency.keeper import tell_intervals
+from marketfeed.latency.recorder import Recorder
+
+
+@pytest.mark.parametrize("cut_s", [0.0, 0.4, 0.9, 1.3, 1.6, 2.0, 2.4, 3.3])
+async def test_what_was_measured_is_told_once_wherever_the_telling_ends(autojump_clock, monkeypatch, cut_s):
+    monkeypatch.setattr("marketfeed.latency.keeper.PACE", 10)  # eight hops take most of an interval
+    stamps = Stamps(np.zeros(STAMPS_BYTES, np.uint8), np.zeros(1, np.uint64))
+    recorder = Recorder(stamps, 8, 0)
+    tier = recorder.tier("vip")
+    told, measured = [], 0
+
+    async def measure():
+        nonlocal measured
+        while True:
+            for histogram in tier.hops.values():
+                histogram.record_one(5000, 1)
+            measured += 1
+            await trio.sleep(0.05)
+
+    with trio.move_on_after(cut_s):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(measure)
+            nursery.start_soon(
+                tell_intervals, recorder, 1.0, lambda: ([], np.zeros(0, np.int64)), told.extend
+            )
+    counts = dict.fromkeys(tier.hops, 0)
+    for interval in told:
+        histogram = Histogram()
+        histogram.add_encoded(interval.encoded)
+        counts[interval.tag.hop] += histogram.total
+    assert set(counts.values()) == {measured}
+    for hop in tier.hops:
+        mine = [interval for interval in told if interval.tag.hop == hop]
+        assert all(a.end_ns <= b.start_ns for a, b in pairwise(mine))
