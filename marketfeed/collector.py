@@ -27,7 +27,7 @@ import trio
 
 # Young objects are collected at so many; every second time together with those before them,
 # and every fourth with all that is not frozen yet.
-THRESHOLDS: Final = (500, 1, 1)
+THRESHOLDS: Final = (300, 1, 1)
 ROUND_S: Final = (0.01, 0.1)  # between rounds: at least, at most
 YOUNG_NS: Final = 200_000  # of CPU, that a round should take
 SPENT_NS: Final = (200_000, 500_000)  # on a generation, since the next one was looked at: then that is

@@ -23,7 +23,7 @@
 #define FINE 100000          /* 10 us each */
 #define MAX_PER_SESSION 64
 #define BUFFER (1 << 20)
-#define REST_US 1000
+#define REST_US 2000
 #define IP_NO_PORT 24        /* IP_BIND_ADDRESS_NO_PORT: the port is chosen at connect, for the pair */
 
 enum { CONNECTING, SHAKING, OPEN, SYNCED, CLOSED };

@@ -8,8 +8,8 @@ Each session has 10 of 8,000 symbols of its own draw, so nearly every one is a g
 vip, three premium, six basic. Says: how long all take to connect, memory a session, frames a second, p99
 while nobody connects, and the longest pause of the garbage collector, in CPU time and by the clock. Does not
 say: anything about a network, and as the clients have the same cores, little about the most that the engine
-could do. The clients look at their sockets every millisecond, as behind a network card that coalesces; what
-that adds is in the latencies.
+could do. The clients look at their sockets every two milliseconds, as behind a network card that coalesces;
+what that adds is in the latencies.
 
 Without ``--busy`` the feed waits for the last session: then what is timed is connecting, and not how little
 of two cores a feed, 100,000 sessions and their clients leave for it.

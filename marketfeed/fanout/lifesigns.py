@@ -30,6 +30,11 @@ class Timing:
         return max(MS, min(S, self.heartbeat_ns // 4, self.ping_ns // 4, self.stall_ns // 4))
 
     @property
+    def quiet_ns(self) -> int:
+        """Return for how long a session need not be looked at closely, whatever it does."""
+        return max(MS, min(5 * S, self.heartbeat_ns // 4, self.ping_ns // 4))
+
+    @property
     def look_pings(self) -> int:
         """Return how many pings one look may send: twice what it takes for each session to have its own."""
         return max(LEAST_PINGS, -(-2 * LOOK_MEMBERS * self.period_ns // self.ping_ns))
@@ -63,6 +68,8 @@ class LifeSigns:
         full: list[Subscriber] = []
         pings_left = timing.look_pings  # they are answered all at once, and who is due together came together
         for member in members:
+            if member.quiet_until_ns > now_ns and not member.waiting and not member.stuck_ns:
+                continue  # the usual one: nothing is due before then, whatever it does meanwhile
             if member.gone:
                 continue
             if member.waiting:  # nothing is sent meanwhile, and nothing counts as missed
@@ -88,9 +95,11 @@ class LifeSigns:
                     continue
             last_ns = max(member.sent_ns, member.group.sent_ns if member.group else 0)
             if now_ns - last_ns >= timing.heartbeat_ns:
-                member.sent_ns = now_ns
+                member.sent_ns = last_ns = now_ns
                 if not member.offer(member.encoding.heartbeat(sent_ns), 0):
                     full.append(member)
+            due_ns = min(member.pinged_ns + timing.ping_ns, last_ns + timing.heartbeat_ns)
+            member.quiet_until_ns = min(due_ns, now_ns + timing.quiet_ns)
         return full
 
     def _watch_stuck(self, member: Subscriber, now_ns: int) -> None:

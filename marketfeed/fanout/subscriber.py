@@ -81,6 +81,7 @@ class Subscriber:
         "phase",
         "pinged_ns",
         "pings",
+        "quiet_until_ns",
         "replayed",
         "seen",
         "sent_ns",
@@ -129,6 +130,7 @@ class Subscriber:
         self.pings = 0
         self.heard = 0
         self.stuck_at = self.stuck_ns = 0
+        self.quiet_until_ns = 0  # no life sign is due before
         self.gone = False
         self.ledger = Ledger()  # on the tier `booked`, which follows `tier` once it has caught up there
         self.booked = tier.name

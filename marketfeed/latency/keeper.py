@@ -28,7 +28,7 @@ BOUNDS_S: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 )  # fmt: skip
 FINISH_S: Final = 0.5
-PACE: Final = 500  # histograms that could be turned over in an interval
+TURN_SHARE: Final = 0.4  # of an interval, over which the last one is turned over
 MERGE_S: Final = 0.3  # for what came together to be merged
 MAX_UNWRITTEN: Final = 10_000  # intervals kept while the log cannot be written fast enough
 S: Final = 1_000_000_000
@@ -55,11 +55,12 @@ async def tell_intervals(
         while True:
             await trio.sleep(interval_s - time.time() % interval_s)
             start_ns, began_ns = began_ns, time.time_ns()
+            pause_s = interval_s * TURN_SHARE / max(1, len(recorder))
             turning = recorder.rotate(*symbols())
             for tag, histogram in turning:
                 intervals += Interval.of(tag, histogram, start_ns, began_ns)
                 # Each costs 60 µs, which sessions need not notice; all workers are at it in the same moment.
-                await trio.sleep(interval_s / PACE)
+                await trio.sleep(pause_s)
             tell(intervals)
             intervals = []
     finally:

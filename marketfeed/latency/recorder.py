@@ -162,6 +162,10 @@ class TierRecorder:
 
     # Intervals.
 
+    def __len__(self) -> int:
+        """Return how many histograms there are."""
+        return len(self.hops) + len(self._symbols)
+
     def rotate(self, follow: list[int]) -> Iterator[tuple[str, int, Histogram]]:
         """Yield hop, symbol (-1: all) and histogram of what was recorded since the last call.
 
@@ -214,6 +218,10 @@ class Recorder:
         if found is None:
             found = self._tiers[name] = TierRecorder(self._stamps, self._max_symbols, self._top)
         return found
+
+    def __len__(self) -> int:
+        """Return how many histograms there are."""
+        return sum(len(recorder) for recorder in self._tiers.values())
 
     def rotate(self, names: Sequence[str], published: Indices) -> Iterator[tuple[Tag, Histogram]]:
         """Yield what was recorded since the last call, and follow the symbols that were busiest meanwhile.
