@@ -10,8 +10,8 @@ since the last, some thousand objects, however many there are.
 Python counts what is new less what has gone. Where sessions live on, new objects
 take the place of frozen ones (each look at a socket leaves a few), the count stays
 near nothing and the young pile up unseen: 300,000 in five seconds of pongs, and then
-100 ms at once. So there are rounds by the clock as well, more or less often, so that
-each takes about as long as the one before was meant to.
+100 ms at once. So there are rounds by the clock as well, the closer together the
+longer the last one took.
 
 What becomes a cycle only after it was frozen stays for good; ``frozen`` says
 how much there is. perf/many.py and perf/soak.py watch over both.

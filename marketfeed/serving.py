@@ -21,7 +21,7 @@ from marketfeed.collector import Collector
 from marketfeed.config import Config, LimitsConfig
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
-from marketfeed.fanout.bell import Bell
+from marketfeed.fanout.bell import Bell, DoorBell
 from marketfeed.fanout.encoding import ENCODINGS, PROBE
 from marketfeed.fanout.lifesigns import Timing
 from marketfeed.fanout.shard import Shard
@@ -105,7 +105,7 @@ class Serving:
         symbols: SymbolTable,
         admission: Admits,
         worker: int = 0,
-        bell: Bell | None = None,
+        bell: Bell | DoorBell | None = None,
     ) -> None:
         """Build all that can be built without a socket; raises ConfigError."""
         self._config = config

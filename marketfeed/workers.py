@@ -11,7 +11,6 @@ Longer than most files here: a worker's start, its watch and its end change the 
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +49,7 @@ from marketfeed.control import (
     Verdict,
 )
 from marketfeed.core.rings import Rings
+from marketfeed.doorbells import Doorbells
 from marketfeed.errors import ControlError, StartError
 from marketfeed.gateway.limits import Admission, Counters
 from marketfeed.latency.intervals import Interval
@@ -57,7 +57,6 @@ from marketfeed.listing import Listing
 from marketfeed.report import Report, merged
 
 PING_S: Final = 0.2
-REST_S: Final = 0.004  # between rings of the doorbells, for each further worker that shares a core
 START_S: Final = 20.0  # for a fresh interpreter on a busy machine
 LAST_WORDS_S: Final = 1.0  # for what a worker said before it ended
 EXIT_S: Final = 0.6  # beyond drain_s, for workers to say their last figures and go
@@ -98,12 +97,9 @@ class Workers:
         self._short_lives = [0] * config.engine.workers  # in a row, by worker
         self._stopping = False
         self._numbers = 0
-        # Each ring wakes every worker. Where they have to wait for each other's cores, as many wakes
-        # as ticks would take more of these than what there is to send; so a ring is followed by a rest.
-        cores = len(os.sched_getaffinity(0))
-        self._rest_s = REST_S * max(0.0, config.engine.workers / cores - 1)
-        self._next_ring_s = 0.0
-        self._owed = trio.Event()  # a ring
+        self._doorbells = Doorbells(
+            config.engine.workers, lambda: [child.doorbell for child in self._children]
+        )
         self._room = trio.lowlevel.ParkingLot()  # for connections: many wait at once when a worker has died
 
     # What the engine asks of a serving half.
@@ -118,28 +114,13 @@ class Workers:
         return sum(child.connections for child in self._children)
 
     def ring(self) -> None:
-        """Ring every worker's doorbell, or have it rung soon where more workers are than cores."""
-        if self._rest_s:
-            now_s = trio.current_time()
-            if now_s < self._next_ring_s:
-                self._owed.set()
-                return
-            self._next_ring_s = now_s + self._rest_s
-        for child in self._children:
-            os.eventfd_write(child.doorbell, 1)
-
-    async def _ring_later(self) -> None:
-        """Ring for what came during a rest."""
-        while True:
-            await self._owed.wait()
-            await trio.sleep_until(self._next_ring_s)
-            self._owed = trio.Event()
-            self.ring()
+        """Say to all workers that there are new ticks."""
+        self._doorbells.ring()
 
     async def start(self, port: int, nursery: trio.Nursery) -> None:
         """Start all workers in ``nursery``, and wait until they take connections; raises StartError."""
         self._port, self._nursery = port, nursery
-        nursery.start_soon(self._ring_later)
+        nursery.start_soon(self._doorbells.run)
         for child in [self._spawn(worker) for worker in range(self._config.engine.workers)]:
             await child.settled.wait()
             if not child.ready:

@@ -23,12 +23,14 @@ class Bell:
         self._rung = trio.Event()
 
 
-class DoorBell(Bell):
-    """Rung through an eventfd, so that another process can; no task on the way costs a turn of the loop."""
+class DoorBell:
+    """As :class:`Bell`, but an eventfd, so that another process can ring it too.
+
+    The shard waits for it itself: a task on the way would be a turn of the loop more for each wake.
+    """
 
     def __init__(self, descriptor: int) -> None:
         """``descriptor`` is a non-blocking eventfd, and stays its owner's."""
-        super().__init__()
         self._descriptor = descriptor
 
     def ring(self) -> None:

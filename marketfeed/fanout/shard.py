@@ -22,7 +22,7 @@ from marketfeed.core.cursor import Cursor
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import CloseCode
-from marketfeed.fanout.bell import Bell
+from marketfeed.fanout.bell import Bell, DoorBell
 from marketfeed.fanout.catchup import CatchUp, Turn, push
 from marketfeed.fanout.encoding import JSON, POLL, PROBE, Encoding, Moment
 from marketfeed.fanout.figures import Figures
@@ -74,7 +74,7 @@ class Shard:
         resume_ticks: int,
         wall_ns: Callable[[], int],
         recorder: Recorder | None = None,
-        bell: Bell | None = None,
+        bell: Bell | DoorBell | None = None,
     ) -> None:
         self.rings = rings
         self.symbols = symbols

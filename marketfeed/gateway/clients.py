@@ -24,9 +24,6 @@ class Sdks:
         if found is None:
             return NO_SDK
         sdk = found.group()
-        known = self._seen.get(sdk)
-        if known is None:
-            if len(self._seen) >= MOST_SDKS:
-                return OTHER_SDK
-            known = self._seen[sdk] = sdk
-        return known
+        if sdk not in self._seen and len(self._seen) >= MOST_SDKS:
+            return OTHER_SDK
+        return self._seen.setdefault(sdk, sdk)  # one string for all sessions that say it
