@@ -75,13 +75,13 @@ class Collector:
             await trio.sleep(pause_s)
             young, older = (spent >= most for spent, most in zip(self._spent_ns[:2], SPENT_NS, strict=True))
             generation = 2 if older else 1 if young or trio.current_time() >= older_s else 0
-            took_ns = time.thread_time_ns()
+            spent_ns = self._spent_ns[0]
             gc.collect(generation)
-            took_ns = time.thread_time_ns() - took_ns
             if generation:
                 older_s = trio.current_time() + OLDER_EVERY_S
             else:
-                pause_s *= min(max(YOUNG_NS / max(took_ns, 1), 0.5), 2.0)
+                took_ns = max(1, self._spent_ns[0] - spent_ns)
+                pause_s *= min(max(YOUNG_NS / took_ns, 0.5), 2.0)
                 pause_s = min(max(pause_s, least_s), ROUND_S[1])
 
     def _timed(self, phase: str, info: dict[str, Any]) -> None:
