@@ -183,6 +183,11 @@ class Rings:
         ns: Indices = self._published[channel, :count].copy()
         return ns
 
+    def published_of(self, channel: int, symbols: Indices) -> Indices:
+        """Return the highest published ``n`` of each of ``symbols``, shape ``(k,)``."""
+        ns: Indices = self._published[channel].take(symbols)
+        return ns
+
     def first_ns(self, count: int | None = None) -> Indices:
         """Return when the first tick of each of the first ``count`` symbols came, a copy.
 

@@ -12,6 +12,8 @@ from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.subscriber import Subscriber
 
+_Placed = tuple[int, Indices, Indices, Indices]  # channel, symbols, where they are put, how many are missing
+
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
@@ -49,23 +51,37 @@ def resume(
             name for name in (*names.quotes, *names.trades) if next(iter(table.matching(name)), None) is None
         )
         return Resumption(tuple(sorted(reset)))
-    positions, missing = [], []
+    placed: list[_Placed] = []
     broken: Indices = np.empty(0, np.int64)
     for channel, symbols in enumerate(added):
+        if not len(symbols):
+            continue
         at = rings.position(channel, symbols, after.g)
         # Loaded after the search: what was overwritten meanwhile does not count as found.
         floor = rings.oldest(channel, symbols) - 1
-        behind = np.maximum(rings.published(channel)[symbols] - at, 0)
-        broken = np.union1d(broken, symbols[(at <= floor) & (floor > 0)])
-        positions.append(at)
-        missing.append(behind if member.tier.every else np.minimum(behind, 1))
-    kept = [np.isin(symbols, broken, invert=True) for symbols in added]
-    if sum(int(behind[keep].sum()) for behind, keep in zip(missing, kept, strict=True)) > most:
-        for symbols, behind in zip(added, missing, strict=True):
+        behind = np.maximum(rings.published_of(channel, symbols) - at, 0)
+        gone = (at <= floor) & (floor > 0)
+        if gone.any():
+            broken = np.union1d(broken, symbols[gone])
+        placed.append((channel, symbols, at, behind if member.tier.every else np.minimum(behind, 1)))
+    placed = _without(placed, broken)
+    if sum(int(behind.sum()) for _, _, _, behind in placed) > most:
+        for _, symbols, _, behind in placed:
             broken = np.union1d(broken, symbols[behind > 0])
-        kept = [np.isin(symbols, broken, invert=True) for symbols in added]
-    for channel, (symbols, at, keep) in enumerate(zip(added, positions, kept, strict=True)):
-        member.place(channel, symbols[keep], at[keep])
-        if keep.any():
+        placed = _without(placed, broken)
+    for channel, symbols, at, _ in placed:
+        member.place(channel, symbols, at)
+        if len(symbols):
             member.g = min(member.g, after.g)
     return Resumption(tuple(sorted(table.name(symbol) for symbol in broken.tolist())))
+
+
+def _without(placed: list[_Placed], broken: Indices) -> list[_Placed]:
+    """Leave out what is of the symbols ``broken``."""
+    if not len(broken):
+        return placed
+    left = []
+    for channel, symbols, at, behind in placed:
+        keep = np.isin(symbols, broken, invert=True)
+        left.append((channel, symbols[keep], at[keep], behind[keep]))
+    return left

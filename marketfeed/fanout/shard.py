@@ -11,6 +11,7 @@ between flushes share the same few fields.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -38,7 +39,10 @@ from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.turns import Turns
 from marketfeed.latency.recorder import Flush, Marks, Recorder
 
-YIELD_SENDS: Final = 256
+# In a row: six milliseconds or so. Oftener, and what is received meanwhile would wait for the rest of the
+# round, too.
+YIELD_SENDS: Final = 1024
+CHANGES_NS: Final = 2_000_000  # for what sessions asked for, each cycle: hundreds may ask in the same moment
 S: Final = 1_000_000_000  # ns
 
 log = structlog.get_logger()
@@ -90,7 +94,7 @@ class Shard:
         self.polls = Polls(
             rings, self._interests, self._catch_up, self._lanes, self._park, self._leave, self.ring
         )
-        self._changes: list[Change] = []
+        self._changes: deque[Change] = deque()
         self._leaving: list[Subscriber] = []
         self._filled: list[Subscriber] = []
         self._drained: list[Subscriber] = []
@@ -283,14 +287,18 @@ class Shard:
                 member.sent_ns = now_ns
                 if push(member):
                     self._park(member, at_once=bool(member.replayed))
-        changes, self._changes = self._changes, []
-        for change in changes:
+        until_ns = _now_ns() + CHANGES_NS
+        while self._changes:
+            change = self._changes.popleft()
             if not change.member.gone:
                 try:
                     self._change(change, now_ns)
                 except Exception:
                     self._fail(change.member)
             change.applied.set()
+            if self._changes and _now_ns() > until_ns:
+                self.ring()
+                break
         self.polls.apply()
         leaving, self._leaving = self._leaving, []
         for member in leaving:

@@ -13,7 +13,7 @@ from marketfeed.fanout.subscriber import Subscriber
 TURNS_NS: Final = (
     1_000_000  # for all of them, each cycle; or a quarter of the time since they had their last,
 )
-MOST_NS: Final = 10_000_000  # but not more than this
+MOST_NS: Final = 4_000_000  # but not more than this
 S: Final = 1_000_000_000  # ns
 
 
