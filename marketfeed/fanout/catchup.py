@@ -13,8 +13,7 @@ than most files here, because all three move the same position by the same steps
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
-from itertools import repeat
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -28,6 +27,7 @@ from marketfeed.fanout.encode import gap_fragment
 from marketfeed.fanout.encoding import Moment, Step
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.lane import Lane
+from marketfeed.fanout.pieces import EMPTY, Piece, Run, g_of, merged, part_of, size_of, step_of
 from marketfeed.fanout.resume import Resumption, resume
 from marketfeed.fanout.subscriber import Subscriber
 
@@ -40,8 +40,6 @@ LAG_TICKS: Final = 4096  # missed ticks up to which a session that was full gets
 LAG_STEP_NS: Final = 20_000_000  # a lagging session advances at most this often,
 LAG_STEPS: Final = 4  # by so many steps: as the lane moves on meanwhile, it has to arrive in one go
 _NONE: Final[Indices] = np.empty(0, np.int64)
-
-Piece = tuple[int, int, bytes]  # g, channel and fragment of a tick
 
 
 class Turn(enum.Enum):
@@ -75,7 +73,7 @@ class CatchUp:
         if any(map(len, member.fresh)):
             pieces = self._snapshot(lane, member)
             for start in range(0, len(pieces), CHUNK):
-                step = _step_of(pieces[start : start + CHUNK], member.encoding.mixed)
+                step = step_of(pieces[start : start + CHUNK], member.encoding.mixed)
                 self._put(member, step, ids=False, ticks=0)  # snapshots are outside the ledger
         if not push(member):
             return Turn.OVER
@@ -116,22 +114,23 @@ class CatchUp:
             return False
         fresh, snapshots = member.fresh, self._snapshot(lane, member)
         # What is left for the ticks: snapshots as of the cut take about as much as those of now.
-        left = max(most_bytes - _size_of(snapshots), 1)
+        left = max(most_bytes - size_of(snapshots), 1)
         pieces: list[Piece] = []
         while left > 0 and (in_full := sum(self._missing(lane, member)[0])):
-            gaps, more = self._take(lane, member, in_full if member.tier.every else 0)
+            gaps, run = self._take(lane, member, in_full if member.tier.every else 0)
+            more = run.pieces()
             step.messages += gaps
             pieces += more
-            left -= _size_of(more) + sum(len(gap) + 1 for gap in gaps)
+            left -= size_of(more) + sum(len(gap) + 1 for gap in gaps)
         if left > 0:
             member.g = lane.g
         while left < 0 and len(pieces) > 1:
-            left += _size_of([pieces.pop()])
+            left += size_of([pieces.pop()])
             member.g = pieces[-1][0]
         if snapshots and snapshots[-1][0] > member.g:
             snapshots = [piece for piece in snapshots if piece[0] <= member.g]
             snapshots += self._older(lane, fresh, member.g, {g for g, _, _ in snapshots})
-        step.ticks += [fragment for _, _, fragment in sorted(pieces + snapshots, key=_g_of)]
+        step.ticks += [fragment for _, _, fragment in sorted(pieces + snapshots, key=g_of)]
         return True
 
     def _older(self, lane: Lane, fresh: list[Indices], cut: int, known: set[int]) -> list[Piece]:
@@ -218,63 +217,70 @@ class CatchUp:
             snaps = map(as_snapshot, latest.fragments)
             found += [(g, channel, snap) for g, snap in zip(latest.gs.tolist(), snaps, strict=True)]
         member.fresh = [_NONE, _NONE]
-        found.sort(key=_g_of)
+        found.sort(key=g_of)
         return found
 
     def _step(self, lane: Lane, member: Subscriber, in_full: int) -> None:
         """Take the next frames' worth between member and lane, in order of ``g``, into the backlog."""
-        gaps, pieces = self._take(lane, member, in_full)
-        member.replayed += len(pieces)
-        for start in range(0, max(len(pieces), len(gaps)), CHUNK):
-            step = _step_of(pieces[start : start + CHUNK], member.encoding.mixed)
+        gaps, run = self._take(lane, member, in_full)
+        member.replayed += len(run.fragments)
+        for start in range(0, max(len(run.fragments), len(gaps)), CHUNK):
+            step = part_of(run, slice(start, start + CHUNK), member.encoding.mixed)
             if not start:
                 step.messages = gaps
             self._put(member, step, ids=member.ids)
 
-    def _take(self, lane: Lane, member: Subscriber, in_full: int) -> tuple[list[bytes], list[Piece]]:
+    def _take(self, lane: Lane, member: Subscriber, in_full: int) -> tuple[list[bytes], Run]:
         """Return the next gaps, and ticks in order of ``g``, between member and lane; it is behind them."""
-        bound = lane.g if in_full <= STEP else self._bound(lane, member, in_full)
+        bound, upto = self._bound(lane, member, in_full)
         gaps: list[bytes] = []
-        pieces: list[Piece] = []
+        runs: list[Run] = []
         for channel, symbols in enumerate(member.interest.symbols):
             if not len(symbols):
                 continue
             if member.tier.every and not (member.behind and channel == QUOTES):
-                self._take_every(lane, member, channel, bound, gaps, pieces)
+                runs.append(self._take_every(lane, member, channel, bound, upto.get(channel), gaps))
             else:
-                self._take_latest(lane, member, channel, bound, pieces)
+                runs.append(self._take_latest(lane, member, channel, bound))
         member.g = bound
-        pieces.sort(key=_g_of)  # quick, as each channel is in order
-        return gaps, pieces
+        return gaps, merged(runs)
 
-    def _bound(self, lane: Lane, member: Subscriber, in_full: int) -> int:
-        """Return a ``g`` up to which a quarter of STEP to STEP of the ``in_full`` ticks lie.
+    def _bound(
+        self, lane: Lane, member: Subscriber, in_full: int
+    ) -> tuple[int, dict[int, tuple[Indices, Indices]]]:
+        """Return a ``g`` up to which at most STEP, but a quarter of it, of the ``in_full`` ticks lie.
 
-        What a step costs must not depend on how unevenly the ticks lie.
+        And, where known, for each channel which of the symbols move and the ``n`` they move to. What a step
+        costs must not depend on how unevenly the ticks lie.
         """
+        if in_full <= STEP:
+            return lane.g, {}
         ahead = []
         for channel in [TRADES] if member.behind else [QUOTES, TRADES]:
             symbols, seen = member.interest.symbols[channel], member.seen[channel]
             upto = lane.seen[channel][symbols]
             more = np.flatnonzero(upto > seen)
-            held = np.maximum(seen[more], self._rings.oldest(channel, symbols[more]) - 1)
-            ahead.append((channel, symbols[more], held, upto[more]))
+            if len(more):
+                held = np.maximum(seen[more], self._rings.oldest(channel, symbols[more]) - 1)
+                ahead.append((channel, symbols[more], more, held, upto[more]))
         low, high = 0, lane.g - member.g
         span = high
         width = max(high * STEP // (2 * in_full), 1)
         while high - low > 1:
             count = 0
-            for channel, symbols, held, upto in ahead:
-                at = np.minimum(self._rings.position(channel, symbols, member.g + width), upto)
+            reached: dict[int, tuple[Indices, Indices]] = {}
+            for channel, symbols, more, held, last in ahead:
+                at = np.minimum(self._rings.position(channel, symbols, member.g + width), last)
+                reached[channel] = more, at
                 count += int(np.maximum(at - held, 0).sum())
             if count > STEP:
                 high = width
             elif count < STEP // 4:
                 low = width
             else:
-                return member.g + width
+                return member.g + width, reached
             width = low * 2 if high == span and 0 < low * 2 < high else (low + high) // 2
-        return member.g + high
+        return member.g + high, {}
 
     def _take_every(
         self,
@@ -282,17 +288,21 @@ class CatchUp:
         member: Subscriber,
         channel: int,
         bound: int,
+        reached: tuple[Indices, Indices] | None,
         gaps: list[bytes],
-        pieces: list[Piece],
-    ) -> None:
+    ) -> Run:
         symbols, seen = member.interest.symbols[channel], member.seen[channel]
-        upto = lane.seen[channel][symbols]
-        if bound < lane.g:
-            upto = np.minimum(upto, self._rings.position(channel, symbols, bound))
-        ahead = np.flatnonzero(upto > seen)
+        if reached is not None:
+            some, upto = reached
+        else:
+            some, upto = np.arange(len(symbols)), lane.seen[channel][symbols]
+            if bound < lane.g:
+                upto = np.minimum(upto, self._rings.position(channel, symbols, bound))
+        moves = upto > seen[some]
+        ahead, upto = some[moves], upto[moves]
         if not len(ahead):
-            return
-        ticks = self._rings.read(channel, symbols[ahead], seen[ahead], upto[ahead], bound)
+            return EMPTY
+        ticks = self._rings.read(channel, symbols[ahead], seen[ahead], upto, bound)
         for i in np.flatnonzero(ticks.lost).tolist():
             name, next_n = (
                 self._symbols.name(int(symbols[ahead[i]])),
@@ -304,16 +314,18 @@ class CatchUp:
         seen[ahead] = ticks.seen
         stamps = stamps_of(ticks.records)
         order = stamps.argsort()
-        encoded = lane.encoder.fragments(channel, ticks.records[order])
-        pieces += zip(stamps[order].tolist(), repeat(channel), encoded)
+        return Run(
+            stamps[order],
+            [],
+            channel,
+            lane.encoder.fragments(channel, ticks.records.take(order, mode="clip")),
+        )
 
-    def _take_latest(
-        self, lane: Lane, member: Subscriber, channel: int, bound: int, pieces: list[Piece]
-    ) -> None:
+    def _take_latest(self, lane: Lane, member: Subscriber, channel: int, bound: int) -> Run:
         symbols, seen = member.interest.symbols[channel], member.seen[channel]
         ahead = np.flatnonzero(lane.seen[channel][symbols] > seen)
         if not len(ahead):
-            return
+            return EMPTY
         latest = lane.encoder.latest(channel, symbols[ahead], lane.seen[channel][symbols[ahead]], lane.g)
         held = ahead[latest.held]
         taken = (latest.gs <= bound) & (latest.ns > seen[held])
@@ -322,8 +334,9 @@ class CatchUp:
         member.ledger.conflated += skipped
         member.behind_conflated += skipped
         seen[held[taken]] = latest.ns[taken]
-        found = zip(taken.tolist(), latest.gs.tolist(), latest.fragments, strict=True)
-        pieces += [(g, channel, fragment) for take, g, fragment in found if take]
+        chosen = np.flatnonzero(taken)
+        order = chosen[latest.gs[chosen].argsort()]
+        return Run(latest.gs[order], [], channel, [latest.fragments[i] for i in order.tolist()])
 
     def _fall_behind(self, member: Subscriber) -> None:
         if member.synced:
@@ -373,22 +386,3 @@ def push(member: Subscriber) -> bool:
         if not member.offer(*member.backlog.pop(0)):
             return False
     return not member.waiting
-
-
-def _size_of(pieces: Iterable[Piece]) -> int:
-    """Return how many bytes the fragments take in an array, commas included."""
-    return sum(len(fragment) + 1 for _, _, fragment in pieces)
-
-
-def _g_of(piece: Piece) -> int:
-    return piece[0]
-
-
-def _step_of(pieces: list[Piece], mixed: bool) -> Step:
-    step = Step(mixed)
-    if mixed:
-        step.ticks.extend([fragment for _, _, fragment in pieces])
-    else:
-        for _, channel, fragment in pieces:
-            (step.ticks, step.trades)[channel].append(fragment)
-    return step
