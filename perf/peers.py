@@ -214,7 +214,7 @@ def draw(results: dict[str, Results], target: Path, caption: str) -> None:
         axis.plot(shares, p99s, marker="o", label=name, linewidth=2.5 if name == OURS else 1.2)
     axis.set(xscale="log", yscale="log", xlabel="delivered quotes, M/s", ylabel="p99, ms")
     axis.set_title("latency at 25, 50 and 80 % of each one's saturation", loc="left", fontsize=10)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="upper left")
     axis.grid(alpha=0.3)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)

@@ -2,8 +2,8 @@
 
 One cycle: flush the lanes that are due, apply what sessions asked for since
 the last cycle, advance the sessions that are alone. Sessions change groups
-only between flushes; while one is under way the loop yields every few hundred
-sends, and whatever happens meanwhile waits its turn.
+only between flushes; while one is under way the loop yields every thousand
+sends or so, and whatever happens meanwhile waits its turn.
 
 Longer than most files here, because the loop and the changes it applies
 between flushes share the same few fields.

@@ -8,6 +8,7 @@ import trio
 
 from marketfeed.gateway.clients import Sdks
 from marketfeed.gateway.events import CONTENT_TYPE, EventSession
+from marketfeed.gateway.files import file_routes
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
 from marketfeed.gateway.limits import Rates
 from marketfeed.gateway.origins import Origins
@@ -39,6 +40,7 @@ class Routes:
                 "/v1/trades": {"GET": self.polling.trades},
                 "/v1/symbols": {"GET": self.polling.symbols},
                 "/v1/latency": {"GET": self._latency},
+                **file_routes(),
             },
             Rules(
                 head_s=service.limits.handshake_s,

@@ -90,6 +90,22 @@ def test_curl_polls_without_a_hole_and_is_told_where_nothing_is_new(tmp_path):
         assert curl(f"{url}/v1/quotes?symbols=NONE", "-H", f"If-None-Match: {headers['etag']}")[0] == 304
 
 
+def test_curl_gets_the_static_files_and_nothing_beside_them(tmp_path):
+    with engine(SYNTHETIC, tmp_path) as running:
+        url = f"{http(running)}/robots.txt"
+        status, headers, body = curl(url)
+        assert (status, headers["content-type"]) == (200, "text/plain; charset=utf-8")
+        assert b"Disallow: /" in body
+        assert curl(url, "-H", f"If-None-Match: {headers['etag']}")[::2] == (304, b"")
+        for path in (
+            "/robots.txt/",
+            "/../pyproject.toml",
+            "/robots.txt/../../../etc/passwd",
+            "/%2e%2e/robots.txt",
+        ):
+            assert curl(http(running) + path, "--path-as-is")[0] == 404
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_curl_over_tls_and_a_certificate_that_is_checked(tmp_path, workers):
     files = Files(tmp_path)

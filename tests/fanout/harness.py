@@ -226,6 +226,12 @@ class Bench:
             await trio.testing.wait_all_tasks_blocked()
             await self.cycle()
 
+    async def ask(self, member: Subscriber, quotes: str) -> None:
+        """Subscribe, and leave the cycles to others."""
+        answer = member.encoding.messages(b'[{"T":"subscription"}]', 0)
+        names = Names(tuple(quotes.split()))
+        await self.shard.change(Change(member, names, member.tier, member.encoding, lambda _: answer, True))
+
     async def cycle(self, times: int = 1) -> None:
         """Let the shard do what is due now."""
         for _ in range(times):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import trio
+import trio.testing
 from harness import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower
 
 from marketfeed.errors import CloseCode
@@ -304,6 +305,30 @@ async def test_the_librarys_own_frame_that_had_to_wait_changes_nothing(autojump_
     bench.publish(("q", "A"))
     await bench.cycle()
     assert [m["n"] for m in socket.take() if m["T"] == "q"] == [1]
+    bench.balanced()
+
+
+async def test_many_who_ask_in_one_moment_are_answered_a_few_a_cycle(autojump_clock, monkeypatch):
+    monkeypatch.setattr("marketfeed.fanout.shard.CHANGES_NS", -1)  # one a cycle: no time passes in one
+    bench = Bench()
+    bench.publish(("q", "A"))
+    members = [bench.enter(f"s{number}") for number in range(5)]
+
+    def answered() -> int:
+        return sum(bool(socket.frames) for _, socket in members)
+
+    async with trio.open_nursery() as nursery:
+        for member, _ in members:
+            nursery.start_soon(bench.ask, member, "A")
+        await trio.testing.wait_all_tasks_blocked()
+        for expected in (1, 2):
+            await bench.cycle()
+            assert answered() == expected
+        nursery.start_soon(bench.shard.run)  # asks itself for the cycles that the others need
+        await trio.testing.wait_all_tasks_blocked()
+        assert answered() == 5
+        nursery.cancel_scope.cancel()
+    assert all(member.group is members[0][0].group for member, _ in members)
     bench.balanced()
 
 
