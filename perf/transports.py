@@ -1,0 +1,59 @@
+"""What does one process deliver over each transport, in turns?
+
+    engine ──► 500 sessions × 20 of 1,000 symbols ──► WebSocket (JSON), Server-Sent Events, WebSocket (binary)
+
+Says: the delivered quotes a second at saturation of each, medians over the rounds, and their ratios to JSON
+over a WebSocket; and the bytes a quote. Does not say: anything about polls, which are answered one by one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from dataclasses import replace
+
+from perf import bench
+
+GUESSES = {"websocket": 550_000.0, "sse": 550_000.0, "binary": 750_000.0}  # quotes/s to begin with
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        prog="python -m perf.transports",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    bench.common(parser)
+    options = parser.parse_args()
+    work = bench.work_of(options)
+    say = functools.partial(bench.console.print, highlight=False)
+    say(bench.machine(), style="dim")
+    start = functools.partial(bench.marketfeed, universe=work.universe)
+    tops: dict[str, list[bench.Point]] = {transport: [] for transport in GUESSES}
+    for _ in range(options.rounds):
+        for transport, found in tops.items():
+            guess = found[-1].rate if found else GUESSES[transport]
+            top = bench.saturation(
+                start,
+                replace(work, transport=transport),
+                guess,
+                options.resolution,
+                lambda text, name=transport: say(f"{name:10}{text}", style="dim"),
+            )
+            top.assert_honest()
+            found.append(top)
+    base = bench.middle([point.served for point in tops["websocket"]])
+    for transport, found in tops.items():
+        served = sorted(point.served for point in found)
+        sizes = [point.counts["bytes"] / point.counts["ticks"] for point in found]
+        say(
+            f"{transport:10} {bench.millions(bench.middle(served))}/s at saturation "
+            f"({bench.millions(served[0])} to {bench.millions(served[-1])}), "
+            f"{bench.middle(sizes):.0f} bytes a quote, "
+            f"{bench.middle(served) / base:.2f} × the WebSocket in JSON"
+        )
+
+
+if __name__ == "__main__":
+    main()
