@@ -18,6 +18,7 @@ from process import Engine, engine
 from marketfeed.core.binary import FrameParser, Kind
 
 CLIENTS, CUTS = (500, 100) if os.environ.get("MARKETFEED_PROVE") else (50, 10)
+AT_ONCE = 50  # the test itself can serve no more
 MOST_BYTES = 16000  # of a connection, before it is cut
 VISIT_S = 0.5  # that a connection lasts at most; some of what clients want ticks seldom
 SYMBOLS = 10
@@ -218,16 +219,18 @@ def _unpack(payload: bytes, names: dict[int, str]) -> list[dict]:
     return messages
 
 
-async def cut_again_and_again(client: Client, running: Engine) -> None:
-    for _ in range(CUTS):
-        await client.visit(running.port)
+async def cut_again_and_again(client: Client, running: Engine, limiter: trio.CapacityLimiter) -> None:
+    async with limiter:
+        for _ in range(CUTS):
+            await client.visit(running.port)
 
 
 async def test_no_cut_goes_undetected_and_nothing_comes_twice(tmp_path):
     clients = [Client(number) for number in range(CLIENTS)]
+    limiter = trio.CapacityLimiter(AT_ONCE)
     with engine(CONFIG, tmp_path) as running:
         async with trio.open_nursery() as nursery:
             for client in clients:
-                nursery.start_soon(cut_again_and_again, client, running)
+                nursery.start_soon(cut_again_and_again, client, running, limiter)
     assert all(client.cursor for client in clients)
     assert sum(client.ticks for client in clients) > CLIENTS * CUTS
