@@ -10,6 +10,7 @@ difference is part of every figure, and the round trip says how large it may be.
 from __future__ import annotations
 
 import ipaddress
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -75,7 +76,7 @@ class Probe:
         self, url: str, symbols: Sequence[str], seen: Sequence[Seen], token: str | None, log: Path | None
     ) -> None:
         """Prepare; raises ConfigError if ``url`` is not one of a WebSocket."""
-        self._parts = parsed_url(url)
+        self._parts = parsed_url(url, "")
         self._url = url
         self._symbols = list(symbols)
         self._seen = list(seen)
@@ -84,19 +85,29 @@ class Probe:
         self._began_ns = time.time_ns()
 
     async def run(self, seconds: float) -> list[str]:
-        """Measure for ``seconds``; return what that was, in lines. Raises StartError without a session."""
+        """Measure for ``seconds``, or until Ctrl-C; return what that was, in lines.
+
+        Raises StartError without a session.
+        """
         failed: list[str] = []
-        async with trio.open_nursery() as nursery:
-            for seen in self._seen:
-                nursery.start_soon(self._session, seen, failed)
-            nursery.start_soon(self._write_log)
-            await trio.sleep(seconds)
-            nursery.cancel_scope.cancel()
+        began_s = trio.current_time()
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with trio.open_nursery() as nursery:
+                for seen in self._seen:
+                    nursery.start_soon(self._session, seen, failed)
+                nursery.start_soon(self._write_log)
+                with trio.move_on_after(seconds):
+                    async for _ in signals:
+                        break  # what was measured so far counts
+                seconds = trio.current_time() - began_s
+                nursery.cancel_scope.cancel()
         self._write()
         if self._log is not None and self._log.problem:
             failed.append(f"not written: {self._log.problem}")
         if failed and not any(seen.arrivals.ticks for seen in self._seen):
             raise StartError(failed[0])
+        if not all(seen.arrivals.ticks for seen in self._seen):
+            failed.append(f"no tick of {', '.join(self._symbols)}: does a feed send any?")
         return [*self._lines(seconds), *failed]
 
     async def _session(self, seen: Seen, failed: list[str]) -> None:
@@ -109,7 +120,7 @@ class Probe:
                 error = group
                 while isinstance(error, BaseExceptionGroup):
                     error = error.exceptions[0]
-            text = f"{seen.tier or 'session'}: {plainly(error)}"
+            text = f"{seen.tier or self._url}: {plainly(error)}"
             if text not in failed:
                 failed.append(text)
             if isinstance(error, StartError):  # the engine's answer to our request: again would be the same
@@ -187,7 +198,9 @@ class Probe:
         head = ["tier", "ticks", "p50", "p90", "p99", "p99.9", "max", "round trip", "interrupted", "a day"]
         rows = [head, *(self._row(seen, seconds) for seen in self._seen)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        lines = [f"{self._url}, {seconds:g} s: from the engine's receipt of a tick to its read here"]
+        lines = [
+            f"{self._url}, {round(seconds, 1):g} s: from the engine's receipt of a tick to its read here"
+        ]
         lines += [
             "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
         ]

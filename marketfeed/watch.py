@@ -226,15 +226,15 @@ async def connect(parts: SplitResult) -> Stream:
     return await trio.open_ssl_over_tcp_stream(host, port or 443, https_compatible=True)
 
 
-def parsed_url(url: str) -> SplitResult:
-    """Return the parts of a WebSocket's URL; raises ConfigError for any other."""
+def parsed_url(url: str, option: str = "--url ") -> SplitResult:
+    """Return the parts of a WebSocket's URL; raises ConfigError for any other, given by ``option``."""
     try:
         parts = urlsplit(url)
         if parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0:
             return parts
     except ValueError as error:
-        raise ConfigError(f"--url {url}: {error}") from None
-    raise ConfigError(f"--url {url}: written as ws://HOST:PORT/v1/stream, or wss://")
+        raise ConfigError(f"{option}{url}: {error}") from None
+    raise ConfigError(f"{option}{url}: written as ws://HOST:PORT/v1/stream, or wss://")
 
 
 def _print(*lines: str) -> None:

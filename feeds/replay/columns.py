@@ -92,7 +92,8 @@ class Layout:
         columns = keys.columns
         if columns is None:
             raise ConfigError(
-                f"columns: {format} needs to know its columns, such as {{ time = 0, bid = 1, ask = 2 }}"
+                f"columns: {format} needs to know its columns, such as {{ time = 0, bid = 1, ask = 2 }}, "
+                "in a [[feeds]] table; on the command line, --feed names the one"
             )
         self.keys, self.columns = keys, columns
         self.quotes = columns.bid is not None or columns.ask is not None

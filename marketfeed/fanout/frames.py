@@ -11,6 +11,7 @@ from typing import Final
 TEXT: Final = 0x81  # FIN and opcode
 BINARY: Final = 0x82
 PING: Final = 0x89
+CLOSE: Final = 0x88
 
 
 def header(opcode: int, length: int) -> bytes:

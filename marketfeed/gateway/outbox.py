@@ -34,6 +34,7 @@ _RESET: Final = struct.pack("ii", 1, 0)  # linger on, 0 s: closing sends RST and
 class Outbox(trio.abc.HalfCloseableStream):
     """A TCP socket as a stream whose sending side can also be used without waiting.
 
+    ``last_words`` returns what is to be sent before it closes, if there is room.
     ``drained`` is called each time the unsent bytes have all gone out;
     ``on_end`` when the session is to end: the peer is gone, or breaks the
     rules of framing, or the shard has given it up.
@@ -41,7 +42,7 @@ class Outbox(trio.abc.HalfCloseableStream):
 
     __slots__ = (
         "_lost", "_nursery", "_passed", "_progress", "_replay", "_send", "_shut", "_sock", "_tail", "_taken",
-        "_trio_sock", "drained", "on_end", "received", "scanner",
+        "_trio_sock", "drained", "last_words", "on_end", "received", "scanner",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, nursery: trio.Nursery) -> None:
@@ -61,6 +62,7 @@ class Outbox(trio.abc.HalfCloseableStream):
         self.scanner: FrameScanner | None = None
         self.drained: Callable[[], None] = _nothing
         self.on_end: Callable[[CloseCode], None] = _ignore
+        self.last_words: Callable[[], bytes] = _none
 
     # For the shard.
 
@@ -251,6 +253,7 @@ class Outbox(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """Close the socket; what is unsent is forgotten and the peer reset if there was any."""
+        self._say_last_words()
         if self._tail:
             self.reset()
         self._shut = True
@@ -263,6 +266,11 @@ class Outbox(trio.abc.HalfCloseableStream):
         self.drained, self.on_end, self.scanner = _nothing, _ignore, None
         await trio.lowlevel.checkpoint()
 
+    def _say_last_words(self) -> None:
+        words, self.last_words = self.last_words(), _none
+        if words and not self._tail:
+            self.offer(words)
+
     def reset(self) -> None:
         """Have the coming close send RST: for a peer that does not read."""
         if self._sock.fileno() >= 0:
@@ -271,6 +279,10 @@ class Outbox(trio.abc.HalfCloseableStream):
 
 def _nothing() -> None:
     pass
+
+
+def _none() -> bytes:
+    return b""
 
 
 def _ignore(code: CloseCode) -> None:

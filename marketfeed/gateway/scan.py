@@ -10,6 +10,7 @@ from typing import Final
 
 MAX_FRAGMENTS: Final = 1000  # of one message
 MAX_CONTROL_FRAMES: Final = 100  # in one second
+_CLOSE: Final = 8  # opcode
 _PONG: Final = 0x8A  # FIN and the opcode, no reserved bits
 
 
@@ -23,7 +24,7 @@ class FrameScanner:
     Source of the format: RFC 6455, section 5.2; a client's frames are masked.
     """
 
-    __slots__ = ("_controls", "_fragments", "_head", "_opening", "_second", "_skip")
+    __slots__ = ("_controls", "_fragments", "_head", "_opening", "_second", "_skip", "closed")
 
     def __init__(self, handshake: bool = False) -> None:
         """With ``handshake``, the client's HTTP request comes first, up to its empty line."""
@@ -33,6 +34,7 @@ class FrameScanner:
         self._fragments = 0
         self._controls = 0
         self._second = 0
+        self.closed = False  # the client has sent a close frame
 
     def feed(self, data: bytes, now_s: float) -> bool:
         """Look at the frame headers in ``data``; raises FramingAbuseError.
@@ -73,6 +75,7 @@ class FrameScanner:
 
     def _count(self, first: int, now_s: float) -> None:
         if first & 8:
+            self.closed = self.closed or first & 15 == _CLOSE
             if int(now_s) != self._second:
                 self._second, self._controls = int(now_s), 0
             self._controls += 1

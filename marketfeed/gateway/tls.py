@@ -142,6 +142,7 @@ class TlsOutbox(Outbox):
 
     async def aclose(self) -> None:
         """Close the socket; what is unsent is forgotten and the peer reset if there was any."""
+        self._say_last_words()
         if not self._tail and not self._lost and self._sock.fileno() >= 0:
             self._say_end()
             try:

@@ -16,6 +16,7 @@ import trio_websocket
 
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
 from marketfeed.fanout.encoding import ENCODINGS, Encoding
+from marketfeed.fanout.frames import CLOSE, frame
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.shard import Change
@@ -29,6 +30,7 @@ from marketfeed.gateway.scan import FrameScanner
 from marketfeed.gateway.session import FAREWELL_S, Service, Session
 
 MAX_BAD_REQUESTS: Final = 10  # in a row
+BREACHES: Final = (CloseCode.PROTOCOL, CloseCode.INVALID_DATA)
 MAX_REFUSED: Final = 200  # requests over the rate in a row; then it is a flood and no mistake
 
 log = structlog.get_logger()
@@ -51,11 +53,12 @@ class WebSocketSession(Session):
     async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
         """Serve the client until either side ends it, and count why; ``nursery`` is cancelled afterwards."""
         outbox.on_end = self.end
-        outbox.scanner = FrameScanner(handshake=True)
+        scanner = outbox.scanner = FrameScanner(handshake=True)
         ws = await self._shake_hands(outbox, nursery)
         if ws is None:
             return
         self._ws = ws
+        outbox.last_words = lambda: _breach(ws, scanner)
         code = await self._live(outbox, self._service.default_tier, self._service.encoding)
         if code is not None:
             await self._say_goodbye(ws, outbox, code)
@@ -223,6 +226,14 @@ def _forget_handshake(ws: trio_websocket.WebSocketConnection) -> None:
     protocol: Any = getattr(ws, "_wsproto", None)
     if getattr(protocol, "connection", None) is not None and hasattr(protocol, "handshake"):
         protocol.handshake = _SPENT
+
+
+def _breach(ws: trio_websocket.WebSocketConnection, scanner: FrameScanner) -> bytes:
+    """Return the close frame for a client that broke the protocol: trio-websocket hangs up without one."""
+    reason = ws.closed
+    if reason is None or reason.code not in BREACHES or scanner.closed:
+        return b""
+    return frame(CLOSE, reason.code.to_bytes(2, "big") + CLOSE_TEXT[CloseCode(reason.code)].encode())
 
 
 def _close_code(closed: trio_websocket.ConnectionClosed) -> CloseCode:

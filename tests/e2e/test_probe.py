@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
-from process import engine
+from process import Engine, engine
 
 from marketfeed.latency import load
 
@@ -18,6 +21,15 @@ def probe(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "marketfeed", "probe", *arguments],
         cwd=cwd, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
+
+
+def until_subscribed(running: Engine) -> None:
+    """Wait until the engine has sent the probe's session some ticks."""
+    while True:
+        with urlopen(f"http://127.0.0.1:{running.admin_port}/v1/sessions") as answer:
+            ledgers = [ledger for row in json.load(answer)["shown"] for ledger in row["ledger"].values()]
+        if any(ledger["delivered"] > 50 for ledger in ledgers):
+            return
 
 
 def test_a_probe_measures_each_tier_says_what_and_writes_a_log(tmp_path: Path) -> None:
@@ -35,6 +47,33 @@ def test_a_probe_measures_each_tier_says_what_and_writes_a_log(tmp_path: Path) -
         refused = probe(running.url, "SY0000", "--tier", "nope", "--seconds", "1", cwd=tmp_path)
         assert refused.returncode == 2
         assert refused.stderr == "marketfeed: nope: error 400: tier: one of vip, premium, basic\n"
+
+
+def test_ctrl_c_ends_a_probe_with_what_it_measured_so_far(tmp_path: Path) -> None:
+    with engine(CONFIG, tmp_path) as running:
+        argv = [sys.executable, "-m", "marketfeed", "probe", running.url, "SY0000", "--seconds", "600"]
+        with subprocess.Popen(
+            [*argv, "--out", "probe.hlog"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as child:
+            try:
+                until_subscribed(running)
+            finally:
+                child.send_signal(signal.SIGINT)
+            out, err = child.communicate(timeout=30)
+        assert (child.returncode, err) == (0, "")
+        assert "from the engine's receipt of a tick" in out
+        assert (tmp_path / "probe.hlog").read_text().startswith("#")
+
+
+def test_names_without_ticks_are_told(tmp_path: Path) -> None:
+    with engine(CONFIG, tmp_path) as running:
+        done = probe(running.url, "NOPE", "--seconds", "1", cwd=tmp_path)
+        assert done.returncode == 1
+        assert "no tick of NOPE: does a feed send any?" in done.stdout
 
 
 def test_mistakes_and_an_engine_that_is_not_there_are_one_line(tmp_path: Path) -> None:

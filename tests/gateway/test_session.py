@@ -9,7 +9,7 @@ import pytest
 import trio
 from live import LIMITS, connected, masked, serving
 
-from marketfeed.errors import CloseCode
+from marketfeed.errors import CLOSE_TEXT, CloseCode
 from marketfeed.gateway.websocket import MAX_REFUSED
 
 
@@ -300,15 +300,43 @@ async def test_a_reset_in_the_middle_of_a_frame_ends_that_session_alone():
             await client.next("synced")
 
 
-async def test_an_unmasked_frame_is_a_protocol_error_and_leaves_no_task():
+@pytest.mark.parametrize(
+    ("broken", "code"),
+    [
+        (b"\x81\x02{}", CloseCode.PROTOCOL),
+        (masked(0xC1, b"{}"), CloseCode.PROTOCOL),
+        (masked(0x83, b"{}"), CloseCode.PROTOCOL),
+        (masked(0x80, b"{}"), CloseCode.PROTOCOL),
+        (masked(0x81, b"\xff{}"), CloseCode.INVALID_DATA),
+    ],
+    ids=["unmasked", "reserved bit", "unknown opcode", "orphan continuation", "not UTF-8"],
+)
+async def test_a_client_that_breaks_the_protocol_is_told_by_a_close_frame_and_leaves_no_task(broken, code):
     async with serving() as live:
         stream = await live.raw()
         assert b" 101 " in await stream.receive_some()
-        await stream.send_all(b"\x81\x02{}")
-        while await stream.receive_some():
-            pass
+        await stream.send_all(broken)
+        got = b""
+        while data := await stream.receive_some():
+            got += data
+        reason = int(code).to_bytes(2, "big") + CLOSE_TEXT[code].encode()
+        assert got.endswith(bytes((0x88, len(reason))) + reason)
+        assert got.count(reason) == 1
         await live.until_empty()
-        assert sum(live.counters.closes.values()) == 1
+        assert live.counters.closes == {code: 1}
+
+
+async def test_a_client_that_says_1002_itself_gets_its_own_code_back_and_no_second_frame():
+    async with serving() as live:
+        stream = await live.raw()
+        assert b" 101 " in await stream.receive_some()
+        await stream.send_all(masked(0x88, (1002).to_bytes(2, "big")))
+        got = b""
+        while data := await stream.receive_some():
+            got += data
+        assert got.endswith(b"\x88\x02" + (1002).to_bytes(2, "big"))
+        assert got.count(b"\x88") == 1
+        await live.until_empty()
 
 
 async def test_an_exception_inside_a_session_ends_only_that_session(monkeypatch):
