@@ -57,12 +57,20 @@ def until(found, what="it"):
     raise AssertionError(f"{what} never came")
 
 
+def sessions(running: Engine) -> float:
+    """Return how many sessions the engine has."""
+    return sum(value for key, value in metrics(running).items() if key[0] == "marketfeed_sessions")
+
+
 def listen(running: Engine, tier: str, ticks: int) -> None:
-    """Be a session of ``tier`` until it has had so many live ticks."""
+    """Be a session of ``tier`` for so many ticks after `synced`: what comes before is in no histogram."""
     with open_session(running.url) as ws:
         ws.send(json.dumps({"action": "subscribe", "quotes": ["*"], "trades": ["*"], "tier": tier}))
+        synced = False
         while ticks > 0:
-            ticks -= sum(m["T"] in ("q", "t") and "snap" not in m for m in json.loads(ws.recv(timeout=10)))
+            for message in json.loads(ws.recv(timeout=10)):
+                synced = synced or message["T"] == "synced"
+                ticks -= synced and message["T"] in ("q", "t")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -70,6 +78,7 @@ def test_log_metrics_and_report_hold_what_was_delivered(tmp_path: Path, workers:
     with engine(CONFIG, tmp_path, "--set", f"engine.workers={workers}") as running:
         for tier in TIERS:
             listen(running, tier, 60)
+        until(lambda: not sessions(running), "the end of the sessions")  # until then they are sent more
         delivered = {tier: metrics(running)["marketfeed_delivered_total", tier] for tier in TIERS}
 
         def counted() -> bool:
