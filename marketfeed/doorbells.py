@@ -29,7 +29,7 @@ class Doorbells:
         self._cores = len(os.sched_getaffinity(0))
         self._rest_s = REST_S * max(0.0, workers / self._cores - 1)
         self._rung_s: dict[int, float] = {}  # when each was rung last
-        self._owed: dict[int, None] = {}  # those to be rung, and not yet
+        self._owed: set[int] = set()  # those to be rung, and not yet
         self._next_s = 0.0  # none before then
         self._waiting = trio.Event()
 
@@ -39,7 +39,7 @@ class Doorbells:
             for descriptor in self._descriptors():
                 os.eventfd_write(descriptor, 1)
             return
-        self._owed.update(dict.fromkeys(self._descriptors()))
+        self._owed.update(self._descriptors())
         self._ring_some()
 
     def _ring_some(self) -> None:
@@ -47,13 +47,13 @@ class Doorbells:
         now_s = trio.current_time()
         there = self._descriptors()
         self._rung_s = {descriptor: self._rung_s.get(descriptor, 0.0) for descriptor in there}
-        self._owed = {descriptor: None for descriptor in there if descriptor in self._owed}
+        self._owed.intersection_update(there)
         if now_s >= self._next_s:
             rested = [d for d in there if d in self._owed and now_s >= self._rung_s[d] + self._rest_s]
             for descriptor in sorted(rested, key=self._rung_s.__getitem__)[: self._cores]:
                 os.eventfd_write(descriptor, 1)
                 self._rung_s[descriptor] = now_s
-                del self._owed[descriptor]
+                self._owed.remove(descriptor)
                 self._next_s = now_s + STEP_S
         if self._owed:
             self._waiting.set()

@@ -269,7 +269,7 @@ class Rings:
         in the order asked; the second value, shape ``(k,)``, is each symbol's
         ``n``, 0 where there is no tick or the writer has already gone round.
         """
-        upto = self._published[channel].take(symbols)
+        upto = self.published_of(channel, symbols)
         ticks = self.read(channel, symbols, np.maximum(upto - 1, 0), upto, head)
         found = np.where(ticks.counts > 0, upto, 0)
         missing = np.flatnonzero((ticks.counts == 0) & (upto > 0))
@@ -290,7 +290,7 @@ class Rings:
         highest n no longer held; compare with :meth:`oldest`. Bisection over all symbols at once.
         """
         low = self._floor(channel, symbols)
-        high = np.maximum(self._published[channel].take(symbols), low)
+        high = np.maximum(self.published_of(channel, symbols), low)
         base = symbols * self.depth
         stamps = self._g[channel]
         while True:

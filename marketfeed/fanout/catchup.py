@@ -27,7 +27,7 @@ from marketfeed.fanout.encode import gap_fragment
 from marketfeed.fanout.encoding import Moment, Step
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.lane import Lane
-from marketfeed.fanout.pieces import EMPTY, Piece, Run, g_of, merged, part_of, size_of, step_of
+from marketfeed.fanout.pieces import EMPTY, Piece, Run, merged, size_of
 from marketfeed.fanout.resume import Resumption, resume
 from marketfeed.fanout.subscriber import Subscriber
 
@@ -71,9 +71,9 @@ class CatchUp:
         if member.encoding.announces:
             self._announce(member)
         if any(map(len, member.fresh)):
-            pieces = self._snapshot(lane, member)
-            for start in range(0, len(pieces), CHUNK):
-                step = step_of(pieces[start : start + CHUNK], member.encoding.mixed)
+            snapshots = self._snapshot(lane, member)
+            for start in range(0, len(snapshots.gs), CHUNK):
+                step = snapshots.step(slice(start, start + CHUNK), member.encoding.mixed)
                 self._put(member, step, ids=False, ticks=0)  # snapshots are outside the ledger
         if not push(member):
             return Turn.OVER
@@ -112,7 +112,7 @@ class CatchUp:
         self._align(member)
         if self._ahead(lane, member):
             return False
-        fresh, snapshots = member.fresh, self._snapshot(lane, member)
+        fresh, snapshots = member.fresh, self._snapshot(lane, member).pieces()
         # What is left for the ticks: snapshots as of the cut take about as much as those of now.
         left = max(most_bytes - size_of(snapshots), 1)
         pieces: list[Piece] = []
@@ -129,8 +129,8 @@ class CatchUp:
             member.g = pieces[-1][0]
         if snapshots and snapshots[-1][0] > member.g:
             snapshots = [piece for piece in snapshots if piece[0] <= member.g]
-            snapshots += self._older(lane, fresh, member.g, {g for g, _, _ in snapshots})
-        step.ticks += [fragment for _, _, fragment in sorted(pieces + snapshots, key=g_of)]
+            snapshots += self._older(lane, fresh, member.g, {g for g, _ in snapshots})
+        step.ticks += [fragment for _, fragment in sorted(pieces + snapshots)]
         return True
 
     def _older(self, lane: Lane, fresh: list[Indices], cut: int, known: set[int]) -> list[Piece]:
@@ -143,7 +143,7 @@ class CatchUp:
             records, _ = self._rings.latest(channel, symbols, cut)
             gs, fragments = stamps_of(records).tolist(), lane.encoder.codec.fragments(channel, records)
             snaps = map(lane.encoder.codec.as_snapshot, fragments)
-            found += [(g, channel, snap) for g, snap in zip(gs, snaps, strict=True) if g not in known]
+            found += [(g, snap) for g, snap in zip(gs, snaps, strict=True) if g not in known]
         return found
 
     def _align(self, member: Subscriber) -> None:
@@ -199,9 +199,9 @@ class CatchUp:
             return member.replayed >= self._resume_ticks
         return missing > LAG_TICKS or most > self._rings.depth // 2
 
-    def _snapshot(self, lane: Lane, member: Subscriber) -> list[Piece]:
-        """Return the latest tick of each freshly named symbol, by ``g``; the position is behind it."""
-        found: list[Piece] = []
+    def _snapshot(self, lane: Lane, member: Subscriber) -> Run:
+        """Return the latest tick of each freshly named symbol; the position is behind it."""
+        runs: list[Run] = []
         as_snapshot = lane.encoder.codec.as_snapshot
         for channel, symbols in enumerate(member.fresh):
             at = lane.seen[channel][symbols]
@@ -214,18 +214,18 @@ class CatchUp:
             position[symbols] = at
             position[sent[latest.held]] = latest.ns
             member.seen[channel] = position[member.interest.symbols[channel]]
-            snaps = map(as_snapshot, latest.fragments)
-            found += [(g, channel, snap) for g, snap in zip(latest.gs.tolist(), snaps, strict=True)]
+            order = latest.gs.argsort()
+            snaps = [as_snapshot(latest.fragments[i]) for i in order.tolist()]
+            runs.append(Run(latest.gs[order], [channel] * len(snaps), snaps))
         member.fresh = [_NONE, _NONE]
-        found.sort(key=g_of)
-        return found
+        return merged(runs)
 
     def _step(self, lane: Lane, member: Subscriber, in_full: int) -> None:
         """Take the next frames' worth between member and lane, in order of ``g``, into the backlog."""
         gaps, run = self._take(lane, member, in_full)
-        member.replayed += len(run.fragments)
-        for start in range(0, max(len(run.fragments), len(gaps)), CHUNK):
-            step = part_of(run, slice(start, start + CHUNK), member.encoding.mixed)
+        member.replayed += len(run.gs)
+        for start in range(0, max(len(run.gs), len(gaps)), CHUNK):
+            step = run.step(slice(start, start + CHUNK), member.encoding.mixed)
             if not start:
                 step.messages = gaps
             self._put(member, step, ids=member.ids)
@@ -248,10 +248,10 @@ class CatchUp:
     def _bound(
         self, lane: Lane, member: Subscriber, in_full: int
     ) -> tuple[int, dict[int, tuple[Indices, Indices]]]:
-        """Return a ``g`` up to which at most STEP, but a quarter of it, of the ``in_full`` ticks lie.
+        """Return a ``g`` up to which STEP of the ``in_full`` ticks lie, or down to a quarter of that.
 
-        And, where known, for each channel which of the symbols move and the ``n`` they move to. What a step
-        costs must not depend on how unevenly the ticks lie.
+        Where the search has them: by channel, which of the symbols move, and the ``n`` they move to. What a
+        step costs must not depend on how unevenly the ticks lie.
         """
         if in_full <= STEP:
             return lane.g, {}
@@ -314,12 +314,8 @@ class CatchUp:
         seen[ahead] = ticks.seen
         stamps = stamps_of(ticks.records)
         order = stamps.argsort()
-        return Run(
-            stamps[order],
-            [],
-            channel,
-            lane.encoder.fragments(channel, ticks.records.take(order, mode="clip")),
-        )
+        fragments = lane.encoder.fragments(channel, ticks.records.take(order, mode="clip"))
+        return Run(stamps[order], [channel] * len(fragments), fragments)
 
     def _take_latest(self, lane: Lane, member: Subscriber, channel: int, bound: int) -> Run:
         symbols, seen = member.interest.symbols[channel], member.seen[channel]
@@ -336,7 +332,8 @@ class CatchUp:
         seen[held[taken]] = latest.ns[taken]
         chosen = np.flatnonzero(taken)
         order = chosen[latest.gs[chosen].argsort()]
-        return Run(latest.gs[order], [], channel, [latest.fragments[i] for i in order.tolist()])
+        fragments = [latest.fragments[i] for i in order.tolist()]
+        return Run(latest.gs[order], [channel] * len(fragments), fragments)
 
     def _fall_behind(self, member: Subscriber) -> None:
         if member.synced:

@@ -173,7 +173,7 @@ class Subscriber:
             position[old] = 0  # of symbols that joined the interest meanwhile
             position[old[: len(self.seen[channel])]] = self.seen[channel]
             gone = np.setdiff1d(np.setdiff1d(old, new), self.fresh[channel])
-            pending = int((rings.published(channel)[gone] - position[gone]).sum())
+            pending = int((rings.published_of(channel, gone) - position[gone]).sum())
             self.ledger.matched += pending
             self.ledger.abandoned += pending
             kept = position[new]
@@ -193,7 +193,7 @@ class Subscriber:
         """Put the position of ``symbols`` of its own, shape ``(k,)``, to ``at``, instead of a snapshot."""
         mine = self.interest.symbols[channel]
         if len(symbols) == len(mine) and (symbols == mine).all():  # as after most cuts
-            self.seen[channel], self.fresh[channel] = at.copy(), _NOTHING
+            self.seen[channel], self.fresh[channel] = at, _NOTHING
             return
         order = np.argsort(mine)
         where = np.searchsorted(mine, symbols, sorter=order)
@@ -241,7 +241,7 @@ class Subscriber:
         for channel, symbols in enumerate(self.interest.symbols):
             placed = symbols[: len(seen[channel])]
             counted = np.isin(placed, self.fresh[channel], invert=True)
-            ahead += int((rings.published(channel)[placed] - seen[channel])[counted].sum())
+            ahead += int((rings.published_of(channel, placed) - seen[channel])[counted].sum())
         now.matched += ahead
         now.pending += ahead + self.tail_ticks + sum(ticks for _, ticks in self.backlog)
         return {**(self.former or {}), self.booked: now}

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Final
 
-from marketfeed.gateway.http import Request, Response, Route
-from marketfeed.gateway.polling import NO_CACHE, matches
+from marketfeed.gateway.http import Request, Response, Route, tagged
 from marketfeed.gateway.query import check_keys
 
 # By path: the file in marketfeed/web, and its type.
@@ -24,17 +23,13 @@ class StaticFile:
     """One file; its ETag is of what it holds, so it changes with a release that changes it, and only then."""
 
     def __init__(self, body: bytes, content_type: str) -> None:
-        self._body = body
-        self._content_type = content_type
-        self._tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+        self._whole = Response(body, content_type)
+        self._tag = hashlib.sha256(body).hexdigest()[:16]
 
     async def get(self, request: Request) -> Response:
         """Answer a request: the file, or 304 to a client that has it."""
         check_keys(request.query, ())
-        headers = (*NO_CACHE, ("ETag", self._tag))
-        if matches(request.header(b"if-none-match"), self._tag):
-            return Response(b"", status=304, headers=headers)
-        return Response(self._body, self._content_type, headers=headers)
+        return tagged(request, self._tag, lambda: self._whole)
 
 
 def file_routes() -> dict[str, Mapping[str, Route]]:

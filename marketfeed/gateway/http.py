@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_FIELDS: Final = 100  # of a query
 NO_STORE: Final[Headers] = (("Cache-Control", "no-store"),)
+NO_CACHE: Final[Headers] = (("Cache-Control", "no-cache"),)  # kept by nobody who does not ask again
 
 log = structlog.get_logger()
 
@@ -84,6 +85,15 @@ def error_response(status: int, msg: str, headers: Headers = ()) -> Response:
     """Return ``{"error": {"code": …, "msg": …}}``; the code is the HTTP status."""
     body = orjson.dumps({"error": {"code": status, "msg": msg}})
     return Response(body, status=status, headers=NO_STORE + headers)
+
+
+def tagged(request: Request, tag: str, answer: Callable[[], Response]) -> Response:
+    """Return ``answer()`` with the ETag ``tag``, or 304 to a client that has it; RFC 9110, section 13.1.2."""
+    headers = (*NO_CACHE, ("ETag", f'"{tag}"'))
+    held = [text.strip().removeprefix("W/") for text in (request.header(b"if-none-match") or "").split(",")]
+    if f'"{tag}"' in held or "*" in held:
+        return Response(b"", status=304, headers=headers)
+    return replace(answer(), headers=headers)
 
 
 @dataclass(frozen=True, slots=True)

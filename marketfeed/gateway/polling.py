@@ -16,11 +16,9 @@ import trio
 from marketfeed.core.records import CHANNELS, QUOTES, TRADES
 from marketfeed.fanout.polls import PollAnswer
 from marketfeed.gateway import query as asked
-from marketfeed.gateway.http import Request, Response, error_response
-from marketfeed.gateway.origins import Headers
+from marketfeed.gateway.http import NO_CACHE, Request, Response, error_response, tagged
 from marketfeed.gateway.session import Service
 
-NO_CACHE: Final[Headers] = (("Cache-Control", "no-cache"),)  # kept by nobody who does not ask again
 CHUNK: Final = 4096  # symbols between two turns of others
 
 log = structlog.get_logger()
@@ -82,11 +80,8 @@ class Polling:
         tier = asked.tier_of(query, service.tiers, service.default_tier)
         fragments, version = service.shard.latest(channel, names, tier)
         # One URL, one set of names: whatever is new in the answer has a higher g.
-        tag = f'"{service.shard.rings.epoch}:{version}"'
-        headers = (*NO_CACHE, ("ETag", tag))
-        if matches(request.header(b"if-none-match"), tag):
-            return Response(b"", status=304, headers=headers)
-        return Response(b"[%b]" % b",".join(fragments), headers=headers)
+        tag = f"{service.shard.rings.epoch}:{version}"
+        return tagged(request, tag, lambda: Response(b"[%b]" % b",".join(fragments)))
 
     async def symbols(self, request: Request) -> Response:
         """Answer ``GET /v1/symbols``; times are of receipt, in µs, 0 where there was no tick yet."""
@@ -118,11 +113,3 @@ async def _until_gone(request: Request, poll: trio.CancelScope) -> None:
     except trio.BrokenResourceError:
         log.debug("peer went away", address=request.address)
     poll.cancel()
-
-
-def matches(if_none_match: str | None, tag: str) -> bool:
-    """Tell whether the client says that it has the answer ``tag``; RFC 9110, section 13.1.2."""
-    if if_none_match is None:
-        return False
-    tags = [text.strip().removeprefix("W/") for text in if_none_match.split(",")]
-    return tag in tags or "*" in tags

@@ -34,6 +34,11 @@ BASIC = Tier("basic", 500 * MS, False, 65536)
 SLOW_EVERY = Tier("archive", 100 * MS, True, 65536)
 
 
+def kinds(messages: list[dict[str, Any]]) -> list[str]:
+    """Return what each message is."""
+    return [message["T"] for message in messages]
+
+
 class Decoder:
     """A peer's view of the frames of one connection, whatever their encoding: messages, as JSON has them."""
 

@@ -6,17 +6,13 @@ from itertools import pairwise
 
 import trio
 import trio.testing
-from harness import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower
+from harness import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower, kinds
 
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.lane import MAX_FLUSH_TICKS
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.shard import Change
-
-
-def kinds(messages):
-    return [message["T"] for message in messages]
 
 
 async def test_snapshot_then_synced_then_every_tick(autojump_clock):
@@ -269,45 +265,6 @@ async def test_more_than_one_flush_takes_goes_out_without_new_ticks(autojump_clo
         nursery.cancel_scope.cancel()
 
 
-async def test_an_answer_that_fills_the_socket_takes_the_session_out_of_its_group(autojump_clock):
-    bench = Bench()
-    member, socket = bench.enter()
-    other, _ = bench.enter("other")
-    for each in (member, other):
-        await bench.subscribe(each, quotes="A")
-    follower = Follower(every=True)
-    bench.publish(("q", "A"), ("q", "A"))
-    await bench.cycle()
-    socket.room = 0
-    assert not socket.offer(b"\x81\x02[]")  # a pong, which goes past the shard
-    bench.shard.filled(member)
-    await bench.cycle()
-    assert member.group is None
-    bench.open(member, socket)
-    await bench.cycle()
-    bench.balanced()
-    bench.publish(("q", "A"))
-    await bench.cycle()
-    follower.follow(socket.take())
-    assert follower.last["q", "A"] == 3
-    assert member.group is other.group
-    bench.balanced()
-
-
-async def test_the_librarys_own_frame_that_had_to_wait_changes_nothing(autojump_clock):
-    bench = Bench()
-    member, socket = bench.enter()
-    await bench.subscribe(member, quotes="A")
-    group = member.group
-    bench.shard.drained(member)
-    await bench.cycle(2)
-    assert member.group is group
-    bench.publish(("q", "A"))
-    await bench.cycle()
-    assert [m["n"] for m in socket.take() if m["T"] == "q"] == [1]
-    bench.balanced()
-
-
 async def test_many_who_ask_in_one_moment_are_answered_a_few_a_cycle(autojump_clock, monkeypatch):
     monkeypatch.setattr("marketfeed.fanout.shard.CHANGES_NS", -1)  # one a cycle: no time passes in one
     bench = Bench()
@@ -386,94 +343,6 @@ async def test_a_prefix_of_many_symbols_is_one_group_for_all_who_wrote_it(autoju
     assert {len(socket.frames) for _, socket in pairs} == {1}
 
 
-async def test_a_full_socket_costs_others_nothing_and_misses_nothing(autojump_clock):
-    bench = Bench(depth=64)
-    slow, slow_socket = bench.enter("slow")
-    good, good_socket = bench.enter("good")
-    for member in (slow, good):
-        await bench.subscribe(member, quotes="A")
-    slow_socket.room = 0
-    follower = Follower(every=True)
-    for _ in range(20):
-        bench.publish(("q", "A"))
-        await bench.cycle()
-        bench.balanced()
-    assert len([m for m in good_socket.messages() if m["T"] == "q"]) == 20
-    assert len(slow_socket.tail) == 1  # one unsent frame and a position
-    bench.open(slow, slow_socket)
-    await bench.cycle()
-    follower.follow(slow_socket.take())
-    assert follower.last["q", "A"] == 20
-    assert slow.group is good.group
-    bench.balanced()
-
-
-async def test_a_session_far_behind_lags_quotes_conflate_and_trades_stay_complete(autojump_clock):
-    bench = Bench(depth=64)
-    member, socket = bench.enter()
-    await bench.subscribe(member, quotes="A", trades="A")
-    follower = Follower(every=True)
-    socket.room = 0
-    for _ in range(20):
-        bench.publish(("q", "A"), ("q", "A"), ("t", "A"), ("q", "A"))
-        await bench.cycle()
-        bench.balanced()
-    bench.open(member, socket)
-    for _ in range(5):
-        await bench.cycle()
-        await trio.sleep(0.02)
-    messages = socket.take()
-    follower.follow(messages)
-    assert [m for m in messages if m["T"] == "lag"] == [
-        {"T": "lag", "on": True},
-        {"T": "lag", "on": False, "conflated": 56},
-    ]
-    assert follower.last == {("q", "A"): 60, ("t", "A"): 20}
-    assert member.group is not None
-    ledger = bench.shard.figures.ledgers(member)["vip"]
-    assert (ledger.conflated, ledger.lost, ledger.matched) == (56, 0, 80)
-    bench.balanced()
-
-
-async def test_a_lagging_session_comes_back_though_ticks_never_stop(autojump_clock):
-    bench = Bench(depth=64)
-    member, socket = bench.enter()
-    await bench.subscribe(member, quotes="A", trades="A")
-    follower = Follower(every=True)
-    socket.room = 0
-    for turn in range(100):
-        bench.publish(("q", "A"), ("q", "A"), ("t", "A"))
-        await bench.cycle()
-        if turn == 40:
-            bench.open(member, socket)
-        if turn >= 40:
-            follower.follow(socket.take())
-        bench.balanced()
-        await trio.sleep(0.001)
-    assert member.group is not None
-    assert not follower.lagging
-    assert follower.last == {("q", "A"): 200, ("t", "A"): 100}
-    assert follower.count > 150  # in full again
-
-
-async def test_trades_overwritten_while_lagging_are_told_as_a_gap(autojump_clock):
-    bench = Bench(depth=16)
-    member, socket = bench.enter()
-    await bench.subscribe(member, trades="A")
-    follower = Follower(every=True)
-    socket.room = 0
-    for _ in range(40):
-        bench.publish(("t", "A"))
-        await bench.cycle()
-    bench.open(member, socket)
-    await bench.cycle(3)
-    messages = socket.take()
-    follower.follow(messages)
-    assert follower.last["t", "A"] == 40
-    assert bench.shard.figures.ledgers(member)["vip"].lost == 23
-    bench.balanced()
-
-
 async def test_a_lapped_lane_tells_the_gap_before_the_ticks(autojump_clock):
     bench = Bench(depth=16)
     member, socket = bench.enter()
@@ -491,26 +360,6 @@ async def test_a_lapped_lane_tells_the_gap_before_the_ticks(autojump_clock):
     bench.balanced()
 
 
-async def test_a_snapshot_larger_than_the_socket_is_paced_and_is_no_lag(autojump_clock):
-    bench = Bench(max_symbols=4096)
-    bench.publish(*[("q", f"S{i:04d}") for i in range(2000)])
-    member, socket = bench.enter()
-    socket.room = 2  # the answer and one frame
-    await bench.subscribe(member, quotes="*")
-    for _ in range(10):
-        bench.publish(("q", "S0000"))
-        bench.open(member, socket, room=1)
-        await bench.cycle()
-    messages = socket.messages()
-    assert sum("snap" in m for m in messages) == 2000
-    assert "lag" not in kinds(messages)
-    follower = Follower(every=True)
-    follower.follow(messages)
-    assert follower.last["q", "S0000"] == 11
-    assert kinds(messages).index("synced") > 2000
-    bench.balanced()
-
-
 async def test_silence_brings_heartbeats_and_pings_and_then_the_end(autojump_clock):
     bench = Bench(heartbeat_s=1.0)
     _, socket = bench.enter()
@@ -525,24 +374,6 @@ async def test_silence_brings_heartbeats_and_pings_and_then_the_end(autojump_clo
         await trio.sleep(0.25)
     assert sum(frame[0] == 0x89 for frame in socket.frames) == 3
     assert socket.ended is CloseCode.IDLE
-
-
-async def test_a_peer_that_acknowledges_nothing_is_given_up(autojump_clock):
-    bench = Bench()
-    member, socket = bench.enter()
-    await bench.subscribe(member, quotes="A")
-    socket.room = 0
-    bench.publish(("q", "A"))
-    await bench.cycle()
-    for second in range(8):
-        socket.acked = second // 4
-        await bench.cycle()
-        await trio.sleep(1)
-    assert socket.ended is None
-    for _ in range(12):
-        await bench.cycle()
-        await trio.sleep(1)
-    assert socket.ended is CloseCode.SLOW
 
 
 async def test_one_session_that_breaks_inside_the_fan_out_ends_alone(autojump_clock, monkeypatch):

@@ -13,7 +13,7 @@ import trio_websocket
 import trustme
 from live import Client, Live, connected, serving
 
-from marketfeed.errors import CloseCode, ConfigError
+from marketfeed.errors import CLOSE_TEXT, CloseCode, ConfigError
 from marketfeed.gateway.tls import Certificate
 
 
@@ -140,6 +140,19 @@ async def test_the_end_of_a_body_is_told_from_a_cut(files):
         while more := await stream.receive_some():
             got += more
         assert b'"code":1001' in got
+
+
+async def test_a_broken_protocol_is_told_before_tls_ends(files):
+    async with serving(certificate=files.certificate()) as live:
+        stream = await files.connect(live, strict=True)
+        await stream.send_all(live.handshake())
+        await read_until(stream, b" 101 ")
+        await stream.send_all(b"\x81\x02{}")  # unmasked
+        got = b""
+        while more := await stream.receive_some():
+            got += more
+        assert got.endswith((1002).to_bytes(2, "big") + CLOSE_TEXT[CloseCode.PROTOCOL].encode())
+        await live.until_empty()
 
 
 async def test_plain_http_on_the_tls_port_is_told_so_and_costs_nobody_anything(files):
