@@ -284,10 +284,10 @@ class Rings:
         return records[np.argsort(owners, kind="stable")], found
 
     def position(self, channel: int, symbols: Indices, g: int) -> Indices:
-        """Return the highest ``n`` of each symbol whose tick is at or before ``g``.
+        """Return the highest ``n`` of each symbol whose tick is at or before ``g``, or is no longer held.
 
-        Shape ``(k,)``. Where every tick still held is newer, this is the
-        highest n no longer held; compare with :meth:`oldest`. Bisection over all symbols at once.
+        Shape ``(k,)``; compare with :meth:`oldest`. Never less than is at or before ``g``,
+        however far the writer comes meanwhile. Bisection over all symbols at once.
         """
         low = self._floor(channel, symbols)
         high = np.maximum(self.published_of(channel, symbols), low)
@@ -298,7 +298,10 @@ class Rings:
             if not open_.any():
                 return low
             middle = (low + high + 1) >> 1
-            before = (stamps[base + ((middle - 1) & self._mask)] <= g) & open_
+            before = stamps[base + ((middle - 1) & self._mask)] <= g
+            # After the look: a slot that was written over meanwhile holds the stamp of a newer tick.
+            before |= middle <= self._floor(channel, symbols)
+            before &= open_
             low = np.where(before, middle, low)
             high = np.where(open_ & ~before, middle - 1, high)
 

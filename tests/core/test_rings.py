@@ -1,10 +1,13 @@
 """What readers see, in one thread. Writers that stop midway: test_rings_protocol.py."""
 
+from functools import partial
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from ringkit import BATCHES, DEPTH, EVERY, STEPS, SYMBOLS, TICKS, Ledger, Reader, batch_of, quotes_of
 
+from marketfeed.core.layout import block_bytes
 from marketfeed.core.records import QUOTES, TRADES
 from marketfeed.core.rings import Rings
 from marketfeed.core.writer import RingWriter
@@ -79,6 +82,42 @@ def test_position_is_what_a_search_through_all_ticks_finds(batches, g):
             floor = max(len(stamps) - DEPTH, 0)
             assert positions[symbol] == max(sum(stamp <= g for stamp in stamps), floor)
         assert (positions + 1 >= rings.oldest(channel, EVERY)).all()
+
+
+class Overtaken(Rings):
+    """Rings whose writer publishes another batch each time a reader has looked how far it has come."""
+
+    meanwhile = ()
+
+    def _floor(self, channel, symbols):
+        floor = super()._floor(channel, symbols)
+        for publish in self.meanwhile:
+            publish()
+            break
+        return floor
+
+
+@given(BATCHES, BATCHES, st.integers(0, 400))
+def test_position_leaves_nothing_out_although_the_writer_comes_round_meanwhile(before, meanwhile, g):
+    rings = Overtaken.create(bytearray(block_bytes(SYMBOLS, DEPTH)), SYMBOLS, DEPTH)
+    writer, ledger = RingWriter(rings), Ledger()
+
+    def publish(ticks):
+        ledger.add(ticks)
+        writer.write(batch_of(*ticks))
+
+    for ticks in before:
+        publish(ticks)
+    g = min(g, ledger.g)  # as a reader's head, which it loads before
+    for channel in (QUOTES, TRADES):
+        rings.meanwhile = (partial(publish, ticks) for ticks in meanwhile)
+        positions = rings.position(channel, EVERY, g)
+        rings.meanwhile = ()
+        for symbol in range(SYMBOLS):
+            stamps = ledger.ticks[channel, symbol]
+            true = sum(stamp <= g for stamp in stamps)
+            # What lies between is overwritten: a read from there counts it as lost.
+            assert true <= positions[symbol] <= max(true, len(stamps) - DEPTH)
 
 
 @given(BATCHES)
