@@ -10,8 +10,11 @@ import trio
 from marketfeed.fanout.catchup import Turn
 from marketfeed.fanout.subscriber import Subscriber
 
-TURNS_NS: Final = 1_000_000  # for all of them, each cycle; or a third of the time since they had their last,
+TURNS_NS: Final = (
+    1_000_000  # for all of them, each cycle; or a quarter of the time since they had their last,
+)
 MOST_NS: Final = 4_000_000  # but not more than this
+PATIENCE: Final = 3  # of so many cycles, one begins with a session that needs more, if first steps take all
 S: Final = 1_000_000_000  # ns
 
 
@@ -25,6 +28,7 @@ class Turns:
         self._first: dict[Subscriber, None] = {}
         self._more: dict[Subscriber, None] = {}
         self._taken_ns = 0
+        self._passed = 0  # cycles in which nobody who needs more had a turn
 
     def add(self, members: Iterable[Subscriber]) -> None:
         """Put ``members`` down for a turn each, but for those that need more than one already."""
@@ -40,15 +44,16 @@ class Turns:
 
         One after the other to its end, as a session that has joined costs
         next to nothing; but everybody gets a first step before, so that many
-        who come back after long do not keep those waiting who want little.
-        One that needs more has a turn in any case. ``now_ns`` is when the cycle began.
+        who come back after long do not keep those waiting who want little;
+        nor the other way round. ``now_ns`` is when the cycle began.
         """
         if not self._first and not self._more:
             return
-        budget_ns = max(TURNS_NS, min(MOST_NS, (_now_ns() - self._taken_ns) // 3))
+        budget_ns = max(TURNS_NS, min(MOST_NS, (_now_ns() - self._taken_ns) // 4))
         at_ns = _now_ns()
         until_ns = at_ns + budget_ns
-        if self._more:
+        self._passed += 1
+        if self._more and self._passed >= PATIENCE:
             self._next(self._more, now_ns)
         for queue in (self._first, self._more):
             while queue:
@@ -63,6 +68,8 @@ class Turns:
 
     def _next(self, queue: dict[Subscriber, None], now_ns: int) -> None:
         member = next(iter(queue))
+        if queue is self._more:
+            self._passed = 0
         again = self._turn(member, now_ns) is Turn.AGAIN
         if not again or queue is self._first:
             queue.pop(member, None)  # an answered poll took itself out

@@ -7,7 +7,7 @@ from collections import Counter
 import trio.testing
 
 from marketfeed.fanout.catchup import Turn
-from marketfeed.fanout.turns import MOST_NS, TURNS_NS, S, Turns
+from marketfeed.fanout.turns import MOST_NS, PATIENCE, TURNS_NS, S, Turns
 
 
 class Table:
@@ -48,7 +48,7 @@ async def test_everybody_has_a_first_step_before_anybody_has_a_second(mock_clock
     assert table.rings == 0
 
 
-async def test_turns_take_a_third_of_the_time_between_and_ask_for_the_rest(mock_clock):
+async def test_turns_take_a_quarter_of_the_time_between_and_ask_for_the_rest(mock_clock):
     step_ns = TURNS_NS // 2
     table = Table(mock_clock, step_ns)
     table.add(a=1000)
@@ -57,7 +57,7 @@ async def test_turns_take_a_third_of_the_time_between_and_ask_for_the_rest(mock_
         rings = table.rings
         mock_clock.jump(between_ns / S)
         _, took_ns = table.take()
-        allowed_ns = max(TURNS_NS, min(MOST_NS, between_ns // 3))
+        allowed_ns = max(TURNS_NS, min(MOST_NS, between_ns // 4))
         assert abs(took_ns - allowed_ns) <= step_ns // 2
         assert table.rings == rings + 1
 
@@ -67,11 +67,19 @@ async def test_one_that_needs_more_has_a_turn_however_many_come_anew(mock_clock)
     table.add(old=50)
     assert table.take()[0] == ["old"]
     counts: Counter[str] = Counter()
-    for number in range(20):
+    for number in range(10 * PATIENCE):
         table.add(**{f"new{number}": 1})
         mock_clock.jump(TURNS_NS / S)
         counts.update(table.take()[0])
-    assert counts["old"] == 20
+    assert counts["old"] == 10
+
+
+async def test_those_who_want_little_do_not_wait_for_the_end_of_one_who_needs_much(mock_clock):
+    table = Table(mock_clock, step_ns=10 * TURNS_NS)
+    table.add(old=1000)
+    table.take()
+    table.add(a=1, b=1, c=1)
+    assert sorted(member for _ in range(5) for member in table.take()[0]) == ["a", "b", "c", "old", "old"]
 
 
 async def test_whoever_leaves_has_no_turn(mock_clock):
