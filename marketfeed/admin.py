@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
+from marketfeed.gateway.query import check_keys
 from marketfeed.ingest.supervise import FeedState
 from marketfeed.metrics import CONTENT_TYPE, Sources, exposition
 
@@ -59,6 +60,7 @@ class Admin:
 
     async def _sessions(self, request: Request) -> Response:
         """List sessions, the slow ones first; ``?slow=1`` only those, ``limit`` at most so many."""
+        check_keys(request.query, ("slow", "limit"))
         limit_text = request.first("limit", "100")
         digits = limit_text.isascii() and limit_text.isdecimal() and len(limit_text) <= 4
         if not digits or not 1 <= int(limit_text) <= MAX_ROWS:

@@ -5,6 +5,7 @@ Everything that a peer can draw out or blow up is bounded here. Source: RFC 9112
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import Final
 
@@ -20,6 +21,7 @@ PIPELINED_BYTES: Final = 65536  # taken while an answer is under way; then readi
 IDLE_S: Final = 30.0  # a kept-alive connection without a request; an answer or a body under way
 LINGER_S: Final = 1.0  # for a refused peer to take its answer before the connection is closed on it
 LINGER_BYTES: Final = 1 << 20
+_QUOTED: Final = re.compile(r"\bbytearray\(b?(.*?)\)", re.DOTALL)  # how h11 shows what it was sent
 _TLS_RECORD: Final = b"\x16\x03"  # how a TLS handshake begins
 
 Headers = tuple[tuple[str, str], ...]
@@ -133,7 +135,7 @@ class Exchange:
             return HttpError(414, LONG_LINE)
         if error.error_status_hint == 431:
             return HttpError(431, LONG_HEAD)
-        return HttpError(400, str(error))
+        return HttpError(400, _QUOTED.sub(r"\1", str(error)))
 
     async def wait_gone(self) -> None:
         """Return once the peer has gone away, which it may while it waits for an answer.

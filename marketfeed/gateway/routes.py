@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from typing import Final
 
 import trio
@@ -19,6 +21,7 @@ from marketfeed.gateway.websocket import WebSocketSession
 
 STREAM: Final = "/v1/stream"
 EVENTS: Final = "/v1/events"
+VERSION: Final = "13"  # of the WebSocket protocol: RFC 6455 is the only one
 SESSIONS: Final = frozenset({STREAM, EVENTS})  # bounded by limits.sessions, not by requests_per_s
 
 
@@ -68,6 +71,11 @@ class Routes:
     async def _stream(self, request: Request) -> Response | Session:
         if "websocket" not in (request.header(b"upgrade") or "").lower() or request.body:
             return error_response(400, "this is a WebSocket: it needs a handshake (Upgrade: websocket)")
+        if (request.header(b"sec-websocket-version") or "").strip() != VERSION:
+            told = "Sec-WebSocket-Version: 13 is the one that is spoken here"
+            return error_response(426, told, (("Sec-WebSocket-Version", VERSION), ("Upgrade", "websocket")))
+        if not _is_key(request.header(b"sec-websocket-key") or ""):
+            return error_response(400, "Sec-WebSocket-Key: 16 bytes in base64")
         return await self._admit(request) or WebSocketSession(
             self._service, request.address, self._sdk(request)
         )
@@ -102,3 +110,10 @@ class Routes:
         reason = f"too many sessions: limits.{limit}"
         self._service.counters.refused[reason] += 1
         return error_response(503, reason, (("Retry-After", "5"), ("Connection", "close")))
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text.strip(), validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False

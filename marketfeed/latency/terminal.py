@@ -41,6 +41,8 @@ def report(
     Raises LogError.
     """
     made = _read(paths, choice, against, budgets)
+    # Made before anything is shown: a library that is missing is said instead of half a report.
+    contents = [(path, _content(kind, made)) for kind, path in files.items() if path is not None]
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(Text(made.span, style="dim"))
@@ -51,9 +53,8 @@ def report(
         console.print(Text(SPREAD_NOTE, style="dim"))
     for note in made.notes:
         errors.print(Text(f"note: {note}", style="yellow"))
-    for kind, path in files.items():
-        if path is not None:
-            _write(path, _content(kind, made))
+    for path, content in contents:
+        _write(path, content)
     for text in made.broken:
         errors.print(Text(f"over budget: {text}", style="red"))
     return 1 if made.broken else 0

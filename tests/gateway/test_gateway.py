@@ -63,6 +63,33 @@ async def test_a_session_is_listed_with_its_clients_address(trusted, sent, addre
         assert session.address == address
 
 
+@pytest.mark.parametrize(
+    ("header", "instead", "status"),
+    [
+        (b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: 99", 426),
+        (b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: 13, 8", 426),
+        (b"Sec-WebSocket-Version: 13\r\n", b"", 426),
+        (b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==", b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg", 400),
+        (b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==", b"Sec-WebSocket-Key: c2hvcnQ=", 400),
+        (b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n", b"", 400),
+    ],
+)
+async def test_a_handshake_of_another_protocol_is_answered_and_is_no_session(header, instead, status):
+    async with serving() as live:
+        stream = await live.connect()
+        request = live.handshake()
+        assert header in request
+        await stream.send_all(request.replace(header, instead))
+        head, _, body = (await stream.receive_some()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        assert (b"\r\nSec-WebSocket-Version: 13\r\n" in head + b"\r\n") == (status == 426)
+        assert json.loads(body)["error"]["msg"].startswith("Sec-WebSocket-")
+        assert not live.gateway.sessions
+        assert live.counters.refused == {}
+        await stream.send_all(GET)  # the connection may go on
+        assert await status_of(stream) == 404
+
+
 async def test_limits_of_an_address_follow_the_client_behind_a_proxy():
     limits = dataclasses.replace(LIMITS, sessions_per_ip=1)
     async with serving(limits, trusted=("127.0.0.1",)) as live:

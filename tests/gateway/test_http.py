@@ -166,6 +166,7 @@ async def test_connection_close_is_honoured(autojump_clock):
         (b"GET /echo\r\n", 400, "request line"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\n", 400, "got a TLS handshake"),
         (b"\xff\xfe\r\n", 400, "request line"),
+        (b"GET /echo HTTP/1.1\r\nHost: x\r\nbad line\r\n", 400, "header line: 'bad line'"),
         (b"GET /echo HTTP/1.1\r\nHost: x\r\nA b: c\r\n", 400, "header"),
         (b"GET /echo HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 1000, 431, "64 headers"),
         (b"GET /echo HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 20_000 + b"\r\n", 431, f"{MAX_HEAD_BYTES} bytes"),

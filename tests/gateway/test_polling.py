@@ -142,6 +142,7 @@ async def test_a_cursor_of_another_epoch_or_the_future_resets_and_says_so(cursor
         ("/v1/poll?quotes=A&timeout_s=301", "timeout_s: 0 to 300"),
         ("/v1/poll?quotes=A&timeout_s=nan", "timeout_s: 0 to 300"),
         ("/v1/poll?quotes=A&timeout_s=x", "timeout_s: 0 to 300"),
+        ("/v1/poll?quotes=A&timeout_s=1_0", "timeout_s: 0 to 300"),
         ("/v1/poll?quotes=A&tier=gold", "tier: one of"),
         ("/v1/poll?quotes=A,B,C,D,E,F", "at most 5"),
         ("/v1/poll?quotes=A&timeout=3", "unknown parameter 'timeout'"),

@@ -199,6 +199,22 @@ def test_a_mistake_is_one_line_and_status_2(log, tmp_path, arguments, said):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("kind", ["--png", "--html"])
+def test_pictures_without_matplotlib_are_one_line_and_nothing_else(log, tmp_path, kind):
+    (tmp_path / "without.py").write_text(
+        "import sys\nsys.modules['matplotlib.figure'] = None\n"
+        "from marketfeed.cli import main\nsys.argv[0] = 'marketfeed'\nmain()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "without.py", "report", "latency.hlog", kind, "out"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "pictures need matplotlib: pip install" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_names_that_html_or_the_picture_would_read_are_shown_as_they_are(tmp_path):
     for name in ("_x", "$a$b", "<b>&"):
         write(tmp_path / "a.hlog", interval([MS], Tag("total", "vip", "0", name)))
