@@ -1,7 +1,8 @@
 """What do sessions that read slowly, or not at all, cost those that read?
 
     engine ──┬─► healthy sessions ──► load client: p99
-             ├─► a tenth that reads a tenth of its rate ──► the age of what it gets
+             ├─► a tenth that reads a tenth of its rate ──► the age of what it gets, against what its
+             │     reading speed allows: the buffers on the way, read at that speed
              └─► a tenth that never reads ──► gone within limits.stall_s + 2 s
 
 Runs pairs, without and with the bad ones, and compares the healthy p99, once the bad ones' buffers are full;
@@ -9,12 +10,15 @@ while they are there the server's memory is taken every five seconds. The engine
 a scrape takes it milliseconds, which the run without them would not have.
 
 Says: the ratio of the healthy sessions' p99, the server's memory over time, when the stalled ones were
-gone, and how old the slow ones' newest quote was. Does not say: anything about a network that loses packets.
+gone, how old the slow ones' newest quote was, and how many bytes they had read between its receipt and its
+arrival: it fails where that is more than their buffers hold. Does not say: anything about a network that
+loses packets.
 """
 
 from __future__ import annotations
 
 import argparse
+import bisect
 import json
 import random
 import re
@@ -31,6 +35,10 @@ from perf import bench, client
 
 STALL_S = 10.0  # the engine's default
 GRACE_S = 2.0
+SEND_BUFFER_BYTES = 262_144  # of the benchmark's tier, unsent in the server's kernel
+UNDERWAY_BYTES = (
+    2 * 70_000
+)  # what a session gets in full after its buffer was full, and the frame that filled it
 RECEIPT = re.compile(rb'"r":(\d{16}),')  # 16 digits: not one that the read has cut
 HANDSHAKE = (
     b"GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -53,6 +61,8 @@ class Crowd(threading.Thread):
         for sock in self.stalled:
             self._hang_up.register(sock, 0)  # errors only, so that nothing has to be read for it
         self.ages: list[float] = []  # seconds, of the newest quote in each read of a slow one
+        self.read_meanwhile: list[int] = []  # bytes it had read from that quote's receipt on
+        self._reads = {sock: ([0.0], [0]) for sock in self.slow}  # Unix times, and bytes read until then
         self.ended_slow = 0
         self.stop = threading.Event()
         self.start()
@@ -85,7 +95,23 @@ class Crowd(threading.Thread):
                     continue
                 found = RECEIPT.findall(data)
                 if found:
-                    self.ages.append(time.time() - int(found[-1]) / 1e6)
+                    self._book(sock, len(data), int(found[-1]) / 1e6)
+                else:
+                    self._book(sock, len(data), None)
+
+    def _book(self, sock: socket.socket, size: int, receipt_s: float | None) -> None:
+        times, totals = self._reads[sock]
+        now_s = time.time()
+        times.append(now_s)
+        totals.append(totals[-1] + size)
+        if receipt_s is not None:
+            self.ages.append(now_s - receipt_s)
+            self.read_meanwhile.append(totals[-1] - totals[bisect.bisect_right(times, receipt_s) - 1])
+
+    def allowed_bytes(self) -> int:
+        """Return how many bytes may lie before a quote in the buffers of a slow session."""
+        receiving = max(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self.slow)
+        return receiving + SEND_BUFFER_BYTES + UNDERWAY_BYTES
 
     def cut(self) -> bool:
         """Tell whether the server has reset all the stalled ones, without asking it."""
@@ -127,6 +153,7 @@ def main() -> None:
         "ratio",
         "stalled gone after",
         "slow: age p99",
+        "kB before it, of those allowed",
         "memory MB",
     ):
         table.add_column(title, justify="right")
@@ -142,6 +169,7 @@ def main() -> None:
             gone_s, memory = watch(server, crowd, probe)
             assert bench.metric(server, "closes_total", code="4001") == bad
             text, _ = probe.communicate(timeout=60)
+            allowed = crowd.allowed_bytes()
             crowd.close()
         among = bench.Point(options.rate, healthy, json.loads(text))
         for point in (alone, among):
@@ -149,6 +177,10 @@ def main() -> None:
             assert not point.fault(), point.fault()
         assert crowd.ended_slow == 0, f"{crowd.ended_slow} slow sessions were cut though they read"
         assert gone_s <= STALL_S + GRACE_S + 4.0, f"stalled sessions were there for {gone_s:.1f} s"
+        most = max(crowd.read_meanwhile)
+        assert most <= allowed, (
+            f"a slow session's quote was {most:,} bytes behind: its buffers hold {allowed:,}"
+        )
         ratios.append(among.p99_ms / alone.p99_ms)
         ages = sorted(crowd.ages)
         table.add_row(
@@ -158,6 +190,7 @@ def main() -> None:
             f"{ratios[-1]:.2f}",
             f"{gone_s:.1f} s",
             f"{ages[int(0.99 * len(ages))]:.1f} s",
+            f"{most / 1e3:.0f} of {allowed / 1e3:.0f}",
             " ".join(f"{size / 1e6:.0f}" for size in memory),
         )
     say(table)
