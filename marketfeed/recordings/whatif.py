@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+from rich.text import Text
 
 from marketfeed.config import Loaded, TierConfig
 from marketfeed.core.symbols import is_pattern, is_symbol
@@ -97,6 +98,9 @@ def run(
     configured = loaded.config.tiers
     changed = changed_tiers(configured, changes)
     spec = feed_of(loaded, recording, format, feed)
+    for name in changed.keys() - configured.keys():
+        told = f"note: --tier {name}: simulated as a new tier; configured are {', '.join(configured)}"
+        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(told, style="yellow"))
     tiers = {name: _tier(name, tier) for name, tier in configured.items()}
     tiers |= {name + _CHANGED: _tier(name + _CHANGED, tier) for name, tier in changed.items()}
     engine = loaded.config.engine

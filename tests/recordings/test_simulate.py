@@ -219,6 +219,14 @@ def test_the_command_shows_tiers_as_configured_and_as_they_might_be(day):
         assert text in done.stdout
 
 
+def test_a_tier_that_is_not_configured_is_simulated_and_told_to_be_new(day):
+    done = command(day, "day.csv", "--feed", "fx", "--tier", "premum.interval_ms=200", "--phases", "1")
+    assert done.returncode == 0
+    assert done.stderr == "note: --tier premum: simulated as a new tier; configured are vip, premium, basic\n"
+    assert "premum" in done.stdout
+    assert command(day, "day.csv", "--feed", "fx", "--tier", "vip.interval_ms=5").stderr == ""
+
+
 def test_the_command_speaks_json(day):
     done = command(
         day, "day.csv", "--feed", "fx", "--tier", "premium.interval_ms=200", "--json", "--phases", "1"
