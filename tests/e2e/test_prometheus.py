@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -135,8 +136,13 @@ def scraping(folder: Path) -> Iterator[Any]:
 
         def query(expression: str) -> set[str]:
             url = f"http://127.0.0.1:{found}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                return {row["value"][1] for row in json.loads(answer.read())["data"]["result"]}
+            try:
+                with urllib.request.urlopen(url, timeout=10) as answer:
+                    return {row["value"][1] for row in json.loads(answer.read())["data"]["result"]}
+            except urllib.error.HTTPError as error:
+                if error.code != 503:  # it listens before it is ready
+                    raise
+                return set()
 
         yield query
     finally:

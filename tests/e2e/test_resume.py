@@ -25,7 +25,7 @@ AT_ONCE = (
 TRANSPORTS = ("json", "binary", "sse", "poll")
 CONFIG = """
 [engine]
-ring_depth = 1024
+ring_depth = 2048
 resume_ticks = 10000
 [limits]
 requests_per_s = 100000
@@ -33,7 +33,7 @@ requests_per_s = 100000
 name = "demo"
 type = "synthetic"
 symbols = 50
-rate = 4000
+rate = 2000
 trades = 0.2
 """
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a RST, and what is under way is lost
