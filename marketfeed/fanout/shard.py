@@ -286,7 +286,9 @@ class Shard:
                 member.drained()
                 member.sent_ns = now_ns
                 if push(member):
-                    self._park(member, at_once=bool(member.replayed))
+                    self._park(member)
+                    if member.replayed:
+                        self._turns.go_on(member)
         until_ns = _now_ns() + CHANGES_NS
         while self._changes:
             change = self._changes.popleft()

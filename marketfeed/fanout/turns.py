@@ -10,71 +10,83 @@ import trio
 from marketfeed.fanout.catchup import Turn
 from marketfeed.fanout.subscriber import Subscriber
 
-TURNS_NS: Final = (
-    1_000_000  # for all of them, each cycle; or a quarter of the time since they had their last,
-)
-MOST_NS: Final = 4_000_000  # but not more than this
-PATIENCE: Final = 3  # of so many cycles, one begins with a session that needs more, if first steps take all
+REST: Final = 3  # for each nanosecond of turns, so many of everything else: turns get a quarter
+TURNS_NS: Final = 1_000_000  # in a row where nobody else wants the time
+MOST_NS: Final = 4_000_000  # in a row, and owed or overdrawn
+GO_ON: Final = 3  # for each nanosecond of first steps, so many of those that go on
 S: Final = 1_000_000_000  # ns
 
 
 class Turns:
-    """Two queues: sessions that are to be advanced by a first step, and those that need more."""
+    """Two queues: sessions that are to be advanced by a first step, and those whose catch-up has begun.
+
+    Those that have begun come before others, three quarters of the turns: a
+    catch-up that ends early has less to catch up on, as nothing stands still
+    meanwhile. The rest is for first steps, which is all that most need.
+    """
 
     def __init__(self, turn: Callable[[Subscriber, int], Turn], ring: Callable[[], None]) -> None:
         """``turn(member, now_ns)`` takes one; ``ring`` asks for another cycle."""
         self._turn = turn
         self._ring = ring
         self._first: dict[Subscriber, None] = {}
-        self._more: dict[Subscriber, None] = {}
-        self._taken_ns = 0
-        self._passed = 0  # cycles in which nobody who needs more had a turn
+        self._begun: dict[Subscriber, None] = {}
+        self._taken_ns = 0  # when the last turns ended
+        self._owed_ns = 0  # to turns, of the time that has passed
+        self._step_ns = 0  # the last turn took
+        self._lead_ns = 0  # what those that have begun had beyond their share
 
     def add(self, members: Iterable[Subscriber]) -> None:
-        """Put ``members`` down for a turn each, but for those that need more than one already."""
-        self._first.update((member, None) for member in members if member not in self._more)
+        """Put ``members`` down for a turn each, but for those that have begun."""
+        self._first.update((member, None) for member in members if member not in self._begun)
+
+    def go_on(self, member: Subscriber) -> None:
+        """Put ``member`` down for a turn: one that has begun, and has had to wait for its socket."""
+        self._first.pop(member, None)
+        self._begun[member] = None
 
     def discard(self, member: Subscriber) -> None:
         """Let ``member`` have no turn."""
         self._first.pop(member, None)
-        self._more.pop(member, None)
+        self._begun.pop(member, None)
 
     def take(self, now_ns: int) -> None:
         """Advance sessions for a while; the rest has its turns after the next flush.
 
-        One after the other to its end, as a session that has joined costs
-        next to nothing; but everybody gets a first step before, so that many
-        who come back after long do not keep those waiting who want little;
-        nor the other way round. ``now_ns`` is when the cycle began.
+        One turn may be longer than what turns have saved up: then there are
+        none for some cycles. ``now_ns`` is when the cycle began.
         """
-        if not self._first and not self._more:
+        if not self._first and not self._begun:
             return
-        budget_ns = max(TURNS_NS, min(MOST_NS, (_now_ns() - self._taken_ns) // 4))
         at_ns = _now_ns()
-        until_ns = at_ns + budget_ns
-        self._passed += 1
-        if self._more and self._passed >= PATIENCE:
-            self._next(self._more, now_ns)
-        for queue in (self._first, self._more):
-            while queue:
-                before_ns, at_ns = at_ns, _now_ns()
-                # Another one that takes as long would end beyond by more than half of it.
-                if at_ns + (at_ns - before_ns) // 2 > until_ns:
-                    self._taken_ns = at_ns
-                    self._ring()
-                    return
-                self._next(queue, now_ns)
-        self._taken_ns = _now_ns()
+        rest_ns = at_ns - self._taken_ns
+        self._owed_ns = min(self._owed_ns + rest_ns // REST, MOST_NS)
+        quiet = rest_ns < TURNS_NS
+        budget_ns = max(self._owed_ns, TURNS_NS if quiet else 0)
+        spent_ns = 0
+        while self._first or self._begun:
+            # Another one that takes as long would end beyond by more than half of it.
+            if spent_ns + self._step_ns // 2 > budget_ns and (spent_ns or not quiet):
+                self._ring()
+                break
+            before_ns = at_ns
+            begun = bool(self._begun) and (self._lead_ns <= 0 or not self._first)
+            self._next(self._begun if begun else self._first, now_ns)
+            at_ns = _now_ns()
+            self._step_ns = at_ns - before_ns
+            spent_ns += self._step_ns
+            self._lead_ns += self._step_ns if begun else -GO_ON * self._step_ns
+            self._lead_ns = min(max(self._lead_ns, -MOST_NS), MOST_NS)
+        self._owed_ns = max(self._owed_ns - spent_ns, -MOST_NS)
+        self._taken_ns = at_ns
 
     def _next(self, queue: dict[Subscriber, None], now_ns: int) -> None:
         member = next(iter(queue))
-        if queue is self._more:
-            self._passed = 0
         again = self._turn(member, now_ns) is Turn.AGAIN
         if not again or queue is self._first:
             queue.pop(member, None)  # an answered poll took itself out
         if again:
-            self._more[member] = None
+            self._begun[member] = None
 
 
 def _now_ns() -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 import trio.testing
 
 from marketfeed.fanout.catchup import Turn
-from marketfeed.fanout.turns import MOST_NS, PATIENCE, TURNS_NS, S, Turns
+from marketfeed.fanout.turns import MOST_NS, TURNS_NS, S, Turns
 
 
 class Table:
@@ -41,45 +42,78 @@ class Table:
         return self.taken, round((trio.current_time() - before) * S)
 
 
-async def test_everybody_has_a_first_step_before_anybody_has_a_second(mock_clock):
+async def test_one_that_has_begun_goes_on_before_others_begin(mock_clock):
     table = Table(mock_clock, step_ns=TURNS_NS // 100)
-    table.add(a=3, b=1, c=2)
-    assert table.take()[0] == ["a", "b", "c", "a", "a", "c"]
+    table.add(a=3, b=1, c=30, d=1)
+    taken, _ = table.take()
+    assert taken[:4] == [*"aaab"]
+    assert Counter(taken) == {"a": 3, "b": 1, "c": 30, "d": 1}
+    assert "c" in taken[taken.index("d") :]  # a quarter is for first steps
     assert table.rings == 0
 
 
-async def test_turns_take_a_quarter_of_the_time_between_and_ask_for_the_rest(mock_clock):
-    step_ns = TURNS_NS // 2
-    table = Table(mock_clock, step_ns)
-    table.add(a=1000)
+async def test_turns_take_a_quarter_of_the_time_however_long_one_of_them_is(mock_clock):
+    for step_ns in (TURNS_NS // 5, TURNS_NS, MOST_NS):
+        table = Table(mock_clock, step_ns)
+        table.add(a=10**6)
+        table.take()
+        turns_ns = others_ns = 0
+        for between_ns in [TURNS_NS, 3 * TURNS_NS, 2 * TURNS_NS] * 30:
+            mock_clock.jump(between_ns / S)
+            rings = table.rings
+            _, took_ns = table.take()
+            assert table.rings == rings + 1
+            assert took_ns <= max(step_ns, 2 * TURNS_NS)
+            turns_ns += took_ns
+            others_ns += between_ns
+        assert 0.23 < turns_ns / (turns_ns + others_ns) < 0.27
+
+
+async def test_where_nobody_else_wants_the_time_turns_follow_each_other(mock_clock):
+    table = Table(mock_clock, step_ns=TURNS_NS // 4)
+    table.add(a=10**6)
     table.take()
-    for between_ns in (2 * TURNS_NS, 9 * TURNS_NS, 1000 * TURNS_NS):
-        rings = table.rings
-        mock_clock.jump(between_ns / S)
-        _, took_ns = table.take()
-        allowed_ns = max(TURNS_NS, min(MOST_NS, between_ns // 4))
-        assert abs(took_ns - allowed_ns) <= step_ns // 2
-        assert table.rings == rings + 1
+    for _ in range(10):
+        mock_clock.jump(TURNS_NS / 100 / S)
+        assert table.take()[1] >= TURNS_NS * 7 // 8
 
 
-async def test_one_that_needs_more_has_a_turn_however_many_come_anew(mock_clock):
-    table = Table(mock_clock, step_ns=10 * TURNS_NS)
-    table.add(old=50)
-    assert table.take()[0] == ["old"]
+async def test_saved_time_is_not_spent_all_at_once(mock_clock):
+    table = Table(mock_clock, step_ns=TURNS_NS // 10)
+    mock_clock.jump(60)
+    table.add(a=10**6)
+    assert table.take()[1] <= MOST_NS
+
+
+async def test_one_that_has_begun_has_turns_however_many_come_anew(mock_clock):
+    table = Table(mock_clock, step_ns=TURNS_NS)
+    table.add(old=10**6)
+    table.take()
     counts: Counter[str] = Counter()
-    for number in range(10 * PATIENCE):
+    for number in range(200):
         table.add(**{f"new{number}": 1})
-        mock_clock.jump(TURNS_NS / S)
-        counts.update(table.take()[0])
-    assert counts["old"] == 10
+        mock_clock.jump(2 * TURNS_NS / S)
+        counts.update(member.rstrip("0123456789") for member in table.take()[0])
+    assert counts["old"] == pytest.approx(3 * counts["new"], rel=0.1)
 
 
 async def test_those_who_want_little_do_not_wait_for_the_end_of_one_who_needs_much(mock_clock):
-    table = Table(mock_clock, step_ns=10 * TURNS_NS)
-    table.add(old=1000)
+    table = Table(mock_clock, step_ns=TURNS_NS)
+    table.add(old=10**6)
     table.take()
     table.add(a=1, b=1, c=1)
-    assert sorted(member for _ in range(5) for member in table.take()[0]) == ["a", "b", "c", "old", "old"]
+    taken = []
+    for _ in range(30):
+        mock_clock.jump(2 * TURNS_NS / S)
+        taken += table.take()[0]
+    assert {"a", "b", "c"} < set(taken)
+
+
+async def test_one_whose_socket_was_full_goes_on_before_others_begin(mock_clock):
+    table = Table(mock_clock, step_ns=TURNS_NS // 100)
+    table.add(a=1, b=1, begun=1)
+    table.turns.go_on("begun")
+    assert table.take()[0] == ["begun", "a", "b"]
 
 
 async def test_whoever_leaves_has_no_turn(mock_clock):
