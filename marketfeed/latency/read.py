@@ -11,6 +11,7 @@ Longer than most files here: the lines, what they say and their sums are one for
 
 from __future__ import annotations
 
+import base64
 import binascii
 import heapq
 import math
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from hdrh.codec import HdrCookieException, HdrHistogramSettingsException, HdrLengthException
+from hdrh.codec import HdrCookieException, HdrHistogramSettingsException, HdrLengthException, decode
 from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 
@@ -38,6 +39,9 @@ YEAR_S: Final = 365 * 86_400
 LATEST_S: Final = 253_402_300_800  # the year 10000
 _TIME: Final = re.compile(r"#\[(StartTime|BaseTime): *([0-9.]+)")
 _BEYOND: Final = re.compile(re.escape(BEYOND) + r"([0-9]+) (.*)\]$")
+HEADER_BYTES: Final = 40  # of the payload: cookie, length, offset, digits, lowest, highest, ratio
+_OUTER: Final = struct.Struct(">II")  # cookie and length of what is compressed
+_COMPRESSED: Final = 0x1C849314
 _BROKEN: Final = (
     HdrCookieException, HdrLengthException, HdrHistogramSettingsException,
     binascii.Error, zlib.error, struct.error, ValueError, IndexError, MemoryError, OverflowError,
@@ -103,17 +107,23 @@ class Merged:
     def statistics(self, percentiles: tuple[float, ...] = PERCENTILES) -> list[int]:
         """Return count, min, each of ``percentiles``, max; of buckets the bounds that HdrHistogram shows."""
         held = filled(self.counts)
-        if not len(held):
-            return [0] * (len(percentiles) + 3)
-        cumulative = self.counts[held].cumsum()
-        highest = self.layout.highest(held)
-        at = highest[rank(cumulative, percentiles)].tolist()
-        return [int(cumulative[-1]), int(self.layout.lowest(held[:1])[0]), *at, int(highest[-1])]
+        return _statistics(self.layout, held, self.counts[held], percentiles)
 
     def curve(self) -> tuple[Values, Values]:
         """Return the highest value of each bucket that is filled, and how many values lie at or below it."""
         held = filled(self.counts)
         return self.layout.highest(held), self.counts[held].cumsum()
+
+
+def _statistics(
+    layout: Layout, buckets: Values, counts: Values, percentiles: tuple[float, ...] = PERCENTILES
+) -> list[int]:
+    if not len(buckets):
+        return [0] * (len(percentiles) + 3)
+    cumulative = counts.cumsum()
+    places = rank(cumulative, percentiles)
+    shown = layout.highest(buckets[[*places, -1]]).tolist()
+    return [int(cumulative[-1]), int(layout.lowest(buckets[:1])[0]), *shown]
 
 
 class Line(NamedTuple):
@@ -194,15 +204,17 @@ def read(
     ``to_s``, seconds since the Unix epoch. Raises LogError if a file cannot be opened.
     """
     result = Latencies(by)
-    pending: dict[tuple[str, ...], tuple[float, float, Merged]] = {}
+    # Of the interval under way: start, length, and histograms to be added, of which there is one mostly.
+    pending: dict[tuple[str, ...], tuple[float, float, list[tuple[Layout, Values, Values]]]] = {}
+    decoded = Decoder()
     slot = -math.inf
 
     def finish() -> None:
-        for key, (start_s, length_s, merged) in pending.items():
+        for key, (start_s, length_s, parts) in pending.items():
             result.times_s.append(start_s)
             result.lengths_s.append(length_s)
             result.keys.append(key)
-            result.figures.append(merged.statistics())
+            result.figures.append(_statistics(*parts[0]) if len(parts) == 1 else _sum(parts).statistics())
         pending.clear()
 
     for one in heapq.merge(*(_lines(paths, i, result.problems, progress) for i in range(len(paths)))):
@@ -211,7 +223,7 @@ def read(
         if not from_s <= one.start_s < to_s or not where(one.tag):
             continue
         try:
-            layout, buckets, counts = _decoded(one.encoded)
+            layout, buckets, counts = decoded(one.encoded)
         except _BROKEN as error:
             what = "a histogram that cannot be decoded" if str(error) == "" else f"a histogram: {error}"
             result.problems.add(paths[one.source], what, one.number)
@@ -224,8 +236,7 @@ def read(
         if abs(one.start_s - slot) >= one.length_s / 2:
             finish()
             slot = one.start_s
-        here = pending.setdefault(key, (slot, one.length_s, Merged(layout)))[2]
-        here.add(layout, buckets, counts)
+        pending.setdefault(key, (slot, one.length_s, []))[2].append((layout, buckets, counts))
         result.merged.setdefault(key, Merged(layout)).add(layout, buckets, counts)
     finish()
     return result
@@ -272,13 +283,57 @@ def load(
     return pandas.DataFrame(table)
 
 
-def _decoded(encoded: str) -> tuple[Layout, Values, Values]:
-    """Return the layout, the filled buckets and their counts."""
-    hdr = HdrHistogram.decode(encoded)
-    counts = np.ctypeslib.as_array(hdr.counts).view(np.int64)
-    buckets = filled(counts)
-    layout = Layout(hdr.unit_magnitude, hdr.sub_bucket_half_count_magnitude, hdr.significant_figures)
-    return layout, buckets, counts[buckets]
+def _sum(parts: list[tuple[Layout, Values, Values]]) -> Merged:
+    merged = Merged(parts[0][0])
+    for part in parts:
+        merged.add(*part)
+    return merged
+
+
+class Decoder:
+    """Histograms of a log, by the package; those that are like one before in a third of the time.
+
+    For each histogram the package makes an object, with room for all counts there may be. What a
+    log holds has the same header nearly always: then its decoder fills the same room again.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[Layout, Values]] = {}  # by header: the layout, and room, all zeros
+
+    def __call__(self, encoded: str) -> tuple[Layout, Values, Values]:
+        """Return the layout, the filled buckets and their counts; raises what the package raises."""
+        raw = base64.b64decode(encoded)
+        if len(raw) >= _OUTER.size and _OUTER.unpack_from(raw) == (_COMPRESSED, len(raw) - _OUTER.size):
+            payload = zlib.decompress(raw[_OUTER.size :])
+            header = payload[:4] + payload[8:HEADER_BYTES]  # all but the payload's length
+            if (known := self._known.get(header)) is not None:
+                return self._again(payload, *known)
+            layout, buckets, counts, room = self._first(encoded)
+            if len(payload) >= HEADER_BYTES:
+                self._known[header] = layout, np.zeros(room, np.int64)
+            return layout, buckets, counts
+        return self._first(encoded)[:3]
+
+    @staticmethod
+    def _first(encoded: str) -> tuple[Layout, Values, Values, int]:
+        hdr = HdrHistogram.decode(encoded)
+        counts = np.ctypeslib.as_array(hdr.counts).view(np.int64)
+        buckets = filled(counts)
+        layout = Layout(hdr.unit_magnitude, hdr.sub_bucket_half_count_magnitude, hdr.significant_figures)
+        return layout, buckets, counts[buckets], len(counts)
+
+    @staticmethod
+    def _again(payload: bytes, layout: Layout, room: Values) -> tuple[Layout, Values, Values]:
+        try:
+            found = decode(payload, HEADER_BYTES, room.ctypes.data, len(room), room.itemsize)
+            # Upwards from 0, as the package shows no lowest one where there is nothing.
+            buckets = filled(room[: found["max_nonzero_index"] + 1])
+            counts = room[buckets]
+            room[buckets] = 0
+        except BaseException:
+            room[:] = 0
+            raise
+        return layout, buckets, counts
 
 
 def _lines(paths: Sequence[Path], source: int, problems: Problems, progress: Progress) -> Iterator[Line]:
