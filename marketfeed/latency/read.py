@@ -352,6 +352,7 @@ def _parsed(
 ) -> Iterator[Line]:
     start_s = base_s = None
     beyond: dict[str, int] = {}
+    tags: dict[str, Tag] = {}  # a few, which each interval has again
     for number, raw in enumerate(file, 1):
         progress(len(raw))
         try:
@@ -388,7 +389,9 @@ def _parsed(
             at_s += base_s
         elif start_s is not None and at_s < start_s - YEAR_S:
             at_s += start_s  # as the format's own reader: not absolute, then
-        yield Line(at_s, length_s, Tag.parse(tag), encoded, beyond.pop(tag, 0), source, number)
+        if (parsed := tags.get(tag)) is None:
+            parsed = tags[tag] = Tag.parse(tag)
+        yield Line(at_s, length_s, parsed, encoded, beyond.pop(tag, 0), source, number)
 
 
 def _seconds(text: str) -> float:
