@@ -3,7 +3,7 @@
 A log is read line by line, several logs at once in the order of time, so that
 what belongs together (the workers of one engine, the engines of one cluster)
 is merged interval by interval: histograms are added, percentiles never
-averaged. A day of 10-second intervals with 30 tags takes about half a minute.
+averaged. A day of 10-second intervals with 30 tags takes less than a minute.
 
 What cannot be read is left out, counted and said; it never stops the rest.
 Longer than most files here: the lines, what they say and their sums are one format.
