@@ -36,9 +36,7 @@ from perf import bench, client
 STALL_S = 10.0  # the engine's default
 GRACE_S = 2.0
 SEND_BUFFER_BYTES = 262_144  # of the benchmark's tier, unsent in the server's kernel
-UNDERWAY_BYTES = (
-    2 * 70_000
-)  # what a session gets in full after its buffer was full, and the frame that filled it
+UNDERWAY_BYTES = 2 * 70_000  # what it gets in full after its buffer was full, and the frame that filled it
 RECEIPT = re.compile(rb'"r":(\d{16}),')  # 16 digits: not one that the read has cut
 HANDSHAKE = (
     b"GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -94,10 +92,7 @@ class Crowd(threading.Thread):
                     self.slow.remove(sock)
                     continue
                 found = RECEIPT.findall(data)
-                if found:
-                    self._book(sock, len(data), int(found[-1]) / 1e6)
-                else:
-                    self._book(sock, len(data), None)
+                self._book(sock, len(data), int(found[-1]) / 1e6 if found else None)
 
     def _book(self, sock: socket.socket, size: int, receipt_s: float | None) -> None:
         times, totals = self._reads[sock]

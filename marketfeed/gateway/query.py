@@ -5,7 +5,6 @@ The same names, tiers and cursors as in a WebSocket's requests; docs/protocol.md
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,7 +15,6 @@ from marketfeed.fanout.tiers import Tier
 from marketfeed.gateway import protocol
 
 MAX_TIMEOUT_S: Final = 300.0  # of a long poll
-_SECONDS: Final = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?", re.ASCII)
 Query = Mapping[str, list[str]]
 
 
@@ -74,9 +72,14 @@ def cursor_of(query: Query, last_event_id: str | None = None) -> Cursor | None:
 def timeout_of(query: Query) -> float:
     """Return ``timeout_s``, 30 where there is none; raises RequestError."""
     text = query.get("timeout_s", ["30"])[0]
-    if not _SECONDS.fullmatch(text) or float(text) > MAX_TIMEOUT_S:
+    try:
+        # Python would read 1_0 as 10.
+        timeout_s = float(text) if len(text) <= 20 and "_" not in text else -1.0
+    except ValueError:
+        timeout_s = -1.0
+    if not 0 <= timeout_s <= MAX_TIMEOUT_S:
         raise RequestError(ErrorCode.SYNTAX, f"timeout_s: 0 to {MAX_TIMEOUT_S:g}, not {text[:20]!r}")
-    return float(text)
+    return timeout_s
 
 
 def _listed(query: Query, key: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Final
 
 import trio
@@ -115,5 +114,5 @@ class Routes:
 def _is_key(text: str) -> bool:
     try:
         return len(base64.b64decode(text.strip(), validate=True)) == 16
-    except (binascii.Error, ValueError):
+    except ValueError:
         return False

@@ -6,12 +6,10 @@ is merged interval by interval: histograms are added, percentiles never
 averaged. A day of 10-second intervals with 30 tags takes less than a minute.
 
 What cannot be read is left out, counted and said; it never stops the rest.
-Longer than most files here: the lines, what they say and their sums are one format.
 """
 
 from __future__ import annotations
 
-import base64
 import binascii
 import heapq
 import math
@@ -25,105 +23,24 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from hdrh.codec import HdrCookieException, HdrHistogramSettingsException, HdrLengthException, decode
-from hdrh.histogram import HdrHistogram
+from hdrh.codec import HdrCookieException, HdrHistogramSettingsException, HdrLengthException
 from numpy.typing import NDArray
 
 from marketfeed.errors import LogError
-from marketfeed.latency.histogram import PERCENTILES, Values, filled, rank
+from marketfeed.latency.histogram import PERCENTILES, Values
 from marketfeed.latency.intervals import Tag
 from marketfeed.latency.log import BEYOND
+from marketfeed.latency.merged import Decoder, Layout, Merged, Part
 
 FIGURES: Final = ("count", "min", "p50", "p90", "p99", "p99_9", "p99_99", "max")
 YEAR_S: Final = 365 * 86_400
 LATEST_S: Final = 253_402_300_800  # the year 10000
 _TIME: Final = re.compile(r"#\[(StartTime|BaseTime): *([0-9.]+)")
 _BEYOND: Final = re.compile(re.escape(BEYOND) + r"([0-9]+) (.*)\]$")
-HEADER_BYTES: Final = 40  # of the payload: cookie, length, offset, digits, lowest, highest, ratio
-_OUTER: Final = struct.Struct(">II")  # cookie and length of what is compressed
-_COMPRESSED: Final = 0x1C849314
 _BROKEN: Final = (
     HdrCookieException, HdrLengthException, HdrHistogramSettingsException,
     binascii.Error, zlib.error, struct.error, ValueError, IndexError, MemoryError, OverflowError,
 )  # fmt: skip
-
-
-class Layout(NamedTuple):
-    """How a histogram's buckets are laid out; only histograms of one layout can be added bucket by bucket."""
-
-    unit_bits: int
-    half_bits: int
-    digits: int
-
-    def lowest(self, buckets: Values) -> Values:
-        """Return the lowest value of each bucket."""
-        doubling = np.maximum((buckets >> self.half_bits) - 1, 0)
-        lowest: Values = (buckets - (doubling << self.half_bits)) << (doubling + self.unit_bits)
-        return lowest
-
-    def highest(self, buckets: Values) -> Values:
-        """Return the highest value of each bucket."""
-        return self.lowest(buckets + 1) - 1
-
-    def bucket(self, values: Values) -> Values:
-        """Return the bucket of each value."""
-        top = values >> self.unit_bits
-        # The exponent of a float is its highest bit; both sides stay below 2**53.
-        doubling = np.maximum(np.frexp(np.maximum(top, 1))[1] - 1 - self.half_bits, 0)
-        buckets: Values = (doubling << self.half_bits) + (top >> doubling)
-        return buckets
-
-
-class Merged:
-    """The sum of many intervals' histograms, as counts by bucket. All values in ns."""
-
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
-        self.counts: Values = np.zeros(0, np.int64)
-        self.beyond = 0
-
-    def add(self, layout: Layout, buckets: Values, counts: Values) -> None:
-        """Add ``counts`` of ``buckets``, both of shape ``(k,)``; of two layouts the coarser one stays."""
-        if layout != self.layout:
-            if (layout.digits, -layout.unit_bits) < (self.layout.digits, -self.layout.unit_bits):
-                held = filled(self.counts)
-                old, kept = self.layout, self.counts[held]
-                self.layout, self.counts = layout, np.zeros(0, np.int64)
-                if len(held):
-                    self.add(layout, layout.bucket(old.lowest(held)), kept)
-            else:
-                buckets = self.layout.bucket(layout.lowest(buckets))
-        if len(buckets) and int(buckets.max()) >= len(self.counts):
-            grown = np.zeros(int(buckets.max()) + 1, np.int64)
-            grown[: len(self.counts)] = self.counts
-            self.counts = grown
-        np.add.at(self.counts, buckets, counts)
-
-    @property
-    def total(self) -> int:
-        """Return how many values there are."""
-        return int(self.counts.sum())
-
-    def statistics(self, percentiles: tuple[float, ...] = PERCENTILES) -> list[int]:
-        """Return count, min, each of ``percentiles``, max; of buckets the bounds that HdrHistogram shows."""
-        held = filled(self.counts)
-        return _statistics(self.layout, held, self.counts[held], percentiles)
-
-    def curve(self) -> tuple[Values, Values]:
-        """Return the highest value of each bucket that is filled, and how many values lie at or below it."""
-        held = filled(self.counts)
-        return self.layout.highest(held), self.counts[held].cumsum()
-
-
-def _statistics(
-    layout: Layout, buckets: Values, counts: Values, percentiles: tuple[float, ...] = PERCENTILES
-) -> list[int]:
-    if not len(buckets):
-        return [0] * (len(percentiles) + 3)
-    cumulative = counts.cumsum()
-    places = rank(cumulative, percentiles)
-    shown = layout.highest(buckets[[*places, -1]]).tolist()
-    return [int(cumulative[-1]), int(layout.lowest(buckets[:1])[0]), *shown]
 
 
 class Line(NamedTuple):
@@ -205,7 +122,7 @@ def read(
     """
     result = Latencies(by)
     # Of the interval under way: start, length, and histograms to be added, of which there is one mostly.
-    pending: dict[tuple[str, ...], tuple[float, float, list[tuple[Layout, Values, Values]]]] = {}
+    pending: dict[tuple[str, ...], tuple[float, float, list[Part]]] = {}
     decoded = Decoder()
     slot = -math.inf
 
@@ -214,7 +131,7 @@ def read(
             result.times_s.append(start_s)
             result.lengths_s.append(length_s)
             result.keys.append(key)
-            result.figures.append(_statistics(*parts[0]) if len(parts) == 1 else _sum(parts).statistics())
+            result.figures.append((parts[0] if len(parts) == 1 else _sum(parts)).statistics())
         pending.clear()
 
     for one in heapq.merge(*(_lines(paths, i, result.problems, progress) for i in range(len(paths)))):
@@ -223,21 +140,21 @@ def read(
         if not from_s <= one.start_s < to_s or not where(one.tag):
             continue
         try:
-            layout, buckets, counts = decoded(one.encoded)
+            part = decoded(one.encoded)
         except _BROKEN as error:
             what = "a histogram that cannot be decoded" if str(error) == "" else f"a histogram: {error}"
             result.problems.add(paths[one.source], what, one.number)
             continue
         result.lines += 1
-        result.layouts.setdefault(layout, paths[one.source])
+        result.layouts.setdefault(part.layout, paths[one.source])
         key = tuple(getattr(one.tag, name) for name in by)
         if one.beyond:
             result.beyond[key] = result.beyond.get(key, 0) + one.beyond
         if abs(one.start_s - slot) >= one.length_s / 2:
             finish()
             slot = one.start_s
-        pending.setdefault(key, (slot, one.length_s, []))[2].append((layout, buckets, counts))
-        result.merged.setdefault(key, Merged(layout)).add(layout, buckets, counts)
+        pending.setdefault(key, (slot, one.length_s, []))[2].append(part)
+        result.merged.setdefault(key, Merged(part.layout)).add(*part)
     finish()
     return result
 
@@ -283,57 +200,11 @@ def load(
     return pandas.DataFrame(table)
 
 
-def _sum(parts: list[tuple[Layout, Values, Values]]) -> Merged:
-    merged = Merged(parts[0][0])
+def _sum(parts: list[Part]) -> Merged:
+    merged = Merged(parts[0].layout)
     for part in parts:
         merged.add(*part)
     return merged
-
-
-class Decoder:
-    """Histograms of a log, by the package; those that are like one before in a third of the time.
-
-    For each histogram the package makes an object, with room for all counts there may be. What a
-    log holds has the same header nearly always: then its decoder fills the same room again.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, tuple[Layout, Values]] = {}  # by header: the layout, and room, all zeros
-
-    def __call__(self, encoded: str) -> tuple[Layout, Values, Values]:
-        """Return the layout, the filled buckets and their counts; raises what the package raises."""
-        raw = base64.b64decode(encoded)
-        if len(raw) >= _OUTER.size and _OUTER.unpack_from(raw) == (_COMPRESSED, len(raw) - _OUTER.size):
-            payload = zlib.decompress(raw[_OUTER.size :])
-            header = payload[:4] + payload[8:HEADER_BYTES]  # all but the payload's length
-            if (known := self._known.get(header)) is not None:
-                return self._again(payload, *known)
-            layout, buckets, counts, room = self._first(encoded)
-            if len(payload) >= HEADER_BYTES:
-                self._known[header] = layout, np.zeros(room, np.int64)
-            return layout, buckets, counts
-        return self._first(encoded)[:3]
-
-    @staticmethod
-    def _first(encoded: str) -> tuple[Layout, Values, Values, int]:
-        hdr = HdrHistogram.decode(encoded)
-        counts = np.ctypeslib.as_array(hdr.counts).view(np.int64)
-        buckets = filled(counts)
-        layout = Layout(hdr.unit_magnitude, hdr.sub_bucket_half_count_magnitude, hdr.significant_figures)
-        return layout, buckets, counts[buckets], len(counts)
-
-    @staticmethod
-    def _again(payload: bytes, layout: Layout, room: Values) -> tuple[Layout, Values, Values]:
-        try:
-            found = decode(payload, HEADER_BYTES, room.ctypes.data, len(room), room.itemsize)
-            # Upwards from 0, as the package shows no lowest one where there is nothing.
-            buckets = filled(room[: found["max_nonzero_index"] + 1])
-            counts = room[buckets]
-            room[buckets] = 0
-        except BaseException:
-            room[:] = 0
-            raise
-        return layout, buckets, counts
 
 
 def _lines(paths: Sequence[Path], source: int, problems: Problems, progress: Progress) -> Iterator[Line]:

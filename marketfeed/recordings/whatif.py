@@ -98,7 +98,7 @@ def run(
     configured = loaded.config.tiers
     changed = changed_tiers(configured, changes)
     spec = feed_of(loaded, recording, format, feed)
-    for name in changed.keys() - configured.keys():
+    for name in [name for name in changed if name not in configured]:
         told = f"note: --tier {name}: simulated as a new tier; configured are {', '.join(configured)}"
         Console(stderr=True, highlight=False, soft_wrap=True).print(Text(told, style="yellow"))
     tiers = {name: _tier(name, tier) for name, tier in configured.items()}

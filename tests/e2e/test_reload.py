@@ -113,9 +113,9 @@ async def test_what_cannot_change_live_changes_nothing(tmp_path, config, reason,
 
 async def test_a_rolling_restart_refuses_nobody_and_nobody_misses_a_tick(tmp_path):
     # Few ticks, as all clients are one process: one that cannot keep up hears no farewell.
-    count, rate = (500, "rate = 5") if PROVE else (40, "rate = 50")
+    count, rates = (500, ("rate = 5", "rate = 5")) if PROVE else (40, ("rate = 50", "rate = 100"))
     before, after = (
-        config.replace("rate = 500", rate).replace("rate = 100", rate) for config in (BEFORE, AFTER)
+        config.replace("rate = 500", rates[0]).replace("rate = 100", rates[1]) for config in (BEFORE, AFTER)
     )
     with trio.fail_after(120), engine(before, tmp_path, "--set", "engine.workers=2") as running:
         async with trio.open_nursery() as nursery:

@@ -18,14 +18,17 @@ import trio
 from harness import Decoder, Follower
 from process import engine
 
-CLIENTS, CUTS = (500, 100) if os.environ.get("MARKETFEED_PROVE") else (25, 20)
+PROVE = bool(os.environ.get("MARKETFEED_PROVE"))
+CLIENTS, CUTS = (500, 100) if PROVE else (25, 20)
+# For ten minutes the test cannot read as fast as for some seconds.
+DEPTH, RATE = (2048, 2000) if PROVE else (1024, 4000)
 AT_ONCE = (
     25  # the test itself is what can serve no more; with more, cuts last longer than the rings reach back
 )
 TRANSPORTS = ("json", "binary", "sse", "poll")
-CONFIG = """
+CONFIG = f"""
 [engine]
-ring_depth = 2048
+ring_depth = {DEPTH}
 resume_ticks = 10000
 [limits]
 requests_per_s = 100000
@@ -33,7 +36,7 @@ requests_per_s = 100000
 name = "demo"
 type = "synthetic"
 symbols = 50
-rate = 2000
+rate = {RATE}
 trades = 0.2
 """
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a RST, and what is under way is lost
