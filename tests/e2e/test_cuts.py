@@ -20,6 +20,7 @@ from marketfeed.core.binary import FrameParser, Kind
 # In the long form not all at once: the test itself would be too slow for any to get far.
 CLIENTS, CUTS, AT_ONCE = (500, 100, 30) if os.environ.get("MARKETFEED_PROVE") else (50, 10, 50)
 MOST_BYTES = 16000  # of a connection, before it is cut
+FIRST_S = 30.0  # for a first cursor, which is what a cut needs
 VISIT_S = 0.5  # that a connection lasts at most; some of what clients want ticks seldom
 SYMBOLS = 10
 CONFIG = (
@@ -102,7 +103,7 @@ class Client:
         left = self.random.randrange(1, MOST_BYTES)
         async with stream:
             await stream.send_all(next(steps))
-            with trio.move_on_after(VISIT_S):
+            with trio.move_on_after(VISIT_S if self.cursor else FIRST_S) as visit:
                 while left > 0 and (data := await stream.receive_some(min(left, 4096))):
                     left -= len(data)
                     try:
@@ -111,6 +112,8 @@ class Client:
                         break
                     if answer:
                         await stream.send_all(answer)
+                    if self.cursor:
+                        visit.deadline = min(visit.deadline, trio.current_time() + VISIT_S)
             if self.random.random() < 0.5:
                 stream.setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")  # SOL_SOCKET, SO_LINGER: leave by a reset
 
