@@ -7,6 +7,7 @@ import resource
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import structlog
@@ -147,6 +148,7 @@ class Gateway:
         """Serve HTTP until a request begins a session, and return that; None if none does."""
         refused = self._service.counters.refused
         trusted = self._service.proxies.trusts(peer)
+        outbox.on_end = partial(self._broke_off, peer)
         limit = None if trusted else self._strangers.admit(peer)
         if limit is not None:
             refused[f"too many connections: limits.{limit}"] += 1
@@ -174,6 +176,12 @@ class Gateway:
             return None
         outbox.replay(handover.received)
         return handover.session
+
+    def _broke_off(self, peer: str, code: CloseCode) -> None:
+        """Count a connection that is cut before it is a session's."""
+        if code is CloseCode.ABUSE:
+            self._service.counters.refused["TLS abuse"] += 1
+            log.warning("a client is cut: it floods TLS", address=peer)
 
     async def _proxied(self, outbox: Outbox) -> str | None:
         """Return the client's address from a PROXY header at the start of the connection, if there is one."""

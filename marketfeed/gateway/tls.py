@@ -20,6 +20,8 @@ from marketfeed.errors import CloseCode, ConfigError
 from marketfeed.gateway.outbox import Outbox
 
 READ_BYTES: Final = 16384
+PIECE_BYTES: Final = 1024  # decrypted in one go; 38 KeyUpdates of 29 µs each fit in
+OWN_BYTES: Final = 2048  # a second, of records that TLS answers with by itself; 75 KeyUpdates
 HANDSHAKE: Final = b"\x16"  # how every TLS connection begins: RFC 8446, section 5.1
 
 log = structlog.get_logger()
@@ -64,15 +66,23 @@ class Certificate:
 
 
 class TlsOutbox(Outbox):
-    """An outbox whose bytes are sealed; until :meth:`shake_hands` it passes them as they are."""
+    """An outbox whose bytes are sealed; until :meth:`shake_hands` it passes them as they are.
 
-    __slots__ = ("_incoming", "_outgoing", "_tls")
+    A peer can make TLS itself send records: answers to KeyUpdates (RFC 8446, section 4.6.3), and alerts
+    that refuse a renegotiation (RFC 5246, section 7.2.2). While such records wait for the kernel nothing
+    more is decrypted, and a peer that asks for more than OWN_BYTES of them a second is cut with ABUSE.
+    """
+
+    __slots__ = ("_incoming", "_outgoing", "_own_bytes", "_own_second", "_own_until", "_sealed", "_tls")
 
     def __init__(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         """Take over ``sock``, as Outbox does."""
         super().__init__(sock, nursery)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
+        self._sealed = b""  # received, and not decrypted yet
+        self._own_bytes = self._own_second = 0
+        self._own_until = 0  # of all bytes ever put into the tail, those up to TLS's own last record
 
     async def shake_hands(self, context: ssl.SSLContext) -> None:
         """Be the server of a TLS handshake; raises TlsError, and what reading raises."""
@@ -88,10 +98,10 @@ class TlsOutbox(Outbox):
                 raise TlsError(error.reason or str(error)) from None
             else:
                 break
-            data = await self._receive(READ_BYTES)
-            if not data:
+            if not self._sealed:
+                self._sealed = await self._receive(READ_BYTES)
+            if not self._feed():
                 raise TlsError("the peer left in the middle of it")
-            self._incoming.write(data)
         self._tls = tls
         self._flush()
 
@@ -111,28 +121,55 @@ class TlsOutbox(Outbox):
 
     def _flush(self) -> None:
         """Send what TLS itself has to say, after what is unsent."""
-        if self._outgoing.pending:
+        if self._outgoing.pending and not self._lost and self._sock.fileno() >= 0:
             if not self._tail:
                 self._nursery.start_soon(self._drain)
             self._append(self._outgoing.read())
+
+    def _feed(self) -> bool:
+        """Have a piece of what was received decrypted next; False if there is none."""
+        piece, self._sealed = self._sealed[:PIECE_BYTES], self._sealed[PIECE_BYTES:]
+        self._incoming.write(piece)
+        return bool(piece)
 
     async def _read(self, max_bytes: int) -> bytes:
         if self._tls is None:
             return await super()._read(max_bytes)
         while True:
+            while self._passed < self._own_until:  # who does not read is not read
+                await self._progress.park()
+            self._check_open()
             try:
-                return self._tls.read(max_bytes)
+                data: bytes | None = self._tls.read(max_bytes)
             except ssl.SSLWantReadError:
-                self._flush()
-                data = await super()._read(READ_BYTES)
-                if not data:
-                    return b""
-                self._incoming.write(data)
+                data = None
             except ssl.SSLZeroReturnError:
                 return b""
             except ssl.SSLError as error:
                 self._break(CloseCode.ABNORMAL)
                 raise trio.BrokenResourceError(str(error)) from error
+            self._answer()
+            if data is not None:
+                return data
+            if not self._sealed:
+                self._sealed = await super()._read(READ_BYTES)
+            if not self._feed():
+                return b""
+
+    def _answer(self) -> None:
+        """Queue what TLS answers by itself; raises BrokenResourceError where that is too much."""
+        if not self._outgoing.pending:
+            return
+        second = int(trio.current_time())
+        if second != self._own_second:
+            self._own_second, self._own_bytes = second, 0
+        self._own_bytes += self._outgoing.pending
+        if self._own_bytes > OWN_BYTES:
+            self.reset()
+            self._break(CloseCode.ABUSE)
+            raise trio.BrokenResourceError(f"more than {OWN_BYTES} bytes of TLS answers in a second")
+        self._flush()
+        self._own_until = self._taken
 
     async def send_eof(self) -> None:
         """Tell the peer that nothing more comes."""

@@ -1,0 +1,120 @@
+"""Clients that ask and ask and do not read: what waits for them is bounded, over plain TCP and TLS."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import trio
+from live import LIMITS, Live, serving
+from test_tls import Files
+
+from marketfeed.errors import CloseCode
+from marketfeed.gateway import listener
+from marketfeed.gateway.outbox import Outbox
+from marketfeed.gateway.session import Session
+from marketfeed.gateway.tls import TlsOutbox
+
+MOST_BYTES = 16 << 20  # that a client may get rid of before it has to wait; kernels buffer a lot on loopback
+WAITING_BYTES = 256 << 10
+FAST = replace(LIMITS, requests_per_s=1e6, handshake_s=20.0)
+
+
+def masked(opcode: int, payload: bytes) -> bytes:
+    """Return a client's frame, masked with zeros."""
+    size = len(payload)
+    head = bytes([0x80 | size]) if size < 126 else bytes([0xFE]) + size.to_bytes(2, "big")
+    return bytes([0x80 | opcode]) + head + bytes(4) + payload
+
+
+def asking(**request: object) -> bytes:
+    return masked(1, json.dumps(request).encode())
+
+
+NAMES = [f"N{i:03}" for i in range(5)]
+FLOODS = {
+    "requests": asking(action="ping", t=1, id="x" * 100),
+    "subscriptions": asking(action="subscribe", quotes=NAMES, id="x" * 100),
+    "bad requests": asking(action="ping", t=1) + asking(action="nope"),
+    "big pings of the protocol": masked(9, b"x" * 125),
+}
+
+
+@pytest.fixture(params=["plain", "tls"])
+def certificate(request, tmp_path):
+    return Files(tmp_path) if request.param == "tls" else None
+
+
+@pytest.fixture
+def outboxes(monkeypatch):
+    """Every outbox that the gateway makes."""
+    made = []
+    for kind in (Outbox, TlsOutbox):
+
+        def make(*arguments, kind=kind):
+            made.append(kind(*arguments))
+            return made[-1]
+
+        monkeypatch.setattr(listener, kind.__name__, make)
+    # The gateway asks whether an outbox is a TlsOutbox.
+    monkeypatch.setattr(listener, "isinstance", lambda value, _: isinstance(value, TlsOutbox), raising=False)
+    return made
+
+
+async def open_stream(live: Live, files: Files | None) -> trio.abc.Stream:
+    stream = await live.connect() if files is None else await files.connect(live)
+    (stream if files is None else stream.transport_stream).setsockopt(1, 8, 4096)  # SOL_SOCKET, SO_RCVBUF
+    return stream
+
+
+async def flood(stream: trio.abc.Stream, piece: bytes) -> int:
+    """Send ``piece`` again and again without reading, until the engine reads no more; return the bytes."""
+    sent, many = 0, piece * (16384 // len(piece) + 1)
+    try:
+        while sent < MOST_BYTES:
+            with trio.move_on_after(0.5) as sending:
+                await stream.send_all(many)
+            if sending.cancelled_caught:
+                return sent
+            sent += len(many)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass  # cut, which bounds it as well
+    return sent
+
+
+async def begun(live: Live, stream: trio.abc.Stream) -> Session:
+    """Return the session that begins on ``stream``."""
+    await stream.send_all(live.handshake())
+    while not any(session.member for session in live.gateway.sessions):
+        await trio.sleep(0.001)
+    (session,) = live.gateway.sessions
+    return session
+
+
+@pytest.mark.parametrize("piece", FLOODS.values(), ids=FLOODS)
+async def test_a_session_that_asks_and_does_not_read_is_not_read(certificate, piece):
+    async with serving(FAST, certificate=certificate and certificate.certificate()) as live:
+        stream = await open_stream(live, certificate)
+        session = await begun(live, stream)
+        # Pings may be too many as well: then it is cut, and what comes until it is gone is thrown away.
+        assert await flood(stream, piece) < MOST_BYTES or live.counters.closes == {CloseCode.ABUSE: 1}
+        assert session.unsent_bytes < WAITING_BYTES + 3 * 65536  # what waits here, and what the tier paces
+
+
+async def test_a_session_that_asks_and_does_not_read_is_cut(certificate):
+    issued = certificate and certificate.certificate()
+    async with serving(FAST, stall_s=0.3, certificate=issued) as live:
+        stream = await open_stream(live, certificate)
+        await begun(live, stream)
+        await flood(stream, FLOODS["requests"])
+        await live.until_empty()
+        assert live.counters.closes == {CloseCode.SLOW: 1}
+
+
+async def test_answers_to_pipelined_requests_that_are_not_read_are_bounded(certificate, outboxes):
+    async with serving(FAST, certificate=certificate and certificate.certificate()) as live:
+        live.publish(*[f"S{i:03}" for i in range(200)])
+        stream = await open_stream(live, certificate)
+        assert await flood(stream, b"GET /v1/symbols HTTP/1.1\r\nHost: localhost\r\n\r\n") < MOST_BYTES
+        assert sum(outbox.waiting_bytes for outbox in outboxes) < WAITING_BYTES
