@@ -12,7 +12,7 @@ AssertionError that begins with the number of the check:
  4. It runs without an exception and publishes Batches with ticks in them.
  5. Every symbol id was given out by this feed's intake.
  6. Sizes are finite and not negative.
- 7. Prices are positive where there is something to trade at them.
+ 7. A bid or ask that has a price has a size too: without one, subscribers are told that the side is missing.
  8. ``ts_event`` and ``ts_recv`` are 0 or nanoseconds of our era.
  9. ``side`` is b, s or -.
 10. ``g`` and ``n`` are left 0.
@@ -48,7 +48,7 @@ CHECKS: Final = {
     4: "it runs and publishes valid batches",
     5: "symbols are interned by this intake",
     6: "sizes are finite and not negative",
-    7: "prices are positive where the side exists",
+    7: "a side with a price has a size",
     8: "times are 0 or plausible nanoseconds",
     9: "side is b, s or -",
     10: "g and n are left 0",
@@ -259,9 +259,8 @@ class _Trial:
             _each(5, records, records["symbol"] < known)
         for records, size in ((quotes, "bid_sz"), (quotes, "ask_sz"), (trades, "size")):
             _each(6, records, np.isfinite(records[size]) & (records[size] >= 0))
-        sides = ((quotes, "bid_sz", "bid_px"), (quotes, "ask_sz", "ask_px"), (trades, "size", "price"))
-        for records, size, price in sides:
-            _each(7, records, (records[size] == 0) | (records[price] > 0))
+        for size, price in (("bid_sz", "bid_px"), ("ask_sz", "ask_px")):
+            _each(7, quotes, (quotes[size] != 0) | (quotes[price] == 0))
         for records in (quotes, trades):
             for column in ("ts_event", "ts_recv"):
                 times = records[column]

@@ -196,8 +196,8 @@ BROKEN = [
     (6, giving(Batch(quotes(bid_sz=-1)))),
     (6, giving(Batch(quotes(ask_sz=float("nan"))))),
     (6, giving(Batch(trades=trades(size=float("inf"))))),
-    (7, giving(Batch(quotes(ask_px=0)))),
-    (7, giving(Batch(trades=trades(price=-1)))),
+    (7, giving(Batch(quotes(ask_sz=0)))),
+    (7, giving(Batch(quotes(bid_sz=-0.0, bid_px=-5)))),
     (8, giving(Batch(quotes(ts_event=NOW_NS // 1000)))),
     (8, giving(Batch(trades=trades(ts_recv=NOW_NS * 3)))),
     (9, giving(Batch(trades=trades(side=0)))),
@@ -230,6 +230,10 @@ def test_every_check_has_a_broken_feed():
 
 async def test_a_missing_side_needs_no_price(autojump_clock):
     await check_feed(giving(Batch(quotes(bid_sz=0, bid_px=0), trades(ts_event=0))), {}, ticks=2)
+
+
+async def test_negative_and_zero_prices_are_prices(autojump_clock):
+    await check_feed(giving(Batch(quotes(bid_px=-37_630_000_000, ask_px=0), trades(price=-1))), {}, ticks=2)
 
 
 async def test_a_recording_intake_keeps_copies_logs_and_counts():

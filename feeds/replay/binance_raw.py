@@ -92,7 +92,9 @@ def _tick(frame: dict[str, Any]) -> tuple[int, str, tuple[Any, ...], bool] | Non
     if kind == "bookTicker":
         bid, bid_exact = price_from_text(_text(data["b"]))
         ask, ask_exact = price_from_text(_text(data["a"]))
-        values = (_time_ns(data.get("T", 0)), bid, ask, _size(data["B"]), _size(data["A"]))
+        bid_size, ask_size = _size(data["B"]), _size(data["A"])
+        sides = (bid if bid_size else 0, ask if ask_size else 0, bid_size, ask_size)
+        values = (_time_ns(data.get("T", 0)), *sides)
         return QUOTES, _text(data["s"]), values, bid_exact and ask_exact
     if kind in ("trade", "aggTrade"):
         price, exact = price_from_text(_text(data["p"]))

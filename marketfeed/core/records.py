@@ -19,9 +19,9 @@ QUOTE: Final = np.dtype(
         ("ts_event", "<i8"),  # venue's time, ns since the Unix epoch; 0 = not sent
         ("ts_recv", "<i8"),  # our arrival time, same clock; 0 = the engine fills it in
         ("g", "<u8"),  # position among all ticks of this epoch; the rings' writer sets it
-        ("bid_px", "<i8"),  # 1e-9 of the quote currency
+        ("bid_px", "<i8"),  # 1e-9 of the quote currency, of any sign; 0 where the side is missing
         ("ask_px", "<i8"),
-        ("bid_sz", "<f8"),  # 0 = this side is missing
+        ("bid_sz", "<f8"),  # 0 = this side is missing; nothing else says so
         ("ask_sz", "<f8"),
         ("n", "<u4"),  # position in the symbol's ring, modulo 2**32; the rings' writer sets it
         ("symbol", "<u2"),  # id in the symbol table
@@ -35,7 +35,7 @@ TRADE: Final = np.dtype(
         ("ts_event", "<i8"),
         ("ts_recv", "<i8"),
         ("g", "<u8"),
-        ("price", "<i8"),  # 1e-9 of the quote currency
+        ("price", "<i8"),  # 1e-9 of the quote currency, of any sign
         ("trade_id", "<u8"),  # the venue's; 0 = not sent
         ("size", "<f8"),
         ("side", "u1"),  # aggressor: ord("b"), ord("s") or ord("-")

@@ -39,6 +39,14 @@ def _column(values: NDArray[Any], then: bytes) -> list[bytes]:
     return (text.replace(b",", then + b"\0") + then).split(b"\0")
 
 
+def _side_prices(prices: NDArray[np.int64], sizes: NDArray[np.float64], then: bytes) -> list[bytes]:
+    """Return the JSON text of the prices of one side of quotes: ``null`` where there is no size."""
+    floats = floats_from_prices(prices)
+    if np.count_nonzero(sizes) < len(sizes):
+        floats[sizes == 0] = np.nan  # orjson writes null
+    return _column(floats, then)
+
+
 def _sizes(values: NDArray[np.float64], then: bytes) -> list[bytes]:
     """Return the JSON text of sizes, each followed by ``then``; whole ones, which most are, cost half."""
     if len(values) < FEW or not values.max() < MAX_WHOLE:
@@ -123,9 +131,9 @@ class JsonCodec:
         symbols = records["symbol"].tolist()
         if channel == QUOTES:
             own = (
-                _column(floats_from_prices(records["bid_px"]), b',"bs":'),
+                _side_prices(records["bid_px"], records["bid_sz"], b',"bs":'),
                 _sizes(records["bid_sz"], b',"ap":'),
-                _column(floats_from_prices(records["ask_px"]), b',"as":'),
+                _side_prices(records["ask_px"], records["ask_sz"], b',"as":'),
                 _sizes(records["ask_sz"], b',"t":'),
             )
         else:

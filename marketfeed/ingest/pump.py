@@ -1,10 +1,15 @@
-"""The pump: the only way into the rings. Screens, stamps, writes, rings the doorbell."""
+"""The pump: the only way into the rings. Screens, stamps, writes, rings the doorbell.
+
+Whatever a feed hands over, what is in the rings keeps these rules: sizes are finite and not negative (-0.0
+is 0.0), a side of a quote is missing if and only if its size is 0, and then its price is 0, times
+are those of the Unix epoch within the bounds below.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +33,13 @@ from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError, InvalidSymbolError, SymbolsFullError
 
 MAX_FEEDS: Final = 255  # a record's feed is a u1
+# A feed's own time of receipt is taken if it is this close to our clock: the range of the latency histograms
+# backwards, and what two readings of one clock may differ by forwards.
+MAX_RECEIPT_AGE_NS: Final = 60 * 10**9
+MAX_RECEIPT_AHEAD_NS: Final = 5 * 10**9
+MAX_EVENT_NS: Final = (2**53 - 1) * 1000  # microseconds that are exact in a double; the year 2255
+_QUOTE_SIDES: Final = (("bid_sz", "bid_px"), ("ask_sz", "ask_px"))
+_TRADE_SIZES: Final = (("size", ""),)
 
 
 class FeedIntake:
@@ -112,9 +124,7 @@ class Pump:
         now_ns = self._wall_ns()
         for channel, records in enumerate((batch.quotes, batch.trades)):
             if len(records):
-                received = records["ts_recv"]
-                if not received.all():
-                    received[received == 0] = now_ns
+                _check_times(records, now_ns, intake)
                 records["feed"] = intake.number
                 records["flags"] = 0
                 intake.ticks[channel] += len(records)
@@ -124,7 +134,7 @@ class Pump:
         quotes = batch.quotes
         if len(quotes):
             crossed = quotes["bid_px"] >= quotes["ask_px"]
-            if crossed.any():
+            if np.count_nonzero(crossed):
                 crossed &= (quotes["bid_sz"] > 0) & (quotes["ask_sz"] > 0)
                 quotes["flags"][crossed] = FLAG_CROSSED
         intake.last_tick_ns = now_ns
@@ -132,9 +142,12 @@ class Pump:
         self._doorbell()
 
     def _screened(self, batch: Batch, intake: FeedIntake) -> Batch:
-        """Return ``batch`` without ticks that no subscriber could use: impossible sizes, unknown symbols."""
-        good_quotes = self._usable(batch.quotes, "bid_sz", "ask_sz")
-        good_trades = self._usable(batch.trades, "size")
+        """Return ``batch`` without ticks that no subscriber could use: impossible sizes, unknown symbols.
+
+        Of the others a size is 0 or above, never -0.0, and the price of a missing side is 0.
+        """
+        good_quotes = self._usable(batch.quotes, _QUOTE_SIDES)
+        good_trades = self._usable(batch.trades, _TRADE_SIZES)
         if good_quotes is None and good_trades is None:
             return batch
         keep_quotes = np.ones(len(batch.quotes), bool) if good_quotes is None else good_quotes
@@ -149,15 +162,43 @@ class Pump:
         intake.count("screened", len(batch) - len(screened))
         return screened
 
-    def _usable(self, records: Records, *sizes: str) -> NDArray[np.bool_] | None:
-        """Return which records are usable, None if all are."""
+    def _usable(self, records: Records, sides: Sequence[tuple[str, str]]) -> NDArray[np.bool_] | None:
+        """Return which records are usable, None if all are; write missing sides in one way.
+
+        ``sides`` has the fields of sizes, each with the field of its price, "" where a price
+        means something without a size.
+        """
         if not len(records):
             return None
         known = len(self.symbols)
-        # One comparison per column: not-a-number fails both ways, and
-        # infinity and negative sizes fail the bounds.
         good = records["symbol"] < known
-        for size in sizes:
+        for size, price in sides:
             column = records[size]
-            good &= (column >= 0) & (column < np.inf)
-        return None if good.all() else good
+            # One comparison per bound: not-a-number fails both.
+            sized = (column > 0) & (column < np.inf)
+            if np.count_nonzero(sized) < len(sized):
+                zero = column == 0
+                column[zero] = 0.0  # it may have been -0.0
+                if price:
+                    records[price][zero] = 0
+                sized |= zero
+            good &= sized
+        return None if np.count_nonzero(good) == len(good) else good
+
+
+def _check_times(records: Records, now_ns: int, intake: FeedIntake) -> None:
+    """Make ``now_ns`` the time of receipt where there is none to believe, and 0 a venue's impossible time."""
+    received = records["ts_recv"]
+    # As unsigned numbers, what lies before the first of a range lies beyond its end: one comparison each.
+    since = (received - (now_ns - MAX_RECEIPT_AGE_NS)).view(np.uint64)
+    strange = since > MAX_RECEIPT_AGE_NS + MAX_RECEIPT_AHEAD_NS
+    if np.count_nonzero(strange):  # a quarter of the cost of any(), which counts in small batches
+        unbelievable = int(np.count_nonzero(received[strange]))
+        received[strange] = now_ns
+        if unbelievable:
+            intake.count("receipt_time_replaced", unbelievable)
+    event = records["ts_event"]
+    impossible = event.view(np.uint64) > MAX_EVENT_NS
+    if np.count_nonzero(impossible):
+        event[impossible] = 0
+        intake.count("event_time_impossible", int(np.count_nonzero(impossible)))

@@ -62,9 +62,9 @@ def expected(record, channel):
         return {
             "T": "q",
             "S": name,
-            "bp": int(record["bid_px"]) / SCALE,
+            "bp": int(record["bid_px"]) / SCALE if record["bid_sz"] else None,
             "bs": float(record["bid_sz"]),
-            "ap": int(record["ask_px"]) / SCALE,
+            "ap": int(record["ask_px"]) / SCALE if record["ask_sz"] else None,
             "as": float(record["ask_sz"]),
             **common,
         }
@@ -108,3 +108,21 @@ def test_times_that_all_differ_and_times_that_all_agree_are_written_alike():
         assert codec.fragments(QUOTES, records) == [
             codec.fragments(QUOTES, records[i : i + 1])[0] for i in range(len(records))
         ]
+
+
+@pytest.mark.parametrize("count", [1, FEW, CHUNK + 1])
+def test_the_price_of_a_missing_side_is_null(count):
+    records = records_of(QUOTE, count, 0, [5.0], 3)
+    records["bid_px"], records["bid_sz"] = 0, 0
+    records["ask_px"][0], records["ask_sz"][0] = 7, -0.0
+    fragments = JsonCodec(table()).fragments(QUOTES, records)
+    assert all(b'"bp":null,"bs":0.0,' in fragment for fragment in fragments)
+    assert b'"ap":null,' in fragments[0]
+    assert not any(b'"ap":null' in fragment for fragment in fragments[1:])
+
+
+@pytest.mark.parametrize(("price", "text"), [(0, b"0.0"), (-37_630_000_000, b"-37.63"), (-1, b"-1e-9")])
+def test_zero_and_negative_prices_are_sent_as_prices(price, text):
+    records = records_of(QUOTE, 1, 0, [5.0], 4)
+    records["bid_px"] = price
+    assert b'"bp":%b,"bs":5.0' % text in JsonCodec(table()).fragments(QUOTES, records)[0]

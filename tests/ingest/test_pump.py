@@ -12,7 +12,7 @@ from marketfeed.core.records import FLAG_CROSSED, QUOTE, QUOTES, TRADE, TRADES, 
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
-from marketfeed.ingest.pump import Pump
+from marketfeed.ingest.pump import MAX_EVENT_NS, MAX_RECEIPT_AGE_NS, MAX_RECEIPT_AHEAD_NS, Pump
 
 NOW_NS = 1_725_000_000_000_000_000
 NAN, INF = float("nan"), float("inf")
@@ -79,12 +79,12 @@ def test_records_are_stamped_with_feed_and_time_of_receipt(bench, tmp_path):
     second = bench.intake(tmp_path, "second")
     second.symbol("A")
     batch = Batch(quotes(GOOD, GOOD), trades(1.0))
-    batch.quotes["ts_recv"][1] = 77  # the feed knows better
+    batch.quotes["ts_recv"][1] = NOW_NS - 77  # the feed knows better
     batch.quotes["flags"] = 255
     batch.trades["feed"] = 9
     second.publish(batch)
     written = bench.written(QUOTES)
-    assert written["ts_recv"].tolist() == [NOW_NS, 77]
+    assert written["ts_recv"].tolist() == [NOW_NS, NOW_NS - 77]
     assert written["flags"].tolist() == [0, 0]
     assert written["feed"].tolist() == [1, 1]
     assert bench.written(TRADES)["ts_recv"].tolist() == [NOW_NS]
@@ -124,6 +124,59 @@ def test_a_missing_side_and_negative_zero_are_no_fault(bench, intake):
     intake.publish(Batch(quotes((0, 0.0, 11, 1.0), (10, 1.0, 0, -0.0), (0, 0.0, 0, 0.0))))
     assert intake.ticks == [3, 0]
     assert not intake.events
+
+
+def test_a_missing_side_is_written_in_one_way_whatever_the_feed_sent(bench, intake):
+    intake.publish(Batch(quotes((9, -0.0, 11, 1.0), (10, 1.0, -3, 0.0), (7, -0.0, 8, -0.0)), trades(-0.0)))
+    written = bench.written(QUOTES)
+    assert written[["bid_px", "ask_px"]].tolist() == [(0, 11), (10, 0), (0, 0)]
+    for sizes in (written["bid_sz"], written["ask_sz"], bench.written(TRADES)["size"]):
+        assert not np.signbit(sizes).any()
+    assert written["flags"].tolist() == [0, 0, 0]
+
+
+def test_negative_and_zero_prices_are_prices(bench, intake):
+    batch = Batch(quotes((-5, 1.0, 0, 1.0), (0, 1.0, -5, 1.0)), trades(1.0, 1.0))
+    batch.trades["price"] = [-37_630_000_000, 0]
+    intake.publish(batch)
+    assert bench.written(QUOTES)[["bid_px", "ask_px", "flags"]].tolist() == [
+        (-5, 0, 0),
+        (0, -5, FLAG_CROSSED),
+    ]
+    assert bench.written(TRADES)["price"].tolist() == [-37_630_000_000, 0]
+    assert not intake.events
+
+
+NS_OF_2262 = 9_214_646_400 * 10**9
+RECEIPTS = {
+    NOW_NS: NOW_NS, NOW_NS - MAX_RECEIPT_AGE_NS: NOW_NS - MAX_RECEIPT_AGE_NS,
+    NOW_NS + MAX_RECEIPT_AHEAD_NS: NOW_NS + MAX_RECEIPT_AHEAD_NS, NOW_NS - MAX_RECEIPT_AGE_NS - 1: NOW_NS,
+    NOW_NS + MAX_RECEIPT_AHEAD_NS + 1: NOW_NS, NS_OF_2262: NOW_NS, 2**63 - 1: NOW_NS, -(2**63): NOW_NS,
+    -1: NOW_NS, 1: NOW_NS, NOW_NS // 1000: NOW_NS,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("sent", "kept"), RECEIPTS.items())
+def test_a_time_of_receipt_is_believed_only_near_our_clock(bench, intake, sent, kept):
+    batch = Batch(quotes(GOOD, GOOD), trades(1.0))
+    batch.quotes["ts_recv"][1] = batch.trades["ts_recv"] = sent
+    intake.publish(batch)
+    assert bench.written(QUOTES)["ts_recv"].tolist() == [NOW_NS, kept]
+    assert bench.written(TRADES)["ts_recv"].tolist() == [kept]
+    assert intake.events == ({} if kept == sent else {"receipt_time_replaced": 2})
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [(0, 0), (1, 1), (NOW_NS * 2, NOW_NS * 2), (MAX_EVENT_NS, MAX_EVENT_NS), (MAX_EVENT_NS + 1, 0),
+     (NS_OF_2262, 0), (2**63 - 1, 0), (-1, 0), (-(2**63), 0)],
+)  # fmt: skip
+def test_a_venues_time_is_kept_as_sent_unless_no_clock_can_have_said_it(bench, intake, sent, kept):
+    batch = Batch(quotes(GOOD), trades(1.0))
+    batch.quotes["ts_event"] = batch.trades["ts_event"] = sent
+    intake.publish(batch)
+    assert bench.written(QUOTES)["ts_event"].tolist() == bench.written(TRADES)["ts_event"].tolist() == [kept]
+    assert intake.events == ({} if kept == sent else {"event_time_impossible": 2})
 
 
 def test_unknown_symbols_are_screened(bench, intake):
