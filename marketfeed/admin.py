@@ -16,6 +16,7 @@ HEAD_S: Final = 5.0
 AMISS: Final = (
     FeedState.STALE,
     FeedState.DOWN,
+    FeedState.FAILED,
 )  # of a feed; one that has not begun may be waiting for sessions
 
 

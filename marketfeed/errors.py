@@ -28,6 +28,13 @@ class FeedProtocolError(MarketfeedError):
     """The venue broke its protocol; the supervisor drops the connection and reconnects."""
 
 
+class SourceError(MarketfeedError):
+    """A feed's source is broken for good, such as a file from some place on; the operator must mend it.
+
+    The supervisor ends the feed as failed. Running it again would publish again what came before that place.
+    """
+
+
 class ControlError(MarketfeedError):
     """A worker process and the engine do not understand each other; the worker is replaced."""
 

@@ -24,7 +24,7 @@ from feeds.replay.frames import Frames
 from feeds.replay.lines import Lines
 from feeds.replay.parquet import Parquet
 from feeds.replay.recording import Decoded, Source, Teller
-from marketfeed.errors import ConfigError
+from marketfeed.errors import ConfigError, MarketfeedError, SourceError
 from marketfeed.ingest.feed import Intake, Publish
 
 FORMATS: Final = ("binance-raw", "csv", "parquet", "dbn", "marketfeed")
@@ -51,12 +51,38 @@ class ReplayFeed:
         """Look at the recording's beginning; raises ConfigError if it is not as configured."""
         self.start_sessions = config.start_sessions
         self._config = config
-        self._source = _source(config, intake)
+        self._teller = Teller(intake)
+        self._published = 0  # ticks, by the present run
+        try:
+            self._source = _source(config, intake, self._teller)
+        except Exception as error:
+            if isinstance(error, MarketfeedError):
+                raise
+            # Decoders meet files of any content: what they stumble over cannot be replayed.
+            raise ConfigError(f"path: {config.path} cannot be read: {_one_line(error)}") from error
 
     async def run(self, publish: Publish) -> None:
-        """Publish the recording in its own time; again and again with ``loop``."""
+        """Publish the recording in its own time; again and again with ``loop``.
+
+        Raises SourceError at the end of a pass in which a file could not be
+        read to its end, and at once when a decoder fails: a further run would
+        publish the same ticks up to the same place. Raises OSError if a file
+        cannot be opened.
+        """
+        self._published = 0
         while True:
-            await self._replay(publish)
+            self._teller.damage = ""
+            try:
+                await self._replay(publish)
+            except SourceError:
+                raise
+            except Exception as error:
+                if isinstance(error, OSError) and not self._published:
+                    raise
+                where = f"{self._config.path}, after {self._published} ticks"
+                raise SourceError(f"{where}: {_one_line(error)}") from error
+            if self._teller.damage:
+                raise SourceError(self._teller.damage)
             if not self._config.loop:
                 return
             await trio.lowlevel.checkpoint()  # a file without ticks must not keep the engine to itself
@@ -70,6 +96,7 @@ class ReplayFeed:
                 continue
             if first_ns is None:
                 first_ns = int(times[0])
+            self._published += len(times)
             if self._config.speed == 0:
                 publish(decoded.batch)
                 await trio.lowlevel.checkpoint()
@@ -88,7 +115,11 @@ class ReplayFeed:
         return self._source.chunks()
 
 
-def _source(config: ReplayConfig, intake: Intake) -> Source:
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _source(config: ReplayConfig, intake: Intake, teller: Teller) -> Source:
     """Return the recording that ``config`` names; raises ConfigError."""
     if config.format not in FORMATS:
         raise ConfigError(f"format: {config.format!r} is not one of {', '.join(FORMATS)}")
@@ -96,7 +127,7 @@ def _source(config: ReplayConfig, intake: Intake) -> Source:
         for field in msgspec.structs.fields(TableKeys):
             if getattr(config, field.name) != (field.default if field.name != "where" else {}):
                 raise ConfigError(f"{field.name}: only with format csv or parquet")
-    path, teller = intake.base / config.path, Teller(intake)
+    path = intake.base / config.path
     match config.format:
         case "csv":
             return Delimited(path, config, intake.symbol, teller)

@@ -108,7 +108,7 @@ class Dbn:
                 damage = "a record of length 0"
                 break
         if damage or rest:
-            self._teller.broken(str(self._path), f"cut short: {damage or 'it ends in a record'}", "record")
+            self._teller.damaged(str(self._path), damage or "it ends within a record", "record")
 
     def _run(self, data: bytes, ids: dict[tuple[int, int], int]) -> tuple[int, Decoded | None]:
         """Decode the records of one kind at the start of ``data``; return their bytes and ticks."""

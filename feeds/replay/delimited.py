@@ -137,7 +137,10 @@ class _Reader:
         if rest:
             yield rest
         if damage:
-            self._tell(0, f"the file is damaged from here on: {damage}")
+            at = f"{self._line}: the file is damaged from here on: {damage}"
+            self.first_broken = self.first_broken or at
+            if self._teller:
+                self._teller.damaged(f"{self._at}:{self._line}", damage)
 
     def _name_columns(self, rows: Rows) -> None:
         names = [rows.column(i).text(0).strip().lstrip("\ufeff") for i in range(int(rows.widths[0]))]

@@ -67,7 +67,7 @@ class Frames:
                     elif frame.kind is Kind.MESSAGES:
                         self._read_messages(frame.messages())
             except FeedProtocolError as error:
-                self._teller.broken(str(path), f"unreadable from here on: {error}", "record")
+                self._teller.damaged(str(path), str(error), "record")
             if step:
                 yield from self._ticks(step, ids, path)
 

@@ -53,8 +53,7 @@ class Lines:
                 line_number += len(lines)
                 yield decoded
         if damage is not None:
-            at = f"{self._path}:{line_number}"
-            self._teller.broken(at, f"the file is damaged from here on: {damage}")
+            self._teller.damaged(f"{self._path}:{line_number}", str(damage))
 
 
 def open_lines(path: Path) -> io.BufferedIOBase:

@@ -88,7 +88,7 @@ class Parquet:
                     batch = next(batches, None)
                 except (OSError, self._pa.ArrowException) as error:
                     why = str(error).partition("\n")[0]
-                    self._teller.broken(f"{self._path}:{at}", f"damaged from here on: {why}", "record")
+                    self._teller.damaged(f"{self._path}:{at}", why, "record")
                     return
                 if batch is None:
                     return

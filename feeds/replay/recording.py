@@ -48,16 +48,21 @@ class Source(Protocol):
     def chunks(self) -> Iterator[Decoded]:
         """Yield the recording from its start, in pieces of a few milliseconds' work.
 
-        What is broken is told to the :class:`Teller` and left out; nothing is
-        raised for it.
+        What is broken is told to the :class:`Teller` and left out, and so is a
+        place from which on nothing can be read; nothing is raised for either.
         """
         ...
 
 
 class Teller:
-    """Counts what is broken in a recording, and logs the first few by their place."""
+    """Counts what is broken in a recording, and logs the first few by their place.
+
+    ``damage`` is the first place from which on a file could not be read in the
+    present pass, and why; empty if all files were read to their ends.
+    """
 
     def __init__(self, intake: Intake) -> None:
+        self.damage = ""
         self._intake = intake
         self._logged = 0
 
@@ -69,6 +74,13 @@ class Teller:
             if self._logged == LOGGED:
                 reason += f"; further broken {kind}s are only counted"
             self._intake.log.warning(f"broken {kind}", at=at, reason=reason)
+
+    def damaged(self, at: str, reason: str, kind: str = "line") -> None:
+        """Count and log that from ``at`` on a file cannot be read."""
+        reason = f"the file is damaged from here on: {reason}"
+        self.damage = self.damage or f"{at}: {reason}"
+        self._intake.count(f"broken_{kind}")
+        self._intake.log.error("damaged file", at=at, reason=reason)
 
     def events(self, events: dict[str, int]) -> None:
         """Count what else was met."""

@@ -51,7 +51,9 @@ class Feed(Protocol):
 
         Returning means done: the feed is not run again. An exception means
         trouble: the supervisor logs it and runs the feed again after a delay
-        (FeedProtocolError and OSError are the expected ones). ``publish``
+        (FeedProtocolError and OSError are the expected ones), except after a
+        SourceError, which ends the feed as failed: raise it where another run
+        would only publish the same ticks again up to the same place. ``publish``
         never waits; a feed that can outrun the machine yields between batches.
         """
         ...

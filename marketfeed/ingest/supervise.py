@@ -1,4 +1,7 @@
-"""Supervision: a feed that fails is run again after a while; the others never notice."""
+"""Supervision: a feed that fails is run again after a while; the others never notice.
+
+A feed whose source is broken for good (:class:`SourceError`) is not run again.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Final
 import trio
 
 from marketfeed.core.records import Batch
-from marketfeed.errors import FeedProtocolError
+from marketfeed.errors import FeedProtocolError, SourceError
 from marketfeed.ingest.feed import Feed
 from marketfeed.ingest.pump import FeedIntake
 
@@ -29,10 +32,11 @@ class FeedState(enum.Enum):
     STALE = "stale"  # running, but silent
     DOWN = "down"  # failed; run again after a delay
     DONE = "done"  # its source has ended
+    FAILED = "failed"  # its source is broken for good; not run again
 
 
 class Supervisor:
-    """Runs one feed until it is done.
+    """Runs one feed until it is done, or its source is broken for good.
 
     ``wait_sessions(count)`` returns once that many sessions are synced.
     ``jitter()`` returns a number from -1 to 1.
@@ -66,7 +70,11 @@ class Supervisor:
         """Log a failure: a venue's everyday troubles in a line, anything else with its traceback."""
         causes = list(_leaves(error))
         text = "; ".join(f"{type(cause).__name__}: {cause}" for cause in causes)
-        if all(isinstance(cause, FeedProtocolError | OSError) for cause in causes):
+        if self._phase is FeedState.FAILED:
+            # A SourceError made of another error comes from a decoder that has a fault: show where.
+            faults = [cause for cause in causes if cause.__cause__ is not None]
+            self.intake.log.error("feed failed for good", error=text, exc_info=faults[0] if faults else None)
+        elif all(isinstance(cause, FeedProtocolError | OSError) for cause in causes):
             self.intake.log.warning("feed failed", error=text)
         else:
             self.intake.log.error("feed failed unexpectedly", error=text, exc_info=error)
@@ -76,7 +84,7 @@ class Supervisor:
         self.intake.publish(batch)
 
     async def run(self) -> None:
-        """Run the feed, again and again, until it is done."""
+        """Run the feed, again and again, until it is done or has failed for good."""
         if self.feed.start_sessions:
             self.intake.log.info("waiting for sessions", count=self.feed.start_sessions)
             await self._wait_sessions(self.feed.start_sessions)
@@ -88,13 +96,16 @@ class Supervisor:
             try:
                 await self.feed.run(self._publish)
             except Exception as error:
+                self.failures += 1
+                broken = any(isinstance(cause, SourceError) for cause in _leaves(error))
+                self._phase = FeedState.FAILED if broken else FeedState.DOWN
                 self._tell(error)
+                if broken:
+                    return
             else:
                 self._phase = FeedState.DONE
                 self.intake.log.info("feed done", quotes=self.intake.ticks[0], trades=self.intake.ticks[1])
                 return
-            self.failures += 1
-            self._phase = FeedState.DOWN
             if trio.current_time() - self._started_s >= SETTLED_S:
                 delay_s = FIRST_DELAY_S
             await trio.sleep(delay_s * (1 + JITTER * self._jitter()))

@@ -24,6 +24,7 @@ from marketfeed.core.records import Batch
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
+from marketfeed.errors import SourceError
 from marketfeed.fanout.encoding import BINARY, JSON, Encoding
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.ledger import Ledger
@@ -68,6 +69,7 @@ class Result:
     recorded_s: float
     took_s: float
     events: dict[str, int]  # what the feed counted, such as broken lines
+    damage: str = ""  # where and why the recording could not be read to its end
 
 
 @runtime_checkable
@@ -155,7 +157,11 @@ async def _simulate(plan: Plan, progress: Progress) -> Result:
         # moment of a flush: which of them is first would be chance.
         await trio.sleep_until(int(trio.current_time()) + 1 + BESIDE_GRIDS_NS / S)
         start_s = trio.current_time()
-        await feed.run(publish)
+        damage = ""
+        try:
+            await feed.run(publish)
+        except SourceError as error:
+            damage = str(error)
         recorded_s = trio.current_time() - start_s
         # Until the last tick has had its flush on every tier.
         await trio.sleep(max((tier.interval_ns for tier in plan.tiers.values()), default=0) / S + 0.001)
@@ -173,6 +179,7 @@ async def _simulate(plan: Plan, progress: Progress) -> Result:
         recorded_s=recorded_s,
         took_s=time.monotonic() - began_s,
         events=dict(intake.events),
+        damage=damage,
     )
 
 

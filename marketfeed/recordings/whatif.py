@@ -116,7 +116,10 @@ def run(
         sys.stdout.write(orjson.dumps(as_dict(result, recording), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         Console().print(table_of(result, recording))
-    return 0
+    if result.damage:
+        told = f"{result.damage}; the figures are of what came before"
+        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(told, style="red"))
+    return 1 if result.damage else 0
 
 
 def _simulated(plan: Plan, title: str) -> Result:
@@ -152,6 +155,7 @@ def as_dict(result: Result, recording: Path) -> dict[str, Any]:
         "recorded_s": result.recorded_s,
         "took_s": result.took_s,
         "events": result.events,
+        "damage": result.damage or None,
         "tiers": {
             name: {
                 "configured": asdict(result.tiers[name]) if name in result.tiers else None,

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from feeds.replay import ReplayConfig, ReplayFeed
-from marketfeed.errors import ConfigError
+from marketfeed.errors import ConfigError, SourceError
 from marketfeed.testing import RecordingIntake
 
 
@@ -21,6 +21,17 @@ async def replayed(folder, **settings):
     feed, intake = make(folder, speed=0, **settings)
     await feed.run(intake.publish)
     return intake
+
+
+async def damaged(folder, **settings):
+    """Replay up to the damage that ends it for good; return the intake and what is said of it."""
+    feed, intake = make(folder, speed=0, **settings)
+    with pytest.raises(SourceError) as caught:
+        await feed.run(intake.publish)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert caught.value.__cause__ is None
+    return intake, text
 
 
 def refusal(folder, **settings):

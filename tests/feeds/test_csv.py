@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from replaykit import make, names, refusal, replayed
+from replaykit import damaged, make, names, refusal, replayed
 
 from feeds.replay import ReplayFeed
 from marketfeed.testing import check_feed
@@ -238,9 +238,10 @@ async def test_a_packed_file_cut_short_loses_no_whole_row_and_is_told_of(tmp_pat
     if not readable:
         assert "does not look like csv" in refusal(tmp_path, **{**PLAIN, "path": name})
         return
-    intake = await replayed(tmp_path, **{**PLAIN, "path": name})
+    intake, said = await damaged(tmp_path, **{**PLAIN, "path": name})
     assert bids(intake) == BIDS[:readable]
     assert intake.events == {"broken_line": 1}
+    assert f":{readable + 1}: the file is damaged from here on: it ends in the middle" in said
     assert "damaged from here on" in intake.logged[0]["reason"]
 
 

@@ -7,7 +7,7 @@ import sys
 import databento_dbn
 import pytest
 import zstandard
-from replaykit import names, refusal, replayed
+from replaykit import damaged, names, refusal, replayed
 
 from feeds.replay import ReplayFeed
 from feeds.replay.recording import symbol_name
@@ -84,7 +84,12 @@ async def test_a_file_cut_short_loses_no_whole_record(realdata, tmp_path, short,
     cut = whole[:-short]
     name = "cut.dbn.zst" if packed else "cut.dbn"
     (tmp_path / name).write_bytes(zstandard.compress(cut) if packed else cut)
-    intake = await replayed(tmp_path, path=name, format="dbn")
+    settings = {"path": name, "format": "dbn"}
+    if short % 80:
+        intake, said = await damaged(tmp_path, **settings)
+        assert f"{name}: the file is damaged from here on: it ends within a record" in said
+    else:
+        intake = await replayed(tmp_path, **settings)
     assert len(intake.quotes) == 4 - -(-short // 80)
     assert intake.events == ({"broken_record": 1} if short % 80 else {})
 

@@ -10,7 +10,7 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from replaykit import make, names, refusal, replayed
+from replaykit import damaged, make, names, refusal, replayed
 
 from feeds.replay import ReplayFeed
 from marketfeed.core.binary import heartbeat_frame, messages_frame, quotes_frame, symbols_frame, trades_frame
@@ -169,10 +169,10 @@ async def test_ticks_of_unannounced_symbols_are_left_out_and_told(tmp_path):
 async def test_junk_within_ends_that_file_and_is_told(tmp_path):
     (tmp_path / "a.mfr").write_bytes(symbols_frame({"A": 0}, 1) + quotes_frame(quotes(1), 2) + b"junk" * 100)
     (tmp_path / "b.mfr").write_bytes(symbols_frame({"A": 0}, 1) + quotes_frame(quotes(2), 2))
-    intake = await replayed(tmp_path, path=".", format="marketfeed")
+    intake, said = await damaged(tmp_path, path=".", format="marketfeed")
     assert prices(intake) == [1, 2]
     assert intake.events == {"broken_record": 1}
-    assert "unreadable from here on" in intake.logged[0]["reason"]
+    assert f"{tmp_path}/a.mfr: the file is damaged from here on" in said
 
 
 @pytest.mark.parametrize("content", [b"", b"junk" * 10, b"\1\2\0\0\x40\0\0\0" + bytes(8) + bytes(10)])

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from replaykit import names, refusal, replayed
+from replaykit import damaged, names, refusal, replayed
 
 from feeds.replay import ReplayFeed
 from marketfeed.testing import check_feed
@@ -174,7 +174,10 @@ async def test_a_damaged_row_group_ends_the_file_and_is_told(tmp_path):
     middle = len(whole) // 2
     whole[middle : middle + 400] = bytes(400)
     (tmp_path / "day.parquet").write_bytes(bytes(whole))
-    intake = await read(tmp_path, time="s", day="2024-08-08", columns={"time": "t", "bid": "b"})
+    intake, _ = await damaged(
+        tmp_path, path="day.parquet", format="parquet", symbol="A", time="s", day="2024-08-08",
+        columns={"time": "t", "bid": "b"},
+    )  # fmt: skip
     assert 0 < len(intake.quotes) < 20_000
     assert intake.events["broken_record"] == 1
     assert "damaged from here on" in intake.logged[0]["reason"]

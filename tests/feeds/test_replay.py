@@ -9,9 +9,10 @@ import pytest
 import trio
 
 from feeds.replay import FORMATS, ReplayConfig, ReplayFeed
+from feeds.replay.binance_raw import BinanceRaw
 from feeds.replay.lines import CHUNK_LINES
 from feeds.replay.recording import LOGGED
-from marketfeed.errors import ConfigError
+from marketfeed.errors import ConfigError, SourceError
 from marketfeed.testing import RecordingIntake
 
 START_NS = 1_723_161_254_000_000_000
@@ -163,7 +164,8 @@ async def test_a_truncated_file_is_replayed_up_to_the_cut_and_told(autojump_cloc
     whole = gzip.compress(b"".join(many_lines(5000)))
     (tmp_path / "day.gz").write_bytes(whole[: len(whole) // 2])
     feed, intake = make(tmp_path, speed=0)
-    await feed.run(intake.publish)
+    with pytest.raises(SourceError, match="damaged from here on"):
+        await feed.run(intake.publish)
     got = len(intake.quotes)
     assert CHUNK_LINES < got < 5000
     assert bids(intake) == [number % 97 + 1 for number in range(got)]
@@ -187,17 +189,70 @@ async def test_no_whole_line_before_the_cut_is_lost(autojump_clock, tmp_path):
         except EOFError:
             pass
     feed, intake = make(tmp_path, speed=0)
-    await feed.run(intake.publish)
+    with pytest.raises(SourceError, match="damaged from here on"):
+        await feed.run(intake.publish)
     assert len(intake.quotes) == readable
 
 
-async def test_corrupted_bytes_are_told_and_not_raised(autojump_clock, tmp_path):
+async def test_corrupted_bytes_end_the_feed_for_good(autojump_clock, tmp_path):
     whole = bytearray(gzip.compress(b"".join(many_lines(5000))))
     whole[len(whole) // 2 :] = b"\xff" * (len(whole) - len(whole) // 2)
     (tmp_path / "day.gz").write_bytes(bytes(whole))
     feed, intake = make(tmp_path, speed=0)
-    await feed.run(intake.publish)
+    with pytest.raises(SourceError, match="damaged from here on"):
+        await feed.run(intake.publish)
     assert intake.events["broken_line"] >= 1
+
+
+@pytest.mark.parametrize("speed", [0, 1])
+async def test_a_loop_over_a_file_with_a_broken_tail_says_so_and_ends(autojump_clock, tmp_path, speed):
+    whole = gzip.compress(b"".join(many_lines(500)))
+    (tmp_path / "day.gz").write_bytes(whole[:-9])
+    feed, intake = make(tmp_path, speed=speed, loop=True)
+    with pytest.raises(SourceError, match="damaged from here on"):
+        await feed.run(intake.publish)
+    assert bids(intake) == [number % 97 + 1 for number in range(500)]
+
+
+class Faulty:
+    """A decoder with a fault at its third chunk."""
+
+    def __init__(self, error):
+        self._decoder, self._error, self._chunks = BinanceRaw(), error, 0
+
+    def looks_right(self, first_lines):
+        return True
+
+    def decode(self, lines, symbol):
+        self._chunks += 1
+        if self._chunks == 3:
+            raise self._error
+        return self._decoder.decode(lines, symbol)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("k"), OSError("I/O error"), UnicodeDecodeError("a", b"", 0, 1, "b")]
+)
+async def test_a_fault_of_a_decoder_ends_the_feed_at_its_place(autojump_clock, tmp_path, monkeypatch, error):
+    monkeypatch.setattr("feeds.replay.BinanceRaw", lambda: Faulty(error))
+    write(tmp_path, *many_lines(5 * CHUNK_LINES))
+    feed, intake = make(tmp_path, speed=0)
+    with pytest.raises(SourceError) as caught:
+        await feed.run(intake.publish)
+    assert str(caught.value).startswith(f"day.gz, after {2 * CHUNK_LINES} ticks: {type(error).__name__}: ")
+    assert caught.value.__cause__ is error
+    assert len(intake.quotes) == 2 * CHUNK_LINES
+
+
+async def test_a_file_that_cannot_be_opened_may_be_tried_again(tmp_path):
+    write(tmp_path, line(0))
+    feed, intake = make(tmp_path)
+    (tmp_path / "day.gz").rename(tmp_path / "other.gz")
+    with pytest.raises(FileNotFoundError):
+        await feed.run(intake.publish)
+    (tmp_path / "other.gz").rename(tmp_path / "day.gz")
+    await feed.run(intake.publish)
+    assert bids(intake) == [1]
 
 
 def refusal(folder, **settings):

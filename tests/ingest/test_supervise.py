@@ -6,7 +6,7 @@ import pytest
 import structlog
 import trio
 
-from marketfeed.errors import FeedProtocolError
+from marketfeed.errors import FeedProtocolError, SourceError
 from marketfeed.ingest.supervise import MAX_DELAY_S, SETTLED_S, STALE_S, FeedState, Supervisor
 
 
@@ -133,6 +133,33 @@ async def test_a_group_of_errors_from_a_feeds_own_nursery_restarts_it_too(autoju
     await run_for(60, supervised)
     assert feed.started_at == [0, 0.5]
     assert supervised.state() is FeedState.DONE
+
+
+@pytest.mark.parametrize(
+    "error", [SourceError("day.csv:7: damaged"), ExceptionGroup("tasks", [OSError(), SourceError("x")])]
+)
+async def test_a_feed_whose_source_is_broken_for_good_is_not_run_again(autojump_clock, error):
+    feed = Scripted((1, error))
+    supervised = supervisor(feed)
+    logged = await run_for(1000, supervised)
+    assert trio.current_time() == 1
+    assert feed.started_at == [0]
+    assert supervised.state() is FeedState.FAILED
+    assert supervised.failures == 1
+    (line,) = logged
+    assert (line["event"], line["log_level"], line["exc_info"]) == ("feed failed for good", "error", None)
+    assert str(_last(error)) in line["error"]
+
+
+def _last(error):
+    return error.exceptions[-1] if isinstance(error, ExceptionGroup) else error
+
+
+async def test_a_fault_of_a_decoder_is_logged_with_its_traceback(autojump_clock):
+    error = SourceError("day.csv:7: KeyError")
+    error.__cause__ = KeyError("k")
+    (line,) = await run_for(9, supervisor(Scripted((0, error))))
+    assert line["exc_info"] is error
 
 
 async def test_other_feeds_go_on(autojump_clock):
