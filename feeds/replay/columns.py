@@ -18,8 +18,10 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from feeds.replay.bbo import Merge
+from feeds.replay.fields import fixed_from_text
 from feeds.replay.recording import Decoded, Symbol, symbol_name
 from feeds.replay.times import midnight_ns
+from marketfeed.core.fixed import DECIMALS
 from marketfeed.core.records import (
     BUY,
     QUOTE,
@@ -72,6 +74,7 @@ class TableKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     price_scale: Annotated[int, Meta(ge=1, le=10**18)] = 1
     default_size: Annotated[float, Meta(gt=0, lt=1e18)] = 1.0  # where no column holds sizes
     merge: Literal["none", "exchange", "all"] = "none"
+    no_price: int | float | str | None = None  # the number that stands for no price, as in the file
     where: dict[str, str] = {}  # column = text: rows that have another are left out
 
 
@@ -102,6 +105,7 @@ class Layout:
         for size, price in (("bid_size", "bid"), ("ask_size", "ask"), ("size", "price")):
             if getattr(columns, size) is not None and getattr(columns, price) is None:
                 raise ConfigError(f"columns.{size}: there is no column {price} beside it")
+        self._no_price = None if keys.no_price is None else _number(str(keys.no_price), keys.price_scale)
         self.dtype = QUOTE if self.quotes else TRADE
         self.wanted = {
             name: column for name, column in msgspec.structs.asdict(columns).items() if column is not None
@@ -125,6 +129,22 @@ class Layout:
             raise ConfigError("symbol: with merge = 'all' a quote is of no one {exchange}")
         self.name(groups, "X" if columns.symbol is not None else None, "X" if columns.exchange else None)
 
+    def size_column(self, price: str) -> str | None:
+        """Return which of the columns holds the sizes that belong to ``price``: bid, ask or price."""
+        name = "size" if price == "price" else f"{price}_size"
+        return name if name in self.wanted else None
+
+    def absent(self, price: str, prices: NDArray[np.int64], empty: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return where there is no price: in empty cells, and where ``no_price`` stands.
+
+        0 is a price. Only where rows of one side are merged and no column has sizes does 0 stand for none
+        without being configured: nothing else could tell which side a row has.
+        """
+        none = self._no_price
+        if none is None and self.keys.merge != "none" and self.size_column(price) is None:
+            none = 0
+        return empty if none is None else empty | (prices == none)
+
     def base_ns(self, groups: dict[str, str]) -> int:
         """Return what times count from; the group ``day`` of ``member`` stands for the key."""
         day = self.keys.day
@@ -147,6 +167,13 @@ class Layout:
         except (KeyError, ValueError, IndexError, AttributeError, TypeError):
             may = ", ".join(f"{{{key}}}" for key in known) or "nothing in braces"
             raise ConfigError(f"symbol: {self.template!r} may hold {may}") from None
+
+
+def _number(text: str, scale: int) -> int:
+    found = fixed_from_text(text, DECIMALS, scale)
+    if found is None:
+        raise ConfigError(f"no_price: {text!r} is no number that a price could be")
+    return found[0]
 
 
 def _zone(name: str) -> ZoneInfo:

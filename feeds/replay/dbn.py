@@ -133,10 +133,9 @@ class Dbn:
         is_trade = np.full(len(found), rtype == _TRADE_TYPE) & known
         if "action" in (found.dtype.names or ()) and rtype not in _SAMPLED:
             is_trade |= (found["action"] == b"T") & known
-        is_trade &= (found["price"] != _UNDEF_PRICE) & (found["size"] > 0)
-        negative = is_trade & (found["price"] <= 0)
-        self._teller.events({"negative_price": int(negative.sum())})
-        is_trade &= ~negative
+        priced = (found["price"] != _UNDEF_PRICE) & (found["size"] > 0)
+        self._teller.events({"empty_trade": int((is_trade & ~priced).sum())})
+        is_trade &= priced
         quotes = self._quotes(found[is_quote], symbols[is_quote], rtype)
         trades = np.zeros(int(is_trade.sum()), TRADE)
         rows = found[is_trade]
@@ -167,8 +166,6 @@ class Dbn:
         for px, sz, theirs in (("bid_px", "bid_sz", "bid"), ("ask_px", "ask_sz", "ask")):
             price, size = rows[f"{theirs}_px_00"], rows[f"{theirs}_sz_00"]
             there = (price != _UNDEF_PRICE) & (size > 0)
-            self._teller.events({"negative_price": int((there & (price <= 0)).sum())})
-            there &= price > 0
             quotes[px], quotes[sz] = np.where(there, price, 0), np.where(there, size, 0)
         return quotes
 

@@ -188,21 +188,21 @@ class _Reader:
             if name not in columns:
                 continue
             numbers = fixed(rows.column(columns[name]), DECIMALS, scale)
-            rounded += numbers.rounded
-            blame(numbers.broken | (numbers.values < 0), 3)
-            size_name = "size" if name == "price" else f"{name}_size"
-            if size_name in columns:
+            rounded += numbers.rounded - int(np.count_nonzero(numbers.vanished))
+            blame(numbers.broken, 3)
+            blame(numbers.vanished, 6)
+            size_name = layout.size_column(name)
+            if size_name is not None:
                 values[sz], bad = sizes(rows.column(columns[size_name]))
                 blame(bad, 4)
             else:
                 values[sz] = np.full(len(rows), layout.keys.default_size)
-            # No price, no side: an empty field and 0 both say so.
-            values[sz] = np.where(numbers.values > 0, values[sz], 0)
+            values[sz] = np.where(layout.absent(name, numbers.values, numbers.missing), 0, values[sz])
             values[px] = np.where(values[sz] > 0, numbers.values, 0)
         if layout.quotes:
             values.setdefault("bid_px", np.zeros(len(rows), np.int64))
         else:
-            blame(values["price"] == 0, 5)
+            blame(values["size"] == 0, 5)
             side = sides_of(layout, lambda name: texts(rows.column(columns[name])))
             values["side"] = np.full(len(rows), ord("-"), np.uint8) if side is None else side
             if "trade_id" in columns:
@@ -241,4 +241,5 @@ _REASONS: Final = (
     "not a price",
     "not a size",
     "a trade without price or size",
+    "a price finer than 1e-9",
 )

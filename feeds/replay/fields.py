@@ -104,6 +104,7 @@ class Numbers(NamedTuple):
     missing: Mask  # (k,) the field is empty
     broken: Mask  # (k,) it is no number that fits
     rounded: int  # how many were finer than a unit
+    vanished: Mask  # (k,) it is not 0, and so small that it rounds to 0
 
 
 def fixed(fields: Fields, decimals: int, scale: int = 1) -> Numbers:
@@ -145,14 +146,15 @@ def fixed(fields: Fields, decimals: int, scale: int = 1) -> Numbers:
         plain &= values % divisor == 0
         values //= divisor
     missing = lengths <= 0
-    broken, rounded = np.zeros(count, bool), 0
+    broken, vanished, rounded = np.zeros(count, bool), np.zeros(count, bool), 0
     for row in np.flatnonzero(~plain & ~missing).tolist():
         found = fixed_from_text(fields.text(row), decimals, scale)
         broken[row] = found is None
         values[row], exact = found or (0, True)
+        vanished[row] = not exact and not values[row]
         rounded += not exact
     values[missing] = 0
-    return Numbers(values, missing, broken, rounded)
+    return Numbers(values, missing, broken, rounded, vanished)
 
 
 def fixed_from_text(text: str, decimals: int, scale: int) -> tuple[int, bool] | None:

@@ -108,17 +108,18 @@ class Parquet:
         for name, px, sz in _SIDES:
             if name not in columns:
                 continue
-            prices, bad, inexact = self._prices(batch.column(columns[name]))
+            empty, prices, bad, inexact = self._prices(batch.column(columns[name]))
             rounded += inexact
-            size_name = "size" if name == "price" else f"{name}_size"
+            size_name = layout.size_column(name)
             sizes = np.full(len(prices), layout.keys.default_size)
-            if size_name in columns:
+            if size_name is not None:
                 sizes = self._floats(batch.column(columns[size_name]))
-            bad |= ~((sizes >= 0) & (sizes < np.inf)) | (prices < 0)
+            bad |= ~((sizes >= 0) & (sizes < np.inf))
+            absent = layout.absent(name, prices, empty)
             if name == "price":
-                bad |= (prices == 0) | (sizes == 0)
+                bad |= absent | (sizes == 0)
             broken |= bad
-            values[sz] = np.where((prices > 0) & ~bad, sizes, 0)
+            values[sz] = np.where(absent | bad, 0, sizes)
             values[px] = np.where(values[sz] > 0, prices, 0)
         if not layout.quotes:
             side = sides_of(layout, lambda name: self._texts(batch.column(columns[name])))
@@ -155,8 +156,11 @@ class Parquet:
                 times = local_to_utc_ns(times, self._layout.zone)
         return times, missing | (times < FIRST_NS)
 
-    def _prices(self, column: Any) -> tuple[NDArray[np.int64], NDArray[np.bool_], int]:
-        """Return prices in 1e-9, 0 where there is none, which are broken, and how many were rounded."""
+    def _prices(self, column: Any) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.bool_], int]:
+        """Return where there is no price, prices in 1e-9, which are broken, and how many were rounded.
+
+        Broken is what does not fit, and what is not 0 and rounds to 0.
+        """
         types, kind, scale = self._pa.types, column.type, self._layout.keys.price_scale
         missing = _nulls(column)
         if types.is_decimal(kind) or types.is_fixed_size_binary(kind):
@@ -165,25 +169,26 @@ class Parquet:
                 column = column.cast(self._pa.decimal128(38, kind.scale))
             words = np.frombuffer(column.buffers()[1], "<i8").reshape(-1, 2)
             words = words[column.offset : column.offset + len(column)]
-            return _scaled(words[:, 0], words[:, 1], missing, scale)
+            return missing, *_scaled(words[:, 0], words[:, 1], missing, scale)
         if types.is_integer(kind):
             low = column.cast(self._pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
-            return _scaled(low, low >> 63, missing, scale)
+            return missing, *_scaled(low, low >> 63, missing, scale)
         floats = column.to_numpy(zero_copy_only=False)
+        missing |= np.isnan(floats)
         if floats.dtype == np.float64 and scale == 1:
-            missing |= np.isnan(floats)
             scaled = np.where(missing, 0, floats) * SCALE
             if np.all(np.abs(scaled) < 2**53):
-                return np.rint(scaled).astype(np.int64), np.zeros(len(floats), bool), 0
+                whole = np.rint(scaled)
+                return missing, whole.astype(np.int64), (whole == 0) & (scaled != 0), 0
         prices, broken, rounded = np.zeros(len(floats), np.int64), np.zeros(len(floats), bool), 0
         for row, value in enumerate(floats):
-            if missing[row] or np.isnan(value):
+            if missing[row]:
                 continue
             found = fixed_from_text(str(value), PRICE_DECIMALS, scale)
-            broken[row] = found is None
+            broken[row] = found is None or found == (0, False)
             prices[row], exact = found or (0, True)
-            rounded += not exact
-        return prices, broken, rounded
+            rounded += not exact and not broken[row]
+        return missing, prices, broken, rounded
 
     def _floats(self, column: Any) -> NDArray[np.float64]:
         floats = column.cast(self._pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
@@ -223,7 +228,7 @@ def _scaled(
         wide = (int(high[row]) << 64) | (int(low[row]) & (2**64 - 1))
         price, rest = divmod(wide * SCALE, scale)
         price += 2 * rest > scale or (2 * rest == scale and price % 2)
-        broken[row] = abs(price) > MAX_PX
+        broken[row] = abs(price) > MAX_PX or (price == 0 and wide != 0)
         prices[row] = 0 if broken[row] else price
-        rounded += rest != 0
+        rounded += rest != 0 and not broken[row]
     return prices, broken, rounded

@@ -257,7 +257,7 @@ async def test_a_zip_cut_between_its_members_gives_all_that_are_whole(tmp_path):
 
 
 async def test_broken_lines_are_counted_told_and_left_out(tmp_path):
-    lines = [*LINES[:10], "junk", "1,2", "99,x,2", "100,1,-2", "", *LINES[10:20], "999,1e400,2"]
+    lines = [*LINES[:10], "junk", "1,2", "99,x,2", "100,1,1e-10", "", *LINES[10:20], "999,1e400,2"]
     write(tmp_path, "\r\n".join(lines))
     intake = await replayed(tmp_path, **PLAIN)
     assert bids(intake) == BIDS[:20]
@@ -265,15 +265,71 @@ async def test_broken_lines_are_counted_told_and_left_out(tmp_path):
     told = [(e["at"].rpartition(":")[2], e["reason"].partition(":")[0]) for e in intake.logged]
     assert told == [
         ("11", "fewer than 3 columns"), ("12", "fewer than 3 columns"),
-        ("13", "not a price"), ("14", "not a price"), ("26", "not a price"),
+        ("13", "not a price"), ("14", "a price finer than 1e-9"), ("26", "not a price"),
     ]  # fmt: skip
 
 
 async def test_a_side_without_a_price_is_missing(tmp_path):
-    write(tmp_path, "1,1.5,\n2,,2.5\n3,0,2.5\n")
+    write(tmp_path, "1,1.5,\n2,,2.5\n3,,\n")
     intake = await replayed(tmp_path, **PLAIN)
     assert intake.quotes["bid_sz"].tolist() == [1, 0, 0]
-    assert intake.quotes["ask_sz"].tolist() == [0, 1, 1]
+    assert intake.quotes["ask_sz"].tolist() == [0, 1, 0]
+
+
+SIDES = ["bid_px", "bid_sz", "ask_px", "ask_sz"]
+SIZED = {**PLAIN, "columns": {"time": 0, "bid": 1, "bid_size": 2, "ask": 3, "ask_size": 4}}
+
+
+async def test_negative_and_zero_prices_are_prices(tmp_path):
+    write(tmp_path, "1,-37.63,5,0,7\n2,0,1,-0.01,0\n3,-1,,0,2\n4,0,0,,3\n")
+    intake = await replayed(tmp_path, **SIZED)
+    assert intake.quotes[SIDES].tolist() == [
+        (-37_630_000_000, 5, 0, 7), (0, 1, 0, 0), (0, 0, 0, 2), (0, 0, 0, 0)
+    ]  # fmt: skip
+    assert not intake.events
+
+
+async def test_negative_and_zero_prices_are_prices_without_columns_of_sizes_too(tmp_path):
+    write(tmp_path, "1,-2,0\n2,0,2.5\n")
+    intake = await replayed(tmp_path, **PLAIN)
+    assert intake.quotes[SIDES].tolist() == [(-2 * 10**9, 1, 0, 1), (0, 1, 2_500_000_000, 1)]
+
+
+@pytest.mark.parametrize(("text", "key"), [("0", 0), ("-1", "-1"), ("999999.99", 999999.99), ("0.000", "0")])
+async def test_the_number_that_stands_for_no_price_can_be_told(tmp_path, text, key):
+    write(tmp_path, f"1,{text},2.5\n2,1.5,{text}\n")
+    intake = await replayed(tmp_path, **PLAIN, no_price=key)
+    assert intake.quotes["bid_sz"].tolist() == [0, 1]
+    assert intake.quotes["ask_sz"].tolist() == [1, 0]
+    assert intake.quotes["bid_px"].tolist() == [0, 1_500_000_000]
+
+
+async def test_merged_rows_of_one_side_without_sizes_have_0_at_the_other(tmp_path):
+    write(tmp_path, "1,1.5,0,N\n2,0,1.6,N\n3,1.4,0,Q\n")
+    settings = {**PLAIN, "columns": {**FX["columns"], "exchange": 3}, "merge": "all"}
+    intake = await replayed(tmp_path, **settings)
+    assert intake.quotes[["bid_px", "ask_px"]].tolist() == [
+        (1_500_000_000, 0), (1_500_000_000, 1_600_000_000)
+    ]  # fmt: skip
+
+
+async def test_merged_sides_may_be_negative(tmp_path):
+    write(tmp_path, "1,-2,1,0,0,N\n2,0,0,-1,1,N\n3,-3,1,-1.5,1,Q\n4,0,4,0,0,Q\n")
+    settings = {**SIZED, "columns": {**SIZED["columns"], "exchange": 5}, "merge": "all"}
+    intake = await replayed(tmp_path, **settings)
+    assert [(b / 1e9, bs, a / 1e9, s) for b, bs, a, s in intake.quotes[SIDES].tolist()] == [
+        (-2, 1, 0, 0), (-2, 1, -1, 1), (-2, 1, -1.5, 1), (0, 4, -1.5, 1)
+    ]  # fmt: skip
+
+
+async def test_trades_at_negative_and_zero_prices_are_trades_and_those_of_nothing_are_none(tmp_path):
+    write(tmp_path, "1,-37.63,5\n2,0,1\n3,1,0\n4,,3\n5,2,\n6,1e-10,2\n7,-0.0000000004,2\n8,1e-9,2\n")
+    settings = {**PLAIN, "columns": {"time": 0, "price": 1, "size": 2}}
+    intake = await replayed(tmp_path, **settings)
+    assert intake.trades[["price", "size"]].tolist() == [(-37_630_000_000, 5), (0, 1), (1, 2)]
+    assert intake.events == {"broken_line": 5}
+    reasons = [entry["reason"].partition(":")[0] for entry in intake.logged]
+    assert reasons == ["a trade without price or size"] * 3 + ["a price finer than 1e-9"] * 2
 
 
 async def test_quoted_fields_other_delimiters_and_symbols_from_a_column(tmp_path):
@@ -326,6 +382,7 @@ async def test_a_full_symbol_table_leaves_rows_out(tmp_path):
         ({"zone": "Nowhere/Town"},
          "zone: 'Nowhere/Town' is no time zone of this machine, such as America/New_York"),
         ({"member": "("}, "member: no regular expression: missing ), unterminated subpattern at position 0"),
+        ({"no_price": "none"}, "no_price: 'none' is no number that a price could be"),
         ({"merge": "all"}, "merge: 'all' merges quotes, and needs columns.exchange"),
         ({"merge": "exchange", "columns": {"time": 0, "bid": 1, "exchange": 2}},
          "symbol: with merge = 'exchange' it has to hold {{exchange}}, as 'IBM.{{exchange}}'"),

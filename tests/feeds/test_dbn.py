@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from datetime import date
+from types import SimpleNamespace
 
 import databento_dbn
 import pytest
 import zstandard
+from databento_dbn import Action, Schema, Side, SType
 from replaykit import damaged, names, refusal, replayed
 
 from feeds.replay import ReplayFeed
@@ -15,6 +18,8 @@ from marketfeed.testing import check_feed
 
 SCHEMAS = ("mbp-1", "tbbo", "bbo-1s", "bbo-1m", "trades", "cmbp-1", "cbbo-1s", "cbbo-1m")
 UNDEF = 2**63 - 1
+NOW_NS = 1_725_000_000_000_000_000  # 2024-08-30
+WHOLE_DAY = ((1, date(2024, 8, 30), date(2024, 8, 31), "CLM0"),)
 
 
 def vectors(folder):
@@ -75,6 +80,62 @@ async def test_vectors_pass_the_conformance_suite(autojump_clock, realdata):
 async def test_other_schemas_have_no_ticks_and_are_counted(realdata):
     intake = await replayed(realdata, path="dbn_vectors/test_data.ohlcv-1s.v3.dbn.zst", format="dbn")
     assert intake.events == {"other_record": 2}
+
+
+def write(folder, *records, schema="mbp-1", name="a.dbn", mappings=None, stype_in="raw_symbol", symbols=()):
+    """Write a DBN file of ``records``; ``mappings`` has from day, to day and name by instrument."""
+    found = [
+        SimpleNamespace(
+            raw_symbol=text,
+            intervals=[SimpleNamespace(start_date=first, end_date=last, symbol=str(instrument))],
+        )
+        for instrument, first, last, text in (WHOLE_DAY if mappings is None else mappings)
+    ]
+    metadata = databento_dbn.Metadata(
+        dataset="XNAS.ITCH",
+        start=NOW_NS,
+        stype_in=stype_in and SType(stype_in),
+        stype_out=SType("instrument_id"),
+        schema=schema and Schema(schema),
+        symbols=list(symbols),
+        mappings=found,
+    )
+    (folder / name).write_bytes(bytes(metadata) + b"".join(map(bytes, records)))
+    return name
+
+
+def mbp1(price=UNDEF, size=0, action="A", bid=(UNDEF, 0), ask=(UNDEF, 0), publisher=1, instrument=1, at_ns=0,
+         kind=databento_dbn.MBP1Msg, levels=1, side="B", sequence=0):  # fmt: skip
+    level = databento_dbn.BidAskPair(bid_px=bid[0], bid_sz=bid[1], ask_px=ask[0], ask_sz=ask[1])
+    more = [databento_dbn.BidAskPair(bid_px=1, ask_px=2, bid_sz=9, ask_sz=9)] * (levels - 1)
+    when = NOW_NS + at_ns
+    return kind(publisher, instrument, when, price, size, Action(action), Side(side), 0, when,
+                levels=[level, *more] if levels > 1 else level, sequence=sequence)  # fmt: skip
+
+
+def trade(price, size=1, publisher=1, instrument=1, action="T", at_ns=0, side="B"):
+    when = NOW_NS + at_ns
+    return databento_dbn.TradeMsg(
+        publisher, instrument, when, price, size, Action(action), Side(side), 0, when
+    )
+
+
+async def test_negative_and_zero_prices_are_prices(tmp_path):
+    sides = [((-37_630_000_000, 5), (0, 7)), ((0, 1), (UNDEF, 0)), ((UNDEF, 3), (-1, 0))]
+    write(tmp_path, *(mbp1(bid=bid, ask=ask) for bid, ask in sides), mbp1(-37_630_000_000, 2, "T"))
+    intake = await replayed(tmp_path, path="a.dbn", format="dbn")
+    assert intake.quotes[["bid_px", "bid_sz", "ask_px", "ask_sz"]].tolist() == [
+        (-37_630_000_000, 5, 0, 7), (0, 1, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0)
+    ]  # fmt: skip
+    assert intake.trades[["price", "size"]].tolist() == [(-37_630_000_000, 2)]
+    assert not intake.events
+
+
+async def test_a_trade_without_price_or_size_is_left_out_and_counted(tmp_path):
+    write(tmp_path, trade(0, 1), trade(UNDEF, 1), trade(5, 0), trade(-5, 2), schema="trades")
+    intake = await replayed(tmp_path, path="a.dbn", format="dbn")
+    assert intake.trades["price"].tolist() == [0, -5]
+    assert intake.events == {"empty_trade": 2}
 
 
 @pytest.mark.parametrize("short", [1, 40, 79, 80, 100])

@@ -122,8 +122,42 @@ async def test_what_is_finer_than_a_unit_is_rounded_and_counted(tmp_path):
         pa.array([Decimal("0.0000000005"), Decimal("0.0000000015"), *PRICES[:3]], pa.decimal128(30, 12)),
     )
     intake = await read(tmp_path)
-    assert intake.quotes["bid_px"].tolist()[:2] == [0, 2]
-    assert intake.events == {"rounded_price": 2}
+    assert intake.quotes["bid_px"].tolist()[:2] == [2, int(PRICES[0] * 10**9)]
+    assert intake.events == {"rounded_price": 1, "broken_record": 1}
+
+
+NEGATIVE = [Decimal("-37.63"), Decimal(0), Decimal("-0.000000001"), Decimal(1), Decimal(2)]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [pa.array(NEGATIVE, pa.decimal128(20, 9)), pa.array(map(float, NEGATIVE)),
+     pa.array([int(p * 10**9).to_bytes(16, "little", signed=True) for p in NEGATIVE], pa.binary(16)),
+     pa.array([int(p * 10**9) for p in NEGATIVE])],
+    ids=["decimal", "double", "fixed point", "integer"],
+)  # fmt: skip
+async def test_negative_and_zero_prices_are_prices(tmp_path, column):
+    write(tmp_path, column)
+    scale = 1 if column.type in (pa.float64(), pa.decimal128(20, 9)) else 10**9
+    intake = await read(tmp_path, price_scale=scale)
+    assert intake.quotes["bid_px"].tolist() == [int(price * 10**9) for price in NEGATIVE]
+    assert (intake.quotes["bid_sz"] > 0).all()
+    assert not intake.events
+
+
+@pytest.mark.parametrize("kind", [pa.float64(), pa.float32(), pa.decimal128(30, 12)])
+async def test_what_would_be_rounded_to_0_is_left_out_and_counted(tmp_path, kind):
+    values = [Decimal("0.0000000004"), Decimal("-0.0000000004"), *PRICES[:3]]
+    write(tmp_path, pa.array(values if pa.types.is_decimal(kind) else list(map(float, values)), kind))
+    intake = await read(tmp_path)
+    assert len(intake.quotes) == 3
+    assert intake.events == {"broken_record": 2}
+
+
+async def test_no_price_stands_for_none_in_parquet_too(tmp_path):
+    write(tmp_path, pa.array([-1.0, 1.5, 0.0, -1.0, 2.0]))
+    intake = await read(tmp_path, no_price=-1)
+    assert intake.quotes["bid_sz"].tolist() == [0, 2, 3, 0, 5]
 
 
 async def test_rows_without_a_price_have_no_side_and_rows_without_a_time_are_broken(tmp_path):
