@@ -21,8 +21,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from feeds.replay.archives import members
-from feeds.replay.recording import DamagedError, Decoded, Symbol, Teller, needs, symbol_name
+from feeds.replay.archives import members, refuse_if_wrong, suffix, verify
+from feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller, needs, symbol_name
 from marketfeed.core.records import BUY, QUOTE, QUOTES, SELL, TRADE, TRADES, UNKNOWN_SIDE, Batch, Records
 from marketfeed.errors import ConfigError
 
@@ -52,9 +52,10 @@ class Dbn:
         self._path = path
         self._symbol = symbol
         self._teller = teller
-        if path.suffix == ".zip":
-            raise ConfigError(f"path: {path}: DBN files are plain or .zst")
+        if suffix(path) == ".zip":
+            raise ConfigError(f"path: {path}: DBN files are plain, .zst, .gz, .bz2 or .xz")
         (self._member,) = members(path)
+        refuse_if_wrong(path, [self._member])
         self._layouts = {
             rtype: np.dtype([(f[0], f"<{f[1]}") for f in getattr(databento_dbn, name)._dtypes])
             for rtype, name in {**_QUOTE_TYPES, _TRADE_TYPE: "TradeMsg"}.items()
@@ -86,6 +87,8 @@ class Dbn:
 
     def chunks(self) -> Iterator[Decoded]:
         """Yield the file's records."""
+        for _ in verify(self._path, [self._member]):
+            yield NOTHING
         ids: dict[tuple[int, int], int] = {}
         rest, skip, damage = b"", self._start, ""
         blocks = self._member.blocks()

@@ -9,17 +9,17 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from feeds.replay.archives import Member, members
+from feeds.replay.archives import Member, members, refuse_if_wrong, suffix, verify
 from feeds.replay.columns import Builder, Layout, Piece, Table, TableKeys, sides_of, ticks_of
 from feeds.replay.fields import Rows, fixed, sizes, texts
 from feeds.replay.merging import merged
-from feeds.replay.recording import DamagedError, Decoded, Symbol, Teller
+from feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller
+from feeds.replay.text import MAX_LINE_BYTES, shown, whole_lines
 from feeds.replay.times import FIRST_NS, iso, numeric
 from marketfeed.core.fixed import DECIMALS
 from marketfeed.errors import ConfigError
 
 CHUNK_BYTES: Final = 1 << 16  # decoded in one go, about 4 ms
-MAX_LINE_BYTES: Final = 1 << 20
 
 
 class Delimited:
@@ -34,20 +34,23 @@ class Delimited:
         if not keys.header and any(isinstance(c, str) for c in [*layout.wanted.values(), *layout.where]):
             raise ConfigError("columns: by number, from 0; names need header = true")
         self._members = members(path)
-        if layout.member is not None and path.suffix == ".zip":
+        if layout.member is not None and suffix(path) == ".zip":
             self._members = [m for m in self._members if layout.member.search(m.name)]
             if not self._members:
                 raise ConfigError(f"member: no file in {path} matches")
         for member in self._members:
             layout.base_ns(self._groups(member))
+        refuse_if_wrong(path, self._members)
         self._look(self._members[0])
 
     def chunks(self) -> Iterator[Decoded]:
         """Yield the rows in order of the file, or of time over the members of an archive."""
+        for _ in verify(self._path, self._members):
+            yield NOTHING
         exchanges: dict[str, int] = {}
         pieces = [self._pieces(member, exchanges) for member in self._members]
         stream = merged(pieces) if len(pieces) > 1 else pieces[0]
-        return ticks_of(self._layout, stream)
+        yield from ticks_of(self._layout, stream)
 
     def _look(self, member: Member) -> None:
         """Raise ConfigError, saying why, if the first rows of ``member`` are not as configured."""
@@ -76,7 +79,7 @@ class _Reader:
     def __init__(
         self, path: Path, member: Member, layout: Layout, groups: dict[str, str], teller: Teller | None
     ) -> None:
-        self._at = f"{path}/{member.name}" if path.suffix == ".zip" else str(path)
+        self._at = f"{path}/{member.name}" if suffix(path) == ".zip" else str(path)
         self._member = member
         self._layout = layout
         self._teller = teller
@@ -110,37 +113,18 @@ class _Reader:
 
     def _chunks(self) -> Iterator[bytes]:
         """Yield whole lines."""
-        rest, damage = b"", ""
-        blocks = self._member.blocks()
-        while True:
-            try:
-                block = next(blocks, b"")
-            except DamagedError as error:
-                damage, block = str(error), b""
-            except OSError as error:
-                damage, block = error.strerror or str(error), b""
-            if not block:
-                break
-            text = rest + block
-            end = text.rfind(b"\n") + 1
-            if end < CHUNK_BYTES and len(text) < MAX_LINE_BYTES:
-                rest = text
-                continue
-            if not end:
-                self._tell(0, f"longer than {MAX_LINE_BYTES} bytes")
-                rest = b""
-                continue
-            yield text[:end]
-            rest = text[end:]
-        if damage:
-            rest = rest[: rest.rfind(b"\n") + 1]  # a line cut off could still pass for one
-        if rest:
-            yield rest
-        if damage:
-            at = f"{self._line}: the file is damaged from here on: {damage}"
+        try:
+            for text, too_long in whole_lines(self._member.blocks(), CHUNK_BYTES):
+                if too_long:
+                    self._tell(0, f"longer than {MAX_LINE_BYTES} bytes: {shown(text)}")
+                    self._line += 1
+                else:
+                    yield text
+        except DamagedError as error:
+            at = f"{self._line}: the file is damaged from here on: {error}"
             self.first_broken = self.first_broken or at
             if self._teller:
-                self._teller.damaged(f"{self._at}:{self._line}", damage)
+                self._teller.damaged(f"{self._at}:{self._line}", str(error))
 
     def _name_columns(self, rows: Rows) -> None:
         names = [rows.column(i).text(0).strip().lstrip("\ufeff") for i in range(int(rows.widths[0]))]

@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from feeds.replay.archives import members
-from feeds.replay.recording import DamagedError, Decoded, Symbol, Teller
+from feeds.replay.archives import Member, members, refuse_if_wrong, suffix, verify
+from feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller
 from marketfeed.core.binary import Frame, FrameParser, Kind
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE, QUOTES, TRADE, TRADES, Batch, Records
 from marketfeed.core.symbols import MAX_SYMBOLS
@@ -36,24 +36,30 @@ class Frames:
 
     def __init__(self, path: Path, symbol: Symbol, teller: Teller) -> None:
         """Look at the first frame of the first file; raises ConfigError."""
-        self._files = _files(path)
+        self._files: list[tuple[Path, Member]] = []
+        for file in _files(path):
+            (member,) = members(file)
+            refuse_if_wrong(file, [member])
+            self._files.append((file, member))
         self._symbol = symbol
         self._teller = teller
         try:
-            first = next(self._frames(self._files[0], quiet=True), None)
+            first = next(self._frames(*self._files[0], quiet=True), None)
         except FeedProtocolError as error:
-            raise ConfigError(f"path: {self._files[0]} is no recording of frames: {error}") from None
+            raise ConfigError(f"path: {self._files[0][0]} is no recording of frames: {error}") from None
         if first is None:
-            raise ConfigError(f"path: {self._files[0]} holds no whole frame")
+            raise ConfigError(f"path: {self._files[0][0]} holds no whole frame")
 
     def chunks(self) -> Iterator[Decoded]:
         """Yield the ticks of all files."""
-        for path in self._files:
+        for path, member in self._files:
+            for _ in verify(path, [member]):
+                yield NOTHING
             ids = np.full(MAX_SYMBOLS, _UNANNOUNCED, np.int32)
             step: list[Frame] = []
             step_bytes = 0
             try:
-                for frame in self._frames(path):
+                for frame in self._frames(path, member):
                     if step and (frame.sent_ns != step[0].sent_ns or step_bytes > MAX_STEP_BYTES):
                         yield from self._ticks(step, ids, path)
                         step, step_bytes = [], 0
@@ -71,20 +77,21 @@ class Frames:
             if step:
                 yield from self._ticks(step, ids, path)
 
-    def _frames(self, path: Path, quiet: bool = False) -> Iterator[Frame]:
+    def _frames(self, path: Path, member: Member, quiet: bool = False) -> Iterator[Frame]:
         """Yield the whole frames of one file; raises FeedProtocolError at what is none."""
-        (member,) = members(path)
-        parser, damage = FrameParser(), ""
+        parser, cut = FrameParser(), ""
         try:
             for block in member.blocks():
                 parser.feed(block)
                 yield from parser
         except DamagedError as error:
-            damage = str(error)
+            if not error.cut:
+                raise FeedProtocolError(error.reason) from None
+            cut = error.reason
         except OSError as error:
-            damage = error.strerror or str(error)
-        if not quiet and (damage or parser.pending_bytes):
-            self._teller.broken(str(path), f"cut short: {damage or 'it ends within a frame'}", "record")
+            raise FeedProtocolError(error.strerror or str(error)) from None
+        if not quiet and (cut or parser.pending_bytes):
+            self._teller.broken(str(path), f"cut short: {cut or 'it ends within a frame'}", "record")
 
     def _read_messages(self, messages: list[Any]) -> None:
         """Count what the recorder was told it missed."""
@@ -127,13 +134,18 @@ class Frames:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.name.endswith((".mfr", ".mfr.zst", ".mfr.gz")))
+        found = sorted(p for p in path.iterdir() if _is_recording(p))
     elif path.exists() or not glob.has_magic(str(path)):
         found = [path]
     else:
         found = sorted(map(Path, glob.glob(str(path))))
     if not found:
         raise ConfigError(f"path: no recording (.mfr, .mfr.zst) at {path}")
-    if any(p.suffix == ".zip" for p in found):
-        raise ConfigError(f"path: {path}: recordings of frames are plain, .zst or .gz")
+    if any(suffix(p) == ".zip" for p in found):
+        raise ConfigError(f"path: {path}: recordings of frames are plain, .zst, .gz, .bz2 or .xz")
     return found
+
+
+def _is_recording(path: Path) -> bool:
+    inner = path.with_suffix("") if suffix(path) not in ("", ".zip") else path
+    return inner.suffix.lower() == ".mfr"

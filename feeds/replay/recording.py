@@ -30,6 +30,9 @@ class Decoded:
     events: dict[str, int] = field(default_factory=dict)  # counted
 
 
+NOTHING: Final = Decoded(Batch(channels=np.empty(0, np.uint8)), np.empty(0, np.int64))
+
+
 class Decoder(Protocol):
     """Turns lines of one format into ticks. Keeps nothing between chunks."""
 
@@ -90,7 +93,15 @@ class Teller:
 
 
 class DamagedError(Exception):
-    """From here on the file cannot be read; what came before is whole."""
+    """From here on the file cannot be read.
+
+    ``cut``: it ends here; else some byte of it is wrong.
+    """
+
+    def __init__(self, reason: str, cut: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.cut = cut
 
 
 def symbol_name(text: str) -> str:

@@ -31,7 +31,7 @@ _BY_SUFFIX: Final = {".mfr": "marketfeed", ".dbn": "dbn", ".csv": "csv", ".parqu
 
 def format_of(path: Path) -> str:
     """Return the format that a file's name tells of; a folder is one of recordings of ours."""
-    suffixes = [suffix for suffix in path.suffixes if suffix not in (".gz", ".zst")]
+    suffixes = [s for s in map(str.lower, path.suffixes) if s not in (".gz", ".zst", ".bz2", ".xz")]
     if path.is_dir():
         return "marketfeed"
     return _BY_SUFFIX.get(suffixes[-1] if suffixes else "", "binance-raw")

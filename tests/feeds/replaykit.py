@@ -34,6 +34,26 @@ async def damaged(folder, **settings):
     return intake, text
 
 
+async def outcome(folder, **settings):
+    """Replay what may be damaged; return the intake, None if it was refused, and what is said of it.
+
+    Any exception but the two that say so in one line is a fault.
+    """
+    intake, error = None, None
+    try:
+        feed, intake = make(folder, speed=0, **settings)
+        await feed.run(intake.publish)
+    except (ConfigError, SourceError) as raised:
+        error = raised
+    if error is None:
+        return intake, ""
+    assert error.__cause__ is None, repr(error.__cause__)
+    text = str(error)
+    assert text
+    assert text.isprintable(), text
+    return intake, text
+
+
 def refusal(folder, **settings):
     """Return the one line that says why a feed cannot be made."""
     with pytest.raises(ConfigError) as caught:

@@ -252,8 +252,9 @@ async def test_a_zip_cut_between_its_members_gives_all_that_are_whole(tmp_path):
     whole = (tmp_path / "day.zip").read_bytes()
     third = [i for i in range(len(whole)) if whole.startswith(b"PK\x03\x04", i)][2]
     (tmp_path / "day.zip").write_bytes(whole[: third + 10])
-    intake = await replayed(tmp_path, **{**PLAIN, "path": "day.zip"})
+    intake, said = await damaged(tmp_path, **{**PLAIN, "path": "day.zip"})
     assert bids(intake) == [100_000] * 50 + [100_001] * 50
+    assert "1.csv:51: the file is damaged from here on: the directory at the archive's end is missing" in said
 
 
 async def test_broken_lines_are_counted_told_and_left_out(tmp_path):

@@ -1,0 +1,105 @@
+"""Text in files as whole lines of UTF-8, and how a piece of it is shown in a message."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from feeds.replay.recording import DamagedError
+
+MAX_LINE_BYTES: Final = 1 << 20
+SHOWN_CHARS: Final = 80
+# A mark that begins with another comes first.
+_MARKS: Final = (
+    (codecs.BOM_UTF8, ""),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_LONGEST_MARK: Final = 4
+
+
+class Lines(NamedTuple):
+    """A piece of a text. ``too_long``: it is the beginning of one line longer than MAX_LINE_BYTES."""
+
+    text: bytes  # whole lines; the last line of the file may lack its end
+    too_long: bool = False
+
+
+def whole_lines(blocks: Iterator[bytes], chunk_bytes: int) -> Iterator[Lines]:
+    """Yield text in pieces of whole lines, of about ``chunk_bytes``; empty pieces come in between.
+
+    Raises DamagedError after the last whole line, if the text does not end there.
+    """
+    rest, skipping = b"", False
+    blocks = as_utf8(blocks)
+    while True:
+        try:
+            block = next(blocks, None)
+        except DamagedError as error:
+            # A line cut off could still pass for one.
+            rest = rest[: rest.rfind(b"\n") + 1]
+            if rest:
+                yield Lines(rest)
+            raise error
+        if block is None:
+            break
+        if skipping:
+            after = block.find(b"\n") + 1
+            if not after:
+                yield Lines(b"")
+                continue
+            block, skipping = block[after:], False
+        text = rest + block
+        end = text.rfind(b"\n") + 1
+        if end < chunk_bytes and len(text) < MAX_LINE_BYTES:
+            rest = text
+        elif end:
+            yield Lines(text[:end])
+            rest = text[end:]
+        else:
+            yield Lines(text[:SHOWN_CHARS], too_long=True)
+            rest, skipping = b"", True
+    if rest:
+        yield Lines(rest)
+
+
+def as_utf8(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield text as UTF-8 without a byte order mark, from UTF-8, or from UTF-16 and UTF-32 with one.
+
+    Raises DamagedError where ``blocks`` does; an OSError becomes one.
+    """
+    try:
+        head = b""
+        try:
+            for block in blocks:
+                head += block
+                if len(head) >= _LONGEST_MARK:
+                    break
+        except DamagedError:
+            if head:
+                yield head
+            raise
+        mark, encoding = next((m for m in _MARKS if head.startswith(m[0])), (b"", ""))
+        head = head[len(mark) :]
+        if not encoding:
+            if head:
+                yield head
+            yield from blocks
+            return
+        decoder = codecs.getincrementaldecoder(encoding)("replace")
+        yield decoder.decode(head).encode()
+        for block in blocks:
+            yield decoder.decode(block).encode("utf-8", "replace")
+        yield decoder.decode(b"", final=True).encode()
+    except OSError as error:
+        raise DamagedError(error.strerror or str(error)) from None
+
+
+def shown(text: bytes, limit: int = SHOWN_CHARS) -> str:
+    """Return the beginning of ``text`` as it stands, but control characters and broken UTF-8 escaped."""
+    chars = text[: 4 * limit + 4].decode("utf-8", "backslashreplace")
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in chars[:limit])
+    return escaped[:limit] + ("…" if len(escaped) > limit or len(chars) > limit else "")
