@@ -15,7 +15,7 @@ from typing import Any, Final
 import trio
 
 from marketfeed.channel import Channel
-from marketfeed.control import SPARE_FILES, AskListing, AskReport, Connection, Up
+from marketfeed.control import SPARE_FILES, AskListing, AskReached, AskReport, Connection, Up
 from marketfeed.errors import StartError
 from marketfeed.report import Report
 
@@ -126,7 +126,7 @@ class Child:
 
     # Questions.
 
-    def ask(self, number: int, question: AskReport | AskListing) -> None:
+    def ask(self, number: int, question: AskReport | AskListing | AskReached) -> None:
         """Ask ``question``, which has the ``number``."""
         self._asked[number] = _Asked(trio.Event())
         self.channel.send(question)

@@ -70,6 +70,13 @@ class AskListing(_Message, frozen=True):
     only_slow: bool
 
 
+class AskReached(_Message, frozen=True):
+    """Send a Reached once every session on an ``every`` tier has taken its ticks up to ``g``."""
+
+    number: int
+    g: int
+
+
 class Overview(_Message, frozen=True):
     """The answer to an AskOverview: what ``/v1/latency`` shows, of all workers."""
 
@@ -156,6 +163,12 @@ class Synced(_Message, frozen=True):
     count: int
 
 
+class Reached(_Message, frozen=True):
+    """The answer to an AskReached."""
+
+    number: int
+
+
 class Pong(_Message, frozen=True):
     """The worker lives."""
 
@@ -180,7 +193,7 @@ class Listed(_Message, frozen=True):
     listing: Listing
 
 
-Down = Start | Connection | Verdict | Overview | AskReport | AskListing | Ping | Drain | Retire
+Down = Start | Connection | Verdict | Overview | AskReport | AskListing | AskReached | Ping | Drain | Retire
 Up = (
     Ready
     | Failed
@@ -191,6 +204,7 @@ Up = (
     | AskOverview
     | Release
     | Synced
+    | Reached
     | Pong
     | Reported
     | Latencies

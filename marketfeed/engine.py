@@ -27,10 +27,12 @@ from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError, StartError
+from marketfeed.fanout.catchup import most_missing
 from marketfeed.gateway.limits import Admission
 from marketfeed.gateway.listener import accept_from, accept_http, open_listener, raise_file_limit
 from marketfeed.gateway.taps import Taps
 from marketfeed.ingest.pump import Pump
+from marketfeed.ingest.room import Room
 from marketfeed.ingest.roster import Roster
 from marketfeed.latency.keeper import Keeper
 from marketfeed.latency.log import IntervalLog
@@ -79,7 +81,9 @@ class Engine:
         )
         self.half.on_latencies = self.keeper.take
         self.half.overview = self.keeper.shown
-        self.pump = Pump(RingWriter(self.rings, time.time_ns), self.symbols, self._ring)
+        room = Room(self.rings.head, most_missing(engine.ring_depth), self.half.wait_reached)
+        writer = RingWriter(self.rings, time.time_ns)
+        self.pump = Pump(writer, self.symbols, self._ring, wait_room=room.wait)
         try:
             tap = None if engine.tap is None else loaded.base / engine.tap
             self.taps = Taps(self.rings, tap, config.limits.taps)

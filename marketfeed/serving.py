@@ -66,6 +66,13 @@ class Half(Protocol):
         """Say that there are new ticks; any number of times."""
         ...
 
+    async def wait_reached(self, g: int) -> None:
+        """Return once every session on an ``every`` tier has taken its ticks up to ``g`` from the rings.
+
+        At once if there is no such session; see fanout/slowest.py.
+        """
+        ...
+
     async def start(self, port: int, nursery: trio.Nursery) -> None:
         """Begin to serve, as the gateway on ``port``, in ``nursery``; raises StartError."""
         ...
@@ -186,6 +193,10 @@ class Serving:
     def ring(self) -> None:
         """Say that there are new ticks; any number of times."""
         self.shard.ring()
+
+    async def wait_reached(self, g: int) -> None:
+        """Return once every session on an ``every`` tier has taken its ticks up to ``g`` from the rings."""
+        await self.shard.slowest.wait(g)
 
     async def start(self, port: int, nursery: trio.Nursery) -> None:
         """Begin to serve, as the gateway on ``port``; the shard and every session run in ``nursery``."""

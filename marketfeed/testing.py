@@ -76,6 +76,7 @@ class RecordingIntake:
         self.events: Counter[str] = Counter()
         self.batches: list[Batch] = []  # copies, as they were when published
         self.published_at_s: list[float] = []  # trio's clock, one for each batch
+        self.room = 4096  # ticks that each `wait_room` grants
         self._captured = structlog.testing.LogCapture()
         self.log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
             None,
@@ -112,6 +113,11 @@ class RecordingIntake:
     def count(self, event: str, times: int = 1) -> None:
         """Count something worth knowing in ``events``."""
         self.events[event] += times
+
+    async def wait_room(self) -> int:
+        """Return ``room``; a checkpoint."""
+        await trio.lowlevel.checkpoint()
+        return self.room
 
     def publish(self, batch: Batch) -> None:
         """Keep a copy of ``batch``."""

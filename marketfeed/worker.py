@@ -25,6 +25,7 @@ from marketfeed.control import (
     Admit,
     AskListing,
     AskOverview,
+    AskReached,
     AskReport,
     Connection,
     Down,
@@ -36,6 +37,7 @@ from marketfeed.control import (
     Overview,
     Ping,
     Pong,
+    Reached,
     Ready,
     Release,
     Reported,
@@ -196,7 +198,7 @@ class Worker:
                     self._overview.answer(message)
                 case Ping():
                     self._channel.send(Pong())
-                case AskReport() | AskListing():
+                case AskReport() | AskListing() | AskReached():
                     watch.start_soon(self._answer, message)
                 case Drain() | Retire():
                     if isinstance(message, Drain):  # which hurries up one that retires
@@ -226,9 +228,12 @@ class Worker:
         finally:
             self._channel.send(Ended(message.number))
 
-    async def _answer(self, message: AskReport | AskListing) -> None:
+    async def _answer(self, message: AskReport | AskListing | AskReached) -> None:
         if isinstance(message, AskReport):
             self._channel.send(Reported(message.number, await self._serving.report()))
+        elif isinstance(message, AskReached):
+            await self._serving.wait_reached(message.g)
+            self._channel.send(Reached(message.number))
         else:
             listing = await self._serving.listing(message.limit, message.only_slow)
             self._channel.send(Listed(message.number, listing))

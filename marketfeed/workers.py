@@ -28,6 +28,7 @@ from marketfeed.control import (
     Admit,
     AskListing,
     AskOverview,
+    AskReached,
     AskReport,
     Drain,
     Ended,
@@ -37,6 +38,7 @@ from marketfeed.control import (
     Overview,
     Ping,
     Pong,
+    Reached,
     Ready,
     Release,
     Reported,
@@ -116,6 +118,21 @@ class Workers:
     def ring(self) -> None:
         """Say to all workers that there are new ticks."""
         self._doorbells.ring()
+
+    async def wait_reached(self, g: int) -> None:
+        """Return once all workers' sessions on ``every`` tiers have taken their ticks up to ``g``."""
+        asked: dict[Child, int] = {}
+        try:
+            for child in self._children:
+                if child.ready and child.connections:
+                    self._numbers += 1
+                    asked[child] = self._numbers
+                    child.ask(self._numbers, AskReached(self._numbers, g))
+            for child, number in asked.items():
+                await child.answered(number)
+        finally:
+            for child, number in asked.items():
+                child.answer(number)
 
     async def start(self, port: int, nursery: trio.Nursery) -> None:
         """Start all workers in ``nursery``, and wait until they take connections; raises StartError."""
@@ -320,6 +337,8 @@ class Workers:
             case Reported(number, report):
                 child.report, child.synced = report, report.synced
                 child.take_answer(number, report)
+            case Reached(number):
+                child.take_answer(number, True)
             case Latencies(intervals):
                 self.on_latencies(intervals)
             case Listed(number, listing):

@@ -24,6 +24,7 @@ from feeds.replay.frames import Frames
 from feeds.replay.lines import Lines
 from feeds.replay.parquet import Parquet
 from feeds.replay.recording import Decoded, Source, Teller
+from marketfeed.core.records import Batch
 from marketfeed.errors import ConfigError, MarketfeedError, SourceError
 from marketfeed.ingest.feed import Intake, Publish
 
@@ -51,6 +52,7 @@ class ReplayFeed:
         """Look at the recording's beginning; raises ConfigError if it is not as configured."""
         self.start_sessions = config.start_sessions
         self._config = config
+        self._intake = intake
         self._teller = Teller(intake)
         self._published = 0  # ticks, by the present run
         try:
@@ -98,8 +100,7 @@ class ReplayFeed:
                 first_ns = int(times[0])
             self._published += len(times)
             if self._config.speed == 0:
-                publish(decoded.batch)
-                await trio.lowlevel.checkpoint()
+                await self._publish_at_once(decoded.batch, publish)
                 continue
             # When each tick is due, in ns after the start; a clock that went
             # back in the recording does not hold up what follows.
@@ -109,6 +110,14 @@ class ReplayFeed:
             for start, end in pairwise(edges):
                 await trio.sleep_until(start_s + int(due[start]) / 1e9)
                 publish(decoded.batch.cut(start, end))
+
+    async def _publish_at_once(self, batch: Batch, publish: Publish) -> None:
+        """Publish ``batch`` as fast as the sessions that get every tick take it."""
+        start = 0
+        while start < len(batch):
+            end = min(start + await self._intake.wait_room(), len(batch))
+            publish(batch if end - start == len(batch) else batch.cut(start, end))
+            start = end
 
     def chunks(self) -> Iterator[Decoded]:
         """Yield the recording once, decoded; what is broken in it is counted and logged."""

@@ -42,6 +42,11 @@ LAG_STEPS: Final = 4  # by so many steps: as the lane moves on meanwhile, it has
 _NONE: Final[Indices] = np.empty(0, np.int64)
 
 
+def most_missing(depth: int) -> int:
+    """Return how many ticks of any symbols a session may miss without lagging, in rings of ``depth``."""
+    return min(LAG_TICKS, depth // 2)
+
+
 class Turn(enum.Enum):
     """How a turn of a session that is alone ended."""
 

@@ -63,6 +63,7 @@ class Lane:
         rings: Rings,
         symbols: SymbolTable,
         recorder: TierRecorder | None = None,
+        apart: dict[Subscriber, None] | None = None,
     ) -> None:
         self.tier = tier
         self.phase = phase
@@ -70,6 +71,7 @@ class Lane:
         self.encoder = encoder
         self._rings = rings
         self._symbols = symbols
+        self._apart = {} if apart is None else apart
         self.groups: dict[tuple[Interest, Encoding], Group] = {}
         self.alone: dict[Subscriber, None] = {}  # to be advanced one by one at the next flush
         self.seen: list[Indices] = [np.zeros(rings.max_symbols, np.int64) for _ in CHANNELS]
@@ -105,6 +107,9 @@ class Lane:
             member.interest.grown[group] = grow
         group.join(member, self.seen)
         self._count(group, 1)
+        if self._apart:
+            self._apart.pop(member, None)
+        member.awaited = True
 
     def leave(self, member: Subscriber) -> None:
         """Let a session go; its position becomes its own."""
@@ -115,6 +120,8 @@ class Lane:
         group.leave(member, self.seen)
         self._count(group, -1)
         member.g = self.g
+        if self.tier.every:
+            self._apart[member] = None
         if not group.members:
             self.dissolve(group)
 

@@ -35,6 +35,7 @@ class Lanes:
         self._recorder = recorder
         self._encoders = {codec.name: Encoder(rings, codec) for codec in (JsonCodec(symbols), BinaryCodec())}
         self._all: dict[LaneKey, Lane] = {}
+        self.apart: dict[Subscriber, None] = {}  # of `every` tiers, in no group, polls and probes too
 
     def __len__(self) -> int:
         """Return how many lanes there are."""
@@ -78,7 +79,7 @@ class Lanes:
         _, phase, codec = key
         encoder = self._encoders[codec]
         recorder = None if self._recorder is None else self._recorder.tier(tier.name)
-        lane = Lane(tier, phase, encoder, self._rings, self._symbols, recorder)
+        lane = Lane(tier, phase, encoder, self._rings, self._symbols, recorder, self.apart)
         lane.collect(head)  # stands at the head, where nobody waits for what was before
         if tier.interval_ns:
             lane.next_flush_ns = tier.next_flush_ns(phase, int(trio.current_time() * S))

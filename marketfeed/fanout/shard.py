@@ -34,6 +34,7 @@ from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.lifesigns import LifeSigns, Timing
 from marketfeed.fanout.polls import PollAnswer, Polls
 from marketfeed.fanout.resume import Resumption
+from marketfeed.fanout.slowest import Slowest
 from marketfeed.fanout.subscriber import Sink, Subscriber
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.turns import Turns
@@ -90,6 +91,7 @@ class Shard:
         self.ticks = self._lanes.ticks
         self.members: dict[Subscriber, None] = {}
         self.figures = Figures(rings, self.members, self._lanes)
+        self.slowest = Slowest(self._lanes, lambda: self.life_signs.timing.stall_ns)
         self._turns = Turns(self._turn, self.ring)
         self.polls = Polls(
             rings, self._interests, self._catch_up, self._lanes, self._park, self._leave, self.ring
@@ -179,6 +181,8 @@ class Shard:
                 if member.group is not None:
                     self._leave(member)
             self._next_sweep_ns = now_ns + self.life_signs.pause_ns
+        if self.slowest.waits:
+            self.slowest.moved()
 
     def _next_wake_ns(self) -> int:
         wake = self._next_sweep_ns
@@ -358,6 +362,9 @@ class Shard:
         member.sent_ns = now_ns
         if change.synced:
             member.synced.append(change.request_id)
+        self._lanes.apart.pop(member, None)
+        if member.tier.every:
+            self._lanes.apart[member] = None
         if not member.waiting:
             self._park(member)
 
@@ -365,6 +372,7 @@ class Shard:
         if self.members.pop(member, False) is False:
             return
         self._leave(member)
+        self._lanes.apart.pop(member, None)
         lane = self._lanes.get(member)
         if lane is not None:
             self._lanes.discard(lane)

@@ -59,6 +59,7 @@ class Subscriber:
     """
 
     __slots__ = (
+        "awaited",
         "backlog",
         "bases",
         "behind",
@@ -119,6 +120,7 @@ class Subscriber:
         self.backlog: list[tuple[bytes, int]] = []  # frames under way, a few, and their ticks
         self.synced: list[str | int | None] = []  # ids of requests whose `synced` is still to come
         self.synced_once = False
+        self.awaited = True  # by feeds that can wait, while it is alone (slowest.py)
         self.waiting = False  # the sink holds unsent bytes
         self.tail_ticks = 0  # ticks in the frame that waits
         self.replayed = 0  # ticks of the catch-up under way

@@ -40,6 +40,15 @@ class Intake(Protocol):
         """Count something worth knowing, such as ``"broken_line"``; a metric by feed and event."""
         ...
 
+    async def wait_room(self) -> int:
+        """Wait for the sessions that get every tick; return how many ticks may then be published.
+
+        For a feed whose source can wait, such as a file read as fast as possible: it publishes at
+        most so many ticks, without waiting for anything in between, and calls this again. A
+        feed of live data never calls it. A checkpoint.
+        """
+        ...
+
 
 class Feed(Protocol):
     """One source of ticks. Where it has a wire format, decoding is a pure method of its own."""
@@ -54,7 +63,8 @@ class Feed(Protocol):
         (FeedProtocolError and OSError are the expected ones), except after a
         SourceError, which ends the feed as failed: raise it where another run
         would only publish the same ticks again up to the same place. ``publish``
-        never waits; a feed that can outrun the machine yields between batches.
+        never waits; a feed that can outrun its sessions calls
+        :meth:`Intake.wait_room` before each batch.
         """
         ...
 

@@ -7,14 +7,16 @@ are those of the Unix epoch within the bounds below.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import structlog
+import trio
 from numpy.typing import NDArray
 
 from marketfeed.core.records import (
@@ -78,12 +80,22 @@ class FeedIntake:
         """Put ``batch`` into the rings; its arrays are the engine's from now on. Never waits."""
         self._pump.publish(batch, self)
 
+    async def wait_room(self) -> int:
+        """Wait for the sessions that get every tick; return how many ticks may then be published."""
+        return await self._pump.wait_room()
+
+
+async def unlimited_room() -> int:
+    """Return more than any batch holds; a checkpoint. The room of a pump whose rings nobody reads."""
+    await trio.lowlevel.checkpoint()
+    return sys.maxsize
+
 
 class Pump:
     """Writes the batches of all feeds into one block of rings.
 
     ``doorbell`` is called after each batch; ``wall_ns`` is the Unix clock,
-    read once per batch.
+    read once per batch. ``wait_room`` is what feeds get as :meth:`Intake.wait_room`.
     """
 
     def __init__(
@@ -92,7 +104,9 @@ class Pump:
         symbols: SymbolTable,
         doorbell: Callable[[], None],
         wall_ns: Callable[[], int] = time.time_ns,
+        wait_room: Callable[[], Awaitable[int]] = unlimited_room,
     ) -> None:
+        self.wait_room = wait_room
         self.symbols = symbols
         self.feeds: list[FeedIntake] = []
         self._writer = writer

@@ -1,0 +1,77 @@
+"""Feeds that can wait are granted half a lead each, one after the other."""
+
+from __future__ import annotations
+
+import trio
+import trio.testing
+
+from marketfeed.ingest.room import Room
+
+
+class Sessions:
+    """A head that feeds move, and a slowest session that the test moves."""
+
+    def __init__(self):
+        self.head = self.reached = 0
+        self.asked = []
+        self._moved = trio.Event()
+
+    async def wait_reached(self, g):
+        self.asked.append(g)
+        while self.reached < g:
+            await self._moved.wait()
+
+    def reach(self, g):
+        self.reached = g
+        self._moved.set()
+        self._moved = trio.Event()
+
+
+async def test_a_feed_runs_one_lead_ahead_and_no_further():
+    sessions = Sessions()
+    room = Room(lambda: sessions.head, 10, sessions.wait_reached)
+
+    async def feed():
+        while True:
+            sessions.head += await room.wait()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed)
+        heads = []
+        for reached in (0, 4, 5, 9, 10, 40):
+            sessions.reach(reached)
+            await trio.testing.wait_all_tasks_blocked()
+            heads.append(sessions.head)
+        nursery.cancel_scope.cancel()
+    assert heads == [10, 10, 15, 15, 20, 50]
+
+
+async def test_feeds_that_wait_together_do_not_overrun_together():
+    sessions = Sessions()
+    room = Room(lambda: sessions.head, 10, sessions.wait_reached)
+    given = []
+
+    async def feed(name):
+        for _ in range(20):
+            granted = await room.wait()
+            sessions.head += granted
+            given.append(name)
+            assert sessions.head <= sessions.reached + 10
+
+    async with trio.open_nursery() as nursery:
+        for name in "abc":
+            nursery.start_soon(feed, name)
+        while len(given) < 60:
+            await trio.testing.wait_all_tasks_blocked()
+            sessions.reach(sessions.head)
+    assert sorted(given[:6]) == list("aabbcc")
+
+
+async def test_a_feed_that_is_cancelled_while_it_waits_holds_no_other_up():
+    sessions = Sessions()
+    room = Room(lambda: sessions.head, 10, sessions.wait_reached)
+    sessions.head = 100
+    with trio.move_on_after(0):
+        await room.wait()
+    sessions.reach(100)
+    assert await room.wait() == 5
