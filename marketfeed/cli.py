@@ -182,12 +182,17 @@ def report(
         list[str] | None,
         typer.Option(help="Exit status 1 if a row is above it, such as p99=20ms; may be repeated."),
     ] = None,
+    unit: Annotated[
+        str, typer.Option(help="What the values of another tool's log count: ns, us (YCSB), ms or s.")
+    ] = "ns",
 ) -> None:
     """Say what latency logs hold: percentiles per hop and tier, as table, picture, page or CSV."""
     from marketfeed.latency import terminal
     from marketfeed.latency.report import BY, Budget, Choice
-    from marketfeed.latency.units import moment_s
+    from marketfeed.latency.units import UNITS_NS, moment_s
 
+    if unit not in ("ns", "us", "ms", "s"):
+        raise _fail(f"--unit {unit}: ns, us, ms or s")
     names = tuple(name.strip() for name in by.split(","))
     if unknown := [name for name in names if name not in BY]:
         raise _fail(f"--by {unknown[0]}: one or more of {', '.join(BY)}")
@@ -200,6 +205,7 @@ def report(
             tuple(worker or ()),
             from_s=moment_s(from_) if from_ else -math.inf,
             to_s=moment_s(to) if to else math.inf,
+            unit_ns=UNITS_NS[unit],
         )
         budgets = [Budget.parse(text) for text in budget or ()]
         status = terminal.report(

@@ -1,26 +1,21 @@
-"""Histograms of a log, decoded and summed, whatever their layouts.
+"""Sums of a log's histograms, whatever their layouts.
 
-A decoded histogram is a :class:`Part`: its layout and the buckets that are filled. Decoding is the
-hdrhistogram package's; sums are not, as the package adds empty buckets too, and only of one layout.
+A decoded histogram is a :class:`Part`: its layout and the buckets that are filled, and nothing of those
+that are not: a histogram of five digits has six million buckets, and a log may have a thousand tags.
 """
 
 from __future__ import annotations
 
-import base64
-import struct
-import zlib
 from typing import Final, NamedTuple
 
 import numpy as np
-from hdrh.codec import decode
-from hdrh.histogram import HdrHistogram
 
-from marketfeed.latency.histogram import PERCENTILES, Values, filled, rank
+from marketfeed.latency.histogram import PERCENTILES, Values, rank
 
-HEADER_BYTES: Final = 40  # of the payload: cookie, length, offset, digits, lowest, highest, ratio
-MOST_KNOWN: Final = 8  # headers that are remembered: a log has one, and a foreign one may have any number
-_OUTER: Final = struct.Struct(">II")  # cookie and length of what is compressed
-_COMPRESSED: Final = 0x1C849314
+SETTLE_ENTRIES: Final = 1 << 14  # held of histograms that were added, before they are summed
+MAX_SPAN: Final = 1 << 18  # buckets, up to which sums are made in a dense array: 2 MB
+MAX_TOTAL: Final = 2**62  # values; beyond it sums would overflow
+_MAX_NS: Final = 2.0**62
 
 
 class Layout(NamedTuple):
@@ -29,21 +24,40 @@ class Layout(NamedTuple):
     unit_bits: int
     half_bits: int
     digits: int
+    scale: float = 1.0  # ns of one unit of the histogram's values
+
+    @property
+    def unit_ns(self) -> float:
+        """Return the width of the finest buckets, in ns."""
+        return self.scale * 2.0**self.unit_bits
 
     def lowest(self, buckets: Values) -> Values:
-        """Return the lowest value of each bucket."""
+        """Return the lowest value of each bucket, in ns."""
+        return self._in_ns(self._lowest(buckets))
+
+    def highest(self, buckets: Values) -> Values:
+        """Return the highest value of each bucket, in ns."""
+        return self._in_ns(self._lowest(buckets + 1) - 1)
+
+    def _lowest(self, buckets: Values) -> Values:
         doubling = np.maximum((buckets >> self.half_bits) - 1, 0)
         lowest: Values = (buckets - (doubling << self.half_bits)) << (doubling + self.unit_bits)
         return lowest
 
-    def highest(self, buckets: Values) -> Values:
-        """Return the highest value of each bucket."""
-        return self.lowest(buckets + 1) - 1
+    def _in_ns(self, values: Values) -> Values:
+        if self.scale == 1.0:
+            return values
+        in_ns: Values = np.minimum(np.rint(values * self.scale), _MAX_NS).astype(np.int64)
+        return in_ns
 
-    def bucket(self, values: Values) -> Values:
+    def bucket(self, values_ns: Values) -> Values:
         """Return the bucket of each value."""
+        values = values_ns
+        if self.scale != 1.0:
+            values = np.minimum(np.rint(values_ns / self.scale), _MAX_NS).astype(np.int64)
         top = values >> self.unit_bits
-        # The exponent of a float is its highest bit; both sides stay below 2**53.
+        # The exponent of a float is its highest bit, or one more next to the next power of two, which
+        # leads to the same bucket.
         doubling = np.maximum(np.frexp(np.maximum(top, 1))[1] - 1 - self.half_bits, 0)
         buckets: Values = (doubling << self.half_bits) + (top >> doubling)
         return buckets
@@ -66,87 +80,74 @@ class Part(NamedTuple):
 
 
 class Merged:
-    """The sum of many intervals' histograms, as counts by bucket. All values in ns."""
+    """The sum of many histograms, of the buckets that are filled. All values in ns."""
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.counts: Values = np.zeros(0, np.int64)
+        self.total = 0  # values
+        self.entries = 0  # buckets held, those of parts not yet summed included
+        self._parts: list[tuple[Values, Values]] = []
+        self._loose = True  # the parts are not one, each bucket once
+        self._settle_at = SETTLE_ENTRIES
 
     def add(self, layout: Layout, buckets: Values, counts: Values) -> None:
-        """Add ``counts`` of ``buckets``, both of shape ``(k,)``; of two layouts the coarser one stays."""
+        """Add ``counts`` of ``buckets``, both of shape ``(k,)``; of two layouts the coarser one stays.
+
+        Raises OverflowError, and adds nothing, if there were more than MAX_TOTAL values.
+        """
+        added = int(counts.sum())
+        if self.total + added > MAX_TOTAL:
+            raise OverflowError(f"more than {MAX_TOTAL:,} values in all")
+        self.total += added
         if layout != self.layout:
-            if (layout.digits, -layout.unit_bits) < (self.layout.digits, -self.layout.unit_bits):
-                held = filled(self.counts)
-                old, kept = self.layout, self.counts[held]
-                self.layout, self.counts = layout, np.zeros(0, np.int64)
-                if len(held):
-                    self.add(layout, layout.bucket(old.lowest(held)), kept)
+            if (layout.digits, -layout.unit_ns) < (self.layout.digits, -self.layout.unit_ns):
+                old, kept = self.layout, self.part()
+                self.layout = layout
+                self._parts = [(layout.bucket(old.lowest(kept.buckets)), kept.counts)]
             else:
                 buckets = self.layout.bucket(layout.lowest(buckets))
-        if len(buckets) and int(buckets.max()) >= len(self.counts):
-            grown = np.zeros(int(buckets.max()) + 1, np.int64)
-            grown[: len(self.counts)] = self.counts
-            self.counts = grown
-        np.add.at(self.counts, buckets, counts)
+            self._loose = True
+        else:
+            self._loose = bool(self._parts)
+        self._parts.append((buckets, counts))
+        self.entries += len(buckets)
+        if self.entries > self._settle_at:
+            self.part()
+            self._settle_at = max(SETTLE_ENTRIES, 2 * self.entries)
 
-    @property
-    def total(self) -> int:
-        """Return how many values there are."""
-        return int(self.counts.sum())
+    def part(self) -> Part:
+        """Return the sum."""
+        if self._loose:
+            nothing = np.empty(0, np.int64)
+            buckets = np.concatenate([nothing, *(buckets for buckets, _ in self._parts)])
+            counts = np.concatenate([nothing, *(counts for _, counts in self._parts)])
+            self._parts = [_summed(buckets, counts)]
+            self._loose = False
+        self.entries = len(self._parts[0][0])
+        return Part(self.layout, *self._parts[0])
 
     def statistics(self, percentiles: tuple[float, ...] = PERCENTILES) -> list[int]:
         """Return count, min, each of ``percentiles``, max; of buckets the bounds that HdrHistogram shows."""
-        held = filled(self.counts)
-        return Part(self.layout, held, self.counts[held]).statistics(percentiles)
+        return self.part().statistics(percentiles)
 
     def curve(self) -> tuple[Values, Values]:
         """Return the highest value of each bucket that is filled, and how many values lie at or below it."""
-        held = filled(self.counts)
-        return self.layout.highest(held), self.counts[held].cumsum()
+        _, buckets, counts = self.part()
+        return self.layout.highest(buckets), counts.cumsum()
 
 
-class Decoder:
-    """Decodes histograms by the package; one with the header of one before in about half the time.
-
-    For each histogram the package makes an object, with room for all counts there may be. What a
-    log holds has the same header nearly always: then its decoder fills the same room again.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[bytes, tuple[Layout, Values]] = {}  # by header: the layout, and room, all zeros
-
-    def __call__(self, encoded: str) -> Part:
-        """Return what the histogram holds; raises what the package raises."""
-        raw = base64.b64decode(encoded)
-        if len(raw) < _OUTER.size or _OUTER.unpack_from(raw) != (_COMPRESSED, len(raw) - _OUTER.size):
-            return _part(HdrHistogram.decode(encoded))
-        payload = zlib.decompress(raw[_OUTER.size :])
-        header = payload[:4] + payload[8:HEADER_BYTES]  # all but the payload's length
-        if (known := self._known.get(header)) is not None:
-            return _decoded_into(*known, payload)
-        hdr = HdrHistogram.decode(encoded)
-        part = _part(hdr)
-        if len(self._known) >= MOST_KNOWN:
-            self._known.clear()
-        self._known[header] = part.layout, np.zeros(hdr.counts_len, np.int64)
-        return part
-
-
-def _part(hdr: HdrHistogram) -> Part:
-    counts = np.ctypeslib.as_array(hdr.counts).view(np.int64)
-    buckets = filled(counts)
-    layout = Layout(hdr.unit_magnitude, hdr.sub_bucket_half_count_magnitude, hdr.significant_figures)
-    return Part(layout, buckets, counts[buckets])
-
-
-def _decoded_into(layout: Layout, room: Values, payload: bytes) -> Part:
-    try:
-        found = decode(payload, HEADER_BYTES, room.ctypes.data, len(room), room.itemsize)
-        # Upwards from 0, as the package shows no lowest one where there is nothing.
-        buckets = filled(room[: found["max_nonzero_index"] + 1])
-        counts = room[buckets]
-        room[buckets] = 0
-    except BaseException:
-        room[:] = 0
-        raise
-    return Part(layout, buckets, counts)
+def _summed(buckets: Values, counts: Values) -> tuple[Values, Values]:
+    """Return each bucket once, in order, with the sum of its counts."""
+    if not len(buckets):
+        return buckets, counts
+    least = int(buckets.min())
+    span = int(buckets.max()) - least + 1
+    if span <= MAX_SPAN:
+        room = np.zeros(span, np.int64)
+        np.add.at(room, buckets - least, counts)
+        held = np.flatnonzero(room)
+        return held + least, room[held]
+    found, where = np.unique(buckets, return_inverse=True)
+    sums = np.zeros(len(found), np.int64)
+    np.add.at(sums, where, counts)
+    return found, sums

@@ -10,101 +10,106 @@ What cannot be read is left out, counted and said; it never stops the rest.
 
 from __future__ import annotations
 
-import binascii
 import heapq
 import math
-import re
-import struct
 import warnings
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
-from hdrh.codec import HdrCookieException, HdrHistogramSettingsException, HdrLengthException
 from numpy.typing import NDArray
 
-from marketfeed.errors import LogError
+from marketfeed.latency.decoding import Decoder, UndecodableError
 from marketfeed.latency.histogram import PERCENTILES, Values
 from marketfeed.latency.intervals import Tag
-from marketfeed.latency.log import BEYOND
-from marketfeed.latency.merged import Decoder, Layout, Merged, Part
+from marketfeed.latency.lines import Line, Problems, Progress, lines
+from marketfeed.latency.merged import Layout, Merged
 
 FIGURES: Final = ("count", "min", "p50", "p90", "p99", "p99_9", "p99_99", "max")
-YEAR_S: Final = 365 * 86_400
-LATEST_S: Final = 253_402_300_800  # the year 10000
-_TIME: Final = re.compile(r"#\[(StartTime|BaseTime): *([0-9.]+)")
-_BEYOND: Final = re.compile(re.escape(BEYOND) + r"([0-9]+) (.*)\]$")
-_BROKEN: Final = (
-    HdrCookieException, HdrLengthException, HdrHistogramSettingsException,
-    binascii.Error, zlib.error, struct.error, ValueError, IndexError, MemoryError, OverflowError,
-)  # fmt: skip
-
-
-class Line(NamedTuple):
-    """A line of a log, its histogram still encoded. Times in seconds since the Unix epoch."""
-
-    start_s: float
-    length_s: float
-    tag: Tag
-    encoded: str
-    beyond: int
-    source: int  # index of the log
-    number: int
-
-
-@dataclass
-class Problems:
-    """What could not be read of each log: a sentence and how often, the first line for an example."""
-
-    found: dict[tuple[Path, str], list[int]] = field(default_factory=dict)
-
-    def add(self, path: Path, what: str, number: int) -> None:
-        """Note that line ``number`` of ``path`` was left out."""
-        self.found.setdefault((path, what), []).append(number)
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield a sentence for each kind of problem of each log."""
-        for (path, what), numbers in self.found.items():
-            where = (
-                f"line {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} lines, the first {numbers[0]}"
-            )
-            yield f"{path}: {what} ({where})"
-
-
-Progress = Callable[[int], None]  # told of so many bytes read
+MAX_ROWS: Final = 10_000  # keys: hops, tiers, workers, symbols
+MAX_ENTRIES: Final = 4_000_000  # buckets that all histograms hold together: 64 MB
+_MAX_LAYOUTS: Final = 16  # remembered for a note
 
 
 @dataclass
 class Latencies:
     """What logs hold, merged by some fields of the tag (``by``).
 
-    ``merged`` has one histogram per key over the whole time; ``times_s`` and
+    ``merged`` has one histogram per key over the whole time; ``times_s``, ``lengths_s`` and
     ``figures`` one row per key and interval: start in seconds since the Unix
-    epoch, shape ``(n,)``, and count, min, p50 … p99.99, max in ns, shape
+    epoch and length, shape ``(n,)``, and count, min, p50 … p99.99, max in ns, shape
     ``(n, 8)``; ``keys`` the key of each row.
     """
 
     by: tuple[str, ...]
     merged: dict[tuple[str, ...], Merged] = field(default_factory=dict)
-    times_s: list[float] = field(default_factory=list)
-    lengths_s: list[float] = field(default_factory=list)
-    keys: list[tuple[str, ...]] = field(default_factory=list)
-    figures: list[list[int]] = field(default_factory=list)
     beyond: dict[tuple[str, ...], int] = field(default_factory=dict)
     problems: Problems = field(default_factory=Problems)
+    notes: list[str] = field(default_factory=list)
     layouts: dict[Layout, Path] = field(default_factory=dict)
-    lines: int = 0
+    lines: int = 0  # that were merged
+    wanted: int = 0  # that were asked for, decoded or not
     first_s: float = math.inf  # what the logs cover, chosen or not
     last_s: float = -math.inf
+    # 88 bytes a row: a log of many short lines must not take many times its own size.
+    _times_s: array[float] = field(default_factory=lambda: array("d"))
+    _lengths_s: array[float] = field(default_factory=lambda: array("d"))
+    _figures: array[int] = field(default_factory=lambda: array("q"))
+    _keys: array[int] = field(default_factory=lambda: array("q"))
+    _numbers: dict[tuple[str, ...], int] = field(default_factory=dict)
+
+    def append(self, key: tuple[str, ...], start_s: float, length_s: float, figures: list[int]) -> None:
+        """Add a row."""
+        self._times_s.append(start_s)
+        self._lengths_s.append(length_s)
+        self._figures.extend(figures)
+        self._keys.append(self._numbers.setdefault(key, len(self._numbers)))
+
+    @property
+    def times_s(self) -> list[float]:
+        """Return when each row begins."""
+        return self._times_s.tolist()
+
+    @property
+    def lengths_s(self) -> list[float]:
+        """Return how long each row is."""
+        return self._lengths_s.tolist()
+
+    @property
+    def keys(self) -> list[tuple[str, ...]]:
+        """Return the key of each row."""
+        keys = list(self._numbers)
+        return [keys[number] for number in self._keys]
+
+    @property
+    def figures(self) -> list[list[int]]:
+        """Return the figures of each row."""
+        figures: list[list[int]] = _rows(self._figures).tolist()
+        return figures
+
+    @property
+    def span_s(self) -> tuple[float, float, int]:
+        """Return when the rows begin and end, and how many different beginnings there are."""
+        starts = np.frombuffer(self._times_s, np.float64)
+        ends = starts + np.frombuffer(self._lengths_s, np.float64)
+        return float(starts.min()), float(ends.max()), len(np.unique(starts))
 
     def series(self, key: tuple[str, ...]) -> tuple[NDArray[np.float64], Values]:
         """Return the starts, shape ``(k,)``, and figures, shape ``(k, 8)``, of one key."""
-        rows = [i for i, k in enumerate(self.keys) if k == key]
-        figures = np.array([self.figures[i] for i in rows], np.int64).reshape(len(rows), len(PERCENTILES) + 3)
-        return np.array([self.times_s[i] for i in rows]), figures
+        rows = np.flatnonzero(np.frombuffer(self._keys, np.int64) == self._numbers.get(key, -1))
+        return np.frombuffer(self._times_s, np.float64)[rows], _rows(self._figures)[rows]
+
+    def lengths_of(self, key: tuple[str, ...]) -> NDArray[np.float64]:
+        """Return the lengths of the intervals of :meth:`series`, shape ``(k,)``."""
+        rows = np.flatnonzero(np.frombuffer(self._keys, np.int64) == self._numbers.get(key, -1))
+        return np.frombuffer(self._lengths_s, np.float64)[rows]
+
+
+def _rows(figures: array[int]) -> Values:
+    return np.frombuffer(figures, np.int64).reshape(-1, len(PERCENTILES) + 3)
 
 
 def read(
@@ -114,49 +119,89 @@ def read(
     from_s: float = -math.inf,
     to_s: float = math.inf,
     progress: Progress = lambda size: None,
+    unit_ns: float = 1.0,
 ) -> Latencies:
     """Read logs and merge them by the tag's fields ``by``, for tags that ``where`` accepts.
 
     An interval is in the window if it starts at or after ``from_s`` and before
-    ``to_s``, seconds since the Unix epoch. Raises LogError if a file cannot be opened.
+    ``to_s``, seconds since the Unix epoch. Values count ``unit_ns`` each. Raises LogError if a file
+    cannot be opened.
     """
     result = Latencies(by)
-    # Of the interval under way: start, length, and histograms to be added, of which there is one mostly.
-    pending: dict[tuple[str, ...], tuple[float, float, list[Part]]] = {}
-    decoded = Decoder()
-    slot = -math.inf
-
-    def finish() -> None:
-        for key, (start_s, length_s, parts) in pending.items():
-            result.times_s.append(start_s)
-            result.lengths_s.append(length_s)
-            result.keys.append(key)
-            result.figures.append((parts[0] if len(parts) == 1 else _sum(parts)).statistics())
-        pending.clear()
-
-    for one in heapq.merge(*(_lines(paths, i, result.problems, progress) for i in range(len(paths)))):
+    merging = _Merging(result, Decoder(unit_ns))
+    logs = (lines(paths, i, result.problems, progress, result.notes) for i in range(len(paths)))
+    for one in heapq.merge(*logs):
         result.first_s = min(result.first_s, one.start_s)
         result.last_s = max(result.last_s, one.start_s + one.length_s)
         if not from_s <= one.start_s < to_s or not where(one.tag):
             continue
+        result.wanted += 1
         try:
-            part = decoded(one.encoded)
-        except _BROKEN as error:
-            what = "a histogram that cannot be decoded" if str(error) == "" else f"a histogram: {error}"
-            result.problems.add(paths[one.source], what, one.number)
-            continue
-        result.lines += 1
-        result.layouts.setdefault(part.layout, paths[one.source])
-        key = tuple(getattr(one.tag, name) for name in by)
+            merging.add(one, paths[one.source])
+        except (UndecodableError, OverflowError) as error:
+            result.problems.add(paths[one.source], str(error), one.number)
+    merging.finish()
+    return result
+
+
+class _Merging:
+    """Adds lines to what they have in common: a key, and an interval."""
+
+    def __init__(self, result: Latencies, decoder: Decoder) -> None:
+        self._result = result
+        self._decoder = decoder
+        # Of the interval under way: its start and length, and the histograms of each key.
+        self._pending: dict[tuple[str, ...], tuple[float, float, Merged]] = {}
+        self._slot_s = -math.inf
+        self._entries = 0  # of all merged histograms
+        self._settled = 0  # of them, when they were last summed
+
+    def add(self, one: Line, path: Path) -> None:
+        """Add a line; raises UndecodableError, or OverflowError where there would be too much to hold."""
+        part = self._decoder(one.encoded)
+        result = self._result
+        key = tuple(getattr(one.tag, name) for name in result.by)
+        merged = result.merged.get(key)
+        if merged is None:
+            if len(result.merged) >= MAX_ROWS:
+                raise OverflowError(f"more than {MAX_ROWS:,} rows; choose fewer: --tier, --symbol, --by")
+            merged = Merged(part.layout)
+        if self._entries + len(part.buckets) > MAX_ENTRIES:
+            if self._entries > self._settled:
+                self._settle()
+            if self._entries + len(part.buckets) > MAX_ENTRIES:
+                raise OverflowError(
+                    f"more than {MAX_ENTRIES:,} different values in {len(result.merged):,} rows;"
+                    " choose fewer: --tier, --symbol, --from, --to"
+                )
+        before = merged.entries
+        merged.add(*part)
+        result.merged[key] = merged
+        self._entries += merged.entries - before
+        if abs(one.start_s - self._slot_s) >= one.length_s / 2:
+            self.finish()
+            self._slot_s = one.start_s
+        if key not in self._pending:
+            self._pending[key] = self._slot_s, one.length_s, Merged(part.layout)
+        self._pending[key][2].add(*part)
         if one.beyond:
             result.beyond[key] = result.beyond.get(key, 0) + one.beyond
-        if abs(one.start_s - slot) >= one.length_s / 2:
-            finish()
-            slot = one.start_s
-        pending.setdefault(key, (slot, one.length_s, []))[2].append(part)
-        result.merged.setdefault(key, Merged(part.layout)).add(*part)
-    finish()
-    return result
+        if len(result.layouts) < _MAX_LAYOUTS:
+            result.layouts.setdefault(part.layout, path)
+        result.lines += 1
+
+    def _settle(self) -> None:
+        for merged in self._result.merged.values():
+            merged.part()
+        for _, _, merged in self._pending.values():
+            merged.part()
+        self._entries = self._settled = sum(merged.entries for merged in self._result.merged.values())
+
+    def finish(self) -> None:
+        """End the interval under way."""
+        for key, (start_s, length_s, merged) in self._pending.items():
+            self._result.append(key, start_s, length_s, merged.statistics())
+        self._pending.clear()
 
 
 def load(
@@ -164,6 +209,7 @@ def load(
     by: tuple[str, ...] = Tag._fields,
     from_s: float = -math.inf,
     to_s: float = math.inf,
+    unit_ns: float = 1.0,
 ) -> Any:
     """Return latency logs as a table: a pandas DataFrame where pandas is installed, else a dict of arrays.
 
@@ -172,7 +218,7 @@ def load(
     the fields of the tag as text, ``count``, and ``min_ns``, ``p50_ns``,
     ``p90_ns``, ``p99_ns``, ``p99_9_ns``, ``p99_99_ns``, ``max_ns`` as int64.
     A row with a ``symbol`` repeats what its tier's row holds of it; without
-    ``symbol`` in ``by`` there are none.
+    ``symbol`` in ``by`` there are none. ``unit_ns`` is what a log of another tool counts: 1000 for µs.
     What cannot be read is left out with a warning. Raises LogError.
     """
     several = [paths] if isinstance(paths, str | Path) else list(paths)
@@ -180,10 +226,10 @@ def load(
     def wanted(tag: Tag) -> bool:
         return "symbol" in by or not tag.symbol
 
-    found = read([Path(path) for path in several], by, wanted, from_s, to_s)
+    found = read([Path(path) for path in several], by, wanted, from_s, to_s, unit_ns=unit_ns)
     for problem in found.problems:
         warnings.warn(problem, stacklevel=2)
-    figures = np.array(found.figures, np.int64).reshape(len(found.figures), len(FIGURES))
+    figures, keys = np.array(_rows(found._figures)), found.keys
     table: dict[str, Any] = {
         "start": (np.array(found.times_s, np.float64) * 1000)
         .round()
@@ -191,82 +237,10 @@ def load(
         .astype("M8[ns]"),
         "length_s": np.array(found.lengths_s, np.float64),
     }
-    table |= {name: np.array([key[i] for key in found.keys], object) for i, name in enumerate(by)}
+    table |= {name: np.array([key[i] for key in keys], object) for i, name in enumerate(by)}
     table |= {name if name == "count" else f"{name}_ns": figures[:, i] for i, name in enumerate(FIGURES)}
     try:
         import pandas
     except ImportError:
         return table
     return pandas.DataFrame(table)
-
-
-def _sum(parts: list[Part]) -> Merged:
-    merged = Merged(parts[0].layout)
-    for part in parts:
-        merged.add(*part)
-    return merged
-
-
-def _lines(paths: Sequence[Path], source: int, problems: Problems, progress: Progress) -> Iterator[Line]:
-    """Yield the lines of one log, in its own order."""
-    path = paths[source]
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise LogError(f"{path}: {error.strerror or error}") from None
-    with file:
-        yield from _parsed(file, path, source, problems, progress)
-
-
-def _parsed(
-    file: Iterable[bytes], path: Path, source: int, problems: Problems, progress: Progress
-) -> Iterator[Line]:
-    start_s = base_s = None
-    beyond: dict[str, int] = {}
-    tags: dict[str, Tag] = {}  # a few, which each interval has again
-    for number, raw in enumerate(file, 1):
-        progress(len(raw))
-        try:
-            text = raw.decode("ascii").rstrip("\r\n")
-        except UnicodeDecodeError:
-            problems.add(path, "not text: this is no HdrHistogram log", number)
-            return
-        if text.startswith("#"):
-            if found := _TIME.match(text):
-                if found[1] == "StartTime":
-                    start_s = float(found[2])
-                else:
-                    base_s = float(found[2])
-            elif found := _BEYOND.match(text):
-                beyond[found[2]] = int(found[1])
-            continue
-        if not text or text.startswith('"'):
-            continue
-        tag, rest = "", text
-        if text.startswith("Tag="):
-            tag, _, rest = text[4:].partition(",")
-        fields = rest.split(",")
-        try:
-            at_s, length_s, encoded = _seconds(fields[0]), _seconds(fields[1]), fields[3]
-        except (ValueError, IndexError):
-            last = not raw.endswith(b"\n")
-            what = "its last line is cut off" if last else "no HdrHistogram interval"
-            problems.add(path, what, number)
-            continue
-        if not raw.endswith(b"\n") and len(encoded) % 4:
-            problems.add(path, "its last line is cut off", number)
-            continue
-        if base_s is not None:
-            at_s += base_s
-        elif start_s is not None and at_s < start_s - YEAR_S:
-            at_s += start_s  # as the format's own reader: not absolute, then
-        if (parsed := tags.get(tag)) is None:
-            parsed = tags[tag] = Tag.parse(tag)
-        yield Line(at_s, length_s, parsed, encoded, beyond.pop(tag, 0), source, number)
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < LATEST_S:  # nor not-a-number, which would be before and after everything
-        raise ValueError(f"{text} is no time")
-    return value

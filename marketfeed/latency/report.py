@@ -20,12 +20,15 @@ import numpy as np
 from marketfeed.errors import LogError
 from marketfeed.latency.histogram import PERCENTILES
 from marketfeed.latency.intervals import HOPS, Tag
-from marketfeed.latency.read import FIGURES, Latencies, Progress, read
+from marketfeed.latency.lines import Progress
+from marketfeed.latency.read import FIGURES, Latencies, read
 from marketfeed.latency.units import duration_ns, shown_ns, shown_s
 
 TITLES: Final = ("count", "min", "p50", "p90", "p99", "p99.9", "p99.99", "max")
 BY: Final = ("tier", "hop", "symbol", "worker")
 MIN_INTERVALS: Final = 10
+MAX_TOLD: Final = 1000  # names of each field that are remembered, to tell what there is
+FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run begins with
 BAND: Final = (5.0, 95.0)  # percent of a log's intervals
 
 
@@ -56,6 +59,7 @@ class Choice:
     workers: tuple[str, ...] = ()
     from_s: float = float("-inf")
     to_s: float = float("inf")
+    unit_ns: int = 1  # of the log's values
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -130,9 +134,8 @@ class Report:
     @property
     def span(self) -> str:
         """Return the time that the rows cover."""
-        times, lengths = self.latencies.times_s, self.latencies.lengths_s
-        end = max(start + length for start, length in zip(times, lengths, strict=True))
-        return f"{shown_s(min(times))} to {shown_s(end)}, {len(set(times)):,} intervals"
+        start_s, end_s, intervals = self.latencies.span_s
+        return f"{shown_s(start_s)} to {shown_s(end_s)}, {intervals:,} intervals"
 
 
 def make(
@@ -145,10 +148,10 @@ def make(
     """Read the logs and make the report. Raises LogError if there is nothing to report."""
     latencies = _read(paths, choice, progress, choice.from_s, choice.to_s)
     rows = [Row(key, latencies.merged[key].statistics()) for key in sorted(latencies.merged, key=_order)]
-    report = Report(list(paths), choice, latencies, rows, list(against), _notes(latencies))
+    report = Report(list(paths), choice, latencies, rows, list(against), _notes(latencies, choice.unit_ns))
     if against:
         other = _read(against, choice, progress)
-        report.notes += _notes(other)
+        report.notes += _notes(other, choice.unit_ns)
         for row in rows:
             row.changes = _changes(latencies, other, row)
     for row in rows:
@@ -163,24 +166,30 @@ def _read(
     from_s: float = float("-inf"),
     to_s: float = float("inf"),
 ) -> Latencies:
-    tags: set[Tag] = set()
+    there: dict[str, set[str]] = {name: set() for name in Tag._fields}
+    in_window = False
 
     def wants(tag: Tag) -> bool:
-        tags.add(tag)
+        nonlocal in_window
+        in_window = True
+        for name, value in zip(Tag._fields, tag, strict=True):
+            if value and len(there[name]) < MAX_TOLD:
+                there[name].add(value)
         return choice.wants(tag)
 
-    found = read(paths, choice.keys, wants, from_s, to_s, progress)
+    found = read(paths, choice.keys, wants, from_s, to_s, progress, choice.unit_ns)
     if found.lines:
         return found
     names = ", ".join(map(str, paths))
+    problems = "; ".join(found.problems)
     if found.first_s > found.last_s:
-        problems = "; ".join(found.problems)
         raise LogError(problems or f"{names}: no interval in it yet; one is written every latency.interval_s")
-    if not tags:
+    if found.wanted:
+        raise LogError(problems)
+    if not in_window:
         covered = f"{shown_s(found.first_s)} to {shown_s(found.last_s)}"
         raise LogError(f"{names}: no interval between --from and --to; there are some from {covered}")
-    there = {name: sorted({getattr(tag, name) for tag in tags} - {""}) for name in Tag._fields}
-    have = "; ".join(f"{name}: {', '.join(values[:20])}" for name, values in there.items() if values)
+    have = "; ".join(f"{name}: {', '.join(sorted(values)[:20])}" for name, values in there.items() if values)
     raise LogError(f"{names}: nothing that was asked for; there is {have or 'no tag'}")
 
 
@@ -188,12 +197,17 @@ def _order(key: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
     return (HOPS.index(key[0]) if key[0] in HOPS else len(HOPS), key)
 
 
-def _notes(found: Latencies) -> list[str]:
-    notes = list(found.problems)
-    if len(found.layouts) > 1:
+def _notes(found: Latencies, unit_ns: float) -> list[str]:
+    notes = [*found.notes, *found.problems]
+    digits = {(path, layout.digits): None for layout, path in found.layouts.items()}
+    if len({layout._replace(scale=1.0) for layout in found.layouts}) > 1:
         least = min(layout.digits for layout in found.layouts)
-        kinds = ", ".join(f"{path} has {layout.digits} digits" for layout, path in found.layouts.items())
+        kinds = ", ".join(f"{path} has {number} digits" for path, number in digits)
         notes.append(f"histograms of different precision or range ({kinds}): merged ones have {least} digits")
+    notes += [
+        f"{path}: holds DoubleHistograms, whose values have a unit of their writer's choice: see --unit"
+        for path in {path: None for layout, path in found.layouts.items() if layout.scale != unit_ns}
+    ]
     notes += [
         f"{' '.join(filter(None, key))}: {count:,} values above 60 s are in no histogram"
         for key, count in found.beyond.items()
@@ -224,7 +238,10 @@ def _is_outside(value: int, others: np.ndarray[tuple[int], np.dtype[np.int64]]) 
 
 
 def to_csv(report: Report) -> str:
-    """Return the table as CSV, in ns; with another log, its figures too and whether the change is outside."""
+    """Return the table as CSV, in ns; with another log, its figures too and whether the change is outside.
+
+    A name that a spreadsheet would take for a formula has a ``'`` before it.
+    """
     text = io.StringIO()
     write = csv.writer(text, lineterminator="\n").writerow
     units = [name if name == "count" else f"{name}_ns" for name in FIGURES]
@@ -234,8 +251,13 @@ def to_csv(report: Report) -> str:
         changes: list[object] = []
         for change in row.changes:
             changes += ["", ""] if change is None else [change.before_ns, _said(change.outside)]
-        write([*row.key, *row.figures, *changes])
+        write([*map(as_text, row.key), *row.figures, *changes])
     return text.getvalue()
+
+
+def as_text(name: str) -> str:
+    """Return ``name`` as a cell that no spreadsheet takes for a formula (OWASP, "CSV Injection")."""
+    return f"'{name}" if name.startswith(FORMULAS) else name
 
 
 def _said(outside: bool | None) -> str:

@@ -1,0 +1,187 @@
+"""The lines of HdrHistogram interval logs: ours, and those of other tools. Bounded, whatever is in the file.
+
+    Tag=<tag>,<start s>,<length s>,<max>,<histogram, base64>
+
+with or without the tag; times absolute, or relative to the comment ``#[BaseTime: …]`` or ``#[StartTime: …]``.
+Source: HistogramLogReader and HistogramLogWriter of https://github.com/HdrHistogram/HdrHistogram.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+
+from marketfeed.errors import LogError
+from marketfeed.latency.intervals import Tag
+from marketfeed.latency.log import BEYOND
+
+YEAR_S: Final = 365 * 86_400
+LATEST_S: Final = 253_402_300_800  # the year 10000
+MAX_LINE_BYTES: Final = 4 << 20  # a histogram of five digits that holds a million different values has 2 MB
+MAX_TAG: Final = 1000  # characters
+MAX_KNOWN: Final = 10_000  # tags that are kept parsed, and comments whose line has not come
+MAX_PROBLEMS: Final = 20  # kinds of one log that are told apart
+_TIME: Final = re.compile(r"#\[(StartTime|BaseTime): *([0-9]{1,12}(?:\.[0-9]*)?)")
+_BEYOND: Final = re.compile(re.escape(BEYOND) + r"([0-9]{1,18}) (.*)\]$")
+_YCSB: Final = "#[Logging for: "  # its writer's first comment; jHiccup's is "#[Logged with jHiccup"
+_LEGEND: Final = ('"', "StartTimestamp", "Timestamp")
+_PERCENTILES: Final = re.compile(r"\s*Value[ ,\"]+Percentile[ ,\"]+TotalCount")
+
+Progress = Callable[[int], None]  # told of so many bytes read
+
+
+class Line(NamedTuple):
+    """A line of a log, its histogram still encoded. Times in seconds since the Unix epoch."""
+
+    start_s: float
+    length_s: float
+    tag: Tag
+    encoded: str
+    beyond: int
+    source: int  # index of the log
+    number: int
+
+
+@dataclass
+class Problems:
+    """What could not be read of each log: a sentence, the first line for an example, and how many lines."""
+
+    found: dict[tuple[Path, str], tuple[int, int]] = field(default_factory=dict)
+    _kinds: dict[Path, int] = field(default_factory=dict)
+
+    def add(self, path: Path, what: str, number: int) -> None:
+        """Note that line ``number`` of ``path`` was left out."""
+        if (path, what) not in self.found:
+            self._kinds[path] = self._kinds.get(path, 0) + 1
+            if self._kinds[path] > MAX_PROBLEMS:
+                what = "further lines that cannot be read"
+        first, times = self.found.get((path, what), (number, 0))
+        self.found[path, what] = first, times + 1
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield a sentence for each kind of problem of each log."""
+        for (path, what), (first, times) in self.found.items():
+            where = f"line {first}" if times == 1 else f"{times:,} lines, the first {first}"
+            yield f"{path}: {what} ({where})"
+
+
+def lines(
+    paths: Sequence[Path], source: int, problems: Problems, progress: Progress, notes: list[str]
+) -> Iterator[Line]:
+    """Yield the intervals of one log, in its own order. Raises LogError if it cannot be opened."""
+    path = paths[source]
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise LogError(f"{path}: {error.strerror or error}") from None
+    with file:
+        yield from _Parser(path, source, problems, notes).lines(_pieces(file, path, progress))
+
+
+def _pieces(file: BinaryIO, path: Path, progress: Progress) -> Iterator[tuple[bytes, bool]]:
+    """Yield each line, or its beginning, and whether that is all of it."""
+    try:
+        while raw := file.readline(MAX_LINE_BYTES):
+            progress(len(raw))
+            whole = raw.endswith(b"\n") or len(raw) < MAX_LINE_BYTES
+            end = whole
+            while not end:
+                more = file.readline(MAX_LINE_BYTES)
+                progress(len(more))
+                end = not more or more.endswith(b"\n")
+            yield raw, whole
+    except OSError as error:
+        raise LogError(f"{path}: {error.strerror or error}") from None
+
+
+class _Parser:
+    """What the lines so far said: times to add, and comments on lines to come."""
+
+    def __init__(self, path: Path, source: int, problems: Problems, notes: list[str]) -> None:
+        self._path, self._source = path, source
+        self._problems = problems
+        self._notes = notes
+        self._start_s: float | None = None
+        self._base_s: float | None = None
+        self._beyond: dict[str, int] = {}
+        self._tags: dict[str, Tag] = {}  # a few, which each interval has again
+
+    def lines(self, pieces: Iterator[tuple[bytes, bool]]) -> Iterator[Line]:
+        for number, (raw, whole) in enumerate(pieces, 1):
+            if raw.startswith(b"#"):
+                self._comment(raw[:MAX_TAG].decode("utf-8", "replace").rstrip("\r\n"))
+                continue
+            try:
+                text = raw.decode("utf-8")
+                binary = "\0" in text
+            except UnicodeDecodeError:
+                binary = whole
+            if binary:
+                self._problems.add(self._path, "not text: this is no HdrHistogram log", number)
+                return
+            if not whole:
+                self._problems.add(self._path, f"longer than {MAX_LINE_BYTES >> 20} MiB", number)
+                continue
+            text = text.strip()
+            if not text or text.startswith(_LEGEND):
+                continue
+            found = self._line(text, raw.endswith(b"\n"), number)
+            if isinstance(found, Line):
+                yield found
+            else:
+                self._problems.add(self._path, found, number)
+
+    def _comment(self, text: str) -> None:
+        if found := _TIME.match(text):
+            if found[1] == "StartTime":
+                self._start_s = float(found[2])
+            else:
+                self._base_s = float(found[2])
+        elif found := _BEYOND.match(text):
+            if len(self._beyond) >= MAX_KNOWN:
+                self._beyond.clear()
+            self._beyond[found[2]] = int(found[1])
+        elif text.startswith(_YCSB):
+            note = f"{self._path}: this looks like a log of YCSB, which counts microseconds: see --unit"
+            if note not in self._notes:
+                self._notes.append(note)
+
+    def _line(self, text: str, ended: bool, number: int) -> Line | str:
+        """Return the interval, or what is wrong with the line."""
+        tag, rest = "", text
+        if text.startswith("Tag="):
+            tag, _, rest = text[4:].partition(",")
+        fields = rest.split(",", 4)
+        try:
+            at_s, length_s, encoded = _seconds(fields[0]), _seconds(fields[1]), fields[3].strip()
+        except (ValueError, IndexError):
+            if not ended:
+                return "its last line is cut off"
+            if _PERCENTILES.match(text):
+                return "a percentile distribution (.hgrm), which holds no intervals: reports are made of logs"
+            return "no HdrHistogram interval"
+        if not ended and len(encoded) % 4:
+            return "its last line is cut off"
+        if len(tag) > MAX_TAG:
+            return f"a tag of more than {MAX_TAG} characters"
+        if self._base_s is not None:
+            at_s += self._base_s
+        elif self._start_s is not None and at_s < self._start_s - YEAR_S:
+            at_s += self._start_s  # as the format's own reader: not absolute, then
+        if at_s + length_s >= LATEST_S:
+            return "an interval after the year 9999"
+        if (parsed := self._tags.get(tag)) is None:
+            if len(self._tags) >= MAX_KNOWN:
+                self._tags.clear()
+            parsed = self._tags[tag] = Tag.parse(tag)
+        return Line(at_s, length_s, parsed, encoded, self._beyond.pop(tag, 0), self._source, number)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < LATEST_S:  # nor not-a-number, which would be before and after everything
+        raise ValueError(f"{text} is no time")
+    return value
