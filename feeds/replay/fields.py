@@ -175,6 +175,13 @@ def fixed_from_text(text: str, decimals: int, scale: int) -> tuple[int, bool] | 
     return (whole, scaled == whole * scale) if abs(whole) <= MAX_INT else None
 
 
+def number_from_text(text: str) -> float | None:
+    """Return the number that is written, 0 for an empty text; None if it is none."""
+    if not text.strip():
+        return 0.0
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
 def sizes(fields: Fields) -> tuple[NDArray[np.float64], Mask]:
     """Return sizes, 0 where the field is empty, and which are no finite number from 0 up."""
     numbers = fixed(fields, 9)
