@@ -7,6 +7,7 @@ Cost: about 0.05 µs a tick, beside the ring write that perf/rings.py measures.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Annotated, Final, Literal
@@ -18,6 +19,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from marketfeed.core.records import BUY, QUOTE, QUOTES, SELL, TRADE, TRADES, Batch
+from marketfeed.core.symbols import SYMBOL_WORDS, is_symbol
 from marketfeed.errors import ConfigError
 from marketfeed.ingest.feed import Intake, Publish
 
@@ -27,6 +29,7 @@ TURN: Final = 16384  # ticks, before others get their turn: 5 ms when it has to 
 MAX_BEHIND_S: Final = 0.25  # what the machine could not do in this time is given up
 MIN_SLEEP_S: Final = 0.001
 MIN_BID_CENTS: Final = 100
+MAX_TOLD: Final = 10  # names that cannot be symbols, each with a line of its own
 
 
 Cents = NDArray[np.int64]
@@ -52,15 +55,12 @@ class SyntheticFeed:
     def __init__(
         self, config: SyntheticConfig, intake: Intake, wall_ns: Callable[[], int] = time.time_ns
     ) -> None:
-        if isinstance(config.symbols, list):
-            names = list(dict.fromkeys(config.symbols))
-            if not names:
-                raise ConfigError("symbols: at least one name, or a number")
-        else:
-            names = [f"{config.prefix}{i:04d}" for i in range(config.symbols)]
+        names = _names(config)
         known = [number for number in map(intake.symbol, names) if number is not None]
-        if not known:
-            raise ConfigError("symbols: none of the names can be taken as a symbol")
+        if len(known) < len(names):
+            raise ConfigError(
+                f"symbols: {len(names)} are too many: engine.max_symbols leaves room for {len(known)}"
+            )
         self.start_sessions = config.start_sessions
         self._symbols = np.array(known, np.uint16)
         self._config = config
@@ -149,6 +149,26 @@ class SyntheticFeed:
         path = np.empty_like(walked)
         path[order] = walked
         return path
+
+
+def _names(config: SyntheticConfig) -> list[str]:
+    """Return the names of the symbols; raises ConfigError, with each that cannot be one."""
+    if isinstance(config.symbols, int):
+        names = [f"{config.prefix}{i:04d}" for i in range(config.symbols)]
+        if not is_symbol(names[-1]):
+            raise ConfigError(f"prefix: {json.dumps(config.prefix)} cannot begin a symbol: {SYMBOL_WORDS}")
+        return names
+    first: dict[str, int] = {}
+    found = [] if config.symbols else ["symbols: at least one name, or a number"]
+    for index, name in enumerate(config.symbols):
+        if not is_symbol(name):
+            found.append(f"symbols.{index}: {json.dumps(name[:60])} is no symbol: {SYMBOL_WORDS}")
+        elif first.setdefault(name, index) != index:
+            found.append(f"symbols.{index}: {name} is symbols.{first[name]} too")
+    if found:
+        rest = [f"symbols: and {len(found) - MAX_TOLD} further mistakes like these"]
+        raise ConfigError(*found[:MAX_TOLD], *(rest if len(found) > MAX_TOLD else []))
+    return list(first)
 
 
 def _uniform(rng: np.random.Generator, symbols: int) -> NDArray[np.uint16]:

@@ -43,7 +43,8 @@ LogOption = Annotated[str, typer.Option("--log-level", help="debug, info, warnin
 
 
 def _fail(text: str) -> typer.Exit:
-    print(f"marketfeed: {text}", file=sys.stderr)
+    for line in text.splitlines():
+        print(f"marketfeed: {line}", file=sys.stderr)
     return typer.Exit(2)
 
 
@@ -89,22 +90,27 @@ def serve(
     """
     if log_level not in ("debug", "info", "warning", "error"):
         raise _fail(f"--log-level {log_level}: one of debug, info, warning, error")
-    loaded = _load(config, set_)
     logs.configure(log_level)
-    # Imported late: --help and most mistakes need no engine.
-    from marketfeed import engine
+    from marketfeed import engine  # imported late: --help needs no engine
+
+    def read() -> Loaded:
+        return load(config, set_ or [], engine.mistakes)
 
     try:
+        loaded = read()
         if check:
             engine.check(loaded)
             feeds, tiers = len(loaded.config.feeds), len(loaded.config.tiers)
             print(f"config ok: {loaded.source}, {feeds} feed(s), {tiers} tier(s)")
+            if not feeds:
+                warning = "no [[feeds]]: subscribers will get no ticks"
+                print(f"marketfeed: warning: {loaded.source}: {warning}", file=sys.stderr)
             return
         if loaded.config.alerts.rules:
             structlog.get_logger().warning(
                 "alerts.rules has no effect: alerts come with a later version", config=loaded.source
             )
-        status = trio.run(engine.serve, loaded, log_level, lambda: load(config, set_ or []))
+        status = trio.run(engine.serve, loaded, log_level, read)
     except (ConfigError, StartError) as error:
         raise _fail(str(error)) from None
     raise typer.Exit(status)

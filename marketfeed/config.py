@@ -1,11 +1,10 @@
-"""Configuration: TOML to checked, frozen structs. An error is one line: where, and what is allowed there."""
+"""Configuration: TOML to checked, frozen structs. All mistakes are reported together, one line each."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -15,12 +14,15 @@ from msgspec import Meta
 
 from marketfeed.core.symbols import MAX_SYMBOLS
 from marketfeed.errors import ConfigError
-from marketfeed.tables import checked
+from marketfeed.sources import applied, file_text, parsed, sourced
+from marketfeed.tables import Mistake, guess, mistakes, shown, without
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0.001, le=86_400)]
 DEFAULT_PATH: Final = Path("config.toml")
+# Empty: any address.
+_HOST: Final = re.compile(r"(?![0-9.]+$)([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|")
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,52 +141,69 @@ class Loaded(msgspec.Struct, frozen=True):
     config: Config
     source: str
     base: Path
+    origins: dict[str, str] = {}  # which --set a path has its value from
+
+    def refusal(self, mistakes: Iterable[str]) -> ConfigError:
+        """Return the error that reports ``mistakes`` (``key.path: what is allowed``) and their sources."""
+        return ConfigError(*(sourced(mistake, self.source, self.origins) for mistake in mistakes))
 
 
-def load(path: Path | None, overrides: Sequence[str] = ()) -> Loaded:
+def load(
+    path: Path | None,
+    overrides: Sequence[str] = (),
+    further: Callable[[Loaded], Sequence[str]] = lambda loaded: (),
+) -> Loaded:
     """Read and check ``path``, or ./config.toml, or the embedded default.
 
     ``overrides`` are ``dotted.path=value`` with values in TOML; a value that
-    is no TOML is taken as text. Raises ConfigError.
+    is no TOML is taken as text. Raises ConfigError with all mistakes. If there
+    are any, ``further`` is asked for more: what can be wrong beyond this
+    module, such as in feeds. It is given the configuration without the values
+    that are wrong, and returns lines ``key.path: what is allowed``.
     """
     if path is None and DEFAULT_PATH.is_file():
         path = DEFAULT_PATH
     if path is None:
-        source, base = "the built-in configuration", Path.cwd()
-        text = resources.files("marketfeed").joinpath("default.toml").read_text("utf-8")
+        source, base, text = "the built-in configuration", Path.cwd(), default_text()
     else:
         source, base = str(path), path.resolve().parent
-        try:
-            text = path.read_text("utf-8")
-        except OSError as error:
-            raise ConfigError(f"{source}: {error.strerror or error}") from None
-        except UnicodeDecodeError:
-            raise ConfigError(f"{source}: not UTF-8 text") from None
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: not TOML: {_one_line(str(error))}") from None
+        text = file_text(path, source)
+    data = parsed(text, source)
     # Twice: --set may change one of the default tiers, and may add one.
     _complete_tiers(data)
-    for override in overrides:
-        _override(data, override)
+    origins, refused = applied(data, overrides)
     _complete_tiers(data)
-    config = _config(data, source)
-    gateway = config.gateway
+    wrong = mistakes(data, Config)
+    usable = without(data, wrong)
+    for mistake in wrong:  # a tier that is wrong is a tier all the same
+        if mistake.path[0] == "tiers" and len(mistake.path) == 2:
+            usable["tiers"][mistake.path[1]] = {}
+    _complete_tiers(usable)
+    config = msgspec.convert(usable, Config)
+    found = [*map(str, wrong), *_consequent(config, wrong)]
     # Whoever serves, a worker process too, finds the files without knowing where the configuration was.
+    gateway = config.gateway
     paths = {key: str(base / path) for key in ("tls_cert", "tls_key") if (path := getattr(gateway, key))}
     config = msgspec.structs.replace(config, gateway=msgspec.structs.replace(gateway, **paths))
-    return Loaded(config, source, base)
+    loaded = Loaded(config, source, base, origins)
+    if refused or found:
+        raise ConfigError(*refused, *loaded.refusal([*found, *further(loaded)]).mistakes)
+    return loaded
 
 
-def _config(data: dict[str, Any], source: str) -> Config:
-    try:
-        config = checked(data, Config)
-    except ConfigError as error:
-        raise ConfigError(f"{source}: {error}") from None
-    for where, problem in _problems(config):
-        raise ConfigError(f"{source}: {where}: {problem}")
-    return config
+def default_text() -> str:
+    """Return the embedded default configuration, the shipped config.toml."""
+    return resources.files("marketfeed").joinpath("default.toml").read_text("utf-8")
+
+
+def _consequent(config: Config, wrong: Iterable[Mistake]) -> list[str]:
+    """Return the problems of ``config`` that have nothing to do with what is ``wrong`` already."""
+    known = {str(mistake).partition(": ")[0] for mistake in wrong}
+    return [
+        f"{where}: {problem}"
+        for where, problem in _problems(config)
+        if not any(key == path or key.startswith(f"{path}.") for key in where.split(", ") for path in known)
+    ]
 
 
 def _complete_tiers(data: dict[str, Any]) -> None:
@@ -203,84 +222,57 @@ def _problems(config: Config) -> list[tuple[str, str]]:
     engine, gateway, auth = config.engine, config.gateway, config.auth
     found: list[tuple[str, str]] = []
     if engine.ring_depth & (engine.ring_depth - 1):
-        found.append(("engine.ring_depth", f"a power of two, not {engine.ring_depth}"))
+        found.append(("engine.ring_depth", f"must be a power of two, not {engine.ring_depth}"))
     if gateway.default_tier not in config.tiers:
-        tiers = ", ".join(config.tiers) or "(no tier is defined)"
-        found.append(("gateway.default_tier", f"one of {tiers}; {gateway.default_tier} is none"))
+        tiers = ", ".join(map(shown, config.tiers)) or "(there are none)"
+        hint = guess(gateway.default_tier, config.tiers)
+        what = f"must be one of the tiers {tiers}, not {shown(gateway.default_tier)}{hint}"
+        found.append(("gateway.default_tier", what))
     for index, text in enumerate(gateway.trusted_proxies):
         try:
             ipaddress.ip_network(text)
         except ValueError:
-            allowed = "an address, or a network such as 10.0.0.0/8"
-            found.append((f"gateway.trusted_proxies.{index}", f"{allowed}, not {text!r}"))
-    if (gateway.host, gateway.port) == (config.admin.host, config.admin.port) and gateway.port:
-        found.append(("admin.port", f"another one than gateway.port, which is {gateway.port} too"))
+            what = f"must be an address, or a network such as 10.0.0.0/8, not {shown(text)}"
+            found.append((f"gateway.trusted_proxies.{index}", what))
+    if gateway.port and gateway.port == config.admin.port and _overlap(gateway.host, config.admin.host):
+        found.append(("admin.port, gateway.port", f"must differ, and both are {gateway.port}"))
     found += [
-        (f"tiers.{name}.interval_ms", f"0, or 1 to 3600000, not {tier.interval_ms:g}")
+        (f"tiers.{name}.interval_ms", f"must be 0, or from 1 to 3600000, not {tier.interval_ms:g}")
         for name, tier in config.tiers.items()
         if 0 < tier.interval_ms < 1
     ]
     found += [
-        (f"tiers.{name}", "a tier's name has 1 to 32 letters, digits, _ or -")
+        (f"tiers.{name}", "a tier's name must be 1 to 32 letters, digits, _ or -")
         for name in config.tiers
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name)
     ]
     if auth.mode != "none":
-        found.append(("auth.mode", 'only "none" in this version'))
+        found.append(("auth.mode", f'must be "none" in this version, not {shown(auth.mode)}'))
     if bool(gateway.tls_cert) != bool(gateway.tls_key):
         which = "tls_key" if gateway.tls_cert else "tls_cert"
-        found.append((f"gateway.{which}", "tls_cert and tls_key go together: two PEM files"))
-    if auth.mode == "none" and not auth.anonymous and not _is_loopback(gateway.host):
-        found.append(("gateway.host", f"{gateway.host!r} is not loopback: that needs auth.anonymous = true"))
-    if not _is_loopback(config.admin.host) and not auth.anonymous:
-        found.append(
-            ("admin.host", f"{config.admin.host!r} is not loopback: that needs auth.anonymous = true")
-        )
+        found.append((f"gateway.{which}", "missing; tls_cert and tls_key go together: two PEM files"))
+    for where, host in (("gateway.host", gateway.host), ("admin.host", config.admin.host)):
+        if not _HOST.fullmatch(host) and not _address(host):
+            what = f"must be an address or a host name without a port, not {shown(host)}"
+            found.append((where, what))
+        elif not _is_loopback(host) and not auth.anonymous:
+            found.append((where, f"{shown(host)} is not loopback: that needs auth.anonymous = true"))
     return found
 
 
-def _is_loopback(host: str) -> bool:
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host)
     except ValueError:
-        return host == "localhost"
+        return None
 
 
-def _override(data: dict[str, Any], override: str) -> None:
-    """Set one ``dotted.path=value`` in ``data``; a list of tables goes by index."""
-    path, equals, text = override.partition("=")
-    if not equals or not path.strip():
-        raise ConfigError(f"--set {override}: written as dotted.path=value")
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-        value = parsed["value"] if len(parsed) == 1 else text
-    except (tomllib.TOMLDecodeError, RecursionError):
-        value = text
-    *parents, last = path.strip().split(".")
-    at: Any = data
-    for key in parents:
-        if isinstance(at, list):
-            at = _item(at, key, override)
-        elif not isinstance(at, dict):
-            raise ConfigError(f"--set {override}: {key} is below a plain value")
-        elif key == "feeds" and key not in at:
-            raise ConfigError(f"--set {override}: the configuration has no feeds")
-        else:
-            at = at.setdefault(key, {})
-    if isinstance(at, list):
-        _item(at, last, override)
-        at[int(last)] = value
-    elif isinstance(at, dict):
-        at[last] = value
-    else:
-        raise ConfigError(f"--set {override}: {last} is below a plain value")
+def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
 
 
-def _item(items: list[Any], key: str, override: str) -> Any:
-    if not key.isdecimal() or len(key) > 6 or int(key) >= len(items):
-        raise ConfigError(f"--set {override}: {key} is not an index from 0 to {len(items) - 1}")
-    return items[int(key)]
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _overlap(one: str, other: str) -> bool:
+    """Tell whether two listeners on these hosts cannot have the same port."""
+    hosts = ["127.0.0.1" if host == "localhost" else host or "0.0.0.0" for host in (one, other)]
+    return hosts[0] == hosts[1] or any(found and found.is_unspecified for found in map(_address, hosts))

@@ -14,7 +14,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import structlog
 import trio
@@ -30,7 +32,8 @@ from marketfeed.errors import ConfigError, StartError
 from marketfeed.fanout.catchup import most_missing
 from marketfeed.gateway.limits import Admission
 from marketfeed.gateway.listener import accept_from, accept_http, open_listener, raise_file_limit
-from marketfeed.gateway.taps import Taps
+from marketfeed.gateway.taps import Taps, check_path
+from marketfeed.gateway.tls import Certificate
 from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.room import Room
 from marketfeed.ingest.roster import Roster
@@ -66,12 +69,21 @@ class Engine:
             raise StartError(f"{what}: {error}") from None
         self.symbols = SymbolTable(engine.max_symbols, self.rings.names)
         self.admission = Admission(limits_of(config.limits))
-        try:
+        found: list[str] = []
+        with _gathered(found):
             self.half: Half = Serving(config, self.rings, self.symbols, self.admission)
-        except ConfigError as error:
-            raise ConfigError(f"{loaded.source}: {error}") from None
         if engine.workers:  # the one above was for its mistakes in the configuration
             self.half = Workers(config, loaded.base, self.rings, self.admission, log_level)
+        with _gathered(found):
+            self.taps = Taps(self.rings, _tap_path(loaded), config.limits.taps)
+        room = Room(self.rings.head, most_missing(engine.ring_depth), self._wait_reached)
+        writer = RingWriter(self.rings, time.time_ns)
+        self.pump = Pump(writer, self.symbols, self._ring, wait_room=room.wait)
+        self.roster = Roster(self.pump, loaded.base, self._wait_sessions)
+        with _gathered(found):
+            self.roster.plan(config.feeds)
+        if found:
+            raise loaded.refusal(found)
         self._synced = trio.Event()
         self.half.on_synced = self._on_synced
         latency = config.latency
@@ -81,19 +93,6 @@ class Engine:
         )
         self.half.on_latencies = self.keeper.take
         self.half.overview = self.keeper.shown
-        room = Room(self.rings.head, most_missing(engine.ring_depth), self.half.wait_reached)
-        writer = RingWriter(self.rings, time.time_ns)
-        self.pump = Pump(writer, self.symbols, self._ring, wait_room=room.wait)
-        try:
-            tap = None if engine.tap is None else loaded.base / engine.tap
-            self.taps = Taps(self.rings, tap, config.limits.taps)
-        except ConfigError as error:
-            raise ConfigError(f"{loaded.source}: {error}") from None
-        self.roster = Roster(self.pump, loaded.base, self._wait_sessions)
-        try:
-            self.roster.plan(config.feeds)
-        except ConfigError as error:
-            raise ConfigError(f"{loaded.source}: {error}") from None
 
     def _ring(self) -> None:
         self.half.ring()
@@ -106,6 +105,9 @@ class Engine:
     async def _wait_sessions(self, count: int) -> None:
         while self.half.synced_sessions < count:
             await self._synced.wait()
+
+    async def _wait_reached(self, g: int) -> None:
+        await self.half.wait_reached(g)
 
     async def run(self) -> int:
         """Serve until told to stop; return the exit status. Raises StartError."""
@@ -182,12 +184,17 @@ class Engine:
             loaded = self._load()
             config = loaded.config
             changed = changes(self.config, config)
-            if forbidden := fixed(changed):
-                raise ConfigError(f"{loaded.source}: {', '.join(forbidden)}: cannot change without a restart")
-            Serving(config, self.rings, self.symbols, self.admission)  # for its mistakes
-            self.roster.plan(config.feeds)
+            forbidden = fixed(changed)
+            found = [f"{', '.join(forbidden)}: cannot change without a restart"] if forbidden else []
+            with _gathered(found):
+                Serving(config, self.rings, self.symbols, self.admission)
+            with _gathered(found):
+                self.roster.plan(config.feeds)
+            if found:
+                self.roster.forget()
+                raise loaded.refusal(found)
         except ConfigError as error:
-            log.error("reload refused, nothing changed", reason=str(error))
+            log.error("reload refused, nothing changed", reason="; ".join(error.mistakes))
             return
         log.info("reloading", changed=changed)
         before, self.admission.limits = self.admission.limits, limits_of(config.limits)
@@ -215,6 +222,38 @@ async def _stop_on_second(signals: AsyncIterator[int]) -> None:
     log.warning("stopped at once by a second signal")
     sys.stdout.flush()
     os._exit(130)
+
+
+def mistakes(loaded: Loaded) -> list[str]:
+    """Return what is wrong beyond the values of keys: feeds and files (``key.path: what is allowed``)."""
+    config, gateway = loaded.config, loaded.config.gateway
+    found: list[str] = []
+    with _gathered(found):
+        if gateway.tls_cert and gateway.tls_key:
+            Certificate(gateway.tls_cert, gateway.tls_key)
+    if (tap := _tap_path(loaded)) is not None:
+        with _gathered(found):
+            check_path(tap)
+    symbols = SymbolTable(config.engine.max_symbols)
+    # Feeds are made, to see whether they can be, and never run.
+    pump = Pump(RingWriter(Rings.private(1, 4), time.time_ns), symbols, lambda: None)
+    with _gathered(found):
+        Roster(pump, loaded.base, trio.sleep).plan(config.feeds)
+    return found
+
+
+def _tap_path(loaded: Loaded) -> Path | None:
+    tap = loaded.config.engine.tap
+    return None if tap is None else loaded.base / tap
+
+
+@contextmanager
+def _gathered(found: list[str]) -> Iterator[None]:
+    """Append the mistakes of a ConfigError raised in this block to ``found``."""
+    try:
+        yield
+    except ConfigError as error:
+        found += error.mistakes
 
 
 def check(loaded: Loaded) -> None:

@@ -12,8 +12,12 @@ class MarketfeedError(Exception):
 class ConfigError(MarketfeedError):
     """The operator must change the configuration or the command; exit status 2.
 
-    The text names the file, the key path and what is allowed there.
+    One line for each mistake, which names the file, the key path and what is allowed there.
     """
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
 
 
 class StartError(MarketfeedError):

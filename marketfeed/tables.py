@@ -1,10 +1,21 @@
-"""Tables of a TOML file checked against structs: what is wrong comes back as one line for the operator."""
+"""TOML tables checked against msgspec structs; every mistake is reported, one line each.
+
+msgspec stops at the first mistake and names neither the value nor, in a dict,
+the key. So this module walks the table beside the struct's fields itself.
+msgspec decides whether a single value is valid.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import datetime
 import difflib
-import re
-from typing import Any, Final, TypeVar
+import json
+import math
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -12,97 +23,239 @@ from msgspec import inspect
 from marketfeed.errors import ConfigError
 
 T = TypeVar("T", bound=msgspec.Struct)
+Path = tuple[str | int, ...]  # keys and list indices
 
-_WHERE: Final = re.compile(r"(?P<what>.*?)(?: - at `(?:key in )?\$(?P<path>[^`]*)`)?", re.DOTALL)
-_UNKNOWN: Final = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`")
-_ANY_KEY: Final = "[...]"  # what msgspec says for a key of a dict
+_SHOWN_CHARACTERS: Final = 60
+_PER_TABLE: Final = 10  # mistakes reported of one list, or of one table whose keys are names
 
 
-def checked(table: Any, struct: type[T], prefix: str = "") -> T:
-    """Return ``table`` as a ``struct``; raises ConfigError (``key.path: what is allowed``, one line).
+class Mistake(NamedTuple):
+    """What is wrong at one place of a table."""
 
-    ``prefix`` is the path of ``table`` itself. An unknown key is an error,
-    which names the keys that are allowed.
+    path: Path
+    what: str
+
+    def __str__(self) -> str:
+        return f"{'.'.join(map(str, self.path))}: {' '.join(self.what.split())}"
+
+
+def checked(table: Any, struct: type[T], prefix: str = "", further_keys: Sequence[str] = ()) -> T:
+    """Return ``table`` as a ``struct``; raises ConfigError (each mistake: ``key.path: what is allowed``).
+
+    ``prefix`` is the path of ``table`` itself. An unknown key is a mistake;
+    its line names the allowed keys, ``further_keys`` among them.
     """
+    path = (prefix,) if prefix else ()
+    if found := mistakes(table, struct, path, further_keys):
+        raise ConfigError(*map(str, found))
     try:
         return msgspec.convert(table, struct)
-    except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error), struct, table, prefix)) from None
+    except msgspec.ValidationError as error:  # a check of the struct's own, such as in its __post_init__
+        raise ConfigError(str(Mistake(path, str(error)))) from None
 
 
-def _explain(error: str, struct: type[msgspec.Struct], table: Any, prefix: str) -> str:
-    match = _WHERE.fullmatch(error)
-    what, path = (match["what"], match["path"] or "") if match else (error, "")
-    path = _named(re.sub(r"\[(\d+)\]", r".\1", path).strip("."), struct, table)
-    unknown = _UNKNOWN.fullmatch(what)
-    if unknown:
-        what = _allowed(unknown["key"], inspect.type_info(struct), path)
-        path = _join(path, unknown["key"])
-    elif what.startswith("Invalid enum value"):
-        kind = inspect.type_info(struct)
-        for part in filter(None, path.split(".")):
-            kind = _below(kind, part)
-        if isinstance(kind, inspect.LiteralType):
-            what = f"one of {', '.join(map(str, kind.values))}, not {what.rpartition('value ')[2]}"
-    return " ".join(f"{_join(prefix, path)}: {what[0].lower() + what[1:].replace('`', '')}".split())
+def mistakes(
+    table: Any, struct: type[msgspec.Struct], path: Path = (), further_keys: Sequence[str] = ()
+) -> list[Mistake]:
+    """Return every mistake in ``table``, which is at ``path``, as a ``struct``; in the order of its keys."""
+    return list(_of_struct(table, struct, path, further_keys))
 
 
-def _join(*paths: str) -> str:
-    return ".".join(filter(None, paths))
+def without(data: dict[str, Any], wrong: Iterable[Mistake]) -> dict[str, Any]:
+    """Return a copy of ``data`` without the values at the paths of ``wrong``; a list goes as a whole."""
+    data = copy.deepcopy(data)
+    for path in (mistake.path for mistake in wrong):
+        keys = path[: next((i for i, key in enumerate(path) if isinstance(key, int)), len(path))]
+        at: Any = data
+        for key in keys[:-1]:
+            at = at.get(key, {})
+        at.pop(keys[-1], None)
+    return data
 
 
-def _named(path: str, struct: type[msgspec.Struct], table: Any) -> str:
-    """Put the key of the first entry that fails in place of each ``[...]`` of msgspec's path."""
-    head, gap, tail = path.partition(_ANY_KEY)
-    if not gap:
-        return path
-    head = head.strip(".")
-    within: Any = table
-    for key in filter(None, head.split(".")):
-        within = within[int(key)] if isinstance(within, list) else within[key]
-    for name, entry in within.items():
-        try:
-            msgspec.convert(_nested(head, {name: entry}), struct)
-        except msgspec.ValidationError:
-            return _named(_join(head, name, tail.strip(".")), struct, table)
-    return _join(head, tail.strip("."))
-
-
-def _nested(path: str, value: Any) -> Any:
-    for key in reversed(path.split(".") if path else []):
-        value = {key: value}
-    return value
-
-
-def _allowed(key: str, kind: inspect.Type, path: str) -> str:
-    """Return what to say of the unknown ``key`` in the table at ``path``."""
-    for part in filter(None, path.split(".")):
-        kind = _below(kind, part)
-    table = _struct(kind)
-    if table is None:
-        return "unknown key"
-    names = [field.encode_name for field in table.fields]
-    close = difflib.get_close_matches(key, names, 1)
-    return f"unknown key; {f'did you mean {close[0]}? ' if close else ''}allowed: {', '.join(names)}"
-
-
-def _below(kind: inspect.Type, part: str) -> inspect.Type:
-    """Return the type of the key or index ``part`` of a value of type ``kind``."""
-    match kind:
-        case inspect.UnionType(types=types):
-            below = (_below(one, part) for one in types)
-            return next((one for one in below if not isinstance(one, inspect.AnyType)), inspect.AnyType())
-        case inspect.ListType(item_type=item):
-            return item
-        case inspect.DictType(value_type=value):
-            return value
-        case inspect.StructType(fields=fields):
-            return next((field.type for field in fields if field.encode_name == part), inspect.AnyType())
+def shown(value: Any) -> str:
+    """Return ``value`` as an operator would recognize it, in at most some 60 characters."""
+    match value:
+        case str():
+            text = json.dumps(value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}…",
+                              ensure_ascii=not value.isprintable())  # fmt: skip
+        case bool():
+            text = str(value).lower()
+        case int() if abs(value) >= 10**_SHOWN_CHARACTERS:
+            text = f"an integer of {value.bit_length()} bits"
+        case dict():
+            text = "a table"
+        case list():
+            text = "an empty list" if not value else f"a list of {len(value)}"
+        case datetime.date() | datetime.time():
+            text = value.isoformat()
         case _:
-            return inspect.AnyType()
+            text = str(value)
+    return text
 
 
-def _struct(kind: inspect.Type) -> inspect.StructType | None:
-    """Return the struct that ``kind`` is or, as an optional table, may be."""
-    options = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
-    return next((option for option in options if isinstance(option, inspect.StructType)), None)
+def guess(word: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean …?"`` if one of ``known`` is close to ``word``, else nothing."""
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+# Walking.
+
+
+def _of_struct(
+    table: Any, struct: type[msgspec.Struct], path: Path, further_keys: Sequence[str] = ()
+) -> Iterator[Mistake]:
+    if not isinstance(table, dict):
+        yield Mistake(path, _no_table(table, path))
+        return
+    fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+    allowed = [*further_keys, *fields]
+    for key, value in table.items():
+        if key in fields:
+            yield from _of_value(value, fields[key].type, (*path, key))
+        elif key not in further_keys and struct.__struct_config__.forbid_unknown_fields:
+            hint = guess(key, allowed)
+            yield Mistake((*path, key), f"unknown key{hint or ';'} allowed: {', '.join(allowed)}")
+    for key, field in fields.items():
+        if field.required and key not in table:
+            yield Mistake((*path, key), f"missing; must be {_allowed(inspect.type_info(field.type))}")
+
+
+def _of_value(value: Any, kind: Any, path: Path) -> Iterator[Mistake]:
+    """Yield the mistakes in ``value``, which is at ``path`` and should be of the type ``kind``."""
+    inner = _matching(value, kind)
+    origin, arguments = typing.get_origin(inner) or inner, typing.get_args(inner)
+    if _is_plain_struct(origin):
+        yield from _of_struct(value, origin, path)
+    elif origin in (list, dict) and arguments and isinstance(value, origin):
+        items = enumerate(value) if origin is list else value.items()
+        found = [one for key, item in items for one in _of_value(item, arguments[-1], (*path, key))]
+        # Of no item, but of their number: a list's length, for one.
+        yield from found[:_PER_TABLE] or _of_leaf(value, kind, path)
+        if len(found) > _PER_TABLE:
+            yield Mistake(path, f"and {len(found) - _PER_TABLE} further mistakes like these")
+    else:
+        yield from _of_leaf(value, kind, path)
+
+
+def _of_leaf(value: Any, kind: Any, path: Path) -> Iterator[Mistake]:
+    try:
+        msgspec.convert(value, kind)
+    except (msgspec.ValidationError, ValueError) as error:
+        yield Mistake(path, _refusal(value, inspect.type_info(kind), path, str(error)))
+
+
+def _matching(value: Any, kind: Any) -> Any:
+    """Return ``kind`` without annotations; of a union, the member that ``value`` is meant to be."""
+    if typing.get_origin(kind) is Annotated:
+        return _matching(value, typing.get_args(kind)[0])
+    if not isinstance(inspect.type_info(kind), inspect.UnionType):
+        return kind
+    for member in (_matching(value, one) for one in typing.get_args(kind)):
+        origin = typing.get_origin(member) or member
+        if isinstance(value, dict) and (origin is dict or _is_plain_struct(origin)):
+            return member
+        if isinstance(value, list) and origin is list:
+            return member
+    return kind
+
+
+def _is_plain_struct(kind: Any) -> bool:
+    """Tell whether ``kind`` is a struct that is written as a table of its fields and nothing else."""
+    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+        return False
+    config = kind.__struct_config__
+    return config.tag is None and not config.array_like
+
+
+# Words.
+
+
+def _refusal(value: Any, kind: inspect.Type, path: Path, error: str) -> str:
+    """Return what to say of ``value``, which is no ``kind``; ``error`` is msgspec's text."""
+    kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    if any(isinstance(one, inspect.StructType | inspect.DictType) for one in kinds):
+        return _no_table(value, path)
+    if isinstance(value, dict) and any(isinstance(one, inspect.ListType) for one in kinds):
+        name = ".".join(map(str, path))
+        return f"must be a list of tables: write [[{name}]] instead of [{name}]"
+    allowed = _allowed(kind)
+    if not allowed:
+        return f"{error[0].lower()}{error[1:].replace('`', '')}, not {shown(value)}" if error else "invalid"
+    text = f"must be {allowed}, not {'the string ' if isinstance(value, str) else ''}{shown(value)}"
+    if isinstance(value, str):
+        if any(isinstance(one, inspect.IntType | inspect.FloatType) for one in kinds) and _is_number(value):
+            text += ": write it without quotes"
+        elif isinstance(kind, inspect.BoolType) and value.lower() in ("true", "false"):
+            text += f": write {value.lower()} without quotes"
+        elif isinstance(kind, inspect.LiteralType):
+            text += guess(value, map(str, kind.values))
+    return text
+
+
+def _no_table(value: Any, path: Path) -> str:
+    name = ".".join(map(str, path))
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return f"must be one table: write [{name}] instead of [[{name}]]"
+    return f"must be a table, not {shown(value)}"
+
+
+def _is_number(text: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return math.isfinite(float(text))
+    return False
+
+
+def _allowed(kind: inspect.Type) -> str:
+    """Return in words what ``kind`` takes, such as ``an integer from 0 to 65535``; nothing if unknown."""
+    match kind:
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType() | inspect.FloatType():
+            return f"{'an integer' if isinstance(kind, inspect.IntType) else 'a number'}{_range(kind)}"
+        case inspect.StrType(min_length=low, max_length=high, pattern=pattern):
+            return f"a string{_length(low, high)}" + (f" that matches {pattern}" if pattern else "")
+        case inspect.LiteralType(values=values):
+            return f"one of {', '.join(map(shown, values))}"
+        case inspect.EnumType(cls=cls):
+            return f"one of {', '.join(shown(one.value) for one in cls)}"
+        case inspect.DateType():
+            return "a date such as 2014-05-08"
+        case inspect.ListType(item_type=item):
+            return "a list" + (" of strings" if isinstance(item, inspect.StrType) else "")
+        case inspect.DictType() | inspect.StructType():
+            return "a table"
+        case inspect.UnionType(types=types):
+            told = [_allowed(one) for one in types if not isinstance(one, inspect.NoneType)]
+            return " or ".join(told) if all(told) else ""
+        case _:
+            return ""
+
+
+def _range(kind: inspect.IntType | inspect.FloatType) -> str:
+    if kind.ge is not None and kind.le is not None:
+        return f" from {_number(kind.ge)} to {_number(kind.le)}"
+    bounds = (("of at least", kind.ge), ("above", kind.gt), ("at most", kind.le), ("below", kind.lt))
+    text = ", ".join(f"{word} {_number(bound)}" for word, bound in bounds if bound is not None)
+    return f" {text}" if text else ""
+
+
+def _number(bound: float) -> str:
+    return str(int(bound) if bound == int(bound) else bound)
+
+
+def _length(low: int | None, high: int | None) -> str:
+    match low, high:
+        case None | 0, None:
+            return ""
+        case 1, None:
+            return " that is not empty"
+        case _, None:
+            return f" of at least {low} characters"
+        case None | 0, _:
+            return f" of at most {high} characters"
+        case _ if low == high:
+            return f" of {low} character{'' if low == 1 else 's'}"
+        case _:
+            return f" of {low} to {high} characters"

@@ -30,6 +30,7 @@ def marketfeed(tmp_path):
             timeout=60,
         )
 
+    run.folder = tmp_path
     return run
 
 
@@ -66,18 +67,17 @@ def test_check_takes_set_and_config(marketfeed, tmp_path):
     assert done.stdout == "config ok: other.toml, 0 feed(s), 1 tier(s)\n"
 
 
-@pytest.mark.parametrize("check", [["--check"], []])
 @pytest.mark.parametrize(
     ("config", "line"),
     [
         ("[gateway]\nprot = 1\n", "marketfeed: config.toml: gateway.prot: unknown key; did you mean port?"),
         (
             '[[feeds]]\ntype = "nyse"\n',
-            "marketfeed: config.toml: feeds.0.type: unknown feed type 'nyse'; one of ",
+            'marketfeed: config.toml: feeds.0.type: unknown feed type "nyse"; one of ',
         ),
         (
             '[[feeds]]\ntype = "synthetic"\nrate = -1\n',
-            "marketfeed: config.toml: feeds.0.rate: expected float > 0",
+            "marketfeed: config.toml: feeds.0.rate: must be a number above 0, at most 5000000, not -1",
         ),
         (
             '[[feeds]]\ntype = "synthetic"\nsymbols = []\n',
@@ -85,13 +85,105 @@ def test_check_takes_set_and_config(marketfeed, tmp_path):
         ),
         (
             '[gateway]\nhost = "0.0.0.0"\n',
-            "marketfeed: config.toml: gateway.host: '0.0.0.0' is not loopback",
+            'marketfeed: config.toml: gateway.host: "0.0.0.0" is not loopback',
         ),
         ("[engine\n", "marketfeed: config.toml: not TOML:"),
+        (
+            '[[feeds]]\ntype = "synthetic"\nsymbols = 20000\n',
+            "marketfeed: config.toml: feeds.0.symbols: 20000 are too many: engine.max_symbols leaves room",
+        ),
+        (
+            f'[[feeds]]\ntype = "synthetic"\nsymbols = ["{"A" * 25}"]\n',
+            f'marketfeed: config.toml: feeds.0.symbols.0: "{"A" * 25}" is no symbol: 1 to 24 printable',
+        ),
+        (
+            '[[feeds]]\ntype = "push"\nlisten = "./nowhere/push.sock"\n',
+            "marketfeed: config.toml: feeds.0.listen: ",
+        ),
+        ('[engine]\ntap = "nowhere/tap.sock"\n', "marketfeed: config.toml: engine.tap: "),
+        (
+            '[gateway]\ntls_cert = "a.pem"\ntls_key = "b.pem"\n',
+            "marketfeed: config.toml: gateway.tls_cert: ",
+        ),
     ],
 )
-def test_a_mistake_in_the_configuration_is_one_line_and_exit_2(marketfeed, config, line, check):
-    assert told(marketfeed("serve", *check, config=config)).startswith(line)
+def test_a_mistake_in_the_configuration_is_one_line_and_exit_2(marketfeed, config, line):
+    assert told(marketfeed("serve", "--check", config=config)).startswith(line)
+
+
+def test_a_mistake_without_check_is_the_same_line(marketfeed):
+    line = told(marketfeed("serve", config="[gateway]\nprot = 1\n"))
+    assert line.startswith("marketfeed: config.toml: gateway.prot: unknown key; did you mean port?")
+
+
+MANY = """
+[gateway]
+prot = 9000
+port = "9000"
+tls_cert = "a.pem"
+tls_key = "b.pem"
+[engine]
+tap = "nowhere/tap.sock"
+[limits]
+ping_s = 0
+[[feeds]]
+type = "synthetic"
+rte = 5
+trades = "0.1"
+[[feeds]]
+name = "names"
+type = "synthetic"
+symbols = ["A B", "A", "A"]
+[[feeds]]
+name = "file"
+type = "replay"
+path = "nowhere.gz"
+[[feeds]]
+name = "file"
+type = "replya"
+"""
+
+
+@pytest.mark.parametrize("check", [["--check"], []])
+def test_all_mistakes_are_told_at_once_those_of_feeds_and_files_too(marketfeed, check):
+    done = marketfeed("serve", *check, "--set", "admin.port=x", "--set", "feeds.2.speed=-1", config=MANY)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert [line.removeprefix("marketfeed: ").split(": ")[:2] for line in done.stderr.splitlines()] == [
+        ["config.toml", "gateway.prot"],
+        ["config.toml", "gateway.port"],
+        ["config.toml", "limits.ping_s"],
+        ["--set admin.port=x", 'must be an integer from 0 to 65535, not the string "x"'],
+        ["config.toml", "gateway.tls_cert"],
+        ["config.toml", "engine.tap"],
+        ["config.toml", "feeds.0.rte"],
+        ["config.toml", "feeds.0.trades"],
+        ["--set feeds.2.speed=-1", "must be a number from 0 to 1000000, not -1"],
+        ["config.toml", "feeds.3.type"],
+        ["config.toml", "feeds.3.name"],
+        ["config.toml", "feeds.1.symbols.0"],
+        ["config.toml", "feeds.1.symbols.2"],
+    ]
+
+
+@pytest.mark.parametrize("check", [["--check"], []])
+def test_mistakes_of_feeds_and_files_alone_are_told_at_once_too(marketfeed, check):
+    config = (
+        '[gateway]\ntls_cert = "a.pem"\ntls_key = "b.pem"\n'
+        '[[feeds]]\ntype = "replay"\npath = "nowhere.gz"\n[[feeds]]\ntype = "synthetic"\nsymbols = []\n'
+    )
+    done = marketfeed("serve", *check, "--set", "feeds.0.path=gone.gz", config=config)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert [line.removeprefix("marketfeed: ").split(": ")[:2] for line in done.stderr.splitlines()] == [
+        ["config.toml", "gateway.tls_cert"],
+        ["--set feeds.0.path=gone.gz", f"{marketfeed.folder}/gone.gz"],
+        ["config.toml", "feeds.1.symbols"],
+    ]
+
+
+def test_check_warns_of_a_file_without_feeds(marketfeed):
+    done = marketfeed("serve", "--check", config="[gateway]\nport = 1\n")
+    assert (done.returncode, done.stdout) == (0, "config ok: config.toml, 0 feed(s), 3 tier(s)\n")
+    assert done.stderr == "marketfeed: warning: config.toml: no [[feeds]]: subscribers will get no ticks\n"
 
 
 def test_a_missing_configuration(marketfeed):
@@ -101,6 +193,8 @@ def test_a_missing_configuration(marketfeed):
 
 def test_a_mistake_in_set(marketfeed):
     assert told(marketfeed("serve", "--set", "gateway.port")).startswith("marketfeed: --set gateway.port:")
+    line = told(marketfeed("serve", "--set", "gateway.port=70000"))
+    assert line == "marketfeed: --set gateway.port=70000: must be an integer from 0 to 65535, not 70000"
 
 
 def test_an_unknown_log_level(marketfeed):

@@ -6,12 +6,33 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from marketfeed.config import Config, TierConfig, load
+from marketfeed.config import Config, GatewayConfig, TierConfig, load
 from marketfeed.errors import ConfigError
-from marketfeed.ingest.registry import feed_specs
+from marketfeed.ingest.registry import feed_specs, read_specs
+from marketfeed.tables import mistakes, without
 
 ROOT = Path(__file__).parent.parent
+KEYS = [
+    *Config.__struct_fields__, *GatewayConfig.__struct_fields__, *TierConfig.__struct_fields__, "rules", "vip"
+]  # fmt: skip
+
+
+def taken(data):
+    """Tell whether msgspec itself takes ``data`` as a configuration."""
+    try:
+        msgspec.convert(data, Config)
+    except (msgspec.ValidationError, ValueError):
+        return False
+    return True
+
+
+def write(text):
+    """Write text to a configuration file named c.toml; return its path."""
+    Path("c.toml").write_text(text)
+    return Path("c.toml")
 
 
 @pytest.fixture
@@ -20,8 +41,7 @@ def loaded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def load_text(text, *overrides):
-        Path("c.toml").write_text(text)
-        return load(Path("c.toml"), overrides)
+        return load(write(text), overrides)
 
     return load_text
 
@@ -31,8 +51,12 @@ def refusal(loaded):
     """Load text that must be refused; return the one line that says why."""
 
     def refuse(text, *overrides):
+        def both():
+            configuration = loaded(text, *overrides)
+            raise configuration.refusal(read_specs(configuration.config.feeds)[1])
+
         with pytest.raises(ConfigError) as caught:
-            feed_specs(loaded(text, *overrides).config.feeds)
+            both()
         assert len(str(caught.value).splitlines()) == 1
         return str(caught.value)
 
@@ -143,8 +167,99 @@ def test_text_that_is_not_utf8(tmp_path):
         load(tmp_path / "c.toml")
 
 
-def test_text_that_is_not_toml_names_the_line(refusal):
-    assert refusal("[engine]\nworkers = = 1\n").startswith("c.toml: not TOML: Invalid value (at line 2,")
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[engine]\nworkers = = 1\n", "Invalid value (at line 2, column 11)"),
+        ("[engine]\nworkers", "(at line 2, column 8, the end of the file)"),
+        ("[engine]\n[engine]\n", "Cannot declare ('engine',) twice (at line 2, column 8)"),
+        ("a = 1\na = 2\n", "Cannot overwrite a value (at line 2, column 6)"),
+        ("a = " + "[" * 5000, "nested too deeply"),
+        ("a = " + "9" * 5000, "Exceeds the limit"),
+    ],
+    ids=["syntax", "end", "table twice", "key twice", "depth", "digits"],
+)
+def test_text_that_is_not_toml_names_the_line_and_column(refusal, text, told):
+    line = refusal(text)
+    assert line.startswith("c.toml: not TOML: ")
+    assert told in line
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
+    (tmp_path / "c.toml").write_bytes(b"\xef\xbb\xbf[gateway]\nport = 1\n")
+    assert load(tmp_path / "c.toml").config.gateway.port == 1
+
+
+def test_all_mistakes_are_told_together_each_with_its_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = """
+    [engine]
+    ring_depth = 1000
+    [gateway]
+    prot = 9000
+    host = 5
+    [limits]
+    ping_s = "20"
+    stall_s = 0
+    [tiers.vip]
+    delivery = "all"
+    [[feeds]]
+    type = "synthetic"
+    """
+    asked = []
+
+    def further(configuration):
+        asked.append(configuration.config)
+        return ["feeds.0.rate: wrong"]
+
+    overrides = ["admin.port=-1", "feeds.9.rate=1", "feeds.0.rate=5", "gateway.default_tier=gold"]
+    with pytest.raises(ConfigError) as caught:
+        load(write(text), overrides, further)
+    assert [line[: len(told)] for line, told in zip(caught.value.mistakes, ALL_TOLD, strict=True)] == ALL_TOLD
+    (config,) = asked  # without what is wrong
+    assert config.gateway == GatewayConfig(default_tier="gold")
+    assert config.tiers == {"vip": TierConfig(0, "every", 262_144)}
+
+
+ALL_TOLD = [
+    "--set feeds.9.rate=1: 9 is not an index from 0 to 0",
+    "c.toml: gateway.prot: unknown key",
+    "c.toml: gateway.host: must be a string, not 5",
+    "c.toml: limits.ping_s: must be",
+    "c.toml: limits.stall_s: must be",
+    "c.toml: tiers.vip.delivery: must be one of",
+    "--set admin.port=-1: must be an integer from 0 to 65535, not -1",
+    "c.toml: engine.ring_depth: must be a power of two, not 1000",
+    '--set gateway.default_tier=gold: must be one of the tiers "vip", not "gold"',
+    "--set feeds.0.rate=5: wrong",
+]
+
+
+def test_nothing_further_is_asked_of_a_configuration_without_mistakes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    load(write(""), (), lambda loaded: pytest.fail("asked"))
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates()
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(KEYS),
+        st.recursive(
+            VALUES,
+            lambda inner: (
+                st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4)
+            ),
+        ),
+        max_size=5,
+    )
+)
+def test_a_table_is_refused_where_msgspec_refuses_it_and_without_what_is_named_it_is_taken(data):
+    found = mistakes(data, Config)
+    assert all(len(str(mistake).splitlines()) == 1 for mistake in found)
+    assert bool(found) == (not taken(data))
+    assert taken(without(data, found))
 
 
 # Keys, types and ranges: (text, what the line says after "c.toml: ").
@@ -158,66 +273,168 @@ MISTAKES = {
         "[tiers.vip]\n[tiers.basic]\ninterval = 1\n",
         "tiers.basic.interval: unknown key; did you mean interval_ms? allowed: interval_ms, delivery,",
     ),
-    "text for a number": ('[gateway]\nport = "x"\n', "gateway.port: expected int, got str"),
-    "number for a table": ("gateway = 1\n", "gateway: expected object, got int"),
-    "text in a list's place": ('[gateway]\nallowed_origins = "*"\n', "gateway.allowed_origins: expected"),
-    "wrong type in a list": ("[gateway]\nallowed_origins = [1]\n", "gateway.allowed_origins.0: expected str"),
+    "text for a number": (
+        '[gateway]\nport = "x"\n',
+        'gateway.port: must be an integer from 0 to 65535, not the string "x"',
+    ),
+    "number for a table": ("gateway = 1\n", "gateway: must be a table, not 1"),
+    "text in a list's place": (
+        '[gateway]\nallowed_origins = "*"\n',
+        'gateway.allowed_origins: must be a list of strings, not the string "*"',
+    ),
+    "wrong type in a list": (
+        "[gateway]\nallowed_origins = [1]\n",
+        "gateway.allowed_origins.0: must be a string, not 1",
+    ),
     "wrong type in a tier": (
         '[tiers.vip]\n[tiers.gold]\ninterval_ms = "1"\n',
-        "tiers.gold.interval_ms: expected float, got str",
+        'tiers.gold.interval_ms: must be a number from 0 to 3600000, not the string "1": write it',
     ),
-    "tiers that are no tables": ("tiers = 1\n", "tiers: expected object"),
-    "tier that is no table": ("[tiers]\nvip = 1\n", "tiers.vip: expected object"),
-    "port above 65535": ("[gateway]\nport = 65536\n", "gateway.port: expected int <= 65535"),
-    "port below 0": ("[admin]\nport = -1\n", "admin.port: expected int >= 0"),
-    "no symbol": ("[engine]\nmax_symbols = 0\n", "engine.max_symbols: expected int >= 1"),
-    "too many symbols": ("[engine]\nmax_symbols = 65537\n", "engine.max_symbols: expected int <= 65536"),
+    "tiers that are no tables": ("tiers = 1\n", "tiers: must be a table, not 1"),
+    "tier that is no table": ("[tiers]\nvip = 1\n", "tiers.vip: must be a table, not 1"),
+    "port above 65535": (
+        "[gateway]\nport = 65536\n",
+        "gateway.port: must be an integer from 0 to 65535, not 65536",
+    ),
+    "port below 0": ("[admin]\nport = -1\n", "admin.port: must be an integer from 0 to 65535, not -1"),
+    "no symbol": (
+        "[engine]\nmax_symbols = 0\n",
+        "engine.max_symbols: must be an integer from 1 to 65536, not 0",
+    ),
+    "too many symbols": (
+        "[engine]\nmax_symbols = 65537\n",
+        "engine.max_symbols: must be an integer from 1 to 65536, not 65537",
+    ),
     "depth not a power of two": (
         "[engine]\nring_depth = 1000\n",
-        "engine.ring_depth: a power of two, not 1000",
+        "engine.ring_depth: must be a power of two, not 1000",
     ),
-    "interval of nothing": ("[limits]\nping_s = 0\n", "limits.ping_s: expected float >= 0.001"),
-    "interval without end": ("[limits]\nping_s = inf\n", "limits.ping_s: expected float <= 86400.0"),
-    "interval that is no number": ("[engine]\ndrain_s = nan\n", "engine.drain_s: expected float"),
+    "interval of nothing": (
+        "[limits]\nping_s = 0\n",
+        "limits.ping_s: must be a number from 0.001 to 86400, not 0",
+    ),
+    "interval without end": (
+        "[limits]\nping_s = inf\n",
+        "limits.ping_s: must be a number from 0.001 to 86400, not inf",
+    ),
+    "interval that is no number": (
+        "[engine]\ndrain_s = nan\n",
+        "engine.drain_s: must be a number from 0.001 to 86400, not nan",
+    ),
     "tier interval below a millisecond": (
         "[tiers.vip]\ninterval_ms = 0.5\n",
-        "tiers.vip.interval_ms: 0, or 1 to 3600000, not 0.5",
+        "tiers.vip.interval_ms: must be 0, or from 1 to 3600000, not 0.5",
     ),
-    "negative tier interval": ("[tiers.vip]\ninterval_ms = -1\n", "tiers.vip.interval_ms: expected float >="),
+    "negative tier interval": (
+        "[tiers.vip]\ninterval_ms = -1\n",
+        "tiers.vip.interval_ms: must be a number from 0 to 3600000, not -1",
+    ),
     "unknown delivery": (
         '[tiers.vip]\ndelivery = "all"\n',
-        "tiers.vip.delivery: one of every, latest, not 'all'",
+        'tiers.vip.delivery: must be one of "every", "latest", not the string "all"',
     ),
-    "name that is no tier's": ('[tiers."a b"]\n[tiers.vip]\n', "tiers.a b: a tier's name has 1 to 32"),
+    "name that is no tier's": ('[tiers."a b"]\n[tiers.vip]\n', "tiers.a b: a tier's name must be 1 to 32"),
     "default tier that does not exist": (
         "[tiers.basic]\n[tiers.premium]\n",
-        "gateway.default_tier: one of basic, premium",
+        'gateway.default_tier: must be one of the tiers "basic", "premium", not "vip"',
     ),
-    "no tier at all": ("[tiers]\n", "gateway.default_tier: one of (no tier is defined)"),
+    "no tier at all": (
+        "[tiers]\n",
+        'gateway.default_tier: must be one of the tiers (there are none), not "vip"',
+    ),
     "address without authentication": (
         '[gateway]\nhost = "0.0.0.0"\n',
-        "gateway.host: '0.0.0.0' is not loopback",
+        'gateway.host: "0.0.0.0" is not loopback',
     ),
-    "empty host, which is any": ('[gateway]\nhost = ""\n', "gateway.host: '' is not loopback"),
+    "empty host, which is any": ('[gateway]\nhost = ""\n', 'gateway.host: "" is not loopback'),
     "admin address that is not loopback": (
         '[admin]\nhost = "10.0.0.1"\n',
-        "admin.host: '10.0.0.1' is not loopback",
+        'admin.host: "10.0.0.1" is not loopback',
     ),
     "proxy that is no address": (
         '[gateway]\ntrusted_proxies = ["127.0.0.1", "proxy.lan"]\n',
-        "gateway.trusted_proxies.1: an address, or a network such as 10.0.0.0/8, not 'proxy.lan'",
+        'gateway.trusted_proxies.1: must be an address, or a network such as 10.0.0.0/8, not "proxy.lan"',
     ),
     "network with bits beside its prefix": (
         '[gateway]\ntrusted_proxies = ["10.0.0.1/8"]\n',
-        "gateway.trusted_proxies.0: an address, or a network",
+        "gateway.trusted_proxies.0: must be an address, or a network",
     ),
-    "workers": ("[engine]\nworkers = 65\n", "engine.workers: expected int <= 64"),
-    "tokens": ('[auth]\nmode = "jwt"\n', 'auth.mode: only "none" in this version'),
+    "workers": ("[engine]\nworkers = 65\n", "engine.workers: must be an integer from 0 to 64, not 65"),
+    "tokens": ('[auth]\nmode = "jwt"\n', 'auth.mode: must be "none" in this version, not "jwt"'),
     "certificate without a key": (
         '[gateway]\ntls_cert = "a.pem"\n',
-        "gateway.tls_key: tls_cert and tls_key go together",
+        "gateway.tls_key: missing; tls_cert and tls_key go together",
     ),
-    "feed that is no table": ("feeds = [1]\n", "feeds.0: expected object"),
+    "feed that is no table": ("feeds = [1]\n", "feeds.0: must be a table, not 1"),
+    "[feeds] in place of [[feeds]]": (
+        '[feeds]\ntype = "synthetic"\n',
+        "feeds: must be a list of tables: write [[feeds]] instead of [feeds]",
+    ),
+    "[[gateway]] in place of [gateway]": (
+        "[[gateway]]\nport = 1\n",
+        "gateway: must be one table: write [gateway] instead of [[gateway]]",
+    ),
+    "[[tiers.vip]] in place of [tiers.vip]": (
+        "[[tiers.vip]]\n",
+        "tiers.vip: must be one table: write [tiers.vip] instead of [[tiers.vip]]",
+    ),
+    "number in quotes": (
+        '[gateway]\nport = "8765"\n',
+        'gateway.port: must be an integer from 0 to 65535, not the string "8765": write it without quotes',
+    ),
+    "true in quotes": (
+        '[auth]\nanonymous = "true"\n',
+        'auth.anonymous: must be true or false, not the string "true": write true without quotes',
+    ),
+    "truth for a number": (
+        "[engine]\nworkers = true\n",
+        "engine.workers: must be an integer from 0 to 64, not true",
+    ),
+    "number for a truth": ("[latency]\nprobe = 1\n", "latency.probe: must be true or false, not 1"),
+    "fraction for an integer": (
+        "[limits]\nsessions = 1.5\n",
+        "limits.sessions: must be an integer of at least 1, not 1.5",
+    ),
+    "date for a number": (
+        "[limits]\nsessions = 2026-01-01\n",
+        "limits.sessions: must be an integer of at least 1, not 2026-01-01",
+    ),
+    "table for a number": (
+        "[limits.sessions]\na = 1\n",
+        "limits.sessions: must be an integer of at least 1, not a table",
+    ),
+    "very large number": (
+        f"[gateway]\nport = 0x{'f' * 5000}\n",
+        "gateway.port: must be an integer from 0 to 65535, not an integer of 20000 bits",
+    ),
+    "negative count": (
+        "[latency]\nkeep_files = -3\n",
+        "latency.keep_files: must be an integer of at least 1, not -3",
+    ),
+    "tier misspelt": (
+        '[gateway]\ndefault_tier = "premum"\n',
+        'gateway.default_tier: must be one of the tiers "vip", "premium", "basic", not "premum"; did',
+    ),
+    "choice misspelt": (
+        '[gateway]\nencoding = "jsn"\n',
+        'gateway.encoding: must be one of "binary", "json", not the string "jsn"; did you mean json?',
+    ),
+    "one port for both": (
+        "[gateway]\nport = 8766\n",
+        "admin.port, gateway.port: must differ, and both are 8766",
+    ),
+    "one port, and one listener on all addresses": (
+        '[gateway]\nport = 8766\nhost = "0.0.0.0"\n[auth]\nanonymous = true\n',
+        "admin.port, gateway.port: must differ, and both are 8766",
+    ),
+    "host with a port": (
+        '[gateway]\nhost = "127.0.0.1:80"\n',
+        'gateway.host: must be an address or a host name without a port, not "127.0.0.1:80"',
+    ),
+    "address that is none": (
+        '[admin]\nhost = "127.0.0.256"\n',
+        'admin.host: must be an address or a host name without a port, not "127.0.0.256"',
+    ),
 }
 
 
@@ -238,9 +455,26 @@ def test_a_mistake_is_named(refusal, text, told):
         ("feeds.x.rate=1", "x is not an index from 0 to 0"),
         ("gateway.port.x=1", "x is below a plain value"),
         ("gateway.port.x.y=1", "x is below a plain value"),
-        ("gateway.port=many", "gateway.port: expected int, got str"),
-        ("gateway.prot=1", "gateway.prot: unknown key; did you mean port?"),
-        ("nothing.here=1", "nothing: unknown key; allowed: engine,"),
+        (
+            "gateway.port=many",
+            '--set gateway.port=many: must be an integer from 0 to 65535, not the string "many"',
+        ),
+        ("gateway.prot=1", "--set gateway.prot=1: unknown key; did you mean port?"),
+        ("nothing.here=1", "--set nothing.here=1: nothing: unknown key; allowed: engine,"),
+        ("gateway={ port = 70000 }", "--set gateway={ port = 70000 }: gateway.port: must be an integer from"),
+        ("gateway.port=8766", "--set gateway.port=8766: admin.port, gateway.port: must differ, and both are"),
+        ("gateway.default_tier=gold", "--set gateway.default_tier=gold: must be one of the tiers"),
+        ("tiers.vip.interval_ms=0.5", "--set tiers.vip.interval_ms=0.5: must be 0, or from 1 to"),
+        (
+            "tiers.a b.interval_ms=1",
+            "--set tiers.a b.interval_ms=1: tiers.a b: a tier's name must be 1 to 32",
+        ),
+        ("feeds.0.rate=-1", "--set feeds.0.rate=-1: must be a number above 0, at most 5000000, not -1"),
+        ("feeds.0.rte=1", "--set feeds.0.rte=1: unknown key; did you mean rate?"),
+        ("feeds.0.type=synth", '--set feeds.0.type=synth: unknown feed type "synth"'),
+        ("feeds=1", "--set feeds=1: must be a list, not 1"),
+        ("gateway.port=" + "9" * 5000, "--set gateway.port=999"),
+        ("limits.stall_s=" + "[" * 5000, "--set limits.stall_s=[["),
     ],
 )
 def test_a_mistake_in_set_is_named(refusal, override, told):
@@ -264,21 +498,30 @@ def test_feeds_are_found_by_type_and_their_keys_checked(loaded):
 FEED_MISTAKES = {
     "type that does not exist": (
         '[[feeds]]\ntype = "synth"\n',
-        "feeds.0.type: unknown feed type 'synth'; one of ",
+        'feeds.0.type: unknown feed type "synth"; did you mean synthetic? one of ',
     ),
     "no type": ('[[feeds]]\nname = "a"\n', "feeds.0.type: missing; one of "),
     "two of one name": (
         '[[feeds]]\ntype = "synthetic"\n[[feeds]]\ntype = "synthetic"\n',
-        "feeds.1.name: another feed is named synthetic already",
+        'feeds.1.name: another feed is named "synthetic": feeds.0',
     ),
-    "name that is no text": ('[[feeds]]\ntype = "synthetic"\nname = 1\n', "feeds.0.name: a text of 1 to 64"),
+    "name that is no text": (
+        '[[feeds]]\ntype = "synthetic"\nname = 1\n',
+        "feeds.0.name: must be a string of 1 to 64 characters, not 1",
+    ),
     "unknown key": (
         '[[feeds]]\ntype = "synthetic"\nrat = 1\n',
-        "feeds.0.rat: unknown key; did you mean rate? allowed: symbols, prefix, rate,",
+        "feeds.0.rat: unknown key; did you mean rate? allowed: name, type, required, symbols, prefix, rate,",
     ),
-    "wrong type": ('[[feeds]]\ntype = "synthetic"\nrate = "x"\n', "feeds.0.rate: expected float, got str"),
-    "out of range": ('[[feeds]]\ntype = "synthetic"\nrate = -1\n', "feeds.0.rate: expected float > 0"),
-    "missing key": ('[[feeds]]\ntype = "replay"\n', "feeds.0: object missing required field path"),
+    "wrong type": (
+        '[[feeds]]\ntype = "synthetic"\nrate = "x"\n',
+        'feeds.0.rate: must be a number above 0, at most 5000000, not the string "x"',
+    ),
+    "out of range": (
+        '[[feeds]]\ntype = "synthetic"\nrate = -1\n',
+        "feeds.0.rate: must be a number above 0, at most 5000000, not -1",
+    ),
+    "missing key": ('[[feeds]]\ntype = "replay"\n', "feeds.0.path: missing; must be a string"),
 }
 
 

@@ -19,7 +19,7 @@ LAYERS = [
         "marketfeed.tap",
         "marketfeed.follower",
     },  # what users run in their own processes; the engine takes its greeting from it
-    {"marketfeed.tables", "marketfeed.config", "marketfeed.live", "marketfeed.logs"},
+    {"marketfeed.tables", "marketfeed.sources", "marketfeed.config", "marketfeed.live", "marketfeed.logs"},
     {"marketfeed.ingest"},
     {"marketfeed.latency"},
     {"marketfeed.fanout"},

@@ -28,11 +28,11 @@ class Nested(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ({"venues": [{}, {"prt": 1}]}, "feeds.0.venues.1.prt: unknown key; did you mean port? allowed: port"),
         (
             {"named": {"a": {"x": {}}, "b": {"y": {}, "z": {"port": 0}}}},
-            "feeds.0.named.b.z.port: expected int",
+            "feeds.0.named.b.z.port: must be an integer of at least 1, not 0",
         ),
         ({"named": {"a": {"x": {"q": 1}}}}, "feeds.0.named.a.x.q: unknown key; allowed: port"),
         ({"backup": {"q": 1}}, "feeds.0.backup.q: unknown key; allowed: port"),
-        ("x", "feeds.0: expected object, got str"),
+        ("x", 'feeds.0: must be a table, not "x"'),
     ],
 )
 def test_paths_reach_into_nested_tables(table, told):

@@ -116,6 +116,8 @@ def parse_address(listen: str, base: Path) -> TcpAddress | UnixAddress:
         path = base / listen
         if len(os.fsencode(path)) > MAX_PATH_BYTES or "\0" in listen:
             raise ConfigError(f"listen: a Unix socket's path has at most {MAX_PATH_BYTES} bytes, not {path}")
+        if not path.parent.is_dir():
+            raise ConfigError(f"listen: {path}: there is no folder {path.parent}")
         return UnixAddress(path)
     host, _, port = listen.rpartition(":")
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535 or not host:

@@ -33,6 +33,7 @@ from marketfeed.core.records import (
     Batch,
     Records,
 )
+from marketfeed.core.symbols import SYMBOL_WORDS, is_symbol
 from marketfeed.errors import ConfigError
 
 Column = Annotated[int, Meta(ge=0, le=1000)] | str
@@ -127,7 +128,11 @@ class Layout:
             )
         if keys.merge == "all" and "{exchange" in self.template:
             raise ConfigError("symbol: with merge = 'all' a quote is of no one {exchange}")
-        self.name(groups, "X" if columns.symbol is not None else None, "X" if columns.exchange else None)
+        shortest = self.name(
+            groups, "X" if columns.symbol is not None else None, "X" if columns.exchange else None
+        )
+        if not is_symbol(shortest):
+            raise ConfigError(f"symbol: {self.template!r} cannot make a symbol: {SYMBOL_WORDS}")
 
     def size_column(self, price: str) -> str | None:
         """Return which of the columns holds the sizes that belong to ``price``: bid, ask or price."""

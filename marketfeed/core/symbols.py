@@ -18,6 +18,7 @@ from marketfeed.errors import InvalidSymbolError, SymbolsFullError
 
 MAX_NAME_BYTES: Final = 24
 MAX_SYMBOLS: Final = 65536  # a record's symbol is a u2
+SYMBOL_WORDS: Final = '1 to 24 printable ASCII characters without space , * " and \\'
 _FORBIDDEN: Final = frozenset(' ,*"\\')
 
 

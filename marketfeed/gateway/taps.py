@@ -45,10 +45,10 @@ class Taps:
     def __init__(self, rings: Rings, path: Path | None, most: int) -> None:
         """Prepare to hand out ``rings``, which lie in a memfd, to ``most`` readers at a time.
 
-        Without ``path`` there is no door. Raises ConfigError for one too long.
+        Without ``path`` there is no door. Raises ConfigError for one that cannot be.
         """
-        if path is not None and len(os.fsencode(path)) > MAX_PATH_BYTES:
-            raise ConfigError(f"engine.tap: at most {MAX_PATH_BYTES} bytes with its folder, not {path}")
+        if path is not None:
+            check_path(path)
         self._rings = rings
         self._path = path
         self.most = most
@@ -153,6 +153,14 @@ class Taps:
         log.warning("tap refused", reason=reason, detail=detail, pid=pid)
         with contextlib.suppress(OSError):
             await _send(connection, Hello(version=VERSION, refused=f"{reason}: {detail}"), [])
+
+
+def check_path(path: Path) -> None:
+    """Raise ConfigError if there can be no socket at ``path``."""
+    if len(os.fsencode(path)) > MAX_PATH_BYTES:
+        raise ConfigError(f"engine.tap: at most {MAX_PATH_BYTES} bytes with its folder, not {path}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"engine.tap: {path}: there is no folder {path.parent}")
 
 
 async def _send(connection: SocketType, hello: Hello, fds: list[int]) -> None:

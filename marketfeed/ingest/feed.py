@@ -3,7 +3,7 @@
 A feed type is a class (or any callable) registered under the entry-point group
 ``marketfeed.feeds``; built-in and third-party types are found the same way.
 It has a ``Config``, a frozen ``msgspec.Struct`` with ``forbid_unknown_fields``
-that says which keys its ``[[feeds]]`` table takes beside ``name`` and ``type``,
+that says which keys its ``[[feeds]]`` table takes beside ``name``, ``type`` and ``required``,
 and is called as ``feed_type(config, intake)``.
 """
 
@@ -75,5 +75,5 @@ class FeedType(Protocol):
     Config: type[msgspec.Struct]
 
     def __call__(self, config: Any, intake: Intake) -> Feed:
-        """Make the feed; raises ConfigError (text: ``key: what is allowed``) if it can never run."""
+        """Make the feed; raises ConfigError (``key: what is allowed``, each) if it can never run."""
         ...

@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +57,19 @@ class FeedIntake:
         self.events: Counter[str] = Counter()
         self.last_tick_ns = 0  # Unix; 0: none yet
         self._pump = pump
+        self._held: list[str] | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Log what :meth:`symbol` leaves out in this block at its end, and not at all if it raises."""
+        held: list[str] = []
+        self._held = held
+        try:
+            yield
+        finally:
+            self._held = None
+        for text in held:
+            self._log_left_out(text)
 
     def symbol(self, name: str) -> int | None:
         """Return the id of ``name``, or None, counted, if the symbol table cannot take it."""
@@ -69,8 +83,14 @@ class FeedIntake:
 
     def _leave_out(self, event: str, text: str) -> None:
         if not self.events[event]:
-            self.log.error("symbol left out; further ones are only counted", reason=text)
+            if self._held is None:
+                self._log_left_out(text)
+            else:
+                self._held.append(text)
         self.events[event] += 1
+
+    def _log_left_out(self, text: str) -> None:
+        self.log.error("symbol left out; further ones are only counted", reason=text)
 
     def count(self, event: str, times: int = 1) -> None:
         """Count something worth knowing."""

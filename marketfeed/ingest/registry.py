@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
 from marketfeed.errors import ConfigError
 from marketfeed.ingest.feed import FeedType
 from marketfeed.ingest.pump import MAX_FEEDS
-from marketfeed.tables import checked
+from marketfeed.tables import checked, guess, mistakes, shown
 
 GROUP: Final = "marketfeed.feeds"
+_COMMON: Final = ("name", "type", "required")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,28 +26,64 @@ class FeedSpec:
     name: str
     factory: FeedType
     settings: msgspec.Struct
+    required: bool = False  # the engine is not ready while this feed brings nothing
+
+
+class _Common(msgspec.Struct, frozen=True):
+    """The keys that every ``[[feeds]]`` table takes."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    type: str
+    required: bool = False
 
 
 def feed_specs(tables: Sequence[dict[str, Any]]) -> list[FeedSpec]:
     """Return the feeds that the ``[[feeds]]`` tables describe; raises ConfigError (``feeds.0.key: …``)."""
+    specs, found = read_specs(tables)
+    if found:
+        raise ConfigError(*found)
+    return list(specs.values())
+
+
+def read_specs(tables: Sequence[dict[str, Any]]) -> tuple[dict[int, FeedSpec], list[str]]:
+    """Return the feeds whose tables are as they should be, by index, and the mistakes of all others."""
     if len(tables) > MAX_FEEDS:
-        raise ConfigError(f"feeds: at most {MAX_FEEDS}")
+        return {}, [f"feeds: at most {MAX_FEEDS}, not {len(tables)}"]
     types = {point.name: point for point in entry_points(group=GROUP)}
-    specs: list[FeedSpec] = []
+    specs: dict[int, FeedSpec] = {}
+    found: list[str] = []
+    names: dict[str, int] = {}
     for index, table in enumerate(tables):
-        where = f"feeds.{index}"
-        settings = dict(table)
-        kind = settings.pop("type", None)
-        name = settings.pop("name", kind)
-        if not isinstance(kind, str) or kind not in types:
-            raise ConfigError(f"{where}.type: {_said(kind)}; one of {', '.join(sorted(types))}")
-        if not isinstance(name, str) or not 0 < len(name) <= 64:
-            raise ConfigError(f"{where}.name: a text of 1 to 64 characters")
-        if any(spec.name == name for spec in specs):
-            raise ConfigError(f"{where}.name: another feed is named {name} already")
-        factory = _load(types[kind], where)
-        specs.append(FeedSpec(name, factory, checked(settings, factory.Config, where)))
-    return specs
+        try:
+            specs[index] = _spec(table, f"feeds.{index}", types)
+        except ConfigError as error:
+            found += error.mistakes
+        name = table.get("name", table.get("type"))
+        if isinstance(name, str) and names.setdefault(name, index) != index:
+            found.append(f"feeds.{index}.name: another feed is named {shown(name)}: feeds.{names[name]}")
+            specs.pop(index, None)
+    return specs, found
+
+
+def _spec(table: dict[str, Any], where: str, types: Mapping[str, EntryPoint]) -> FeedSpec:
+    """Return the feed of one table, which is at ``where``; raises ConfigError with all its mistakes."""
+    kind = table.get("type")
+    if not isinstance(kind, str) or kind not in types:
+        what = "missing" if kind is None else f"unknown feed type {shown(kind)}"
+        hint = guess(kind, types) if isinstance(kind, str) else ""
+        raise ConfigError(f"{where}.type: {what}{hint or ';'} one of {', '.join(sorted(types))}")
+    factory = _load(types[kind], where)
+    # `required` is a third party's own key where its Config has one.
+    own = {field.encode_name for field in msgspec.structs.fields(factory.Config)}
+    keys = [key for key in _COMMON if key not in own or key != "required"]
+    common = {"name": kind} | {key: table[key] for key in keys if key in table}
+    settings = {key: value for key, value in table.items() if key not in keys}
+    found = mistakes(common, _Common, (where,))
+    found += mistakes(settings, factory.Config, (where,), keys)
+    if found:
+        raise ConfigError(*map(str, found))
+    read = msgspec.convert(common, _Common)
+    return FeedSpec(read.name, factory, checked(settings, factory.Config, where), read.required)
 
 
 def _load(point: EntryPoint, where: str) -> FeedType:
@@ -54,14 +92,10 @@ def _load(point: EntryPoint, where: str) -> FeedType:
         factory: FeedType = point.load()
         is_feed_type = issubclass(factory.Config, msgspec.Struct)
     except Exception as error:
-        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        why = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"{where}.type: {point.name} ({point.value}) cannot be loaded: {why}") from error
     if not is_feed_type:
         raise ConfigError(
             f"{where}.type: {point.name} ({point.value}) has a Config that is no msgspec.Struct"
         )
     return factory
-
-
-def _said(kind: object) -> str:
-    return "missing" if kind is None else f"unknown feed type {kind!r}"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import structlog
 import trio
 
 from marketfeed.errors import ConfigError
 from marketfeed.ingest.pump import FeedIntake, Pump
-from marketfeed.ingest.registry import FeedSpec, feed_specs
+from marketfeed.ingest.registry import FeedSpec, read_specs
 from marketfeed.ingest.supervise import Supervisor
+
+_KEYED: Final = re.compile(r"[a-z_][\w.]*(, [a-z_][\w.]*)*: ")  # a mistake that begins with its keys
 
 log = structlog.get_logger()
 
@@ -60,28 +63,39 @@ class Roster:
     def plan(self, tables: Sequence[dict[str, Any]]) -> None:
         """Make the feeds of the ``[[feeds]]`` tables that do not run yet, for :meth:`apply`.
 
-        Raises ConfigError (``feeds.0.key: …``), with nothing planned.
+        Raises ConfigError with all mistakes (``feeds.0.key: …``), with nothing planned.
         """
         self.forget()
-        try:
-            for index, spec in enumerate(feed_specs(tables)):
-                runs = self._entries.get(spec.name)
-                if runs is not None and runs.spec == spec:
-                    self._planned[spec.name] = runs
-                    continue
-                # One of the same name is the same feed, changed: its counters go on.
-                intake = runs.intake if runs is not None else self._pump.intake(spec.name, self._base)
-                if runs is None:
-                    self._new.append(intake)
-                try:
-                    feed = spec.factory(spec.settings, intake)
-                except ConfigError as error:
-                    raise ConfigError(f"feeds.{index}.{error}") from None
-                supervisor = Supervisor(feed, intake, self._wait_sessions)
-                self._planned[spec.name] = _Entry(spec, intake, supervisor)
-        except ConfigError:
+        specs, found = read_specs(tables)
+        for index, spec in specs.items():
+            runs = self._entries.get(spec.name)
+            if runs is not None and runs.spec == spec:
+                self._planned[spec.name] = runs
+                continue
+            try:
+                self._planned[spec.name] = self._entry(spec, runs)
+            except ConfigError as error:
+                found += (_placed(index, mistake) for mistake in error.mistakes)
+        if found:
             self.forget()
+            raise ConfigError(*found)
+
+    def _entry(self, spec: FeedSpec, runs: _Entry | None) -> _Entry:
+        """Make a feed, the successor of ``runs`` where there is one; raises ConfigError."""
+        # One of the same name is the same feed, changed: its counters go on.
+        intake = runs.intake if runs is not None else self._pump.intake(spec.name, self._base)
+        if runs is None:
+            self._new.append(intake)
+        try:
+            with intake.held():  # a name that the feed refuses is told by its ConfigError
+                feed = spec.factory(spec.settings, intake)
+        except ConfigError:
             raise
+        except Exception as error:  # a third party's: it must not end an engine that reloads
+            intake.log.debug("feed cannot be made", exc_info=error)
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ConfigError(f"it cannot be made: {why}") from error
+        return _Entry(spec, intake, Supervisor(feed, intake, self._wait_sessions))
 
     def forget(self) -> None:
         """Drop what was planned and not applied."""
@@ -108,3 +122,9 @@ class Roster:
                 nursery.start_soon(entry.run)
                 if before:
                     log.info("feed changed" if name in before else "feed added", feed=name)
+
+
+def _placed(index: int, mistake: str) -> str:
+    """Return a ``mistake`` of the feed at ``index``, with the path of its key or of the feed's table."""
+    mistake = " ".join(mistake.split())
+    return f"feeds.{index}.{mistake}" if _KEYED.match(mistake) else f"feeds.{index}: {mistake}"

@@ -186,17 +186,36 @@ def test_names():
         assert intake.symbols.names() == names
 
 
-def test_names_that_cannot_be_taken_are_left_out():
-    intake = RecordingIntake(max_symbols=2)
-    blocks = make(intake, symbols=["A", "not one", "B", "C"]).blocks()
-    assert set(next(blocks).quotes["symbol"].tolist()) == {0, 1}
-    assert intake.events == {"invalid_symbol": 1, "symbols_full": 1}
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"symbols": []}, ["symbols: at least one name, or a number"]),
+        (
+            {"symbols": ["A", "A B", "", "A" * 25, "B", "A"]},
+            [
+                'symbols.1: "A B" is no symbol: 1 to 24 printable ASCII characters without space',
+                'symbols.2: "" is no symbol: ',
+                f'symbols.3: "{"A" * 25}" is no symbol: ',
+                "symbols.5: A is symbols.0 too",
+            ],
+        ),
+        ({"symbols": 5}, ["symbols: 5 are too many: engine.max_symbols leaves room for 4"]),
+        ({"symbols": [*"ABCDE"]}, ["symbols: 5 are too many: engine.max_symbols leaves room for 4"]),
+        ({"prefix": "S,"}, ['prefix: "S," cannot begin a symbol: 1 to 24']),
+    ],
+)
+def test_symbols_that_cannot_be_are_a_configuration_error(settings, told):
+    with pytest.raises(ConfigError) as caught:
+        make(RecordingIntake(max_symbols=4), **settings)
+    assert len(caught.value.mistakes) == len(told)
+    assert all(line.startswith(text) for line, text in zip(caught.value.mistakes, told, strict=True))
 
 
-@pytest.mark.parametrize("symbols", [[], ["", "not one"]])
-def test_no_symbol_at_all(symbols):
-    with pytest.raises(ConfigError, match=r"^symbols: "):
-        make(symbols=symbols)
+def test_of_many_wrong_names_the_first_ten_are_named_and_the_others_counted():
+    with pytest.raises(ConfigError) as caught:
+        make(symbols=[f"no {number}" for number in range(1000)])
+    assert len(caught.value.mistakes) == 11
+    assert caught.value.mistakes[-1] == "symbols: and 990 further mistakes like these"
 
 
 def test_it_can_be_told_to_wait_for_sessions():

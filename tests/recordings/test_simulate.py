@@ -169,9 +169,9 @@ def test_changes_start_from_the_tier_as_configured():
         ("premium", "written as NAME.KEY=VALUE"),
         ("premium=3", "written as NAME.KEY=VALUE"),
         ("premium.interval=3", "--tier premium.interval: unknown key; did you mean interval_ms?"),
-        ("premium.interval_ms=-3", "--tier premium.interval_ms: expected float >= 0.0"),
+        ("premium.interval_ms=-3", "--tier premium.interval_ms: must be a number from 0 to 3600000, not -3"),
         ("premium.interval_ms=0.5", "--tier premium.interval_ms: 0, or 1 to 3600000, not 0.5"),
-        ("premium.delivery=all", "--tier premium.delivery: one of every, latest, not 'all'"),
+        ("premium.delivery=all", '--tier premium.delivery: must be one of "every", "latest", not'),
     ],
 )
 def test_a_change_that_is_none_is_told_in_a_line(change, said):
