@@ -23,7 +23,7 @@ from feeds.replay.delimited import Delimited
 from feeds.replay.frames import Frames
 from feeds.replay.lines import Lines
 from feeds.replay.parquet import Parquet
-from feeds.replay.recording import Decoded, Source, Teller
+from feeds.replay.recording import Decoded, Source, Symbol, Teller
 from marketfeed.core.records import Batch
 from marketfeed.errors import ConfigError, MarketfeedError, SourceError
 from marketfeed.ingest.feed import Intake, Publish
@@ -55,25 +55,32 @@ class ReplayFeed:
         self._intake = intake
         self._teller = Teller(intake)
         self._published = 0  # ticks, by the present run
+        self._refused = False  # the symbol table could not take a name: its ticks are left out
         try:
-            self._source = _source(config, intake, self._teller)
+            self._source = _source(config, intake, self._symbol, self._teller)
         except Exception as error:
             if isinstance(error, MarketfeedError):
                 raise
             # Decoders meet files of any content: what they stumble over cannot be replayed.
             raise ConfigError(f"path: {config.path} cannot be read: {_one_line(error)}") from error
 
+    def _symbol(self, name: str) -> int | None:
+        number = self._intake.symbol(name)
+        self._refused = self._refused or number is None
+        return number
+
     async def run(self, publish: Publish) -> None:
         """Publish the recording in its own time; again and again with ``loop``.
 
         Raises SourceError at the end of a pass in which a file could not be
-        read to its end, and at once when a decoder fails: a further run would
-        publish the same ticks up to the same place. Raises OSError if a file
-        cannot be opened.
+        read to its end or had no tick in it, and at once when a decoder
+        fails: a further run would publish the same ticks up to the same place.
+        Raises OSError if a file cannot be opened.
         """
         self._published = 0
         while True:
-            self._teller.damage = ""
+            self._teller.begin()
+            published = self._published
             try:
                 await self._replay(publish)
             except SourceError:
@@ -85,6 +92,8 @@ class ReplayFeed:
                 raise SourceError(f"{where}: {_one_line(error)}") from error
             if self._teller.damage:
                 raise SourceError(self._teller.damage)
+            if self._published == published and not self._refused:
+                raise SourceError(f"{self._config.path}: no tick in it: {self._teller.account()}")
             if not self._config.loop:
                 return
             await trio.lowlevel.checkpoint()  # a file without ticks must not keep the engine to itself
@@ -128,7 +137,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-def _source(config: ReplayConfig, intake: Intake, teller: Teller) -> Source:
+def _source(config: ReplayConfig, intake: Intake, symbol: Symbol, teller: Teller) -> Source:
     """Return the recording that ``config`` names; raises ConfigError."""
     if config.format not in FORMATS:
         raise ConfigError(f"format: {config.format!r} is not one of {', '.join(FORMATS)}")
@@ -139,12 +148,12 @@ def _source(config: ReplayConfig, intake: Intake, teller: Teller) -> Source:
     path = intake.base / config.path
     match config.format:
         case "csv":
-            return Delimited(path, config, intake.symbol, teller)
+            return Delimited(path, config, symbol, teller)
         case "parquet":
-            return Parquet(path, config, intake.symbol, teller)
+            return Parquet(path, config, symbol, teller)
         case "dbn":
-            return Dbn(path, intake.symbol, teller)
+            return Dbn(path, symbol, teller)
         case "marketfeed":
-            return Frames(path, intake.symbol, teller)
+            return Frames(path, symbol, teller)
         case _:
-            return Lines(path, config.format, BinanceRaw(), intake.symbol, teller)
+            return Lines(path, config.format, BinanceRaw, symbol, teller)

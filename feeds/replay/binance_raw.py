@@ -1,17 +1,22 @@
 """Raw Binance market streams, spot and USD-M futures: ``<local_ns> <frame>``, one frame a line.
 
-Frames are combined-stream wrappers ``{"stream":…,"data":…}``. bookTicker
-becomes quotes; trade and aggTrade become trades; everything else (depth
-updates, REST snapshots without a wrapper, acknowledgements) is counted and
-passed over. Spot bookTicker carries no venue time: its ``ts_event`` is 0.
+A frame is a combined stream's wrapper ``{"stream":…,"data":…}``, a bare event, or an array of events.
+bookTicker, of one symbol or of all (``!bookTicker``), becomes quotes; trade and aggTrade become trades;
+everything else (depth updates, REST snapshots, acknowledgements) is counted by its kind and passed over.
+A futures trade whose ``X`` is anything but MARKET did not come from the order book (ADL, INSURANCE_FUND,
+NA and the like): aggTrade and Binance's klines leave these out, and so does this module, counted as
+``other_trade``. A trade of nothing is counted as ``empty_trade``. Spot bookTicker carries no venue time: its
+``ts_event`` is 0.
 
-Source: Binance API documentation, "Web Socket Streams" (spot) and "USDⓈ-M
-Futures, Websocket Market Streams": ``T`` is ms since the epoch, ``m`` true
+Source: Binance API documentation, "Web Socket Streams" (spot) and "USDⓈ-M Futures, Websocket Market
+Streams": ``T`` is ms since the epoch, or µs on spot connections with ``timeUnit=MICROSECOND``; ``m`` is true
 when the buyer was the maker, so the aggressor sold.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import Any, Final
 
 import numpy as np
@@ -22,15 +27,23 @@ from marketfeed.core.fixed import price_from_text
 from marketfeed.core.records import BUY, QUOTE, QUOTES, SELL, TRADE, TRADES, Batch
 
 _MS: Final = 1_000_000  # ns
+_US: Final = 1_000
+_FIRST_US: Final = 10**14  # as ms this is the year 5138, as µs 1973
 _Q: Final = ["ts_event", "bid_px", "ask_px", "bid_sz", "ask_sz", "symbol"]
 _T: Final = ["ts_event", "price", "trade_id", "size", "side", "symbol"]
+_KIND: Final = re.compile(r"[0-9A-Za-z_]{1,32}")
+_BOOK: Final = frozenset("sbBaA")  # the keys of a bare spot bookTicker, which does not say what it is
+
+
+# Channel, symbol's name, values by _Q or _T but for the symbol, and whether prices are exact.
+_Tick = tuple[int, str, tuple[Any, ...], bool]
 
 
 class BinanceRaw:
     """Decodes lines; keeps nothing between chunks."""
 
     def looks_right(self, first_lines: list[bytes]) -> bool:
-        """Tell whether one of the lines is a timestamp and a JSON object."""
+        """Tell whether one of the lines is a timestamp and a JSON object or array."""
         return any(_parts(line) is not None for line in first_lines)
 
     def decode(self, lines: list[bytes], symbol: Symbol) -> Decoded:
@@ -39,39 +52,45 @@ class BinanceRaw:
         channels: list[int] = []
         times: list[int] = []
         broken: list[tuple[int, str]] = []
-        events: dict[str, int] = {}
+        events: Counter[str] = Counter()
+        passed: Counter[str] = Counter()
         for at, line in enumerate(lines):
             parts = _parts(line)
             if parts is None:
                 broken.append((at, "not a timestamp and a JSON object"))
                 continue
             local_ns, frame = parts
-            try:
-                tick = _tick(frame)
-                if tick is None:
-                    events["other_frame"] = events.get("other_frame", 0) + 1
+            why = ""
+            for kind, data in _frames(frame):
+                try:
+                    tick = _tick(kind, data)
+                    if isinstance(tick, str):
+                        events[tick] += 1
+                        passed[_named(kind, data)] += 1
+                        continue
+                except (KeyError, TypeError, ValueError, OverflowError) as error:
+                    why = why or f"{type(error).__name__}: {error}"
                     continue
                 channel, name, values, exact = tick
-            except (KeyError, TypeError, ValueError, OverflowError) as error:
-                broken.append((at, f"{type(error).__name__}: {error}"))
-                continue
-            number = symbol(name)
-            if number is None:
-                continue
-            if not exact:
-                events["rounded_price"] = events.get("rounded_price", 0) + 1
-            rows[channel].append((*values, number))
-            channels.append(channel)
-            times.append(local_ns)
+                number = symbol(name)
+                if number is None:
+                    continue
+                if not exact:
+                    events["rounded_price"] += 1
+                rows[channel].append((*values, number))
+                channels.append(channel)
+                times.append(local_ns)
+            if why:
+                broken.append((at, why))
         quotes, trades = np.zeros(len(rows[QUOTES]), QUOTE), np.zeros(len(rows[TRADES]), TRADE)
         for records, names, table in ((quotes, _Q, rows[QUOTES]), (trades, _T, rows[TRADES])):
             for field, column in zip(names, zip(*table, strict=True), strict=False):
                 records[field] = column
         batch = Batch(quotes, trades, np.array(channels, np.uint8))
-        return Decoded(batch, np.array(times, np.int64), broken, events)
+        return Decoded(batch, np.array(times, np.int64), broken, dict(events), dict(passed))
 
 
-def _parts(line: bytes) -> tuple[int, dict[str, Any]] | None:
+def _parts(line: bytes) -> tuple[int, Any] | None:
     """Return the local time and the frame of a line, None if it is broken."""
     stamp, _, text = line.partition(b" ")
     if not stamp.isdigit() or len(stamp) > 19 or int(stamp) >= 2**63:
@@ -80,31 +99,65 @@ def _parts(line: bytes) -> tuple[int, dict[str, Any]] | None:
         frame = orjson.loads(text)
     except orjson.JSONDecodeError:
         return None
-    return (int(stamp), frame) if isinstance(frame, dict) else None
+    return (int(stamp), frame) if isinstance(frame, dict | list) else None
 
 
-def _tick(frame: dict[str, Any]) -> tuple[int, str, tuple[Any, ...], bool] | None:
-    """Return channel, symbol, column values but the symbol, and whether prices are exact; None if no tick."""
-    stream, data = frame.get("stream"), frame.get("data")
-    if not isinstance(stream, str) or not isinstance(data, dict):
-        return None
-    kind = stream.rpartition("@")[2]
+def _frames(frame: Any) -> list[tuple[Any, Any]]:
+    """Return the kind and the data of each event of a line."""
+    stream = ""
+    if isinstance(frame, dict) and isinstance(frame.get("stream"), str):
+        stream, frame = frame["stream"], frame.get("data")
+        if not isinstance(frame, dict | list):
+            return [("", None)]
+    if isinstance(frame, dict):
+        return [(_kind(stream, frame), frame)]
+    return [(_kind(stream, data) if isinstance(data, dict) else "", data) for data in frame]
+
+
+def _kind(stream: str, data: dict[str, Any]) -> Any:
+    """Return what an event says it is, or what its stream or its keys say, "" if nothing does."""
+    if "e" in data:
+        return data["e"]
+    if stream:
+        return stream.rpartition("@")[2].removeprefix("!")
+    return "bookTicker" if data.keys() >= _BOOK else ""
+
+
+def _named(kind: object, data: object) -> str:
+    """Return what to call an event that is passed over."""
+    if isinstance(kind, str) and _KIND.fullmatch(kind):
+        return kind
+    if isinstance(data, dict) and "lastUpdateId" in data:
+        return "depth snapshot"
+    return "answer to a request" if isinstance(data, dict) and "id" in data else "unknown"
+
+
+def _tick(kind: object, data: Any) -> _Tick | str:
+    """Return the tick that an event is, or as what it is counted if it is none."""
+    if data is None:
+        return "other_frame"
+    if not isinstance(data, dict):
+        raise TypeError(f"not an event: {str(data)[:40]!r}")
     if kind == "bookTicker":
-        bid, bid_exact = price_from_text(_text(data["b"]))
-        ask, ask_exact = price_from_text(_text(data["a"]))
+        bid, bid_exact = _price(data["b"])
+        ask, ask_exact = _price(data["a"])
         bid_size, ask_size = _size(data["B"]), _size(data["A"])
         sides = (bid if bid_size else 0, ask if ask_size else 0, bid_size, ask_size)
-        values = (_time_ns(data.get("T", 0)), *sides)
-        return QUOTES, _text(data["s"]), values, bid_exact and ask_exact
-    if kind in ("trade", "aggTrade"):
-        price, exact = price_from_text(_text(data["p"]))
-        trade_id = int(data["t"] if kind == "trade" else data["a"])
-        if not 0 <= trade_id < 2**64:
-            raise ValueError(f"not a trade id: {trade_id}")
-        side = SELL if data["m"] else BUY
-        values = (_time_ns(data["T"]), price, trade_id, _size(data["q"]), side)
-        return TRADES, _text(data["s"]), values, exact
-    return None
+        time_ns = _time_ns(data.get("T", 0))
+        return QUOTES, _text(data["s"]), (time_ns, *sides), bid_exact and ask_exact
+    if kind not in ("trade", "aggTrade"):
+        return "other_frame"
+    if data.get("X", "MARKET") != "MARKET":
+        return "other_trade"
+    size = _size(data["q"])
+    if not size:
+        return "empty_trade"
+    price, exact = _price(data["p"])
+    trade_id = int(data["t"] if kind == "trade" else data["a"])
+    if not 0 <= trade_id < 2**64:
+        raise ValueError(f"not a trade id: {trade_id}")
+    side = SELL if data["m"] else BUY
+    return TRADES, _text(data["s"]), (_time_ns(data["T"]), price, trade_id, size, side), exact
 
 
 def _text(value: object) -> str:
@@ -113,15 +166,24 @@ def _text(value: object) -> str:
     return value
 
 
-def _time_ns(ms: Any) -> int:
-    time_ns = int(ms) * _MS
+def _price(value: object) -> tuple[int, bool]:
+    text = _text(value)
+    price, exact = price_from_text(text)
+    if not price and not exact:
+        raise ValueError(f"a price finer than 1e-9: {text[:40]!r}")
+    return price, exact
+
+
+def _time_ns(value: Any) -> int:
+    time = int(value)
+    time_ns = time * (_MS if time < _FIRST_US else _US)
     if not 0 <= time_ns < 2**63:
-        raise ValueError(f"not a time: {ms!r}")
+        raise ValueError(f"not a time: {value!r}")
     return time_ns
 
 
 def _size(text: str) -> float:
-    size = float(text)
+    size = float(text) + 0.0  # which makes 0.0 of -0.0
     if not 0 <= size < float("inf"):
         raise ValueError(f"not a size: {text!r}")
     return size

@@ -108,6 +108,8 @@ class _Reader:
                     self._tell(0, str(error))  # of a later file in an archive: it is passed over
                     return
                 rows.keep(np.arange(len(rows)) > 0)
+            if self._teller:
+                self._teller.read("rows", len(rows))
             yield self._table(rows)
             self._line += rows.line_count
 
@@ -149,7 +151,9 @@ class _Reader:
             codes, names = texts(rows.column(column))
             keep = np.array([name == wanted for name in names], bool)[codes]
             if self._teller and not keep.all():
-                self._teller.events({"filtered": int((~keep).sum())})
+                filtered = int((~keep).sum())
+                self._teller.events({"filtered": filtered})
+                self._teller.passed({"not kept by `where`": filtered})
             rows.keep(keep)
         scale = layout.keys.price_scale
         values: dict[str, NDArray[Any]] = {}

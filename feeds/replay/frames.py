@@ -60,6 +60,7 @@ class Frames:
             step_bytes = 0
             try:
                 for frame in self._frames(path, member):
+                    self._teller.read("frames", 1)
                     if step and (frame.sent_ns != step[0].sent_ns or step_bytes > MAX_STEP_BYTES):
                         yield from self._ticks(step, ids, path)
                         step, step_bytes = [], 0

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from feeds.replay.archives import Member, members, refuse_if_wrong, suffix, verify
-from feeds.replay.recording import NOTHING, DamagedError, Decoded, Decoder, Symbol, Teller
+from feeds.replay.recording import NOTHING, DamagedError, Decoded, Decoder, Symbol, Teller, amount
 from feeds.replay.text import MAX_LINE_BYTES, shown, whole_lines
 from marketfeed.errors import ConfigError
 
 CHUNK_LINES: Final = 256  # decoded in one go, about 1 ms
+LOOK_LINES: Final = 4096  # in which there should be a tick; decoded within about 20 ms
+LOOK_BYTES: Final = 4 << 20
 FIRST_LINES: Final = 20  # looked at to tell whether this is such a file
 _CHUNK_BYTES: Final = 1 << 16
 
@@ -19,25 +21,40 @@ _CHUNK_BYTES: Final = 1 << 16
 class Lines:
     """A file that a :class:`Decoder` reads; the members of an archive one after the other."""
 
-    def __init__(self, path: Path, format: str, decoder: Decoder, symbol: Symbol, teller: Teller) -> None:
+    def __init__(
+        self, path: Path, format: str, make_decoder: Callable[[], Decoder], symbol: Symbol, teller: Teller
+    ) -> None:
         """Look at the first lines; raises ConfigError."""
         self._path = path
-        self._decoder = decoder
+        self._decoder = make_decoder()
         self._symbol = symbol
         self._teller = teller
         self._members = members(path)
         refuse_if_wrong(path, self._members)
-        first_lines: list[bytes] = []
-        damage = ""
+        lines: list[bytes] = []
+        damage, ended, size = "", True, 0
         try:
             for text, _ in whole_lines(self._members[0].blocks(), _CHUNK_BYTES):
-                first_lines += _lines(text)
-                if len(first_lines) >= FIRST_LINES:
+                lines += _lines(text)
+                size += len(text)
+                if len(lines) >= LOOK_LINES or size >= LOOK_BYTES:
+                    ended = False
                     break
         except DamagedError as error:
             damage = error.reason
-        if not decoder.looks_right(first_lines[:FIRST_LINES]):
+        if not self._decoder.looks_right(lines[:FIRST_LINES]):
             raise ConfigError(f"path: {path}{f': {damage}' if damage else f' does not look like {format}'}")
+        if ended and len(self._members) == 1 and not damage:
+            self._refuse_without_ticks(make_decoder().decode(lines, lambda name: 0), len(lines))
+
+    def _refuse_without_ticks(self, found: Decoded, lines: int) -> None:
+        """Raise ConfigError if ``found``, what all lines of a short file hold, has no tick."""
+        if len(found.batch):
+            return
+        kinds = [f"{times:,} {kind}" for kind, times in found.passed.items()]
+        if found.broken:
+            kinds.append(f"{len(found.broken):,} broken; line {found.broken[0][0] + 1}: {found.broken[0][1]}")
+        raise ConfigError(f"path: {self._path}: no tick in it: {amount(lines, 'lines')} ({', '.join(kinds)})")
 
     def chunks(self) -> Iterator[Decoded]:
         """Yield the file decoded, CHUNK_LINES lines at a time; what is broken is counted and logged."""
@@ -48,6 +65,8 @@ class Lines:
             for line_number, lines in self._chunks(member, at):
                 decoded = self._decoder.decode(lines, self._symbol)
                 self._teller.events(decoded.events)
+                self._teller.passed(decoded.passed)
+                self._teller.read("lines", len(lines))
                 for offset, what in decoded.broken:
                     self._teller.broken(f"{at}:{line_number + offset}", what)
                 yield decoded

@@ -83,6 +83,7 @@ class Parquet:
                         return
                     if batch is None:
                         break
+                    self._teller.read("rows", batch.num_rows)
                     yield from self._decoded(batch, base_ns, at)
                     at += batch.num_rows
 
@@ -146,7 +147,9 @@ class Parquet:
             name, what = next((name, what) for mask, name, what in blamed if mask[row])
             column = f"{layout.wanted[name]}: {cells.shown(columns[name], row)}"
             self._teller.broken(f"{self._path}:{first_row + row}", f"{what}: {column}", "record")
-        self._teller.events({"rounded_price": rounded, "filtered": int((~rows).sum())})
+        filtered = int((~rows).sum())
+        self._teller.events({"rounded_price": rounded, "filtered": filtered})
+        self._teller.passed({"not kept by `where`": filtered} if filtered else {})
         keep = rows & ~broken
         kept = {name: (found.codes[keep], found.names) for name, found in texts.items()}
         values = {name: column[keep] for name, column in values.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from marketfeed.errors import ConfigError
 from marketfeed.ingest.feed import Intake
 
 Symbol = Callable[[str], int | None]
+MOST_KINDS: Final = 8  # of what was passed over, named in an error
 LOGGED: Final = 10  # broken lines or records logged one by one; further ones are counted
 _NO_SYMBOL: Final = re.compile(r'[\s,*"\\]+')
 
@@ -28,6 +30,7 @@ class Decoded:
     times_ns: NDArray[np.int64]  # (len(batch),) the recorder's clock
     broken: list[tuple[int, str]] = field(default_factory=list)  # line, from 0, and what is wrong with it
     events: dict[str, int] = field(default_factory=dict)  # counted
+    passed: dict[str, int] = field(default_factory=dict)  # what is no tick, by what the format calls it
 
 
 NOTHING: Final = Decoded(Batch(channels=np.empty(0, np.uint8)), np.empty(0, np.int64))
@@ -68,9 +71,33 @@ class Teller:
         self.damage = ""
         self._intake = intake
         self._logged = 0
+        self._read: Counter[str] = Counter()
+        self._passed: Counter[str] = Counter()
+
+    def begin(self) -> None:
+        """Begin a pass: forget what was read and passed over in the one before."""
+        self.damage = ""
+        self._read.clear()
+        self._passed.clear()
+
+    def read(self, kind: str, times: int) -> None:
+        """Note that so many lines, rows or records (``kind``) were read."""
+        self._read[kind] += times
+
+    def passed(self, kinds: dict[str, int]) -> None:
+        """Note what was no tick, by what the format calls it."""
+        self._passed.update(kinds)
+
+    def account(self) -> str:
+        """Return in words what was read in this pass and what of it could not be used."""
+        read = " and ".join(amount(times, kind) for kind, times in self._read.items() if times)
+        passed = ", ".join(f"{times:,} {kind}" for kind, times in self._passed.most_common(MOST_KINDS))
+        more = ", …" if len(self._passed) > MOST_KINDS else ""
+        return (read or "nothing to read") + (f" ({passed}{more})" if passed else "")
 
     def broken(self, at: str, reason: str, kind: str = "line") -> None:
         """Count one broken ``kind`` at ``at``, a file and a place in it."""
+        self._passed["broken"] += 1
         self._intake.count(f"broken_{kind}")
         self._logged += 1
         if self._logged <= LOGGED:
@@ -90,6 +117,11 @@ class Teller:
         for event, times in events.items():
             if times:
                 self._intake.count(event, times)
+
+
+def amount(times: int, kind: str) -> str:
+    """Return so many of ``kind``, a plural, in words."""
+    return f"{times:,} {kind if times != 1 else kind.removesuffix('s')}"
 
 
 class DamagedError(Exception):

@@ -94,6 +94,98 @@ def test_other_frames_are_counted_and_passed_over():
     assert decoded.broken == []
 
 
+BARE = {
+    "spot quote": SPOT_BOOK.replace(b'{"stream":"ethusdt@bookTicker","data":', b"").replace(b"}}", b"}"),
+    "futures quote": FUTURES_BOOK.replace(b'{"stream":"btcusdt@bookTicker","data":', b"").replace(
+        b"}}", b"}"
+    ),
+    "quote of all": SPOT_BOOK.replace(b"ethusdt@bookTicker", b"!bookTicker"),
+    "quote of a stream named otherwise": FUTURES_BOOK.replace(b"btcusdt@bookTicker", b"mine"),
+    "array in a wrapper": SPOT_BOOK.replace(b'"data":{', b'"data":[{').replace(b"}}", b"}]}"),
+}
+
+
+@pytest.mark.parametrize("line", BARE.values(), ids=BARE)
+def test_quotes_of_every_wrapping_are_the_same(line):
+    wrapped = SPOT_BOOK if b"ETHUSDT" in line else FUTURES_BOOK
+    assert decode(line).batch.quotes.tolist() == decode(wrapped).batch.quotes.tolist()
+    assert not decode(line).events
+
+
+def test_bare_trades_are_trades():
+    bare = [
+        TRADE.replace(b'{"stream":"btcusdt@trade","data":', b"").replace(b"}}", b"}"),
+        AGG_TRADE.replace(b'{"stream":"btcusdt@aggTrade","data":', b"").replace(b"}}", b"}"),
+    ]
+    assert decode(*bare).batch.trades.tolist() == decode(TRADE, AGG_TRADE).batch.trades.tolist()
+
+
+def test_an_array_of_events_gives_each_of_them_and_a_broken_one_costs_no_other():
+    first, second = (line.partition(b" ")[2].strip() for line in (BARE["spot quote"], BARE["futures quote"]))
+    events = [first, b'{"e":"24hrTicker","s":"X"}', b'{"e":"trade","p":7}', b"5", second]
+    decoded = decode(b"7 [" + b",".join(events) + b"]\n")
+    assert decoded.batch.quotes["bid_px"].tolist() == [2_683_800_000_000, 61_800_200_000_000]
+    assert decoded.times_ns.tolist() == [7, 7]
+    assert decoded.events == {"other_frame": 1}
+    assert decoded.passed == {"24hrTicker": 1}
+    assert [at for at, _ in decoded.broken] == [0]
+
+
+def test_what_was_passed_over_is_named():
+    decoded = decode(
+        DEPTH, DEPTH, SNAPSHOT, ACKNOWLEDGED, b'1 {"e":"x y\\u001b[1m"}\n', b'1 {"stream":"a@x"}\n'
+    )
+    assert decoded.passed == {"depthUpdate": 2, "depth snapshot": 1, "answer to a request": 1, "unknown": 2}
+    assert decoded.events == {"other_frame": 6}
+
+
+@pytest.mark.parametrize("kind", ["NA", "ADL", "INSURANCE_FUND", "LIQUIDATION", "", 5])
+def test_only_trades_on_the_market_are_trades(kind):
+    other = TRADE.replace(b'"MARKET"', json.dumps(kind).encode())
+    decoded = decode(other, TRADE, other.replace(b'"61800.30"', b'"0"').replace(b'"0.002"', b'"0"'))
+    assert len(decoded.batch.trades) == 1
+    assert decoded.events == {"other_trade": 2}
+    assert not decoded.broken
+
+
+def test_a_trade_of_nothing_is_no_trade_and_one_that_says_no_kind_is():
+    nothing = TRADE.replace(b'"0.002"', b'"-0.000"')
+    bare = TRADE.replace(b'"X":"MARKET",', b"")
+    decoded = decode(nothing, bare, AGG_TRADE.replace(b'"100"', b'"0"'))
+    assert len(decoded.batch.trades) == 1
+    assert decoded.events == {"empty_trade": 2}
+
+
+def test_negative_and_zero_prices_are_prices():
+    lines = [TRADE.replace(b"61800.30", text) for text in (b"-37.63", b"0.00", b"-0.000000001")]
+    book = SPOT_BOOK.replace(b"2683.80000000", b"-2.5").replace(b"2683.81000000", b"0")
+    decoded = decode(*lines, book)
+    assert decoded.batch.trades["price"].tolist() == [-37_630_000_000, 0, -1]
+    assert decoded.batch.quotes[["bid_px", "ask_px"]].tolist() == [(-2_500_000_000, 0)]
+
+
+def test_a_side_without_a_size_is_missing():
+    book = SPOT_BOOK.replace(b'"3.02920000"', b'"-0.0"').replace(b'"31.43950000"', b'"0.00000000"')
+    (quote,) = decode(book).batch.quotes
+    assert [quote[name] for name in ("bid_px", "bid_sz", "ask_px", "ask_sz")] == [0, 0, 0, 0]
+    assert not np.signbit(quote["bid_sz"])
+
+
+@pytest.mark.parametrize("price", [b"0.0000000004", b"-4e-10", b"1e-400"])
+def test_a_price_that_would_be_rounded_to_0_is_left_out_and_told(price):
+    lines = [SPOT_BOOK.replace(b"2683.80000000", price), TRADE.replace(b"61800.30", price)]
+    decoded = decode(*lines)
+    assert len(decoded.batch) == 0
+    assert [(at, "finer than 1e-9" in why) for at, why in decoded.broken] == [(0, True), (1, True)]
+
+
+@pytest.mark.parametrize(("line", "ms"), [(TRADE, b"1723161256354"), (AGG_TRADE, b"1672515782136")])
+def test_times_in_microseconds_are_told_by_their_size(line, ms):
+    channels = decode(line.replace(ms, ms + b"789")).batch
+    assert channels.trades["ts_event"].tolist() == [int(ms) * 1_000_000 + 789_000]
+    assert decode(line).batch.trades["ts_event"].tolist() == [int(ms) * 1_000_000]
+
+
 def test_nothing_at_all():
     decoded = decode()
     assert (len(decoded.batch), len(decoded.times_ns), decoded.broken, decoded.events) == (0, 0, [], {})

@@ -10,7 +10,7 @@ import trio
 
 from feeds.replay import FORMATS, ReplayConfig, ReplayFeed
 from feeds.replay.binance_raw import BinanceRaw
-from feeds.replay.lines import CHUNK_LINES
+from feeds.replay.lines import CHUNK_LINES, LOOK_LINES
 from feeds.replay.recording import LOGGED
 from marketfeed.errors import ConfigError, SourceError
 from marketfeed.testing import RecordingIntake
@@ -108,10 +108,9 @@ async def test_a_loop_begins_anew_at_once(autojump_clock, tmp_path):
     assert intake.published_at_s == pytest.approx([0, 2, 2, 4, 4, 6, 6])
 
 
-@pytest.mark.parametrize("content", [[line(0)], [b'1 {"stream":"a@depth","data":{}}\n']])
 @pytest.mark.parametrize("speed", [0, 1])
-async def test_a_loop_over_a_moment_or_over_nothing_lets_others_run(autojump_clock, tmp_path, content, speed):
-    write(tmp_path, *content)
+async def test_a_loop_over_a_moment_lets_others_run(autojump_clock, tmp_path, speed):
+    write(tmp_path, line(0))
     feed, intake = make(tmp_path, loop=True, speed=speed)
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
@@ -120,6 +119,38 @@ async def test_a_loop_over_a_moment_or_over_nothing_lets_others_run(autojump_clo
                 await trio.lowlevel.checkpoint()
             scope.cancel()
     assert scope.cancelled_caught
+
+
+DEPTH = b'1 {"stream":"a@depth@100ms","data":{"e":"depthUpdate","b":[],"a":[]}}\n'
+KLINE = b'1 {"e":"kline","s":"A","k":{}}\n'
+
+
+def test_a_short_file_without_a_tick_is_refused_at_once(tmp_path):
+    write(tmp_path, DEPTH, DEPTH, KLINE, b"junk\n", b'2 {"result":null,"id":1}\n')
+    with pytest.raises(ConfigError) as caught:
+        make(tmp_path)
+    assert str(caught.value) == (
+        f"path: {tmp_path}/day.gz: no tick in it: 5 lines (2 depthUpdate, 1 kline, 1 answer to a request, "
+        "1 broken; line 4: not a timestamp and a JSON object)"
+    )
+
+
+@pytest.mark.parametrize("loop", [False, True])
+async def test_a_file_of_which_nothing_could_be_used_ends_the_feed_as_failed(autojump_clock, tmp_path, loop):
+    write(tmp_path, *[DEPTH] * LOOK_LINES, KLINE, b"junk\n", line(0, 1).replace(b'"b":"1"', b'"b":1'))
+    feed, intake = make(tmp_path, speed=0, loop=loop)
+    with pytest.raises(SourceError) as caught:
+        await feed.run(intake.publish)
+    assert str(caught.value) == ("day.gz: no tick in it: 4,099 lines (4,096 depthUpdate, 2 broken, 1 kline)")
+
+
+async def test_a_file_whose_symbols_cannot_be_taken_is_not_blamed(autojump_clock, tmp_path):
+    intake = RecordingIntake(base=tmp_path, max_symbols=1)
+    intake.symbol("B")
+    write(tmp_path, line(0))
+    feed, _ = make(tmp_path, intake)
+    await feed.run(intake.publish)
+    assert intake.events == {"symbols_full": 1}
 
 
 async def test_plain_files_need_no_gz(autojump_clock, tmp_path):
