@@ -1,4 +1,4 @@
-"""What ``marketfeed watch`` shows: messages folded into rows, rows drawn as a table or as lines. Pure."""
+"""What ``marketfeed watch`` shows: messages folded into rows (screen.py draws them), ticks as lines. Pure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from marketfeed.unknown import unmatched
 
 RATE_WINDOW_S: Final = 5
 NOTICES: Final = 3
-COLUMNS: Final = ("symbol", "bid size", "bid", "ask", "ask size", "last", "size", "rate/s", "age")
+MOST_DECIMALS: Final = 9  # prices are whole multiples of 1e-9
 Message = dict[str, Any]
 
 
@@ -47,7 +45,10 @@ class Rate:
 
 @dataclass(slots=True)
 class Row:
-    """What is known of one symbol. Prices are None while that side, or a trade, is missing."""
+    """What is known of one symbol. Prices are None while that side, or a trade, is missing.
+
+    ``decimals`` and ``size_decimals`` are the most that any of its prices and sizes has needed so far.
+    """
 
     bid: float | None = None
     ask: float | None = None
@@ -58,6 +59,8 @@ class Row:
     side: str = "-"
     direction: int = 0  # of the last change of the middle: 1, -1, or 0 before the first
     received_s: float = 0.0
+    decimals: int = 0
+    size_decimals: int = 0
     rate: Rate = field(default_factory=Rate)
 
 
@@ -66,10 +69,18 @@ class Board:
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
+        self._names: list[str] = []
+        self.unknown: dict[str, str] = {}  # what was asked for and the engine does not know, and what to say
         self.tier = "?"
         self.status = "connecting"
         self.notices: deque[str] = deque(maxlen=NOTICES)
         self.rate = Rate()
+
+    def names(self) -> list[str]:
+        """Return the symbols in order of their names."""
+        if len(self._names) != len(self.rows):
+            self._names = sorted(self.rows)
+        return self._names
 
     def fold(self, message: Message, now_s: float) -> None:
         """Take in one message of the stream that arrived at ``now_s`` (Unix time)."""
@@ -78,30 +89,60 @@ class Board:
                 self._quote(self._row(message, now_s), message)
             case "t":
                 row = self._row(message, now_s)
-                row.last, row.last_size, row.side = message["p"], message["s"], message["d"]
+                row.last, row.last_size, row.side = message["p"], message["s"], str(message["d"])
+                _widen(row, (row.last,), (row.last_size,))
             case "subscription":
-                self.tier, self.status = message["tier"], "live"
+                self.tier, self.status = str(message["tier"]), "live"
             case _:
                 notice = notice_of(message)
                 if notice is not None:
                     self.notices.append(notice)
 
     def _row(self, message: Message, now_s: float) -> Row:
-        row = self.rows.setdefault(message["S"], Row())
+        name = message["S"]
+        row = self.rows.get(name)
+        if row is None:
+            row = self.rows[name] = Row()
+            self._meet(name)
         row.received_s = message["r"] / 1e6
         if "snap" not in message:
             row.rate.add(now_s)
             self.rate.add(now_s)
         return row
 
+    def _meet(self, symbol: str) -> None:
+        """Take back that what ``symbol`` matches is not known."""
+        for name in [name for name in self.unknown if not unmatched([name], [symbol])]:
+            del self.unknown[name]
+
     @staticmethod
     def _quote(row: Row, message: Message) -> None:
+        # A missing side has size 0; its price is null, or 0.0 from engines before 0.1.
         bid = message["bp"] if message["bs"] else None
         ask = message["ap"] if message["as"] else None
         if None not in (bid, ask, row.bid, row.ask):
             change = (bid + ask) - (row.bid + row.ask)  # type: ignore[operator]
             row.direction = (change > 0) - (change < 0) or row.direction
         row.bid, row.ask, row.bid_size, row.ask_size = bid, ask, message["bs"], message["as"]
+        _widen(row, (bid, ask), (row.bid_size, row.ask_size))
+
+
+def _widen(row: Row, prices: tuple[float | None, ...], sizes: tuple[float, ...]) -> None:
+    """Have the row's numbers shown with as many decimals as these need."""
+    for price in prices:
+        if price is not None and (needed := decimals_of(price)) > row.decimals:
+            row.decimals = needed
+    for size in sizes:
+        if (needed := decimals_of(size)) > row.size_decimals:
+            row.size_decimals = needed
+
+
+def decimals_of(number: float) -> int:
+    """Return how many decimals ``number`` needs, at most MOST_DECIMALS."""
+    if number == int(number):
+        return 0
+    text = format(Decimal(repr(number)), "f")
+    return min(len(text) - text.index(".") - 1, MOST_DECIMALS)
 
 
 def notice_of(message: Message) -> str | None:
@@ -136,52 +177,11 @@ def line_of(message: Message) -> str | None:
     return f"{stamp}.{message['r'] % 1_000_000:06d} {text} n={message['n']}"
 
 
-def table_of(board: Board, url: str, now_s: float, most_rows: int) -> Group:
-    """Return the board as something rich can print, at most ``most_rows`` symbols of it."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in COLUMNS:
-        table.add_column(title, justify="left" if title == "symbol" else "right", no_wrap=True)
-    names = sorted(board.rows)
-    for name in names[:most_rows]:
-        table.add_row(*_cells(name, board.rows[name], now_s))
-    rate = board.rate.per_s(now_s)
-    parts: list[RenderableType] = [
-        Text(f"{url}  ·  {board.tier}  ·  {board.status}  ·  {rate:,.0f} ticks/s", style="dim"),
-        table,
-    ]
-    if len(names) > most_rows:
-        parts.append(Text(f"… and {len(names) - most_rows} more symbols", style="dim"))
-    parts += [Text(notice, style="yellow") for notice in board.notices]
-    return Group(*parts)
-
-
-def _cells(name: str, row: Row, now_s: float) -> list[Text]:
-    moved = {1: "green", -1: "red"}.get(row.direction, "")
-    hit = {"b": "green", "s": "red"}.get(row.side, "")
-    return [
-        Text(name, style="bold"),
-        Text(_size(row.bid_size) if row.bid is not None else ""),
-        Text(_price(row.bid), style=moved),
-        Text(_price(row.ask), style=moved),
-        Text(_size(row.ask_size) if row.ask is not None else ""),
-        Text(_price(row.last), style=hit),
-        Text(_size(row.last_size) if row.last is not None else ""),
-        Text(f"{row.rate.per_s(now_s):,.1f}"),
-        Text(_age(now_s - row.received_s)),
-    ]
-
-
-def _price(price: float | None) -> str:
+def _price(price: float) -> str:
     """Return all digits, without an exponent however small it is."""
-    return "" if price is None else format(Decimal(repr(price)), "f")
+    return format(Decimal(repr(price)), "f")
 
 
 def _size(size: float) -> str:
     """Return all digits, and none after the point of a whole number."""
     return format(Decimal(repr(size)), "f").removesuffix(".0")
-
-
-def _age(age_s: float) -> str:
-    if age_s < 1:
-        return f"{max(age_s, 0) * 1000:.0f} ms"
-    return f"{age_s:.1f} s" if age_s < 60 else f"{age_s / 60:.0f} min"

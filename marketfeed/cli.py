@@ -8,15 +8,21 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import structlog
 import trio
 import typer
 
 from marketfeed import __version__, logs
-from marketfeed.config import GatewayConfig, Loaded, load
+from marketfeed.config import Loaded, load
+from marketfeed.core.printable import printable
 from marketfeed.errors import ConfigError, LogError, StartError
+
+if TYPE_CHECKING:
+    from marketfeed.connection import Endpoint
+
+MOST_ERROR: Final = 4000  # characters of a line
 
 app = typer.Typer(
     name="marketfeed",
@@ -39,12 +45,19 @@ SetOption = Annotated[
         "--set", metavar="PATH=VALUE", help="Change one key, such as gateway.port=9000 or feeds.0.rate=1000."
     ),
 ]
+CaOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca", metavar="FILE", help="Trust the certificates in this PEM file, not the system's; for wss://."
+    ),
+]
 LogOption = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
 
 
 def _fail(text: str) -> typer.Exit:
-    for line in text.splitlines():
-        print(f"marketfeed: {line}", file=sys.stderr)
+    # Line by line: what of the text came from a file or a peer may hold anything.
+    for line in text.split("\n"):
+        print(f"marketfeed: {printable(line, MOST_ERROR)}", file=sys.stderr)
     return typer.Exit(2)
 
 
@@ -134,15 +147,14 @@ def watch(
         str | None,
         typer.Option(help="Access token, where the engine asks for one.", envvar="MARKETFEED_TOKEN"),
     ] = None,
+    ca: CaOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Show quotes and trades live: a table on a terminal, a line a tick otherwise."""
     from marketfeed.watch import Watch
 
     try:
-        if url is None:
-            url = stream_url(_load(config, None).config.gateway)
-        status = trio.run(Watch(url, symbols, tier, token).run)
+        status = trio.run(Watch(_endpoint(url, ca, config), symbols, tier, token).run)
     except ConfigError as error:
         raise _fail(str(error)) from None
     except KeyboardInterrupt:  # before the command listened for it
@@ -254,6 +266,7 @@ def record(
     seconds: Annotated[
         float | None, typer.Option(min=0, help="End after so many seconds; without it, at Ctrl-C.")
     ] = None,
+    ca: CaOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Record a live engine's ticks; replay plays them back, and simulate tries tiers on them.
@@ -262,13 +275,11 @@ def record(
     """
     from marketfeed.recordings.record import Recorder
     from marketfeed.recordings.writer import RecordingWriter
-    from marketfeed.watch import parsed_url
 
     try:
         writer = RecordingWriter(out, round(rotate_mb * 1e6), round(rotate_s * 1e9))
-        if url is None:
-            url = stream_url(_load(config, None).config.gateway)
-        recorder = Recorder(url, parsed_url(url), symbols or ["*"], tier, token, writer, seconds)
+        engine = _endpoint(url, ca, config)
+        recorder = Recorder(engine, symbols or ["*"], tier, token, writer, seconds)
         status = trio.run(recorder.run)
     except ConfigError as error:
         raise _fail(str(error)) from None
@@ -325,12 +336,18 @@ def simulate(
 
 @app.command(
     epilog="Examples:\n\n"
-    "marketfeed probe ws://127.0.0.1:8765/v1/stream SY0000\n\n"
+    "marketfeed probe SY0000\n\n"
     "marketfeed probe wss://feed.example.com/v1/stream BTC-USD --tier vip --tier premium=100 --seconds 60"
 )
 def probe(
-    url: Annotated[str, typer.Argument(metavar="URL", help="The engine's stream, ws:// or wss://.")],
-    symbols: Annotated[list[str], typer.Argument(help="What to subscribe to; one busy symbol is enough.")],
+    symbols: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[URL] SYMBOL…",
+            help="The engine's stream, ws:// or wss://; without it, the one the configuration names. "
+            "Then what to subscribe to; one busy symbol is enough.",
+        ),
+    ],
     tier: Annotated[
         list[str] | None,
         typer.Option(
@@ -344,15 +361,22 @@ def probe(
         str | None,
         typer.Option(help="Access token, where the engine asks for one.", envvar="MARKETFEED_TOKEN"),
     ] = None,
+    ca: CaOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Measure what subscribers get, from this machine: latency per tier, round trips, interruptions."""
+    from marketfeed.connection import endpoint
     from marketfeed.latency.units import duration_ns
     from marketfeed.probe import Probe, Seen
 
+    url, names = (symbols[0], symbols[1:]) if "://" in symbols[0] else (None, symbols)
+    if not names:
+        raise _fail(f"SYMBOL: what to subscribe to at {url} is missing; one busy symbol is enough")
     try:
         limit_ns = duration_ns(interruption)
         seen = [Seen.parse(text, limit_ns) for text in tier or [""]]
-        lines = trio.run(Probe(url, symbols, seen, token, out).run, seconds)
+        engine = _endpoint(None, ca, config) if url is None else endpoint(url, ca, "")
+        lines = trio.run(Probe(engine, names, seen, token, out).run, seconds)
     except (ConfigError, LogError, StartError) as error:
         raise _fail(str(error)) from None
     except KeyboardInterrupt:
@@ -362,12 +386,11 @@ def probe(
         raise typer.Exit(1)
 
 
-def stream_url(gateway: GatewayConfig) -> str:
-    """Return where an engine so configured serves; raises ConfigError if it picks the port itself."""
-    if gateway.port == 0:
-        raise ConfigError("--url: needed where gateway.port is 0, as the engine then takes any free one")
-    host = f"[{gateway.host}]" if ":" in gateway.host else gateway.host
-    return f"ws://{host}:{gateway.port}/v1/stream"
+def _endpoint(url: str | None, ca: Path | None, config: Path | None) -> Endpoint:
+    """Return the stream at ``url``, else that of the engine with this configuration; raises ConfigError."""
+    from marketfeed.connection import endpoint, endpoint_of
+
+    return endpoint(url, ca) if url is not None else endpoint_of(_load(config, None).config.gateway, ca)
 
 
 def main() -> None:

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Final
 
 import structlog
+
+from marketfeed.core.printable import printable
+
+MOST: Final = 2000  # characters of one value on a terminal
+
+
+def _escaped(
+    logger: structlog.typing.WrappedLogger, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Escape what peers and files put into an event: a terminal would act on it."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = printable(value, MOST)
+    return event
 
 
 def configure(level: str = "info") -> None:
@@ -19,8 +34,8 @@ def configure(level: str = "info") -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if not terminal:
-        shared.append(structlog.processors.format_exc_info)
+    # JSON escapes by itself, and has tracebacks as values.
+    shared.append(_escaped if terminal else structlog.processors.format_exc_info)
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ipaddress
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,29 +21,21 @@ import orjson
 import trio
 import trio_websocket
 
+from marketfeed.connection import BROKEN, THEIR_ENDS, Endpoint, leaf, plainly
+from marketfeed.core.printable import printable
 from marketfeed.errors import ConfigError, StartError
 from marketfeed.latency.arrivals import Arrivals
 from marketfeed.latency.histogram import Histogram
 from marketfeed.latency.intervals import Interval, Tag
 from marketfeed.latency.log import IntervalLog
 from marketfeed.latency.units import shown_ns
-from marketfeed.watch import AGENT, connect, parsed_url, plainly
 
-CONNECT_S: Final = 10.0
 PING_S: Final = 1.0
 CLOSE_S: Final = 1.0
 INTERVAL_S: Final = 10.0  # of the log
-MESSAGE_BYTES: Final = 64 << 20
 AGAIN_S: Final = 1.0  # after the end of a session
 LOG_BYTES: Final = 1 << 40
 DAY_S: Final = 86_400
-ENDS: Final = (
-    trio_websocket.ConnectionClosed,
-    trio_websocket.HandshakeError,
-    trio.TooSlowError,
-    trio.BrokenResourceError,
-    OSError,
-)
 
 
 @dataclass
@@ -73,11 +65,14 @@ class Probe:
     """One run of the command: a session per tier, for so many seconds."""
 
     def __init__(
-        self, url: str, symbols: Sequence[str], seen: Sequence[Seen], token: str | None, log: Path | None
+        self,
+        engine: Endpoint,
+        symbols: Sequence[str],
+        seen: Sequence[Seen],
+        token: str | None,
+        log: Path | None,
     ) -> None:
-        """Prepare; raises ConfigError if ``url`` is not one of a WebSocket."""
-        self._parts = parsed_url(url, "")
-        self._url = url
+        self._engine = engine
         self._symbols = list(symbols)
         self._seen = list(seen)
         self._token = token
@@ -93,14 +88,13 @@ class Probe:
         began_s = trio.current_time()
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with trio.open_nursery() as nursery:
-                for seen in self._seen:
-                    nursery.start_soon(self._session, seen, failed)
                 nursery.start_soon(self._write_log)
-                with trio.move_on_after(seconds):
-                    async for _ in signals:
-                        break  # what was measured so far counts
-                seconds = trio.current_time() - began_s
-                nursery.cancel_scope.cancel()
+                nursery.start_soon(_wait_end, seconds, signals, nursery.cancel_scope)
+                async with trio.open_nursery() as sessions:
+                    for seen in self._seen:
+                        sessions.start_soon(self._session, seen, failed)
+                nursery.cancel_scope.cancel()  # not one of them got in
+            seconds = trio.current_time() - began_s
         self._write()
         if self._log is not None and self._log.problem:
             failed.append(f"not written: {self._log.problem}")
@@ -112,40 +106,35 @@ class Probe:
 
     async def _session(self, seen: Seen, failed: list[str]) -> None:
         """Keep a session up; each end of it is noted, and tried again."""
+        got_in = trio.Event()
         while True:
             error: BaseException = trio.EndOfChannel()
             try:
-                await self._once(seen)
-            except* (*ENDS, StartError) as group:
-                error = group
-                while isinstance(error, BaseExceptionGroup):
-                    error = error.exceptions[0]
-            text = f"{seen.tier or self._url}: {plainly(error)}"
+                await self._once(seen, got_in)
+            except* (*THEIR_ENDS, StartError) as group:
+                error = leaf(group)
+            text = f"{seen.tier or self._engine.url}: {plainly(error)}"
             if text not in failed:
                 failed.append(text)
-            if isinstance(error, StartError):  # the engine's answer to our request: again would be the same
+            # The engine's answer to our request, or none from the first on: again would be the same.
+            if isinstance(error, StartError) or not got_in.is_set():
                 return
             await trio.sleep(AGAIN_S)
 
-    async def _once(self, seen: Seen) -> None:
-        parts = self._parts
-        resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        async with await connect(parts) as stream, trio.open_nursery() as nursery:
-            with trio.fail_after(CONNECT_S):
-                ws = await trio_websocket.wrap_client_stream(
-                    nursery,
-                    stream,
-                    parts.netloc,
-                    resource,
-                    extra_headers=AGENT,
-                    max_message_size=MESSAGE_BYTES,
-                )
+    async def _once(self, seen: Seen, got_in: trio.Event) -> None:
+        async with await self._engine.connect() as stream, trio.open_nursery() as nursery:
+            ws = await self._engine.websocket(nursery, stream)
+            got_in.set()
             try:
                 for request in self._requests(seen):
                     await ws.send_message(orjson.dumps(request).decode())
                 nursery.start_soon(self._ping, ws)
                 while True:
-                    self._take(seen, await ws.get_message())
+                    frame = await ws.get_message()
+                    try:
+                        self._take(seen, frame)
+                    except BROKEN:
+                        raise StartError("it does not speak marketfeed's protocol") from None
             finally:
                 with trio.move_on_after(CLOSE_S, shield=True):
                     await ws.aclose()
@@ -170,7 +159,7 @@ class Probe:
         for message in orjson.loads(frame):
             kind = message["T"]
             if kind == "error":
-                raise StartError(f"error {message['code']}: {message['msg']}")
+                raise StartError(printable(f"error {message['code']}: {message['msg']}"))
             if kind == "pong":
                 seen.trips.record_one(time.monotonic_ns() - message["t"], 1)
             elif kind in ("q", "t") and "snap" not in message:
@@ -199,12 +188,13 @@ class Probe:
         rows = [head, *(self._row(seen, seconds) for seen in self._seen)]
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
         lines = [
-            f"{self._url}, {round(seconds, 1):g} s: from the engine's receipt of a tick to its read here"
+            f"{self._engine.url}, {round(seconds, 1):g} s: "
+            "from the engine's receipt of a tick to its read here"
         ]
         lines += [
             "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
         ]
-        if not _is_here(self._parts.hostname or ""):
+        if not _is_here(self._engine.parts.hostname or ""):
             lines.append("two machines: the difference of their clocks is in every latency")
         for seen in self._seen:
             if seen.latency.negative is not None:
@@ -225,6 +215,12 @@ class Probe:
             f"{arrivals.interruptions} × {interrupted_s:.1f} s",
             f"{interrupted_s / seconds * DAY_S:.0f} s",
         ]
+
+
+async def _wait_end(seconds: float, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
+    with trio.move_on_after(seconds):
+        await anext(signals)  # what was measured so far counts
+    everything.cancel()
 
 
 def _is_here(host: str) -> bool:

@@ -1,7 +1,12 @@
-"""``marketfeed watch``: one session over a WebSocket, kept up, shown by marketfeed/board.py."""
+"""``marketfeed watch``: one session over a WebSocket, kept up, and shown.
+
+On a terminal as a picture (board.py, screen.py) in the alternate screen, which keys move (keyboard.py);
+otherwise a line a tick. Whatever ends the command, the terminal is left as it was.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -9,7 +14,6 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit
 
 import orjson
 import trio
@@ -17,20 +21,27 @@ import trio_websocket
 from rich.console import Console
 from rich.live import Live
 
-from marketfeed import __version__
-from marketfeed.board import Board, line_of, notice_of, table_of
+from marketfeed.board import Board, line_of, notice_of
+from marketfeed.connection import (
+    BROKEN,
+    FIRST_FINAL_CODE,
+    THEIR_ENDS,
+    Endpoint,
+    known_symbols,
+    leaf,
+    plainly,
+)
 from marketfeed.core.binary import FrameParser, Kind
-from marketfeed.errors import CloseCode, ConfigError, FeedProtocolError
+from marketfeed.core.printable import printable
+from marketfeed.errors import CloseCode
+from marketfeed.keyboard import Keyboard, keyboard
+from marketfeed.screen import View, picture
+from marketfeed.unknown import told, unmatched
 
 REDRAW_S: Final = 0.2
 FIRST_RETRY_S: Final = 0.5
 MAX_RETRY_S: Final = 10.0
-HANDSHAKE_S: Final = 10.0
 CLOSE_S: Final = 2.0  # for the engine's half of the close handshake
-AGENT: Final = [(b"User-Agent", f"marketfeed-cli/{__version__}".encode("ascii"))]
-MESSAGE_BYTES: Final = 64 << 20
-RECEIVE_BYTES: Final = 1 << 16
-FIRST_FINAL_CODE: Final = 4500  # close codes from here on: do not come back
 
 
 class _FinalError(Exception):
@@ -45,16 +56,7 @@ class _PipeClosedError(Exception):
     """Nobody reads our standard output any more, as with ``| head``."""
 
 
-# What ends a session, and in return what one run of the command has to deal with.
 _OUR_ENDS: Final = (_FinalError, _PipeClosedError)
-_THEIR_ENDS: Final = (
-    trio_websocket.ConnectionClosed,
-    trio_websocket.HandshakeError,
-    trio.TooSlowError,
-    trio.BrokenResourceError,
-    OSError,
-)
-Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 class Watch:
@@ -62,17 +64,13 @@ class Watch:
 
     def __init__(
         self,
-        url: str,
+        engine: Endpoint,
         symbols: list[str],
         tier: str | None,
         token: str | None,
         console: Console | None = None,
     ) -> None:
-        """Prepare to watch; raises ConfigError if ``url`` is not one of a WebSocket."""
-        self._url = url
-        self._parts = parsed_url(url)
-        query = f"?{self._parts.query}" if self._parts.query else ""
-        self._resource = (self._parts.path or "/") + query
+        self._engine, self._url = engine, engine.url
         self._requests: list[dict[str, Any]] = []
         if token is not None:
             self._requests.append({"action": "auth", "token": token, "id": "auth"})
@@ -81,36 +79,78 @@ class Watch:
         if tier is not None:
             self._requests[-1]["tier"] = tier
         self._board = Board()
+        self._symbols = symbols
         self._console = console or Console()
         self._plain = not self._console.is_terminal
+        self._view = View()
+        self._changed = trio.Event()  # by a key
+        self._last_words = ""  # said once the terminal is as it was
         self._retry_s = FIRST_RETRY_S
         self._reading: trio.CancelScope | None = None
 
     async def run(self) -> int:
         """Watch until interrupted; return the exit status."""
         status = 0
-        with trio.open_signal_receiver(signal.SIGINT) as signals:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._wait_interrupt, signals, nursery.cancel_scope)
                 if self._plain:
                     status = await self._follow()
                 else:
-                    with Live(console=self._console, auto_refresh=False) as live:
-                        nursery.start_soon(self._redraw, live)
-                        status = await self._follow()
+                    status = await self._show(nursery)
                 nursery.cancel_scope.cancel()
+        if self._last_words:
+            _tell(self._last_words)
         return status
 
     async def _wait_interrupt(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
         await anext(signals)
+        self._interrupt(everything)
+
+    def _interrupt(self, everything: trio.CancelScope) -> None:
         # Only the reading, where there is one: the connection is closed as it should be.
         (self._reading or everything).cancel()
 
-    async def _redraw(self, live: Live) -> None:
+    # The terminal.
+
+    async def _show(self, nursery: trio.Nursery) -> int:
+        """Follow, with a picture of it in the alternate screen; return the exit status."""
+        keys = keyboard()
+        live = Live(
+            console=self._console,
+            screen=True,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        with trio.open_signal_receiver(signal.SIGTSTP) as stops, contextlib.ExitStack() as terminal:
+            if keys is not None:
+                terminal.enter_context(keys.unbuffered())
+                nursery.start_soon(self._press, keys, nursery.cancel_scope)
+            terminal.enter_context(live)
+            nursery.start_soon(self._redraw, live, keys is not None)
+            nursery.start_soon(_stop, stops, live, keys)
+            return await self._follow()
+
+    async def _redraw(self, live: Live, keys: bool) -> None:
         while True:
-            rows = max(self._console.height - 6, 5)
-            live.update(table_of(self._board, self._url, time.time(), rows), refresh=True)
-            await trio.sleep(REDRAW_S)
+            if live.is_started:
+                size = (self._console.width, self._console.height)
+                live.update(
+                    picture(self._board, self._view, self._url, time.time(), size, keys), refresh=True
+                )
+            with trio.move_on_after(REDRAW_S):
+                await self._changed.wait()
+            self._changed = trio.Event()
+
+    async def _press(self, keys: Keyboard, everything: trio.CancelScope) -> None:
+        async for key in keys.keys():
+            self._view.press(key)
+            if self._view.quit:
+                self._interrupt(everything)
+            self._changed.set()
+
+    # The connection.
 
     async def _follow(self) -> int:
         """Connect, and again after each end that permits it; return the exit status."""
@@ -144,17 +184,8 @@ class Watch:
         ended: BaseException = _InterruptedError()
         # Over a stream of our own: open_websocket_url leaves its socket open when the server closes first.
         try:
-            async with await connect(self._parts) as stream, trio.open_nursery() as nursery:
-                with trio.fail_after(HANDSHAKE_S):
-                    ws = await trio_websocket.wrap_client_stream(
-                        nursery,
-                        stream,
-                        self._parts.netloc,
-                        self._resource,
-                        extra_headers=AGENT,
-                        max_message_size=MESSAGE_BYTES,
-                        receive_buffer_size=RECEIVE_BYTES,
-                    )
+            async with await self._engine.connect() as stream, trio.open_nursery() as nursery:
+                ws = await self._engine.websocket(nursery, stream)
                 try:
                     for request in self._requests:
                         await ws.send_message(orjson.dumps(request).decode())
@@ -164,25 +195,26 @@ class Watch:
                     self._reading = None
                     with trio.move_on_after(CLOSE_S):
                         await ws.aclose()
-        except* (*_OUR_ENDS, *_THEIR_ENDS) as group:
-            ended = group
-            while isinstance(ended, BaseExceptionGroup):
-                ended = ended.exceptions[0]
+        except* (*_OUR_ENDS, *THEIR_ENDS) as group:
+            ended = leaf(group)
         return ended
 
     async def _read(self, ws: trio_websocket.WebSocketConnection) -> None:
         """Show what comes until the connection ends, which raises ConnectionClosed."""
-        while True:
-            frame = await ws.get_message()
-            now_s = time.time()
-            try:
-                messages = _messages(frame)
-            except (orjson.JSONDecodeError, FeedProtocolError):
-                raise _FinalError(f"{self._url} does not speak marketfeed's protocol") from None
-            for message in messages:
-                self._take(message, now_s)
-            if self._plain:
-                _print(*filter(None, map(line_of, messages)))
+        async with trio.open_nursery() as beside:
+            while True:
+                frame = await ws.get_message()
+                now_s = time.time()
+                try:
+                    messages = _messages(frame)
+                    for message in messages:
+                        self._take(message, now_s)
+                    lines = [line for line in map(line_of, messages) if line] if self._plain else []
+                except BROKEN:
+                    raise _FinalError(f"{self._url} does not speak marketfeed's protocol") from None
+                _print(*lines)
+                if any(message["T"] == "synced" for message in messages):
+                    beside.start_soon(self._miss)
 
     def _take(self, message: dict[str, Any], now_s: float) -> None:
         match message:
@@ -195,17 +227,41 @@ class Watch:
         self._board.fold(message, now_s)
         notice = notice_of(message)
         if self._plain and notice is not None:
-            print(f"marketfeed watch: {notice}", file=sys.stderr)
+            _tell(notice)
+
+    async def _miss(self) -> None:
+        """Tell which of the names the engine does not know, now that it has sent all it has."""
+        missing = unmatched(self._symbols, self._board.rows)
+        if not missing or self._board.unknown:
+            return
+        known = await known_symbols(self._engine)
+        # A symbol may be there and have no tick yet.
+        for name in unmatched(missing, known):
+            why = await trio.to_thread.run_sync(told, name, known, "the engine")
+            self._board.unknown[name] = f"{why} (waiting for it)"
+            if self._plain:
+                _tell(f"{name}: {self._board.unknown[name]}")
 
     def _say(self, ended: str) -> None:
         self._board.status = f"{ended}, reconnecting"
         if self._plain:
-            print(f"marketfeed watch: {self._board.status}", file=sys.stderr)
+            _tell(self._board.status)
 
     def _give_up(self, why: str) -> int:
-        self._board.status = "ended"
-        print(f"marketfeed watch: {why}", file=sys.stderr)
+        self._last_words = why
         return 1
+
+
+async def _stop(stops: AsyncIterator[int], live: Live, keys: Keyboard | None) -> None:
+    """Give the terminal back while the command is stopped, as by Ctrl-Z."""
+    async for _ in stops:
+        live.stop()
+        if keys is not None:
+            keys.end()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        if keys is not None:
+            keys.begin()
+        live.start()
 
 
 def _messages(frame: str | bytes) -> list[dict[str, Any]]:
@@ -218,29 +274,14 @@ def _messages(frame: str | bytes) -> list[dict[str, Any]]:
     return [message for part in parser if part.kind is Kind.MESSAGES for message in part.messages()]
 
 
-async def connect(parts: SplitResult) -> Stream:
-    """Return a connection to where ``parts`` point, encrypted for wss; raises OSError."""
-    host, port = parts.hostname or "", parts.port
-    if parts.scheme == "ws":
-        return await trio.open_tcp_stream(host, port or 80)
-    return await trio.open_ssl_over_tcp_stream(host, port or 443, https_compatible=True)
-
-
-def parsed_url(url: str, option: str = "--url ") -> SplitResult:
-    """Return the parts of a WebSocket's URL; raises ConfigError for any other, given by ``option``."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0:
-            return parts
-    except ValueError as error:
-        raise ConfigError(f"{option}{url}: {error}") from None
-    raise ConfigError(f"{option}{url}: written as ws://HOST:PORT/v1/stream, or wss://")
+def _tell(text: str) -> None:
+    print(f"marketfeed watch: {printable(text)}", file=sys.stderr)
 
 
 def _print(*lines: str) -> None:
     try:
         for line in lines:
-            print(line)
+            print(printable(line))
         sys.stdout.flush()
     except BrokenPipeError:
         raise _PipeClosedError from None
@@ -251,19 +292,3 @@ def _reason(closed: trio_websocket.ConnectionClosed) -> tuple[int, str]:
     if closed.reason is None:
         return CloseCode.ABNORMAL, "connection lost"
     return closed.reason.code, closed.reason.reason or closed.reason.name.lower().replace("_", " ")
-
-
-def plainly(error: BaseException) -> str:
-    """Return why there is no connection, for people."""
-    if isinstance(error, trio_websocket.ConnectionRejected):
-        body = (error.body or b"").decode("utf-8", "replace").strip()
-        return f"refused with HTTP status {error.status_code}{': ' if body else ''}{body[:200]}"
-    if isinstance(error, trio.TooSlowError):
-        return "no answer"
-    while error.__cause__ is not None:  # trio's "all attempts failed" stands above the reason
-        error = error.__cause__
-    if isinstance(error, BaseExceptionGroup):  # one for each address of the host
-        error = error.exceptions[0]
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused, is the engine running?"
-    return " ".join(str(error).split()) or type(error).__name__

@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 
 from marketfeed import __version__
-from marketfeed.cli import stream_url
-from marketfeed.config import GatewayConfig
-from marketfeed.errors import ConfigError
 
 
 @pytest.fixture
@@ -210,13 +207,6 @@ def test_watch_finds_the_engine_by_its_configuration(marketfeed):
     assert done.returncode == 1
     assert done.stderr.startswith("marketfeed watch: cannot connect to ws://127.0.0.1:1/v1/stream: ")
     assert told(marketfeed("watch", "A", config="[gateway]\nprot = 1\n")).startswith("marketfeed: config")
-
-
-def test_the_stream_of_a_configuration():
-    assert stream_url(GatewayConfig()) == "ws://127.0.0.1:8765/v1/stream"
-    assert stream_url(GatewayConfig(host="::1", port=9)) == "ws://[::1]:9/v1/stream"
-    with pytest.raises(ConfigError, match=r"gateway\.port is 0"):
-        stream_url(GatewayConfig(port=0))
 
 
 def test_logs_are_json_lines_with_utc_times_where_no_one_watches():

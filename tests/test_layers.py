@@ -42,7 +42,15 @@ LAYERS = [
     },
     {"marketfeed.metrics", "marketfeed.admin"},
     {"marketfeed.engine"},
-    {"marketfeed.board", "marketfeed.watch", "marketfeed.probe", "marketfeed.recordings"},
+    {"marketfeed.connection", "marketfeed.unknown"},
+    {
+        "marketfeed.board",
+        "marketfeed.keyboard",
+        "marketfeed.screen",
+        "marketfeed.watch",
+        "marketfeed.probe",
+        "marketfeed.recordings",
+    },
     {"marketfeed.cli", "marketfeed.__main__"},
     {"marketfeed.testing"},
 ]

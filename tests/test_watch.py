@@ -11,8 +11,8 @@ import trio_websocket
 from rich.console import Console
 
 from marketfeed import watch
-from marketfeed.board import Board, Rate, line_of, notice_of, table_of
-from marketfeed.errors import ConfigError
+from marketfeed.board import Board, Rate, line_of, notice_of
+from marketfeed.connection import endpoint
 from marketfeed.watch import Watch
 
 AT_S = 1_700_000_000.0
@@ -47,13 +47,6 @@ def board_of(*messages):
     return board
 
 
-def drawn(board, most_rows=10):
-    console = Console(width=120)
-    with console.capture() as capture:
-        console.print(table_of(board, "ws://x", AT_S + 1, most_rows))
-    return capture.get()
-
-
 # Folding.
 
 
@@ -67,6 +60,24 @@ def test_a_side_without_size_is_missing():
     row = board_of(quote(), quote(bid_size=0.0)).rows["A"]
     assert row.bid is None
     assert row.ask == 10.5
+
+
+def test_a_missing_side_is_none_whether_its_price_is_null_or_0():
+    for missing in (None, 0.0):
+        row = board_of(quote(), quote(bid=missing, bid_size=0.0), quote(ask=missing, ask_size=0.0)).rows["A"]
+        assert (row.bid, row.ask, row.direction) == (10.0, None, 0)  # without a middle no direction of it
+        assert line_of(quote(ask=missing, ask_size=0.0)).endswith("100 x 10.0  - n=7")
+
+
+def test_prices_at_and_below_zero_are_prices():
+    row = board_of(quote(bid=-37.63, ask=0.0)).rows["A"]
+    assert (row.bid, row.ask) == (-37.63, 0.0)
+    assert "100 x -37.63  0.0 x 200" in line_of(quote(bid=-37.63, ask=0.0))
+
+
+def test_a_symbol_has_as_many_decimals_as_any_of_its_numbers_needed():
+    row = board_of(quote(bid=10.5, ask=11.0), trade(p=10.125, s=0.00012), quote(bid=10.0)).rows["A"]
+    assert (row.decimals, row.size_decimals) == (3, 5)
 
 
 @pytest.mark.parametrize(("bids", "direction"), [((10, 11), 1), ((10, 9), -1), ((10, 11, 11), 1)])
@@ -143,25 +154,7 @@ def test_lines_say_time_prices_and_number():
 )
 def test_notices_are_sentences(message, notice):
     assert notice_of(message) == notice
-    assert notice in drawn(board_of(message))
-
-
-def test_the_table_shows_rows_by_name_and_says_how_many_it_leaves_out():
-    text = drawn(board_of(*(quote(S=name) for name in "CBA")), most_rows=2)
-    assert [line.split()[0] for line in text.splitlines()] == ["ws://x", "symbol", "A", "B", "…"]
-    assert "… and 1 more symbols" in text
-    assert "3 ticks/s" in text
-
-
-@pytest.mark.parametrize(
-    ("later_s", "age"), [(0.5, "250 ms"), (2.25, "2.0 s"), (600.25, "10 min"), (0, "0 ms")]
-)
-def test_the_age_is_since_receipt(later_s, age):
-    board = board_of(quote())
-    console = Console(width=120)
-    with console.capture() as capture:
-        console.print(table_of(board, "ws://x", AT_S + later_s, 5))
-    assert age in capture.get()
+    assert list(board_of(message).notices) == [notice]
 
 
 # The connection, with a server that plays one script for each connection.
@@ -206,7 +199,7 @@ async def serve(nursery, monkeypatch):
 
 async def test_it_comes_back_after_a_close_that_permits_it_and_not_after_one_that_does_not(serve, capsys):
     url, requests = await serve((text_of(LIVE), text_of(quote()), 4001), (text_of(quote(n=8)), 4503))
-    assert await Watch(url, ["A", "B*"], "vip", None).run() == 1
+    assert await Watch(endpoint(url), ["A", "B*"], "vip", None).run() == 1
     subscribe = {
         "action": "subscribe",
         "quotes": ["A", "B*"],
@@ -233,38 +226,77 @@ async def test_it_waits_as_long_as_the_engine_asks(serve, monkeypatch, capsys):
         (text_of({"T": "closing", "code": 1001, "msg": "bye", "retry_ms": 2000}), 1001), (4500,)
     )
     monkeypatch.setattr(trio, "sleep", sleep)
-    assert await Watch(url, ["A"], None, None).run() == 1
+    assert await Watch(endpoint(url), ["A"], None, None).run() == 1
     assert 1 <= waits[0] <= 2
     assert "closing 1001: bye" in capsys.readouterr().err
 
 
 async def test_a_refused_request_ends_it(serve, capsys):
     url, _ = await serve((text_of({"T": "error", "code": 409, "msg": "not entitled", "id": "watch"}), 1000))
-    assert await Watch(url, ["A"], None, None).run() == 1
+    assert await Watch(endpoint(url), ["A"], None, None).run() == 1
     assert capsys.readouterr().err == "marketfeed watch: error 409: not entitled\n"
 
 
 async def test_a_token_is_sent_first(serve):
     url, requests = await serve((4501,))
-    assert await Watch(url, ["A"], None, "secret").run() == 1
+    assert await Watch(endpoint(url), ["A"], None, "secret").run() == 1
     assert requests == [{"action": "auth", "token": "secret", "id": "auth"}]
 
 
 async def test_what_is_no_marketfeed_is_said_so(serve, capsys):
     url, _ = await serve(("hello", 1000))
-    assert await Watch(url, ["A"], None, None).run() == 1
+    assert await Watch(endpoint(url), ["A"], None, None).run() == 1
     assert "does not speak marketfeed's protocol" in capsys.readouterr().err
 
 
 async def test_a_terminal_gets_a_table(serve):
     url, _ = await serve((text_of(LIVE), text_of(quote(), trade()), 4503))
     console = Console(force_terminal=True, width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    assert await Watch(url, ["A"], None, None, console).run() == 1
+    assert await Watch(endpoint(url), ["A"], None, None, console).run() == 1
     console.file.close()
     assert "bid size" in console.export_text()
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1/", "127.0.0.1:8765", "ws:///v1/stream", "ws://a:99999/"])
-def test_a_url_that_is_none_of_a_websocket(url):
-    with pytest.raises(ConfigError, match="--url"):
-        Watch(url, ["A"], None, None)
+ESCAPES = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202e"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        quote(S="A" + ESCAPES),
+        trade(d=ESCAPES),
+        trade(S="[red]A[/]", d=ESCAPES),
+        {**LIVE, "tier": ESCAPES},
+        {"T": "error", "code": ESCAPES, "msg": ESCAPES},
+        {"T": "error", "code": 1, "msg": ESCAPES, "id": 1},
+        {"T": "closing", "code": 1001, "msg": ESCAPES, "retry_ms": 1},
+        {"T": "gap", "S": ESCAPES, "channel": ESCAPES, "lost": ESCAPES, "n": ESCAPES},
+        {"T": "lag", "on": False, "conflated": ESCAPES},
+    ],
+)
+@pytest.mark.parametrize("terminal", [False, True])
+async def test_nothing_that_a_server_sends_reaches_the_terminal_as_control(serve, capsys, message, terminal):
+    url, _ = await serve((text_of(LIVE), text_of(message), text_of(quote()), 4500), (4500,))
+    console = Console(force_terminal=terminal, width=200, color_system=None) if terminal else None
+    assert await Watch(endpoint(url), ["A"], None, None, console).run() == 1
+    shown = "".join(capsys.readouterr())
+    assert not any(sequence in shown for sequence in ("\x1b]0", "\x1b[31m", "\x9b", "\x07", "\u202e"))
+    if "[red]" in message.get("S", "") and not terminal:
+        assert "[red]A[/]" in shown
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "1", "[1]", '[{"T":"q"}]', '[{"S":"A"}]', '[{"T":"q","S":[],"r":1}]', text_of(quote(bid="x")),
+        text_of({**LIVE, "tier": 1}), text_of(quote(r="x")), text_of(quote(r=1e300)), text_of(trade(p={})),
+        text_of({"T": "closing", "retry_ms": "soon"}), text_of({"T": "gap"}), text_of({"T": ["q"]}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("terminal", [False, True])
+async def test_messages_that_are_none_of_the_protocol_end_it_in_a_line(serve, capsys, frame, terminal):
+    url, _ = await serve((frame, 4500), (4500,))
+    console = Console(force_terminal=terminal, width=200, color_system=None) if terminal else None
+    assert await Watch(endpoint(url), ["A"], None, None, console).run() == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("marketfeed watch: ")

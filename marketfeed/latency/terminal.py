@@ -11,6 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
+from marketfeed.core.printable import printable
 from marketfeed.errors import LogError
 from marketfeed.latency.report import (
     SPREAD_NOTE,
@@ -27,6 +28,7 @@ from marketfeed.latency.report import (
 )
 
 PLAIN_WIDTH = 220  # where nobody can widen the window
+MOST_NOTE = 4000  # characters; a note may name many files
 
 
 def report(
@@ -45,18 +47,18 @@ def report(
     contents = [(path, _content(kind, made)) for kind, path in files.items() if path is not None]
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text(made.span, style="dim"))
+    console.print(Text(printable(made.span), style="dim"))
     console.print(_table(made, TITLES, shown_figures))
     if made.against:
-        console.print(Text(f"change against {', '.join(map(str, made.against))}", style="dim"))
+        console.print(Text(printable(f"change against {', '.join(map(str, made.against))}"), style="dim"))
         console.print(_table(made, TITLES[1:], shown_changes))
         console.print(Text(SPREAD_NOTE, style="dim"))
     for note in made.notes:
-        errors.print(Text(f"note: {note}", style="yellow"))
+        errors.print(Text(printable(f"note: {note}", MOST_NOTE), style="yellow"))
     for path, content in contents:
         _write(path, content)
     for text in made.broken:
-        errors.print(Text(f"over budget: {text}", style="red"))
+        errors.print(Text(printable(f"over budget: {text}"), style="red"))
     return 1 if made.broken else 0
 
 
@@ -103,7 +105,7 @@ def _table(made: Report, titles: tuple[str, ...], cells: Shown) -> Table:
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     for row in made.rows:
-        table.add_row(*map(Text, row.key), *_styled(row, titles, cells))
+        table.add_row(*(Text(printable(value)) for value in row.key), *_styled(row, titles, cells))
     return table
 
 

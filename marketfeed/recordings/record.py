@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
-from urllib.parse import SplitResult
 
 import orjson
 import trio
@@ -23,23 +22,20 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from marketfeed.connection import BROKEN, FIRST_FINAL_CODE, THEIR_ENDS, Endpoint, leaf, plainly
 from marketfeed.core.binary import FrameParser, Kind
-from marketfeed.errors import FeedProtocolError
+from marketfeed.core.printable import printable
 from marketfeed.recordings.recorded import Recorded
 from marketfeed.recordings.writer import RecordingWriter
-from marketfeed.watch import AGENT, plainly
 
 WRITE_S: Final = 0.25  # so much is at stake if the program is killed
 WRITE_BYTES: Final = 1 << 20  # or so much
 MAX_WAITING_BYTES: Final = 64 << 20  # beyond it the engine has to wait for the disk
 REDRAW_S: Final = 0.5
-HANDSHAKE_S: Final = 10.0
 CLOSE_S: Final = 2.0
 FIRST_RETRY_S: Final = 0.5
 MAX_RETRY_S: Final = 10.0
-FIRST_FINAL_CODE: Final = 4500
 _HEARTBEAT: Final = bytes((Kind.HEARTBEAT,))
-MESSAGE_BYTES: Final = 64 << 20
 RECEIVE_BYTES: Final = 1 << 18
 
 
@@ -47,17 +43,12 @@ class _FinalError(Exception):
     """The engine refused, for good, what the command asked for."""
 
 
-_THEIR_ENDS: Final = (OSError, trio.BrokenResourceError, trio.TooSlowError, trio_websocket.HandshakeError)
-Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
-
-
 class Recorder:
     """One run of the command."""
 
     def __init__(
         self,
-        url: str,
-        parts: SplitResult,
+        engine: Endpoint,
         symbols: list[str],
         tier: str | None,
         token: str | None,
@@ -66,7 +57,7 @@ class Recorder:
     ) -> None:
         self.recorded = Recorded()
         self._began_s = time.monotonic()
-        self._url, self._parts = url, parts
+        self._engine, self._url = engine, engine.url
         self._symbols, self._tier, self._token = symbols, tier, token
         self._writer = writer
         self._seconds = seconds
@@ -95,7 +86,7 @@ class Recorder:
                         work.cancel_scope.cancel()
                     self._write_waiting()
                 except* OSError as group:
-                    failure = f"cannot write: {_leaf(group)}"
+                    failure = f"cannot write: {leaf(group)}"
                 finally:
                     nursery.cancel_scope.cancel()
         try:
@@ -103,7 +94,7 @@ class Recorder:
         except OSError as error:
             failure = failure or f"cannot write: {error}"
         for line in self._summary(failure):
-            print(f"marketfeed record: {line}", file=sys.stderr)
+            _tell(line)
         return 1 if failure else 0
 
     # Ends.
@@ -125,8 +116,8 @@ class Recorder:
             ended: BaseException | str = ""
             try:
                 ended = await self._session()
-            except* (_FinalError, *_THEIR_ENDS) as group:
-                ended = _leaf(group)
+            except* (_FinalError, *THEIR_ENDS) as group:
+                ended = leaf(group)
             if isinstance(ended, _FinalError):
                 return str(ended)
             if self._ending:
@@ -144,18 +135,12 @@ class Recorder:
 
     async def _session(self) -> str:
         """Record one connection to its end; return why it ended."""
-        parts = self._parts
-        with trio.CancelScope() as self._reading, trio.fail_after(HANDSHAKE_S):
-            stream = await self._connect()
+        with trio.CancelScope() as self._reading:
+            stream = await self._engine.connect()
         if self._ending:
             return "ended"
         async with stream, trio.open_nursery() as nursery:
-            query = f"?{parts.query}" if parts.query else ""
-            with trio.fail_after(HANDSHAKE_S):
-                ws = await trio_websocket.wrap_client_stream(
-                    nursery, stream, parts.netloc, (parts.path or "/") + query,
-                    extra_headers=AGENT, max_message_size=MESSAGE_BYTES, receive_buffer_size=RECEIVE_BYTES,
-                )  # fmt: skip
+            ws = await self._engine.websocket(nursery, stream, RECEIVE_BYTES)
             try:
                 with trio.CancelScope() as self._reading:
                     await self._read(ws)
@@ -172,12 +157,6 @@ class Recorder:
                 nursery.cancel_scope.cancel()  # the library's reader may wait for ever
         return "ended"
 
-    async def _connect(self) -> Stream:
-        host, port = self._parts.hostname or "", self._parts.port
-        if self._parts.scheme == "ws":
-            return await trio.open_tcp_stream(host, port or 80)
-        return await trio.open_ssl_over_tcp_stream(host, port or 443, https_compatible=True)
-
     async def _read(self, ws: trio_websocket.WebSocketConnection) -> None:
         self.recorded.announced = {}
         await self._subscribe(ws, self.recorded.cursor)
@@ -193,7 +172,7 @@ class Recorder:
                 for frame in parser:
                     for part in self.recorded.take(frame):
                         await self._take(ws, part)
-            except (orjson.JSONDecodeError, FeedProtocolError):
+            except BROKEN:
                 raise _FinalError(f"{self._url} does not speak marketfeed's protocol") from None
             if message[1:2] != _HEARTBEAT:
                 self._waiting.append(message)
@@ -271,7 +250,8 @@ class Recorder:
                 rate = (ticks - before) / max(now_s - before_s, 1e-9)
                 before, before_s = ticks, now_s
                 live.update(
-                    Text(f"{self._status}  ·  {rate:,.0f} ticks/s  ·  {self._figures()}"), refresh=True
+                    Text(printable(f"{self._status}  ·  {rate:,.0f} ticks/s  ·  {self._figures()}")),
+                    refresh=True,
                 )
                 await trio.sleep(REDRAW_S)
 
@@ -291,7 +271,5 @@ class Recorder:
         return lines
 
 
-def _leaf(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+def _tell(text: str) -> None:
+    print(f"marketfeed record: {printable(text)}", file=sys.stderr)

@@ -215,6 +215,20 @@ def test_pictures_without_matplotlib_are_one_line_and_nothing_else(log, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def test_tags_of_a_log_reach_the_terminal_as_text(log, tmp_path):
+    lines = log.read_text().splitlines(keepends=True)
+    hostile = [line.replace("tier=vip", "tier=\x1b[31m[red]vip") for line in lines]
+    (tmp_path / "hostile.hlog").write_text("".join(hostile))
+    done = command("hostile.hlog", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert "\\x1b[31m[red]vip" in done.stdout
+    refused = command("hostile.hlog", "--tier", "none", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "\x1b" not in refused.stderr
+    assert "\\x1b[31m[red]vip" in refused.stderr
+
+
 def test_names_that_html_or_the_picture_would_read_are_shown_as_they_are(tmp_path):
     for name in ("_x", "$a$b", "<b>&"):
         write(tmp_path / "a.hlog", interval([MS], Tag("total", "vip", "0", name)))

@@ -1,0 +1,81 @@
+"""Keys of the terminal that a command runs on, one by one; and the terminal as it was afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import termios
+import tty
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final
+
+import trio
+
+READ_BYTES: Final = 1024
+# What terminals send for a key (xterm, VT220), or one character. Unknown escape sequences are skipped.
+_KEY: Final = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]|\x1b|[^\x1b]", re.DOTALL)
+_NAMES: Final = {
+    "[A": "up", "[B": "down", "OA": "up", "OB": "down", "[5~": "page up", "[6~": "page down",
+    "[H": "home", "OH": "home", "[1~": "home", "[F": "end", "OF": "end", "[4~": "end",
+}  # fmt: skip
+
+
+def keys_of(text: str) -> list[str]:
+    """Return the keys that a terminal sent as ``text``: names of special ones, or characters."""
+    found = [_NAMES.get(key[1:], "") if key[0] == "\x1b" else key for key in _KEY.findall(text)]
+    return [key for key in found if key]
+
+
+class Keyboard:
+    """Standard input, where that is the terminal of a command in the foreground."""
+
+    def __init__(self) -> None:
+        self._fd = sys.stdin.fileno()
+        self._before: list[Any] | None = None
+
+    @contextlib.contextmanager
+    def unbuffered(self) -> Iterator[None]:
+        """Have keys come one by one and unseen; the terminal is as it was at the end of the block."""
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
+
+    def begin(self) -> None:
+        """Have keys come one by one. Ctrl-C and Ctrl-Z stay signals."""
+        self._before = termios.tcgetattr(self._fd)
+        tty.setcbreak(self._fd)
+
+    def end(self) -> None:
+        """Set the terminal as it was; idempotent."""
+        before, self._before = self._before, None
+        if before is not None:
+            with contextlib.suppress(termios.error):  # it was closed
+                termios.tcsetattr(self._fd, termios.TCSADRAIN, before)
+
+    async def keys(self) -> AsyncIterator[str]:
+        """Yield keys as they are pressed, until the terminal is closed."""
+        while True:
+            await trio.lowlevel.wait_readable(self._fd)
+            try:
+                data = os.read(self._fd, READ_BYTES)
+            except OSError:
+                return
+            if not data:
+                return
+            for key in keys_of(data.decode("utf-8", "replace")):
+                yield key
+
+
+def keyboard() -> Keyboard | None:
+    """Return the keyboard, None where there is none to read from."""
+    try:
+        fd = sys.stdin.fileno()
+        if os.isatty(fd) and os.tcgetpgrp(fd) == os.getpgrp():
+            return Keyboard()
+    except (OSError, ValueError, AttributeError):  # closed, or no file at all
+        return None
+    return None

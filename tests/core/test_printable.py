@@ -1,0 +1,45 @@
+"""What is printed of others' text: nothing that a terminal acts on, and all of what it said."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marketfeed.core.printable import printable
+
+ACTED_ON = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # control, format (bidi), surrogates, line separators
+
+
+@given(st.text())
+def test_nothing_is_left_that_a_terminal_acts_on(text):
+    assert not {unicodedata.category(char) for char in printable(text)} & ACTED_ON
+
+
+@given(st.text(st.characters(categories=["L", "N", "P", "S"]), max_size=100))
+def test_ordinary_text_stays_as_it_is(text):
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred\x07", "\\x1b[31mred\\x07"),
+        ("\x9b31m", "\\x9b31m"),  # C1: the same in one byte
+        ("a\u202egnp.exe", "a\\u202egnp.exe"),
+        ("two\nlines\r\tof it", "two\\nlines\\r\\tof it"),
+        ("\udcff", "\\udcff"),  # a byte that is not UTF-8, as Python reads it
+        ("[red]BTC-USD é 漢 5 µs[/]", "[red]BTC-USD é 漢 5 µs[/]"),
+        (5, "5"),
+    ],
+)
+def test_what_is_escaped_can_still_be_read(text, shown):
+    assert printable(text) == shown
+
+
+def test_a_long_text_is_cut():
+    assert printable("x" * 10_000) == "x" * 499 + "…"
+    assert printable("x" * 10_000, most=8) == "xxxxxxx…"
+    assert printable("\x1b" * 3, most=3) == "\\x1b\\x1b\\x1b"

@@ -1,0 +1,231 @@
+"""Where an engine is, whom to trust there, and what is said where there is no connection."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import trio
+import trustme
+
+from marketfeed.config import GatewayConfig
+from marketfeed.connection import THEIR_ENDS, ConnectError, endpoint, endpoint_of, leaf, plainly, stream_url
+from marketfeed.errors import ConfigError
+
+NOT_TLS = tuple(
+    f"{what}; is it a port for wss://?" for what in ("closed without an answer", "the answer is not HTTP")
+)
+PAST = datetime.now(UTC) - timedelta(days=2)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/", "127.0.0.1:8765", "ws:///v1/stream", "ws://a:99999/"])
+def test_a_url_that_is_none_of_a_websocket(url):
+    with pytest.raises(ConfigError, match="--url"):
+        endpoint(url)
+
+
+@pytest.mark.parametrize(
+    ("gateway", "url"),
+    [
+        (GatewayConfig(), "ws://127.0.0.1:8765/v1/stream"),
+        (GatewayConfig(host="::1", port=9), "ws://[::1]:9/v1/stream"),
+        (GatewayConfig(host="feed.example.com"), "ws://feed.example.com:8765/v1/stream"),
+        (GatewayConfig(host="0.0.0.0"), "ws://127.0.0.1:8765/v1/stream"),
+        (GatewayConfig(host="::"), "ws://[::1]:8765/v1/stream"),
+        (GatewayConfig(tls_cert="cert.pem", tls_key="key.pem"), "wss://127.0.0.1:8765/v1/stream"),
+    ],
+)
+def test_the_stream_of_a_configuration(gateway, url):
+    assert stream_url(gateway) == url
+
+
+def test_a_port_that_the_engine_picks_itself_needs_a_url():
+    with pytest.raises(ConfigError, match=r"gateway\.port is 0"):
+        stream_url(GatewayConfig(port=0))
+
+
+class Server:
+    """A certificate authority and a TLS server with a certificate of it."""
+
+    def __init__(self, folder, *names, **validity):
+        self.authority = trustme.CA()
+        self.issued = self.authority.issue_cert(*(names or ("127.0.0.1", "localhost")), **validity)
+        self.ca, self.cert = folder / "ca.pem", folder / "cert.pem"
+        self.authority.cert_pem.write_to_path(self.ca)
+        self.cert.write_bytes(b"".join(blob.bytes() for blob in self.issued.cert_chain_pems))
+
+    @asynccontextmanager
+    async def serving(self):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.issued.configure_cert(context)
+
+        async def handle(stream):
+            try:
+                await stream.send_all(b"hello")
+            except trio.BrokenResourceError:
+                await trio.sleep(0)  # refused by the client, or plain
+
+        async with trio.open_nursery() as nursery:
+            (listener,) = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
+            nursery.start_soon(trio.serve_listeners, handle, [listener])
+            yield listener.transport_listener.socket.getsockname()[1]
+            nursery.cancel_scope.cancel()
+
+
+async def refusal(engine):
+    """Return what is said of a connection that there is none of."""
+    with trio.fail_after(5), pytest.raises(ConnectError) as caught:
+        await engine.connect()
+    said = plainly(caught.value)
+    assert "\n" not in said
+    return said
+
+
+async def connects(engine):
+    async with await engine.connect() as stream:
+        return await stream.receive_some() == b"hello"
+
+
+@pytest.fixture
+def server(tmp_path):
+    return Server(tmp_path)
+
+
+async def test_an_untrusted_certificate_is_said_at_once_and_what_would_trust_it(server):
+    async with server.serving() as port:
+        said = await refusal(endpoint(f"wss://localhost:{port}/"))
+        assert said.startswith(
+            "TLS: certificate verify failed: unable to get local issuer certificate; --ca FILE"
+        )
+        other = trustme.CA()
+        other.cert_pem.write_to_path(server.ca)
+        assert "certificate verify failed" in await refusal(endpoint(f"wss://localhost:{port}/", server.ca))
+
+
+async def test_with_its_authority_or_itself_as_ca_it_is_trusted(server):
+    async with server.serving() as port:
+        for ca in (server.ca, server.cert):
+            assert await connects(endpoint(f"wss://localhost:{port}/", ca))
+            assert await connects(endpoint(f"wss://127.0.0.1:{port}/", ca))
+
+
+async def test_an_expired_certificate(tmp_path):
+    server = Server(tmp_path, not_before=PAST - timedelta(days=1), not_after=PAST)
+    async with server.serving() as port:
+        said = await refusal(endpoint(f"wss://127.0.0.1:{port}/", server.ca))
+        assert "certificate has expired; --ca FILE does not help against that" in said
+        gateway = GatewayConfig(port=port, tls_cert=str(server.cert), tls_key="")
+        assert "certificate has expired" in await refusal(endpoint_of(gateway))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_certificate_for_another_name(tmp_path, host):
+    server = Server(tmp_path, "feed.example.com")
+    async with server.serving() as port:
+        said = await refusal(endpoint(f"wss://{host}:{port}/", server.ca))
+        assert f"certificate is not valid for '{host}'" in said
+        # The engine's own configuration names the certificate: that it is this one is what counts.
+        assert await connects(endpoint_of(GatewayConfig(host=host, port=port, tls_cert=str(server.cert))))
+
+
+async def test_by_a_configuration_no_other_certificate_is_trusted(tmp_path, server):
+    async with server.serving() as port:
+        (tmp_path / "other").mkdir()
+        other = Server(tmp_path / "other")
+        gateway = GatewayConfig(port=port, tls_cert=str(other.cert))
+        assert "certificate verify failed" in await refusal(endpoint_of(gateway))
+        assert await connects(endpoint_of(gateway, server.ca))  # --ca stands above it
+
+
+async def test_tls_spoken_to_a_port_that_does_not():
+    async def answer(stream):
+        await stream.receive_some()
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, answer, [listener])
+        port = listener.socket.getsockname()[1]
+        said = await refusal(endpoint(f"wss://127.0.0.1:{port}/"))
+        assert said.startswith("TLS: ")
+        assert said.endswith("is it a port for ws://?")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_port_that_hangs_up_in_the_handshake():
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, trio.aclose_forcefully, [listener])
+        port = listener.socket.getsockname()[1]
+        assert "in the handshake" in await refusal(endpoint(f"wss://127.0.0.1:{port}/"))
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_port_that_says_nothing_is_told_from_one_that_is_slow(autojump_clock):
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, lambda stream: trio.sleep_forever(), [listener])
+        port = listener.socket.getsockname()[1]
+        engine = endpoint(f"wss://127.0.0.1:{port}/")
+        with pytest.raises(ConnectError, match=r"TLS: no answer within 10 s; is it a port for ws://\?"):
+            await engine.connect()
+        nursery.cancel_scope.cancel()
+
+
+async def rejection(engine):
+    """Return what is said of a connection on which no WebSocket opens."""
+    with trio.fail_after(5):
+        try:
+            async with await engine.connect() as stream, trio.open_nursery() as nursery:
+                await engine.websocket(nursery, stream)
+        except* THEIR_ENDS as group:
+            ended = group
+    return plainly(leaf(ended))
+
+
+async def test_a_port_of_tls_that_is_spoken_to_without_it(server):
+    async with server.serving() as port:
+        assert await rejection(endpoint(f"ws://127.0.0.1:{port}/")) in NOT_TLS
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"", NOT_TLS[0]),
+        (b"\x15\x03\x01\x00\x02\x02\x46", NOT_TLS[1]),  # a TLS alert
+        (b"220 mail.example.com ESMTP\r\n", "the answer is not HTTP"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "refused with HTTP status 404"),
+        (
+            b'HTTP/1.1 403 F\r\nContent-Length: 42\r\n\r\n{"error":{"code":403,"msg":"no\\u001b[1m"}} ',
+            "refused with HTTP status 403: no\\x1b[1m",
+        ),
+    ],
+)
+async def test_a_port_that_opens_no_websocket(answer, said):
+    async def handle(stream):
+        await stream.receive_some()
+        if answer:
+            await stream.send_all(answer)
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, handle, [listener])
+        assert await rejection(endpoint(f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/")) == said
+        nursery.cancel_scope.cancel()
+
+
+def test_a_ca_that_is_none(tmp_path):
+    with pytest.raises(ConfigError, match=r"--ca .*nope\.pem: No such file or directory"):
+        endpoint("wss://x/", tmp_path / "nope.pem")
+    (tmp_path / "empty.pem").write_text("no certificate")
+    with pytest.raises(ConfigError, match=r"--ca .*empty\.pem: holds no certificate in PEM"):
+        endpoint("wss://x/", tmp_path / "empty.pem")
+    with pytest.raises(ConfigError, match="only wss:// has a certificate to check"):
+        endpoint("ws://x/", tmp_path / "empty.pem")
+    for name, said in (("nope.pem", "No such file"), ("empty.pem", "holds no certificate in PEM")):
+        gateway = GatewayConfig(tls_cert=str(tmp_path / name), tls_key="key.pem")
+        with pytest.raises(ConfigError, match=rf"gateway\.tls_cert: .*{name}: {said}"):
+            endpoint_of(gateway)
