@@ -8,16 +8,10 @@ import msgspec
 
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
 from marketfeed.gateway.query import check_keys
-from marketfeed.ingest.supervise import FeedState
 from marketfeed.metrics import CONTENT_TYPE, Sources, exposition
 
 MAX_ROWS: Final = 1000
 HEAD_S: Final = 5.0
-AMISS: Final = (
-    FeedState.STALE,
-    FeedState.DOWN,
-    FeedState.FAILED,
-)  # of a feed; one that has not begun may be waiting for sessions
 
 
 class Admin:
@@ -25,7 +19,6 @@ class Admin:
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
-        self.ready = False
         self.server = HttpServer(
             {
                 "/metrics": {"GET": self._metrics},
@@ -44,16 +37,15 @@ class Admin:
         return json_response({"status": "ok", "epoch": self._sources.rings.epoch})
 
     async def _readiness(self, request: Request) -> Response:
-        """Say whether the engine does all it is for; 503, and ``problems``, where it does not."""
-        sources = self._sources
-        states = {s.intake.name: s.state() for s in sources.roster.supervisors}
-        feeds = {name: state.value for name, state in states.items()}
-        problems = [f"feed {name} is {state.value}" for name, state in states.items() if state in AMISS]
-        if sources.keeper.log.problem:
-            problems.append(f"latency log: {sources.keeper.log.problem}")
-        problems += sources.half.problems()
-        status = "draining" if not self.ready else "not ready" if problems else "ready"
-        body = {"status": status, "feeds": feeds, "problems": problems}
+        """Answer whether subscribers can be served: 200, or 503 with ``problems``; and ``warnings``."""
+        health = self._sources.health
+        status = health.status()
+        body = {
+            "status": status,
+            "feeds": health.feeds(),
+            "problems": [problem.text for problem in health.problems()],
+            "warnings": [warning.text for warning in health.warnings()],
+        }
         return json_response(body, 200 if status == "ready" else 503)
 
     async def _latency(self, request: Request) -> Response:

@@ -34,6 +34,7 @@ from marketfeed.gateway.limits import Admission
 from marketfeed.gateway.listener import accept_from, accept_http, open_listener, raise_file_limit
 from marketfeed.gateway.taps import Taps, check_path
 from marketfeed.gateway.tls import Certificate
+from marketfeed.health import Health, Phase
 from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.room import Room
 from marketfeed.ingest.roster import Roster
@@ -93,6 +94,7 @@ class Engine:
         )
         self.half.on_latencies = self.keeper.take
         self.half.overview = self.keeper.shown
+        self.health = Health(self.half, self.roster, self.keeper, self.taps, self.symbols)
 
     def _ring(self) -> None:
         self.half.ring()
@@ -133,7 +135,16 @@ class Engine:
         half = self.half
         failed: StartError | None = None
         admin = Admin(
-            Sources(half, self.rings, self.symbols, self.roster, self.taps, self.keeper, self.admission)
+            Sources(
+                half,
+                self.rings,
+                self.symbols,
+                self.roster,
+                self.taps,
+                self.keeper,
+                self.admission,
+                self.health,
+            )
         )
         async with trio.open_nursery() as watch:
             watch.start_soon(half.collector.run)
@@ -152,14 +163,14 @@ class Engine:
                     sources.start_soon(accept_from, listener, half.counters, half.take)
                     await self.roster.apply(sources)
                     sources.start_soon(self._reload_when_asked, sources)
-                    admin.ready = True
+                    self.health.phase = Phase.SERVING
                     log.info("admin listening", port=admin_listener.getsockname()[1])
                     self._say_ready(host, port)
                     async for number in signals:
                         if number != signal.SIGHUP:
                             break
                         self._reload_asked.set()
-                    admin.ready = False
+                    self.health.phase = Phase.DRAINING
                     drain_s = self.config.engine.drain_s
                     log.info("draining", sessions=len(half), drain_s=drain_s)
                     watch.start_soon(_stop_on_second, signals)
@@ -194,18 +205,21 @@ class Engine:
                 self.roster.forget()
                 raise loaded.refusal(found)
         except ConfigError as error:
-            log.error("reload refused, nothing changed", reason="; ".join(error.mistakes))
+            self.health.reload_failure = reason = "; ".join(error.mistakes)
+            log.error("reload refused, nothing changed", reason=reason)
             return
         log.info("reloading", changed=changed)
         before, self.admission.limits = self.admission.limits, limits_of(config.limits)
         try:
             await self.half.reload(config)
         except (ConfigError, StartError) as error:
+            self.health.reload_failure = str(error)
             log.error("reload failed", reason=str(error))
             self.admission.limits = before
             self.roster.forget()
             return
         self.config = config
+        self.health.reload_failure = None
         self.taps.most = config.limits.taps
         await self.roster.apply(sources)
         log.info("reloaded", changed=changed)

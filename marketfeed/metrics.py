@@ -6,6 +6,7 @@ plain integers, those of sessions from the report of whoever serves them.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate
@@ -20,13 +21,17 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector as MetricSource
 
+from marketfeed import __version__
+from marketfeed.conditions import Condition
 from marketfeed.core.records import CHANNELS
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.figures import FLUSH_BOUNDS_S
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.gateway.limits import DURATION_BOUNDS_S, Admission
+from marketfeed.gateway.protocol import VERSION
 from marketfeed.gateway.taps import Taps
+from marketfeed.health import KINDS, Health
 from marketfeed.ingest.roster import Roster
 from marketfeed.ingest.supervise import FeedState
 from marketfeed.latency.keeper import Keeper
@@ -51,6 +56,7 @@ class Sources:
     taps: Taps
     keeper: Keeper
     admission: Admission
+    health: Health
 
 
 async def exposition(sources: Sources) -> bytes:
@@ -68,11 +74,23 @@ class _Snapshot(MetricSource):
         self._report = report
 
     def collect(self) -> Iterable[Metric]:
+        yield from self._engine()
         yield from self._sessions()
         yield from self._ticks()
         yield from self._latencies()
         yield from self._feeds()
         yield from self._process()
+
+    def _engine(self) -> Iterable[Metric]:
+        build = (__version__, platform.python_version(), str(VERSION))
+        yield _gauge("build_info", "1, labelled by what runs.", "version python protocol", {build: 1})
+        health = self._sources.health
+        ready = health.status() == "ready"
+        yield _gauge("ready", "1 if subscribers can be served, as /readyz says.", "", {(): ready})
+        text = "1 for what makes the engine not ready."
+        yield _gauge("problem", text, "kind subject", _present(health.problems()))
+        text = "1 for what is not as it should be while subscribers are served."
+        yield _gauge("warning", text, "kind subject", _present(health.warnings()))
 
     def _sessions(self) -> Iterable[Metric]:
         report = self._report
@@ -196,6 +214,11 @@ class _Snapshot(MetricSource):
         yield _counter("taps_total", "Readers of the rings that came.", "", {(): taps.accepted})
         refused = {(reason,): n for reason, n in taps.refused.items()}
         yield _counter("taps_refused_total", "Readers of the rings refused.", "reason", refused)
+
+
+def _present(conditions: Sequence[Condition]) -> Samples:
+    """Return 1 for each of ``conditions``, and 0 for each kind, so that every series is known."""
+    return dict.fromkeys(((kind, "") for kind in KINDS), 0) | {(c.kind, c.subject): 1 for c in conditions}
 
 
 def _gauge(name: str, text: str, labels: str, samples: Samples) -> Metric:

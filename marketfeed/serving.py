@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from marketfeed.collector import Collector
+from marketfeed.conditions import Condition
 from marketfeed.config import Config, LimitsConfig
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
@@ -93,8 +94,12 @@ class Half(Protocol):
         """Return the figures of this moment."""
         ...
 
-    def problems(self) -> list[str]:
-        """Return what is amiss, a sentence each."""
+    def problems(self) -> list[Condition]:
+        """Return why no subscriber can be served."""
+        ...
+
+    def warnings(self) -> list[Condition]:
+        """Return what else is not as it should be."""
         ...
 
     async def listing(self, limit: int, only_slow: bool) -> Listing:
@@ -260,8 +265,12 @@ class Serving:
 
     # What there is to say.
 
-    def problems(self) -> list[str]:
+    def problems(self) -> list[Condition]:
         """Return nothing: it serves, or the whole process does not."""
+        return []
+
+    def warnings(self) -> list[Condition]:
+        """Return nothing."""
         return []
 
     async def report(self, unhurried: bool = False) -> Report:

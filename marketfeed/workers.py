@@ -23,6 +23,7 @@ import trio
 from marketfeed import __version__
 from marketfeed.child import SILENT_S, Child, Handed
 from marketfeed.collector import Collector
+from marketfeed.conditions import Condition
 from marketfeed.config import AlertsConfig, Config
 from marketfeed.control import (
     Admit,
@@ -173,10 +174,18 @@ class Workers:
             for child in list(self._children):
                 await child.gone.wait()
 
-    def problems(self) -> list[str]:
-        """Return which workers are missing now."""
-        workers = range(self._config.engine.workers)
-        return [f"worker {worker} is down" for worker in workers if worker not in self._serving]
+    def problems(self) -> list[Condition]:
+        """Return why no subscriber can be served: there is no worker."""
+        return [] if self._serving else [Condition("no_worker", "", "no worker takes connections")]
+
+    def warnings(self) -> list[Condition]:
+        """Return which workers are missing, and whether all others are full."""
+        missing = [n for n in range(self._config.engine.workers) if n not in self._serving]
+        found = [Condition("worker_down", str(n), f"worker {n} is down") for n in missing]
+        if self._serving and all(child.full for child in self._serving.values()):
+            what = "every worker has as many files open as it may: new connections are refused"
+            found.append(Condition("workers_full", "", what))
+        return found
 
     async def report(self) -> Report:
         """Return the sum of all workers' figures, those that are gone included."""

@@ -26,6 +26,7 @@ LAYERS = [
     {"marketfeed.gateway"},
     {
         "marketfeed.collector",
+        "marketfeed.conditions",
         "marketfeed.report",
         "marketfeed.usage",
         "marketfeed.listing",
@@ -40,7 +41,7 @@ LAYERS = [
         "marketfeed.worker",
         "marketfeed.workermain",
     },
-    {"marketfeed.metrics", "marketfeed.admin"},
+    {"marketfeed.health", "marketfeed.metrics", "marketfeed.admin"},
     {"marketfeed.engine"},
     {"marketfeed.connection", "marketfeed.unknown"},
     {

@@ -53,6 +53,8 @@ class Taps:
         self._path = path
         self.most = most
         self._door: SocketType | None = None
+        self._file: tuple[int, int] | None = None  # the socket's, while it listens
+        self._trouble: str | None = None  # why the last connection could not be accepted
         self._bells: dict[int, None] = {}
         self.accepted = 0
         self.refused: Counter[str] = Counter()
@@ -68,6 +70,16 @@ class Taps:
                 os.eventfd_write(bell, 1)
             except BlockingIOError:  # rung 2**64 times and never looked at; it is still ringing
                 continue
+
+    def problem(self) -> str | None:
+        """Return why readers cannot connect now, None if they can or are not meant to."""
+        if self._path is not None and self._file is not None:
+            try:
+                if _identity(self._path) != self._file:
+                    return f"{self._path} is another process's now"
+            except OSError as error:
+                return f"{self._path}: {error.strerror}"
+        return self._trouble
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
@@ -85,7 +97,7 @@ class Taps:
                 os.fchmod(door.fileno(), MODE)
                 door.bind(str(self._path))
                 door.listen(BACKLOG)
-                file = _identity(self._path)
+                self._file = file = _identity(self._path)
             except OSError as error:
                 why = error.strerror or str(error)
                 raise StartError(f"engine.tap: cannot listen at {self._path}: {why}") from None
@@ -94,6 +106,7 @@ class Taps:
             try:
                 yield
             finally:
+                self._file = None
                 with contextlib.suppress(OSError):  # its folder may be gone, or the file another's
                     if _identity(self._path) == file:
                         self._path.unlink()
@@ -105,9 +118,11 @@ class Taps:
                 connection, _ = await self._door.accept()
             except OSError as error:
                 if error.errno in OUT_OF_FILES:
+                    self._trouble = f"a reader cannot be accepted: {error.strerror}"
                     log.error("cannot accept a tap", reason=error.strerror)
                     await trio.sleep(REST_S)
                 continue
+            self._trouble = None
             readers.start_soon(self._serve, connection)
 
     async def _serve(self, connection: SocketType) -> None:

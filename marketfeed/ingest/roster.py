@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +49,10 @@ class Roster:
         self._entries: dict[str, _Entry] = {}
         self._planned: dict[str, _Entry] = {}
         self._new: list[FeedIntake] = []  # of what is planned
+        self.required: frozenset[str] = (
+            frozenset()
+        )  # names of the feeds without which the engine is not ready
+        self._planned_required: frozenset[str] = frozenset()
 
     @property
     def supervisors(self) -> list[Supervisor]:
@@ -69,7 +73,7 @@ class Roster:
         specs, found = read_specs(tables)
         for index, spec in specs.items():
             runs = self._entries.get(spec.name)
-            if runs is not None and runs.spec == spec:
+            if runs is not None and replace(runs.spec, required=spec.required) == spec:
                 self._planned[spec.name] = runs
                 continue
             try:
@@ -79,6 +83,7 @@ class Roster:
         if found:
             self.forget()
             raise ConfigError(*found)
+        self._planned_required = frozenset(spec.name for spec in specs.values() if spec.required)
 
     def _entry(self, spec: FeedSpec, runs: _Entry | None) -> _Entry:
         """Make a feed, the successor of ``runs`` where there is one; raises ConfigError."""
@@ -107,6 +112,7 @@ class Roster:
     async def apply(self, nursery: trio.Nursery) -> None:
         """Let what was planned run in ``nursery``, and nothing else; feeds that stay as they are run on."""
         before, self._entries = self._entries, self._planned
+        self.required = self._planned_required
         self._new = []
         self.forget()
         gone = [entry for entry in before.values() if self._entries.get(entry.spec.name) is not entry]

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import platform
+import signal
 import socket
 
 from process import engine, open_session
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.sync.client import connect
+
+from marketfeed import __version__
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
 
@@ -57,6 +61,49 @@ def test_metrics_health_and_sessions(tmp_path):
         assert (row["tier"], row["state"], row["slow"], row["symbols"]["quotes"]) == ("vip", "live", None, 10)
         assert get(running.admin_port, "/healthz")[0] == 200
         assert json.loads(get(running.admin_port, "/readyz")[2])["feeds"] == {"demo": "live"}
+
+
+PUSH = '[[feeds]]\nname = "{0}"\ntype = "push"\nlisten = "./{0}/push.sock"\n'
+
+
+def test_ready_is_whether_subscribers_can_be_served(tmp_path):
+    (tmp_path / "asked").mkdir()
+    (tmp_path / "extra").mkdir()
+    for name in ("asked", "extra"):  # no socket can be had there: both feeds are down
+        (tmp_path / name / "push.sock").write_text("a file")
+    config = SYNTHETIC + PUSH.format("extra")
+    with engine(config, tmp_path) as running:
+        status, body = readiness(running, lambda body: body["feeds"]["extra"] == "down")
+        assert (status, body["status"], body["problems"]) == (200, "ready", [])
+        assert [text.partition(" is ")[0] for text in body["warnings"]] == ["feed extra"]
+        found = samples(get(running.admin_port, "/metrics")[2])
+        assert (found["marketfeed_ready",], found["marketfeed_warning", "feed_down", "extra"]) == (1, 1)
+        (tmp_path / "config.toml").write_text(config + PUSH.format("asked") + "required = true\n")
+        running.process.send_signal(signal.SIGHUP)
+        status, body = readiness(running, lambda body: body["feeds"].get("asked") == "down")
+        assert (status, body["status"], len(body["problems"])) == (503, "not ready", 1)
+        found = samples(get(running.admin_port, "/metrics")[2])
+        assert (found["marketfeed_ready",], found["marketfeed_problem", "feed_down", "asked"]) == (0, 1)
+        (tmp_path / "config.toml").write_text("[limits\n")
+        running.process.send_signal(signal.SIGHUP)
+        _, body = readiness(running, lambda body: len(body["warnings"]) == 2)
+        assert "not TOML" in body["warnings"][1]
+
+
+def readiness(running, found):
+    """Return the answer of /readyz, once ``found(body)``."""
+    while True:
+        status, _, text = get(running.admin_port, "/readyz")
+        if found(body := json.loads(text)):
+            return status, body
+        assert running.process.poll() is None
+
+
+def test_what_runs_is_told_by_build_info(tmp_path):
+    with engine(SYNTHETIC, tmp_path) as running:
+        found = samples(get(running.admin_port, "/metrics")[2])
+    version = platform.python_version()
+    assert found["marketfeed_build_info", "1", version, __version__] == 1
 
 
 def test_clients_are_counted_by_protocol_and_sdk_with_workers_too(tmp_path):

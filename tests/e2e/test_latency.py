@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hdrh.histogram import HdrHistogram
@@ -145,16 +146,25 @@ def test_a_log_that_cannot_be_written_is_told_and_the_engine_goes_on(tmp_path: P
     (tmp_path / "var" / "latency.hlog").symlink_to("/dev/full")
     with engine(CONFIG, tmp_path) as running:
         listen(running, "vip", 20)
-        _, text = until(lambda: (r := get(running, "/readyz"))[0] == 503 and r, "503")
-        assert "latency.hlog: No space left on device" in json.loads(text)["problems"][0]
+        warnings = until(lambda: readyz(running)["warnings"], "a warning")
+        assert "latency.hlog: No space left on device" in warnings[0]
+        status, text = get(running, "/readyz")  # ticks flow: a balancer must not take the engine out
+        assert (status, json.loads(text)["status"], json.loads(text)["problems"]) == (200, "ready", [])
         found = metrics(running)
         assert found["marketfeed_latency_log_writable",] == 0
         assert found["marketfeed_latency_log_failures_total",] > 0
+        assert found["marketfeed_warning", "latency_log", ""] == 1
+        assert found["marketfeed_ready",] == 1
         assert running.logged("latency log cannot be written; the engine goes on")["level"] == "error"
         listen(running, "vip", 20)
         (tmp_path / "var" / "latency.hlog").unlink()
-        until(lambda: get(running, "/readyz")[0] == 200, "200")
+        until(lambda: not readyz(running)["warnings"], "no warning")
+        assert metrics(running)["marketfeed_warning", "latency_log", ""] == 0
         assert running.stop() == 0
+
+
+def readyz(running: Engine) -> Any:
+    return json.loads(get(running, "/readyz")[1])
 
 
 def test_without_latency_nothing_is_recorded_or_written(tmp_path: Path) -> None:
