@@ -143,7 +143,8 @@ def _source(config: ReplayConfig, intake: Intake, symbol: Symbol, teller: Teller
         raise ConfigError(f"format: {config.format!r} is not one of {', '.join(FORMATS)}")
     if config.format not in TABLES:
         for field in msgspec.structs.fields(TableKeys):
-            if getattr(config, field.name) != (field.default if field.name != "where" else {}):
+            unset = {} if field.default is msgspec.NODEFAULT else field.default
+            if getattr(config, field.name) != unset:
                 raise ConfigError(f"{field.name}: only with format csv or parquet")
     path = intake.base / config.path
     match config.format:

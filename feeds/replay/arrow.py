@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from feeds.replay.fields import number_from_text
 from feeds.replay.fixedpoint import Prices, from_doubles, from_words, widened, words_of
-from feeds.replay.text import shown
+from feeds.replay.recording import shown
 from feeds.replay.times import DECIMALS, FIRST_NS, local_to_utc_ns
 from marketfeed.core.fixed import MAX_PX
 from marketfeed.errors import ConfigError

@@ -6,7 +6,7 @@ Quotes where ``bid`` and ``ask`` are named, trades where ``price`` is; one table
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Any, Final, Literal
@@ -18,21 +18,12 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from feeds.replay.bbo import Merge
-from feeds.replay.fields import fixed_from_text
+from feeds.replay.fields import TEXT_BYTES, fixed_from_text
 from feeds.replay.recording import Decoded, Symbol, symbol_name
 from feeds.replay.times import midnight_ns
+from feeds.replay.words import WhereValue, side_words, where_of
 from marketfeed.core.fixed import DECIMALS
-from marketfeed.core.records import (
-    BUY,
-    QUOTE,
-    QUOTES,
-    SELL,
-    TRADE,
-    TRADES,
-    UNKNOWN_SIDE,
-    Batch,
-    Records,
-)
+from marketfeed.core.records import QUOTE, QUOTES, TRADE, TRADES, Batch, Records
 from marketfeed.core.symbols import SYMBOL_WORDS, is_symbol
 from marketfeed.errors import ConfigError
 
@@ -40,8 +31,6 @@ Column = Annotated[int, Meta(ge=0, le=1000)] | str
 Piece = tuple[Records, NDArray[np.int64]]  # ticks of one channel, and their times
 MAX_ROWS: Final = 4096  # handed on in one piece
 NO_SYMBOL: Final = 1 << 16  # above every id
-_BUYS: Final = frozenset({"b", "buy", "buyer", "bid"})
-_SELLS: Final = frozenset({"s", "sell", "seller", "a", "ask"})
 
 
 class Columns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,7 +65,8 @@ class TableKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     default_size: Annotated[float, Meta(gt=0, lt=1e18)] = 1.0  # where no column holds sizes
     merge: Literal["none", "exchange", "all"] = "none"
     no_price: int | float | str | None = None  # the number that stands for no price, as in the file
-    where: dict[str, str] = {}  # column = text: rows that have another are left out
+    sides: dict[str, str] = {}  # word = "b", "s" or "-": what the words of columns.side mean
+    where: dict[str, WhereValue] = {}  # column = text, [texts] or { not = … }: the rows to keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +101,17 @@ class Layout:
         self.wanted = {
             name: column for name, column in msgspec.structs.asdict(columns).items() if column is not None
         }
-        self.where = {int(c) if c.isdecimal() and len(c) < 4 else c: t for c, t in keys.where.items()}
+        self.where = {
+            int(c) if c.isdecimal() and len(c) < 4 else c: where_of(c, value, TEXT_BYTES)
+            for c, value in keys.where.items()
+        }
+        self.sides = side_words(keys.sides)
+        if keys.sides and columns.side is None:
+            raise ConfigError("sides: there is no columns.side whose words they are")
+        if not keys.delimiter.isascii() or keys.delimiter in '"\r\n':
+            raise ConfigError(
+                f"delimiter: one ASCII character that is no quote and no line end, not {keys.delimiter!r}"
+            )
         self.zone = _zone(keys.zone)
         self.member = _pattern(keys.member)
         groups = dict.fromkeys(self.member.groupindex, "X") if self.member else {}
@@ -258,20 +258,3 @@ def ticks_of(layout: Layout, pieces: Iterator[Piece]) -> Iterator[Decoded]:
             else:
                 batch = Batch(trades=part, channels=np.full(len(part), TRADES, np.uint8))
             yield Decoded(batch, times[start : start + MAX_ROWS])
-
-
-def sides_of(
-    layout: Layout, texts: Callable[[str], tuple[NDArray[np.int64], list[str]]]
-) -> NDArray[np.uint8] | None:
-    """Return the aggressor's side of each row, where a column tells it."""
-    for name, buys, sells in (
-        ("side", _BUYS, _SELLS),
-        ("buyer_maker", frozenset({"false", "f", "0"}), frozenset({"true", "t", "1"})),
-    ):
-        if name in layout.wanted:
-            codes, names = texts(name)
-            sides = [
-                BUY if n.lower() in buys else SELL if n.lower() in sells else UNKNOWN_SIDE for n in names
-            ]
-            return np.array(sides, np.uint8)[codes]
-    return None

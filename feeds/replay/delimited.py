@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feeds.replay.archives import Member, members, refuse_if_wrong, suffix, verify
-from feeds.replay.columns import Builder, Layout, Piece, Table, TableKeys, sides_of, ticks_of
+from feeds.replay.columns import Builder, Layout, Piece, Table, TableKeys, ticks_of
 from feeds.replay.fields import Rows, fixed, sizes, texts
 from feeds.replay.merging import merged
-from feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller
-from feeds.replay.text import MAX_LINE_BYTES, shown, whole_lines
+from feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller, shown
+from feeds.replay.text import MAX_LINE_BYTES, whole_lines
 from feeds.replay.times import FIRST_NS, iso, numeric
+from feeds.replay.words import Where, sides_of
 from marketfeed.core.fixed import DECIMALS
+from marketfeed.core.records import UNKNOWN_SIDE
 from marketfeed.errors import ConfigError
 
 CHUNK_BYTES: Final = 1 << 16  # decoded in one go, about 4 ms
@@ -86,11 +88,11 @@ class _Reader:
         self._line = 1
         self._base_ns = layout.base_ns(groups)
         self._columns: dict[str, int] = {}
-        self._where: dict[int, str] = {}
+        self._where: dict[int, Where] = {}
         self.first_broken = ""
         if not layout.keys.header:
             self._columns = {name: int(column) for name, column in layout.wanted.items()}
-            self._where = {int(column): text for column, text in layout.where.items()}
+            self._where = {int(column): where for column, where in layout.where.items()}
 
     def tables(self) -> Iterator[Table]:
         """Yield the rows, a few milliseconds' work at a time."""
@@ -118,7 +120,7 @@ class _Reader:
         try:
             for text, too_long in whole_lines(self._member.blocks(), CHUNK_BYTES):
                 if too_long:
-                    self._tell(0, f"longer than {MAX_LINE_BYTES} bytes: {shown(text)}")
+                    self._tell(0, f"longer than {MAX_LINE_BYTES} bytes", text)
                     self._line += 1
                 else:
                     yield text
@@ -135,21 +137,21 @@ class _Reader:
             if isinstance(column, int):
                 return column
             if column not in names:
-                raise ConfigError(
-                    f"{key}: no column {column!r} in {self._at}; it has {', '.join(names)[:200]}"
-                )
+                has = shown(", ".join(names).encode(), 200)
+                raise ConfigError(f"{key}: no column {column!r} in {self._at}; it has {has}")
             return names.index(column)
 
         self._columns = {n: index(c, f"columns.{n}") for n, c in self._layout.wanted.items()}
-        self._where = {index(c, "where"): text for c, text in self._layout.where.items()}
+        self._where = {index(c, "where"): where for c, where in self._layout.where.items()}
 
     def _table(self, rows: Rows) -> Table:
         layout, columns = self._layout, self._columns
         width = max([*columns.values(), *self._where]) + 1
+        self._leave_out(rows, rows.unclosed, "a quote that is not closed on its line")
         self._leave_out(rows, rows.widths < width, f"fewer than {width} columns")
-        for column, wanted in self._where.items():
+        for column, where in self._where.items():
             codes, names = texts(rows.column(column))
-            keep = np.array([name == wanted for name in names], bool)[codes]
+            keep = where.keeps(names)[codes]
             if self._teller and not keep.all():
                 filtered = int((~keep).sum())
                 self._teller.events({"filtered": filtered})
@@ -191,14 +193,20 @@ class _Reader:
             values.setdefault("bid_px", np.zeros(len(rows), np.int64))
         else:
             blame(values["size"] == 0, 5)
-            side = sides_of(layout, lambda name: texts(rows.column(columns[name])))
-            values["side"] = np.full(len(rows), ord("-"), np.uint8) if side is None else side
+            told_sides = sides_of(columns, layout.sides, lambda name: texts(rows.column(columns[name])))
             if "trade_id" in columns:
                 ids = fixed(rows.column(columns["trade_id"]), 0)
                 values["trade_id"] = np.where(ids.broken | (ids.values < 0), 0, ids.values).astype(np.uint64)
+        if "symbol" in columns:
+            codes, names = texts(rows.column(columns["symbol"]))
+            blame(np.array(["\ufffd" in name for name in names], bool)[codes], 7)
+        if not layout.quotes:
+            values["side"] = np.full(len(rows), UNKNOWN_SIDE, np.uint8)
+            if told_sides is not None:
+                values["side"][~broken] = told_sides.told(~broken, self._teller, self._at)
         if broken.any():
             for row in np.flatnonzero(broken).tolist():
-                self._tell(int(rows.lines[row]), f"{_REASONS[int(reasons[row])]}: {rows.row(row)[:80]}")
+                self._tell(int(rows.lines[row]), _REASONS[int(reasons[row])], rows.row(row))
             rows.keep(~broken)
             time_ns, values = time_ns[~broken], {name: v[~broken] for name, v in values.items()}
         if self._teller:
@@ -213,13 +221,15 @@ class _Reader:
     def _leave_out(self, rows: Rows, bad: NDArray[np.bool_], reason: str) -> None:
         if bad.any():
             for row in np.flatnonzero(bad).tolist():
-                self._tell(int(rows.lines[row]), f"{reason}: {rows.row(row)[:80]}")
+                self._tell(int(rows.lines[row]), reason, rows.row(row))
             rows.keep(~bad)
 
-    def _tell(self, offset: int, reason: str) -> None:
-        self.first_broken = self.first_broken or f"{self._line + offset}: {reason}"
+    def _tell(self, offset: int, reason: str, text: bytes | None = None) -> None:
+        if not self.first_broken:
+            there = "" if text is None else f": {shown(text)}"
+            self.first_broken = f"{self._line + offset}: {reason}{there}"
         if self._teller:
-            self._teller.broken(f"{self._at}:{self._line + offset}", reason)
+            self._teller.broken(f"{self._at}:{self._line + offset}", reason, text=text)
 
 
 _REASONS: Final = (
@@ -230,4 +240,5 @@ _REASONS: Final = (
     "not a size",
     "a trade without price or size",
     "a price finer than 1e-9",
+    "a symbol that is no UTF-8",
 )

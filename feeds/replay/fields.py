@@ -8,7 +8,6 @@ spaces) takes a slower way, row by row, to the same result.
 
 from __future__ import annotations
 
-import csv
 import re
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from typing import Final, NamedTuple
@@ -16,19 +15,19 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from feeds.replay.quoting import unquoted
+
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 MAX_INT: Final = 2**63 - 1
 _WIDTH: Final = 20  # characters of a number read the quick way
 _DIGITS: Final = 18  # fit int64 whatever they are
-_TEXT_WIDTH: Final = 64  # of a name, an exchange or a side
-_PAD: Final = bytes(_TEXT_WIDTH)
+TEXT_BYTES: Final = 64  # of a name, an exchange or a side; longer ones end in an ellipsis
+_PAD: Final = bytes(TEXT_BYTES + 1)
 _POWERS: Final = 10 ** np.arange(19, dtype=np.int64)
 _NUMBER: Final = re.compile(r"\s*[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?\s*")
 _CONTEXT: Final = Context(prec=120)
-_QUOTED: Final = ord('"')
-_UNIT_SEPARATOR: Final = "\x1f"
 
 
 class Fields(NamedTuple):
@@ -48,11 +47,16 @@ class Fields(NamedTuple):
 
 
 class Rows:
-    """A chunk of whole lines, split. Empty lines are no rows."""
+    """A chunk of whole lines, split. Empty lines are no rows.
+
+    A line is a row: a quote that is not closed on its line (``unclosed``) does not take in further lines.
+    """
 
     def __init__(self, text: bytes, delimiter: str) -> None:
-        if _QUOTED in text:
-            text, delimiter = _unquoted(text, delimiter), _UNIT_SEPARATOR
+        self._text = text
+        mark, unclosed = delimiter.encode(), frozenset[int]()
+        if b'"' in text:
+            text, mark, unclosed = unquoted(text, mark)
         self._data = np.frombuffer(text + _PAD, np.uint8)
         ends = np.flatnonzero(self._data[: len(text)] == 10)
         if len(text) and text[-1] != 10:
@@ -61,17 +65,19 @@ class Rows:
         ends = ends - ((ends > starts) & (self._data[ends - 1] == 13))
         self.line_count = len(ends)
         self.lines = np.flatnonzero(ends > starts)  # the line of each row, from 0
+        self.unclosed: Mask = np.isin(self.lines, list(unclosed))
         self._starts, self._ends = starts[self.lines], ends[self.lines]
-        self._marks = np.append(np.flatnonzero(self._data[: len(text)] == ord(delimiter)), len(text))
+        self._marks = np.append(np.flatnonzero(self._data[: len(text)] == mark[0]), len(text))
         self._first = np.searchsorted(self._marks, self._starts)
         self.widths: Ints = np.searchsorted(self._marks[:-1], self._ends) - self._first + 1  # fields
+        self._line_ends: Ints | None = None  # in the text as it stands
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def keep(self, rows: Mask) -> None:
         """Go on with some of the rows."""
-        self.lines, self.widths = self.lines[rows], self.widths[rows]
+        self.lines, self.widths, self.unclosed = self.lines[rows], self.widths[rows], self.unclosed[rows]
         self._starts, self._ends, self._first = self._starts[rows], self._ends[rows], self._first[rows]
 
     def column(self, index: int) -> Fields:
@@ -84,17 +90,14 @@ class Rows:
         )
         return Fields(self._data, starts, ends)
 
-    def row(self, number: int) -> str:
-        """Return the text of one row."""
-        return Fields(self._data, self._starts, self._ends).text(number)
-
-
-def _unquoted(text: bytes, delimiter: str) -> bytes:
-    """Return quoted text without quotes, its fields apart by a character that is in none of them."""
-    lines = text.decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
-    rows = (next(csv.reader([line], delimiter=delimiter), []) for line in lines)
-    plain = (_UNIT_SEPARATOR.join(field.replace("\n", " ") for field in row) for row in rows)
-    return "\n".join(plain).encode()
+    def row(self, number: int) -> bytes:
+        """Return one row as it stands in the file."""
+        if self._line_ends is None:
+            self._line_ends = np.flatnonzero(np.frombuffer(self._text, np.uint8) == 10)
+        line, ends = int(self.lines[number]), self._line_ends
+        start = int(ends[line - 1]) + 1 if line else 0
+        end = int(ends[line]) if line < len(ends) else len(self._text)
+        return self._text[start:end].removesuffix(b"\r")
 
 
 class Numbers(NamedTuple):
@@ -202,10 +205,15 @@ def sizes(fields: Fields) -> tuple[NDArray[np.float64], Mask]:
 
 def texts(fields: Fields) -> tuple[Ints, list[str]]:
     """Return a column of names as numbers, shape ``(k,)``, and the names that they number."""
-    lengths = np.minimum(fields.ends - fields.starts, _TEXT_WIDTH)
+    lengths = np.minimum(fields.ends - fields.starts, TEXT_BYTES + 1)
     width = max(int(lengths.max(initial=1)), 1)
     columns = np.arange(width)
     chars = fields.data[fields.starts[:, None] + columns]
     chars[columns >= lengths[:, None]] = 0
     found, codes = np.unique(np.ascontiguousarray(chars).view(f"S{width}")[:, 0], return_inverse=True)
-    return codes.astype(np.int64), [name.decode("utf-8", "replace").strip() for name in found.tolist()]
+    return codes.astype(np.int64), [_name(text) for text in found.tolist()]
+
+
+def _name(text: bytes) -> str:
+    name = text[:TEXT_BYTES].decode("utf-8", "replace").strip()
+    return name if len(text) <= TEXT_BYTES else name + "…"

@@ -8,7 +8,7 @@ from typing import Final
 
 from feeds.replay.archives import Member, members, refuse_if_wrong, suffix, verify
 from feeds.replay.recording import NOTHING, DamagedError, Decoded, Decoder, Symbol, Teller, amount
-from feeds.replay.text import MAX_LINE_BYTES, shown, whole_lines
+from feeds.replay.text import MAX_LINE_BYTES, whole_lines
 from marketfeed.errors import ConfigError
 
 CHUNK_LINES: Final = 256  # decoded in one go, about 1 ms
@@ -68,7 +68,7 @@ class Lines:
                 self._teller.passed(decoded.passed)
                 self._teller.read("lines", len(lines))
                 for offset, what in decoded.broken:
-                    self._teller.broken(f"{at}:{line_number + offset}", what)
+                    self._teller.broken(f"{at}:{line_number + offset}", what, text=lines[offset])
                 yield decoded
 
     def _chunks(self, member: Member, at: str) -> Iterator[tuple[int, list[bytes]]]:
@@ -81,9 +81,7 @@ class Lines:
                 if too_long:
                     yield number, pending
                     number += len(pending)
-                    self._teller.broken(
-                        f"{at}:{number}", f"longer than {MAX_LINE_BYTES} bytes: {shown(text)}"
-                    )
+                    self._teller.broken(f"{at}:{number}", f"longer than {MAX_LINE_BYTES} bytes", text=text)
                     number, pending = number + 1, []
                     continue
                 pending += _lines(text)

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feeds.replay.arrow import Cells, Texts, refuse_column
-from feeds.replay.columns import Builder, Layout, Table, TableKeys, sides_of, ticks_of
-from feeds.replay.recording import Decoded, Symbol, Teller, needs, unreadable
-from feeds.replay.text import shown
+from feeds.replay.columns import Builder, Layout, Table, TableKeys, ticks_of
+from feeds.replay.recording import Decoded, Symbol, Teller, needs, shown, unreadable
+from feeds.replay.words import sides_of
+from marketfeed.core.records import UNKNOWN_SIDE
 from marketfeed.errors import ConfigError
 
 BATCH_ROWS: Final = 4096
@@ -107,9 +108,9 @@ class Parquet:
         layout, cells = self._layout, self._cells
         columns = {name: cells.plain(batch.column(str(column))) for name, column in layout.wanted.items()}
         rows = np.ones(batch.num_rows, bool)
-        for column, text in layout.where.items():
+        for column, where in layout.where.items():
             found = cells.texts(cells.plain(batch.column(str(column))))
-            rows &= np.array([name == text for name in found.names], bool)[found.codes]
+            rows &= where.keeps(found.names)[found.codes]
         values: dict[str, NDArray[Any]] = {}
         time_ns, bad = cells.times(columns["time"], base_ns)
         blamed: list[tuple[NDArray[np.bool_], str, str]] = [(bad, "time", "no time")]
@@ -132,11 +133,10 @@ class Parquet:
                 blamed.append((sizes == 0, size_name or name, "a trade without size"))
             values[sz] = np.where(absent | bad, 0, sizes)
             values[px] = np.where(values[sz] > 0, prices, 0)
-        if not layout.quotes:
-            side = sides_of(layout, lambda name: cells.texts(columns[name])[:2])
-            values["side"] = np.full(batch.num_rows, ord("-"), np.uint8) if side is None else side
-            if "trade_id" in columns:
-                values["trade_id"] = cells.ids(columns["trade_id"])
+        sides = sides_of(layout.wanted, layout.sides, lambda name: cells.texts(columns[name])[:2])
+        if not layout.quotes and "trade_id" in columns:
+            values["trade_id"] = cells.ids(columns["trade_id"])
+        # All that may fail comes before anything is told, so that no row is told of twice.
         texts: dict[str, Texts] = {}
         for name in ("symbol", "exchange"):
             if name in columns:
@@ -153,6 +153,10 @@ class Parquet:
         keep = rows & ~broken
         kept = {name: (found.codes[keep], found.names) for name, found in texts.items()}
         values = {name: column[keep] for name, column in values.items()}
+        if not layout.quotes:
+            values["side"] = np.full(int(keep.sum()), UNKNOWN_SIDE, np.uint8)
+            if sides is not None:
+                values["side"] = sides.told(keep, self._teller, str(self._path))
         return Table(time_ns[keep], kept.get("symbol"), kept.get("exchange"), values)
 
 

@@ -18,6 +18,8 @@ from marketfeed.ingest.feed import Intake
 
 Symbol = Callable[[str], int | None]
 MOST_KINDS: Final = 8  # of what was passed over, named in an error
+SHOWN_CHARS: Final = 80  # of a line or a cell in a message
+_REASON_CHARS: Final = 400
 LOGGED: Final = 10  # broken lines or records logged one by one; further ones are counted
 _NO_SYMBOL: Final = re.compile(r'[\s,*"\\]+')
 
@@ -71,6 +73,7 @@ class Teller:
         self.damage = ""
         self._intake = intake
         self._logged = 0
+        self._words: set[tuple[str, str]] = set()
         self._read: Counter[str] = Counter()
         self._passed: Counter[str] = Counter()
 
@@ -95,15 +98,25 @@ class Teller:
         more = ", …" if len(self._passed) > MOST_KINDS else ""
         return (read or "nothing to read") + (f" ({passed}{more})" if passed else "")
 
-    def broken(self, at: str, reason: str, kind: str = "line") -> None:
-        """Count one broken ``kind`` at ``at``, a file and a place in it."""
+    def broken(self, at: str, reason: str, kind: str = "line", text: bytes | None = None) -> None:
+        """Count one broken ``kind`` at ``at``, a file and a place in it; ``text`` is what stands there."""
         self._passed["broken"] += 1
         self._intake.count(f"broken_{kind}")
         self._logged += 1
         if self._logged <= LOGGED:
+            reason = shown(reason.encode("utf-8", "replace"), _REASON_CHARS)
+            if text is not None:
+                reason += f": {shown(text)}"
             if self._logged == LOGGED:
                 reason += f"; further broken {kind}s are only counted"
             self._intake.log.warning(f"broken {kind}", at=at, reason=reason)
+
+    def unknown_word(self, column: str, word: str, times: int, at: str, reason: str) -> None:
+        """Count ticks whose ``column`` holds a word of unknown meaning; log each of the first few words."""
+        self._intake.count(f"unknown_{column}", times)
+        if (column, word) not in self._words and len(self._words) < LOGGED:
+            self._words.add((column, word))
+            self._intake.log.warning(f"unknown {column}", at=at, word=shown(word.encode()), reason=reason)
 
     def damaged(self, at: str, reason: str, kind: str = "line") -> None:
         """Count and log that from ``at`` on a file cannot be read."""
@@ -139,6 +152,13 @@ class DamagedError(Exception):
 def symbol_name(text: str) -> str:
     """Return ``text`` with what no symbol may hold replaced: ``AAPL  250221C00250000`` has spaces."""
     return _NO_SYMBOL.sub("_", text.strip())
+
+
+def shown(text: bytes, limit: int = SHOWN_CHARS) -> str:
+    """Return the beginning of ``text`` as it stands, but control characters and broken UTF-8 escaped."""
+    chars = text[: 4 * limit + 4].decode("utf-8", "backslashreplace")
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in chars[:limit])
+    return escaped[:limit] + ("…" if len(escaped) > limit or len(chars) > limit else "")
 
 
 def unreadable(path: Path, error: Exception) -> ConfigError:

@@ -1,4 +1,4 @@
-"""Text in files as whole lines of UTF-8, and how a piece of it is shown in a message."""
+"""Text in files as whole lines of UTF-8."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import codecs
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from feeds.replay.recording import DamagedError
+from feeds.replay.recording import SHOWN_CHARS, DamagedError
 
 MAX_LINE_BYTES: Final = 1 << 20
-SHOWN_CHARS: Final = 80
 # A mark that begins with another comes first.
 _MARKS: Final = (
     (codecs.BOM_UTF8, ""),
@@ -96,10 +95,3 @@ def as_utf8(blocks: Iterator[bytes]) -> Iterator[bytes]:
         yield decoder.decode(b"", final=True).encode()
     except OSError as error:
         raise DamagedError(error.strerror or str(error)) from None
-
-
-def shown(text: bytes, limit: int = SHOWN_CHARS) -> str:
-    """Return the beginning of ``text`` as it stands, but control characters and broken UTF-8 escaped."""
-    chars = text[: 4 * limit + 4].decode("utf-8", "backslashreplace")
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in chars[:limit])
-    return escaped[:limit] + ("…" if len(escaped) > limit or len(chars) > limit else "")

@@ -1,0 +1,126 @@
+"""What words in cells mean: which side a trade was of, and which rows to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from feeds.replay.recording import Teller
+from marketfeed.core.records import BUY, SELL, UNKNOWN_SIDE
+from marketfeed.errors import ConfigError
+
+_BUYS: Final = frozenset({"b", "buy", "buyer", "bid"})
+_SELLS: Final = frozenset({"s", "sell", "seller", "a", "ask"})
+_NEITHER: Final = frozenset(
+    {"", "-", "n", "none", "null", "nan", "unknown"}
+)  # the file says that it does not know
+_TRUE: Final = frozenset({"true", "t", "1", "yes", "y"})
+_FALSE: Final = frozenset({"false", "f", "0", "no", "n"})
+UNKNOWN: Final = 0  # a word that means no side
+
+Text = str | int
+
+
+class Not(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``{ not = … }``: any text but this one, or these."""
+
+    other: Text | list[Text] = msgspec.field(name="not")
+
+
+WhereValue = Text | list[Text] | Not
+
+
+class Where(NamedTuple):
+    """Which texts of a column keep a row: those in ``texts``, or with ``inverted`` all others."""
+
+    texts: frozenset[str]
+    inverted: bool
+
+    def keeps(self, names: Sequence[str]) -> NDArray[np.bool_]:
+        """Return for each of ``names`` whether it keeps its row."""
+        return np.array([(name in self.texts) != self.inverted for name in names], bool)
+
+
+def where_of(key: str, value: WhereValue, max_bytes: int) -> Where:
+    """Return the meaning of one entry of ``where``; raises ConfigError."""
+    inverted = isinstance(value, Not)
+    wanted = value.other if isinstance(value, Not) else value
+    texts = frozenset(str(text).strip() for text in (wanted if isinstance(wanted, list) else [wanted]))
+    if not texts:
+        raise ConfigError(f"where.{key}: an empty list keeps {'all' if inverted else 'no'} rows")
+    for text in texts:
+        if len(text.encode()) > max_bytes:
+            raise ConfigError(f"where.{key}: a text of at most {max_bytes} bytes, not {len(text.encode())}")
+    return Where(texts, inverted)
+
+
+def side_words(sides: dict[str, str]) -> dict[str, int]:
+    """Return the configured ``sides`` by their words; raises ConfigError."""
+    found = {}
+    for word, side in sides.items():
+        meant = _side(side.strip().lower())
+        if meant == UNKNOWN:
+            raise ConfigError(f'sides.{word}: "b" or "buy", "s" or "sell", or "-" for neither, not {side!r}')
+        found[word.strip()] = meant
+    return found
+
+
+class Sides(NamedTuple):
+    """The aggressor's side of each row, shape ``(k,)``; UNKNOWN where the word is not known."""
+
+    column: str  # side or buyer_maker
+    codes: NDArray[np.int64]
+    names: list[str]
+    values: NDArray[np.uint8]
+
+    def told(self, keep: NDArray[np.bool_], teller: Teller | None, at: str) -> NDArray[np.uint8]:
+        """Return the sides of the rows to keep, unknown words as neither; these are counted and told."""
+        values = self.values[keep]
+        unknown = values == UNKNOWN
+        if teller is not None and unknown.any():
+            codes, counts = np.unique(self.codes[keep][unknown], return_counts=True)
+            for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
+                teller.unknown_word(self.column, self.names[code], count, at, _HINTS[self.column])
+        return np.where(unknown, np.uint8(UNKNOWN_SIDE), values)
+
+
+_HINTS: Final = {
+    "side": 'no side is known by it; sides = { "…" = "b", "…" = "s" } says what the file\'s words mean',
+    "buyer_maker": "neither true nor false",
+}
+
+
+def sides_of(
+    wanted: dict[str, Any],
+    words: dict[str, int],
+    texts: Callable[[str], tuple[NDArray[np.int64], list[str]]],
+) -> Sides | None:
+    """Return the aggressor's side of each row, None where no column tells it.
+
+    ``words`` are those of the configuration; they come before the known ones.
+    """
+    for column, known in (("side", _side), ("buyer_maker", _maker)):
+        if column in wanted:
+            codes, names = texts(column)
+            values = [words.get(name) or known(name.lower()) for name in names]
+            return Sides(column, codes, names, np.array(values or [UNKNOWN_SIDE], np.uint8)[codes])
+    return None
+
+
+def _side(word: str) -> int:
+    if word in _NEITHER:
+        return UNKNOWN_SIDE
+    return BUY if word in _BUYS else SELL if word in _SELLS else UNKNOWN
+
+
+def _maker(word: str) -> int:
+    """Return the aggressor's side by whether the buyer was the maker."""
+    if word in _TRUE:
+        return SELL
+    if word in _FALSE:
+        return BUY
+    return UNKNOWN_SIDE if word in _NEITHER else UNKNOWN
