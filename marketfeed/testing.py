@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from marketfeed.core.records import BUY, QUOTE, SELL, TRADE, UNKNOWN_SIDE, Batch, Records
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import InvalidSymbolError, SymbolsFullError
+from marketfeed.ingest.clock import Seat
 from marketfeed.ingest.feed import Feed, FeedType
 
 __all__ = ["CHECKS", "RecordingIntake", "check_feed"]
@@ -113,6 +114,10 @@ class RecordingIntake:
     def count(self, event: str, times: int = 1) -> None:
         """Count something worth knowing in ``events``."""
         self.events[event] += times
+
+    def clock(self, name: str, speed: float, loop: bool) -> Seat:
+        """Return a clock that no other feed shares."""
+        return Seat(name, speed, loop)
 
     async def wait_room(self) -> int:
         """Return ``room``; a checkpoint."""

@@ -9,27 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
 import numpy as np
 import trio
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from feeds.replay.binance_raw import BinanceRaw
-from feeds.replay.columns import TableKeys
+from feeds.replay.columns import TableKeys, pattern
 from feeds.replay.dbn import Dbn
 from feeds.replay.delimited import Delimited
+from feeds.replay.files import InOrder, files_of
 from feeds.replay.frames import Frames
 from feeds.replay.lines import Lines
 from feeds.replay.parquet import Parquet
 from feeds.replay.recording import Decoded, Source, Symbol, Teller
 from marketfeed.core.records import Batch
 from marketfeed.errors import ConfigError, MarketfeedError, SourceError
-from marketfeed.ingest.feed import Intake, Publish
+from marketfeed.ingest.feed import Intake, Pass, Publish
 
 FORMATS: Final = ("binance-raw", "csv", "parquet", "dbn", "marketfeed")
 TABLES: Final = ("csv", "parquet")
+Times = NDArray[np.int64]  # (k,) ns since the Unix epoch
 SLOT_NS: Final = 1_000_000  # ticks due within this of replay time are one batch
 
 
@@ -41,6 +45,7 @@ class ReplayConfig(TableKeys, frozen=True, forbid_unknown_fields=True, kw_only=T
     speed: Annotated[float, Meta(ge=0, le=1e6)] = 1.0  # 1.0 as recorded, 0 as fast as it goes
     loop: bool = False
     start_sessions: Annotated[int, Meta(ge=0)] = 0
+    clock: Annotated[str, Meta(max_length=64)] = ""  # feeds of one clock keep time together
 
 
 class ReplayFeed:
@@ -53,6 +58,7 @@ class ReplayFeed:
         self.start_sessions = config.start_sessions
         self._config = config
         self._intake = intake
+        self._clock = intake.clock(config.clock, config.speed, config.loop)
         self._teller = Teller(intake)
         self._published = 0  # ticks, by the present run
         self._refused = False  # the symbol table could not take a name: its ticks are left out
@@ -99,34 +105,57 @@ class ReplayFeed:
             await trio.lowlevel.checkpoint()  # a file without ticks must not keep the engine to itself
 
     async def _replay(self, publish: Publish) -> None:
-        start_s, first_ns = trio.current_time(), None
-        for decoded in self.chunks():
-            times = decoded.times_ns
-            if not len(times):
-                await trio.lowlevel.checkpoint()
-                continue
-            if first_ns is None:
-                first_ns = int(times[0])
-            self._published += len(times)
-            if self._config.speed == 0:
-                await self._publish_at_once(decoded.batch, publish)
-                continue
-            # When each tick is due, in ns after the start; a clock that went
-            # back in the recording does not hold up what follows.
-            due = np.maximum.accumulate(((times - first_ns) / self._config.speed).astype(np.int64))
-            slots = due // SLOT_NS
-            edges = [0, *(np.flatnonzero(np.diff(slots)) + 1).tolist(), len(slots)]
-            for start, end in pairwise(edges):
-                await trio.sleep_until(start_s + int(due[start]) / 1e9)
-                publish(decoded.batch.cut(start, end))
+        under_way: Pass | None = None
+        finished = False
+        try:
+            last_ns = 0
+            for decoded in self.chunks():
+                if not len(decoded.times_ns):
+                    await trio.lowlevel.checkpoint()
+                    continue
+                if under_way is None:
+                    last_ns = int(decoded.times_ns[0])
+                    under_way = await self._clock.begin(last_ns)
+                # A clock that went back in the recording does not hold up what follows.
+                times = np.maximum.accumulate(np.maximum(decoded.times_ns, last_ns))
+                last_ns = int(times[-1])
+                self._published += len(times)
+                late = int(np.searchsorted(times, under_way.from_ns)) if under_way.from_ns > times[0] else 0
+                self._teller.events({"before_clock": late})
+                if self._config.speed == 0:
+                    await self._publish_at_once(decoded.batch, times, late, publish)
+                else:
+                    await self._publish_in_time(decoded.batch, times, late, under_way, publish)
+            if under_way is None:
+                await self._clock.begin(None)
+            finished = True
+        finally:
+            self._clock.end(finished)
 
-    async def _publish_at_once(self, batch: Batch, publish: Publish) -> None:
-        """Publish ``batch`` as fast as the sessions that get every tick take it."""
-        start = 0
-        while start < len(batch):
-            end = min(start + await self._intake.wait_room(), len(batch))
-            publish(batch if end - start == len(batch) else batch.cut(start, end))
-            start = end
+    async def _publish_in_time(
+        self, batch: Batch, times: Times, start: int, under_way: Pass, publish: Publish
+    ) -> None:
+        """Publish what of ``batch`` is behind ``start`` when it is due; ``times`` do not fall."""
+        due = ((times - under_way.began_ns) / self._config.speed).astype(np.int64)
+        slots = due[start:] // SLOT_NS
+        edges = [start, *(np.flatnonzero(np.diff(slots)) + 1 + start).tolist(), len(times)]
+        for at, end in pairwise(edges):
+            while at < end:
+                bound_ns = await self._clock.turn(int(times[at]))
+                await trio.sleep_until(under_way.began_s + int(due[at]) / 1e9)
+                stop = min(end, int(np.searchsorted(times, bound_ns, "right")))
+                publish(batch.cut(at, stop))
+                at = stop
+
+    async def _publish_at_once(self, batch: Batch, times: Times, at: int, publish: Publish) -> None:
+        """Publish what of ``batch`` is behind ``at`` as fast as the sessions that get every tick take it."""
+        while at < len(times):
+            bound_ns = await self._clock.turn(int(times[at]))
+            stop = int(np.searchsorted(times, bound_ns, "right"))
+            while at < stop:
+                end = min(at + await self._intake.wait_room(), stop)
+                publish(batch if end - at == len(batch) else batch.cut(at, end))
+                at = end
 
     def chunks(self) -> Iterator[Decoded]:
         """Yield the recording once, decoded; what is broken in it is counted and logged."""
@@ -147,14 +176,19 @@ def _source(config: ReplayConfig, intake: Intake, symbol: Symbol, teller: Teller
             if getattr(config, field.name) != unset:
                 raise ConfigError(f"{field.name}: only with format csv or parquet")
     path = intake.base / config.path
-    match config.format:
-        case "csv":
-            return Delimited(path, config, symbol, teller)
-        case "parquet":
-            return Parquet(path, config, symbol, teller)
-        case "dbn":
-            return Dbn(path, symbol, teller)
-        case "marketfeed":
-            return Frames(path, symbol, teller)
-        case _:
-            return Lines(path, config.format, BinanceRaw, symbol, teller)
+    if config.format == "marketfeed":
+        return Frames(path, symbol, teller)
+    paths = files_of(path, config.format, pattern(config.member))
+
+    def opened(path: Path) -> Source:
+        match config.format:
+            case "csv":
+                return Delimited(path, config, symbol, teller)
+            case "parquet":
+                return Parquet(path, config, symbol, teller)
+            case "dbn":
+                return Dbn(path, symbol, teller)
+            case _:
+                return Lines(path, config.format, BinanceRaw, symbol, teller)
+
+    return opened(path) if paths == [path] else InOrder(paths, opened, teller)

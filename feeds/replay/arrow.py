@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from feeds.replay.fields import number_from_text
 from feeds.replay.fixedpoint import Prices, from_doubles, from_words, widened, words_of
 from feeds.replay.recording import shown
-from feeds.replay.times import DECIMALS, FIRST_NS, local_to_utc_ns
+from feeds.replay.times import DECIMALS, FIRST_NS, local_to_utc_ns, of_day
 from marketfeed.core.fixed import MAX_PX
 from marketfeed.errors import ConfigError
 
@@ -119,24 +119,27 @@ class Cells:
             case _:
                 return self.texts(column)
 
-    def times(self, column: Any, base_ns: int) -> tuple[Ints, Mask]:
+    def times(self, column: Any, day_ns: int | None) -> tuple[Ints, Mask]:
         """Return times in nanoseconds since the epoch, and which are missing or cannot be.
 
-        Integers count in the unit ``time`` from ``base_ns``. Timestamps and dates without a zone are clocks
-        in ``zone``.
+        Integers count in the unit ``time`` from the epoch, or from midnight of the day ``day_ns``.
+        Timestamps and dates without a zone are clocks in ``zone``.
         """
         types, kind = self._pa.types, column.type
-        local, base = False, 0
+        local = False
         if types.is_integer(kind):
-            unit, base = 10 ** DECIMALS.get(self._keys.time, 0), base_ns
+            unit = 10 ** DECIMALS.get(self._keys.time, 0)
         elif types.is_timestamp(kind):
             unit, local = _UNITS_NS[kind.unit], kind.tz is None
         else:
             unit, local = _DAY_NS if types.is_date32(kind) else _UNITS_NS["ms"], True
         values, broken = self._int64s(column)
-        broken |= (values > (MAX_PX - abs(base)) // unit) | (values < -((MAX_PX - abs(base)) // unit))
-        times = np.where(broken, 0, values) * unit + base
-        if local:
+        broken |= (values > MAX_PX // unit) | (values < -(MAX_PX // unit))
+        times = np.where(broken, 0, values) * unit
+        if types.is_integer(kind) and day_ns is not None:
+            times, beyond = of_day(times, day_ns, self._zone)
+            broken |= beyond
+        elif local:
             times = local_to_utc_ns(times, self._zone)
         return times, broken | (times < FIRST_NS)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from feeds.replay.bbo import Merge
 from feeds.replay.fields import TEXT_BYTES, fixed_from_text
 from feeds.replay.recording import Decoded, Symbol, symbol_name
-from feeds.replay.times import midnight_ns
+from feeds.replay.times import clock_ns
 from feeds.replay.words import WhereValue, side_words, where_of
 from marketfeed.core.fixed import DECIMALS
 from marketfeed.core.records import QUOTE, QUOTES, TRADE, TRADES, Batch, Records
@@ -113,7 +113,7 @@ class Layout:
                 f"delimiter: one ASCII character that is no quote and no line end, not {keys.delimiter!r}"
             )
         self.zone = _zone(keys.zone)
-        self.member = _pattern(keys.member)
+        self.member = pattern(keys.member)
         groups = dict.fromkeys(self.member.groupindex, "X") if self.member else {}
         if keys.day is not None and keys.time == "iso":
             raise ConfigError("day: not with time = 'iso', where the text has the day")
@@ -150,15 +150,23 @@ class Layout:
             none = 0
         return empty if none is None else empty | (prices == none)
 
-    def base_ns(self, groups: dict[str, str]) -> int:
-        """Return what times count from; the group ``day`` of ``member`` stands for the key."""
+    def day_ns(self, groups: dict[str, str]) -> int | None:
+        """Return the day whose midnight times count from, as :func:`clock_ns` has it; None for the epoch.
+
+        The group ``day`` of ``member`` stands for the key.
+        """
         day = self.keys.day
         if self.keys.time != "iso" and "day" in groups:
             try:
                 day = date.fromisoformat(groups["day"])
             except ValueError:
                 raise ConfigError(f"member: its group day matched {groups['day']!r}, no date") from None
-        return 0 if day is None else midnight_ns(day, self.zone)
+        return None if day is None else clock_ns(day)
+
+    def groups(self, name: str) -> dict[str, str]:
+        """Return what ``member`` finds in the name of a file; nothing if it does not match."""
+        match = self.member.search(name) if self.member else None
+        return {k: v or "" for k, v in match.groupdict().items()} if match else {}
 
     def name(self, groups: dict[str, str], symbol: str | None, exchange: str | None) -> str:
         """Return a symbol's name."""
@@ -190,7 +198,8 @@ def _zone(name: str) -> ZoneInfo:
         ) from None
 
 
-def _pattern(text: str | None) -> re.Pattern[str] | None:
+def pattern(text: str | None) -> re.Pattern[str] | None:
+    """Return the key ``member`` as a pattern; raises ConfigError."""
     try:
         return None if text is None else re.compile(text)
     except re.error as error:

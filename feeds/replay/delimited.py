@@ -41,7 +41,7 @@ class Delimited:
             if not self._members:
                 raise ConfigError(f"member: no file in {path} matches")
         for member in self._members:
-            layout.base_ns(self._groups(member))
+            layout.day_ns(self._layout.groups(member.name))
         refuse_if_wrong(path, self._members)
         self._look(self._members[0])
 
@@ -56,7 +56,7 @@ class Delimited:
 
     def _look(self, member: Member) -> None:
         """Raise ConfigError, saying why, if the first rows of ``member`` are not as configured."""
-        reader = _Reader(self._path, member, self._layout, self._groups(member), None)
+        reader = _Reader(self._path, member, self._layout, self._layout.groups(member.name), None)
         for table in reader.tables():
             if len(table.time_ns):
                 return
@@ -64,12 +64,8 @@ class Delimited:
         why = f": line {reader.first_broken}" if reader.first_broken else ""
         raise ConfigError(f"path: {self._path} does not look like csv with these columns{why}")
 
-    def _groups(self, member: Member) -> dict[str, str]:
-        match = self._layout.member.search(member.name) if self._layout.member else None
-        return {k: v or "" for k, v in match.groupdict().items()} if match else {}
-
     def _pieces(self, member: Member, exchanges: dict[str, int]) -> Iterator[Piece]:
-        groups = self._groups(member)
+        groups = self._layout.groups(member.name)
         builder = Builder(self._layout, groups, self._symbol, exchanges)
         for table in _Reader(self._path, member, self._layout, groups, self._teller).tables():
             yield builder.records(table)
@@ -86,7 +82,7 @@ class _Reader:
         self._layout = layout
         self._teller = teller
         self._line = 1
-        self._base_ns = layout.base_ns(groups)
+        self._day_ns = layout.day_ns(groups)
         self._columns: dict[str, int] = {}
         self._where: dict[int, Where] = {}
         self.first_broken = ""
@@ -170,7 +166,8 @@ class _Reader:
         if layout.keys.time == "iso":
             time_ns, bad = iso(time, layout.zone)
         else:
-            time_ns, bad = numeric(time, layout.keys.time, self._base_ns)
+            time_ns, bad, beyond = numeric(time, layout.keys.time, self._day_ns, layout.zone)
+            blame(beyond, 8)
         blame(bad, 1)
         blame(time_ns < FIRST_NS, 2)
         sides = (("bid", "bid_px", "bid_sz"), ("ask", "ask_px", "ask_sz"), ("price", "price", "size"))
@@ -241,4 +238,5 @@ _REASONS: Final = (
     "a trade without price or size",
     "a price finer than 1e-9",
     "a symbol that is no UTF-8",
+    "a time more than 25 h after `day`; is `time` its unit, or is it a clock such as HHMMSS?",
 )

@@ -38,8 +38,9 @@ class Parquet:
         self._path, self._symbol, self._teller = path, symbol, teller
         self._layout = Layout(keys, "parquet")
         self._cells = Cells(pyarrow, keys, self._layout.zone)
-        if keys.member is not None or keys.header or keys.delimiter != ",":
-            raise ConfigError("member, header, delimiter: only with format csv")
+        if keys.header or keys.delimiter != ",":
+            raise ConfigError("header, delimiter: only with format csv")
+        self._groups = self._layout.groups(path.name)
         try:
             with self._open() as file:
                 schema = file.schema_arrow
@@ -61,7 +62,7 @@ class Parquet:
 
     def chunks(self) -> Iterator[Decoded]:
         """Yield the rows in order of the file."""
-        builder = Builder(self._layout, {}, self._symbol, {})
+        builder = Builder(self._layout, self._groups, self._symbol, {})
         return ticks_of(self._layout, (builder.records(table) for table in self._tables()))
 
     def _open(self) -> Any:
@@ -71,7 +72,7 @@ class Parquet:
         return ConfigError(f"path: {self._path} is no whole Parquet file: {_said(error)}")
 
     def _tables(self) -> Iterator[Table]:
-        base_ns, at = self._layout.base_ns({}), 0
+        day_ns, at = self._layout.day_ns(self._groups), 0
         with self._open() as file:
             # By the row group: of one that is damaged nothing can be read, of those before it everything.
             for group in range(file.metadata.num_row_groups):
@@ -85,26 +86,26 @@ class Parquet:
                     if batch is None:
                         break
                     self._teller.read("rows", batch.num_rows)
-                    yield from self._decoded(batch, base_ns, at)
+                    yield from self._decoded(batch, day_ns, at)
                     at += batch.num_rows
 
-    def _decoded(self, batch: Any, base_ns: int, first_row: int) -> Iterator[Table]:
+    def _decoded(self, batch: Any, day_ns: int | None, first_row: int) -> Iterator[Table]:
         """Yield the rows of ``batch``; what cannot be decoded as a whole is halved, down to the row."""
         halves = [(batch, first_row)]
         while halves:
             part, at = halves.pop()
             try:
-                table = self._table(part, base_ns, at)
+                table = self._table(part, day_ns, at)
             except Exception as error:
                 if part.num_rows <= 1:
                     self._teller.broken(f"{self._path}:{at}", _said(error), "record")
                 else:
                     middle = part.num_rows // 2
                     halves += [(part.slice(middle), at + middle), (part.slice(0, middle), at)]
-                table = self._table(part.slice(0, 0), base_ns, at)
+                table = self._table(part.slice(0, 0), day_ns, at)
             yield table
 
-    def _table(self, batch: Any, base_ns: int, first_row: int) -> Table:
+    def _table(self, batch: Any, day_ns: int | None, first_row: int) -> Table:
         layout, cells = self._layout, self._cells
         columns = {name: cells.plain(batch.column(str(column))) for name, column in layout.wanted.items()}
         rows = np.ones(batch.num_rows, bool)
@@ -112,7 +113,7 @@ class Parquet:
             found = cells.texts(cells.plain(batch.column(str(column))))
             rows &= where.keeps(found.names)[found.codes]
         values: dict[str, NDArray[Any]] = {}
-        time_ns, bad = cells.times(columns["time"], base_ns)
+        time_ns, bad = cells.times(columns["time"], day_ns)
         blamed: list[tuple[NDArray[np.bool_], str, str]] = [(bad, "time", "no time")]
         rounded = 0
         for name, px, sz in _SIDES:

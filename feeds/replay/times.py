@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -14,19 +14,38 @@ DECIMALS: Final = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # of one unit in nanoseco
 FIRST_NS: Final = 315_532_800 * 10**9  # 1980: earlier ones have a wrong unit, or lack their day
 S: Final = 10**9
 _HOUR: Final = 3600
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH: Final = date(1970, 1, 1)
+MAX_OF_DAY_NS: Final = 25 * _HOUR * S  # on the clock after midnight: a day, and an hour for late trades
 
 
-def midnight_ns(day: date, zone: ZoneInfo) -> int:
-    """Return when ``day`` begins in ``zone``, nanoseconds since the Unix epoch."""
-    start = datetime(day.year, day.month, day.day, tzinfo=zone)
-    return round((start - _EPOCH) / timedelta(seconds=1)) * S
+def clock_ns(day: date) -> int:
+    """Return what a clock shows at midnight of ``day``: nanoseconds since its midnight of 1970-01-01."""
+    return (day - _EPOCH).days * 86_400 * S
 
 
-def numeric(fields: Fields, unit: str, base_ns: int) -> tuple[Ints, Mask]:
-    """Return times in nanoseconds, counted in ``unit`` from ``base_ns``, and which are broken."""
+def of_day(values: Ints, day_ns: int, zone: ZoneInfo) -> tuple[Ints, Mask]:
+    """Return the moments at which clocks in ``zone`` showed ``values``, and which are no time of the day.
+
+    ``values`` are nanoseconds on the clock since midnight of the day ``day_ns`` (:func:`clock_ns`), not
+    time that has passed: 18 hours are 18:00 on a day of 23 or 25 hours too. Up to MAX_OF_DAY_NS they
+    may go on beyond the day's end.
+    """
+    beyond = np.abs(values) > MAX_OF_DAY_NS
+    return local_to_utc_ns(np.where(beyond, 0, values) + day_ns, zone), beyond
+
+
+def numeric(fields: Fields, unit: str, day_ns: int | None, zone: ZoneInfo) -> tuple[Ints, Mask, Mask]:
+    """Return times written as numbers in ``unit``, in nanoseconds since the Unix epoch.
+
+    They count from midnight of ``day_ns`` by the clock in ``zone``, or from the epoch. Also returned: which
+    are broken, and which are beyond the day.
+    """
     numbers = fixed(fields, DECIMALS[unit])
-    return numbers.values + base_ns, numbers.broken | numbers.missing
+    broken = numbers.broken | numbers.missing
+    if day_ns is None:
+        return numbers.values, broken, np.zeros(len(broken), bool)
+    times, beyond = of_day(numbers.values, day_ns, zone)
+    return times, broken, beyond & ~broken
 
 
 def iso(fields: Fields, zone: ZoneInfo) -> tuple[Ints, Mask]:
@@ -110,7 +129,11 @@ def _is_z(fields: Fields, at: Ints, rest: Ints) -> Mask:
 
 
 def local_to_utc_ns(local_ns: Ints, zone: ZoneInfo) -> Ints:
-    """Return the moments at which clocks in ``zone`` showed ``local_ns``."""
+    """Return the moments at which clocks in ``zone`` showed ``local_ns``.
+
+    Of an hour that came twice the first is meant. An hour that was left out is read as if the clock had
+    not been put forward: 02:30 is then the moment of 03:30.
+    """
     return local_ns - _zone_offsets_s(local_ns // S, zone) * S if len(local_ns) else local_ns
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -19,6 +19,30 @@ import structlog
 from marketfeed.core.records import Batch
 
 Publish = Callable[[Batch], None]
+
+
+class Pass(NamedTuple):
+    """One pass over the recordings of all feeds that share a clock."""
+
+    began_s: float  # trio's clock: the moment that stands for began_ns
+    began_ns: int  # recorded time, ns since the Unix epoch: of the earliest first tick of all feeds
+    from_ns: int  # ticks before this are left out: the feed joined when the others were past them
+
+
+class Clock(Protocol):
+    """A clock of recorded time, shared by all feeds that named it; see ingest/clock.py."""
+
+    async def begin(self, first_ns: int | None) -> Pass:
+        """Wait until all feeds of the clock begin; ``first_ns`` is the first tick's time, None: no tick."""
+        ...
+
+    async def turn(self, next_ns: int) -> int:
+        """Wait until no feed has a tick before ``next_ns``; return up to which time none has, inclusive."""
+        ...
+
+    def end(self, finished: bool) -> None:
+        """Leave the pass, ``finished`` or broken off. To be called after each ``begin``."""
+        ...
 
 
 class Intake(Protocol):
@@ -38,6 +62,14 @@ class Intake(Protocol):
 
     def count(self, event: str, times: int = 1) -> None:
         """Count something worth knowing, such as ``"broken_line"``; a metric by feed and event."""
+        ...
+
+    def clock(self, name: str, speed: float, loop: bool) -> Clock:
+        """Return this feed's place at the clock ``name``, "" for one of its own.
+
+        To be called once, by the constructor. All feeds of a clock must have the
+        same speed and loop; else the configuration is refused.
+        """
         ...
 
     async def wait_room(self) -> int:

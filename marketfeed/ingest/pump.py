@@ -34,6 +34,7 @@ from marketfeed.core.records import (
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError, InvalidSymbolError, SymbolsFullError
+from marketfeed.ingest.clock import Seat
 
 MAX_FEEDS: Final = 255  # a record's feed is a u1
 # A feed's own time of receipt is taken if it is this close to our clock: the range of the latency histograms
@@ -57,6 +58,7 @@ class FeedIntake:
         self.events: Counter[str] = Counter()
         self.last_tick_ns = 0  # Unix; 0: none yet
         self._pump = pump
+        self._seat: Seat | None = None
         self._held: list[str] | None = None
 
     @contextmanager
@@ -99,6 +101,16 @@ class FeedIntake:
     def publish(self, batch: Batch) -> None:
         """Put ``batch`` into the rings; its arrays are the engine's from now on. Never waits."""
         self._pump.publish(batch, self)
+
+    def clock(self, name: str, speed: float, loop: bool) -> Seat:
+        """Return a place at the clock ``name``; the roster lets it join the others'."""
+        self._seat = Seat(name, speed, loop)
+        return self._seat
+
+    def taken_seat(self) -> Seat | None:
+        """Return the place that :meth:`clock` gave out since the last call, None if it was not called."""
+        seat, self._seat = self._seat, None
+        return seat
 
     async def wait_room(self) -> int:
         """Wait for the sessions that get every tick; return how many ticks may then be published."""

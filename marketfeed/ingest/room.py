@@ -12,7 +12,7 @@ import trio
 
 
 class Room:
-    """Grants ticks to feeds, one feed at a time in order of asking.
+    """Grants ticks to feeds.
 
     ``head()`` returns the highest ``g`` published. ``wait_reached(g)`` returns once every session
     on an ``every`` tier has taken all its ticks up to ``g``, or there is no such session.
@@ -24,14 +24,20 @@ class Room:
         """``lead`` is in ticks of all symbols together, at least 2."""
         self._head = head
         self._lead = lead
-        self._grant = lead // 2  # so that sessions take one half while the feed prepares the other
+        self._half = lead // 2  # so that sessions take one half while feeds prepare the other
         self._wait_reached = wait_reached
-        # The next feed looks at the head after this one has published: there is no checkpoint between
-        # the release and the return to the feed.
-        self._lock = trio.Lock()
+        self._reached = 0  # by all sessions, when they were last asked
 
     async def wait(self) -> int:
-        """Wait for room; return how many ticks may be published before the next call. A checkpoint."""
-        async with self._lock:
-            await self._wait_reached(self._head() + self._grant - self._lead)
-            return self._grant
+        """Wait for room; return how many ticks may be published before the next call. A checkpoint.
+
+        Between the return and the publishing no other feed may run, or both would take the same room.
+        """
+        await trio.lowlevel.checkpoint()
+        least = 0
+        while (free := max(self._reached + self._lead - self._head(), least)) <= 0:
+            g = self._head() + self._half - self._lead
+            await self._wait_reached(g)
+            self._reached = max(self._reached, g)
+            least = 1  # feeds of live data may have taken the room meanwhile: some progress in any case
+        return min(free, self._half)

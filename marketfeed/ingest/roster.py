@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from marketfeed.errors import ConfigError
+from marketfeed.ingest.clock import Clock, Seat
 from marketfeed.ingest.pump import FeedIntake, Pump
 from marketfeed.ingest.registry import FeedSpec, read_specs
 from marketfeed.ingest.supervise import Supervisor
@@ -28,6 +29,7 @@ class _Entry:
     spec: FeedSpec
     intake: FeedIntake
     supervisor: Supervisor
+    seat: Seat | None  # at a clock, which may be shared
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
 
@@ -36,6 +38,8 @@ class _Entry:
             with self.scope:
                 await self.supervisor.run()
         finally:
+            if self.seat is not None:
+                self.seat.leave()
             self.ended.set()
 
 
@@ -53,6 +57,7 @@ class Roster:
             frozenset()
         )  # names of the feeds without which the engine is not ready
         self._planned_required: frozenset[str] = frozenset()
+        self._clocks: dict[str, Clock] = {}
 
     @property
     def supervisors(self) -> list[Supervisor]:
@@ -80,6 +85,7 @@ class Roster:
                 self._planned[spec.name] = self._entry(spec, runs)
             except ConfigError as error:
                 found += (_placed(index, mistake) for mistake in error.mistakes)
+        found += self._clock_mistakes(specs)
         if found:
             self.forget()
             raise ConfigError(*found)
@@ -91,6 +97,7 @@ class Roster:
         intake = runs.intake if runs is not None else self._pump.intake(spec.name, self._base)
         if runs is None:
             self._new.append(intake)
+        intake.taken_seat()  # of an earlier plan that was refused
         try:
             with intake.held():  # a name that the feed refuses is told by its ConfigError
                 feed = spec.factory(spec.settings, intake)
@@ -100,7 +107,34 @@ class Roster:
             intake.log.debug("feed cannot be made", exc_info=error)
             why = " ".join(f"{type(error).__name__}: {error}".split())
             raise ConfigError(f"it cannot be made: {why}") from error
-        return _Entry(spec, intake, Supervisor(feed, intake, self._wait_sessions))
+        return _Entry(spec, intake, Supervisor(feed, intake, self._wait_sessions), intake.taken_seat())
+
+    def _clock_mistakes(self, specs: Mapping[int, FeedSpec]) -> Iterator[str]:
+        """Yield which of the planned feeds share a clock and differ in speed or loop."""
+        first: dict[str, tuple[str, Seat]] = {}
+        for index, spec in specs.items():
+            entry = self._planned.get(spec.name)
+            seat = None if entry is None else entry.seat
+            if seat is None or not seat.name:
+                continue
+            name, other = first.setdefault(seat.name, (spec.name, seat))
+            if (seat.speed, seat.loop) != (other.speed, other.loop):
+                yield (
+                    f"feeds.{index}.clock: {seat.name!r} is the clock of {name} too, which has "
+                    f"speed {other.speed:g} and loop {str(other.loop).lower()}; it needs the same here"
+                )
+
+    def _join_clocks(self, new: list[_Entry]) -> None:
+        """Let ``new`` feeds share the clocks that they name."""
+        sessions: dict[str, int] = {}
+        for entry in self._entries.values():
+            if entry.seat is not None and entry.seat.name:
+                most = max(sessions.get(entry.seat.name, 0), entry.supervisor.start_sessions)
+                sessions[entry.seat.name] = most
+        for entry in new:
+            if entry.seat is not None and entry.seat.name:
+                entry.seat.join(self._clocks.setdefault(entry.seat.name, Clock()))
+                entry.supervisor.start_sessions = sessions[entry.seat.name]
 
     def forget(self) -> None:
         """Drop what was planned and not applied."""
@@ -123,6 +157,7 @@ class Roster:
             if entry.spec.name not in self._entries:
                 self._pump.dismiss(entry.intake)
                 log.info("feed removed", feed=entry.spec.name)
+        self._join_clocks([entry for name, entry in self._entries.items() if before.get(name) is not entry])
         for name, entry in self._entries.items():
             if before.get(name) is not entry:
                 nursery.start_soon(entry.run)

@@ -51,6 +51,7 @@ class Supervisor:
     ) -> None:
         self.feed = feed
         self.intake = intake
+        self.start_sessions = feed.start_sessions  # or more, if its clock has a feed that waits for more
         self.failures = 0
         self._wait_sessions = wait_sessions
         self._jitter = jitter
@@ -85,9 +86,9 @@ class Supervisor:
 
     async def run(self) -> None:
         """Run the feed, again and again, until it is done or has failed for good."""
-        if self.feed.start_sessions:
-            self.intake.log.info("waiting for sessions", count=self.feed.start_sessions)
-            await self._wait_sessions(self.feed.start_sessions)
+        if self.start_sessions:
+            self.intake.log.info("waiting for sessions", count=self.start_sessions)
+            await self._wait_sessions(self.start_sessions)
         delay_s = FIRST_DELAY_S
         while True:
             self._started_s = trio.current_time()

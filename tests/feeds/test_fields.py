@@ -7,13 +7,12 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from zoneinfo import ZoneInfo
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from feeds.replay.fields import Rows, fixed, sizes, texts
-from feeds.replay.times import iso, local_to_utc_ns, midnight_ns
+from feeds.replay.times import iso
 
 
 def column(values, index=0, delimiter=","):
@@ -129,15 +128,3 @@ def test_times_are_those_of_the_datetime_module(rows, between, dashes):
 def test_what_is_no_time(text):
     _, broken = iso(column(["2013-01-01 22:00:00", text]), ZoneInfo("UTC"))
     assert broken.tolist() == [False, True]
-
-
-def test_midnight_and_local_clocks_follow_summer_time():
-    zone = ZoneInfo("America/New_York")
-    winter, summer = (
-        midnight_ns(datetime(2013, 1, 7).date(), zone),
-        midnight_ns(datetime(2013, 10, 7).date(), zone),
-    )
-    assert winter == round(datetime(2013, 1, 7, 5, tzinfo=UTC).timestamp()) * 10**9
-    assert summer == round(datetime(2013, 10, 7, 4, tzinfo=UTC).timestamp()) * 10**9
-    local = np.array([round(datetime(2013, m, 7, tzinfo=UTC).timestamp()) * 10**9 for m in (1, 10)])
-    assert local_to_utc_ns(local, zone).tolist() == [winter, summer]

@@ -64,7 +64,17 @@ async def test_feeds_that_wait_together_do_not_overrun_together():
         while len(given) < 60:
             await trio.testing.wait_all_tasks_blocked()
             sessions.reach(sessions.head)
-    assert sorted(given[:6]) == list("aabbcc")
+    assert sorted(given) == sorted("abc" * 20)
+
+
+async def test_sessions_are_asked_once_for_each_half_of_the_lead_however_little_is_published_at_a_time():
+    sessions = Sessions()
+    room = Room(lambda: sessions.head, 100, sessions.wait_reached)
+    sessions.reach(1000)
+    for _ in range(500):
+        assert 1 <= await room.wait() <= 50
+        sessions.head += 1
+    assert sessions.asked == list(range(50, 450, 50))
 
 
 async def test_a_feed_that_is_cancelled_while_it_waits_holds_no_other_up():

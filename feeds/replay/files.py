@@ -1,0 +1,75 @@
+"""A recording in several files: a folder or a pattern, replayed in order of their names as one."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from feeds.replay.archives import suffix
+from feeds.replay.recording import Decoded, Source, Teller
+from marketfeed.errors import ConfigError
+
+# How the files of each format end, in any case and before the ending of a packed file: those of a folder.
+ENDINGS: Final = {
+    "binance-raw": (".txt", ".log", ".raw", ".json", ".jsonl", ".ndjson"),
+    "csv": (".csv", ".txt", ".tsv", ".psv", ".asc", ".dat"),
+    "parquet": (".parquet", ".pq"),
+    "dbn": (".dbn",),
+}
+
+
+def files_of(path: Path, format: str, member: re.Pattern[str] | None) -> list[Path]:
+    """Return the files that ``path`` names, in order of their names; raises ConfigError if there is none.
+
+    ``path`` is a file, a folder, or a pattern such as ``2024/**/*.csv.gz``. Of several files only those are
+    meant whose names ``member`` matches; a .zip is, as ``member`` then is about what it holds.
+    """
+    if path.is_dir():
+        found = [file for file in path.iterdir() if _is_of(file, ENDINGS[format])]
+        what = f"{path} holds no file that ends in {', '.join(ENDINGS[format])}, packed or not"
+    elif path.exists() or not glob.has_magic(str(path)):
+        return [path]  # one that does not exist is told of when it is opened
+    else:
+        found = [Path(name) for name in glob.glob(str(path), recursive=True)]
+        what = f"no file matches {path}"
+    found = sorted(file for file in found if file.is_file())
+    if not found:
+        raise ConfigError(f"path: {what}")
+    if member is not None:
+        found = [file for file in found if suffix(file) == ".zip" or member.search(file.name)]
+        if not found:
+            raise ConfigError(f"member: no file at {path} matches")
+    return found
+
+
+def _is_of(path: Path, endings: tuple[str, ...]) -> bool:
+    if path.name.startswith("."):
+        return False
+    if not suffix(path):
+        return path.suffix.lower() in endings
+    inner = path.with_suffix("").suffix.lower()
+    return inner in endings or not inner
+
+
+class InOrder:
+    """Files of one format, one after the other; one is open at a time."""
+
+    def __init__(self, paths: list[Path], opened: Callable[[Path], Source], teller: Teller) -> None:
+        """Look at the first file; raises ConfigError. ``opened`` makes the source of one file."""
+        opened(paths[0])
+        self._paths = paths
+        self._opened = opened
+        self._teller = teller
+
+    def chunks(self) -> Iterator[Decoded]:
+        """Yield the files; one that is not as configured is told of, and left out."""
+        for path in self._paths:
+            try:
+                source = self._opened(path)
+            except ConfigError as error:
+                self._teller.damaged(str(path), str(error), "file")
+                continue
+            yield from source.chunks()

@@ -1,0 +1,130 @@
+"""A clock of recorded time that several feeds share, so that quotes and trades of one day stay together.
+
+Feeds of one clock begin a pass over their recordings in the same moment, which stands for the earliest
+first tick of all of them. Within the pass they take turns: the one whose next tick is the earliest
+publishes, up to the next tick of any other. So their ticks come in order of recorded time at any speed.
+A feed that comes late, because it was added or failed, joins the pass at its present.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import trio
+
+from marketfeed.ingest.feed import Pass
+
+
+class Clock:
+    """The seats of the feeds that share a clock, in the order of the configuration."""
+
+    def __init__(self) -> None:
+        self.seats: list[Seat] = []
+        self.began: tuple[float, int] | None = None  # trio's clock and recorded time; None between passes
+
+    def first(self) -> Seat | None:
+        """Return the seat whose next tick is the earliest, None if none is within a pass."""
+        return min((seat for seat in self.seats if seat.next_ns is not None), key=_next_ns, default=None)
+
+    def begin_if_ready(self) -> None:
+        """Begin a pass if every feed is ready for one."""
+        if self.began is not None or not all(seat.ready for seat in self.seats):
+            return
+        firsts = [seat.first_ns for seat in self.seats if seat.first_ns is not None]
+        self.began = trio.current_time(), min(firsts, default=0)
+        for seat in self.seats:
+            seat.ready, seat.finished, seat.next_ns = False, seat.first_ns is None, seat.first_ns
+            seat.wake()
+        self.end_if_over()
+
+    def end_if_over(self) -> None:
+        """End the pass if every feed has left it; the next one may begin."""
+        if self.began is not None and self.first() is None:
+            self.began = None
+            for seat in self.seats:
+                seat.finished = False
+                seat.wake()
+            if self.seats:
+                self.begin_if_ready()
+
+
+class Seat:
+    """One feed's place at a clock; alone at a clock of its own until it joins another."""
+
+    def __init__(self, name: str = "", speed: float = 1.0, loop: bool = False) -> None:
+        self.name, self.speed, self.loop = name, speed, loop  # of the clock; name "" is shared with nobody
+        self.first_ns: int | None = None  # of the pass that it is ready for
+        self.ready = False
+        self.next_ns: int | None = None  # within a pass: it has nothing to publish before
+        self.finished = False  # has been through the present pass
+        self._woken = trio.Event()
+        self._clock = Clock()
+        self._clock.seats.append(self)
+
+    def join(self, clock: Clock) -> None:
+        """Share ``clock`` from now on. Call it before the feed runs."""
+        self._clock = clock
+        clock.seats.append(self)
+
+    def leave(self) -> None:
+        """Let the others of the clock go on without this feed."""
+        self._clock.seats.remove(self)
+        self.next_ns, self.ready = None, False
+        self._clock.end_if_over()
+        self._clock.begin_if_ready()
+        self._wake_first()
+
+    def wake(self) -> None:
+        """Have the feed look again, if it waits."""
+        self._woken.set()
+
+    async def _wait(self) -> None:
+        self._woken = trio.Event()
+        await self._woken.wait()
+
+    def _wake_first(self) -> None:
+        first = self._clock.first()
+        if first is not None and first is not self:
+            first.wake()
+
+    async def begin(self, first_ns: int | None) -> Pass:
+        """Wait for the next pass, or join one under way; ``first_ns`` is None if there is no tick."""
+        clock = self._clock
+        self.first_ns, self.ready = first_ns, True
+        clock.begin_if_ready()
+        while self.ready:
+            if clock.began is not None and not self.finished:
+                first = clock.first()
+                self.ready, self.next_ns = False, first_ns
+                if first_ns is not None and first is not None and first.next_ns is not None:
+                    self.next_ns = max(first_ns, first.next_ns)
+                break
+            await self._wait()
+        began_s, began_ns = clock.began or (trio.current_time(), first_ns or 0)
+        return Pass(began_s, began_ns, self.next_ns if self.next_ns is not None else began_ns)
+
+    async def turn(self, next_ns: int) -> int:
+        """Wait until no other feed has a tick before ``next_ns``; return up to when there is none."""
+        self.next_ns = next_ns
+        while self._clock.first() is not self:
+            self._wake_first()
+            await self._wait()
+        bound = sys.maxsize
+        before = True
+        for seat in self._clock.seats:
+            if seat is self:
+                before = False
+            elif seat.next_ns is not None:
+                bound = min(bound, seat.next_ns - before)
+        return bound
+
+    def end(self, finished: bool) -> None:
+        """Leave the pass: ``finished``, or to join it again."""
+        self.next_ns, self.ready, self.finished = None, False, finished
+        self._clock.end_if_over()
+        self._wake_first()
+
+
+def _next_ns(seat: Seat) -> int:
+    assert seat.next_ns is not None
+    return seat.next_ns
