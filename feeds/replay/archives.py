@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from feeds.replay.packing import BZIP2, GZIP, READ_BYTES, XZ, Packing, unpacked, zstandard_packing
-from feeds.replay.recording import DamagedError, unreadable
+from feeds.replay.recording import DamagedError, shown, unreadable
 from feeds.replay.zips import places, unzipped
 from marketfeed.errors import ConfigError
 
@@ -108,6 +108,11 @@ def suffix(path: Path) -> str:
     return last if last in SUFFIXES else ""
 
 
+def place_of(path: Path, member: Member) -> str:
+    """Return how messages name ``member``."""
+    return f"{path}/{shown(member.name)}" if suffix(path) == ".zip" else str(path)
+
+
 def verify(path: Path, found: Sequence[Member]) -> Iterator[None]:
     """Verify what of ``path`` is packed, in steps of about 2 ms, unless it is very large; once a version."""
     stat = path.stat()
@@ -129,8 +134,7 @@ def refuse_if_wrong(path: Path, found: Sequence[Member]) -> None:
             if budget < 0:
                 return
         if member.wrong:
-            name = f"{path}/{member.name}" if suffix(path) == ".zip" else path
-            raise ConfigError(f"path: {name} is damaged: {member.wrong}")
+            raise ConfigError(f"path: {place_of(path, member)} is damaged: {member.wrong}")
 
 
 def _plain(path: Path) -> Iterator[bytes]:

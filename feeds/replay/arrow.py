@@ -226,7 +226,7 @@ class Cells:
         try:
             return shown(str(one.to_pylist()[0]).encode("utf-8", "replace"), _SHOWN)
         except (ValueError, OverflowError) as error:  # a time beyond the year 9999
-            return shown(f"({error})".encode(), _SHOWN)
+            return shown(f"({error})", _SHOWN)
 
 
 def refuse_column(cells: Cells, role: str, column: str, kind: Any, path: Any) -> None:
@@ -239,7 +239,7 @@ def refuse_column(cells: Cells, role: str, column: str, kind: Any, path: Any) ->
 
 def kind_shown(kind: Any) -> str:
     """Return the name of a type, which a file may make as long as it likes."""
-    return shown(str(kind).encode("utf-8", "replace"), _SHOWN)
+    return shown(str(kind), _SHOWN)
 
 
 def nulls(column: Any) -> Mask:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from feeds.replay.archives import Member, members, refuse_if_wrong, suffix, verify
+from feeds.replay.archives import Member, members, place_of, refuse_if_wrong, suffix, verify
 from feeds.replay.columns import Builder, Layout, Piece, Table, TableKeys, ticks_of
 from feeds.replay.fields import Rows, fixed, sizes, texts
 from feeds.replay.merging import merged
@@ -77,7 +77,7 @@ class _Reader:
     def __init__(
         self, path: Path, member: Member, layout: Layout, groups: dict[str, str], teller: Teller | None
     ) -> None:
-        self._at = f"{path}/{member.name}" if suffix(path) == ".zip" else str(path)
+        self._at = place_of(path, member)
         self._member = member
         self._layout = layout
         self._teller = teller
@@ -133,7 +133,7 @@ class _Reader:
             if isinstance(column, int):
                 return column
             if column not in names:
-                has = shown(", ".join(names).encode(), 200)
+                has = shown(", ".join(names), 200)
                 raise ConfigError(f"{key}: no column {column!r} in {self._at}; it has {has}")
             return names.index(column)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from feeds.replay.archives import Member, members, refuse_if_wrong, suffix, verify
+from feeds.replay.archives import Member, members, place_of, refuse_if_wrong, verify
 from feeds.replay.recording import NOTHING, DamagedError, Decoded, Decoder, Symbol, Teller, amount
 from feeds.replay.text import MAX_LINE_BYTES, whole_lines
 from marketfeed.errors import ConfigError
@@ -61,7 +61,7 @@ class Lines:
         for _ in verify(self._path, self._members):
             yield NOTHING
         for member in self._members:
-            at = f"{self._path}/{member.name}" if suffix(self._path) == ".zip" else str(self._path)
+            at = place_of(self._path, member)
             for line_number, lines in self._chunks(member, at):
                 decoded = self._decoder.decode(lines, self._symbol)
                 self._teller.events(decoded.events)

@@ -55,7 +55,7 @@ class Parquet:
         self._names = [str(column) for _, column in roles]
         for role, column in roles:
             if names.count(str(column)) != 1:
-                has = shown(", ".join(names).encode("utf-8", "replace"), 200)
+                has = shown(", ".join(names), 200)
                 count = "no column" if str(column) not in names else "more than one column"
                 raise ConfigError(f"columns: {count} {str(column)!r} in {path}; it has {has}")
             refuse_column(self._cells, role, str(column), schema.field(str(column)).type, path)

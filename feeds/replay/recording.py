@@ -104,7 +104,7 @@ class Teller:
         self._intake.count(f"broken_{kind}")
         self._logged += 1
         if self._logged <= LOGGED:
-            reason = shown(reason.encode("utf-8", "replace"), _REASON_CHARS)
+            reason = shown(reason, _REASON_CHARS)
             if text is not None:
                 reason += f": {shown(text)}"
             if self._logged == LOGGED:
@@ -116,7 +116,7 @@ class Teller:
         self._intake.count(f"unknown_{column}", times)
         if (column, word) not in self._words and len(self._words) < LOGGED:
             self._words.add((column, word))
-            self._intake.log.warning(f"unknown {column}", at=at, word=shown(word.encode()), reason=reason)
+            self._intake.log.warning(f"unknown {column}", at=at, word=shown(word), reason=reason)
 
     def damaged(self, at: str, reason: str, kind: str = "line") -> None:
         """Count and log that from ``at`` on a file cannot be read."""
@@ -154,9 +154,9 @@ def symbol_name(text: str) -> str:
     return _NO_SYMBOL.sub("_", text.strip())
 
 
-def shown(text: bytes, limit: int = SHOWN_CHARS) -> str:
+def shown(text: bytes | str, limit: int = SHOWN_CHARS) -> str:
     """Return the beginning of ``text`` as it stands, but control characters and broken UTF-8 escaped."""
-    chars = text[: 4 * limit + 4].decode("utf-8", "backslashreplace")
+    chars = text if isinstance(text, str) else text[: 4 * limit + 4].decode("utf-8", "backslashreplace")
     escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in chars[:limit])
     return escaped[:limit] + ("…" if len(escaped) > limit or len(chars) > limit else "")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from feeds.replay.packing import BZIP2, CUT, READ_BYTES, inflated
-from feeds.replay.recording import DamagedError
+from feeds.replay.recording import DamagedError, shown
 from marketfeed.errors import ConfigError
 
 _LOCAL: Final = struct.Struct("<4s5H3I2H")
@@ -70,11 +70,12 @@ def places(path: Path) -> tuple[list[Place], bool]:
         if not found:
             raise ConfigError(f"path: {path} is no zip file") from None
     for place in found:
+        name = f"{path}/{shown(place.name)}"
         if place.flags & _ENCRYPTED:
-            raise ConfigError(f"path: {path}/{place.name} is encrypted")
+            raise ConfigError(f"path: {name} is encrypted")
         if place.method not in _METHODS:
             known = ", ".join(_METHODS.values())
-            raise ConfigError(f"path: {path}/{place.name} is packed by method {place.method}, not by {known}")
+            raise ConfigError(f"path: {name} is packed by method {place.method}, not by {known}")
     return [place for place in found if not place.name.endswith("/")], whole
 
 
