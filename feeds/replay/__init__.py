@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from feeds.replay.binance_raw import BinanceRaw
 from feeds.replay.columns import TableKeys, pattern
 from feeds.replay.dbn import Dbn
+from feeds.replay.dbn_ticks import Choice
 from feeds.replay.delimited import Delimited
 from feeds.replay.files import InOrder, files_of
 from feeds.replay.frames import Frames
@@ -32,6 +33,7 @@ from marketfeed.errors import ConfigError, MarketfeedError, SourceError
 from marketfeed.ingest.feed import Intake, Pass, Publish
 
 FORMATS: Final = ("binance-raw", "csv", "parquet", "dbn", "marketfeed")
+FOR_DBN: Final = ("symbol", "merge")  # keys of tables that dbn takes too
 TABLES: Final = ("csv", "parquet")
 Times = NDArray[np.int64]  # (k,) ns since the Unix epoch
 SLOT_NS: Final = 1_000_000  # ticks due within this of replay time are one batch
@@ -46,6 +48,7 @@ class ReplayConfig(TableKeys, frozen=True, forbid_unknown_fields=True, kw_only=T
     loop: bool = False
     start_sessions: Annotated[int, Meta(ge=0)] = 0
     clock: Annotated[str, Meta(max_length=64)] = ""  # feeds of one clock keep time together
+    take: Literal["all", "quotes", "trades"] = "all"  # of a DBN file
 
 
 class ReplayFeed:
@@ -173,8 +176,14 @@ def _source(config: ReplayConfig, intake: Intake, symbol: Symbol, teller: Teller
     if config.format not in TABLES:
         for field in msgspec.structs.fields(TableKeys):
             unset = {} if field.default is msgspec.NODEFAULT else field.default
-            if getattr(config, field.name) != unset:
-                raise ConfigError(f"{field.name}: only with format csv or parquet")
+            for_dbn = field.name in FOR_DBN
+            if getattr(config, field.name) != unset and not (for_dbn and config.format == "dbn"):
+                formats = "csv, parquet or dbn" if for_dbn else "csv or parquet"
+                raise ConfigError(f"{field.name}: only with format {formats}")
+    if config.take != "all" and config.format != "dbn":
+        raise ConfigError("take: only with format dbn")
+    if config.format == "dbn" and config.merge == "exchange":
+        raise ConfigError("merge: with dbn 'none' or 'all'; symbol = '{symbol}.{venue}' keeps venues apart")
     path = intake.base / config.path
     if config.format == "marketfeed":
         return Frames(path, symbol, teller)
@@ -187,7 +196,8 @@ def _source(config: ReplayConfig, intake: Intake, symbol: Symbol, teller: Teller
             case "parquet":
                 return Parquet(path, config, symbol, teller)
             case "dbn":
-                return Dbn(path, symbol, teller)
+                choice = Choice(config.symbol or "{symbol}", config.merge == "all", config.take)
+                return Dbn(path, choice, symbol, teller)
             case _:
                 return Lines(path, config.format, BinanceRaw, symbol, teller)
 

@@ -3,6 +3,8 @@
 ``exchange``: each exchange has its own bid and offer, and each row is a tick of
 that exchange. ``all``: the best bid and offer over all exchanges, with the
 size of all that are at that price; a row that changes neither is no tick.
+Where rows are ``whole``, each states both sides of its exchange: one that is
+missing is gone.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ _SIDES: Final = (("bid_px", "bid_sz"), ("ask_px", "ask_sz"))
 class Merge:
     """Keeps the last bid and offer of every symbol, and of every exchange where those are merged."""
 
-    def __init__(self, over_all: bool) -> None:
+    def __init__(self, over_all: bool, whole: bool = False) -> None:
         self._over_all = over_all
+        self._whole = whole
         # By symbol: last of each exchange, shape (exchanges,), and the best of all, shape (1,).
         self._last: dict[int, Records] = {}
         self._best: dict[int, Records] = {}
@@ -47,7 +50,7 @@ class Merge:
     def _carry(self, symbol: int, rows: Records) -> None:
         last = self._last.setdefault(symbol, np.zeros(1, QUOTE))
         for px, sz in _SIDES:
-            rows[px], rows[sz] = _filled(rows[px], rows[sz], last[px][0], last[sz][0])
+            rows[px], rows[sz] = _filled(rows[px], rows[sz], rows[sz] > 0, last[px][0], last[sz][0])
         last[:] = rows[-1:]
 
     def _consolidate(self, symbol: int, rows: Records) -> NDArray[np.bool_]:
@@ -62,8 +65,9 @@ class Merge:
             sizes = np.empty((count, len(rows)), np.float64)
             for number in range(count):
                 own = exchanges == number
+                news = own if self._whole else own & (rows[sz] > 0)
                 prices[number], sizes[number] = _filled(
-                    rows[px], np.where(own, rows[sz], 0), last[px][number], last[sz][number]
+                    rows[px], rows[sz], news, last[px][number], last[sz][number]
                 )
             last[px], last[sz] = prices[:, -1], sizes[:, -1]
             worst = np.iinfo(np.int64).min if px == "bid_px" else np.iinfo(np.int64).max
@@ -79,9 +83,9 @@ class Merge:
 
 
 def _filled(
-    px: Ints, sz: NDArray[np.float64], last_px: np.int64, last_sz: np.float64
+    px: Ints, sz: NDArray[np.float64], news: NDArray[np.bool_], last_px: np.int64, last_sz: np.float64
 ) -> tuple[Ints, NDArray[np.float64]]:
-    """Return price and size of one side with what is missing taken from the row before."""
-    at = np.where(sz > 0, np.arange(len(sz)), -1)
+    """Return price and size of one side, taken from the row before where a row has no ``news`` of it."""
+    at = np.where(news, np.arange(len(sz)), -1)
     at = np.maximum.accumulate(at)
     return np.where(at >= 0, px[at], last_px), np.where(at >= 0, sz[at], last_sz)

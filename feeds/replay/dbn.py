@@ -1,65 +1,48 @@
-"""Databento's DBN, versions 1 to 3, plain or .zst.
+"""Databento's DBN, versions 1 to 3: the file, its metadata, and which of its schemas can be replayed.
 
-Schemas mbp-1, tbbo, bbo-* and trades, and the consolidated cmbp-1, tcbbo and cbbo-*.
+How records become ticks is in dbn_ticks.py, what their instruments are called in dbn_names.py.
 
-A record of mbp-1 is a quote, and before it a trade if its action says so; one
-of tbbo is the quote before the trade, and the trade; bbo-* are quotes as of
-``ts_recv``. Prices are DBN's own, in units of 1e-9. Records of other kinds are
-counted. Symbols come from the file's metadata, by date.
-
-Source: Databento, "Databento Binary Encoding" (UNDEF_PRICE is the largest i8),
-with the layouts of records taken from the package databento-dbn itself.
+Source: Databento, "Databento Binary Encoding".
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Final
 
 from feeds.replay.archives import members, refuse_if_wrong, suffix, verify
-from feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller, needs, symbol_name
-from marketfeed.core.records import BUY, QUOTE, QUOTES, SELL, TRADE, TRADES, UNKNOWN_SIDE, Batch, Records
+from feeds.replay.dbn_names import Instruments, spans_of
+from feeds.replay.dbn_ticks import Choice, Decoding, Layouts
+from feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller, amount, needs
 from marketfeed.errors import ConfigError
 
-MAX_RECORDS: Final = 4096  # decoded in one go
+LOOK_BYTES: Final = 1 << 20  # of records, among which there should be a tick
 _PREFIX_BYTES: Final = 8  # "DBN", version, length of the metadata
 _MAX_METADATA: Final = 64 << 20
-_UNDEF_PRICE: Final = 2**63 - 1
-_DAY_NS: Final = 86_400 * 10**9
-_NO_SYMBOL: Final = -1
-# rtype: what it holds. Trades come first in mbp-1, as the quote is the book after them; in tbbo last.
-_QUOTE_TYPES: Final = {0x01: "MBP1Msg", 0xC3: "BBOMsg", 0xC4: "BBOMsg", 0xB1: "CMBP1Msg"} | {
-    0xC0: "CBBOMsg", 0xC1: "CBBOMsg", 0xC2: "CMBP1Msg",
-}  # fmt: skip
-_TRADE_TYPE: Final = 0x00
-_SAMPLED: Final = (0xC0, 0xC1, 0xC3, 0xC4)
+_QUOTES: Final = ("mbp-1", "mbp-10", "bbo-1s", "bbo-1m", "cmbp-1", "cbbo-1s", "cbbo-1m")
+_SAMPLED: Final = ("bbo-1s", "bbo-1m", "cbbo-1s", "cbbo-1m")  # they have no trades
+_SCHEMAS: Final = (*_QUOTES, "tbbo", "tcbbo", "trades")
 
 
 class Dbn:
     """One DBN file."""
 
-    def __init__(self, path: Path, symbol: Symbol, teller: Teller) -> None:
-        """Look at the metadata; raises ConfigError."""
+    def __init__(self, path: Path, choice: Choice, symbol: Symbol, teller: Teller) -> None:
+        """Look at the metadata and the first records; raises ConfigError."""
         try:
             import databento_dbn
         except ImportError:
             raise needs("databento-dbn", "dbn", "format: dbn") from None
         self._path = path
+        self._choice = choice
         self._symbol = symbol
         self._teller = teller
         if suffix(path) == ".zip":
             raise ConfigError(f"path: {path}: DBN files are plain, .zst, .gz, .bz2 or .xz")
         (self._member,) = members(path)
         refuse_if_wrong(path, [self._member])
-        self._layouts = {
-            rtype: np.dtype([(f[0], f"<{f[1]}") for f in getattr(databento_dbn, name)._dtypes])
-            for rtype, name in {**_QUOTE_TYPES, _TRADE_TYPE: "TradeMsg"}.items()
-        }
+        self._layouts = Layouts(databento_dbn)
         head = b""
         try:
             for block in self._member.blocks():
@@ -76,130 +59,95 @@ class Dbn:
         except (databento_dbn.DBNError, ValueError) as error:
             raise ConfigError(f"path: {path}: {error}") from None
         self._start = end
-        self._before_trade = str(metadata.schema) in ("tbbo", "tcbbo")
-        # By instrument: from day, to day (None: open), name.
-        self._names: dict[int, list[tuple[date, date | None, str]]] = {}
-        for name, intervals in metadata.mappings.items():
-            for interval in intervals:
-                if str(interval["symbol"]).isdecimal():
-                    spans = self._names.setdefault(int(interval["symbol"]), [])
-                    spans.append((interval["start_date"], interval["end_date"], name))
+        self._schema = None if metadata.schema is None else str(metadata.schema)
+        self._spans = spans_of(metadata)
+        self._refuse_schema()
+        self._look()
+
+    def _refuse_schema(self) -> None:
+        """Raise ConfigError if the file's schema has nothing of what is asked for."""
+        schema, take = self._schema, self._choice.take
+        if schema == "mbo" and take != "trades":
+            raise ConfigError(
+                f"path: {self._path} holds mbo, single orders, and their best bid and offer cannot be told "
+                "without an order book: take = 'trades' plays its trades, and mbp-1 and mbp-10 have quotes"
+            )
+        if schema is not None and schema not in (*_SCHEMAS, "mbo"):
+            raise ConfigError(
+                f"path: {self._path} holds {schema}, neither quotes nor trades; "
+                f"{', '.join(_SCHEMAS)} can be replayed"
+            )
+        if (take == "quotes" and schema == "trades") or (take == "trades" and schema in _SAMPLED):
+            raise ConfigError(f"take: {take!r}, and {self._path} holds {schema}, in which there are none")
+
+    def _look(self) -> None:
+        """Raise ConfigError if the first records have no tick and there are no more, or no names."""
+        decoding = self._decoding(lambda name: 0)
+        read = records = 0
+        passed: dict[str, int] = {}
+        damage: list[str] = []
+        for data, count, found in self._runs(decoding, damage):
+            if len(found.batch):
+                return
+            read, records = read + data, records + count
+            for kind, times in found.passed.items():
+                passed[kind] = passed.get(kind, 0) + times
+            if read >= LOOK_BYTES:
+                break
+        if "unnamed instrument" in decoding.notices:
+            raise ConfigError(f"symbol: {self._path}: {decoding.notices['unnamed instrument']}")
+        if records and read < LOOK_BYTES and not damage:
+            told = (
+                ", ".join(f"{times:,} {kind}" for kind, times in passed.items()) or "none that is asked for"
+            )
+            raise ConfigError(f"path: {self._path}: no tick in it: {amount(records, 'records')} ({told})")
+
+    def _decoding(self, symbol: Symbol) -> Decoding:
+        instruments = Instruments(self._spans, self._choice.symbol, symbol)
+        if self._choice.merge and instruments.by_venue:
+            raise ConfigError("symbol: with merge = 'all' a quote is of no one {venue} or {publisher}")
+        before_trade = self._schema in ("tbbo", "tcbbo")
+        return Decoding(self._layouts, instruments, self._choice, before_trade, mixed=self._schema is None)
 
     def chunks(self) -> Iterator[Decoded]:
         """Yield the file's records."""
         for _ in verify(self._path, [self._member]):
             yield NOTHING
-        ids: dict[tuple[int, int], int] = {}
-        rest, skip, damage = b"", self._start, ""
+        decoding, damage = self._decoding(self._symbol), list[str]()
+        for _, count, found in self._runs(decoding, damage):
+            self._teller.read("records", count)
+            self._teller.events(found.events)
+            self._teller.passed(found.passed)
+            for about, text in decoding.notices.items():
+                self._teller.notice(about, text)
+            yield found
+        if damage:
+            self._teller.damaged(str(self._path), damage[0], "record")
+
+    def _runs(self, decoding: Decoding, damage: list[str]) -> Iterator[tuple[int, int, Decoded]]:
+        """Yield runs of records of one kind: bytes, count, ticks. A fault of the file goes to ``damage``."""
+        rest, skip, why = b"", self._start, ""
         blocks = self._member.blocks()
         while True:
             try:
                 block = next(blocks, b"")
             except DamagedError as error:
-                damage, block = str(error), b""
+                why, block = str(error), b""
             if not block:
                 break
             if skip:
                 block, skip = block[skip:], max(skip - len(block), 0)
             rest += block
             while len(rest) > 1 and rest[0] and len(rest) >= rest[0] * 4:
-                taken, decoded = self._run(rest, ids)
+                taken, count, found = decoding.run(rest)
                 rest = rest[taken:]
-                if decoded is not None:
-                    yield decoded
+                yield taken, count, found
             if rest and not rest[0]:
-                damage = "a record of length 0"
+                why = "a record of length 0"
                 break
-        if damage or rest:
-            self._teller.damaged(str(self._path), damage or "it ends within a record", "record")
-
-    def _run(self, data: bytes, ids: dict[tuple[int, int], int]) -> tuple[int, Decoded | None]:
-        """Decode the records of one kind at the start of ``data``; return their bytes and ticks."""
-        stride = data[0] * 4
-        count = min(len(data) // stride, MAX_RECORDS)
-        heads = np.frombuffer(data, np.uint8, count * stride).reshape(count, stride)[:, :2]
-        same = (heads == heads[0]).all(axis=1)
-        count = count if same.all() else int(np.argmin(same))
-        layout = self._layouts.get(data[1])
-        if layout is None or layout.itemsize > stride:
-            self._teller.events({"other_record": count})
-            return count * stride, None
-        # A stream with ts_out has eight more bytes a record.
-        records = np.frombuffer(data, np.uint8, count * stride).reshape(count, stride)[:, : layout.itemsize]
-        return count * stride, self._ticks(np.ascontiguousarray(records).view(layout)[:, 0], data[1], ids)
-
-    def _ticks(self, found: NDArray[Any], rtype: int, ids: dict[tuple[int, int], int]) -> Decoded:
-        when = found["ts_recv"].astype(np.int64)
-        symbols = self._symbols(found["instrument_id"], when, ids)
-        known = symbols >= 0
-        is_quote = np.full(len(found), rtype != _TRADE_TYPE) & known
-        is_trade = np.full(len(found), rtype == _TRADE_TYPE) & known
-        if "action" in (found.dtype.names or ()) and rtype not in _SAMPLED:
-            is_trade |= (found["action"] == b"T") & known
-        priced = (found["price"] != _UNDEF_PRICE) & (found["size"] > 0)
-        self._teller.events({"empty_trade": int((is_trade & ~priced).sum())})
-        is_trade &= priced
-        quotes = self._quotes(found[is_quote], symbols[is_quote], rtype)
-        trades = np.zeros(int(is_trade.sum()), TRADE)
-        rows = found[is_trade]
-        trades["ts_event"] = _times(rows["ts_event"])
-        trades["price"], trades["size"] = rows["price"], rows["size"]
-        trades["side"] = np.where(
-            rows["side"] == b"B", BUY, np.where(rows["side"] == b"A", SELL, UNKNOWN_SIDE)
-        )
-        trades["symbol"] = symbols[is_trade]
-        if "sequence" in (found.dtype.names or ()):
-            trades["trade_id"] = rows["sequence"]
-        # Two ticks of one record: in which order.
-        quote_place, trade_place = (0, 1) if self._before_trade else (1, 0)
-        places = np.concatenate([
-            np.flatnonzero(is_quote) * 2 + quote_place, np.flatnonzero(is_trade) * 2 + trade_place
-        ])  # fmt: skip
-        order = np.argsort(places, kind="stable")
-        channels = np.repeat(np.array([QUOTES, TRADES], np.uint8), [len(quotes), len(trades)])[order]
-        times = np.concatenate([when[is_quote], when[is_trade]])[order]
-        return Decoded(Batch(quotes, trades, channels), times)
-
-    def _quotes(self, rows: NDArray[Any], symbols: NDArray[np.int64], rtype: int) -> Records:
-        quotes = np.zeros(len(rows), QUOTE)
-        if not len(rows):
-            return quotes
-        quotes["ts_event"] = _times(rows["ts_recv"] if rtype in _SAMPLED else rows["ts_event"])
-        quotes["symbol"] = symbols
-        for px, sz, theirs in (("bid_px", "bid_sz", "bid"), ("ask_px", "ask_sz", "ask")):
-            price, size = rows[f"{theirs}_px_00"], rows[f"{theirs}_sz_00"]
-            there = (price != _UNDEF_PRICE) & (size > 0)
-            quotes[px], quotes[sz] = np.where(there, price, 0), np.where(there, size, 0)
-        return quotes
-
-    def _symbols(
-        self, instruments: NDArray[Any], when: NDArray[np.int64], ids: dict[tuple[int, int], int]
-    ) -> NDArray[np.int64]:
-        """Return the id of each record's symbol, which the metadata names by instrument and day."""
-        days = np.clip(when // _DAY_NS, 0, 1 << 16)
-        pairs, which = np.unique(instruments.astype(np.int64) << 17 | days, return_inverse=True)
-        numbers: list[int] = []
-        for pair in pairs.tolist():
-            key = (pair >> 17, pair & 0x1FFFF)
-            if key not in ids:
-                number = self._symbol(symbol_name(self._name(*key)))
-                ids[key] = _NO_SYMBOL if number is None else number
-            numbers.append(ids[key])
-        return np.array(numbers, np.int64)[which]
-
-    def _name(self, instrument: int, day: int) -> str:
-        spans = self._names.get(instrument, [])
-        on = date.fromordinal(date(1970, 1, 1).toordinal() + day)
-        for first, last, name in spans:
-            if first <= on and (last is None or on < last):
-                return name
-        return spans[0][2] if len({name for *_, name in spans}) == 1 else str(instrument)
+        if why or rest:
+            damage.append(why or "it ends within a record")
 
 
 def _metadata_end(head: bytes) -> int:
     return _PREFIX_BYTES + min(int.from_bytes(head[4:8], "little"), _MAX_METADATA)
-
-
-def _times(values: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return times as nanoseconds, 0 where DBN has none (all bits set)."""
-    return np.where(values >= 2**63 - 1, 0, values).astype(np.int64)

@@ -74,6 +74,7 @@ class Teller:
         self._intake = intake
         self._logged = 0
         self._words: set[tuple[str, str]] = set()
+        self._noticed: set[str] = set()
         self._read: Counter[str] = Counter()
         self._passed: Counter[str] = Counter()
 
@@ -124,6 +125,12 @@ class Teller:
         self.damage = self.damage or f"{at}: {reason}"
         self._intake.count(f"broken_{kind}")
         self._intake.log.error("damaged file", at=at, reason=reason)
+
+    def notice(self, about: str, text: str) -> None:
+        """Log a warning that holds for the whole recording, once."""
+        if about not in self._noticed:
+            self._noticed.add(about)
+            self._intake.log.warning(about, reason=text)
 
     def events(self, events: dict[str, int]) -> None:
         """Count what else was met."""
