@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from marketfeed.core.authority import host_problem, origin_problem
 from marketfeed.core.symbols import MAX_SYMBOLS
 from marketfeed.errors import ConfigError
 from marketfeed.sources import applied, file_text, parsed, sourced
@@ -45,6 +46,7 @@ class GatewayConfig(_Section, frozen=True):
 
     host: str = "127.0.0.1"
     port: Port = 8765
+    hosts: list[str] = []
     allowed_origins: list[str] = []
     trusted_proxies: list[str] = []
     default_tier: str = "vip"
@@ -58,6 +60,7 @@ class AdminConfig(_Section, frozen=True):
 
     host: str = "127.0.0.1"
     port: Port = 8766
+    hosts: list[str] = []
 
 
 class AuthConfig(_Section, frozen=True):
@@ -236,6 +239,13 @@ def _problems(config: Config) -> list[tuple[str, str]]:
             found.append((f"gateway.trusted_proxies.{index}", what))
     if gateway.port and gateway.port == config.admin.port and _overlap(gateway.host, config.admin.host):
         found.append(("admin.port, gateway.port", f"must differ, and both are {gateway.port}"))
+    for where, texts, problem_of in (
+        ("gateway.hosts", gateway.hosts, host_problem),
+        ("gateway.allowed_origins", gateway.allowed_origins, origin_problem),
+        ("admin.hosts", config.admin.hosts, host_problem),
+    ):
+        problems = [(f"{where}.{index}", problem_of(text)) for index, text in enumerate(texts)]
+        found += [(at, problem) for at, problem in problems if problem is not None]
     found += [
         (f"tiers.{name}.interval_ms", f"must be 0, or from 1 to 3600000, not {tier.interval_ms:g}")
         for name, tier in config.tiers.items()

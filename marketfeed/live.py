@@ -11,6 +11,7 @@ LIVE: Final = frozenset(
         "tiers",
         "limits",
         "feeds",
+        "gateway.hosts",
         "gateway.allowed_origins",
         "gateway.trusted_proxies",
         "gateway.default_tier",

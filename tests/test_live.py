@@ -32,6 +32,7 @@ def test_the_same_configuration_has_no_changes(config):
         ("[limits]\nsessions = 7\n", "limits"),
         ('[[feeds]]\ntype = "synthetic"\n', "feeds"),
         ('[gateway]\nallowed_origins = ["*"]\n', "gateway.allowed_origins"),
+        ('[gateway]\nhosts = ["feed.example.com"]\n', "gateway.hosts"),
     ],
 )
 def test_what_may_change_is_told_and_allowed(config, text, told):
@@ -44,6 +45,7 @@ def test_what_may_change_is_told_and_allowed(config, text, told):
     [
         ("[gateway]\nport = 1\n", "gateway.port"),
         ("[admin]\nport = 1\n", "admin.port"),
+        ('[admin]\nhosts = ["marketfeed"]\n', "admin.hosts"),
         ("[engine]\nworkers = 2\n", "engine.workers"),
         ("[auth]\nanonymous = true\n", "auth.anonymous"),
         ("[latency]\ninterval_s = 1.0\n", "latency.interval_s"),

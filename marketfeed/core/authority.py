@@ -1,0 +1,154 @@
+"""Hosts and origins as URLs and HTTP headers have them: parsed, made canonical, and explained. Pure.
+
+Sources: RFC 3986, section 3.2, and the WHATWG URL standard, "origin", for what browsers send.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Final, NamedTuple
+
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}  # which browsers leave out
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_NAME: Final = re.compile(r"[a-z0-9_][a-z0-9_-]{0,62}(?:\.[a-z0-9_][a-z0-9_-]{0,62})*")
+_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")  # never a name: browsers take it for IPv4
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+_OPAQUE: Final = re.compile(
+    r"[a-z0-9._~-]+(?::[0-9]{1,5})?"
+)  # of a scheme that is not HTTP: an extension's id
+_PAGES_OF: Final = {"ws": "http", "wss": "https"}  # the scheme of the pages that open these
+
+
+class Authority(NamedTuple):
+    """The host and port of a URL."""
+
+    host: str  # lower case, without a final dot; IPv6 canonical and in brackets
+    port: int | None
+    literal: bool  # an IP address and no name
+
+
+class Origin(NamedTuple):
+    """What a browser sends as Origin."""
+
+    scheme: str
+    host: str  # as in Authority; "*.example.com" in a pattern
+    port: int | None  # None where the scheme is not HTTP
+
+
+def parse_authority(text: str) -> Authority | None:
+    """Return what stands in a Host header; None for what is neither a name nor an address."""
+    host, port = text, ""
+    if text.startswith("["):
+        host, bracket, port = text[1:].partition("]")
+        if not bracket or port[:1] not in ("", ":"):
+            return None
+        port = port[1:]
+    elif ":" in text:
+        host, _, port = text.partition(":")
+    if port and not (_PORT.fullmatch(port) and int(port) <= 65535):
+        return None
+    number = int(port) if port else None
+    try:
+        if text.startswith("["):
+            return Authority(f"[{ipaddress.IPv6Address(host.replace('%25', '%', 1))}]", number, True)
+        return Authority(str(ipaddress.IPv4Address(host)), number, True)
+    except ValueError:
+        host = host.lower().removesuffix(".")
+    named = len(host) <= 253 and _NAME.fullmatch(host) and not _NUMBER.fullmatch(host)
+    return Authority(host, number, False) if named else None
+
+
+def parse_origin(text: str) -> Origin | None:
+    """Return the origin in ``text``, the default port filled in; None for what is none, such as "null"."""
+    match = _SCHEME.match(text)
+    if match is None:
+        return None
+    scheme, rest = match[1].lower(), text[match.end() :]
+    if scheme not in DEFAULT_PORTS:
+        rest = rest.lower()
+        return Origin(scheme, rest, None) if _OPAQUE.fullmatch(rest) else None
+    stars = "*." if rest.startswith("*.") else ""
+    authority = parse_authority(rest.removeprefix("*."))
+    if authority is None or (stars and authority.literal):
+        return None
+    port = DEFAULT_PORTS[scheme] if authority.port is None else authority.port
+    return Origin(scheme, stars + authority.host, port)
+
+
+def canonical_host(text: str) -> str | None:
+    """Return the host, or the pattern ``*.example.com``, that ``text`` seems to mean."""
+    text = text.strip()
+    match = _SCHEME.match(text)
+    stars, authority = _meant(text[match.end() :] if match else text)
+    return None if authority is None else stars + authority.host
+
+
+def canonical_origin(text: str) -> str | None:
+    """Return the origin that ``text`` seems to mean, as browsers send it; None if there is no telling."""
+    text = text.strip()
+    match = _SCHEME.match(text)
+    if match is None and ":/" in text:
+        return None
+    scheme, rest = (match[1].lower(), text[match.end() :]) if match else ("https", text)
+    scheme = _PAGES_OF.get(scheme, scheme)
+    if scheme not in DEFAULT_PORTS:
+        origin = parse_origin(f"{scheme}://{rest.rstrip('/')}")
+        return None if origin is None or scheme == "file" else f"{scheme}://{origin.host}"
+    stars, authority = _meant(rest)
+    if authority is None:
+        return None
+    shown = authority.port not in (None, DEFAULT_PORTS[scheme])
+    return f"{scheme}://{stars}{authority.host}{f':{authority.port}' if shown else ''}"
+
+
+def _meant(rest: str) -> tuple[str, Authority | None]:
+    """Return "*." or "", and the authority, of what stands behind a scheme; a name in ASCII, as in DNS."""
+    rest = re.split(r"[/?#\\]", rest, maxsplit=1)[0].rpartition("@")[2].strip()
+    stars = "*." if rest.startswith("*.") else ""
+    rest = rest.removeprefix("*.")
+    if rest.count(":") > 1 and not rest.startswith("["):
+        rest = _bracketed(rest)
+    if not rest.isascii():
+        name, colon, port = rest.partition(":")
+        try:
+            rest = name.encode("idna").decode("ascii") + colon + port
+        except UnicodeError:
+            return stars, None
+    authority = parse_authority(rest)
+    return stars, None if authority is not None and stars and authority.literal else authority
+
+
+def _bracketed(text: str) -> str:
+    """Put the brackets around an IPv6 address that has none; four or five digits at its end are a port."""
+    match = re.fullmatch(r"(.*[^:]):([0-9]{4,5})", text)
+    for host, port in ((match[1], f":{match[2]}"), (text, "")) if match else ((text, ""),):
+        try:
+            return f"[{ipaddress.IPv6Address(host)}]{port}"
+        except ValueError:
+            continue
+    return text
+
+
+def host_problem(text: str) -> str | None:
+    """Return what is wrong with ``text`` as a host that is served; None if a Host header can match it."""
+    meant = canonical_host(text)
+    if text == "*" or (meant is not None and meant == text.lower()):
+        return None
+    allowed = 'a name without scheme and port, such as feed.example.com or *.example.com; "*" for any'
+    return f"{allowed}; not {text[:100]!r}{_hint(meant)}"
+
+
+def origin_problem(text: str) -> str | None:
+    """Return what is wrong with ``text`` as an allowed origin; None if a browser's Origin can match it."""
+    meant = canonical_origin(text)
+    if text == "*" or (meant is not None and meant == text.lower()):
+        return None
+    allowed = "an origin as browsers send it, such as https://example.com or https://*.example.com"
+    if text.strip().lower() in ("null", "http://*", "https://*") or text.lower().startswith("file:"):
+        return f'{allowed}; not {text[:100]!r}: "*" allows every page, those without an origin among them'
+    return f"{allowed}; not {text[:100]!r}{_hint(meant)}"
+
+
+def _hint(meant: str | None) -> str:
+    return "" if meant is None else f"; did you mean {meant}?"
