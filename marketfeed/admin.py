@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from marketfeed.gateway.hosts import Hosts
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
 from marketfeed.gateway.query import check_keys
 from marketfeed.metrics import CONTENT_TYPE, Sources, exposition
@@ -17,7 +18,7 @@ HEAD_S: Final = 5.0
 class Admin:
     """The routes of the admin listener."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: Sources, hosts: Hosts) -> None:
         self._sources = sources
         self.server = HttpServer(
             {
@@ -27,7 +28,8 @@ class Admin:
                 "/v1/latency": {"GET": self._latency},
                 "/v1/sessions": {"GET": self._sessions},
             },
-            Rules(head_s=HEAD_S),
+            Rules(head_s=HEAD_S, hosts=hosts, hosts_key="admin.hosts"),
+            sources.half.counters.refused,
         )
 
     async def _metrics(self, request: Request) -> Response:

@@ -30,6 +30,7 @@ from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError, StartError
 from marketfeed.fanout.catchup import most_missing
+from marketfeed.gateway.hosts import Hosts, own_names
 from marketfeed.gateway.limits import Admission
 from marketfeed.gateway.listener import accept_from, accept_http, open_listener, raise_file_limit
 from marketfeed.gateway.taps import Taps, check_path
@@ -144,7 +145,8 @@ class Engine:
                 self.keeper,
                 self.admission,
                 self.health,
-            )
+            ),
+            Hosts(own_names(self.config.admin.hosts, self.config.admin.host)),
         )
         async with trio.open_nursery() as watch:
             watch.start_soon(half.collector.run)

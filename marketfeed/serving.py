@@ -20,6 +20,7 @@ import trio
 from marketfeed.collector import Collector
 from marketfeed.conditions import Condition
 from marketfeed.config import Config, LimitsConfig
+from marketfeed.core.authority import parse_origin
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.bell import Bell, DoorBell
@@ -27,8 +28,10 @@ from marketfeed.fanout.encoding import ENCODINGS, PROBE
 from marketfeed.fanout.lifesigns import Timing
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import MS, Tier
+from marketfeed.gateway.hosts import Hosts, own_names
 from marketfeed.gateway.limits import Admits, Counters, Limits
 from marketfeed.gateway.listener import Gateway
+from marketfeed.gateway.origins import own_origins
 from marketfeed.gateway.protocol import VERSION
 from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.session import Service
@@ -155,17 +158,20 @@ class Serving:
         """Return what sessions share, with the gateway on ``port``."""
         gateway = self._config.gateway
         tiers = tiers_of(self._config, self._worker)
-        own = {
-            f"{scheme}://{name}:{port}"
-            for scheme in ("http", "https")
-            for name in (gateway.host, "localhost")
-        }
+        own = own_origins(gateway.host, port, self._certificate is not None)
+        # Those whose pages may read everything may also be who asks: a proxy's name is written once.
+        allowed = [
+            origin.host
+            for text in gateway.allowed_origins
+            if (origin := parse_origin(text)) is not None and origin.port is not None
+        ]
         return Service(
             shard=self.shard,
             tiers=tiers,
             default_tier=tiers[gateway.default_tier],
             limits=limits_of(self._config.limits),
-            allowed_origins=frozenset(origin.lower() for origin in gateway.allowed_origins) | own,
+            allowed_origins=frozenset(gateway.allowed_origins) | own,
+            hosts=Hosts([*own_names(gateway.hosts, gateway.host), *allowed]),
             admission=self._admission,
             counters=self.counters,
             encoding=ENCODINGS[gateway.encoding],

@@ -353,22 +353,25 @@ MISTAKES = {
     ),
     "origin with a path": (
         '[gateway]\nallowed_origins = ["https://a.example", "https://x/"]\n',
-        "gateway.allowed_origins.1: an origin as browsers send it, such as https://example.com or"
-        " https://*.example.com; not 'https://x/'; did you mean https://x?",
+        "gateway.allowed_origins.1: must be an origin as browsers send it, such as https://example.com or"
+        " https://*.example.com, not 'https://x/'; did you mean https://x?",
     ),
     "origin with the port that browsers leave out": (
         '[gateway]\nallowed_origins = ["https://x:443"]\n',
-        "gateway.allowed_origins.0: an origin as browsers send it",
+        "gateway.allowed_origins.0: must be an origin as browsers send it",
     ),
-    "origin that is nothing": ('[gateway]\nallowed_origins = [""]\n', "gateway.allowed_origins.0: an origin"),
+    "origin that is nothing": (
+        '[gateway]\nallowed_origins = [""]\n',
+        "gateway.allowed_origins.0: must be an origin",
+    ),
     "host with a scheme": (
         '[gateway]\nhosts = ["https://feed.example.com"]\n',
-        "gateway.hosts.0: a name without scheme and port",
+        "gateway.hosts.0: must be a name without scheme and port",
     ),
     "host with a port": (
         '[admin]\nhosts = ["marketfeed:8766"]\n',
-        "admin.hosts.0: a name without scheme and port, such as feed.example.com or *.example.com;"
-        " \"*\" for any; not 'marketfeed:8766'; did you mean marketfeed?",
+        "admin.hosts.0: must be a name without scheme and port, such as feed.example.com or *.example.com,"
+        " or \"*\" for any, not 'marketfeed:8766'; did you mean marketfeed?",
     ),
     "proxy that is no address": (
         '[gateway]\ntrusted_proxies = ["127.0.0.1", "proxy.lan"]\n',

@@ -135,8 +135,8 @@ def host_problem(text: str) -> str | None:
     meant = canonical_host(text)
     if text == "*" or (meant is not None and meant == text.lower()):
         return None
-    allowed = 'a name without scheme and port, such as feed.example.com or *.example.com; "*" for any'
-    return f"{allowed}; not {text[:100]!r}{_hint(meant)}"
+    allowed = 'a name without scheme and port, such as feed.example.com or *.example.com, or "*" for any'
+    return f"must be {allowed}, not {text[:100]!r}{_hint(meant)}"
 
 
 def origin_problem(text: str) -> str | None:
@@ -146,8 +146,8 @@ def origin_problem(text: str) -> str | None:
         return None
     allowed = "an origin as browsers send it, such as https://example.com or https://*.example.com"
     if text.strip().lower() in ("null", "http://*", "https://*") or text.lower().startswith("file:"):
-        return f'{allowed}; not {text[:100]!r}: "*" allows every page, those without an origin among them'
-    return f"{allowed}; not {text[:100]!r}{_hint(meant)}"
+        return f'must be {allowed}, not {text[:100]!r}: "*" allows every page, those without an origin among them'
+    return f"must be {allowed}, not {text[:100]!r}{_hint(meant)}"
 
 
 def _hint(meant: str | None) -> str:

@@ -21,7 +21,7 @@ from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
 from marketfeed.gateway import protocol
 from marketfeed.gateway.clients import NO_SDK
-from marketfeed.gateway.origins import Headers
+from marketfeed.gateway.exchange import Headers
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.session import FAREWELL_S, Service, Session
 

@@ -17,14 +17,22 @@ MAX_HEADERS: Final = 64
 LONG_LINE: Final = f"a request line of at most {MAX_HEAD_BYTES} bytes"
 LONG_HEAD: Final = f"a head of at most {MAX_HEAD_BYTES} bytes"
 READ_BYTES: Final = 8192
-PIPELINED_BYTES: Final = 65536  # taken while an answer is under way; then reading stops
+PIPELINED_BYTES: Final = 65536  # kept while an answer is under way; what comes behind that is thrown away
+FLOOD: Final = f"more than {PIPELINED_BYTES} bytes behind a request that had no answer yet"
+DISCARD_BYTES: Final = 65536  # read at once to be thrown away
+DISCARD_S: Final = 0.05  # and the pause before the next, so that a flood costs its sender more than us
+FRAMING_BYTES: Final = 16384  # of a chunked body: chunk sizes, line ends, trailers
+EVENTS_A_TURN: Final = 16  # pieces of a body between two turns of others
 IDLE_S: Final = 30.0  # a kept-alive connection without a request; an answer or a body under way
 LINGER_S: Final = 1.0  # for a refused peer to take its answer before the connection is closed on it
 LINGER_BYTES: Final = 1 << 20
 _QUOTED: Final = re.compile(r"\bbytearray\(b?(.*?)\)", re.DOTALL)  # how h11 shows what it was sent
 _TLS_RECORD: Final = b"\x16\x03"  # how a TLS handshake begins
 
+TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, section 5.6.2
+
 Headers = tuple[tuple[str, str], ...]
+CLOSE: Final[Headers] = (("Connection", "close"),)
 
 
 class HttpError(Exception):
@@ -39,6 +47,12 @@ class HeadTimeoutError(Exception):
     """A request's head did not come in time; ``begun`` tells whether some of it had."""
 
 
+def body_bytes(request: h11.Request) -> int | None:
+    """Return how large a body the request's head announces; None if only its end will tell."""
+    headers = dict(request.headers)
+    return None if b"transfer-encoding" in headers else int(headers.get(b"content-length", 0))
+
+
 class Exchange:
     """Requests and answers on one stream, one after the other."""
 
@@ -49,6 +63,7 @@ class Exchange:
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._received = bytearray()  # of the request under way, while its head is not whole
         self._first = True
+        self._cut = False  # something that the peer sent has been thrown away
 
     async def head(self) -> h11.Request | None:
         """Return the next request's head; None at the connection's end.
@@ -87,16 +102,22 @@ class Exchange:
         return event
 
     @property
-    def received(self) -> bytes:
-        """Return the head of the request under way as it came, and what came behind it."""
-        return bytes(self._received)
+    def behind(self) -> bytes:
+        """Return what came behind the request's head, which is where the parser says that it ends."""
+        return bytes(self._h11.trailing_data[0])
 
-    async def body(self, request: h11.Request, most: int) -> bytes:
-        """Return the request's body; raises HttpError for one of more than ``most`` bytes."""
-        length = next((int(value) for name, value in request.headers if name == b"content-length"), 0)
-        if length > most:
-            raise HttpError(413, f"a body of at most {most} bytes")
+    def no_body(self) -> None:
+        """Go past the end of a request that has no body."""
+        self._next()
+
+    async def body(self, most: int) -> bytes:
+        """Return the body of the request; raises HttpError for one of more than ``most`` bytes.
+
+        Each piece of a chunked body costs as much as many bytes: what is not data is bounded too, and
+        others have their turn between pieces.
+        """
         body = bytearray()
+        wire, pieces = len(self.behind), 0
         with trio.move_on_after(IDLE_S) as waiting:
             while True:
                 event = self._next()
@@ -104,21 +125,33 @@ class Exchange:
                     body += event.data
                     if len(body) > most:
                         raise HttpError(413, f"a body of at most {most} bytes")
+                    pieces += 1
+                    if pieces % EVENTS_A_TURN == 0:
+                        await trio.lowlevel.checkpoint()
                 elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed) or event is h11.PAUSED:
                     break
                 else:
-                    await self._go_on(request)
+                    if wire - len(self.behind) - len(body) > FRAMING_BYTES:
+                        raise HttpError(
+                            413, f"a body in chunks with at most {FRAMING_BYTES} bytes beside the data"
+                        )
+                    wire += await self._go_on()
         if waiting.cancelled_caught:
             raise HttpError(400, f"the body did not come within {IDLE_S:g} s")
         return bytes(body)
 
-    async def _go_on(self, request: h11.Request) -> None:
+    async def _go_on(self) -> int:
+        """Give the parser more of a body; return how many bytes."""
         if self._h11.they_are_waiting_for_100_continue:
             go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
             await self._stream.send_all(self._h11.send(go_on) or b"")
-        self._h11.receive_data(await self._receive())
+        data = await self._receive()
+        self._h11.receive_data(data)
+        return len(data)
 
     async def _receive(self) -> bytes:
+        if self._cut:
+            raise HttpError(400, FLOOD)
         return bytes(await self._stream.receive_some(READ_BYTES))
 
     def _next(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
@@ -140,16 +173,22 @@ class Exchange:
     async def wait_gone(self) -> None:
         """Return once the peer has gone away, which it may while it waits for an answer.
 
-        What it pipelines meanwhile is kept for later. Raises what reading raises.
+        What it pipelines meanwhile is kept for later, up to a bound. Beyond that it is read and thrown
+        away, as the end of the stream lies behind it, and the connection ends with what was kept. Raises
+        what reading raises.
         """
-        taken = 0
-        while taken < PIPELINED_BYTES:
-            data = await self._receive()
+        kept = len(self.behind)
+        while True:
+            keep = kept < PIPELINED_BYTES and not self._cut
+            data = await self._stream.receive_some(READ_BYTES if keep else DISCARD_BYTES)
             if not data:
                 return
-            taken += len(data)
-            self._h11.receive_data(data)
-        await trio.sleep_forever()
+            if keep:
+                kept += len(data)
+                self._h11.receive_data(bytes(data))
+            else:
+                self._cut = True
+                await trio.sleep(DISCARD_S)
 
     async def send(
         self, status: int, headers: Headers, body: bytes, content_type: str, head_only: bool = False
@@ -180,7 +219,7 @@ class Exchange:
         with trio.move_on_after(LINGER_S):
             await self._stream.send_eof()
             left = LINGER_BYTES
-            while left > 0 and (data := await self._receive()):
+            while left > 0 and (data := await self._stream.receive_some(READ_BYTES)):
                 left -= len(data)
 
     def again(self) -> bool:

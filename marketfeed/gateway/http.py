@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qs, urlsplit
 
 import h11
 import orjson
@@ -19,13 +18,16 @@ import structlog
 import trio
 
 from marketfeed.errors import RequestError
-from marketfeed.gateway.exchange import Exchange, Headers, HeadTimeoutError, HttpError
+from marketfeed.gateway.complaints import Complaints, shown
+from marketfeed.gateway.exchange import CLOSE, Exchange, Headers, HeadTimeoutError, HttpError, body_bytes
+from marketfeed.gateway.hosts import Hosts
 from marketfeed.gateway.origins import Origins
+from marketfeed.gateway.target import TargetError, parse_target
 
 if TYPE_CHECKING:
     from marketfeed.gateway.session import Session
 
-MAX_FIELDS: Final = 100  # of a query
+TAKES_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 NO_STORE: Final[Headers] = (("Cache-Control", "no-store"),)
 NO_CACHE: Final[Headers] = (("Cache-Control", "no-cache"),)  # kept by nobody who does not ask again
 
@@ -51,6 +53,8 @@ class Request:
     method: str = "GET"
     headers: Sequence[tuple[bytes, bytes]] = ()  # names in lower case
     body: bytes = b""
+    version: str = "1.1"  # of HTTP
+    authority: str | None = None  # host and port that the request is for, where that host is known to be ours
     address: str = ""  # the client's, as far as proxies can be believed
     wait_gone: Callable[[], Awaitable[None]] = trio.sleep_forever  # returns once the client has gone away
 
@@ -69,7 +73,7 @@ class Handover:
     """A connection that from now on is a session's."""
 
     session: Session
-    received: bytes = b""  # the request's head as it came, and what came behind it
+    behind: bytes = b""  # what came behind the request's head
 
 
 Route = Callable[[Request], Awaitable["Response | Session"]]
@@ -98,15 +102,18 @@ def tagged(request: Request, tag: str, answer: Callable[[], Response]) -> Respon
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Who is served, beside the routes; the defaults are those of a listener for operators.
+    """Who is served, beside the routes.
 
-    ``origins`` judges browsers: without it they get neither permission nor
-    refusal. ``address`` turns the peer's address and X-Forwarded-For into the
+    ``hosts`` judges the name that a request is for, ``hosts_key`` is where the configuration has these
+    names; without it any is served. ``origins`` judges browsers: without it they get neither permission
+    nor refusal. ``address`` turns the peer's address and X-Forwarded-For into the
     client's. ``refuse`` may answer a request before it reaches its route.
     """
 
     head_s: float  # how long a request's head may take
     body_bytes: int = 0  # how large a body may be
+    hosts: Hosts | None = None
+    hosts_key: str = "gateway.hosts"
     origins: Origins | None = None
     address: Callable[[str, str | None], str] = lambda peer, forwarded: peer
     refuse: Callable[[Request], Response | None] = lambda request: None
@@ -128,6 +135,7 @@ class HttpServer:
         """
         self._routes = routes
         self._rules = rules
+        self._complaints = Complaints()
         self.refused = Counter() if refused is None else refused
         self.closing = False  # connections end with the answer under way
         self.requests = Counter() if requests is None else requests
@@ -142,7 +150,7 @@ class HttpServer:
             while True:
                 session = await self._one(exchange, peer)
                 if session is not None:
-                    return Handover(session, exchange.received)
+                    return Handover(session, exchange.behind)
                 if not exchange.again():
                     return None
         except HeadTimeoutError:
@@ -160,63 +168,108 @@ class HttpServer:
         head = await exchange.head()
         if head is None:
             return None
+        length = body_bytes(head)
+        if length == 0:
+            exchange.no_body()
         request = Request(
             path="",
             method=head.method.decode("ascii"),
             headers=list(head.headers),
-            body=await exchange.body(head, self._rules.body_bytes),
+            version=head.http_version.decode("ascii"),
             wait_gone=exchange.wait_gone,
         )
         request = replace(request, address=self._rules.address(peer, request.header(b"x-forwarded-for")))
-        answer: Response | Session
+        judged: Response | Route
         try:
-            target = urlsplit(head.target.decode("latin-1"))
-            query = parse_qs(target.query, keep_blank_values=True, max_num_fields=MAX_FIELDS)
-        except ValueError as error:
-            answer = error_response(400, f"not a target: {error}")
+            target = parse_target(head.target.decode("latin-1"))
+        except TargetError as error:
+            judged = error_response(400, f"not a target: {error}")
         else:
-            request = replace(request, path=target.path, query=query)
-            answer = await self._answer(request)
+            request = replace(request, path=target.path, query=target.query)
+            # All that the head tells is judged before a byte of a body is parsed: most bodies nobody wants.
+            request, judged = self._judge(request, target.authority, length)
+        answer: Response | Session
+        if isinstance(judged, Response):
+            answer, unread = judged, length != 0
+        else:
+            body = b"" if length == 0 else await exchange.body(self._rules.body_bytes)
+            answer, unread = await _answered(judged, replace(request, body=body)), False
         known = request.path if request.path in self._routes else ""
         if not isinstance(answer, Response):
             self.requests[known, 200] += 1
             return answer
         self.requests[known, answer.status] += 1
         headers = answer.headers + self._permission(request)
-        if self.closing and not any(name == "Connection" for name, _ in headers):
-            headers += (("Connection", "close"),)
+        if (self.closing or unread) and not any(name == "Connection" for name, _ in headers):
+            headers += CLOSE
         head_only = head.method == b"HEAD"
         await exchange.send(answer.status, headers, answer.body, answer.content_type, head_only)
+        if unread:
+            await exchange.linger()
         return None
 
-    async def _answer(self, request: Request) -> Response | Session:
+    def _judge(
+        self, request: Request, named: str | None, length: int | None
+    ) -> tuple[Request, Response | Route]:
+        """Return who is to answer the request, or the answer to one that no route gets to see.
+
+        ``named`` is the host that the target itself names, which goes before the Host header (RFC 9112,
+        section 3.2.2); ``length`` is that of the body, None for one in chunks.
+        """
+        hosts, host = self._rules.hosts, request.header(b"host")
+        if hosts is not None:
+            for authority in (named, host):
+                # A request of HTTP/1.0 may have neither: no browser sends such a one.
+                if authority is not None and not hosts.serves(authority):
+                    return request, self._misdirected(request, authority)
+            meant = host if named is None else named
+            if meant is not None and hosts.knows(meant):
+                request = replace(request, authority=meant)
         origins = self._rules.origins
-        if origins is not None and not origins.allows(request.header(b"origin")):
-            self.refused["origin not allowed"] += 1
-            return error_response(403, "origin not allowed, see gateway.allowed_origins")
+        if origins is not None and not origins.allows(request.header(b"origin"), request.authority):
+            return request, self._strange_origin(request)
         refusal = self._rules.refuse(request)
         if refusal is not None:
-            return refusal
+            return request, refusal
+        return request, self._routed(request, length)
+
+    def _routed(self, request: Request, length: int | None) -> Response | Route:
         handlers = self._routes.get(request.path)
         if handlers is None:
             return error_response(404, f"no such path; there are {', '.join(self._routes)}")
-        route = handlers.get("GET" if request.method == "HEAD" else request.method)
-        if route is not None:
-            try:
-                return await route(request)
-            except RequestError as error:
-                return error_response(400, str(error))
+        method, origins = request.method, self._rules.origins
+        route = handlers.get("GET" if method == "HEAD" else method)
         methods = ", ".join([*(["GET", "HEAD"] if "GET" in handlers else []), *(set(handlers) - {"GET"})])
         allow = ("Allow", methods)
-        if request.method != "OPTIONS" or origins is None:
+        if route is None and (method != "OPTIONS" or origins is None):
             return error_response(405, methods.replace(", ", " or "), (allow,))
+        if length != 0 and method not in TAKES_BODY:
+            return error_response(400, f"{method} {request.path} takes no body")
+        if length is not None and length > self._rules.body_bytes:
+            return error_response(413, f"a body of at most {self._rules.body_bytes} bytes")
+        if route is not None:
+            return route
         asked = request.header(b"access-control-request-method") is not None
-        return Response(b"", status=204, headers=(allow, *(origins.preflight(methods) if asked else ())))
+        return Response(b"", status=204, headers=(allow, *(_preflight(methods, request) if asked else ())))
+
+    def _misdirected(self, request: Request, authority: str) -> Response:
+        self.refused["host not allowed"] += 1
+        host, key = shown(authority), self._rules.hosts_key
+        self._complaints.tell(f"host not allowed, see {key}", host=host, address=request.address)
+        msg = f"host {host!r} is not served: addresses, localhost, and the names in {key} are"
+        return error_response(421, msg)
+
+    def _strange_origin(self, request: Request) -> Response:
+        self.refused["origin not allowed"] += 1
+        origin = shown(request.header(b"origin") or "")
+        told = "origin not allowed, see gateway.allowed_origins"
+        self._complaints.tell(told, origin=origin, address=request.address)
+        return error_response(403, told)
 
     def _permission(self, request: Request) -> Headers:
-        return (
-            () if self._rules.origins is None else self._rules.origins.permission(request.header(b"origin"))
-        )
+        if self._rules.origins is None:
+            return ()
+        return self._rules.origins.permission(request.header(b"origin"), request.authority)
 
     async def refuse(self, stream: trio.abc.HalfCloseableStream, status: int, msg: str) -> None:
         """Answer a peer that speaks something else, whatever it sent."""
@@ -227,9 +280,21 @@ class HttpServer:
         log.debug("not a request", status=error.status, reason=str(error))
         if not exchange.answerable:
             return
-        told = error_response(error.status, str(error), (("Connection", "close"),))
+        told = error_response(error.status, str(error), CLOSE)
         try:
             await exchange.send(told.status, told.headers, told.body, told.content_type)
             await exchange.linger()
         except (trio.BrokenResourceError, trio.ClosedResourceError, h11.LocalProtocolError):
             log.debug("peer went away")
+
+
+async def _answered(route: Route, request: Request) -> Response | Session:
+    try:
+        return await route(request)
+    except RequestError as error:
+        return error_response(400, str(error))
+
+
+def _preflight(methods: str, request: Request) -> Headers:
+    private = request.header(b"access-control-request-private-network") is not None
+    return Origins.preflight(methods, request.header(b"access-control-request-headers") or "", private)

@@ -15,6 +15,7 @@ import trio
 from trio.socket import SocketType
 
 from marketfeed.errors import CloseCode, StartError
+from marketfeed.gateway.complaints import Complaints
 from marketfeed.gateway.http import HttpServer
 from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.outbox import Outbox
@@ -27,6 +28,7 @@ BACKLOG: Final = 4096
 OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 SOON_MS: Final = (10, 200)  # when sessions may come back that somebody else serves at once
 RETIRE_LOOK_S: Final = 0.05  # between looks at who has finished a handshake meanwhile
+RESERVED_FILES: Final = 128  # a quarter of a limit below 512
 REST_S: Final = 0.1  # before accepting again when the machine is out of something
 LEAST_STRANGERS: Final = 1024  # connections without a session, where limits.sessions is less
 
@@ -59,13 +61,19 @@ async def open_listener(host: str, port: int) -> SocketType:
     return listener
 
 
-async def accept(listener: SocketType) -> tuple[SocketType, str] | None:
+def files_for_clients() -> int:
+    """Return how many files the process may have open while it takes clients; the rest are the operator's."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft - min(RESERVED_FILES, soft // 4)
+
+
+async def accept(listener: SocketType, complaints: Complaints) -> tuple[SocketType, str] | None:
     """Return the next connection and its address, None when there is none to be had just now."""
     try:
         sock, peer = await listener.accept()
     except OSError as error:
         if error.errno in OUT_OF_FILES:
-            log.error("cannot accept", reason=error.strerror)
+            complaints.tell("cannot accept", reason=error.strerror)
             await trio.sleep(REST_S)
         return None  # otherwise the client was gone before we looked
     return sock, str(peer[0])
@@ -73,8 +81,9 @@ async def accept(listener: SocketType) -> tuple[SocketType, str] | None:
 
 async def accept_http(listener: SocketType, server: HttpServer, connections: trio.Nursery) -> None:
     """Serve HTTP alone on ``listener`` for ever."""
+    complaints = Complaints()
     while True:
-        accepted = await accept(listener)
+        accepted = await accept(listener, complaints)
         if accepted is not None:
             connections.start_soon(_serve_http, trio.SocketStream(accepted[0]), server, accepted[1])
 
@@ -87,11 +96,22 @@ async def _serve_http(stream: trio.SocketStream, server: HttpServer, peer: str) 
 async def accept_from(
     listener: SocketType, counters: Counters, take: Callable[[socket.socket, str], Awaitable[None]]
 ) -> None:
-    """Accept for ever; give each connection, with its address, to ``take``."""
+    """Accept for ever; give each connection, with its address, to ``take``.
+
+    One that would take a file of the reserve is closed: the admin port, taps and publishers connect by
+    these, and logs and certificates are opened with them.
+    """
+    complaints, most = Complaints(), files_for_clients()
     while True:
-        accepted = await accept(listener)
+        accepted = await accept(listener, complaints)
         if accepted is None:
             counters.refused["accept failed"] += 1
+            continue
+        # A new file has the lowest number that is free: all below it are open.
+        if accepted[0].fileno() >= most:
+            accepted[0].close()
+            counters.refused["too many open files"] += 1
+            complaints.tell("a connection was refused: see ulimit -n", files=most, reserved=RESERVED_FILES)
             continue
         # The bare socket, so that the shard can send without waiting.
         sock = socket.socket(fileno=accepted[0].detach())
@@ -174,7 +194,7 @@ class Gateway:
                 self._strangers.release(peer)
         if handover is None:
             return None
-        outbox.replay(handover.received)
+        outbox.replay(handover.behind)
         return handover.session
 
     def _broke_off(self, peer: str, code: CloseCode) -> None:

@@ -88,10 +88,8 @@ def parse_request(text: str | bytes) -> Request:
     id_ = data.get("id")
     if not isinstance(id_, str | int) or isinstance(id_, bool):
         id_ = None
-    if isinstance(id_, str) and len(id_) > 256:
-        raise RequestError(ErrorCode.SYNTAX, "id: at most 256 characters")
-    if isinstance(id_, int) and not MIN_INT <= id_ <= MAX_INT:
-        raise RequestError(ErrorCode.SYNTAX, "id: an integer of at most 64 bits")
+    if not _can_be_id(id_):
+        raise RequestError(ErrorCode.SYNTAX, "id: at most 256 characters, or an integer of at most 64 bits")
     action = data.get("action")
     kind = _ACTIONS.get(action) if isinstance(action, str) else None
     if kind is None:
@@ -103,6 +101,23 @@ def parse_request(text: str | bytes) -> Request:
     if isinstance(request, Ping) and isinstance(request.t, int) and not MIN_INT <= request.t <= MAX_INT:
         raise RequestError(ErrorCode.SYNTAX, "t: an integer of at most 64 bits", id_)
     return request
+
+
+class _Named(msgspec.Struct, frozen=True):
+    id: str | int | None = None
+
+
+def id_of(text: str | bytes) -> RequestId:
+    """Return the ``id`` of a request of which nothing else is looked at; None where it has none."""
+    try:
+        id_ = msgspec.json.decode(text, type=_Named).id
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return id_ if _can_be_id(id_) else None
+
+
+def _can_be_id(id_: RequestId) -> bool:
+    return len(id_) <= 256 if isinstance(id_, str) else id_ is None or MIN_INT <= id_ <= MAX_INT
 
 
 def names_of(request: Subscribe | Unsubscribe) -> Names:

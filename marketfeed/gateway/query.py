@@ -14,6 +14,8 @@ from marketfeed.fanout.interest import Names
 from marketfeed.fanout.tiers import Tier
 from marketfeed.gateway import protocol
 
+# What polyfills of EventSource call the id of the last event, where they cannot send a header.
+LAST_EVENT_ID: Final = ("lastEventId", "Last-Event-ID", "last-event-id", "last_event_id")
 MAX_TIMEOUT_S: Final = 300.0  # of a long poll
 Query = Mapping[str, list[str]]
 
@@ -57,10 +59,14 @@ def tier_of(query: Query, tiers: Mapping[str, Tier], default: Tier) -> Tier:
 
 
 def cursor_of(query: Query, last_event_id: str | None = None) -> Cursor | None:
-    """Return the cursor in ``last_event_id``, else in ``after``; raises RequestError for what is none."""
-    where, text = (
-        ("Last-Event-ID", last_event_id) if last_event_id else ("after", query.get("after", [""])[0])
-    )
+    """Return where to go on from; raises RequestError for what is no cursor.
+
+    That is ``last_event_id``, the header; else the parameter that polyfills of EventSource send in its
+    place; else ``after``, which is what the page began with.
+    """
+    said = [("Last-Event-ID", last_event_id or "")]
+    said += [(key, query.get(key, [""])[0]) for key in (*LAST_EVENT_ID, "after")]
+    where, text = next(((where, text) for where, text in said if text), ("", ""))
     if not text:
         return None
     try:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Final
 
 import trio
 
 from marketfeed.gateway.clients import Sdks
+from marketfeed.gateway.complaints import Complaints
 from marketfeed.gateway.events import CONTENT_TYPE, EventSession
 from marketfeed.gateway.files import file_routes
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
 from marketfeed.gateway.limits import Rates
 from marketfeed.gateway.origins import Origins
 from marketfeed.gateway.polling import Polling
-from marketfeed.gateway.query import check_keys, cursor_of, names_of, tier_of
+from marketfeed.gateway.query import LAST_EVENT_ID, check_keys, cursor_of, names_of, tier_of
 from marketfeed.gateway.session import Service, Session
+from marketfeed.gateway.upgrade import UpgradeError, opening_of
 from marketfeed.gateway.websocket import WebSocketSession
 
 STREAM: Final = "/v1/stream"
 EVENTS: Final = "/v1/events"
-VERSION: Final = "13"  # of the WebSocket protocol: RFC 6455 is the only one
 SESSIONS: Final = frozenset({STREAM, EVENTS})  # bounded by limits.sessions, not by requests_per_s
 
 
@@ -29,10 +29,11 @@ class Routes:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._origins = Origins(service.allowed_origins)
+        self._origins = Origins(service.allowed_origins, service.certificate is not None)
         self.polling = Polling(service)
         self._rates = Rates(service.limits.requests_per_s)
         self._sdks = Sdks()
+        self._complaints = Complaints()
         self.server = HttpServer(
             {
                 STREAM: {"GET": self._stream},
@@ -47,6 +48,7 @@ class Routes:
             Rules(
                 head_s=service.limits.handshake_s,
                 body_bytes=service.limits.request_bytes,
+                hosts=service.hosts,
                 origins=self._origins,
                 address=service.proxies.client,
                 refuse=self.refuse,
@@ -68,26 +70,24 @@ class Routes:
         return error_response(429, f"more than {most:g} requests a second", (("Retry-After", "1"),))
 
     async def _stream(self, request: Request) -> Response | Session:
-        if "websocket" not in (request.header(b"upgrade") or "").lower() or request.body:
-            return error_response(400, "this is a WebSocket: it needs a handshake (Upgrade: websocket)")
-        if (request.header(b"sec-websocket-version") or "").strip() != VERSION:
-            told = "Sec-WebSocket-Version: 13 is the one that is spoken here"
-            return error_response(426, told, (("Sec-WebSocket-Version", VERSION), ("Upgrade", "websocket")))
-        if not _is_key(request.header(b"sec-websocket-key") or ""):
-            return error_response(400, "Sec-WebSocket-Key: 16 bytes in base64")
+        try:
+            opening = opening_of(request)
+        except UpgradeError as error:
+            self._complaints.tell("not a WebSocket handshake", address=request.address, reason=str(error))
+            return error_response(error.status, str(error), error.headers)
         return await self._admit(request) or WebSocketSession(
-            self._service, request.address, self._sdk(request)
+            self._service, request.address, opening, self._sdk(request)
         )
 
     async def _events(self, request: Request) -> Response | Session:
         service, query = self._service, request.query
-        check_keys(query, ("quotes", "trades", "tier", "after"))
+        check_keys(query, ("quotes", "trades", "tier", "after", *LAST_EVENT_ID))
         names = names_of(query, service.limits.symbols_per_session)
         tier = tier_of(query, service.tiers, service.default_tier)
         after = cursor_of(query, request.header(b"last-event-id"))
         if request.method == "HEAD":
             return Response(b"", CONTENT_TYPE)
-        headers = self._origins.permission(request.header(b"origin"))
+        headers = self._origins.permission(request.header(b"origin"), request.authority)
         return await self._admit(request) or EventSession(
             service, request.address, names, tier, after, headers, self._sdk(request)
         )
@@ -109,10 +109,3 @@ class Routes:
         reason = f"too many sessions: limits.{limit}"
         self._service.counters.refused[reason] += 1
         return error_response(503, reason, (("Retry-After", "5"), ("Connection", "close")))
-
-
-def _is_key(text: str) -> bool:
-    try:
-        return len(base64.b64decode(text.strip(), validate=True)) == 16
-    except ValueError:
-        return False

@@ -24,11 +24,9 @@ class FrameScanner:
     Source of the format: RFC 6455, section 5.2; a client's frames are masked.
     """
 
-    __slots__ = ("_controls", "_fragments", "_head", "_opening", "_second", "_skip", "closed")
+    __slots__ = ("_controls", "_fragments", "_head", "_second", "_skip", "closed")
 
-    def __init__(self, handshake: bool = False) -> None:
-        """With ``handshake``, the client's HTTP request comes first, up to its empty line."""
-        self._opening = handshake
+    def __init__(self) -> None:
         self._head = b""
         self._skip = 0  # bytes of payload still to come
         self._fragments = 0
@@ -42,18 +40,7 @@ class FrameScanner:
         Return whether ``data`` is whole pongs and nothing else, which say no
         more than that the client is there.
         """
-        if self._opening:
-            # Frames may come in one piece with the request, and be cut anywhere.
-            request = self._head + data
-            end = request.find(b"\r\n\r\n")
-            self._opening = end < 0
-            if self._opening:
-                self._head = request[-3:]
-                return False
-            self._head, data = b"", request[end + 4 :]
-            pongs = False
-        else:
-            pongs = not self._skip and not self._head and bool(data)
+        pongs = not self._skip and not self._head and bool(data)
         if self._skip >= len(data):
             self._skip -= len(data)
             return False

@@ -19,6 +19,7 @@ from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
 from marketfeed.gateway import protocol
 from marketfeed.gateway.clients import NO_SDK
+from marketfeed.gateway.hosts import Hosts
 from marketfeed.gateway.limits import Admits, Counters, Limits
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.proxies import Proxies
@@ -42,9 +43,10 @@ class Service:
     tiers: Mapping[str, Tier]
     default_tier: Tier
     limits: Limits
-    allowed_origins: frozenset[str]  # lower case; the gateway's own among them
+    allowed_origins: frozenset[str]  # the gateway's own among them
     admission: Admits
     counters: Counters
+    hosts: Hosts | None = None  # None: requests for any host are served
     encoding: Encoding = JSON  # what sessions begin with
     proxies: Proxies = field(default_factory=Proxies)
     certificate: Certificate | None = None  # without one, connections are plain

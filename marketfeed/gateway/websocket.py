@@ -39,8 +39,10 @@ log = structlog.get_logger()
 class WebSocketSession(Session):
     """A client on a WebSocket, from its handshake to its last byte."""
 
-    def __init__(self, service: Service, address: str, sdk: str = NO_SDK) -> None:
+    def __init__(self, service: Service, address: str, opening: bytes, sdk: str = NO_SDK) -> None:
+        """``opening`` is the handshake that the client made, as upgrade.py has it."""
         super().__init__(service, address, sdk)
+        self._opening = opening
         self._handshaking = trio.CancelScope()
         self._bad_requests = 0
         self._ws: trio_websocket.WebSocketConnection | None = None
@@ -53,7 +55,8 @@ class WebSocketSession(Session):
     async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
         """Serve the client until either side ends it, and count why; ``nursery`` is cancelled afterwards."""
         outbox.on_end = self.end
-        scanner = outbox.scanner = FrameScanner(handshake=True)
+        outbox.precede(self._opening)
+        scanner = outbox.scanner = FrameScanner()
         ws = await self._shake_hands(outbox, nursery)
         if ws is None:
             return
@@ -77,6 +80,7 @@ class WebSocketSession(Session):
                 nursery, outbox, message_queue_size=1, max_message_size=limits.request_bytes
             )
             ws = await request.accept()
+            outbox.proceed()
             _forget_handshake(ws)
             return ws
         refused["handshake timeout" if self._ending is None else "handshake broken"] += 1
@@ -101,7 +105,7 @@ class WebSocketSession(Session):
                     refused += 1
                     most = self._service.limits.requests_per_s
                     msg = f"more than {most:g} requests a second"
-                    self._tell(outbox, member, ErrorCode.TOO_MANY_REQUESTS, msg, None)
+                    self._tell(outbox, member, ErrorCode.TOO_MANY_REQUESTS, msg, protocol.id_of(text))
                 else:
                     refused = 0
                     await self._answer(protocol.parse_request(text), outbox, member)

@@ -127,7 +127,7 @@ class Client:
         encoding = self.random.choice(("json", "binary"))
         key = base64.b64encode(b"0123456789abcdef").decode()
         got = yield (
-            "GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
         ).encode()
         while b"\r\n\r\n" not in got:
@@ -161,7 +161,7 @@ class Client:
                 self.move(f"{epoch}:{max(gs)}")
 
     def _events(self) -> Iterator[bytes]:
-        got = yield f"GET /v1/events?{self._query()} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        got = yield f"GET /v1/events?{self._query()} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         while b"\r\n\r\n" not in got:
             got += yield b""
         got = got.partition(b"\r\n\r\n")[2]
@@ -177,7 +177,7 @@ class Client:
                 self.move(fields[b"id"].decode())
 
     def _poll(self) -> Iterator[bytes]:
-        got = yield f"GET /v1/poll?{self._query()} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        got = yield f"GET /v1/poll?{self._query()} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         while b"\r\n\r\n" not in got:
             got += yield b""
         head, _, body = got.partition(b"\r\n\r\n")

@@ -38,7 +38,7 @@ def test_one_tick_answers_every_poll_that_waits(tmp_path):
         clients = []
         for _ in range(POLLS):
             sock = socket.create_connection(("127.0.0.1", running.port), timeout=30)
-            sock.sendall(b"GET /v1/poll?quotes=X&timeout_s=300 HTTP/1.1\r\nHost: x\r\n\r\n")
+            sock.sendall(b"GET /v1/poll?quotes=X&timeout_s=300 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             sock.setblocking(False)
             poll.register(sock, selectors.EVENT_READ)
             clients.append(sock)

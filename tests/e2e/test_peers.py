@@ -188,7 +188,7 @@ def nginx(engine_port: int, files: Files, folder: Path) -> Iterator[int]:
 @pytest.fixture
 def proxied(tmp_path):
     files = Files(tmp_path)
-    trusting = '[gateway]\ntrusted_proxies = ["127.0.0.1"]\n'
+    trusting = '[gateway]\ntrusted_proxies = ["127.0.0.1"]\nhosts = ["feed.example.com"]\n'
     with (
         engine(trusting + SYNTHETIC, tmp_path, *BUSY) as running,
         nginx(running.port, files, tmp_path) as port,
@@ -212,6 +212,51 @@ def test_a_websocket_comes_through_nginx(proxied):
     _, files, url = proxied
     context = ssl.create_default_context(cafile=files.authority)
     asyncio.run(follow_websocket(f"wss{url.removeprefix('https')}/v1/stream", context))
+
+
+def test_a_page_that_came_through_nginx_may_connect_through_it(proxied):
+    _, files, url = proxied
+    port = url.rpartition(":")[2]
+    named = f"https://feed.example.com:{port}"
+    here = ("--cacert", str(files.authority), "--insecure", "--resolve", f"feed.example.com:{port}:127.0.0.1")
+    for version in ("--http1.1", "--http2"):
+        status, headers, _ = curl(f"{named}/v1/symbols", *here, version, "-H", f"Origin: {named}")
+        assert (status, headers["access-control-allow-origin"]) == (200, named)
+        assert curl(f"{named}/v1/symbols", *here, version, "-H", "Origin: https://evil.example")[0] == 403
+        assert curl(f"{url}/v1/symbols", *here, version, "-H", "Host: evil.example")[0] == 421
+
+
+@pytest.mark.parametrize("version", ["--http1.1", "--http2"])
+def test_events_behind_nginx_are_an_empty_stream_while_the_engine_restarts(tmp_path, version):
+    files, gone = Files(tmp_path), free_port()
+    arguments = ("--cacert", str(files.authority), version, "-H", "Origin: https://page.example")
+    with nginx(gone, files, tmp_path) as port:
+        url = f"https://127.0.0.1:{port}"
+        status, headers, body = curl(f"{url}/v1/events?quotes=*", *arguments)
+        assert (status, headers["content-type"]) == (200, "text/event-stream")
+        assert headers["access-control-allow-origin"] == "https://page.example"
+        assert headers["cache-control"] == "no-store"
+        assert body == b"retry: 2000\n\n"
+        assert curl(f"{url}/v1/symbols", *arguments)[0] == 502
+        trusting = '[gateway]\ntrusted_proxies = ["127.0.0.1"]\n'
+        with engine(trusting + SYNTHETIC, tmp_path, *BUSY, "--set", f"gateway.port={gone}"):
+            follow_events(f"{url}/v1/events?quotes=*", "--cacert", str(files.authority), version)
+            # What is wrong with a request is passed on as the engine says it.
+            assert curl(f"{url}/v1/events", "--cacert", str(files.authority), version)[0] == 400
+        assert curl(f"{url}/v1/events?quotes=*", *arguments)[2] == b"retry: 2000\n\n"
+
+
+def test_events_behind_nginx_are_an_empty_stream_while_there_is_no_room(tmp_path):
+    files, trusting = Files(tmp_path), '[gateway]\ntrusted_proxies = ["127.0.0.1"]\n'
+    with (
+        engine(trusting + SYNTHETIC, tmp_path, *BUSY, "--set", "limits.sessions=1") as running,
+        nginx(running.port, files, tmp_path) as port,
+    ):
+        url, trust = f"https://127.0.0.1:{port}/v1/events?quotes=*", ("--cacert", str(files.authority))
+        with events(url, *trust) as source:
+            next(source)
+            assert curl(url, *trust)[::2] == (200, b"retry: 2000\n\n")
+            assert curl(f"{http(running)}/v1/events?quotes=*")[0] == 503
 
 
 def test_the_address_behind_nginx_is_the_clients_whatever_the_client_says(proxied):

@@ -41,7 +41,7 @@ trades = 0.2
 """
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a RST, and what is under way is lost
 HANDSHAKE = (
-    "GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 
@@ -65,13 +65,16 @@ class Wire:
         names = ",".join(self._names)
         last = f"Last-Event-ID: {self._follower.cursor}\r\n" if self._follower.cursor else ""
         if self.transport == "sse":
-            return f"GET /v1/events?quotes={names}&trades={names} HTTP/1.1\r\nHost: x\r\n{last}\r\n".encode()
+            target = f"/v1/events?quotes={names}&trades={names}"
+            return f"GET {target} HTTP/1.1\r\nHost: localhost\r\n{last}\r\n".encode()
         return self._poll()
 
     def _poll(self) -> bytes:
         names = ",".join(self._names)
         after = f"&after={quote(self._follower.cursor)}" if self._follower.cursor else ""
-        return f"GET /v1/poll?quotes={names}&trades={names}{after} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        return (
+            f"GET /v1/poll?quotes={names}&trades={names}{after} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        )
 
     def _subscribe(self) -> bytes:
         names = {"quotes": self._names, "trades": self._names}

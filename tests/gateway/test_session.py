@@ -104,8 +104,10 @@ async def test_an_id_that_no_answer_could_hold_is_refused():
 async def test_a_handshake_the_libraries_stumble_over_ends_that_connection_alone(headers):
     async with serving() as live, connected(live) as client:
         stream = await live.raw(headers=headers)
+        got = await stream.receive_some()
+        assert got.startswith(b"HTTP/1.1 400 ")
+        assert b"Sec-WebSocket-Protocol" in got.partition(b"\r\n\r\n")[2]
         await live.read_to_end(stream)
-        assert sum(live.counters.refused.values()) <= 1
         await client.send(action="ping")
         assert (await client.next())["T"] == "pong"
 
@@ -206,6 +208,38 @@ async def test_a_frame_over_the_limit_is_closed_with_1009():
         assert (code, messages) == (1009, [])
         await live.until_empty()
         assert live.counters.closes[CloseCode.TOO_BIG] == 1
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n", "\n\r\n", "\r\n\n"], ids=["CRLF", "LF", "LF CRLF", "CRLF LF"])
+@pytest.mark.parametrize("together", [0, 400, 3000], ids=["later", "some with the head", "all with the head"])
+async def test_endless_fragments_are_closed_with_4503_however_the_handshake_ends(end, together):
+    async with serving() as live:
+        stream = await live.connect()
+        head = live.handshake().decode().rstrip("\r\n")
+        if end == "\n":
+            head = head.replace("\r\n", end)
+        closing = end if end.count("\n") == 2 else 2 * end
+        frame = masked(0x00, b"")
+        fragments, cut = frame * 3000, together * len(frame)
+        await stream.send_all(f"{head}{closing}".encode() + masked(0x01, b"{") + fragments[:cut])
+        got = await stream.receive_some()
+        assert got.startswith(b"HTTP/1.1 101 ")
+        await stream.send_all(fragments[cut:])
+        while not got.endswith(b"limits violated"):
+            got += await stream.receive_some()
+        assert b'{"T":"closing","code":4503' in got
+        await stream.aclose()
+        await live.until_empty()
+        assert live.counters.closes == {CloseCode.ABUSE: 1}
+
+
+async def test_a_request_that_comes_in_one_piece_with_the_handshake_is_served():
+    async with serving() as live:
+        stream = await live.connect()
+        await stream.send_all(live.handshake() + masked(0x81, b'{"action":"ping","t":7}'))
+        got = b""
+        while b'{"T":"pong","t":7}' not in got:
+            got += await stream.receive_some()
 
 
 @pytest.mark.parametrize(

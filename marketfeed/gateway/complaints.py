@@ -1,0 +1,36 @@
+"""Log lines about what strangers do: one of each kind a minute, however often it happens."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import structlog
+import trio
+
+PERIOD_S: Final = 60.0
+MAX_SHOWN: Final = 120  # characters of what a stranger sent
+
+log = structlog.get_logger()
+
+
+class Complaints:
+    """Writes warnings, and says in each how many of its kind were left out before it."""
+
+    def __init__(self) -> None:
+        self._next_s: dict[str, float] = {}
+        self._left_out: dict[str, int] = {}
+
+    def tell(self, event: str, **fields: Any) -> None:
+        """Log ``event``, one of a fixed set, unless it was logged less than a minute ago."""
+        now_s = trio.current_time()
+        if now_s < self._next_s.get(event, now_s):
+            self._left_out[event] = self._left_out.get(event, 0) + 1
+            return
+        self._next_s[event] = now_s + PERIOD_S
+        left_out = self._left_out.pop(event, 0)
+        log.warning(event, **fields, **({"left_out": left_out} if left_out else {}))
+
+
+def shown(text: str) -> str:
+    """Return ``text``, which a stranger sent, fit for a terminal: bounded, all but plain ASCII escaped."""
+    return text[:MAX_SHOWN].encode("unicode_escape").decode("ascii")

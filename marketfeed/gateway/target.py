@@ -1,0 +1,51 @@
+"""The target of an HTTP request, taken apart. Pure. Source: RFC 9112, section 3.2.
+
+Not by urllib: for ``urlsplit``, ``//x/v1/symbols`` is the path ``/v1/symbols`` on the host x.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import parse_qs
+
+MAX_FIELDS: Final = 100  # of a query
+_ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
+_PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")  # RFC 3986, section 3.3
+
+
+class TargetError(Exception):
+    """A target that is none; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is asked for; ``path`` is as it was written, percent-encoding included."""
+
+    path: str
+    query: Mapping[str, list[str]] = field(default_factory=dict)  # by name, the values in order
+    authority: str | None = None  # the host that an absolute target names
+
+
+def parse_target(text: str) -> Target:
+    """Return the target; raises TargetError."""
+    if text == "*":
+        return Target(text)
+    absolute = _ABSOLUTE.match(text)
+    rest = text[absolute.end() :] if absolute else text
+    if absolute and rest[:1] in ("", "?"):
+        rest = f"/{rest}"
+    path, _, query = rest.partition("?")
+    if "#" in text:
+        raise TargetError("it has a fragment (#…), which is the client's own")
+    if not _PATH.fullmatch(path):
+        raise TargetError(
+            f"the path has to begin with / and to have no characters but those of a URL: {path[:40]!r}"
+        )
+    try:
+        fields = parse_qs(query, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise TargetError(f"more than {MAX_FIELDS} fields in the query") from None
+    return Target(path, fields, absolute[1] if absolute else None)

@@ -1,0 +1,71 @@
+"""The request that begins a WebSocket, judged. Pure. Source: RFC 6455, section 4.2.1; RFC 9110, section 7.8.
+
+trio-websocket would parse the request a second time, and answer what it does not like with an empty 400. It
+gets one of our own making instead, in which nothing is the client's but the key: so there is one parser that
+says where the request ends, and none of what a client may write differently reaches the other.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Final
+
+from marketfeed.gateway.exchange import CLOSE, TOKEN, Headers
+from marketfeed.gateway.http import Request
+
+VERSION: Final = "13"  # of the WebSocket protocol: RFC 6455 is the only one
+NEEDED: Final = "this is a WebSocket: it needs a handshake"
+PROXY: Final = "a proxy in between has to pass Upgrade and Connection on"
+
+
+class UpgradeError(Exception):
+    """A request that begins no WebSocket; ``status`` and ``headers`` are those of the answer."""
+
+    def __init__(self, msg: str, status: int = 400, headers: Headers = ()) -> None:
+        super().__init__(msg)
+        self.status = status
+        self.headers = headers
+
+
+def opening_of(request: Request) -> bytes:
+    """Return the handshake to give to trio-websocket for ``request``; raises UpgradeError.
+
+    Where a client offers several protocols, as in ``Upgrade: h2c, websocket``, the WebSocket is taken.
+    """
+    if "websocket" not in _tokens(request, b"upgrade"):
+        raise UpgradeError(f"{NEEDED} (Upgrade: websocket); {PROXY}")
+    if request.method != "GET":
+        raise UpgradeError(f"{NEEDED} by GET, not {request.method}")
+    if request.version == "1.0":
+        raise UpgradeError(f"{NEEDED} over HTTP/1.1, not 1.0; nginx: proxy_http_version 1.1")
+    if "upgrade" not in _tokens(request, b"connection"):
+        raise UpgradeError(f"{NEEDED} (Connection: Upgrade beside Upgrade: websocket); {PROXY}")
+    if (request.header(b"sec-websocket-version") or "").strip() != VERSION:
+        told = f"Sec-WebSocket-Version: {VERSION} is the one that is spoken here"
+        raise UpgradeError(told, 426, (("Sec-WebSocket-Version", VERSION), ("Upgrade", "websocket")))
+    key = (request.header(b"sec-websocket-key") or "").strip()
+    if not _is_key(key):
+        raise UpgradeError("Sec-WebSocket-Key: one, of 16 bytes in base64")
+    offered = _tokens(request, b"sec-websocket-protocol")
+    if not all(TOKEN.fullmatch(name) for name in offered if name):
+        raise UpgradeError("Sec-WebSocket-Protocol: names, separated by commas", headers=CLOSE)
+    lines = (
+        "GET /v1/stream HTTP/1.1",
+        "Host: localhost",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Version: {VERSION}",
+        f"Sec-WebSocket-Key: {key}",
+    )
+    return "".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii")
+
+
+def _tokens(request: Request, name: bytes) -> list[str]:
+    return [token.strip().lower() for token in (request.header(name) or "").split(",")]
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) == 16
+    except ValueError:
+        return False
