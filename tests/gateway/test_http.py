@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import h11
 import orjson
 import pytest
 import trio
 from trio.testing import memory_stream_pair
 
-from marketfeed.gateway.exchange import IDLE_S, MAX_HEAD_BYTES
+from marketfeed.gateway.exchange import (
+    EVENTS_A_TURN,
+    FRAMING_BYTES,
+    IDLE_S,
+    MAX_HEAD_BYTES,
+    PIPELINED_BYTES,
+)
+from marketfeed.gateway.hosts import Hosts
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
 from marketfeed.gateway.origins import Origins
 
@@ -381,3 +389,181 @@ async def test_a_peer_that_does_not_read_its_answer_is_given_up(autojump_clock):
     await client.send_all(b"GET /echo HTTP/1.1\r\n%b\r\n" % HOST)
     await server.serve(ours, "192.0.2.1")
     assert trio.current_time() >= IDLE_S
+
+
+# Bodies that nobody asked for.
+
+
+class Tap(trio.abc.HalfCloseableStream):
+    """A stream that sends one client's bytes, and counts those that are taken."""
+
+    def __init__(self, data: bytes, half_closed: bool) -> None:
+        self.taken = 0
+        self.sent = b""
+        self._data = data
+        self._half_closed = half_closed
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        piece = self._data[self.taken : self.taken + (max_bytes or 65536)]
+        self.taken += len(piece)
+        if not piece and not self._half_closed:
+            await trio.sleep_forever()
+        return piece
+
+    async def send_all(self, data: bytes) -> None:
+        self.sent += data
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def send_eof(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+CHUNKS = b"1\r\nx\r\n" * 262_144 + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize("half_closed", [False, True])
+@pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"])
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET /echo", 400),
+        (b"HEAD /echo", 400),
+        (b"OPTIONS /echo", 400),
+        (b"DELETE /echo", 405),
+        (b"POST /late", 405),
+        (b"POST /nope", 404),
+        (b"POST /[", 400),
+        (b"BREW /nope", 404),
+    ],
+)
+@pytest.mark.parametrize("length", [b"Transfer-Encoding: chunked\r\n", b"Content-Length: 1572869\r\n"])
+async def test_a_body_that_no_route_takes_is_refused_at_the_head_and_never_parsed(
+    autojump_clock, monkeypatch, line, status, expect, length, half_closed
+):
+    parsed = []
+    real = h11.Connection.next_event
+    monkeypatch.setattr(h11.Connection, "next_event", lambda self: parsed.append(0) or real(self))
+    stream = Tap(line + b" HTTP/1.1\r\nHost: x\r\n" + length + expect + b"\r\n" + CHUNKS, half_closed)
+    server = HttpServer(ROUTES, Rules(head_s=5.0, body_bytes=262_144, origins=Origins([])))
+    await server.serve(stream, "192.0.2.1")
+    assert stream.sent.startswith(b"HTTP/1.1 %d " % status)
+    assert b"Connection: close\r\n" in stream.sent
+    assert stream.sent.count(b"HTTP/1.1 ") == 1  # no 100 Continue before it
+    assert len(parsed) <= 2
+    assert stream.taken <= 2 * (1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("rules", "head", "status"),
+    [
+        (Rules(head_s=5.0, hosts=Hosts([])), b"POST /echo HTTP/1.1\r\nHost: evil.example\r\n", 421),
+        (
+            Rules(head_s=5.0, origins=Origins([])),
+            b"POST /echo HTTP/1.1\r\nHost: x\r\nOrigin: http://evil.example\r\n",
+            403,
+        ),
+        (
+            Rules(head_s=5.0, refuse=lambda request: error_response(429, "too many")),
+            b"POST /echo HTTP/1.1\r\nHost: x\r\n",
+            429,
+        ),
+    ],
+)
+async def test_host_origin_and_rate_are_judged_before_the_body(autojump_clock, rules, head, status):
+    stream = Tap(head + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKS, False)
+    await HttpServer(ROUTES, rules).serve(stream, "192.0.2.1")
+    assert stream.sent.startswith(b"HTTP/1.1 %d " % status)
+
+
+async def test_a_body_in_tiny_chunks_is_refused_early_and_lets_others_run_meanwhile(autojump_clock):
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    stream = Tap(b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS, False)
+    server = HttpServer(ROUTES, Rules(head_s=5.0, body_bytes=262_144))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count_turns)
+        async with trio.open_nursery() as serving:
+
+            async def serve() -> None:
+                await server.serve(stream, "192.0.2.1")
+
+            serving.start_soon(serve)
+        nursery.cancel_scope.cancel()
+    assert stream.sent.startswith(b"HTTP/1.1 413 ")
+    chunks = FRAMING_BYTES // 5
+    assert turns >= chunks // EVENTS_A_TURN
+
+
+async def test_a_body_in_chunks_of_a_usual_size_is_no_flood(autojump_clock):
+    data = b"1000\r\n" + b"x" * 4096 + b"\r\n"
+    async with served(Rules(head_s=5.0, body_bytes=262_144)) as peer:
+        await peer.stream.send_all(
+            b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + data * 64 + b"0\r\n\r\n"
+        )
+        assert len(orjson.loads((await peer.answer())[2])[3]) == 262_144
+
+
+async def test_no_body_at_all_may_be_said_in_so_many_words(autojump_clock):
+    async with served() as peer:
+        for _ in range(2):
+            await peer.stream.send_all(b"GET /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            assert (await peer.answer())[0] == 200
+
+
+# Clients that leave while they wait.
+
+
+@pytest.mark.parametrize("behind", [1, PIPELINED_BYTES, 1_000_000])
+async def test_a_client_that_leaves_is_noticed_whatever_it_pipelined(autojump_clock, behind):
+    one = b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with served() as peer, trio.open_nursery() as nursery:
+        nursery.start_soon(peer.stream.send_all, one + (one * (behind // len(one) + 1))[:behind])
+        await trio.sleep(1)
+        began = trio.current_time()
+        await peer.stream.send_eof()
+        assert orjson.loads((await peer.answer())[2]) == "gone"
+        assert trio.current_time() - began <= 1
+
+
+async def test_requests_kept_behind_one_that_waits_are_answered_and_the_cut_is_told(autojump_clock):
+    one = b"GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with served() as peer:
+        await peer.stream.send_all(b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n" + one * 4000)
+        assert orjson.loads((await peer.answer())[2]) == "in time"
+        answers = []
+        while not answers or answers[-1][0] == 200:
+            answers.append(await peer.answer())
+        assert (
+            PIPELINED_BYTES // len(one) <= len(answers) <= (PIPELINED_BYTES + 2 * MAX_HEAD_BYTES) // len(one)
+        )
+        assert answers[-1][0] == 400
+        assert f"{PIPELINED_BYTES} bytes" in orjson.loads(answers[-1][2])["error"]["msg"]
+
+
+async def test_polls_that_wait_one_after_the_other_keep_no_more_than_one_does(autojump_clock, monkeypatch):
+    kept = []
+    real = h11.Connection.receive_data
+    monkeypatch.setattr(
+        h11.Connection,
+        "receive_data",
+        lambda self, data: (real(self, data), kept.append(len(self.trailing_data[0]))),
+    )
+    one = b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n"
+    stream = Tap(one * 1_000_000, False)
+    server = HttpServer(ROUTES, Rules(head_s=5.0))
+    with trio.move_on_after(105):  # ten polls
+        await server.serve(stream, "192.0.2.1")
+    assert stream.sent.count(b"in time") == 10
+    assert max(kept) <= PIPELINED_BYTES + 2 * MAX_HEAD_BYTES
