@@ -219,7 +219,7 @@ class Exchange:
         with trio.move_on_after(LINGER_S):
             await self._stream.send_eof()
             left = LINGER_BYTES
-            while left > 0 and (data := await self._stream.receive_some(READ_BYTES)):
+            while left > 0 and (data := await self._stream.receive_some(DISCARD_BYTES)):
                 left -= len(data)
 
     def again(self) -> bool:

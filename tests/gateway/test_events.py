@@ -121,6 +121,39 @@ async def test_what_was_missed_since_the_cursor_comes_first(query, headers):
         assert synced["cursor"] == "e1:5"
 
 
+@pytest.mark.parametrize("name", ["lastEventId", "Last-Event-ID", "last-event-id", "last_event_id"])
+@pytest.mark.parametrize(
+    "after", ["", "&after=e1:1", "&after=nonsense"], ids=["alone", "with after", "with junk"]
+)
+async def test_a_polyfill_sends_the_last_id_as_a_parameter_and_goes_on_from_there(name, after):
+    async with serving() as live:
+        live.publish("A", "B", "A", "A")
+        events = await source(live)
+        assert await events.open(f"quotes=A,B&{name}=e1%3A2{after}") == 200
+        _, (subscription, *missed, synced) = await events.until("synced")
+        assert subscription["resumed"] is True
+        assert [(m["S"], m["g"]) for m in missed] == [("A", 3), ("A", 4)]
+        assert synced["cursor"] == "e1:4"
+
+
+async def test_the_header_goes_before_a_polyfills_parameter():
+    async with serving() as live:
+        live.publish("A", "A", "A")
+        events = await source(live)
+        assert await events.open("quotes=A&lastEventId=e1:1&after=e1:0", "Last-Event-ID: e1:2\r\n") == 200
+        _, (_, *missed, _) = await events.until("synced")
+        assert [m["g"] for m in missed] == [3]
+
+
+async def test_a_polyfill_that_has_no_last_id_yet_begins_with_the_snapshot():
+    async with serving() as live:
+        live.publish("A")
+        events = await source(live)
+        assert await events.open("quotes=A&lastEventId=") == 200
+        _, (_, snapshot, _) = await events.until("synced")
+        assert snapshot["snap"] == 1
+
+
 @pytest.mark.parametrize("cursor", ["other:1", "e1:99", "e1:18446744073709551615"])
 async def test_a_cursor_of_another_epoch_or_the_future_resets_and_says_so(cursor):
     async with serving() as live:
@@ -149,6 +182,8 @@ async def test_a_cursor_of_another_epoch_or_the_future_resets_and_says_so(cursor
         ("quotes=A&after=e1:-1", "", "after: not a cursor"),
         ("quotes=A&after=e1:1%0d%0ax", "", "after: not a cursor"),
         ("quotes=A", "Last-Event-ID: e1\r\n", "Last-Event-ID: not a cursor"),
+        ("quotes=A&lastEventId=nonsense&after=e1:1", "", "lastEventId: not a cursor"),
+        ("quotes=A&lastEventId=e1:1&lastEventId=e1:2", "", "given 2 times"),
         ("quotes=A", "Last-Event-ID: e1:1\x00\r\n", "header"),
         ("quotes=A", "Last-Event-ID: e1:1\r\n folded: x\r\n", "Last-Event-ID: not a cursor"),
     ],

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 from live import LIMITS, Live, serving
+from test_tls import Files
 
 
 class Answer(NamedTuple):
@@ -205,6 +206,28 @@ async def test_a_storm_of_polls_from_one_address_is_429():
         answers = [await client.get("/v1/poll?quotes=A&timeout_s=0") for _ in range(8)]
         assert [a.status for a in answers] == [204] * 5 + [429] * 3
         assert answers[-1].headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("behind", [0, 64 * 1024, 256 * 1024])
+async def test_a_poll_whose_client_left_is_forgotten_whatever_was_pipelined_behind_it(tmp_path, behind, tls):
+    files = Files(tmp_path)
+    async with serving(certificate=files.certificate() if tls else None) as live:
+        stream = await files.connect(live) if tls else await live.connect()
+        poll = b"GET /v1/poll?quotes=A&timeout_s=300 HTTP/1.1\r\nHost: x\r\n\r\n"
+        await stream.send_all(poll + poll * (behind // len(poll) + 1))
+        await until_waiting(live, 1)
+        await stream.aclose()
+        await until_waiting(live, 0)
+
+
+async def test_an_event_stream_whose_client_left_is_forgotten_whatever_was_sent_behind_its_request():
+    async with serving() as live:
+        stream = await live.connect()
+        await stream.send_all(b"GET /v1/events?quotes=A HTTP/1.1\r\nHost: x\r\n\r\n" + b"x" * 60_000)
+        assert b" 200 " in await stream.receive_some()
+        await stream.aclose()
+        await live.until_empty()
 
 
 async def test_a_short_poll_has_the_latest_and_304_until_there_is_more():

@@ -154,6 +154,36 @@ async def test_too_many_requests_a_second_are_refused():
         assert [m.get("code") for m in answers] == [None, None, 429]
 
 
+@pytest.mark.parametrize(
+    ("request_", "id_"),
+    [
+        ('{"action":"ping","id":7}', 7),
+        ('{"id":"x","action":"subscribe","quotes":["A"]}', "x"),
+        ('{"action":"nonsense","id":-1}', -1),
+        ('{"action":"subscribe","quotes":7,"id":"y"}', "y"),
+        ('{"id":18446744073709551615}', 2**64 - 1),
+        ('{"id":18446744073709551616}', None),
+        ('{"id":1.5}', None),
+        ('{"id":true}', None),
+        ('{"id":["x"]}', None),
+        ('{"id":"%s"}' % ("x" * 257), None),
+        ('["id"]', None),
+        ("{not json", None),
+        ("", None),
+        ("[" * 4000, None),
+    ],
+)
+async def test_an_error_429_carries_the_requests_id_where_it_has_one(request_, id_):
+    limits = dataclasses.replace(LIMITS, requests_per_s=1)
+    async with serving(limits) as live, connected(live) as client:
+        await client.send(action="ping")
+        assert (await client.next())["T"] == "pong"
+        await client.ws.send_message(request_)
+        error = await client.next()
+        assert (error["code"], error.get("id")) == (429, id_)
+        assert ("id" in error) == (id_ is not None)
+
+
 async def test_a_flood_of_requests_is_closed_with_4503():
     limits = dataclasses.replace(LIMITS, requests_per_s=1)
     async with serving(limits) as live, connected(live) as client:

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio_websocket
 import trustme
-from live import Client, Live, connected, serving
+from live import Client, Live, connected, masked, serving
 
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ConfigError
 from marketfeed.gateway.tls import Certificate
@@ -90,6 +90,15 @@ async def test_websocket_events_and_http_over_tls(files):
             assert (ledger.matched, ledger.delivered) == (2, 2)
         await events.aclose()
         await live.until_empty()
+
+
+async def test_a_handshake_with_bare_line_ends_leaves_the_count_of_fragments_on(files):
+    async with serving(certificate=files.certificate()) as live:
+        stream = await files.connect(live)
+        await stream.send_all(live.handshake().replace(b"\r\n", b"\n") + masked(0x01, b"{"))
+        await read_until(stream, b"\r\n\r\n")
+        await stream.send_all(masked(0x00, b"") * 5000)
+        assert b'"code":4503' in await read_until(stream, b"limits violated")
 
 
 async def test_a_peer_that_reads_slowly_gets_everything_in_order(files):
