@@ -15,14 +15,21 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 READY_S = 30
+# Before the program itself: it may have so many files open, and cannot raise that.
+FEW_FILES = (
+    "import os, resource, sys; files = int(sys.argv[1]); "
+    "resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+)
 
 
 class Engine:
     """``marketfeed serve`` as a process; its log is gathered."""
 
-    def __init__(self, *arguments: str, cwd: Path) -> None:
+    def __init__(self, *arguments: str, cwd: Path, files: int | None = None) -> None:
+        limited = [] if files is None else ["-c", FEW_FILES, str(files)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "marketfeed", "serve", *arguments],
+            [sys.executable, *limited, "-m", "marketfeed", "serve", *arguments],
             cwd=cwd,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -35,9 +42,9 @@ class Engine:
         self._reader.start()
         assert self.process.stdout is not None
         self.ready = self.process.stdout.readline().strip()
-        assert self.ready.startswith(
-            ("marketfeed ready http://127.0.0.1:", "marketfeed ready https://127.0.0.1:")
-        ), "".join(self.stderr)
+        assert self.ready.startswith(("marketfeed ready http://", "marketfeed ready https://")), "".join(
+            self.stderr
+        )
         self.url = "ws" + self.ready.split()[2].removeprefix("http") + "/v1/stream"
         self.port = int(self.ready.split()[2].rpartition(":")[2])
 
@@ -85,13 +92,12 @@ class Engine:
 
 
 @contextmanager
-def engine(config: str, folder: Path, *arguments: str) -> Iterator[Engine]:
-    """Run an engine on a free port with ``config``."""
+def engine(config: str, folder: Path, *arguments: str, files: int | None = None) -> Iterator[Engine]:
+    """Run an engine on a free port with ``config``; it may have ``files`` open."""
     path = folder / "config.toml"
     path.write_text(config)
-    running = Engine(
-        "--config", str(path), "--set", "gateway.port=0", "--set", "admin.port=0", *arguments, cwd=folder
-    )
+    own = ("--config", str(path), "--set", "gateway.port=0", "--set", "admin.port=0")
+    running = Engine(*own, *arguments, cwd=folder, files=files)
     try:
         yield running
     finally:
