@@ -368,7 +368,7 @@ MISTAKES = {
         '[gateway]\nhosts = ["https://feed.example.com"]\n',
         "gateway.hosts.0: must be a name without scheme and port",
     ),
-    "host with a port": (
+    "served name with a port": (
         '[admin]\nhosts = ["marketfeed:8766"]\n',
         "admin.hosts.0: must be a name without scheme and port, such as feed.example.com or *.example.com,"
         " or \"*\" for any, not 'marketfeed:8766'; did you mean marketfeed?",

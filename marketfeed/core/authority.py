@@ -146,7 +146,7 @@ def origin_problem(text: str) -> str | None:
         return None
     allowed = "an origin as browsers send it, such as https://example.com or https://*.example.com"
     if text.strip().lower() in ("null", "http://*", "https://*") or text.lower().startswith("file:"):
-        return f'must be {allowed}, not {text[:100]!r}: "*" allows every page, those without an origin among them'
+        return f'must be {allowed}, not {text[:100]!r}: "*" allows every page, also one without an origin'
     return f"must be {allowed}, not {text[:100]!r}{_hint(meant)}"
 
 
