@@ -113,8 +113,9 @@ class Dbn:
         """Yield the file's records."""
         for _ in verify(self._path, [self._member]):
             yield NOTHING
-        decoding, damage = self._decoding(self._symbol), list[str]()
-        for _, count, found in self._runs(decoding, damage):
+        decoding, damage, end = self._decoding(self._symbol), list[str](), self._start
+        for taken, count, found in self._runs(decoding, damage):
+            end += taken
             self._teller.read("records", count)
             self._teller.events(found.events)
             self._teller.passed(found.passed)
@@ -122,7 +123,7 @@ class Dbn:
                 self._teller.notice(about, text)
             yield found
         if damage:
-            self._teller.damaged(str(self._path), damage[0], "record")
+            self._teller.damaged(f"{self._path}:byte {end}", damage[0], "record")
 
     def _runs(self, decoding: Decoding, damage: list[str]) -> Iterator[tuple[int, int, Decoded]]:
         """Yield runs of records of one kind: bytes, count, ticks. A fault of the file goes to ``damage``."""
