@@ -78,6 +78,7 @@ class Probe:
         self._token = token
         self._log = None if log is None else IntervalLog(log, LOG_BYTES, 1)
         self._began_ns = time.time_ns()
+        self._measured_s = 0.0  # without the time that closing the sessions took
 
     async def run(self, seconds: float) -> list[str]:
         """Measure for ``seconds``, or until Ctrl-C; return what that was, in lines.
@@ -85,16 +86,14 @@ class Probe:
         Raises StartError without a session.
         """
         failed: list[str] = []
-        began_s = trio.current_time()
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write_log)
-                nursery.start_soon(_wait_end, seconds, signals, nursery.cancel_scope)
+                nursery.start_soon(self._wait_end, seconds, signals, nursery.cancel_scope)
                 async with trio.open_nursery() as sessions:
                     for seen in self._seen:
                         sessions.start_soon(self._session, seen, failed)
                 nursery.cancel_scope.cancel()  # not one of them got in
-            seconds = trio.current_time() - began_s
         self._write()
         if self._log is not None and self._log.problem:
             failed.append(f"not written: {self._log.problem}")
@@ -102,7 +101,16 @@ class Probe:
             raise StartError(failed[0])
         if not all(seen.arrivals.ticks for seen in self._seen):
             failed.append(f"no tick of {', '.join(self._symbols)}: does a feed send any?")
-        return [*self._lines(seconds), *failed]
+        return [*self._lines(self._measured_s), *failed]
+
+    async def _wait_end(
+        self, seconds: float, signals: AsyncIterator[int], everything: trio.CancelScope
+    ) -> None:
+        began_s = trio.current_time()
+        with trio.move_on_after(seconds):
+            await anext(signals)  # what was measured so far counts
+        self._measured_s = trio.current_time() - began_s
+        everything.cancel()
 
     async def _session(self, seen: Seen, failed: list[str]) -> None:
         """Keep a session up; each end of it is noted, and tried again."""
@@ -215,12 +223,6 @@ class Probe:
             f"{arrivals.interruptions} × {interrupted_s:.1f} s",
             f"{interrupted_s / seconds * DAY_S:.0f} s",
         ]
-
-
-async def _wait_end(seconds: float, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
-    with trio.move_on_after(seconds):
-        await anext(signals)  # what was measured so far counts
-    everything.cancel()
 
 
 def _is_here(host: str) -> bool:

@@ -231,7 +231,7 @@ class Watch:
 
     async def _miss(self) -> None:
         """Tell which of the names the engine does not know, now that it has sent all it has."""
-        missing = unmatched(self._symbols, self._board.rows)
+        missing = unmatched((name for name in self._symbols if name != "*"), self._board.rows)
         if not missing or self._board.unknown:
             return
         known = await known_symbols(self._engine)

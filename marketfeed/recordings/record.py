@@ -4,6 +4,7 @@ Over WebSocket in binary, so it runs on any machine. What a recording lacks is
 counted by the ticks' own numbers (holes.py), and what the engine tells of it
 is written too. Frames go to the file as they came, heartbeats left out. After a cut it comes back
 with its cursor, so that what was missed is replayed where the engine still has it.
+A little longer than most files, as connection, file and what people see share one object's state.
 """
 
 from __future__ import annotations
@@ -22,11 +23,20 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from marketfeed.connection import BROKEN, FIRST_FINAL_CODE, THEIR_ENDS, Endpoint, leaf, plainly
+from marketfeed.connection import (
+    BROKEN,
+    FIRST_FINAL_CODE,
+    THEIR_ENDS,
+    Endpoint,
+    known_symbols,
+    leaf,
+    plainly,
+)
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.printable import printable
 from marketfeed.recordings.recorded import Recorded
 from marketfeed.recordings.writer import RecordingWriter
+from marketfeed.unknown import told, unmatched
 
 WRITE_S: Final = 0.25  # so much is at stake if the program is killed
 WRITE_BYTES: Final = 1 << 20  # or so much
@@ -64,6 +74,9 @@ class Recorder:
         self._written_ids: dict[str, int] = {}  # symbols announced before the frames that wait
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
+        self._written_ticks = 0
+        self._synced = False  # on this connection
+        self._missed = False  # whether names that the engine does not know were told
         self._room = trio.Event()
         self._work = trio.Event()
         self._retry_s = FIRST_RETRY_S
@@ -93,9 +106,10 @@ class Recorder:
             self._writer.close()
         except OSError as error:
             failure = failure or f"cannot write: {error}"
-        for line in self._summary(failure):
+        lacks = self._lacks()
+        for line in self._summary(failure, lacks):
             _tell(line)
-        return 1 if failure else 0
+        return 1 if failure or lacks or not self.recorded.complete else 0
 
     # Ends.
 
@@ -118,10 +132,11 @@ class Recorder:
                 ended = await self._session()
             except* (_FinalError, *THEIR_ENDS) as group:
                 ended = leaf(group)
-            if isinstance(ended, _FinalError):
-                return str(ended)
             if self._ending:
                 break
+            self._synced = False
+            if isinstance(ended, _FinalError):
+                return str(ended)
             if not connected and isinstance(ended, BaseException):
                 return f"cannot connect to {self._url}: {plainly(ended)}"
             connected = True
@@ -143,7 +158,7 @@ class Recorder:
             ws = await self._engine.websocket(nursery, stream, RECEIVE_BYTES)
             try:
                 with trio.CancelScope() as self._reading:
-                    await self._read(ws)
+                    await self._read(ws, nursery)
             except trio_websocket.ConnectionClosed as closed:
                 code = closed.reason.code if closed.reason else 1006
                 why = (closed.reason.reason if closed.reason else None) or "connection lost"
@@ -157,8 +172,9 @@ class Recorder:
                 nursery.cancel_scope.cancel()  # the library's reader may wait for ever
         return "ended"
 
-    async def _read(self, ws: trio_websocket.WebSocketConnection) -> None:
+    async def _read(self, ws: trio_websocket.WebSocketConnection, beside: trio.Nursery) -> None:
         self.recorded.announced = {}
+        self._synced = False
         await self._subscribe(ws, self.recorded.cursor)
         while True:
             message = await ws.get_message()
@@ -174,6 +190,9 @@ class Recorder:
                         await self._take(ws, part)
             except BROKEN:
                 raise _FinalError(f"{self._url} does not speak marketfeed's protocol") from None
+            if self._synced and not self._missed:
+                self._missed = True
+                beside.start_soon(self._miss)
             if message[1:2] != _HEARTBEAT:
                 self._waiting.append(message)
                 self._waiting_bytes += len(message)
@@ -211,6 +230,15 @@ class Recorder:
                 self._retry_s = FIRST_RETRY_S
             case {"T": "synced"}:
                 self._status = "recording"
+                self._synced = True
+
+    async def _miss(self) -> None:
+        """Tell which of the names the engine does not know, now that it has sent all it has."""
+        missing = unmatched((name for name in self._symbols if name != "*"), self.recorded.names)
+        known = await known_symbols(self._engine) if missing else []
+        for name in unmatched(missing, known):
+            why = await trio.to_thread.run_sync(told, name, known, "the engine")
+            _tell(f"{name}: {why} (waiting for it)")
 
     # The file.
 
@@ -219,24 +247,26 @@ class Recorder:
             with trio.move_on_after(WRITE_S):
                 await self._work.wait()
             self._work = trio.Event()
-            frames, symbols = self._taken()
+            frames, symbols, ticks = self._taken()
             if frames:
                 now_ns = time.time_ns()
                 await trio.to_thread.run_sync(self._writer.write, frames, symbols, now_ns)
+                self._written_ticks = ticks
 
     def _write_waiting(self) -> None:
-        frames, symbols = self._taken()
+        frames, symbols, ticks = self._taken()
         if frames:
             self._writer.write(frames, symbols, time.time_ns())
+            self._written_ticks = ticks
 
-    def _taken(self) -> tuple[bytes, dict[str, int]]:
-        """Return the frames that wait, and the symbols that were announced before them."""
+    def _taken(self) -> tuple[bytes, dict[str, int], int]:
+        """Return the frames that wait, the symbols announced before them, and the ticks up to their end."""
         frames, before = b"".join(self._waiting), self._written_ids
         self._waiting.clear()
         self._waiting_bytes = 0
         self._room.set()
         self._written_ids = dict(self.recorded.announced)
-        return frames, before
+        return frames, before, self.recorded.ticks
 
     # What people see.
 
@@ -246,7 +276,7 @@ class Recorder:
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             before, before_s = 0, time.monotonic()
             while True:
-                ticks, now_s = self.recorded.quotes + self.recorded.trades, time.monotonic()
+                ticks, now_s = self.recorded.ticks, time.monotonic()
                 rate = (ticks - before) / max(now_s - before_s, 1e-9)
                 before, before_s = ticks, now_s
                 live.update(
@@ -258,16 +288,28 @@ class Recorder:
     def _figures(self) -> str:
         return self.recorded.figures(self._writer.raw_bytes, self._writer.written_bytes)
 
-    def _summary(self, failure: str | None) -> list[str]:
+    def _lacks(self) -> list[str]:
+        """Return what is missing beside what the ticks' own numbers tell."""
+        lacks = []
+        if nothing := unmatched(self._symbols, self.recorded.names):
+            lacks.append(f"nothing for {', '.join(nothing)}")
+        if unwritten := self.recorded.ticks - self._written_ticks:
+            lacks.append(f"{unwritten:,} ticks not written")
+        if self.recorded.ticks and not self._synced:
+            lacks.append("cut off before its end")
+        return lacks
+
+    def _summary(self, failure: str | None, lacks: list[str]) -> list[str]:
         files = self._writer.files
         named = (
             str(files[0]) if len(files) == 1 else f"{len(files)} files, {files[0]} …" if files else "no file"
         )
         lines = [failure] if failure else []
         if files or not failure:
-            whole = "complete" if self.recorded.complete else "not complete"
+            whole = "complete" if self.recorded.complete and not lacks and not failure else "not complete"
             seconds = time.monotonic() - self._began_s
-            lines.append(f"{named}: {self._figures()}  ·  {seconds:,.0f} s, {whole}")
+            said = "  ·  ".join([self._figures(), *lacks, f"{seconds:,.0f} s"])
+            lines.append(f"{named}: {said}, {whole}")
         return lines
 
 

@@ -8,6 +8,7 @@ was written before can be unpacked, and no frame in it is cut.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -113,10 +114,23 @@ class RecordingWriter:
             whole = self._zstandard.COMPRESSOBJ_FLUSH_BLOCK
             data = self._packer.compress(frames) + self._packer.flush(whole)
         view = memoryview(data)
-        while view:  # an unbuffered file may take part of it
-            taken = self._opened.write(view)
-            self._count(taken)
-            view = view[taken:]
+        whole = self._here
+        try:
+            while view:  # an unbuffered file may take part of it
+                taken = self._opened.write(view)
+                self._count(taken)
+                view = view[taken:]
+        except OSError:
+            self._cut(whole)
+            raise
+
+    def _cut(self, size: int) -> None:
+        """Have the file end at ``size``, where it was whole, after what could not be written."""
+        self._packer = None  # it has taken what is not in the file: its end would not fit
+        self.written_bytes -= self._here - size
+        self._here = size
+        with contextlib.suppress(OSError):  # then its last frame is cut, which readers tell
+            self._opened.truncate(size)
 
     def _count(self, size: int) -> None:
         self._here += size

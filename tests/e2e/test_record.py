@@ -161,7 +161,7 @@ def test_on_a_tier_that_conflates_a_recording_says_what_it_lacks(tmp_path, recor
         recorder = record(running, tmp_path, "SY0000", "--out", "day.mfr.zst", "--tier", "premium")
         wait_for(lambda: written_ticks(tmp_path) > 10)
         status, said = recorder.end()
-    assert status == 0
+    assert status == 1
     assert re.search(r"[\d,]+ missing .* not complete\n$", said), said
 
 
@@ -239,12 +239,63 @@ def test_an_engine_that_restarts_is_recorded_on_and_that_is_told(tmp_path, recor
             status, said = recorder.end()
         finally:
             again.close()
-    assert status == 0
+    assert status == 1
     assert "reconnected" in said
     assert "the engine restarted 1×" in said
     assert said.endswith("not complete\n")
     intake = replayed(tmp_path, path="day.mfr.zst", format="marketfeed")
     assert "broken_record" not in intake.events
+
+
+@pytest.mark.parametrize("name", ["day.mfr", "day.mfr.zst"])
+def test_a_full_disk_ends_it_and_what_was_written_before_stays_whole(tmp_path, record, name):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk can be mounted by root alone")
+    try:
+        with engine(SYNTHETIC, tmp_path) as running:
+            recorder = record(running, tmp_path, "--out", f"disk/{name}")
+            _, said = recorder.process.communicate(timeout=2 * READY_S)
+        assert recorder.process.returncode == 1
+        failure, summary = said.splitlines()
+        assert failure == "marketfeed record: cannot write: [Errno 28] No space left on device"
+        match = re.search(
+            r": ([\d,]+) quotes, ([\d,]+) trades .* ([\d,]+) ticks not written .* not complete$", summary
+        )
+        assert match, summary
+        quotes, trades, unwritten = (int(number.replace(",", "")) for number in match.groups())
+        intake = replayed(disk, path=name, format="marketfeed")
+        assert len(intake.quotes) + len(intake.trades) == quotes + trades - unwritten > 1000
+        assert set(intake.events) <= ({"broken_record"} if name.endswith(".zst") else set())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_names_that_the_engine_does_not_know_are_told_at_once_and_make_it_incomplete(tmp_path, record):
+    with engine(SYNTHETIC, tmp_path) as running:
+        recorder = record(running, tmp_path, "SY0000", "sy0001", "NOPE*", "--out", "day.mfr")
+        told = [recorder.process.stderr.readline() for _ in range(2)]
+        wait_for(lambda: recorded_bytes(tmp_path) > 5_000)
+        status, said = recorder.end()
+    begun = "marketfeed record: sy0001: the engine has no such symbol; did you mean SY0001"
+    assert told[0].startswith(begun)
+    assert told[1] == "marketfeed record: NOPE*: the engine has no symbol that begins so (waiting for it)\n"
+    assert status == 1
+    assert re.search(r"nothing for sy0001, NOPE\*  ·  \d+ s, not complete\n$", said), said
+
+
+def test_a_connection_that_is_cut_and_does_not_come_back_leaves_it_incomplete(tmp_path, record):
+    with engine(SYNTHETIC, tmp_path) as running:
+        recorder = record(running, tmp_path, "--out", "day.mfr")
+        wait_for(lambda: recorded_bytes(tmp_path) > 5_000)
+        assert running.stop() == 0
+        status, said = recorder.end()
+    assert status == 1
+    assert re.search(r"cut off before its end  ·  \d+ s, not complete\n$", said), said
 
 
 def run_record(folder, *arguments):

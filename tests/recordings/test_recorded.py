@@ -1,0 +1,70 @@
+"""What a recording under way knows of itself: whether it is complete, and where it would go on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from marketfeed.core.binary import FrameParser, quotes_frame, symbols_frame
+from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE
+from marketfeed.recordings.recorded import Recorded
+
+BEGUN = {"T": "success", "msg": "connected", "epoch": "e1"}
+SYNCED = {"T": "synced", "cursor": "e1:0"}
+
+
+def quotes(*ns, snapshot=False):
+    records = np.zeros(len(ns), QUOTE)
+    records["n"] = records["g"] = ns
+    records["flags"] = FLAG_SNAPSHOT * snapshot
+    parser = FrameParser()
+    parser.feed(quotes_frame(records, 1))
+    (frame,) = parser
+    return frame
+
+
+def recorded(*what):
+    one = Recorded()
+    for message in what:
+        if isinstance(message, dict):
+            one.note(message)
+        else:
+            one.take(message)
+    return one
+
+
+@pytest.mark.parametrize(
+    ("what", "complete"),
+    [
+        ([BEGUN, SYNCED, quotes(1, 2, 3)], True),
+        ([BEGUN, quotes(7, snapshot=True), SYNCED, quotes(8)], True),
+        ([BEGUN, SYNCED, quotes(1, 3)], False),
+        ([BEGUN, SYNCED, quotes(1), {"T": "lag", "on": True}], False),  # what is left out now nobody has told
+        (
+            [BEGUN, SYNCED, quotes(1), {"T": "lag", "on": True}, {"T": "lag", "on": False, "conflated": 0}],
+            True,
+        ),
+        ([BEGUN, SYNCED, quotes(1), {**BEGUN, "epoch": "e2"}], False),
+    ],
+)
+def test_it_is_complete_if_every_tick_is_there(what, complete):
+    assert recorded(*what).complete == complete
+
+
+def test_a_connection_cut_before_the_first_tick_goes_on_from_there():
+    # Without a cursor, the ticks of the time between would come as a snapshot, of any n.
+    assert recorded(BEGUN).cursor is None
+    assert recorded(BEGUN, SYNCED).cursor == "e1:0"
+    assert recorded(BEGUN, SYNCED, quotes(1, 2)).cursor == "e1:2"
+    assert recorded(BEGUN, SYNCED, {**BEGUN, "epoch": "e2"}).cursor is None
+
+
+def test_names_of_all_connections_are_kept():
+    one = Recorded()
+    for symbols in ({"A": 0}, {"B": 1}):
+        parser = FrameParser()
+        parser.feed(symbols_frame(symbols, 1))
+        for frame in parser:
+            one.take(frame)
+        one.announced = {}
+    assert one.names == {"A", "B"}
