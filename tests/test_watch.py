@@ -56,6 +56,15 @@ def test_a_quote_fills_its_row():
     assert row.direction == 0
 
 
+def test_a_missing_side_is_shown_as_nothing_and_no_middle_is_made_of_it():
+    missing = quote(bid=None, bid_size=0.0, ask=5.0)
+    row = board_of(quote(), missing).rows["A"]
+    assert (row.bid, row.ask, row.direction) == (None, 5.0, 0)
+    row = board_of(quote(), missing, quote(bid=20.0, ask=20.5)).rows["A"]
+    assert row.direction == 0
+    assert line_of(missing).split("A", 1)[1].split()[0] == "-"
+
+
 def test_a_side_without_size_is_missing():
     row = board_of(quote(), quote(bid_size=0.0)).rows["A"]
     assert row.bid is None
