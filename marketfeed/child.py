@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +22,7 @@ from marketfeed.errors import StartError
 from marketfeed.report import Report
 
 SILENT_S: Final = 2.0  # without an answer for this long a worker is as good as dead
+Question = AskReport | AskListing | AskReached
 MAX_UNCONFIRMED: Final = 128  # connections on their way to one worker
 
 
@@ -41,9 +44,10 @@ class _Asked:
 class Child:
     """A process that runs workermain.py, from its start to its end."""
 
-    def __init__(self, worker: int, rings_fd: int, log_level: str) -> None:
-        """Start the process; raises StartError."""
+    def __init__(self, worker: int, generation: int, rings_fd: int, log_level: str) -> None:
+        """Start the process; raises StartError. ``generation`` is that of the rolling restart it is from."""
         self.worker = worker
+        self.generation = generation
         self.failure = ""
         self.report = Report()
         self.synced = 0
@@ -126,7 +130,7 @@ class Child:
 
     # Questions.
 
-    def ask(self, number: int, question: AskReport | AskListing | AskReached) -> None:
+    def ask(self, number: int, question: Question) -> None:
         """Ask ``question``, which has the ``number``."""
         self._asked[number] = _Asked(trio.Event())
         self.channel.send(question)
@@ -170,3 +174,28 @@ class Child:
         os.close(self.doorbell)
         for asked in self._asked.values():
             asked.answered.set()
+
+
+async def ask_all(
+    children: Iterable[Child],
+    question: Callable[[int], Question],
+    numbers: Iterator[int],
+    timeout_s: float = math.inf,
+) -> dict[Child, Any]:
+    """Ask ``children``; return the answers of those that answered within ``timeout_s``.
+
+    ``question(number)`` is what to ask; ``numbers`` are those not used yet.
+    """
+    asked: dict[Child, int] = {}
+    answers: dict[Child, Any] = {}
+    try:
+        for child, number in zip(children, numbers, strict=False):
+            asked[child] = number
+            child.ask(number, question(number))
+        with trio.move_on_after(timeout_s):
+            for child, number in asked.items():
+                await child.answered(number)
+    finally:
+        for child, number in asked.items():
+            answers[child] = child.answer(number)
+    return {child: answer for child, answer in answers.items() if answer is not None}

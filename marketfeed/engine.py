@@ -23,7 +23,7 @@ import trio
 from trio.socket import SocketType
 
 from marketfeed.admin import Admin
-from marketfeed.config import Loaded
+from marketfeed.config import Config, GatewayConfig, Loaded
 from marketfeed.core.layout import block_bytes
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
@@ -61,6 +61,7 @@ class Engine:
         """
         self._load = load or (lambda: loaded)
         self._reload_asked = trio.Event()
+        self._in_force: tuple[Config, list[bytes]] | None = None  # since the last reload
         self.config = config = loaded.config
         engine = config.engine
         try:
@@ -186,16 +187,26 @@ class Engine:
         return failed
 
     async def _reload_when_asked(self, sources: trio.Nursery) -> None:
+        during = False  # the last one was going on when this one was asked for
         while True:
             await self._reload_asked.wait()
             self._reload_asked = trio.Event()
-            await self._reload(sources)
+            await self._reload(sources, during)
+            during = self._reload_asked.is_set()
 
-    async def _reload(self, sources: trio.Nursery) -> None:
-        """Take over what may change of the configuration as it is now; all of it or nothing."""
+    async def _reload(self, sources: trio.Nursery, during: bool) -> None:
+        """Take over what may change of the configuration as it is now; all of it or nothing.
+
+        One asked for ``during`` the last one is over at once if nothing has changed since that one
+        read its files: another rolling restart would move every session once more.
+        """
         try:
             loaded = self._load()
             config = loaded.config
+            now = (config, _contents(config.gateway))
+            if during and now == self._in_force:
+                log.info("reloaded", changed=[])
+                return
             changed = changes(self.config, config)
             forbidden = fixed(changed)
             found = [f"{', '.join(forbidden)}: cannot change without a restart"] if forbidden else []
@@ -221,6 +232,7 @@ class Engine:
             self.roster.forget()
             return
         self.config = config
+        self._in_force = now
         self.health.reload_failure = None
         self.taps.most = config.limits.taps
         await self.roster.apply(sources)
@@ -256,6 +268,14 @@ def mistakes(loaded: Loaded) -> list[str]:
     with _gathered(found):
         Roster(pump, loaded.base, trio.sleep).plan(config.feeds)
     return found
+
+
+def _contents(gateway: GatewayConfig) -> list[bytes]:
+    """Return what is in the files of the certificate; raises ConfigError."""
+    try:
+        return [Path(path).read_bytes() for path in (gateway.tls_cert, gateway.tls_key) if path]
+    except OSError as error:
+        raise ConfigError(f"gateway.tls_cert, gateway.tls_key: {error.filename}: {error.strerror}") from None
 
 
 def _tap_path(loaded: Loaded) -> Path | None:

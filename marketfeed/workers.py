@@ -11,6 +11,7 @@ Longer than most files here: a worker's start, its watch and its end change the 
 
 from __future__ import annotations
 
+import itertools
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ import structlog
 import trio
 
 from marketfeed import __version__
-from marketfeed.child import SILENT_S, Child, Handed
+from marketfeed.child import SILENT_S, Child, Handed, ask_all
 from marketfeed.collector import Collector
 from marketfeed.conditions import Condition
 from marketfeed.config import AlertsConfig, Config
@@ -57,6 +58,7 @@ from marketfeed.errors import ControlError, StartError
 from marketfeed.gateway.limits import Admission, Counters
 from marketfeed.latency.intervals import Interval
 from marketfeed.listing import Listing
+from marketfeed.placement import Placement
 from marketfeed.report import Report, merged
 
 PING_S: Final = 0.2
@@ -93,13 +95,13 @@ class Workers:
         self.on_latencies: Callable[[list[Interval]], None] = lambda intervals: None
         self._port = 0
         self._nursery: trio.Nursery | None = None
-        self._serving: dict[int, Child] = {}  # who gets new connections, by worker
+        self._placement: Placement[Child] = Placement(config.engine.workers)
         self._children: dict[Child, None] = {}  # all that live, also those that start or retire
         self._past = Report()
         self._restarts = 0
         self._short_lives = [0] * config.engine.workers  # in a row, by worker
         self._stopping = False
-        self._numbers = 0
+        self._numbers = itertools.count(1)
         self._doorbells = Doorbells(
             config.engine.workers, lambda: [child.doorbell for child in self._children]
         )
@@ -122,18 +124,8 @@ class Workers:
 
     async def wait_reached(self, g: int) -> None:
         """Return once all workers' sessions on ``every`` tiers have taken their ticks up to ``g``."""
-        asked: dict[Child, int] = {}
-        try:
-            for child in self._children:
-                if child.ready and child.connections:
-                    self._numbers += 1
-                    asked[child] = self._numbers
-                    child.ask(self._numbers, AskReached(self._numbers, g))
-            for child, number in asked.items():
-                await child.answered(number)
-        finally:
-            for child, number in asked.items():
-                child.answer(number)
+        serving = [child for child in self._children if child.ready and child.connections]
+        await ask_all(serving, lambda number: AskReached(number, g), self._numbers)
 
     async def start(self, port: int, nursery: trio.Nursery) -> None:
         """Start all workers in ``nursery``, and wait until they take connections; raises StartError."""
@@ -152,12 +144,11 @@ class Workers:
 
     async def _pass_on(self, handed: Handed) -> None:
         while handed.tries < MAX_TRIES:
-            free = [child for child in self._serving.values() if child.has_room]
-            if free:
-                self._numbers += 1
-                min(free, key=lambda child: child.connections).hand(self._numbers, handed)
+            child = self._placement.choose()
+            if child is not None:
+                child.hand(next(self._numbers), handed)
                 return
-            if self._serving and all(child.full for child in self._serving.values()):
+            if self._placement.full:
                 break
             await self._room.park()
         self.counters.refused["workers full"] += 1
@@ -176,16 +167,11 @@ class Workers:
 
     def problems(self) -> list[Condition]:
         """Return why no subscriber can be served: there is no worker."""
-        return [] if self._serving else [Condition("no_worker", "", "no worker takes connections")]
+        return self._placement.problems()
 
     def warnings(self) -> list[Condition]:
         """Return which workers are missing, and whether all others are full."""
-        missing = [n for n in range(self._config.engine.workers) if n not in self._serving]
-        found = [Condition("worker_down", str(n), f"worker {n} is down") for n in missing]
-        if self._serving and all(child.full for child in self._serving.values()):
-            what = "every worker has as many files open as it may: new connections are refused"
-            found.append(Condition("workers_full", "", what))
-        return found
+        return self._placement.warnings()
 
     async def report(self) -> Report:
         """Return the sum of all workers' figures, those that are gone included."""
@@ -198,7 +184,7 @@ class Workers:
             gc_longest_s=collector.longest_s,
             gc_longest_cpu_s=collector.longest_cpu_s,
             worker_restarts=self._restarts,
-            workers={str(worker): child.connections for worker, child in self._serving.items()},
+            workers={str(worker): count for worker, count in self._placement.connections.items()},
         )
         return merged([self._past, own, *(child.report for child in self._children)])
 
@@ -216,17 +202,8 @@ class Workers:
 
     async def _ask(self, question: Callable[[int], AskReport | AskListing]) -> dict[Child, Any]:
         """Ask every worker; return what those said that answered in time."""
-        asked: dict[Child, int] = {}
-        for child in self._children:
-            if child.ready:
-                self._numbers += 1
-                child.ask(self._numbers, question(self._numbers))
-                asked[child] = self._numbers
-        with trio.move_on_after(ANSWER_S):
-            for child, number in asked.items():
-                await child.answered(number)
-        answers = {child: child.answer(number) for child, number in asked.items()}
-        return {child: answer for child, answer in answers.items() if answer is not None}
+        ready = [child for child in self._children if child.ready]
+        return await ask_all(ready, question, self._numbers, ANSWER_S)
 
     # Rolling restart.
 
@@ -236,22 +213,27 @@ class Workers:
         Raises StartError if one cannot start; those not replaced yet go on as they were.
         """
         before, self._config = self._config, config
-        for worker in range(config.engine.workers):
-            child = self._spawn(worker)
-            await child.settled.wait()
-            if not child.ready:
-                if worker == 0:
-                    self._config = before
-                raise StartError(f"worker {worker} cannot start: {child.failure}")
-            old = self._install(child)
-            if old is not None:
-                await old.gone.wait()
-            log.info("worker replaced", worker=worker)
+        with self._placement.replacing():
+            for worker in range(config.engine.workers):
+                if self._placement.is_fresh(worker):  # it died meanwhile, and has a successor
+                    continue
+                child = self._spawn(worker)
+                await child.settled.wait()
+                if not child.ready:
+                    if worker == 0:
+                        self._config = before
+                    raise StartError(f"worker {worker} cannot start: {child.failure}")
+                old = self._install(child)
+                if old is not None:
+                    await old.gone.wait()
+                log.info("worker replaced", worker=worker)
 
     def _install(self, child: Child) -> Child | None:
         """Let ``child`` have new connections; return the one that had them, which is told to retire."""
-        old = self._serving.get(child.worker)
-        self._serving[child.worker] = child
+        if self._placement.is_fresh(child.worker):  # two were started: this one has no connections yet
+            child.channel.send(Drain(0.0))
+            return None
+        old = self._placement.put(child)
         self._room.unpark_all()
         if old is None:
             return None
@@ -266,7 +248,7 @@ class Workers:
         """Start a process; ``settled`` is set once it is ready, or gone."""
         assert self._nursery is not None
         bare = msgspec.structs.replace(self._config, feeds=[], alerts=AlertsConfig())
-        child = Child(worker, self._rings.fd, self._log_level)
+        child = Child(worker, self._placement.generation, self._rings.fd, self._log_level)
         child.channel.send(Start(worker, bare, str(self._base), self._port))
         self._children[child] = None
         self._nursery.start_soon(self._tend, child)
@@ -372,9 +354,7 @@ class Workers:
         for address, count in child.admitted.items():
             for _ in range(count):
                 self._admission.release(address)
-        missed = self._serving.get(child.worker) is child
-        if missed:
-            del self._serving[child.worker]
+        missed = self._placement.drop(child)
         self._room.unpark_all()
         for handed in child.unconfirmed.values():
             if self._stopping:
@@ -397,7 +377,7 @@ class Workers:
         while True:
             delay_s = min(FIRST_DELAY_S * 2.0 ** (failures - 1), MAX_DELAY_S) if failures else 0.0
             await trio.sleep(delay_s)
-            if self._stopping or worker in self._serving:  # a rolling restart was here meanwhile
+            if self._stopping or self._placement.is_fresh(worker):  # a rolling restart was here meanwhile
                 return
             try:
                 child = self._spawn(worker)

@@ -37,6 +37,7 @@ LAYERS = [
     {
         "marketfeed.child",
         "marketfeed.doorbells",
+        "marketfeed.placement",
         "marketfeed.workers",
         "marketfeed.worker",
         "marketfeed.workermain",

@@ -111,6 +111,63 @@ async def test_what_cannot_change_live_changes_nothing(tmp_path, config, reason,
         assert running.stop() == 0
 
 
+async def settled(running: Engine, roamers: list[Roamer]) -> None:
+    """Wait until each is served again and has had ticks."""
+    for roamer in roamers:
+        wanted = roamer.follower.count + 20
+        while roamer.follower.count < wanted:
+            await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize(("count", "signals"), [(2, 1), (3, 1), (2, 3)])
+async def test_a_rolling_restart_closes_every_session_once(tmp_path, count, signals):
+    """Worker 0 has most sessions: those that go last would take what it sends away."""
+    config = BEFORE.replace("rate = 500", "rate = 50")
+    with trio.fail_after(240), engine(config, tmp_path, "--set", f"engine.workers={count}") as running:
+        leaving = trio.Event()
+
+        async def visit(session: Session) -> None:
+            async with trio.open_nursery() as stay:
+                stay.start_soon(session.run)
+                await leaving.wait()
+                stay.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            roamers: list[Roamer] = []
+            for number in range(8 * count):  # connections go to the workers in turn
+                if number % count == 0:
+                    roamers.append(Roamer(running.port, {"quotes": ["*"], "trades": ["*"]}))
+                    nursery.start_soon(roamers[-1].run)
+                    await roamers[-1].synced.wait()
+                else:
+                    visitor = Session(running.port, ALL)
+                    nursery.start_soon(visit, visitor)
+                    await visitor.synced.wait()
+            roamers.append(Roamer(running.port, {"quotes": ["A"]}))  # one for a worker that goes later
+            leaving.set()
+            while metrics(running)["marketfeed_sessions", "vip", "websocket"] > 8:
+                await trio.sleep(0.05)
+            nursery.start_soon(roamers[-1].run)
+            await roamers[-1].synced.wait()
+            pids = set(workers(running))
+            for _ in range(signals):
+                running.process.send_signal(signal.SIGHUP)
+                while not pids - set(workers(running)) and set(workers(running)) == pids:
+                    await trio.sleep(0.02)
+            events = [entry["event"] for entry in running.log]
+            while events.count("reloaded") < min(signals, 2) or "reloading" not in events:
+                await trio.sleep(0.05)
+                events = [entry["event"] for entry in list(running.log)]
+            await settled(running, roamers)
+            assert [roamer.returns for roamer in roamers] == [1] * len(roamers)
+            assert events.count("reloading") == 1
+            assert len(workers(running)) == count
+            assert not pids & set(workers(running))
+            assert metrics(running)["marketfeed_lost_total", "vip"] == 0
+            nursery.cancel_scope.cancel()
+        assert running.stop() == 0
+
+
 async def test_a_rolling_restart_refuses_nobody_and_nobody_misses_a_tick(tmp_path):
     # Few ticks, as all clients are one process: one that cannot keep up hears no farewell.
     count, rates = (500, ("rate = 5", "rate = 5")) if PROVE else (40, ("rate = 50", "rate = 100"))
