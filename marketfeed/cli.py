@@ -18,6 +18,7 @@ from marketfeed import __version__, logs
 from marketfeed.config import Loaded, load
 from marketfeed.core.printable import printable
 from marketfeed.errors import ConfigError, LogError, StartError
+from marketfeed.recordings import command as exporting
 
 if TYPE_CHECKING:
     from marketfeed.connection import Endpoint
@@ -207,10 +208,8 @@ def report(
     """Say what latency logs hold: percentiles per hop and tier, as table, picture, page or CSV."""
     from marketfeed.latency import terminal
     from marketfeed.latency.report import BY, Budget, Choice
-    from marketfeed.latency.units import UNITS_NS, moment_s
+    from marketfeed.latency.units import moment_s, unit_ns
 
-    if unit not in ("ns", "us", "ms", "s"):
-        raise _fail(f"--unit {unit}: ns, us, ms or s")
     names = tuple(name.strip() for name in by.split(","))
     if unknown := [name for name in names if name not in BY]:
         raise _fail(f"--by {unknown[0]}: one or more of {', '.join(BY)}")
@@ -223,7 +222,7 @@ def report(
             tuple(worker or ()),
             from_s=moment_s(from_) if from_ else -math.inf,
             to_s=moment_s(to) if to else math.inf,
-            unit_ns=UNITS_NS[unit],
+            unit_ns=unit_ns(unit),
         )
         budgets = [Budget.parse(text) for text in budget or ()]
         status = terminal.report(
@@ -332,6 +331,9 @@ def simulate(
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     raise typer.Exit(status)
+
+
+app.command(epilog=exporting.EXAMPLES)(exporting.export)
 
 
 @app.command(

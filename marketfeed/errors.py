@@ -28,6 +28,10 @@ class LogError(MarketfeedError):
     """A latency log cannot be opened, or holds nothing that was asked for; exit status 2."""
 
 
+class RecordingError(MarketfeedError):
+    """A recording cannot be opened or written, or a file is none; exit status 2."""
+
+
 class FeedProtocolError(MarketfeedError):
     """The venue broke its protocol; the supervisor drops the connection and reconnects."""
 

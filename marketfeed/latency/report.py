@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from marketfeed.core.cells import as_text
 from marketfeed.errors import LogError
 from marketfeed.latency.histogram import PERCENTILES
 from marketfeed.latency.intervals import HOPS, Tag
@@ -28,7 +29,6 @@ TITLES: Final = ("count", "min", "p50", "p90", "p99", "p99.9", "p99.99", "max")
 BY: Final = ("tier", "hop", "symbol", "worker")
 MIN_INTERVALS: Final = 10
 MAX_TOLD: Final = 1000  # names of each field that are remembered, to tell what there is
-FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run begins with
 BAND: Final = (5.0, 95.0)  # percent of a log's intervals
 
 
@@ -253,11 +253,6 @@ def to_csv(report: Report) -> str:
             changes += ["", ""] if change is None else [change.before_ns, _said(change.outside)]
         write([*map(as_text, row.key), *row.figures, *changes])
     return text.getvalue()
-
-
-def as_text(name: str) -> str:
-    """Return ``name`` as a cell that no spreadsheet takes for a formula (OWASP, "CSV Injection")."""
-    return f"'{name}" if name.startswith(FORMULAS) else name
 
 
 def _said(outside: bool | None) -> str:

@@ -28,6 +28,13 @@ def duration_ns(text: str) -> int:
     return round(float(found[1]) * UNITS_NS[found[2]])
 
 
+def unit_ns(text: str) -> int:
+    """Return the nanoseconds of what a log counts: ns, us, ms or s. Raises LogError."""
+    if text not in ("ns", "us", "ms", "s"):
+        raise LogError(f"--unit {text}: ns, us, ms or s")
+    return UNITS_NS[text]
+
+
 def shown_ns(value_ns: float) -> str:
     """Return a duration in three digits and the unit that suits it."""
     if value_ns == 0:

@@ -1,0 +1,271 @@
+"""``marketfeed export``: a recording as Parquet, CSV or Arrow, a row group at a time.
+
+Files are written under another name and renamed when they are whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final, Protocol
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from marketfeed.core.cells import as_text
+from marketfeed.core.records import CHANNELS, DTYPES, Records
+from marketfeed.core.symbols import is_pattern, is_symbol
+from marketfeed.errors import ConfigError, RecordingError
+from marketfeed.recordings import tables
+from marketfeed.recordings.reading import Recording, moment_ns, read
+
+GROUP_ROWS: Final = 1 << 17  # of a row group: 8 MiB of records
+PART: Final = ".part"  # appended to a name until the file is whole
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What to write, and where."""
+
+    to: Path
+    channel: str | None  # None: both
+    symbols: list[str]
+    start: str | None
+    end: str | None
+    prices: str = "float"
+    raw: bool = False
+    force: bool = False
+
+
+class Sink(Protocol):
+    """A file under way."""
+
+    def write(self, records: Records, names: list[str]) -> None:
+        """Append ticks of one channel; ``names`` by id, of which there may be more each time."""
+        ...
+
+    def close(self) -> None:
+        """End the file."""
+        ...
+
+
+class Csv:
+    """Lines of text."""
+
+    def __init__(self, path: Path, channel: str, export: Export) -> None:
+        self._channel, self._export = channel, export
+        self._file: IO[str] = path.open("w", encoding="ascii", newline="")
+        self._file.write(tables.csv_header(channel))
+
+    def write(self, records: Records, names: list[str]) -> None:
+        self._file.write(
+            tables.csv_rows(records, names, self._channel, self._export.prices, self._export.raw)
+        )
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Parquet:
+    """A row group each time."""
+
+    def __init__(self, path: Path, channel: str, export: Export) -> None:
+        import pyarrow.parquet
+
+        self._channel, self._prices = channel, export.prices
+        schema = _empty(channel, export.prices).schema
+        self._writer: Any = pyarrow.parquet.ParquetWriter(path, schema, compression="zstd")
+
+    def write(self, records: Records, names: list[str]) -> None:
+        self._writer.write_table(tables.arrow_table(records, names, self._channel, self._prices))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Arrow:
+    """Arrow's file format, which is Feather's too: a record batch each time."""
+
+    def __init__(self, path: Path, channel: str, export: Export) -> None:
+        import pyarrow.ipc
+
+        self._channel, self._prices = channel, export.prices
+        # Each batch's names begin with those of the one before.
+        options = pyarrow.ipc.IpcWriteOptions(
+            emit_dictionary_deltas=True, compression="lz4" if path.name.endswith(f".feather{PART}") else None
+        )
+        schema = _empty(channel, export.prices).schema
+        self._file: Any = path.open("wb")
+        self._writer: Any = pyarrow.ipc.new_file(self._file, schema, options=options)
+
+    def write(self, records: Records, names: list[str]) -> None:
+        for batch in tables.arrow_table(records, names, self._channel, self._prices).to_batches():
+            self._writer.write_batch(batch)
+
+    def close(self) -> None:
+        try:
+            self._writer.close()
+        finally:
+            self._file.close()
+
+
+def _empty(channel: str, prices: str) -> Any:
+    none = np.empty(0, _DTYPE_OF[channel])
+    return tables.arrow_table(none, [], channel, prices)
+
+
+_DTYPE_OF: Final = dict(zip(CHANNELS, DTYPES, strict=True))
+_SINKS: Final[dict[str, type[Csv | Parquet | Arrow]]] = {
+    ".csv": Csv, ".parquet": Parquet, ".pq": Parquet, ".arrow": Arrow, ".feather": Arrow,
+}  # fmt: skip
+
+
+def run(paths: list[Path], export: Export) -> int:
+    """Write the tables; return the exit status. Raises ConfigError and RecordingError."""
+    targets = _checked(export)
+    recording = read(paths, export.symbols, _moment("--from", export.start), _moment("--until", export.end))
+    parts = {channel: target.with_name(target.name + PART) for channel, target in targets.items()}
+    writing = _Writing(parts, export)
+    try:
+        _copy(recording, writing)
+        writing.close()
+        written = _renamed(writing, targets, parts, export)
+    except OSError as error:
+        print(f"marketfeed export: cannot write: {error.strerror or error}", file=sys.stderr)
+        return 1
+    finally:
+        writing.abandon()
+    return _told(recording, writing, written)
+
+
+def _checked(export: Export) -> dict[str, Path]:
+    """Return the file of each channel if both have ticks."""
+    to, suffix = export.to, export.to.suffix.lower()
+    if suffix not in _SINKS:
+        raise ConfigError(f"--to {to}: a name that ends in {', '.join(_SINKS)}")
+    if _SINKS[suffix] is not Csv:
+        try:
+            tables.pyarrow()
+        except RecordingError as error:
+            raise ConfigError(f"--to {to}: {error}") from None
+    if export.channel is not None and export.channel not in CHANNELS:
+        raise ConfigError(f"--channel {export.channel}: {' or '.join(CHANNELS)}")
+    if export.prices not in tables.PRICES:
+        raise ConfigError(f"--prices {export.prices}: one of {', '.join(tables.PRICES)}")
+    for name in export.symbols:
+        if not (is_symbol(name) or is_pattern(name)):
+            raise ConfigError(f"--symbols {name}: a symbol, a prefix such as 'BTC*', or '*'")
+    if not to.parent.is_dir():
+        raise ConfigError(f"--to {to}: there is no folder {to.parent}")
+    targets = {export.channel: to} if export.channel else {
+        channel: to.with_name(f"{to.stem}.{channel}{to.suffix}") for channel in CHANNELS
+    }  # fmt: skip
+    for path in {to, *targets.values()}:
+        if path.exists() and (not export.force or not path.is_file()):
+            raise ConfigError(f"--to {path}: exists; --force overwrites it")
+    return targets
+
+
+def _moment(key: str, text: str | None) -> int | None:
+    try:
+        return None if text is None else moment_ns(int(text) * 10**9 if text.isdecimal() else text)
+    except ValueError:
+        raise ConfigError(f"{key} {text}: no time, such as 2026-11-24T20:30, or a Unix time") from None
+
+
+class _Writing:
+    """The files under way, each opened when its first tick comes."""
+
+    def __init__(self, parts: dict[str, Path], export: Export) -> None:
+        self._parts, self._export = parts, export
+        self._sinks: dict[str, Sink] = {}
+        self._held: dict[str, list[Records]] = {channel: [] for channel in parts}
+        self._names: list[str] = []
+        self.rows = dict.fromkeys(parts, 0)
+        self.symbols: set[str] = set()
+
+    def add(self, channel: str, records: Records, names: list[str]) -> None:
+        """Take ticks, and write them once there are enough for a row group."""
+        if channel not in self._parts or not len(records):
+            return
+        self._names = names
+        self._held[channel].append(records)
+        if sum(map(len, self._held[channel])) >= GROUP_ROWS:
+            self._flush(channel)
+
+    def _flush(self, channel: str) -> None:
+        if not self._held[channel]:
+            return
+        records = np.concatenate(self._held[channel])
+        self._held[channel] = []
+        if channel not in self._sinks:
+            path = self._parts[channel]
+            self._sinks[channel] = _SINKS[self._export.to.suffix.lower()](path, channel, self._export)
+        self._sinks[channel].write(records, self._names)
+        self.rows[channel] += len(records)
+        self.symbols.update(self._names[number] for number in np.unique(records["symbol"]).tolist())
+
+    def spells(self, name: str) -> str:
+        """Return how a symbol's name is written."""
+        in_csv = _SINKS[self._export.to.suffix.lower()] is Csv
+        return as_text(name) if in_csv and not self._export.raw else name
+
+    def close(self) -> None:
+        """Write what is held, and end the files. Raises OSError."""
+        for channel in self._parts:
+            self._flush(channel)
+        while self._sinks:
+            self._sinks.popitem()[1].close()
+
+    def abandon(self) -> None:
+        """Remove what is not whole."""
+        for sink in self._sinks.values():
+            with contextlib.suppress(OSError):  # why the file is abandoned has been told
+                sink.close()
+        self._sinks.clear()
+        for part in self._parts.values():
+            part.unlink(missing_ok=True)
+
+
+def _copy(recording: Recording, writing: _Writing) -> None:
+    total = sum(path.stat().st_size for path in recording.files)
+    console = Console(stderr=True)
+    columns = (TextColumn("exporting"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("exporting", total=total)
+        for chunk in recording.chunks(progress=lambda size: bar.advance(task, size)):
+            names = recording.symbols
+            for channel, records in zip(CHANNELS, chunk, strict=True):
+                writing.add(channel, records, names)
+
+
+def _renamed(
+    writing: _Writing, targets: dict[str, Path], parts: dict[str, Path], export: Export
+) -> dict[str, Path]:
+    """Give the files that hold ticks their names; return them by channel."""
+    there = [channel for channel, rows in writing.rows.items() if rows]
+    written = {}
+    for channel in there:
+        written[channel] = export.to if len(there) == 1 else targets[channel]
+        parts[channel].replace(written[channel])
+    return written
+
+
+def _told(recording: Recording, writing: _Writing, written: dict[str, Path]) -> int:
+    say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print
+    for channel, path in written.items():
+        say(f"{path}: {writing.rows[channel]:,} {channel}, {path.stat().st_size / 1e6:,.1f} MB")
+    changed = sorted(name for name in writing.symbols if writing.spells(name) != name)
+    if changed:
+        few = ", ".join(changed[:5])
+        say(f"note: {few}: written with a ' before it, as a spreadsheet would run it; --raw leaves it out")
+    if recording.gaps:
+        say(f"note: while it was recorded {recording.gaps:,} gaps were told, of {recording.lost:,} ticks")
+    for problem in recording.problems:
+        say(f"marketfeed export: {problem}")
+    if not written:
+        say("marketfeed export: nothing written: there is no tick of what was asked for")
+    return 1 if recording.problems or not written else 0
