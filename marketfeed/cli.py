@@ -312,7 +312,7 @@ def simulate(
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Run a recording through the tiers, faster than real time: what each delivers, conflates and costs.
+    """Run a recording through the tiers on a clock without pauses: what each delivers, conflates and costs.
 
     Figures are those of one session that takes everything, without what a network adds. Tiers as
     configured stand beside what --tier makes of them, and the change.

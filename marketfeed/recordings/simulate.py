@@ -69,7 +69,18 @@ class Result:
     recorded_s: float
     took_s: float
     events: dict[str, int]  # what the feed counted, such as broken lines
+    names: tuple[str, ...] = ()  # of the recording's symbols
     damage: str = ""  # where and why the recording could not be read to its end
+
+    @property
+    def pace(self) -> float:
+        """Return how many times faster than recorded it ran."""
+        return self.recorded_s / max(self.took_s, 1e-9)
+
+    @property
+    def ticks_per_s(self) -> float:
+        """Return how many ticks were taken a second."""
+        return (self.quotes + self.trades) / max(self.took_s, 1e-9)
 
 
 @runtime_checkable
@@ -179,6 +190,7 @@ async def _simulate(plan: Plan, progress: Progress) -> Result:
         recorded_s=recorded_s,
         took_s=time.monotonic() - began_s,
         events=dict(intake.events),
+        names=tuple(shard.symbols.names(0)),
         damage=damage,
     )
 

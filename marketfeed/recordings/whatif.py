@@ -11,12 +11,20 @@ from typing import Any, Final
 import msgspec
 import orjson
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
 from marketfeed.config import Loaded, TierConfig
+from marketfeed.core.printable import printable
 from marketfeed.core.symbols import is_pattern, is_symbol
 from marketfeed.errors import ConfigError, FeedProtocolError
 from marketfeed.fanout.interest import Names
@@ -24,6 +32,7 @@ from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.ingest.registry import FeedSpec, feed_specs
 from marketfeed.recordings.simulate import Outcome, Plan, Progress, Result, simulate
 from marketfeed.tables import checked
+from marketfeed.unknown import told, unmatched
 
 _CHANGED: Final = "\0"  # ends the name of a tier as it might be; no configured one can
 _BY_SUFFIX: Final = {".mfr": "marketfeed", ".dbn": "dbn", ".csv": "csv", ".parquet": "parquet", ".zip": "csv"}
@@ -99,8 +108,9 @@ def run(
     changed = changed_tiers(configured, changes)
     spec = feed_of(loaded, recording, format, feed)
     for name in [name for name in changed if name not in configured]:
-        told = f"note: --tier {name}: simulated as a new tier; configured are {', '.join(configured)}"
-        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(told, style="yellow"))
+        _tell(
+            f"note: --tier {name}: simulated as a new tier; configured are {', '.join(configured)}", "yellow"
+        )
     tiers = {name: _tier(name, tier) for name, tier in configured.items()}
     tiers |= {name + _CHANGED: _tier(name + _CHANGED, tier) for name, tier in changed.items()}
     engine = loaded.config.engine
@@ -112,14 +122,22 @@ def run(
         result = _simulated(plan, recording.name)
     except (OSError, FeedProtocolError) as error:
         raise ConfigError(f"{recording}: {error}") from None
+    nothing = unmatched(symbols or [], result.names)
     if as_json:
-        sys.stdout.write(orjson.dumps(as_dict(result, recording), option=orjson.OPT_INDENT_2).decode() + "\n")
+        sys.stdout.write(
+            orjson.dumps(as_dict(result, recording, nothing), option=orjson.OPT_INDENT_2).decode() + "\n"
+        )
     else:
         Console().print(table_of(result, recording))
     if result.damage:
-        told = f"{result.damage}; the figures are of what came before"
-        Console(stderr=True, highlight=False, soft_wrap=True).print(Text(told, style="red"))
-    return 1 if result.damage else 0
+        _tell(f"{result.damage}; the figures are of what came before", "red")
+    for name in nothing:
+        _tell(f"--symbols {name}: {told(name, result.names, 'the recording')}", "red")
+    return 1 if result.damage or nothing else 0
+
+
+def _tell(text: str, style: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text(printable(text), style=style))
 
 
 def _simulated(plan: Plan, title: str) -> Result:
@@ -127,7 +145,7 @@ def _simulated(plan: Plan, title: str) -> Result:
     if not notes.is_terminal:
         return simulate(plan)
     with _bar(notes) as bar:
-        task = bar.add_task(title, total=None)
+        task = bar.add_task(printable(title), total=None)
 
         def tell(progress: Progress) -> None:
             bar.update(task, completed=progress.done, total=progress.total or None)
@@ -140,12 +158,28 @@ def _tier(name: str, config: TierConfig) -> Tier:
 
 
 def _bar(console: Console) -> Bar:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Bar(*columns, console=console, transient=True)
+    title = TextColumn("{task.description}", markup=False)
+    return Bar(
+        title,
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
 
 
-def as_dict(result: Result, recording: Path) -> dict[str, Any]:
-    """Return the result for machines."""
+class _Rate(ProgressColumn):
+    """Ticks a second."""
+
+    def render(self, task: Task) -> Text:
+        """Return the rate so far."""
+        return Text(f"{task.speed or 0:,.0f} ticks/s")
+
+
+def as_dict(result: Result, recording: Path, unknown: list[str]) -> dict[str, Any]:
+    """Return the result for machines; ``unknown`` are the names that no symbol of the recording has."""
     names = dict.fromkeys(name.removesuffix(_CHANGED) for name in result.tiers)
     return {
         "recording": str(recording),
@@ -154,6 +188,9 @@ def as_dict(result: Result, recording: Path) -> dict[str, Any]:
         "symbols": result.symbols,
         "recorded_s": result.recorded_s,
         "took_s": result.took_s,
+        "pace": result.pace,
+        "ticks_per_s": result.ticks_per_s,
+        "unknown": unknown,
         "events": result.events,
         "damage": result.damage or None,
         "tiers": {
@@ -171,7 +208,9 @@ def table_of(result: Result, recording: Path) -> Table:
     what_if = any(name.endswith(_CHANGED) for name in result.tiers)
     ticks = f"{result.quotes:,} quotes, {result.trades:,} trades, {result.symbols:,} symbols"
     pace = f"{result.recorded_s:,.1f} s in {result.took_s:,.1f} s"
-    table = Table(title=f"{recording.name}: {ticks}, {pace}", caption="one session on each tier")
+    rate = f"{result.pace:,.1f} × real time, {result.ticks_per_s:,.0f} ticks/s"
+    title = Text(printable(f"{recording.name}: {ticks}, {pace}: {rate}"), style="italic", justify="center")
+    table = Table(title=title, caption="one session on each tier")
     table.add_column("tier")
     table.add_column("")
     table.add_column("as configured", justify="right")
@@ -181,12 +220,11 @@ def table_of(result: Result, recording: Path) -> Table:
     for name in dict.fromkeys(name.removesuffix(_CHANGED) for name in result.tiers):
         was, new = result.tiers.get(name), result.tiers.get(name + _CHANGED)
         for row, (label, value, show) in enumerate(_FIGURES):
-            cells = [f"[bold]{name}[/]" if row == 0 else "", label]
-            cells.append("" if was is None else show(value(was)))
+            cells = [label, "" if was is None else show(value(was))]
             if what_if:
                 cells.append("" if new is None else show(value(new)))
                 cells.append("" if was is None or new is None else _change(value(was), value(new)))
-            table.add_row(*cells)
+            table.add_row(Text(printable(name) if row == 0 else "", style="bold"), *map(Text, cells))
         table.add_section()
     return table
 

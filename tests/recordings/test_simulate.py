@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 from itertools import islice
@@ -238,6 +239,39 @@ def test_the_command_speaks_json(day):
     assert premium["configured"]["delivered"] == 20
     assert premium["what_if"]["delivered"] == 10
     assert premium["what_if"]["conflated"] == 190
+
+
+def test_names_that_the_recording_does_not_have_are_told_and_status_1(day):
+    names = ["--symbols", "EUR/USD", "--symbols", "eurusd", "--symbols", "X*"]
+    done = command(day, "day.csv", "--feed", "fx", "--phases", "1", *names)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "--symbols eurusd: the recording has no such symbol; did you mean EUR/USD?\n"
+        "--symbols X*: the recording has no symbol that begins so\n"
+    )
+    assert "as configured" in done.stdout
+    done = command(day, "day.csv", "--feed", "fx", "--phases", "1", "--json", *names)
+    assert json.loads(done.stdout)["unknown"] == ["eurusd", "X*"]
+
+
+def test_it_says_how_fast_it_ran(day):
+    done = command(day, "day.csv", "--feed", "fx", "--phases", "1")
+    assert re.search(
+        r"2\.0 s in [\d.,]+ s: [\d.,]+ × real time, [\d,]+ ticks/s", " ".join(done.stdout.split())
+    )
+    found = json.loads(command(day, "day.csv", "--feed", "fx", "--phases", "1", "--json").stdout)
+    assert found["pace"] == pytest.approx(found["recorded_s"] / found["took_s"])
+    assert found["ticks_per_s"] == pytest.approx(200 / found["took_s"])
+
+
+def test_names_of_files_and_tiers_are_shown_as_they_are(day):
+    (day / "[red]\x1b[31m.csv").write_text((day / "day.csv").read_text())
+    new = "[b]new\x1b.interval_ms=200"
+    done = command(day, "[red]\x1b[31m.csv", "--feed", "fx", "--tier", new, "--phases", "1")
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "[red]\\x1b[31m.csv" in " ".join(done.stdout.split())
+    assert "[b]new\\x1b" in done.stdout
 
 
 @pytest.mark.parametrize(
