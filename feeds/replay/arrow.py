@@ -11,8 +11,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from feeds.replay.fields import number_from_text
+from feeds.replay.fields import PAD, Fields, number_from_text
 from feeds.replay.fixedpoint import Prices, from_doubles, from_words, widened, words_of
+from feeds.replay.moments import Moments
 from feeds.replay.recording import shown
 from feeds.replay.times import DECIMALS, FIRST_NS, local_to_utc_ns, of_day
 from marketfeed.core.fixed import MAX_PX
@@ -25,14 +26,17 @@ _FIXED_BYTES: Final = 16  # of prices that some engines write as integers of 128
 _DAY_NS: Final = 86_400 * 10**9
 _UNITS_NS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _MAY_BE: Final = {
-    "time": "a timestamp, a date or an integer",
+    "time": "a timestamp, a date or an integer; with time_format, columns.date or iso a text",
+    "date": "a date, an integer or a text",
     "price": "a float, a decimal, an integer, or with price_scale 16 bytes of fixed point",
     "size": "a float, a decimal, an integer or a text",
     "text": "a text, a number, a boolean or a time",
     "id": "an integer or a text",
 }
-_KINDS: Final = {"time": "time", "bid": "price", "ask": "price", "price": "price", "bid_size": "size",
-                 "ask_size": "size", "size": "size", "trade_id": "id"}  # fmt: skip
+_KINDS: Final = {
+    "time": "time", "date": "date", "millisecond": "size", "bid": "price", "ask": "price", "price": "price",
+    "bid_size": "size", "ask_size": "size", "size": "size", "trade_id": "id",
+}  # fmt: skip
 _SHOWN: Final = 60
 
 
@@ -47,8 +51,8 @@ class Texts(NamedTuple):
 class Cells:
     """Reads the columns of one table; ``keys`` are those of TableKeys."""
 
-    def __init__(self, pa: Any, keys: Any, zone: Any) -> None:
-        self._pa, self._keys, self._zone = pa, keys, zone
+    def __init__(self, pa: Any, keys: Any, zone: Any, moments: Moments) -> None:
+        self._pa, self._keys, self._zone, self._moments = pa, keys, zone, moments
 
     def refusal(self, role: str, kind: Any) -> str:
         """Return "" if a column of type ``kind`` can be read for ``role``, else what it may be.
@@ -84,8 +88,13 @@ class Cells:
         text = self._is_text(kind)
         number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
         match what:
+            case "time" if self._moments.textual:
+                return bool(types.is_integer(kind) or text)
             case "time":
-                return bool(types.is_timestamp(kind) or types.is_date(kind) or types.is_integer(kind))
+                moment = types.is_timestamp(kind) or types.is_date(kind) or types.is_integer(kind)
+                return bool(moment or (text and self._keys.time == "iso"))
+            case "date":
+                return bool(types.is_integer(kind) or types.is_date32(kind) or text)
             case "price":
                 return bool(number or types.is_null(kind) or self._is_wide(kind))
             case "size":
@@ -110,6 +119,8 @@ class Cells:
         match what:
             case "time":
                 return self.times(column, 0)
+            case "date":
+                return self.fields(column)
             case "price":
                 return self.prices(column)
             case "size":
@@ -119,12 +130,27 @@ class Cells:
             case _:
                 return self.texts(column)
 
-    def times(self, column: Any, day_ns: int | None) -> tuple[Ints, Mask]:
+    def fields(self, column: Any) -> Fields:
+        """Return the cells as text, empty where they are null."""
+        column = column.cast(self._pa.string()).fill_null("")
+        _, offsets, data = column.buffers()
+        at = np.frombuffer(offsets, "<i4")[column.offset : column.offset + len(column) + 1].astype(np.int64)
+        text = b"" if data is None else data.to_pybytes()
+        return Fields(np.frombuffer(text + PAD, np.uint8), at[:-1], at[1:])
+
+    def times(
+        self, column: Any, day_ns: int | None, dates: Any = None, milliseconds: Any = None
+    ) -> tuple[Ints, Mask]:
         """Return times in nanoseconds since the epoch, and which are missing or cannot be.
 
         Integers count in the unit ``time`` from the epoch, or from midnight of the day ``day_ns``.
         Timestamps and dates without a zone are clocks in ``zone``.
         """
+        if self._moments.textual or self._is_text(column.type):
+            day = None if dates is None else self.fields(dates)
+            beyond_s = None if milliseconds is None else self.fields(milliseconds)
+            times, wrong = self._moments.read(self.fields(column), day, beyond_s, day_ns)
+            return times, wrong != 0
         types, kind = self._pa.types, column.type
         local = False
         if types.is_integer(kind):

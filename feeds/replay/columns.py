@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from feeds.replay.bbo import Merge
 from feeds.replay.fields import TEXT_BYTES, fixed_from_text
+from feeds.replay.moments import Moments, date_of
 from feeds.replay.recording import Decoded, Symbol, symbol_name
 from feeds.replay.times import clock_ns
 from feeds.replay.words import WhereValue, side_words, where_of
@@ -37,6 +38,8 @@ class Columns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``columns = {…}``: where each value is, by number from 0, or by name where the file has names."""
 
     time: Column
+    date: Column | None = None  # of a clock in `time`
+    millisecond: Column | None = None  # beyond the second in `time`
     symbol: Column | None = None
     exchange: Column | None = None
     bid: Column | None = None
@@ -59,7 +62,10 @@ class TableKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     header: bool = False
     delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
     time: Literal["s", "ms", "us", "ns", "iso"] = "ns"
+    time_format: str | None = None  # a layout such as %d.%m.%Y %H:%M:%S.%f, in place of `time`
+    date_format: str | None = None  # of columns.date, or of the group `day` of `member`; as strptime has it
     day: date | None = None  # times count from its midnight
+    decimal: Literal[".", ","] = "."  # between the whole and the decimals of a number
     zone: str = "UTC"
     price_scale: Annotated[int, Meta(ge=1, le=10**18)] = 1
     default_size: Annotated[float, Meta(gt=0, lt=1e18)] = 1.0  # where no column holds sizes
@@ -115,13 +121,16 @@ class Layout:
         self.zone = _zone(keys.zone)
         self.member = pattern(keys.member)
         groups = dict.fromkeys(self.member.groupindex, "X") if self.member else {}
-        if keys.day is not None and keys.time == "iso":
-            raise ConfigError("day: not with time = 'iso', where the text has the day")
+        self.moments = Moments(keys, self.zone, "day" in groups)
+        if keys.decimal == keys.delimiter:
+            raise ConfigError(f"decimal: {keys.decimal!r} is the delimiter")
         self.template = keys.symbol or ("{symbol}" if columns.symbol is not None else "")
         if not self.template:
             raise ConfigError("symbol: a name for all rows, or columns.symbol where a column has it")
-        if keys.merge != "none" and (not self.quotes or columns.exchange is None):
-            raise ConfigError(f"merge: {keys.merge!r} merges quotes, and needs columns.exchange")
+        if keys.merge != "none" and not self.quotes:
+            raise ConfigError(f"merge: {keys.merge!r} merges quotes, and there are none")
+        if keys.merge == "exchange" and columns.exchange is None:
+            raise ConfigError(f"merge: {keys.merge!r} needs columns.exchange")
         if keys.merge == "exchange" and "{exchange" not in self.template:
             raise ConfigError(
                 "symbol: with merge = 'exchange' it has to hold {exchange}, as 'IBM.{exchange}'"
@@ -156,11 +165,10 @@ class Layout:
         The group ``day`` of ``member`` stands for the key.
         """
         day = self.keys.day
-        if self.keys.time != "iso" and "day" in groups:
-            try:
-                day = date.fromisoformat(groups["day"])
-            except ValueError:
-                raise ConfigError(f"member: its group day matched {groups['day']!r}, no date") from None
+        if self.moments.uses_day and "day" in groups:
+            day = date_of(groups["day"], self.keys.date_format)
+            if day is None:
+                raise ConfigError(f"member: its group day matched {groups['day']!r}, no date")
         return None if day is None else clock_ns(day)
 
     def groups(self, name: str) -> dict[str, str]:

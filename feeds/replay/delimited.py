@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from feeds.replay.archives import Member, members, place_of, refuse_if_wrong, suffix, verify
 from feeds.replay.columns import Builder, Layout, Piece, Table, TableKeys, ticks_of
-from feeds.replay.fields import Rows, fixed, sizes, texts
+from feeds.replay.fields import Fields, Rows, fixed, pointed, sizes, texts
 from feeds.replay.merging import merged
-from feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller, shown
+from feeds.replay.moments import BEYOND_THE_DAY, NOT_A_DATE, NOT_A_TIME, TOO_EARLY
+from feeds.replay.recording import LOGGED, NOTHING, DamagedError, Decoded, Symbol, Teller, shown
 from feeds.replay.text import MAX_LINE_BYTES, whole_lines
-from feeds.replay.times import FIRST_NS, iso, numeric
 from feeds.replay.words import Where, sides_of
 from marketfeed.core.fixed import DECIMALS
 from marketfeed.core.records import UNKNOWN_SIDE
@@ -86,6 +86,7 @@ class _Reader:
         self._columns: dict[str, int] = {}
         self._where: dict[int, Where] = {}
         self.first_broken = ""
+        self._hints = 0
         if not layout.keys.header:
             self._columns = {name: int(column) for name, column in layout.wanted.items()}
             self._where = {int(column): where for column, where in layout.where.items()}
@@ -162,25 +163,35 @@ class _Reader:
             reasons[mask & ~broken] = reason
             np.logical_or(broken, mask, out=broken)
 
-        time = rows.column(columns["time"])
-        if layout.keys.time == "iso":
-            time_ns, bad = iso(time, layout.zone)
-        else:
-            time_ns, bad, beyond = numeric(time, layout.keys.time, self._day_ns, layout.zone)
-            blame(beyond, 8)
-        blame(bad, 1)
-        blame(time_ns < FIRST_NS, 2)
+        def numbers_of(name: str) -> Fields:
+            found = rows.column(columns[name])
+            return pointed(found) if layout.keys.decimal == "," else found
+
+        time = rows.column(columns["time"]) if layout.moments.textual else numbers_of("time")
+        if self._teller is None and self._day_ns is not None and layout.moments.is_hhmmss(time):
+            raise ConfigError(
+                f"time: {layout.keys.time!r} counts from midnight, and {time.text(0)!r} is a clock; use "
+                f"{layout.moments.suggestion(time.text(0))}"
+            )
+        time_ns, wrong = layout.moments.read(
+            time,
+            rows.column(columns["date"]) if "date" in columns else None,
+            rows.column(columns["millisecond"]) if "millisecond" in columns else None,
+            self._day_ns,
+        )
+        for code, reason in _TIME_REASONS.items():
+            blame(wrong == code, reason)
         sides = (("bid", "bid_px", "bid_sz"), ("ask", "ask_px", "ask_sz"), ("price", "price", "size"))
         for name, px, sz in sides:
             if name not in columns:
                 continue
-            numbers = fixed(rows.column(columns[name]), DECIMALS, scale)
+            numbers = fixed(numbers_of(name), DECIMALS, scale)
             rounded += numbers.rounded - int(np.count_nonzero(numbers.vanished))
             blame(numbers.broken, 3)
             blame(numbers.vanished, 6)
             size_name = layout.size_column(name)
             if size_name is not None:
-                values[sz], bad = sizes(rows.column(columns[size_name]))
+                values[sz], bad = sizes(numbers_of(size_name))
                 blame(bad, 4)
             else:
                 values[sz] = np.full(len(rows), layout.keys.default_size)
@@ -203,7 +214,10 @@ class _Reader:
                 values["side"][~broken] = told_sides.told(~broken, self._teller, self._at)
         if broken.any():
             for row in np.flatnonzero(broken).tolist():
-                self._tell(int(rows.lines[row]), _REASONS[int(reasons[row])], rows.row(row))
+                text = _REASONS[int(reasons[row])]
+                if reasons[row] in _HINTED:
+                    text += self._hint(time.text(row))
+                self._tell(int(rows.lines[row]), text, rows.row(row))
             rows.keep(~broken)
             time_ns, values = time_ns[~broken], {name: v[~broken] for name, v in values.items()}
         if self._teller:
@@ -214,6 +228,15 @@ class _Reader:
             texts(rows.column(columns["exchange"])) if "exchange" in columns else None,
             values,
         )
+
+    def _hint(self, text: str) -> str:
+        """Say how times are read, and how ``text`` could be, for the first rows that are told of."""
+        self._hints += 1
+        if self._hints > LOGGED:
+            return ""
+        moments = self._layout.moments
+        suggestion = moments.suggestion(text)
+        return f" (read by {moments.configured()})" + (f"; use {suggestion}" if suggestion else "")
 
     def _leave_out(self, rows: Rows, bad: NDArray[np.bool_], reason: str) -> None:
         if bad.any():
@@ -229,6 +252,8 @@ class _Reader:
             self._teller.broken(f"{self._at}:{self._line + offset}", reason, text=text)
 
 
+_TIME_REASONS: Final = {NOT_A_TIME: 1, TOO_EARLY: 2, BEYOND_THE_DAY: 8, NOT_A_DATE: 9}
+_HINTED: Final = (1, 8)
 _REASONS: Final = (
     "",
     "not a time",
@@ -238,5 +263,6 @@ _REASONS: Final = (
     "a trade without price or size",
     "a price finer than 1e-9",
     "a symbol that is no UTF-8",
-    "a time more than 25 h after `day`; is `time` its unit, or is it a clock such as HHMMSS?",
+    "a time more than 25 h after the day",
+    "not a date",
 )

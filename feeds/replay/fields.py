@@ -24,10 +24,12 @@ MAX_INT: Final = 2**63 - 1
 _WIDTH: Final = 20  # characters of a number read the quick way
 _DIGITS: Final = 18  # fit int64 whatever they are
 TEXT_BYTES: Final = 64  # of a name, an exchange or a side; longer ones end in an ellipsis
-_PAD: Final = bytes(TEXT_BYTES + 1)
+PAD: Final = bytes(TEXT_BYTES + 1)
 _POWERS: Final = 10 ** np.arange(19, dtype=np.int64)
 _NUMBER: Final = re.compile(r"\s*[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?\s*")
 _CONTEXT: Final = Context(prec=120)
+_COMMA_TO_POINT: Final = np.arange(256, dtype=np.uint8)
+_COMMA_TO_POINT[[ord(","), ord(".")]] = ord("."), ord(",")
 
 
 class Fields(NamedTuple):
@@ -57,7 +59,7 @@ class Rows:
         mark, unclosed = delimiter.encode(), frozenset[int]()
         if b'"' in text:
             text, mark, unclosed = unquoted(text, mark)
-        self._data = np.frombuffer(text + _PAD, np.uint8)
+        self._data = np.frombuffer(text + PAD, np.uint8)
         ends = np.flatnonzero(self._data[: len(text)] == 10)
         if len(text) and text[-1] != 10:
             ends = np.append(ends, len(text))
@@ -183,6 +185,11 @@ def number_from_text(text: str) -> float | None:
     if not text.strip():
         return 0.0
     return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def pointed(fields: Fields) -> Fields:
+    """Return numbers that are written with a comma as with a point; one with a point is no number then."""
+    return Fields(_COMMA_TO_POINT[fields.data], fields.starts, fields.ends)
 
 
 def sizes(fields: Fields) -> tuple[NDArray[np.float64], Mask]:

@@ -37,9 +37,9 @@ class Parquet:
         self._pa, self._pq = pyarrow, pyarrow.parquet
         self._path, self._symbol, self._teller = path, symbol, teller
         self._layout = Layout(keys, "parquet")
-        self._cells = Cells(pyarrow, keys, self._layout.zone)
-        if keys.header or keys.delimiter != ",":
-            raise ConfigError("header, delimiter: only with format csv")
+        self._cells = Cells(pyarrow, keys, self._layout.zone, self._layout.moments)
+        if keys.header or keys.delimiter != "," or keys.decimal != ".":
+            raise ConfigError("header, delimiter, decimal: only with format csv")
         self._groups = self._layout.groups(path.name)
         try:
             with self._open() as file:
@@ -113,7 +113,7 @@ class Parquet:
             found = cells.texts(cells.plain(batch.column(str(column))))
             rows &= where.keeps(found.names)[found.codes]
         values: dict[str, NDArray[Any]] = {}
-        time_ns, bad = cells.times(columns["time"], day_ns)
+        time_ns, bad = cells.times(columns["time"], day_ns, columns.get("date"), columns.get("millisecond"))
         blamed: list[tuple[NDArray[np.bool_], str, str]] = [(bad, "time", "no time")]
         rounded = 0
         for name, px, sz in _SIDES:

@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from feeds.replay.fields import Fields, Ints, Mask, fixed
+from feeds.replay.fields import Fields, Ints, Mask
+from feeds.replay.timeformat import written_offset_s
 
 DECIMALS: Final = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # of one unit in nanoseconds
 FIRST_NS: Final = 315_532_800 * 10**9  # 1980: earlier ones have a wrong unit, or lack their day
@@ -23,29 +24,16 @@ def clock_ns(day: date) -> int:
     return (day - _EPOCH).days * 86_400 * S
 
 
-def of_day(values: Ints, day_ns: int, zone: ZoneInfo) -> tuple[Ints, Mask]:
+def of_day(values: Ints, day_ns: int | Ints, zone: ZoneInfo) -> tuple[Ints, Mask]:
     """Return the moments at which clocks in ``zone`` showed ``values``, and which are no time of the day.
 
-    ``values`` are nanoseconds on the clock since midnight of the day ``day_ns`` (:func:`clock_ns`), not
-    time that has passed: 18 hours are 18:00 on a day of 23 or 25 hours too. Up to MAX_OF_DAY_NS they
-    may go on beyond the day's end.
+    ``values`` are nanoseconds on the clock since midnight of the day ``day_ns`` (:func:`clock_ns`, one or a
+    day for each row), not time that has passed: 18 hours are 18:00 on a day of 23 or 25 hours too. Up to
+    MAX_OF_DAY_NS they may go on beyond the day's end.
     """
     beyond = np.abs(values) > MAX_OF_DAY_NS
-    return local_to_utc_ns(np.where(beyond, 0, values) + day_ns, zone), beyond
-
-
-def numeric(fields: Fields, unit: str, day_ns: int | None, zone: ZoneInfo) -> tuple[Ints, Mask, Mask]:
-    """Return times written as numbers in ``unit``, in nanoseconds since the Unix epoch.
-
-    They count from midnight of ``day_ns`` by the clock in ``zone``, or from the epoch. Also returned: which
-    are broken, and which are beyond the day.
-    """
-    numbers = fixed(fields, DECIMALS[unit])
-    broken = numbers.broken | numbers.missing
-    if day_ns is None:
-        return numbers.values, broken, np.zeros(len(broken), bool)
-    times, beyond = of_day(numbers.values, day_ns, zone)
-    return times, broken, beyond & ~broken
+    local = np.where(beyond, np.int64(0), values) + np.int64(day_ns)
+    return local_to_utc_ns(local, zone), beyond
 
 
 def iso(fields: Fields, zone: ZoneInfo) -> tuple[Ints, Mask]:
@@ -116,7 +104,7 @@ def _offsets(fields: Fields, at: Ints, local_s: Ints, zone: ZoneInfo, broken: Ma
     for row in np.flatnonzero(~bare & ~broken & ~_is_z(fields, at, rest)).tolist():
         text = fields.data[at[row] : fields.ends[row]].tobytes().decode("utf-8", "replace")
         if text not in written:
-            written[text] = _written_offset_s(text)
+            written[text] = written_offset_s(text)
         offset = written[text]
         broken[row] |= offset is None
         offsets[row] = offset or 0
@@ -147,11 +135,3 @@ def _zone_offset_s(quarter: int, zone: ZoneInfo) -> int:
     local = datetime(1970, 1, 1) + timedelta(seconds=quarter * (_HOUR // 4))
     offset = local.replace(tzinfo=zone).utcoffset()
     return round(offset.total_seconds()) if offset is not None else 0
-
-
-def _written_offset_s(text: str) -> int | None:
-    try:
-        offset = datetime.fromisoformat(f"2000-01-01T00:00:00{text.strip()}").utcoffset()
-    except ValueError:
-        return None
-    return None if offset is None else round(offset.total_seconds())

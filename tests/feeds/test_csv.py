@@ -384,7 +384,7 @@ async def test_a_full_symbol_table_leaves_rows_out(tmp_path):
          "zone: 'Nowhere/Town' is no time zone of this machine, such as America/New_York"),
         ({"member": "("}, "member: no regular expression: missing ), unterminated subpattern at position 0"),
         ({"no_price": "none"}, "no_price: 'none' is no number that a price could be"),
-        ({"merge": "all"}, "merge: 'all' merges quotes, and needs columns.exchange"),
+        ({"merge": "exchange"}, "merge: 'exchange' needs columns.exchange"),
         ({"merge": "exchange", "columns": {"time": 0, "bid": 1, "exchange": 2}},
          "symbol: with merge = 'exchange' it has to hold {{exchange}}, as 'IBM.{{exchange}}'"),
         ({"time": "iso"}, "day: not with time = 'iso', where the text has the day"),

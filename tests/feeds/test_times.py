@@ -11,11 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from replaykit import replayed
 
+from feeds.replay.fields import PAD, Fields
+from feeds.replay.timeformat import TimeFormat
 from feeds.replay.times import clock_ns, of_day
 
 ZONES = ["UTC", "America/New_York", "Europe/London", "Asia/Kolkata", "Australia/Lord_Howe", "Pacific/Apia"]
 MS = 10**6
 CSV = {"format": "csv", "path": "day.csv", "symbol": "X", "columns": {"time": 0, "price": 1, "size": 2}}
+
+
+def column(values):
+    """Return texts as a column of a file."""
+    data = [value.encode() for value in values]
+    ends = np.cumsum([len(value) + 1 for value in data]) - 1
+    starts = ends - [len(value) for value in data]
+    return Fields(np.frombuffer(b",".join(data) + PAD, np.uint8), starts, ends)
 
 
 def moment(reading, zone):
@@ -59,3 +69,57 @@ async def test_days_with_a_change_of_the_clock_in_every_unit(
     intake = await replayed(tmp_path, **CSV, time=unit, day=day, zone="America/New_York")
     (got,) = intake.trades["ts_event"].tolist()
     assert datetime.fromtimestamp(got / 1e9, UTC) == datetime.combine(day, time.fromisoformat(utc), UTC)
+
+
+FORMATS = [
+    "%Y-%m-%d %H:%M:%S.%f",
+    "%d/%m/%Y %H:%M:%S,%f",
+    "%Y%m%d%H%M%S%6f",
+    "%d-%b-%Y %I:%M:%S.%f %p",
+    "%y%m%d %H%M%S%f",
+]
+
+
+@given(
+    format=st.sampled_from(FORMATS),
+    moments=st.lists(st.datetimes(datetime(1980, 1, 2), datetime(2037, 12, 31)), min_size=1, max_size=5),
+    blanks=st.integers(0, 2),
+)
+def test_what_strftime_wrote_is_read_to_the_microsecond(format, moments, blanks):
+    written = [" " * blanks + at.strftime(format.replace("%6f", "%f")) + " " * blanks for at in moments]
+    reading = TimeFormat(format).read(column(written))
+    assert not reading.broken.any()
+    epoch = datetime(1970, 1, 1)
+    got = reading.day * 86_400_000_000 + reading.clock_ns // 1000
+    assert got.tolist() == [(at - epoch) // timedelta(microseconds=1) for at in moments]
+
+
+@given(
+    format=st.sampled_from([*FORMATS, "%H%M%S", "%H:%M:%S", "0D%H:%M:%S.%f", "%d.%m.%Y %H:%M %z"]),
+    text=st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=30)
+    | st.from_regex(r"[0-9 :.\-/D]{1,26}", fullmatch=True),
+)
+def test_what_is_read_is_what_strptime_reads_or_nothing(format, text):
+    reading = TimeFormat(format).read(column([text, "x"]))
+    assert reading.broken[1]
+    if reading.broken[0]:
+        return
+    # strptime knows six decimals, and needs those that we can do without.
+    assert reading.clock_ns[0] >= 0
+    if "f" in format:
+        return
+    digits = text.strip()
+    padded = digits.zfill(6) if format == "%H%M%S" else digits
+    parsed = datetime.strptime(padded, format)
+    assert reading.clock_ns[0] == ((parsed.hour * 60 + parsed.minute) * 60 + parsed.second) * 10**9
+
+
+@pytest.mark.parametrize(
+    "text", ["2024-02-30 00:00:00", "2023-02-29 00:00:00", "2024-13-01 00:00:00", "2024-00-01 00:00:00",
+             "2024-01-01 24:00:00", "2024-01-01 00:60:00", "2024-01-01 00:00:60", "2024-01-01 00:00:00.",
+             "2024-01-01 00:00:00.1x", "2024-01-01 00:00", "24-01-01 00:00:00", "", "   ", "2024-01-01",
+             "2024-01-01 00:00:00 1", "2024-01-0100:00:00", "١٢٣٤-01-01 00:00:00"],
+)  # fmt: skip
+def test_texts_that_a_format_does_not_have(text):
+    reading = TimeFormat("%Y-%m-%d %H:%M:%S.%f").read(column(["2024-01-01 00:00:00", text]))
+    assert reading.broken.tolist() == [False, True]
