@@ -1,4 +1,5 @@
 # Everything sets itself up: a virtual environment in .venv, remade when pyproject.toml changes.
+# make run PORT=9000 ADMIN_PORT=9001 ARGS='--set feeds.0.rate=1000'
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +7,8 @@ BIN := $(VENV)/bin
 .PHONY: run test check format cover perf many prove clean
 
 run: $(VENV)/.run
-	$(BIN)/marketfeed serve --config config.toml
+	$(BIN)/marketfeed serve --config config.toml \
+		$(if $(PORT),--set gateway.port=$(PORT)) $(if $(ADMIN_PORT),--set admin.port=$(ADMIN_PORT)) $(ARGS)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q

@@ -14,9 +14,10 @@ import structlog
 import trio
 import typer
 
-from marketfeed import __version__, logs
+from marketfeed import logs
 from marketfeed.config import Loaded, load
 from marketfeed.core.printable import printable
+from marketfeed.embedded import show_version, write_config
 from marketfeed.errors import ConfigError, LogError, StartError
 from marketfeed.recordings import command as exporting
 
@@ -73,18 +74,10 @@ def _load(config: Path | None, overrides: list[str] | None) -> Loaded:
 def root(
     version: Annotated[
         bool,
-        typer.Option(
-            "--version", callback=lambda on: _show_version(on), is_eager=True, help="Show the version."
-        ),
+        typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Distribute real-time market data: quote feeds in, tiers of subscribers out."""
-
-
-def _show_version(on: bool) -> None:
-    if on:
-        print(f"marketfeed {__version__}")
-        raise typer.Exit
 
 
 @app.command(
@@ -386,6 +379,9 @@ def probe(
     print("\n".join(filter(None, lines)))
     if not all(one.arrivals.ticks for one in seen):
         raise typer.Exit(1)
+
+
+app.command("config", epilog="Example:\n\nmarketfeed config > config.toml")(write_config)
 
 
 def _endpoint(url: str | None, ca: Path | None, config: Path | None) -> Endpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,53 @@ def test_check_warns_of_a_file_without_feeds(marketfeed):
     done = marketfeed("serve", "--check", config="[gateway]\nport = 1\n")
     assert (done.returncode, done.stdout) == (0, "config ok: config.toml, 0 feed(s), 3 tier(s)\n")
     assert done.stderr == "marketfeed: warning: config.toml: no [[feeds]]: subscribers will get no ticks\n"
+
+
+def test_a_starting_configuration_is_the_shipped_one_and_can_be_served(marketfeed):
+    done = marketfeed("config")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (Path(__file__).parent.parent / "config.toml").read_text()
+    done = marketfeed("serve", "--check", config=done.stdout)
+    assert (done.returncode, done.stdout) == (0, "config ok: config.toml, 1 feed(s), 3 tier(s)\n")
+    assert done.stderr == ""
+
+
+def test_a_starting_configuration_overwrites_nothing(marketfeed):
+    assert marketfeed("config", "--out", "mine.toml").returncode == 0
+    (marketfeed.folder / "mine.toml").write_text("# mine")
+    assert told(marketfeed("config", "--out", "mine.toml")) == (
+        "marketfeed: --out mine.toml: exists, and is not overwritten"
+    )
+    assert (marketfeed.folder / "mine.toml").read_text() == "# mine"
+    assert told(marketfeed("config", "--out", "no/mine.toml")).endswith("No such file or directory")
+
+
+def test_a_starting_configuration_says_when_it_cannot_be_written(marketfeed):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "marketfeed", "config"], stdout=full, stderr=subprocess.PIPE, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (2, b"marketfeed: stdout: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("variables", "options"),
+    [
+        ([], []),
+        (["PORT=9000"], ["--set", "gateway.port=9000"]),
+        (
+            ["PORT=0", "ADMIN_PORT=0", "ARGS=--log-level debug"],
+            ["--set", "gateway.port=0", "--set", "admin.port=0", "--log-level", "debug"],
+        ),
+    ],
+)
+def test_make_run_takes_ports_and_options(variables, options):
+    done = subprocess.run(
+        ["make", "-n", "run", *variables],
+        cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    command = shlex.split(done.stdout.partition("marketfeed serve")[2].replace("\\\n", " "))
+    assert command == ["--config", "config.toml", *options]
 
 
 def test_a_missing_configuration(marketfeed):

@@ -53,7 +53,7 @@ LAYERS = [
         "marketfeed.probe",
         "marketfeed.recordings",
     },
-    {"marketfeed.cli", "marketfeed.__main__"},
+    {"marketfeed.cli", "marketfeed.embedded", "marketfeed.__main__"},
     {"marketfeed.testing"},
 ]
 FOR_FEEDS = ("marketfeed.core", "marketfeed.errors", "marketfeed.ingest.feed", "feeds")
