@@ -188,17 +188,18 @@ def _source(config: ReplayConfig, intake: Intake, symbol: Symbol, teller: Teller
     if config.format == "marketfeed":
         return Frames(path, symbol, teller)
     paths = files_of(path, config.format, pattern(config.member))
+    alone = paths == [path]  # of several files one may have no tick
 
     def opened(path: Path) -> Source:
         match config.format:
             case "csv":
-                return Delimited(path, config, symbol, teller)
+                return Delimited(path, config, symbol, teller, alone)
             case "parquet":
                 return Parquet(path, config, symbol, teller)
             case "dbn":
                 choice = Choice(config.symbol or "{symbol}", config.merge == "all", config.take)
-                return Dbn(path, choice, symbol, teller)
+                return Dbn(path, choice, symbol, teller, alone)
             case _:
-                return Lines(path, config.format, BinanceRaw, symbol, teller)
+                return Lines(path, config.format, BinanceRaw, symbol, teller, alone)
 
-    return opened(path) if paths == [path] else InOrder(paths, opened, teller)
+    return opened(path) if alone else InOrder(paths, opened, teller)

@@ -28,7 +28,9 @@ _SCHEMAS: Final = (*_QUOTES, "tbbo", "tcbbo", "trades")
 class Dbn:
     """One DBN file."""
 
-    def __init__(self, path: Path, choice: Choice, symbol: Symbol, teller: Teller) -> None:
+    def __init__(
+        self, path: Path, choice: Choice, symbol: Symbol, teller: Teller, alone: bool = True
+    ) -> None:
         """Look at the metadata and the first records; raises ConfigError."""
         try:
             import databento_dbn
@@ -62,7 +64,7 @@ class Dbn:
         self._schema = None if metadata.schema is None else str(metadata.schema)
         self._spans = spans_of(metadata)
         self._refuse_schema()
-        self._look()
+        self._look(alone)
 
     def _refuse_schema(self) -> None:
         """Raise ConfigError if the file's schema has nothing of what is asked for."""
@@ -80,8 +82,11 @@ class Dbn:
         if (take == "quotes" and schema == "trades") or (take == "trades" and schema in _SAMPLED):
             raise ConfigError(f"take: {take!r}, and {self._path} holds {schema}, in which there are none")
 
-    def _look(self) -> None:
-        """Raise ConfigError if the first records have no tick and there are no more, or no names."""
+    def _look(self, alone: bool) -> None:
+        """Raise ConfigError if the first records have no names, or no tick and there are no more.
+
+        A file that is not ``alone`` may have no tick.
+        """
         decoding = self._decoding(lambda name: 0)
         read = records = 0
         passed: dict[str, int] = {}
@@ -96,7 +101,7 @@ class Dbn:
                 break
         if "unnamed instrument" in decoding.notices:
             raise ConfigError(f"symbol: {self._path}: {decoding.notices['unnamed instrument']}")
-        if records and read < LOOK_BYTES and not damage:
+        if alone and records and read < LOOK_BYTES and not damage:
             told = (
                 ", ".join(f"{times:,} {kind}" for kind, times in passed.items()) or "none that is asked for"
             )

@@ -27,7 +27,9 @@ CHUNK_BYTES: Final = 1 << 16  # decoded in one go, about 4 ms
 class Delimited:
     """A text file with columns, or an archive of such files."""
 
-    def __init__(self, path: Path, keys: TableKeys, symbol: Symbol, teller: Teller) -> None:
+    def __init__(
+        self, path: Path, keys: TableKeys, symbol: Symbol, teller: Teller, alone: bool = True
+    ) -> None:
         """Look at the first rows; raises ConfigError."""
         self._path = path
         self._layout = layout = Layout(keys, "csv")
@@ -43,7 +45,7 @@ class Delimited:
         for member in self._members:
             layout.day_ns(self._layout.groups(member.name))
         refuse_if_wrong(path, self._members)
-        self._look(self._members[0])
+        self._look(self._members[0], alone)
 
     def chunks(self) -> Iterator[Decoded]:
         """Yield the rows in order of the file, or of time over the members of an archive."""
@@ -54,13 +56,18 @@ class Delimited:
         stream = merged(pieces) if len(pieces) > 1 else pieces[0]
         yield from ticks_of(self._layout, stream)
 
-    def _look(self, member: Member) -> None:
-        """Raise ConfigError, saying why, if the first rows of ``member`` are not as configured."""
+    def _look(self, member: Member, alone: bool) -> None:
+        """Raise ConfigError, saying why, if the first rows of ``member`` are not as configured.
+
+        A file that is not ``alone`` may have no row.
+        """
         reader = _Reader(self._path, member, self._layout, self._layout.groups(member.name), None)
         for table in reader.tables():
             if len(table.time_ns):
                 return
             break
+        if not alone and not reader.first_broken:
+            return
         why = f": line {reader.first_broken}" if reader.first_broken else ""
         raise ConfigError(f"path: {self._path} does not look like csv with these columns{why}")
 

@@ -22,9 +22,15 @@ class Lines:
     """A file that a :class:`Decoder` reads; the members of an archive one after the other."""
 
     def __init__(
-        self, path: Path, format: str, make_decoder: Callable[[], Decoder], symbol: Symbol, teller: Teller
+        self,
+        path: Path,
+        format: str,
+        make_decoder: Callable[[], Decoder],
+        symbol: Symbol,
+        teller: Teller,
+        alone: bool = True,
     ) -> None:
-        """Look at the first lines; raises ConfigError."""
+        """Look at the first lines; raises ConfigError. A file that is not ``alone`` may have no tick."""
         self._path = path
         self._decoder = make_decoder()
         self._symbol = symbol
@@ -42,9 +48,9 @@ class Lines:
                     break
         except DamagedError as error:
             damage = error.reason
-        if not self._decoder.looks_right(lines[:FIRST_LINES]):
+        if (alone or lines) and not self._decoder.looks_right(lines[:FIRST_LINES]):
             raise ConfigError(f"path: {path}{f': {damage}' if damage else f' does not look like {format}'}")
-        if ended and len(self._members) == 1 and not damage:
+        if alone and ended and len(self._members) == 1 and not damage:
             self._refuse_without_ticks(make_decoder().decode(lines, lambda name: 0), len(lines))
 
     def _refuse_without_ticks(self, found: Decoded, lines: int) -> None:

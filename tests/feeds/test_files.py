@@ -163,3 +163,29 @@ async def test_lines_of_a_stream_in_order(autojump_clock, tmp_path):
     intake = await replayed(tmp_path, path=".")
     assert bids(intake) == [1, 2]
     assert names(intake, intake.quotes) == ["A", "A"]
+
+
+DEPTH = b'1723161254036052868 {"stream":"a@depth","data":{"e":"depthUpdate","s":"A"}}\n'
+TICK = b'1723161254036052868 {"e":"trade","s":"A","t":1,"p":"1","q":"1","T":1,"m":false}\n'
+
+
+@pytest.mark.parametrize(
+    ("settings", "files", "ticks"),
+    [
+        (CSV, ("", "1709900000000,1,2\n", ""), 1),
+        (CSV | {"header": True, "columns": {"time": "t", "bid": "b"}},
+         ("t,b\n", "t,b\n1709900000000,1\n"), 1),
+        ({"format": "binance-raw"}, (DEPTH.decode(), TICK.decode(), "", DEPTH.decode()), 1),
+    ],
+    ids=["csv", "csv with names", "binance-raw"],
+)  # fmt: skip
+async def test_of_several_files_one_may_have_no_tick_but_not_all(tmp_path, settings, files, ticks):
+    for number, text in enumerate(files):
+        (tmp_path / f"{number}.txt").write_text(text)
+    intake = await replayed(tmp_path, path="*.txt", **settings)
+    assert len(intake.quotes) + len(intake.trades) == ticks
+    assert "broken_file" not in intake.events
+    (tmp_path / "1.txt").write_text(files[0])
+    feed, intake = make(tmp_path, path="*.txt", speed=0, **settings)
+    with pytest.raises(SourceError, match="no tick in it"):
+        await feed.run(intake.publish)
