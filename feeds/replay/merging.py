@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feeds.replay.columns import Piece
+from marketfeed.core.records import Records
 
+Times = NDArray[np.int64]
 _NO_TIMES: Final = np.empty(0, np.int64)
 
 
@@ -19,7 +22,7 @@ def merged(sources: list[Iterator[Piece]]) -> Iterator[Piece]:
     that is at or before the earliest end of these can be given out. Empty pieces come in
     between, after each that was read, so that whoever asks is never kept long.
     """
-    held: dict[int, Piece] = {}
+    held: dict[int, tuple[Records, Times, Times]] = {}  # ticks, their times, and when each can be given out
     live = dict(enumerate(sources))
     while True:
         for number in [n for n in live if n not in held]:
@@ -27,21 +30,21 @@ def merged(sources: list[Iterator[Piece]]) -> Iterator[Piece]:
             if piece is None:
                 del live[number]
             else:
-                held[number] = piece
+                # After a clock that went back, not before what stands before it in its source.
+                held[number] = (*piece, np.maximum.accumulate(piece[1]))
                 yield piece[0][:0], _NO_TIMES
         if not held:
             return
         # A source that is not at its end may go on at the time of its last row.
-        bound = min(int(times[-1]) for _, times in held.values())
-        ready: list[Piece] = []
-        for number, (records, times) in list(held.items()):
-            end = int(np.searchsorted(np.maximum.accumulate(times), bound, "right"))
-            ready.append((records[:end], times[:end]))
+        bound = min(int(due[-1]) for _, _, due in held.values())
+        ready: list[tuple[Records, Times, Times]] = []
+        for number, (records, times, due) in list(held.items()):
+            end = int(np.searchsorted(due, bound, "right"))
+            ready.append((records[:end], times[:end], due[:end]))
             if end == len(times):
                 del held[number]
             else:
-                held[number] = (records[end:], times[end:])
-        records = np.concatenate([r for r, _ in ready])
-        times = np.concatenate([t for _, t in ready])
-        order = np.argsort(times, kind="stable")  # of one moment: in order of the sources
+                held[number] = (records[end:], times[end:], due[end:])
+        records, times, due = (np.concatenate(columns) for columns in zip(*ready, strict=True))
+        order = np.argsort(due, kind="stable")  # of one moment: in order of the sources
         yield records[order], times[order]

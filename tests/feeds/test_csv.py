@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
+import trio
 from replaykit import damaged, make, names, refusal, replayed
 
 from feeds.replay import ReplayFeed
@@ -353,6 +354,29 @@ async def test_an_exchange_per_file_is_merged_by_time(tmp_path):
     intake = await replayed(tmp_path, **{**PLAIN, "path": "day.zip", "columns": columns, "merge": "all"})
     best = [(b / 1e9, a / 1e9, s) for b, a, s in intake.quotes[["bid_px", "ask_px", "ask_sz"]].tolist()]
     assert best == [(1.5, 1.9, 1), (1.6, 1.9, 1), (1.7, 1.8, 1), (1.7, 1.8, 2)]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize(
+    ("back", "wanted"),
+    [
+        ([1000, 5000, 2000, 6000], [1000, 1500, 2500, 5000, 2000, 5500, 6000, 7000]),
+        ([1000, 5000, 2000], [1000, 1500, 2500, 5000, 2000, 5500, 7000]),
+        ([9000, 10], [1500, 2500, 5500, 7000, 9000, 10]),
+    ],
+)
+async def test_a_clock_that_goes_back_in_one_file_of_an_archive_holds_nothing_up(
+    tmp_path, first, back, wanted
+):
+    members = [back, [1500, 2500, 5500, 7000]]
+    with zipfile.ZipFile(tmp_path / "day.zip", "w") as archive:
+        for number, name in enumerate("NQ"):
+            rows = members[number ^ first]
+            archive.writestr(f"{name}.csv", "".join(f"{at},{at},9\n" for at in rows))
+    feed, intake = make(tmp_path, **{**PLAIN, "path": "day.zip", "speed": 0})
+    with trio.fail_after(5):
+        await feed.run(intake.publish)
+    assert (intake.quotes["bid_px"] // 10**9).tolist() == wanted
 
 
 async def test_a_full_symbol_table_leaves_rows_out(tmp_path):
