@@ -1,4 +1,7 @@
-"""The listener: accepts connections, serves HTTP on each, and lets sessions take them over."""
+"""The listener: accepts connections, serves HTTP on each, and lets sessions take them over.
+
+A little longer than most files here, as what bounds connections stands beside what accepts them.
+"""
 
 from __future__ import annotations
 
@@ -61,10 +64,11 @@ async def open_listener(host: str, port: int) -> SocketType:
     return listener
 
 
-def files_for_clients() -> int:
-    """Return how many files the process may have open while it takes clients; the rest are the operator's."""
+def files_for_clients() -> tuple[int, int]:
+    """Return how many files the process may have open while it takes clients, and how many it reserves."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft - min(RESERVED_FILES, soft // 4)
+    reserved = min(RESERVED_FILES, soft // 4)
+    return soft - reserved, reserved
 
 
 async def accept(listener: SocketType, complaints: Complaints) -> tuple[SocketType, str] | None:
@@ -80,17 +84,35 @@ async def accept(listener: SocketType, complaints: Complaints) -> tuple[SocketTy
 
 
 async def accept_http(listener: SocketType, server: HttpServer, connections: trio.Nursery) -> None:
-    """Serve HTTP alone on ``listener`` for ever."""
-    complaints = Complaints()
+    """Serve HTTP alone on ``listener`` for ever.
+
+    It may use half of the files that are reserved; beyond that the oldest connection gives way to the
+    newest, so that who holds connections keeps nobody out.
+    """
+    complaints, most = Complaints(), files_for_clients()[1] // 2
+    served: dict[trio.CancelScope, None] = {}  # the oldest first
+
+    async def serve(sock: SocketType, peer: str, scope: trio.CancelScope) -> None:
+        try:
+            with scope:
+                async with trio.SocketStream(sock) as stream:
+                    await server.serve(stream, peer)
+        finally:
+            served.pop(scope, None)
+
     while True:
         accepted = await accept(listener, complaints)
-        if accepted is not None:
-            connections.start_soon(_serve_http, trio.SocketStream(accepted[0]), server, accepted[1])
-
-
-async def _serve_http(stream: trio.SocketStream, server: HttpServer, peer: str) -> None:
-    async with stream:
-        await server.serve(stream, peer)
+        if accepted is None:
+            continue
+        if len(served) >= most:
+            oldest = next(iter(served))
+            del served[oldest]
+            oldest.cancel()
+            server.refused["too many connections at the admin port"] += 1
+            complaints.tell("the oldest connection to the admin port was closed", most=most)
+        scope = trio.CancelScope()
+        served[scope] = None
+        connections.start_soon(serve, *accepted, scope)
 
 
 async def accept_from(
@@ -101,7 +123,7 @@ async def accept_from(
     One that would take a file of the reserve is closed: the admin port, taps and publishers connect by
     these, and logs and certificates are opened with them.
     """
-    complaints, most = Complaints(), files_for_clients()
+    complaints, (most, reserved) = Complaints(), files_for_clients()
     while True:
         accepted = await accept(listener, complaints)
         if accepted is None:
@@ -111,7 +133,7 @@ async def accept_from(
         if accepted[0].fileno() >= most:
             accepted[0].close()
             counters.refused["too many open files"] += 1
-            complaints.tell("a connection was refused: see ulimit -n", files=most, reserved=RESERVED_FILES)
+            complaints.tell("a connection was refused: see ulimit -n", files=most, reserved=reserved)
             continue
         # The bare socket, so that the shard can send without waiting.
         sock = socket.socket(fileno=accepted[0].detach())

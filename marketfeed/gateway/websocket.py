@@ -56,6 +56,7 @@ class WebSocketSession(Session):
         """Serve the client until either side ends it, and count why; ``nursery`` is cancelled afterwards."""
         outbox.on_end = self.end
         outbox.precede(self._opening)
+        self._opening = b""  # a session lives for hours
         scanner = outbox.scanner = FrameScanner()
         ws = await self._shake_hands(outbox, nursery)
         if ws is None:

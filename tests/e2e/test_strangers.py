@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from process import Engine, engine, open_session
-from websockets.exceptions import InvalidMessage
+from websockets.exceptions import ConnectionClosed, InvalidMessage
 from websockets.sync.client import connect
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
@@ -179,6 +179,18 @@ def test_at_the_limit_of_files_the_operator_gets_in_and_sessions_go_on(tmp_path,
         assert listener.stop() < 10
 
 
+@pytest.mark.parametrize("files", [96, 256])
+def test_connections_held_open_at_the_admin_port_keep_nobody_out(tmp_path, files):
+    with engine(SYNTHETIC, tmp_path, files=files) as running, ExitStack() as held:
+        for _ in range(2 * files):
+            held.enter_context(socket.create_connection(("127.0.0.1", running.admin_port)))
+        for _ in range(5):
+            assert asked(running.admin_port, "/metrics", {})[0] == 200
+            assert asked(running.port, "/v1/symbols", {})[0] == 200
+        assert running.logged("the oldest connection to the admin port was closed")["most"] >= 12
+        assert len(list(Path(f"/proc/{running.process.pid}/fd").iterdir())) < files - 8
+
+
 @contextmanager
 def until_let_in(running: Engine):
     """Open a session as soon as the engine has noticed that others left."""
@@ -188,7 +200,7 @@ def until_let_in(running: Engine):
             session = open_session(running.url)
             ws = session.__enter__()
             break
-        except (OSError, EOFError, InvalidMessage):
+        except (OSError, EOFError, InvalidMessage, ConnectionClosed):
             assert time.monotonic() < deadline
             time.sleep(0.05)
     try:
