@@ -21,7 +21,7 @@ from marketfeed.errors import ConfigError
 
 MAX_VERIFIED_BYTES: Final = 1 << 30  # a packed file larger than this is not read twice
 SMALL_BYTES: Final = 4 << 20  # a packed file up to this is verified when it is opened …
-SMALL_UNPACKED_BYTES: Final = 16 << 20  # … up to so much of its text, about 0.1 s
+SMALL_BUDGET: Final = 16 << 20  # … up to so many bytes of text out of gzip, 50 ms, or what takes as long
 _STEP_BYTES: Final = 1 << 18  # unpacked between two turns of others, about 2 ms
 SUFFIXES: Final = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
@@ -33,6 +33,7 @@ class Member:
     name: str
     _open: Callable[[], Iterator[bytes]]  # blocks, an empty one where those before are verified
     packed: bool = True
+    cost: int = 1  # how many times as long as gzip unpacking takes
     _damage: DamagedError | None = None  # found by verify
     _good_bytes: int | None = None  # how much is right; None: not verified, or all
     _verified: tuple[int, int] | None = None  # which version of the file was, by time and size
@@ -122,19 +123,22 @@ def verify(path: Path, found: Sequence[Member]) -> Iterator[None]:
                 yield None
 
 
-def refuse_if_wrong(path: Path, found: Sequence[Member]) -> None:
-    """Raise ConfigError if ``path`` is packed, small, and holds what is known to be wrong."""
+def refuse_if_wrong(path: Path, found: Sequence[Member], budget: int = SMALL_BUDGET) -> int:
+    """Raise ConfigError if ``path`` is packed, small, and holds what is known to be wrong.
+
+    Takes the time of unpacking ``budget`` bytes of gzip at most; returns what is left of it.
+    """
     stat = path.stat()
-    if stat.st_size > SMALL_BYTES:
-        return
-    budget = SMALL_UNPACKED_BYTES
+    if stat.st_size > SMALL_BYTES or budget <= 0:
+        return budget
     for member in found:
         for count in member.verify((stat.st_mtime_ns, stat.st_size)):
-            budget -= count
+            budget -= count * member.cost
             if budget < 0:
-                return
+                return 0
         if member.wrong:
             raise ConfigError(f"path: {place_of(path, member)} is damaged: {member.wrong}")
+    return budget
 
 
 def _plain(path: Path) -> Iterator[bytes]:
@@ -148,7 +152,7 @@ def _packed(path: Path, packing: Packing) -> Member:
         with path.open("rb") as file:
             yield from unpacked(file, packing)
 
-    return Member(path.stem, blocks)
+    return Member(path.stem, blocks, cost=packing.cost)
 
 
 def _zipped(path: Path) -> list[Member]:
@@ -159,4 +163,7 @@ def _zipped(path: Path) -> list[Member]:
         if not whole and number == len(found) - 1:  # there may have been further ones
             raise DamagedError("the directory at the archive's end is missing", cut=True)
 
-    return [Member(place.name, lambda n=n: blocks(n)) for n, place in enumerate(found)]  # type: ignore[misc]
+    return [
+        Member(place.name, lambda n=n: blocks(n), cost=place.cost)  # type: ignore[misc]
+        for n, place in enumerate(found)
+    ]

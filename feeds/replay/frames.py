@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from feeds.replay.archives import Member, members, refuse_if_wrong, suffix, verify
+from feeds.replay.archives import SMALL_BUDGET, Member, members, refuse_if_wrong, suffix, verify
 from feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller
 from marketfeed.core.binary import Frame, FrameParser, Kind
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE, QUOTES, TRADE, TRADES, Batch, Records
@@ -37,9 +37,10 @@ class Frames:
     def __init__(self, path: Path, symbol: Symbol, teller: Teller) -> None:
         """Look at the first frame of the first file; raises ConfigError."""
         self._files: list[tuple[Path, Member]] = []
+        budget = SMALL_BUDGET
         for file in _files(path):
             (member,) = members(file)
-            refuse_if_wrong(file, [member])
+            budget = refuse_if_wrong(file, [member], budget)
             self._files.append((file, member))
         self._symbol = symbol
         self._teller = teller

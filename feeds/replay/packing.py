@@ -33,6 +33,7 @@ class Packing:
     new: Callable[[], Any]
     unpack: Callable[[Any, bytes], Iterator[bytes]]
     errors: tuple[type[Exception], ...]
+    cost: int = 1  # how many times as long as gzip it takes
     read_bytes: int = READ_BYTES
 
 
@@ -128,10 +129,10 @@ def _unpack_zstd(stream: Any, packed: bytes) -> Iterator[bytes]:
 
 
 GZIP: Final = Packing("gzip", b"\x1f\x8b", lambda: zlib.decompressobj(31), _unpack_deflated, (zlib.error,))
-BZIP2: Final = Packing("bzip2", b"BZh", bz2.BZ2Decompressor, _unpack_blocks, (OSError, ValueError))
+BZIP2: Final = Packing("bzip2", b"BZh", bz2.BZ2Decompressor, _unpack_blocks, (OSError, ValueError), 16)
 XZ: Final = Packing(
     "xz", b"\xfd7zXZ\0", lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY), _unpack_blocks,
-    (lzma.LZMAError, ValueError),
+    (lzma.LZMAError, ValueError), 3,
 )  # fmt: skip
 
 
@@ -143,5 +144,5 @@ def zstandard_packing(key: str, extra: str) -> Packing:
         raise needs("zstandard", extra, key) from None
     return Packing(
         "Zstandard", b"", lambda: zstandard.ZstdDecompressor().decompressobj(), _unpack_zstd,
-        (zstandard.ZstdError,), _ZSTD_READ_BYTES,
+        (zstandard.ZstdError,), 1, _ZSTD_READ_BYTES,
     )  # fmt: skip

@@ -42,6 +42,11 @@ class Place:
     size: int | None
     crc: int | None
 
+    @property
+    def cost(self) -> int:
+        """How many times as long as deflate unpacking takes."""
+        return BZIP2.cost if _METHODS.get(self.method) == "bzip2" else 1
+
 
 def places(path: Path) -> tuple[list[Place], bool]:
     """Return the members of ``path`` that are files, in order, and whether its directory is there.
