@@ -21,7 +21,7 @@ import orjson
 import trio
 import trio_websocket
 
-from marketfeed.connection import BROKEN, THEIR_ENDS, Endpoint, leaf, plainly
+from marketfeed.connection import BROKEN, THEIR_ENDS, Endpoint, known_symbols, leaf, plainly
 from marketfeed.core.printable import printable
 from marketfeed.errors import ConfigError, StartError
 from marketfeed.latency.arrivals import Arrivals
@@ -29,6 +29,7 @@ from marketfeed.latency.histogram import Histogram
 from marketfeed.latency.intervals import Interval, Tag
 from marketfeed.latency.log import IntervalLog
 from marketfeed.latency.units import shown_ns
+from marketfeed.unknown import told, unmatched
 
 PING_S: Final = 1.0
 CLOSE_S: Final = 1.0
@@ -78,6 +79,7 @@ class Probe:
         self._token = token
         self._log = None if log is None else IntervalLog(log, LOG_BYTES, 1)
         self._began_ns = time.time_ns()
+        self._unknown: list[str] = []  # names, and what to say of them
         self._measured_s = 0.0  # without the time that closing the sessions took
 
     async def run(self, seconds: float) -> list[str]:
@@ -89,6 +91,7 @@ class Probe:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write_log)
+                nursery.start_soon(self._miss)
                 nursery.start_soon(self._wait_end, seconds, signals, nursery.cancel_scope)
                 async with trio.open_nursery() as sessions:
                     for seen in self._seen:
@@ -101,7 +104,14 @@ class Probe:
             raise StartError(failed[0])
         if not all(seen.arrivals.ticks for seen in self._seen):
             failed.append(f"no tick of {', '.join(self._symbols)}: does a feed send any?")
-        return [*self._lines(self._measured_s), *failed]
+        return [*self._lines(self._measured_s), *failed, *self._unknown]
+
+    async def _miss(self) -> None:
+        """Find out which of the names the engine does not know."""
+        known = await known_symbols(self._engine)
+        for name in unmatched(self._symbols, known) if known else ():
+            why = await trio.to_thread.run_sync(told, name, known, "the engine")
+            self._unknown.append(f"{name}: {why}")
 
     async def _wait_end(
         self, seconds: float, signals: AsyncIterator[int], everything: trio.CancelScope

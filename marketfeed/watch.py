@@ -81,7 +81,7 @@ class Watch:
         self._board = Board()
         self._symbols = symbols
         self._console = console or Console()
-        self._plain = not self._console.is_terminal
+        self._plain = not self._console.is_terminal or self._console.is_dumb_terminal
         self._view = View()
         self._changed = trio.Event()  # by a key
         self._last_words = ""  # said once the terminal is as it was

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import shlex
 import subprocess
 import sys
@@ -255,6 +257,24 @@ def test_watch_finds_the_engine_by_its_configuration(marketfeed):
     assert done.returncode == 1
     assert done.stderr.startswith("marketfeed watch: cannot connect to ws://127.0.0.1:1/v1/stream: ")
     assert told(marketfeed("watch", "A", config="[gateway]\nprot = 1\n")).startswith("marketfeed: config")
+
+
+def test_logs_on_a_terminal_hold_nothing_that_it_would_act_on():
+    script = (
+        "import structlog\n"
+        "from marketfeed import logs\n"
+        "logs.configure('info')\n"
+        "structlog.get_logger().info('refused', address='\\x1b[2J\\u202e', reason='plain')\n"
+    )
+    ours, theirs = pty.openpty()
+    folder = Path(__file__).parent.parent
+    subprocess.run([sys.executable, "-c", script], cwd=folder, stderr=theirs, timeout=60, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert "\\x1b[2J\\u202e" in shown
+    assert "\x1b[2J" not in shown
+    assert "\u202e" not in shown
 
 
 def test_logs_are_json_lines_with_utc_times_where_no_one_watches():

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from marketfeed.core.printable import printable
 from marketfeed.errors import ConfigError, RecordingError
 
 EXAMPLES: Final = (
@@ -52,7 +53,7 @@ def export(
     try:
         status = run(recording, Export(to, channel, symbols or ["*"], from_, until, prices, raw, force))
     except (RecordingError, ConfigError) as error:
-        print(f"marketfeed: {error}", file=sys.stderr)
+        print(f"marketfeed: {printable(error)}", file=sys.stderr)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

@@ -73,7 +73,15 @@ def test_names_without_ticks_are_told(tmp_path: Path) -> None:
     with engine(CONFIG, tmp_path) as running:
         done = probe(running.url, "NOPE", "--seconds", "1", cwd=tmp_path)
         assert done.returncode == 1
-        assert "no tick of NOPE: does a feed send any?" in done.stdout
+        assert done.stdout.splitlines()[-2:] == [
+            "no tick of NOPE: does a feed send any?",
+            "NOPE: the engine has no such symbol",
+        ]
+        done = probe(running.url, "SY0000", "sy0001", "--seconds", "1", cwd=tmp_path)
+        assert done.returncode == 0
+        assert done.stdout.splitlines()[-1].startswith(
+            "sy0001: the engine has no such symbol; did you mean SY0001"
+        )
 
 
 def test_mistakes_and_an_engine_that_is_not_there_are_one_line(tmp_path: Path) -> None:
