@@ -21,6 +21,7 @@ AssertionError that begins with the number of the check:
 12. It ends within PROMPT_S of being cancelled.
 13. Once ``run`` has returned, nothing more is published.
 14. Arrays are not touched again after they were published.
+15. After ``wait_room`` it publishes no more ticks than were granted, until it calls it again.
 """
 
 from __future__ import annotations
@@ -58,10 +59,12 @@ CHECKS: Final = {
     12: "it ends promptly when cancelled",
     13: "run returning means done",
     14: "arrays are not reused after publishing",
+    15: "no more is published than was granted",
 }
 
 PROMPT_S: Final = 1.0
 AFTERWARDS_S: Final = 0.1  # how long a feed that has returned is watched
+ROOM_TICKS: Final = 16  # granted to a feed that asks for room
 RUNAWAY_BATCHES: Final = 1000  # published after cancellation, so without ever yielding
 FIRST_NS: Final = 631_152_000 * 10**9  # 1990; microseconds or milliseconds of today lie far below
 LAST_NS: Final = 4_102_444_800 * 10**9  # 2100
@@ -79,6 +82,7 @@ class RecordingIntake:
         self.batches: list[Batch] = []  # copies, as they were when published
         self.published_at_s: list[float] = []  # trio's clock, one for each batch
         self.room = 4096  # ticks that each `wait_room` grants
+        self.granted: int | None = None  # of these not published yet; None: it was never called
         self._captured = structlog.testing.LogCapture()
         self.log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
             None,
@@ -123,12 +127,15 @@ class RecordingIntake:
     async def wait_room(self) -> int:
         """Return ``room``; a checkpoint."""
         await trio.lowlevel.checkpoint()
+        self.granted = self.room
         return self.room
 
     def publish(self, batch: Batch) -> None:
         """Keep a copy of ``batch``."""
         channels = None if batch.channels is None else batch.channels.copy()
         self.batches.append(Batch(batch.quotes.copy(), batch.trades.copy(), channels))
+        if self.granted is not None:
+            self.granted -= len(batch)
         self.published_at_s.append(trio.current_time())
 
 
@@ -201,6 +208,7 @@ class _Trial:
 
     def __init__(self, base: Path, ticks: int, timeout_s: float, max_symbols: int = 8192) -> None:
         self.intake = RecordingIntake(base=base, max_symbols=max_symbols)
+        self.intake.room = ROOM_TICKS
         self.ticks = 0
         self.returned = False  # by itself
         self.late_s = 0.0  # from cancellation to the end
@@ -268,6 +276,8 @@ class _Trial:
 
     def _check(self, batch: Batch) -> None:
         _require(4, isinstance(batch, Batch), f"published {type(batch).__name__}, not Batch")
+        granted = self.intake.granted
+        _require(15, granted is None or len(batch) <= granted, f"{len(batch)} ticks, granted were {granted}")
         known, quotes, trades = len(self.intake.symbols), batch.quotes, batch.trades
         for records in (quotes, trades):
             _each(5, records, records["symbol"] < known)

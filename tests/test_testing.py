@@ -77,6 +77,11 @@ async def test_a_good_feed_passes(autojump_clock):
     assert intake.published_at_s == [float(second) for second in range(10)]
 
 
+async def test_a_feed_that_publishes_what_it_was_granted_passes(autojump_clock):
+    intake = await check_feed(Modest, {}, ticks=100)
+    assert len(intake.quotes) >= 100
+
+
 class LooseConfig(GoodFeed):
     class Config(msgspec.Struct, frozen=True):
         pass
@@ -173,6 +178,31 @@ class Reuses(GoodFeed):
         return Batch(self.buffer)
 
 
+class Greedy(GoodFeed):
+    async def run(self, publish):
+        self.intake.symbol("A")
+        while True:
+            room = await self.intake.wait_room()
+            publish(Batch(np.concatenate([quotes()] * (room + 1))))
+
+
+class AsksOnce(GoodFeed):
+    async def run(self, publish):
+        self.intake.symbol("A")
+        await self.intake.wait_room()
+        while True:
+            publish(Batch(quotes()))
+            await trio.sleep(1)
+
+
+class Modest(GoodFeed):
+    async def run(self, publish):
+        self.intake.symbol("A")
+        while True:
+            room = await self.intake.wait_room()
+            publish(Batch(np.concatenate([quotes()] * room)))
+
+
 def giving(batch):
     """A feed whose every batch is like ``batch``."""
 
@@ -210,6 +240,8 @@ BROKEN = [
     (12, NeverYields),
     (13, NotDone),
     (14, Reuses),
+    (15, Greedy),
+    (15, AsksOnce),
 ]
 
 

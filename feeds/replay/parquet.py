@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from feeds.replay.arrow import Cells, Texts, refuse_column
 from feeds.replay.columns import Builder, Layout, Table, TableKeys, ticks_of
-from feeds.replay.recording import Decoded, Symbol, Teller, needs, shown, unreadable
+from feeds.replay.recording import LOGGED, Decoded, Symbol, Teller, needs, shown, unreadable
 from feeds.replay.words import sides_of
 from marketfeed.core.records import UNKNOWN_SIDE
 from marketfeed.errors import ConfigError
@@ -37,6 +37,7 @@ class Parquet:
         self._pa, self._pq = pyarrow, pyarrow.parquet
         self._path, self._symbol, self._teller = path, symbol, teller
         self._layout = Layout(keys, "parquet")
+        self._hints = 0  # rows that were told of with a way to read their times
         self._cells = Cells(pyarrow, keys, self._layout.zone, self._layout.moments)
         if keys.header or keys.delimiter != "," or keys.decimal != ".":
             raise ConfigError("header, delimiter, decimal: only with format csv")
@@ -147,6 +148,11 @@ class Parquet:
         for row in np.flatnonzero(broken).tolist():
             name, what = next((name, what) for mask, name, what in blamed if mask[row])
             column = f"{layout.wanted[name]}: {cells.shown(columns[name], row)}"
+            if name == "time" and self._hints < LOGGED:
+                self._hints += 1
+                suggestion = layout.moments.suggestion(cells.shown(columns[name], row).strip("'"))
+                if suggestion:
+                    column += f" (read by {layout.moments.configured()}); use {suggestion}"
             self._teller.broken(f"{self._path}:{first_row + row}", f"{what}: {column}", "record")
         filtered = int((~rows).sum())
         self._teller.events({"rounded_price": rounded, "filtered": filtered})

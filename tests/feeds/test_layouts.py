@@ -286,6 +286,20 @@ async def test_decimal_commas_are_exact_and_a_point_is_no_number_then(autojump_c
     assert intake.events == {"broken_line": 2}
 
 
+async def test_in_parquet_too_a_clock_that_is_configured_as_a_count_is_told_with_the_way_out(
+    autojump_clock, tmp_path
+):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    columns = {"t": pa.array([34200, 93059, 93100], pa.int64()), "p": [1.5] * 3, "s": [2.0] * 3}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    settings = {"columns": {"time": "t", "price": "p", "size": "s"}, "symbol": "X", "time": "s", "day": DAY}
+    intake = await replayed(tmp_path, format="parquet", path="t.parquet", **settings)
+    assert intake.trades["ts_event"].tolist() == [utc("09:30:00")]
+    assert intake.events == {"broken_record": 2}
+    assert intake.logged[0]["reason"].endswith("(read by time = 's'); use time_format = \"%H%M%S\"")
+
+
 async def test_parquet_with_dates_and_clocks_in_columns_of_their_own(autojump_clock, tmp_path):
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
