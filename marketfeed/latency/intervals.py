@@ -9,6 +9,17 @@ import msgspec
 from marketfeed.latency.histogram import Histogram
 
 HOPS: Final = ("venue", "venue_negative", "ring", "wait", "late", "encode", "send", "total", "client")
+MEANINGS: Final = {
+    "venue": "From the venue's time of a tick to its receipt: two clocks, so it shows changes, not lengths.",
+    "venue_negative": "How far the venue's time was ahead of the receipt: its clock runs before ours.",
+    "ring": "From receipt until the tick can be seen in the rings.",
+    "wait": "From the rings to the flush that takes the tick; on interval tiers this is on purpose.",
+    "late": "How long after its moment on the tier's grid a flush began.",
+    "encode": "From the start of a flush until its ticks are encoded and handed out.",
+    "send": "From the start of a flush until the kernel has taken the frame.",
+    "total": "From receipt until the kernel has taken the frame: all that the engine adds.",
+    "client": "From receipt until the tick arrived at the engine's own probe, through a socket.",
+}
 NEGATIVE: Final = "_negative"  # appended to a hop: its values below 0, by absolute value
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 from html import escape
 
+from marketfeed.latency.colours import painted
+from marketfeed.latency.intervals import MEANINGS
 from marketfeed.latency.pictures import png
 from marketfeed.latency.report import SPREAD_NOTE, TITLES, Report, Row, Shown, shown_changes, shown_figures
 
@@ -16,7 +18,9 @@ th.key,td.key{text-align:left}
 tr.broken td{background:#ffebe9}
 img{max-width:100%}
 .note{color:#9a6700}.broken-note{color:#cf222e}
-small{color:#59636e}
+small,dd{color:#59636e}
+dt{font-weight:bold;float:left;clear:left;width:8rem}dd{margin:0 0 .3rem 8rem}
+i.line{display:inline-block;width:1.1em;height:.28em;margin-right:.45em;vertical-align:middle}
 @media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}th,td{border-color:#30363d}
 tr.broken td{background:#4b1113}img{background:#fff}}
 """
@@ -42,6 +46,10 @@ def html(report: Report) -> str:
             _table(report, [row for row in report.rows if row.changes], TITLES[1:], shown_changes),
             f"<p><small>{escape(SPREAD_NOTE)}</small></p>",
         ]
+    hops = dict.fromkeys(row.key[0] for row in report.rows if row.key[0] in MEANINGS)
+    meanings = "".join(f"<dt>{escape(hop)}</dt><dd>{escape(MEANINGS[hop])}</dd>" for hop in hops)
+    if meanings:
+        parts.append(f"<h2>What each hop measures</h2><dl>{meanings}</dl>")
     parts.append(
         f'<h2>Percentiles, and their course</h2><img alt="Curves of latency over percentile, and p50 and p99'
         f' over time, per hop" src="data:image/png;base64,{picture}">'
@@ -50,11 +58,20 @@ def html(report: Report) -> str:
 
 
 def _table(report: Report, rows: list[Row], titles: tuple[str, ...], cells: Shown) -> str:
+    colours = painted({row.key: row.figures[0] for row in report.rows}, report.choice.keys)
+    # The colour of the curves, before what they are named by.
+    coloured = (
+        report.choice.keys.index("tier") if "tier" in report.choice.keys else len(report.choice.keys) - 1
+    )
     head = "".join(f'<th class="key">{escape(name)}</th>' for name in report.choice.keys)
     head += "".join(f"<th>{escape(title)}</th>" for title in titles)
     lines = [f"<table><tr>{head}</tr>"]
     for row in rows:
         kind = ' class="broken"' if row.broken else ""
-        key = "".join(f'<td class="key">{escape(value)}</td>' for value in row.key)
+        line = f'<i class="line" style="background:{colours[row.key]}"></i>'
+        key = "".join(
+            f'<td class="key">{line if place == coloured else ""}{escape(value)}</td>'
+            for place, value in enumerate(row.key)
+        )
         lines.append(f"<tr{kind}>{key}{''.join(f'<td>{escape(cell)}</td>' for cell in cells(row))}</tr>")
     return "\n".join(lines) + "\n</table>"
