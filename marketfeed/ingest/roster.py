@@ -15,7 +15,7 @@ from marketfeed.errors import ConfigError
 from marketfeed.ingest.clock import Clock, Seat
 from marketfeed.ingest.pump import FeedIntake, Pump
 from marketfeed.ingest.registry import FeedSpec, read_specs
-from marketfeed.ingest.supervise import Supervisor
+from marketfeed.ingest.supervise import FeedState, Supervisor
 
 _KEYED: Final = re.compile(r"[a-z_][\w.]*(, [a-z_][\w.]*)*: ")  # a mistake that begins with its keys
 
@@ -79,7 +79,7 @@ class Roster:
         for index, spec in specs.items():
             runs = self._entries.get(spec.name)
             if runs is not None and replace(runs.spec, required=spec.required) == spec:
-                self._planned[spec.name] = runs
+                self._planned[spec.name] = self._again(spec, runs)
                 continue
             try:
                 self._planned[spec.name] = self._entry(spec, runs)
@@ -90,6 +90,19 @@ class Roster:
             self.forget()
             raise ConfigError(*found)
         self._planned_required = frozenset(spec.name for spec in specs.values() if spec.required)
+
+    def _again(self, spec: FeedSpec, runs: _Entry) -> _Entry:
+        """Return the feed that ``spec`` means while ``runs`` does: the same, or a new one if it has failed.
+
+        The file that was damaged may have been mended; if not, the failed feed stays as it is.
+        """
+        if runs.supervisor.state() is not FeedState.FAILED:
+            return runs
+        try:
+            return self._entry(spec, runs)
+        except ConfigError as error:
+            runs.intake.log.error("feed cannot be run again", reason=str(error))
+            return runs
 
     def _entry(self, spec: FeedSpec, runs: _Entry | None) -> _Entry:
         """Make a feed, the successor of ``runs`` where there is one; raises ConfigError."""

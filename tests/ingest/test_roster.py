@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 import trio
 import trio.testing
@@ -12,6 +14,7 @@ from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError
 from marketfeed.ingest.pump import MAX_FEEDS, Pump
 from marketfeed.ingest.roster import Roster
+from marketfeed.ingest.supervise import FeedState
 
 
 def table(name, symbol, **keys):
@@ -94,4 +97,33 @@ async def test_more_feeds_at_a_time_than_a_record_can_name_are_refused(roster, a
         with pytest.raises(ConfigError, match="at most 255 at a time"):
             roster.plan([table(f"b{i}", "B") for i in range(100)])
         assert len(roster.pump.feeds) == 200
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_failed_feed_is_run_again_by_a_reload_once_its_file_is_mended(
+    roster, tmp_path, autojump_clock
+):
+    whole = gzip.compress(b"".join(b"%d,1.25\n" % (10**18 + n) for n in range(100)))
+    (tmp_path / "day.csv.gz").write_bytes(whole[:-8])
+    feed = {
+        "name": "day", "type": "replay", "format": "csv", "path": "day.csv.gz", "symbol": "A",
+        "columns": {"time": 0, "price": 1},
+    }  # fmt: skip
+
+    def state():
+        return {s.intake.name: s.state() for s in roster.supervisors}["day"]
+
+    async with trio.open_nursery() as nursery:
+        await exchange(roster, nursery, feed, table("b", "B"))
+        assert state() is FeedState.FAILED
+        (tmp_path / "day.csv.gz").write_bytes(b"junk")  # it stays as it is, and others may be exchanged
+        assert await exchange(roster, nursery, feed, table("c", "C")) == {"C"}
+        assert state() is FeedState.FAILED
+        (tmp_path / "day.csv.gz").write_bytes(whole)
+        await exchange(roster, nursery, feed, table("c", "C"))
+        assert state() is FeedState.DONE
+        (day,) = (s.intake for s in roster.supervisors if s.intake.name == "day")
+        assert day.ticks == [0, 200]
+        await exchange(roster, nursery, feed, table("c", "C"))
+        assert day.ticks == [0, 200]  # one that is done is not run again
         nursery.cancel_scope.cancel()
