@@ -8,7 +8,7 @@ is the load to see it under.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
@@ -33,6 +33,7 @@ from marketfeed.errors import FeedProtocolError
 
 BATCH_TICKS: Final = 4096  # one turn's work: about 1 ms with all the engine does
 BATCH_FRAMES: Final = 512
+NAMES_TURN: Final = 2048  # of an announcement: 3 ms
 UNANNOUNCED: Final = -1
 LEFT_OUT: Final = -2  # announced, but the engine's symbol table cannot take the name
 
@@ -64,6 +65,7 @@ class Publisher:
         self._parser = FrameParser()
         self._ids = np.full(MAX_SYMBOLS, UNANNOUNCED, np.int32)  # its id to the engine's
         self._announced: Frame | None = None  # applies to what comes after the last batch
+        self._pieces: Iterator[list[tuple[str, int]]] = iter(())  # of the announcement under way
         self._whole = Batch()  # being given out, in parts
         self._given = 0
         self._cut: PublisherCut | None = None  # once what came before is given out
@@ -99,8 +101,11 @@ class Publisher:
             raise self._cut
         try:
             if self._announced is not None:
-                self._announce(self._announced)
-                self._announced = None
+                self._pieces, self._announced = self._announced.symbols_in_pieces(NAMES_TURN), None
+            for piece in self._pieces:
+                self._announce(piece)
+                if len(piece) in (0, NAMES_TURN):  # thousands may follow: others have their turn first
+                    return Batch()
             frames: list[Frame] = []
             ticks = 0
             for taken in range(BATCH_FRAMES):
@@ -131,8 +136,8 @@ class Publisher:
             self._cut = PublisherCut("malformed", str(error))
             return None
 
-    def _announce(self, frame: Frame) -> None:
-        for name, number in frame.symbols().items():
+    def _announce(self, names: list[tuple[str, int]]) -> None:
+        for name, number in names:
             known = self._symbol(name)
             self._ids[number] = LEFT_OUT if known is None else known
 

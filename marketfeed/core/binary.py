@@ -109,20 +109,36 @@ class Frame(NamedTuple):
 
     def symbols(self) -> dict[str, int]:
         """Return what a symbols frame announces; raises FeedProtocolError if not names to u2 ids."""
+        announced: dict[str, int] = {}
+        for piece in self.symbols_in_pieces():
+            announced.update(piece)
+        return announced
+
+    def symbols_in_pieces(self, size: int = 2048) -> Iterator[list[tuple[str, int]]]:
+        """Yield what a symbols frame announces, ``size`` names at a time, so that others get their turns.
+
+        All are checked before the first piece: meanwhile pieces are empty. Raises FeedProtocolError as
+        :meth:`symbols` does.
+        """
         announced = self._json()
         if not isinstance(announced, dict):
             raise FeedProtocolError("a symbols frame must hold a JSON object")
-        for name, number in announced.items():
-            if not is_symbol(name):
-                raise FeedProtocolError(f"a symbols frame names what is no symbol: {name[:40]!r}")
-            # type() as True is an int to isinstance.
-            if type(number) is not int or not 0 <= number < MAX_SYMBOLS:
-                raise FeedProtocolError(
-                    f"a symbols frame gives {name} the id {str(number)[:40]}, not 0 to {MAX_SYMBOLS - 1}"
-                )
+        pairs = list(announced.items())
+        for start in range(0, len(pairs), size):
+            if start:
+                yield []
+            for name, number in pairs[start : start + size]:
+                if not is_symbol(name):
+                    raise FeedProtocolError(f"a symbols frame names what is no symbol: {name[:40]!r}")
+                # type() as True is an int to isinstance.
+                if type(number) is not int or not 0 <= number < MAX_SYMBOLS:
+                    raise FeedProtocolError(
+                        f"a symbols frame gives {name} the id {str(number)[:40]}, not 0 to {MAX_SYMBOLS - 1}"
+                    )
         if len(set(announced.values())) != len(announced):
             raise FeedProtocolError("a symbols frame gives one id to two names")
-        return announced
+        for start in range(0, len(pairs), size):
+            yield pairs[start : start + size]
 
     def messages(self) -> list[Any]:
         """Return the messages of a messages frame; raises FeedProtocolError if they are not a JSON array."""

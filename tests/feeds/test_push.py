@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from feeds.push import FRAME_S, REST_S, PushConfig, PushFeed
 from feeds.push.address import Listener
-from feeds.push.publisher import BATCH_TICKS, Publisher, PublisherCut
+from feeds.push.publisher import BATCH_TICKS, NAMES_TURN, Publisher, PublisherCut
 from marketfeed.core.binary import (
     HEADER,
     MAX_PAYLOAD_BYTES,
@@ -529,3 +529,24 @@ async def test_accepting_goes_on_after_it_failed(path, monkeypatch, autojump_clo
         assert len(push.intake.quotes) == 1
         assert push.intake.events["accept_failed"] == 3
         assert trio.current_time() == pytest.approx(3 * REST_S)
+
+
+def test_an_announcement_of_all_names_there_can_be_is_taken_in_pieces():
+    known, seen = {}, []
+    publisher = Publisher(lambda name: known.setdefault(name, len(known)), lambda event, times: None)
+    names = {f"N{number}": number for number in range(65536)}
+    publisher.feed(symbols_frame(names, 0) + quotes_frame(quotes(65535), 0))
+    while (batch := publisher.next_batch()) is not None:
+        seen.append(len(known))
+        ticks = len(batch)
+    assert max(np.diff(seen)) <= NAMES_TURN
+    assert (seen.count(0), seen[-1], ticks) == (65536 // NAMES_TURN, 65536, 1)
+
+
+def test_an_announcement_with_a_mistake_at_its_end_numbers_no_name():
+    known = {}
+    publisher = Publisher(lambda name: known.setdefault(name, len(known)), lambda event, times: None)
+    publisher.feed(symbols_frame({f"N{number}": number for number in range(5000)} | {"A B": 5000}, 0))
+    with pytest.raises(PublisherCut, match="no symbol: 'A B'"):
+        list(iter(publisher.next_batch, None))
+    assert not known
