@@ -19,9 +19,10 @@ import trio
 from marketfeed.channel import Channel
 from marketfeed.control import SPARE_FILES, AskListing, AskReached, AskReport, Connection, Up
 from marketfeed.errors import StartError
+from marketfeed.progress import Progress, used
 from marketfeed.report import Report
 
-SILENT_S: Final = 2.0  # without an answer for this long a worker is as good as dead
+SILENT_S: Final = 2.0  # without an answer or a step for this long a worker is as good as dead
 Question = AskReport | AskListing | AskReached
 MAX_UNCONFIRMED: Final = 128  # connections on their way to one worker
 
@@ -57,7 +58,9 @@ class Child:
         self.ready = False
         self.ready_s = 0.0
         self.retiring = False
-        self.heard_s = 0.0
+        self.heard_s = 0.0  # when it last answered, or made a step
+        self._heard_cpu_s = 0.0  # and how much CPU time it had had by then
+        self._steps = 0
         self.settled = trio.Event()  # ready, or gone
         self.silent = trio.Event()  # it has said its last
         self.gone = trio.Event()
@@ -70,7 +73,9 @@ class Child:
                 opened.append(ours.fileno())
                 self.doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
                 opened.append(self.doorbell)
-                passed = (theirs.fileno(), rings_fd, self.doorbell)
+                self._progress = Progress()
+                opened.append(self._progress.fd)
+                passed = (theirs.fileno(), rings_fd, self.doorbell, self._progress.fd)
                 self._process = subprocess.Popen(
                     # -P and this path: it imports what we do, and nothing from the working directory.
                     [
@@ -99,6 +104,27 @@ class Child:
         """Note that the child takes connections, and may have ``files`` open."""
         self.ready, self.ready_s, self._files = True, trio.current_time(), files
         self.settled.set()
+
+    def heard(self, now_s: float) -> None:
+        """Note that the child has given a sign of life."""
+        self.heard_s = now_s
+        _, self._heard_cpu_s = used(self.pid)
+
+    def silent_s(self, now_s: float) -> float:
+        """Return for how long the child has neither answered nor made a step, while it could have.
+
+        Where the machine has more to run than it can, what counts is the time that the child was let run.
+        """
+        steps = self._progress.steps
+        if steps != self._steps:
+            self._steps = steps
+            self.heard(now_s)
+        silent_s = now_s - self.heard_s
+        if silent_s > SILENT_S:
+            ready, cpu_s = used(self.pid)
+            if ready:
+                return min(silent_s, cpu_s - self._heard_cpu_s)
+        return silent_s
 
     # Connections.
 
@@ -172,6 +198,7 @@ class Child:
         self.channel.close()
         os.close(self._pidfd)
         os.close(self.doorbell)
+        self._progress.close()
         for asked in self._asked.values():
             asked.answered.set()
 

@@ -53,6 +53,7 @@ from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import ConfigError, ControlError, StartError
 from marketfeed.fanout.bell import DoorBell
 from marketfeed.gateway.listener import raise_file_limit
+from marketfeed.progress import Pulse
 from marketfeed.serving import Serving
 
 LEAST_FILES: Final = 2 * SPARE_FILES
@@ -276,10 +277,10 @@ async def work(channel: Channel[Down], rings_fd: int, doorbell: int) -> int:
     return 0
 
 
-def run(control: int, rings_fd: int, doorbell: int, log_level: str) -> int:
+def run(control: int, rings_fd: int, doorbell: int, progress: int, log_level: str) -> int:
     """Run a worker over these descriptors; return the exit status."""
     logs.configure(log_level)
-    return trio.run(_run, control, rings_fd, doorbell)
+    return trio.run(_run, control, rings_fd, doorbell, instruments=[Pulse(progress)])
 
 
 async def _run(control: int, rings_fd: int, doorbell: int) -> int:

@@ -1,7 +1,7 @@
 """What a worker process does first: tie its life to the engine's, before anything that takes time.
 
-``python -m marketfeed.workermain CONTROL RINGS DOORBELL ENGINE_PID LOG_LEVEL``; the first three are
-descriptors.
+``python -m marketfeed.workermain CONTROL RINGS DOORBELL PROGRESS ENGINE_PID LOG_LEVEL``; the first four
+are descriptors.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # they are the engine's, which tells us
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    control, rings, doorbell, engine = map(int, sys.argv[1:5])
+    control, rings, doorbell, progress, engine = map(int, sys.argv[1:6])
     if os.getppid() != engine:  # it died before that
         sys.exit(1)
     from marketfeed.worker import run
 
-    sys.exit(run(control, rings, doorbell, sys.argv[5]))
+    sys.exit(run(control, rings, doorbell, progress, sys.argv[6]))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     pump ──► ring ──► every worker's doorbell
     reports, limits, synced sessions ◄── every worker
 
-A worker that ends, or does not answer for SILENT_S, is replaced; what it was
+A worker that ends, or does nothing for SILENT_S, is replaced; what it was
 given and had not confirmed goes to another. Each child's tasks end with it.
 Longer than most files here: a worker's start, its watch and its end change the same few tables.
 """
@@ -270,16 +270,16 @@ class Workers:
             self._bury(child)
 
     async def _watch(self, child: Child) -> None:
-        """Kill a child that does not answer."""
-        child.heard_s = trio.current_time()
+        """Kill a child that neither answers nor makes progress."""
+        child.heard(trio.current_time())
         while True:
             due_s = trio.current_time() + PING_S
             await trio.sleep_until(due_s)
             now_s = trio.current_time()
             if now_s > due_s + SILENT_S / 2:
-                child.heard_s = now_s  # it was us who were held up
-            if now_s - child.heard_s > (SILENT_S if child.ready else START_S):
-                child.failure = f"no answer for {now_s - child.heard_s:.1f} s"
+                child.heard(now_s)  # it was us who were held up
+            if (silent_s := child.silent_s(now_s)) > (SILENT_S if child.ready else START_S):
+                child.failure = f"no answer and no progress for {silent_s:.1f} s"
                 log.error("worker does not answer, killed", worker=child.worker, pid=child.pid)
                 child.kill()
                 return

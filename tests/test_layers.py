@@ -38,6 +38,7 @@ LAYERS = [
         "marketfeed.child",
         "marketfeed.doorbells",
         "marketfeed.placement",
+        "marketfeed.progress",
         "marketfeed.workers",
         "marketfeed.worker",
         "marketfeed.workermain",
