@@ -22,6 +22,7 @@ from marketfeed.gateway.outbox import Outbox
 READ_BYTES: Final = 16384
 PIECE_BYTES: Final = 1024  # decrypted in one go; 38 KeyUpdates of 29 µs each fit in
 OWN_BYTES: Final = 2048  # a second, of records that TLS answers with by itself; 75 KeyUpdates
+RECORD_BYTES: Final = 16384  # what a TLS record holds at most
 HANDSHAKE: Final = b"\x16"  # how every TLS connection begins: RFC 8446, section 5.1
 
 log = structlog.get_logger()
@@ -113,11 +114,17 @@ class TlsOutbox(Outbox):
     def _wire(self, data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
         if self._tls is None:
             return data
+        # Piece by piece: what the memory has once held it keeps, to the end of the session.
+        sealed: list[bytes] = []
         try:
-            self._tls.write(data)
+            for start in range(0, len(data), RECORD_BYTES):
+                self._tls.write(
+                    data if len(data) <= RECORD_BYTES else memoryview(data)[start : start + RECORD_BYTES]
+                )
+                sealed.append(self._outgoing.read())
         except ssl.SSLError:
             self._break(CloseCode.ABNORMAL)
-        return self._outgoing.read()
+        return sealed[0] if len(sealed) == 1 else b"".join(sealed)
 
     def _flush(self) -> None:
         """Send what TLS itself has to say, after what is unsent."""
