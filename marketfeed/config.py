@@ -85,6 +85,7 @@ class LimitsConfig(_Section, frozen=True):
 
     request_bytes: Annotated[int, Meta(ge=256, le=1 << 28)] = 262_144
     symbols_per_session: Count = 5000
+    patterns_per_session: Count = 500
     sessions: Count = 100_000
     sessions_per_ip: Count = 100_000
     requests_per_s: Annotated[float, Meta(ge=1, le=1_000_000)] = 50

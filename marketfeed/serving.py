@@ -361,6 +361,7 @@ def limits_of(config: LimitsConfig) -> Limits:
         sessions_per_ip=config.sessions_per_ip,
         requests_per_s=config.requests_per_s,
         handshake_s=config.handshake_s,
+        patterns_per_session=config.patterns_per_session,
     )
 
 

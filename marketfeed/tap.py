@@ -101,7 +101,7 @@ class Tap:
     def ids(self, names: Names = "*") -> Indices:
         """Return the ids that names and prefix patterns (``BTC*``) match now, shape ``(k,)``, each once."""
         table = self.learned()
-        found = dict.fromkeys(number for name in _listed(names) for number in table.matching(name))
+        found = dict.fromkeys(number for name in _listed(names) for number in table.matching(name).tolist())
         return np.fromiter(found, np.int64, len(found))
 
     def learned(self) -> SymbolTable:

@@ -7,7 +7,8 @@ first and the count second has a name for every tick up to that head.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,9 @@ MAX_NAME_BYTES: Final = 24
 MAX_SYMBOLS: Final = 65536  # a record's symbol is a u2
 SYMBOL_WORDS: Final = '1 to 24 printable ASCII characters without space , * " and \\'
 _FORBIDDEN: Final = frozenset(' ,*"\\')
+_BEHIND: Final = "\x7f"  # sorts behind every character of a symbol
+
+Ids = NDArray[np.int64]
 
 
 def is_symbol(name: str) -> bool:
@@ -37,6 +41,15 @@ def is_pattern(name: str) -> bool:
     return name == "*" or (name.endswith("*") and is_symbol(name[:-1]))
 
 
+def shortest_prefixes(prefixes: Iterable[str]) -> list[str]:
+    """Return the prefixes, sorted, without doubles and without those that begin with another one."""
+    kept: list[str] = []
+    for prefix in sorted(prefixes):
+        if not kept or not prefix.startswith(kept[-1]):
+            kept.append(prefix)
+    return kept
+
+
 @dataclass(frozen=True, slots=True)
 class NameArea:
     """Names in memory that several processes see; one of them writes."""
@@ -49,7 +62,9 @@ class SymbolTable:
     """Names and their ids 0, 1, 2 … up to ``max_symbols``; a name keeps its id for the epoch.
 
     Over an ``area`` it takes in the names that are there, and :meth:`learn`
-    those that come; :meth:`intern` is for the area's one writer.
+    those that come; :meth:`intern` is for the area's one writer. Prefixes are looked
+    up in the sorted names, which are put in order again at the first look-up after
+    names were added: 8 ms for 65,536 names, and 1 µs a prefix.
     """
 
     def __init__(self, max_symbols: int, area: NameArea | None = None) -> None:
@@ -59,6 +74,8 @@ class SymbolTable:
         self._area = area
         self._ids: dict[str, int] = {}
         self._names: list[str] = []
+        self._sorted: list[str] = []  # the names, in order, as far as they have been looked through
+        self._order: Ids = np.empty(0, np.int64)  # their ids
         self.learn()
 
     def learn(self) -> None:
@@ -107,17 +124,50 @@ class SymbolTable:
         """Return the names from id ``start`` on, in order of their ids."""
         return self._names[start:]
 
-    def matching(self, pattern: str, start: int = 0) -> Iterator[int]:
-        """Yield the ids from ``start`` on whose names the name or prefix pattern matches."""
+    def matching(self, pattern: str, start: int = 0) -> Ids:
+        """Return the ids from ``start`` on whose names the name or prefix pattern matches, ascending."""
+        if pattern.endswith("*"):
+            found = np.sort(self._beginning(pattern[:-1]))
+            return found[np.searchsorted(found, start) :]
+        number = self._ids.get(pattern, -1)
+        return np.array([number] if number >= start else [], np.int64)
+
+    def matches(self, pattern: str) -> bool:
+        """Tell whether the name or prefix pattern matches any name."""
         if not pattern.endswith("*"):
-            number = self._ids.get(pattern)
-            if number is not None and number >= start:
-                yield number
-            return
-        prefix = pattern[:-1]
-        for number in range(start, len(self._names)):
-            if self._names[number].startswith(prefix):
-                yield number
+            return pattern in self._ids
+        return bool(len(self._beginning(pattern[:-1])))
+
+    def resolve(self, names: Iterable[str], prefixes: Iterable[str] = ()) -> Ids:
+        """Return the ids of those of ``names`` there are, and of names with these prefixes; ascending."""
+        found = [number for name in names if (number := self._ids.get(name)) is not None]
+        parts = [self._beginning(prefix) for prefix in prefixes]
+        if not parts:
+            return np.array(sorted(set(found)), np.int64)
+        chosen = np.zeros(len(self._names), bool)
+        chosen[found] = True
+        chosen[np.concatenate(parts)] = True
+        return np.flatnonzero(chosen)
+
+    def in_order(self, ids: Ids) -> list[str]:
+        """Return the names of ``ids``, sorted, each once."""
+        self._sort()
+        chosen = np.zeros(len(self._names), bool)
+        chosen[ids] = True
+        return [self._sorted[at] for at in np.flatnonzero(chosen[self._order]).tolist()]
+
+    def _beginning(self, prefix: str) -> Ids:
+        """Return the ids of the names that begin with ``prefix``, in order of the names."""
+        self._sort()
+        first = bisect_left(self._sorted, prefix)
+        return self._order[first : bisect_left(self._sorted, prefix + _BEHIND, first)]
+
+    def _sort(self) -> None:
+        if len(self._sorted) < len(self._names):
+            # Two runs in order, which Python's sort merges.
+            self._sorted += sorted(self._names[len(self._sorted) :])
+            self._sorted.sort()
+            self._order = np.fromiter(map(self._ids.__getitem__, self._sorted), np.int64, len(self._sorted))
 
     def __len__(self) -> int:
         return len(self._names)

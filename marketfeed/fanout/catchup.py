@@ -76,12 +76,14 @@ class CatchUp:
         if member.encoding.announces:
             self._announce(member)
         if any(map(len, member.fresh)):
-            snapshots = self._snapshot(lane, member)
+            snapshots = self._snapshot(lane, member, STEP)
             for start in range(0, len(snapshots.gs), CHUNK):
                 step = snapshots.step(slice(start, start + CHUNK), member.encoding.mixed)
                 self._put(member, step, ids=False, ticks=0)  # snapshots are outside the ledger
         if not push(member):
             return Turn.OVER
+        if any(map(len, member.fresh)):
+            return Turn.AGAIN
         for _ in range(LAG_STEPS if member.behind else 1):
             missing, most = self._missing(lane, member)
             if not sum(missing):
@@ -117,7 +119,7 @@ class CatchUp:
         self._align(member)
         if self._ahead(lane, member):
             return False
-        fresh, snapshots = member.fresh, self._snapshot(lane, member).pieces()
+        fresh, snapshots = list(member.fresh), self._snapshot(lane, member).pieces()
         # What is left for the ticks: snapshots as of the cut take about as much as those of now.
         left = max(most_bytes - size_of(snapshots), 1)
         pieces: list[Piece] = []
@@ -204,11 +206,13 @@ class CatchUp:
             return member.replayed >= self._resume_ticks
         return missing > LAG_TICKS or most > self._rings.depth // 2
 
-    def _snapshot(self, lane: Lane, member: Subscriber) -> Run:
-        """Return the latest tick of each freshly named symbol; the position is behind it."""
+    def _snapshot(self, lane: Lane, member: Subscriber, most: int | None = None) -> Run:
+        """Return the latest ticks of ``most`` freshly named symbols (None: of all); it is behind them."""
         runs: list[Run] = []
         as_snapshot = lane.encoder.codec.as_snapshot
-        for channel, symbols in enumerate(member.fresh):
+        for channel, fresh in enumerate(member.fresh):
+            symbols, member.fresh[channel] = fresh[:most], fresh[len(fresh[:most]) :]
+            most = None if most is None else most - len(symbols)
             at = lane.seen[channel][symbols]
             sent = symbols[at > 0]
             latest = lane.encoder.latest(channel, sent, at[at > 0], lane.g)
@@ -222,7 +226,6 @@ class CatchUp:
             order = latest.gs.argsort()
             snaps = [as_snapshot(latest.fragments[i]) for i in order.tolist()]
             runs.append(Run(latest.gs[order], [channel] * len(snaps), snaps))
-        member.fresh = [_NONE, _NONE]
         return merged(runs)
 
     def _step(self, lane: Lane, member: Subscriber, in_full: int) -> None:

@@ -23,6 +23,7 @@ FLUSH_BOUNDS_S: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0
 MAX_SIZE_BITS: Final = 40  # of a frame's length
 UNCOUNTED: Final = (POLL, PROBE)  # no sessions, and so in no ledger
 YIELD_EVERY: Final = 128  # sessions or groups summed up before others get their turn
+SYMBOLS: Final = 512  # that make as much work as one session or group
 REST: Final = 9  # times as long as a piece of work, if there is no hurry
 S: Final = 1_000_000_000  # ns
 
@@ -115,7 +116,7 @@ class Figures:
                 looked, some = 0, []
                 while groups and looked < YIELD_EVERY:
                     some.append(groups.pop())
-                    looked += 1 + len(some[-1].members)
+                    looked += 1 + len(some[-1].members) + sum(some[-1].interest.counts()) // SYMBOLS
                 await self._pause(began_ns)
                 began_ns = time.thread_time_ns()
                 published = [self._rings.published(channel) for channel in range(len(CHANNELS))]
@@ -146,11 +147,14 @@ class Figures:
         """Count who was in no group, or came into one behind us."""
         began_ns = time.thread_time_ns()
         rest = [m for m in self._members if m not in counted and m.encoding not in UNCOUNTED]
-        for number, member in enumerate(rest):
+        looked = 0
+        for member in rest:
             if member not in counted:  # otherwise it has ended meanwhile
                 counted.add(member)
                 _add(sums, self.ledgers(member))
-            if number % YIELD_EVERY == YIELD_EVERY - 1:
+            looked += 1 + sum(member.interest.counts()) // SYMBOLS
+            if looked >= YIELD_EVERY:
+                looked = 0
                 await self._pause(began_ns)
                 began_ns = time.thread_time_ns()
 
@@ -159,7 +163,11 @@ class Figures:
         lanes = list(self._lanes)
         return ShardStatistics(
             sessions=len(self._members),
-            groups=sum(group.encoding is not PROBE for lane in lanes for group in lane.groups.values()),
+            groups=sum(
+                group.encoding is not PROBE and bool(group.members)
+                for lane in lanes
+                for group in lane.groups.values()
+            ),
             lanes=len(lanes),
             lagging=sum(member.behind for member in self._members),
             flushes=self.flushes,

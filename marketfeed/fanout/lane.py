@@ -11,7 +11,6 @@ files here, as both rules of collecting share the lane's position.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -21,35 +20,16 @@ from marketfeed.core.records import CHANNELS, Records, stamps_of
 from marketfeed.core.rings import Indices, Rings, Ticks
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.encode import Encoder, gap_fragment
-from marketfeed.fanout.encoding import PROBE, Encoding
+from marketfeed.fanout.encoding import Encoding
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interest
+from marketfeed.fanout.newcomers import Newcomers
 from marketfeed.fanout.subscriber import LaneKey, Subscriber
+from marketfeed.fanout.takers import Takers
 from marketfeed.fanout.tiers import Tier
 from marketfeed.latency.recorder import Flush, Taken, TierRecorder
 
-FEW_TAKERS: Final = 4
 MAX_FLUSH_TICKS: Final = 16384  # in one step, so that other tasks get their turn under overload
-
-
-# Who takes a symbol, in order: a tuple while they are few, as most symbols of 100,000 small groups have one
-# taker in a lane, and a dict with one entry takes 230 bytes.
-_Takers = dict[Group, None] | tuple[Group, ...]
-
-
-class _Appends(dict[int, tuple[Callable[[bytes], None], ...]]):
-    """For each key the ``append`` of everybody who takes it, made when first asked for after a change.
-
-    A tuple and not a view of the takers: a tenth less for each delivery.
-    """
-
-    def __init__(self, takers: dict[int, _Takers], offset: int) -> None:
-        self._takers, self._offset = takers, offset
-
-    def __missing__(self, key: int) -> tuple[Callable[[bytes], None], ...]:
-        channel = key // self._offset
-        made = self[key] = tuple(group.appends[channel] for group in self._takers[key])
-        return made
 
 
 class Lane:
@@ -62,6 +42,7 @@ class Lane:
         encoder: Encoder,
         rings: Rings,
         symbols: SymbolTable,
+        newcomers: Newcomers,
         recorder: TierRecorder | None = None,
         apart: dict[Subscriber, None] | None = None,
     ) -> None:
@@ -72,6 +53,7 @@ class Lane:
         self._rings = rings
         self._symbols = symbols
         self._apart = {} if apart is None else apart
+        self._newcomers = newcomers
         self.groups: dict[tuple[Interest, Encoding], Group] = {}
         self.alone: dict[Subscriber, None] = {}  # to be advanced one by one at the next flush
         self.seen: list[Indices] = [np.zeros(rings.max_symbols, np.int64) for _ in CHANNELS]
@@ -79,15 +61,12 @@ class Lane:
         self.next_flush_ns = 0
         self.short = False  # the last flush did not reach the head
         self.kept_until_ns = 0  # though it is empty, for short polls
-        # Who takes a symbol's fragments, by channel * max_symbols + symbol.
-        self._takers: dict[int, _Takers] = {}
-        self._appends = _Appends(self._takers, rings.max_symbols)
+        self._empty: dict[Group, None] = {}  # without members, to be dissolved when there is time
+        self._takers = Takers(symbols, rings.max_symbols)
         self._offset = rings.max_symbols
-        self._wanted = [np.zeros(rings.max_symbols, bool) for _ in CHANNELS]
-        # For the latencies: how many members take a symbol, and what the flush under way took.
+        self._wanted = self._takers.wanted
         self._recorder = recorder
-        self._members = [np.zeros(rings.max_symbols, np.int32) for _ in CHANNELS]
-        self._taken: list[Taken] = []
+        self._taken: list[Taken] = []  # by the flush under way, for the latencies
 
     # Membership: only between flushes.
 
@@ -97,16 +76,15 @@ class Lane:
         group = self.groups.get(key)
         if group is None:
             group = self.groups[key] = Group(*key)
+            self._takers.add(group)
 
-            def grow(channel: int, symbol: int, group: Group = group) -> None:
-                self._take(group, channel, symbol)
+            def grow(channel: int, symbols: Indices, by_name: bool, group: Group = group) -> None:
+                self._takers.grow(group, channel, symbols, by_name)
 
-            for channel, symbols in enumerate(member.interest.symbols):
-                for symbol in symbols.tolist():
-                    self._take(group, channel, symbol)
             member.interest.grown[group] = grow
+        self._empty.pop(group, None)
         group.join(member, self.seen)
-        self._count(group, 1)
+        self._takers.count(group, 1)
         if self._apart:
             self._apart.pop(member, None)
         member.awaited = True
@@ -118,55 +96,37 @@ class Lane:
             self.alone.pop(member, None)
             return
         group.leave(member, self.seen)
-        self._count(group, -1)
+        self._takers.count(group, -1)
         member.g = self.g
         if self.tier.every:
             self._apart[member] = None
         if not group.members:
-            self.dissolve(group)
+            self._empty[group] = None
 
     def dissolve(self, group: Group) -> None:
         """Forget ``group``, whatever its members."""
         del self.groups[group.interest, group.encoding]
         del group.interest.grown[group]
-        self._count(group, -len(group.members))
-        for channel, symbols in enumerate(group.interest.symbols):
-            for symbol in symbols.tolist():
-                self._drop(group, channel, symbol)
+        self._empty.pop(group, None)
+        self._takers.count(group, -len(group.members))
+        self._takers.drop(group)
 
-    def _take(self, group: Group, channel: int, symbol: int) -> None:
-        key = channel * self._offset + symbol
-        takers = self._takers.get(key, ())
-        if isinstance(takers, dict):
-            takers[group] = None
-        else:
-            takers = (*takers, group)
-            self._takers[key] = takers if len(takers) <= FEW_TAKERS else dict.fromkeys(takers)
-        self._appends.pop(key, None)
-        self._wanted[channel][symbol] = True
-        if group.encoding is not PROBE:
-            self._members[channel][symbol] += len(group.members)
+    def dissolve_empty(self) -> bool:
+        """Forget one of the groups that have no members; False if there is none."""
+        if not self._empty:
+            return False
+        self.dissolve(next(iter(self._empty)))
+        return True
 
-    def _count(self, group: Group, more: int) -> None:
-        if group.encoding is PROBE:
-            return
-        for members, symbols in zip(self._members, group.interest.symbols, strict=True):
-            members[symbols] += more
-
-    def _drop(self, group: Group, channel: int, symbol: int) -> None:
-        key = channel * self._offset + symbol
-        takers = self._takers[key]
-        if isinstance(takers, dict):
-            del takers[group]
-        else:
-            takers = self._takers[key] = tuple(other for other in takers if other is not group)
-        self._appends.pop(key, None)
-        if not takers:
-            del self._takers[key]
-            self._wanted[channel][symbol] = False
+    def close(self) -> None:
+        """Let the interests of what groups are left forget them, because the lane is forgotten."""
+        for group in self.groups.values():
+            del group.interest.grown[group]
+        self._takers.close()
 
     def __len__(self) -> int:
-        return len(self.groups) + len(self.alone)
+        """Return how many groups with members and sessions alone there are."""
+        return len(self.groups) - len(self._empty) + len(self.alone)
 
     # One flush: collect, then frames.
 
@@ -177,13 +137,33 @@ class Lane:
         if head == self.g:
             return []
         if not self.groups:
-            self._move(self._published(), head)
+            if not self._newcomers.short:  # until then it stands where it stood
+                self._move(self._published(), head)
             return []
         return self._collect_every(head) if self.tier.every else self._collect_latest(head)
 
+    def stand(self, head: int) -> None:
+        """Stand at ``head``, whoever is there: before anybody has joined."""
+        upto = self._published()
+        self._move(self._bounded(upto, head) if self._newcomers.short else upto, head)
+
     def _published(self) -> list[Indices]:
+        """Return the newest ``n`` of each symbol there is; 0 of those that are pending."""
         # Of the symbols there are: all that there may be would be 128 kB a flush.
-        return [self._rings.published(channel, len(self._symbols)) for channel in range(len(CHANNELS))]
+        found = [self._rings.published(channel, len(self._symbols)) for channel in range(len(CHANNELS))]
+        pending = self._newcomers.pending
+        if len(pending):
+            for ns in found:
+                ns[pending] = 0
+        return found
+
+    def _bounded(self, upto: list[Indices], head: int) -> list[Indices]:
+        """Return of ``upto`` what is at or before ``head``, or behind the lane already."""
+        found: list[Indices] = []
+        for channel, ns in enumerate(upto):
+            at = self._rings.position(channel, np.arange(len(ns)), head)
+            found.append(np.minimum(np.maximum(at, self.seen[channel][: len(ns)]), ns))
+        return found
 
     def _changed(self, upto: list[Indices]) -> list[Indices]:
         """Return the symbols per channel that somebody takes and that have moved since the last flush."""
@@ -221,7 +201,7 @@ class Lane:
         if len(stamps) > 1:  # the channels, each in order of g, become one sequence
             order = np.argsort(np.concatenate(stamps)).tolist()
             fragments, keys = [fragments[i] for i in order], [keys[i] for i in order]
-        appends = self._appends
+        appends = self._takers.appends
         for key, fragment in zip(keys, fragments, strict=True):
             for append in appends[key]:
                 append(fragment)
@@ -251,9 +231,7 @@ class Lane:
         """Do what :meth:`_follow` does symbol by symbol, with gaps for what was overwritten."""
         upto = self._published()
         if head < self._rings.head():
-            for channel, ns in enumerate(upto):
-                bound = self._rings.position(channel, np.arange(len(ns)), head)
-                upto[channel] = np.minimum(np.maximum(bound, self.seen[channel][: len(ns)]), ns)
+            upto = self._bounded(upto, head)
         found: list[Records] = []
         for channel, symbols in enumerate(self._changed(upto)):
             ticks = self._rings.read(
@@ -292,7 +270,7 @@ class Lane:
         self._move(upto, head)
         if not keys:
             return []
-        takers, appends = self._takers, self._appends
+        takers, appends = self._takers.groups, self._takers.appends
         for i in np.argsort(np.concatenate(stamps)).tolist():
             key, fragment, skipped = keys[i], fragments[i], skips[i]
             for append in appends[key]:
@@ -305,7 +283,7 @@ class Lane:
     def record(self, flush: Flush) -> None:
         """Record the latencies of the flush that ended; whoever could not be sent it has left."""
         if self._recorder is not None:
-            self._recorder.flush(self._taken, self._members, flush)
+            self._recorder.flush(self._taken, self._takers.members, flush)
             self._taken = []
 
     def _touched(self, keys: list[int], touched: set[Group]) -> list[Group]:
@@ -313,7 +291,7 @@ class Lane:
         distinct = set(keys)
         if len(distinct) < len(self.groups):
             for key in distinct:
-                touched.update(self._takers[key])
+                touched.update(self._takers.groups[key])
             return list(touched)
         return [group for group in self.groups.values() if len(group.step) or group.step.messages]
 
@@ -323,7 +301,7 @@ class Lane:
             symbol, lost = int(symbols[i]), int(ticks.lost[i])
             next_n = int(ticks.seen[i] - ticks.counts[i]) + 1
             fragment = gap_fragment(self._symbols.name(symbol), CHANNELS[channel], lost, next_n)
-            for group in self._takers[channel * self._offset + symbol]:
+            for group in self._takers.groups[channel * self._offset + symbol]:
                 group.step.messages.append(fragment)
                 group.lost += lost
                 touched.add(group)

@@ -8,19 +8,57 @@ from typing import Final
 import numpy as np
 import trio
 
-from marketfeed.core.records import QUOTES, TRADES
+from marketfeed.core.records import NO_QUOTES, QUOTES, TRADES, Records, stamps_of
 from marketfeed.core.rings import Indices, Rings
-from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.symbols import SymbolTable, shortest_prefixes
 from marketfeed.fanout.encode import BinaryCodec, Encoder, JsonCodec
 from marketfeed.fanout.encoding import POLL
 from marketfeed.fanout.interest import Interests
 from marketfeed.fanout.lane import Lane
+from marketfeed.fanout.newcomers import Newcomers
 from marketfeed.fanout.subscriber import LaneKey, Subscriber
 from marketfeed.fanout.tiers import Tier
 from marketfeed.latency.recorder import Recorder
 
 S: Final = 1_000_000_000  # ns
+CHUNK: Final = 2048  # ticks encoded between two turns of others: one millisecond
 KEEP_NS: Final = 60 * S  # after a poll, so that the next one finds what the tier's last flush was
+
+
+class LatestTicks:
+    """The latest ticks of some symbols, in order of ``g``; many are encoded only when they are asked for.
+
+    ``version`` is the highest ``g``, 0 if there is none, and so changes exactly when they do.
+    """
+
+    def __init__(
+        self,
+        channel: int,
+        records: Records,
+        encoder: Encoder,
+        fragments: list[bytes] | None = None,
+        version: int | None = None,
+    ) -> None:
+        """``records`` are in order of ``g``, and not looked at where there are ``fragments``."""
+        self._channel = channel
+        self._records = records
+        self._encoder = encoder
+        self._fragments = fragments
+        self.version = int(records["g"][-1]) if version is None else version
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._records) if self._fragments is None else len(self._fragments)
+
+    async def fragments(self) -> list[bytes]:
+        """Return the JSON objects; lets others run after each CHUNK."""
+        if self._fragments is not None:
+            return self._fragments
+        found: list[bytes] = []
+        for start in range(0, len(self._records), CHUNK):
+            found += self._encoder.fragments(self._channel, self._records[start : start + CHUNK])
+            await trio.lowlevel.checkpoint()
+        return found
 
 
 class Lanes:
@@ -31,7 +69,7 @@ class Lanes:
     ) -> None:
         self._rings = rings
         self._symbols = symbols
-        self._interests = interests
+        self.newcomers = Newcomers(rings, symbols, interests)
         self._recorder = recorder
         self._encoders = {codec.name: Encoder(rings, codec) for codec in (JsonCodec(symbols), BinaryCodec())}
         self._all: dict[LaneKey, Lane] = {}
@@ -50,10 +88,8 @@ class Lanes:
         return self._all.get(member.lane_key)
 
     def learn(self) -> int:
-        """Let new symbols join; return a head loaded before, up to which no tick can pass as unwanted."""
-        head = self._rings.head()
-        self._interests.learn()
-        return head
+        """Let new symbols join; return a head up to which no tick can pass as unwanted."""
+        return self.newcomers.learn()
 
     def of(self, member: Subscriber) -> Lane:
         """Return the lane of ``member``, made if need be; between flushes only."""
@@ -71,7 +107,7 @@ class Lanes:
         key: LaneKey = (tier, 0, POLL.codec)
         lane = self._all.get(key)
         if lane is None:
-            lane = self._made(tier, key, self._rings.head())
+            lane = self._made(tier, key, self.learn())
         lane.kept_until_ns = now_ns + KEEP_NS
         return lane
 
@@ -79,8 +115,8 @@ class Lanes:
         _, phase, codec = key
         encoder = self._encoders[codec]
         recorder = None if self._recorder is None else self._recorder.tier(tier.name)
-        lane = Lane(tier, phase, encoder, self._rings, self._symbols, recorder, self.apart)
-        lane.collect(head)  # stands at the head, where nobody waits for what was before
+        lane = Lane(tier, phase, encoder, self._rings, self._symbols, self.newcomers, recorder, self.apart)
+        lane.stand(head)  # where nobody waits for what was before
         if tier.interval_ns:
             lane.next_flush_ns = tier.next_flush_ns(phase, int(trio.current_time() * S))
         self._all[key] = lane
@@ -92,6 +128,11 @@ class Lanes:
         """Forget ``lane`` if nobody is in it and no poll was there lately."""
         if not len(lane) and lane.kept_until_ns <= trio.current_time() * S:
             del self._all[lane.key]
+            lane.close()
+
+    def dissolve_empty(self) -> bool:
+        """Forget one group without members; False if there is none."""
+        return any(lane.dissolve_empty() for lane in self)
 
     def sweep(self) -> None:
         """Forget the lanes that were kept for polls that no longer come."""
@@ -105,17 +146,22 @@ class Lanes:
         quotes, trades = (self._rings.published(channel, len(names)) for channel in (QUOTES, TRADES))
         return names, quotes + trades
 
-    def latest(self, channel: int, names: Iterable[str], tier: Tier) -> tuple[list[bytes], int]:
-        """Return the latest tick of each symbol as of the tier's last flush, and a version.
-
-        The JSON objects are in order of ``g``; the version is the highest of
-        these, 0 if there is none, and so changes exactly when they do.
-        """
+    def latest(self, channel: int, names: Iterable[str], tier: Tier) -> LatestTicks:
+        """Return the latest tick of each symbol as of the tier's last flush."""
         lane = self.of_polls(tier)
-        found = {symbol for name in names for symbol in self._symbols.matching(name)}
-        symbols = np.array(sorted(found), np.int64)
+        named: list[str] = []
+        patterns: list[str] = []
+        for name in names:
+            (patterns if name.endswith("*") else named).append(name)
+        prefixes = shortest_prefixes(pattern[:-1] for pattern in patterns)
+        symbols = self._symbols.resolve(named, prefixes)
         at = lane.seen[channel][symbols]
-        latest = lane.encoder.latest(channel, symbols[at > 0], at[at > 0], lane.g)
+        symbols, at = symbols[at > 0], at[at > 0]
+        if len(symbols) > CHUNK:
+            records, _ = self._rings.latest(channel, symbols, lane.g)
+            return LatestTicks(channel, records[np.argsort(stamps_of(records))], lane.encoder)
+        latest = lane.encoder.latest(channel, symbols, at, lane.g)
         order = np.argsort(latest.gs)
         version = int(latest.gs[order[-1]]) if len(order) else 0
-        return [latest.fragments[i] for i in order.tolist()], version
+        fragments = [latest.fragments[i] for i in order.tolist()]
+        return LatestTicks(channel, NO_QUOTES, lane.encoder, fragments, version)

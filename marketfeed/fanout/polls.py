@@ -10,6 +10,7 @@ the ledger: what a poll did not get is behind the cursor that it got.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -120,7 +121,7 @@ class Polls:
         self._leave = leave
         self._ring = ring
         self._waiting: dict[Subscriber, Poll] = {}
-        self._new: list[Poll] = []
+        self._new: deque[Poll] = deque()
         self._over: list[Poll] = []  # their time is up, or their client has gone
 
     def __len__(self) -> int:
@@ -155,12 +156,15 @@ class Polls:
             raise RuntimeError("the fan-out failed at a poll")
         return poll.answer
 
-    def apply(self) -> None:
-        """Begin what is new and end what is over."""
-        new, self._new = self._new, []
-        for poll in new:
-            if not poll.member.gone:
+    def apply(self, late: Callable[[], bool]) -> None:
+        """Begin what is new, until it is ``late``, and end what is over."""
+        while self._new:
+            poll = self._new.popleft()
+            if poll.member in self._waiting and not poll.member.gone:
                 self._begin(poll)
+            if late():
+                self._ring()
+                break
         over, self._over = self._over, []
         for poll in over:
             if poll.member not in self._waiting:

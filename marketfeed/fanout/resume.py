@@ -45,12 +45,10 @@ def resume(
     is how many ticks may be replayed in all.
     """
     if after.epoch != rings.epoch or after.g > rings.head():
-        reset = {table.name(symbol) for symbols in added for symbol in symbols.tolist()}
+        matched = table.in_order(np.concatenate(added))
         # A name that matches nothing yet was another's in the cursor's epoch.
-        reset.update(
-            name for name in (*names.quotes, *names.trades) if next(iter(table.matching(name)), None) is None
-        )
-        return Resumption(tuple(sorted(reset)))
+        unknown = {name for name in names.distinct() if not table.matches(name)}
+        return Resumption(tuple(sorted([*matched, *unknown]) if unknown else matched))
     placed: list[_Placed] = []
     broken: Indices = np.empty(0, np.int64)
     for channel, symbols in enumerate(added):
@@ -73,7 +71,7 @@ def resume(
         member.place(channel, symbols, at)
         if len(symbols):
             member.g = min(member.g, after.g)
-    return Resumption(tuple(sorted(table.name(symbol) for symbol in broken.tolist())))
+    return Resumption(tuple(table.in_order(broken)))
 
 
 def _without(placed: list[_Placed], broken: Indices) -> list[_Placed]:

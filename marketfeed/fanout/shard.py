@@ -12,7 +12,7 @@ between flushes share the same few fields.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -32,7 +32,7 @@ from marketfeed.fanout.interest import Interests, Names
 from marketfeed.fanout.lane import Lane
 from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.lifesigns import LifeSigns, Timing
-from marketfeed.fanout.polls import PollAnswer, Polls
+from marketfeed.fanout.polls import Polls
 from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.slowest import Slowest
 from marketfeed.fanout.subscriber import Sink, Subscriber
@@ -88,7 +88,7 @@ class Shard:
         self._interests = Interests(symbols)
         self._catch_up = CatchUp(rings, symbols, resume_ticks, wall_ns)
         self._lanes = Lanes(rings, symbols, self._interests, recorder)
-        self.ticks = self._lanes.ticks
+        self.ticks, self.latest = self._lanes.ticks, self._lanes.latest
         self.members: dict[Subscriber, None] = {}
         self.figures = Figures(rings, self.members, self._lanes)
         self.slowest = Slowest(self._lanes, lambda: self.life_signs.timing.stall_ns)
@@ -96,8 +96,9 @@ class Shard:
         self.polls = Polls(
             rings, self._interests, self._catch_up, self._lanes, self._park, self._leave, self.ring
         )
+        self.poll = self.polls.answer
         self._changes: deque[Change] = deque()
-        self._leaving: list[Subscriber] = []
+        self._leaving: deque[Subscriber] = deque()
         self._filled: list[Subscriber] = []
         self._drained: list[Subscriber] = []
         self._bell = bell or Bell()
@@ -141,18 +142,6 @@ class Shard:
         self._drained.append(member)
         self.ring()
 
-    async def poll(self, names: Names, tier: Tier, after: Cursor | None, timeout_s: float) -> PollAnswer:
-        """Return what there is for ``names`` behind ``after``; see :meth:`Polls.answer`."""
-        return await self.polls.answer(names, tier, after, timeout_s)
-
-    def latest(self, channel: int, names: Iterable[str], tier: Tier) -> tuple[list[bytes], int]:
-        """Return the latest tick of each symbol as of the tier's last flush, and a version.
-
-        The JSON objects are in order of ``g``; the version is the highest of
-        these, 0 if there is none, and so changes exactly when they do.
-        """
-        return self._lanes.latest(channel, names, tier)
-
     # The loop.
 
     async def run(self) -> None:
@@ -164,6 +153,8 @@ class Shard:
 
     async def cycle(self, now_ns: int) -> None:
         """Do everything that is due at ``now_ns``."""
+        newcomers = self._lanes.newcomers
+        newcomers.begin()
         for lane in self._lanes:
             late_ns = -1
             if lane.tier.interval_ns and not lane.short:
@@ -175,6 +166,8 @@ class Shard:
             self._turns.add(lane.alone)
         self._apply(now_ns)
         self._turns.take(now_ns)
+        if newcomers.short or len(newcomers.pending):
+            self.ring()
         if now_ns >= self._next_sweep_ns:
             self._lanes.sweep()
             for member in self.life_signs.look(self.members, now_ns):
@@ -205,6 +198,9 @@ class Shard:
         sends = 0
         moment = Moment(self.rings.epoch, lane.g, self.wall_ns())
         for group in groups:
+            if not group.members:  # it waits to be dissolved
+                group.step.clear()
+                continue
             message, ticks = group.frame(moment, self.symbols)
             group.sent_ns = now_ns
             self.figures.sent(len(message), len(group.members))
@@ -294,21 +290,36 @@ class Shard:
                     if member.replayed:
                         self._turns.go_on(member)
         until_ns = _now_ns() + CHANGES_NS
-        while self._changes:
-            change = self._changes.popleft()
-            if not change.member.gone:
-                try:
-                    self._change(change, now_ns)
-                except Exception:
-                    self._fail(change.member)
-            change.applied.set()
-            if self._changes and _now_ns() > until_ns:
+        self._while_time(until_ns, self._apply_change, now_ns)
+        self.polls.apply(lambda: _now_ns() > until_ns)
+        until_ns = _now_ns() + CHANGES_NS
+        self._while_time(until_ns, self._let_leave, now_ns)
+        self._while_time(until_ns, lambda now_ns: self._lanes.dissolve_empty(), now_ns)
+
+    def _while_time(self, until_ns: int, one: Callable[[int], bool], now_ns: int) -> None:
+        """Do ``one`` thing after the other until it is False, or ask for a cycle that does the rest."""
+        while one(now_ns):
+            if _now_ns() > until_ns:
                 self.ring()
                 break
-        self.polls.apply()
-        leaving, self._leaving = self._leaving, []
-        for member in leaving:
-            self._remove(member)
+
+    def _apply_change(self, now_ns: int) -> bool:
+        if not self._changes:
+            return False
+        change = self._changes.popleft()
+        if not change.member.gone:
+            try:
+                self._change(change, now_ns)
+            except Exception:
+                self._fail(change.member)
+        change.applied.set()
+        return True
+
+    def _let_leave(self, now_ns: int) -> bool:
+        if not self._leaving:
+            return False
+        self._remove(self._leaving.popleft())
+        return True
 
     def _fail(self, member: Subscriber) -> None:
         """End a session whose own data broke something; the others go on."""

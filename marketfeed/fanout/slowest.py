@@ -83,4 +83,4 @@ class Slowest:
 def _is_behind(member: Subscriber, g: int) -> bool:
     if member.g >= g or not member.awaited or member.gone or member.encoding in _NOT_AWAITED:
         return False
-    return any(member.names)
+    return member.names.size > 0

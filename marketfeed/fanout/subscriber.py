@@ -174,19 +174,26 @@ class Subscriber:
             position = np.full(rings.max_symbols, -1, np.int64)
             position[old] = 0  # of symbols that joined the interest meanwhile
             position[old[: len(self.seen[channel])]] = self.seen[channel]
-            gone = np.setdiff1d(np.setdiff1d(old, new), self.fresh[channel])
+            fresh, wanted = (np.zeros(rings.max_symbols, bool) for _ in range(2))
+            fresh[self.fresh[channel]] = True
+            wanted[new] = True
+            gone = old[~(wanted[old] | fresh[old])]
             pending = int((rings.published_of(channel, gone) - position[gone]).sum())
             self.ledger.matched += pending
             self.ledger.abandoned += pending
             kept = position[new]
-            still = np.intersect1d(self.fresh[channel], new)
             added.append(new[kept < 0])
-            self.fresh[channel] = np.union1d(still, added[-1]).astype(np.int64)
+            fresh &= wanted
+            fresh[added[-1]] = True
+            self.fresh[channel] = np.flatnonzero(fresh)
             self.seen[channel] = np.maximum(kept, 0)
         if self.encoding.announces:
-            told = [ids[:count] for ids, count in zip(self.interest.symbols, self.known, strict=True)]
-            told_of = np.setdiff1d(np.concatenate(told), self.untold)
-            self.untold = np.setdiff1d(np.concatenate(interest.symbols), told_of)
+            told = np.zeros(rings.max_symbols, bool)
+            for ids, count in zip(self.interest.symbols, self.known, strict=True):
+                told[ids[:count]] = True
+            told[self.untold] = False
+            wanted_now = np.concatenate(interest.symbols)
+            self.untold = np.unique(wanted_now[~told[wanted_now]])
         self.known = interest.counts()
         self.names, self.interest = names, interest
         return added
@@ -197,10 +204,14 @@ class Subscriber:
         if len(symbols) == len(mine) and (symbols == mine).all():  # as after most cuts
             self.seen[channel], self.fresh[channel] = at, _NOTHING
             return
-        order = np.argsort(mine)
-        where = np.searchsorted(mine, symbols, sorter=order)
-        self.seen[channel][order[where]] = at
-        self.fresh[channel] = np.setdiff1d(self.fresh[channel], symbols)
+        size = int(mine.max(initial=0)) + 1
+        where = np.zeros(size, np.int64)
+        where[mine] = np.arange(len(mine))
+        self.seen[channel][where[symbols]] = at
+        fresh = np.zeros(size, bool)
+        fresh[self.fresh[channel]] = True
+        fresh[symbols] = False
+        self.fresh[channel] = np.flatnonzero(fresh)
 
     def change_lane(self, tier: Tier, encoding: Encoding) -> None:
         """Go on in another lane from the same position; what is pending is still booked on the old tier."""
@@ -242,8 +253,10 @@ class Subscriber:
         ahead = 0
         for channel, symbols in enumerate(self.interest.symbols):
             placed = symbols[: len(seen[channel])]
-            counted = np.isin(placed, self.fresh[channel], invert=True)
-            ahead += int((rings.published_of(channel, placed) - seen[channel])[counted].sum())
+            behind = rings.published_of(channel, placed) - seen[channel]
+            if len(self.fresh[channel]):
+                behind = behind[np.isin(placed, self.fresh[channel], invert=True)]
+            ahead += int(behind.sum())
         now.matched += ahead
         now.pending += ahead + self.tail_ticks + sum(ticks for _, ticks in self.backlog)
         return {**(self.former or {}), self.booked: now}

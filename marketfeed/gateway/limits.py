@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from marketfeed.errors import CloseCode
+from marketfeed.fanout.interest import Names
 
 DURATION_BOUNDS_S: Final = (1.0, 10.0, 60.0, 600.0, 3600.0, 28_800.0, 86_400.0)  # of sessions
 SWEEP_AT: Final = 4096  # addresses remembered before those that count nothing are forgotten
@@ -23,6 +24,19 @@ class Limits:
     sessions_per_ip: int
     requests_per_s: float
     handshake_s: float
+    patterns_per_session: int = 500
+
+    def excess(self, names: Names) -> str | None:
+        """Return why ``names`` are too many for one session, None if they are not."""
+        distinct = names.distinct()
+        if len(distinct) > self.symbols_per_session:
+            most = self.symbols_per_session
+            return f"at most {most} names and patterns a session: limits.symbols_per_session"
+        patterns = sum(name.endswith("*") for name in distinct)
+        if patterns > self.patterns_per_session:
+            most = self.patterns_per_session
+            return f"at most {most} patterns a session, not {patterns}: limits.patterns_per_session"
+        return None
 
 
 class Bucket:

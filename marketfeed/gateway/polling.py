@@ -6,6 +6,8 @@ behind its cursor, and costs nothing until then.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -19,7 +21,8 @@ from marketfeed.gateway import query as asked
 from marketfeed.gateway.http import NO_CACHE, Request, Response, error_response, tagged
 from marketfeed.gateway.session import Service
 
-CHUNK: Final = 4096  # symbols between two turns of others
+CHUNK: Final = 1024  # symbols between two turns of others: two milliseconds
+MANY_NAMES: Final = 64  # with more, one request at a time is answered
 
 log = structlog.get_logger()
 
@@ -37,7 +40,7 @@ class Polling:
         """Answer ``GET /v1/poll``; a client that goes away is dropped at once."""
         service, query = self._service, request.query
         asked.check_keys(query, ("quotes", "trades", "tier", "after", "timeout_s"))
-        names = asked.names_of(query, service.limits.symbols_per_session)
+        names = asked.names_of(query, service.limits)
         tier = asked.tier_of(query, service.tiers, service.default_tier)
         after, timeout_s = asked.cursor_of(query), asked.timeout_of(query)
         answer: PollAnswer | None = None
@@ -67,25 +70,34 @@ class Polling:
 
     async def quotes(self, request: Request) -> Response:
         """Answer ``GET /v1/quotes``."""
-        return self._latest(request, QUOTES)
+        return await self._latest(request, QUOTES)
 
     async def trades(self, request: Request) -> Response:
         """Answer ``GET /v1/trades``."""
-        return self._latest(request, TRADES)
+        return await self._latest(request, TRADES)
 
-    def _latest(self, request: Request, channel: int) -> Response:
+    async def _latest(self, request: Request, channel: int) -> Response:
         service, query = self._service, request.query
         asked.check_keys(query, ("symbols", "tier"))
-        names = asked.symbols_of(query, service.limits.symbols_per_session)
+        names = asked.symbols_of(query, service.limits)
         tier = asked.tier_of(query, service.tiers, service.default_tier)
-        fragments, version = service.shard.latest(channel, names, tier)
-        # One URL, one set of names: whatever is new in the answer has a higher g.
-        tag = f"{service.shard.rings.epoch}:{version}"
-        return tagged(request, tag, lambda: Response(b"[%b]" % b",".join(fragments)))
+        many = len(names) > MANY_NAMES or any(name.endswith("*") for name in names)
+        async with service.large if many else nullcontext():
+            latest = service.shard.latest(channel, names, tier)
+            # One URL, one set of names: whatever is new in the answer has a higher g.
+            tag = f"{service.shard.rings.epoch}:{latest.version}"
+            answer = tagged(request, tag, lambda: Response(b""))
+            if answer.status == 304:
+                return answer
+            return replace(answer, body=b"[%b]" % b",".join(await latest.fragments()))
 
     async def symbols(self, request: Request) -> Response:
         """Answer ``GET /v1/symbols``; times are of receipt, in µs, 0 where there was no tick yet."""
         asked.check_keys(request.query, ())
+        async with self._service.large:
+            return await self._symbols()
+
+    async def _symbols(self) -> Response:
         shard = self._service.shard
         rings, names = shard.rings, shard.symbols.names(0)
         head, firsts = rings.head(), rings.first_ns(len(names)) // 1000

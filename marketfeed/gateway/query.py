@@ -13,6 +13,7 @@ from marketfeed.errors import ErrorCode, RequestError
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.tiers import Tier
 from marketfeed.gateway import protocol
+from marketfeed.gateway.limits import Limits
 
 # What polyfills of EventSource call the id of the last event, where they cannot send a header.
 LAST_EVENT_ID: Final = ("lastEventId", "Last-Event-ID", "last-event-id", "last_event_id")
@@ -30,23 +31,30 @@ def check_keys(query: Query, allowed: tuple[str, ...]) -> None:
             raise RequestError(ErrorCode.SYNTAX, f"{key}: given {len(values)} times")
 
 
-def names_of(query: Query, most: int) -> Names:
-    """Return the names in ``quotes`` and ``trades``, 1 to ``most``; raises RequestError."""
+def names_of(query: Query, limits: Limits) -> Names:
+    """Return the names in ``quotes`` and ``trades``, at least one; raises RequestError."""
     quotes, trades = (_listed(query, channel) for channel in ("quotes", "trades"))
     names = protocol.names_of(protocol.Subscribe("subscribe", quotes=quotes, trades=trades))
     if not any(names):
         raise RequestError(ErrorCode.SYNTAX, "quotes=A,B* or trades=A,B*: at least one name")
-    if len({*names.quotes, *names.trades}) > most:
-        raise RequestError(ErrorCode.SYMBOL_LIMIT, f"at most {most} names and patterns a session")
+    _check_count(names, limits)
     return names
 
 
-def symbols_of(query: Query, most: int) -> tuple[str, ...]:
-    """Return the names in ``symbols``, 1 to ``most``; raises RequestError."""
-    names = protocol.names_of(protocol.Subscribe("subscribe", quotes=_listed(query, "symbols"))).quotes
-    if not 1 <= len(names) <= most:
+def symbols_of(query: Query, limits: Limits) -> tuple[str, ...]:
+    """Return the names in ``symbols``, at least one; raises RequestError."""
+    names = protocol.names_of(protocol.Subscribe("subscribe", quotes=_listed(query, "symbols")))
+    if not any(names):
+        most = limits.symbols_per_session
         raise RequestError(ErrorCode.SYNTAX, f"symbols=A,B*: 1 to {most} names and patterns")
-    return names
+    _check_count(names, limits)
+    return names.quotes
+
+
+def _check_count(names: Names, limits: Limits) -> None:
+    excess = limits.excess(names)
+    if excess is not None:
+        raise RequestError(ErrorCode.SYMBOL_LIMIT, excess)
 
 
 def tier_of(query: Query, tiers: Mapping[str, Tier], default: Tier) -> Tier:

@@ -21,7 +21,7 @@ from marketfeed.gateway.websocket import WebSocketSession
 
 STREAM: Final = "/v1/stream"
 EVENTS: Final = "/v1/events"
-SESSIONS: Final = frozenset({STREAM, EVENTS})  # bounded by limits.sessions, not by requests_per_s
+UNCOUNTED: Final = frozenset({STREAM})  # handshakes: bounded by limits.sessions, not by requests_per_s
 
 
 class Routes:
@@ -64,7 +64,7 @@ class Routes:
 
     def refuse(self, request: Request) -> Response | None:
         """Answer an address that asks too often."""
-        if request.path in SESSIONS or self._rates.take(request.address, trio.current_time()):
+        if request.path in UNCOUNTED or self._rates.take(request.address, trio.current_time()):
             return None
         most = self._service.limits.requests_per_s
         return error_response(429, f"more than {most:g} requests a second", (("Retry-After", "1"),))
@@ -82,7 +82,7 @@ class Routes:
     async def _events(self, request: Request) -> Response | Session:
         service, query = self._service, request.query
         check_keys(query, ("quotes", "trades", "tier", "after", *LAST_EVENT_ID))
-        names = names_of(query, service.limits.symbols_per_session)
+        names = names_of(query, service.limits)
         tier = tier_of(query, service.tiers, service.default_tier)
         after = cursor_of(query, request.header(b"last-event-id"))
         if request.method == "HEAD":
@@ -94,7 +94,8 @@ class Routes:
 
     async def _latency(self, request: Request) -> Response:
         check_keys(request.query, ())
-        shown = {} if self._service.overview is None else await self._service.overview()
+        async with self._service.large:
+            shown = {} if self._service.overview is None else await self._service.overview()
         # Where the log lies on the engine's disk is the operator's alone: the admin port tells.
         return json_response({key: value for key, value in shown.items() if key != "log"})
 

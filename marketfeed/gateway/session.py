@@ -51,6 +51,8 @@ class Service:
     proxies: Proxies = field(default_factory=Proxies)
     certificate: Certificate | None = None  # without one, connections are plain
     overview: Callable[[], Awaitable[dict[str, Any]]] | None = None  # what /v1/latency shows
+    # Held for milliseconds of work that a client asked for: many at once delay the others by one piece.
+    large: trio.Lock = field(default_factory=trio.Lock)
 
 
 class Session(ABC):

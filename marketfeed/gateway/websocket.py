@@ -8,6 +8,7 @@ some protocol errors trio-websocket's reader waits for ever.
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final
 
 import structlog
@@ -31,6 +32,7 @@ from marketfeed.gateway.session import FAREWELL_S, Service, Session
 
 MAX_BAD_REQUESTS: Final = 10  # in a row
 BREACHES: Final = (CloseCode.PROTOCOL, CloseCode.INVALID_DATA)
+LARGE: Final = 8192  # characters of a request and of the subscription that it changes: half a millisecond
 MAX_REFUSED: Final = 200  # requests over the rate in a row; then it is a flood and no mistake
 
 log = structlog.get_logger()
@@ -109,7 +111,8 @@ class WebSocketSession(Session):
                     self._tell(outbox, member, ErrorCode.TOO_MANY_REQUESTS, msg, protocol.id_of(text))
                 else:
                     refused = 0
-                    await self._answer(protocol.parse_request(text), outbox, member)
+                    async with self._turn(text, member):
+                        await self._answer(protocol.parse_request(text), outbox, member)
                     self._bad_requests = 0
             except RequestError as error:
                 self._bad_requests += 1
@@ -120,8 +123,14 @@ class WebSocketSession(Session):
             if self._bad_requests >= MAX_BAD_REQUESTS or refused >= MAX_REFUSED:
                 self.end(CloseCode.BAD_REQUEST if refused < MAX_REFUSED else CloseCode.ABUSE)
                 return None
+            del text  # it may be large, and the next one may never come
             # One that does not read its answers is not read either.
             await outbox.wait_send_all_might_not_block()
+
+    def _turn(self, text: str | bytes, member: Subscriber) -> AbstractAsyncContextManager[None]:
+        """Return what to hold while a request is served, so that many large ones come one after the other."""
+        large = len(text) + member.names.size > LARGE
+        return self._service.large if large else nullcontext()
 
     def _tell(
         self, outbox: Outbox, member: Subscriber, code: ErrorCode, msg: str, id_: protocol.RequestId
@@ -178,11 +187,9 @@ class WebSocketSession(Session):
         member: Subscriber,
         synced: bool,
     ) -> None:
-        most = self._service.limits.symbols_per_session
-        if synced and len({*names.quotes, *names.trades}) > most:
-            raise RequestError(
-                ErrorCode.SYMBOL_LIMIT, f"at most {most} names and patterns a session", request.id
-            )
+        excess = self._service.limits.excess(names) if synced else None
+        if excess is not None:
+            raise RequestError(ErrorCode.SYMBOL_LIMIT, excess, request.id)
 
         def answer(resumption: Resumption | None) -> bytes:
             about = (member.names, member.tier.name, member.encoding.name, request.id, resumption)

@@ -290,29 +290,33 @@ async def test_polls_share_their_tier_with_sessions_and_neither_disturbs_the_oth
 async def test_a_short_poll_is_what_the_last_flush_of_its_tier_was(bench, autojump_clock):
     bench.publish(("q", "B"), ("q", "A"), ("t", "A"))
     shard = bench.shard
-    fragments, version = shard.latest(QUOTES, ["A", "B", "NEW", "A"], PREMIUM)
+    latest = shard.latest(QUOTES, ["A", "B", "NEW", "A"], PREMIUM)
+    fragments = await latest.fragments()
     assert [(m["S"], m["n"]) for m in map(json.loads, fragments)] == [("B", 1), ("A", 1)]
-    assert version == 2
-    assert shard.latest(TRADES, ["*"], PREMIUM)[1] == 3
-    assert shard.latest(QUOTES, ["NEW"], PREMIUM) == ([], 0)
+    assert latest.version == 2
+    assert shard.latest(TRADES, ["*"], PREMIUM).version == 3
+    nothing = shard.latest(QUOTES, ["NEW"], PREMIUM)
+    assert (await nothing.fragments(), nothing.version) == ([], 0)
     bench.publish(("q", "A"), ("q", "NEW"))
     await bench.cycle()
-    assert shard.latest(QUOTES, ["A", "B"], PREMIUM) == (fragments, 2)  # no flush since
+    latest = shard.latest(QUOTES, ["A", "B"], PREMIUM)
+    assert (await latest.fragments(), latest.version) == (fragments, 2)  # no flush since
     await trio.sleep(0.1)
     await bench.cycle()
-    fragments, version = shard.latest(QUOTES, ["A", "B"], PREMIUM)
+    latest = shard.latest(QUOTES, ["A", "B"], PREMIUM)
+    fragments = await latest.fragments()
     assert [(m["S"], m["n"]) for m in map(json.loads, fragments)] == [("B", 1), ("A", 2)]
-    assert version == 4
-    assert shard.latest(QUOTES, ["B"], PREMIUM)[1] == 1  # only what was asked for
+    assert latest.version == 4
+    assert shard.latest(QUOTES, ["B"], PREMIUM).version == 1  # only what was asked for
     assert "snap" not in json.loads(fragments[0])
 
 
 async def test_a_short_poll_of_a_tier_without_interval_is_of_now(bench, autojump_clock):
     bench.publish(("q", "A"))
-    assert bench.shard.latest(QUOTES, ["A"], VIP)[1] == 1
+    assert bench.shard.latest(QUOTES, ["A"], VIP).version == 1
     bench.publish(("q", "A"))
     await bench.cycle()
-    assert bench.shard.latest(QUOTES, ["A"], VIP)[1] == 2
+    assert bench.shard.latest(QUOTES, ["A"], VIP).version == 2
 
 
 async def test_a_lane_kept_for_polls_is_forgotten_a_minute_after_the_last(bench, autojump_clock):

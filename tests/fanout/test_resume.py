@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 import trio.testing
 from harness import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from marketfeed.fanout import newcomers
 from marketfeed.fanout.encoding import BINARY, JSON, SSE
 
 
@@ -321,12 +323,16 @@ steps = st.one_of(
     quotes=st.sampled_from(["A", "A*", "* A", "A C"]),
     trades=st.sampled_from(["", "A", "*"]),
     script=st.lists(steps, max_size=40),
+    most=st.sampled_from([1, newcomers.MOST]),  # symbols that may join in one cycle
 )
 def test_what_a_client_put_together_over_cuts_is_what_was_published(
-    depth, resume_ticks, tiers, quotes, trades, script
+    depth, resume_ticks, tiers, quotes, trades, script, most
 ):
     clock = trio.testing.MockClock(autojump_threshold=0)
-    trio.run(life, depth, resume_ticks, tiers, quotes, trades, script, clock=clock)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(newcomers, "LEAST", most)
+        patch.setattr(newcomers, "MOST", most)
+        trio.run(life, depth, resume_ticks, tiers, quotes, trades, script, clock=clock)
 
 
 async def life(depth, resume_ticks, tiers, quotes, trades, script):

@@ -274,3 +274,9 @@ async def test_a_drain_says_when_to_come_back():
         assert events.retry_ms == closing["retry_ms"]
         with pytest.raises(trio.EndOfChannel):
             await events.next()
+
+
+async def test_a_storm_of_event_streams_from_one_address_is_429():
+    limits = dataclasses.replace(LIMITS, requests_per_s=2)
+    async with serving(limits) as live:
+        assert [await (await source(live)).open("quotes=A") for _ in range(3)] == [200, 200, 429]

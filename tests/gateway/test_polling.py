@@ -264,3 +264,12 @@ async def test_symbols_are_listed_with_their_first_and_last_tick():
         assert later["A"]["first"] == first["A"]["first"]
         assert later["A"]["last"] > first["A"]["last"]
         assert later["NEW"] == {"S": "NEW", "first": 0, "last": 0}
+
+
+async def test_more_patterns_than_a_session_may_have_are_400_on_every_route():
+    limits = dataclasses.replace(LIMITS, patterns_per_session=2)
+    async with serving(limits) as live:
+        for path in ("/v1/quotes?symbols=", "/v1/poll?timeout_s=0&quotes=", "/v1/events?trades="):
+            answer = await (await poller(live)).get(path + "A*,B*,C*")
+            assert answer.status == 400
+            assert "limits.patterns_per_session" in answer.body["error"]["msg"]

@@ -198,6 +198,21 @@ async def test_a_flood_of_requests_is_closed_with_4503():
         assert (await client.next())["T"] == "pong"
 
 
+async def test_more_patterns_than_a_session_may_have_are_refused_and_names_are_counted_apart():
+    limits = dataclasses.replace(LIMITS, patterns_per_session=2)
+    async with serving(limits) as live, connected(live) as client:
+        await client.send(action="subscribe", quotes=["A*", "B*", "C"], trades=["A*", "D"], id=1)
+        assert (await client.next("subscription"))["id"] == 1
+        await client.send(action="subscribe", trades=["E*"], id=2)
+        error = await client.next("error")
+        assert (error["code"], error["id"]) == (405, 2)
+        assert "at most 2 patterns a session, not 3: limits.patterns_per_session" in error["msg"]
+        await client.send(action="unsubscribe", quotes=["B*"], id=3)
+        await client.send(action="subscribe", trades=["E*"], id=4)
+        answers = [await client.next("subscription") for _ in range(2)]
+        assert answers[1]["trades"] == ["A*", "D", "E*"]
+
+
 async def test_a_session_that_answers_slowly_and_asks_meanwhile_is_served_in_order():
     async with serving() as live:
         live.publish(*[f"S{i}" for i in range(200)])

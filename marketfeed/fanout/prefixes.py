@@ -1,0 +1,67 @@
+"""Who takes the symbols that begin with a prefix.
+
+A name is looked up by each length that some prefix has, at most 25 of them, whatever
+the number of prefixes; then it costs what it matches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from marketfeed.core.symbols import MAX_NAME_BYTES
+
+T = TypeVar("T")
+
+
+class Prefixes(Generic[T]):
+    """Prefixes and their takers, which must not be dicts: one alone is held without a container."""
+
+    __slots__ = ("_count", "_lengths", "_takers")
+
+    def __init__(self) -> None:
+        self._takers: dict[str, T | dict[T, None]] = {}
+        self._count = [0] * (MAX_NAME_BYTES + 1)  # of prefixes, by length
+        self._lengths: tuple[int, ...] = ()  # that some prefix has
+
+    def add(self, prefix: str, taker: T) -> None:
+        """Let ``taker``, which does not have it, have ``prefix``."""
+        known = self._takers.get(prefix)
+        if known is None:
+            self._takers[prefix] = taker
+            self._counted(len(prefix), 1)
+        elif isinstance(known, dict):
+            known[taker] = None
+        else:
+            self._takers[prefix] = {known: None, taker: None}
+
+    def discard(self, prefix: str, taker: T) -> None:
+        """Take ``prefix`` from ``taker``, which has it."""
+        known = self._takers[prefix]
+        if isinstance(known, dict):
+            del known[taker]
+            if known:
+                return
+        del self._takers[prefix]
+        self._counted(len(prefix), -1)
+
+    def _counted(self, length: int, more: int) -> None:
+        self._count[length] += more
+        if self._count[length] <= 1:
+            self._lengths = tuple(length for length, count in enumerate(self._count) if count)
+
+    def of(self, name: str) -> tuple[str, ...]:
+        """Return the prefixes that ``name`` begins with, the shortest first."""
+        takers = self._takers
+        # A slice beyond the end of the name is the name: found once, by its own length.
+        return tuple(
+            name[:length] for length in self._lengths if length <= len(name) and name[:length] in takers
+        )
+
+    def takers(self, prefix: str) -> Iterable[T]:
+        """Return who takes ``prefix``."""
+        known = self._takers[prefix]
+        return known if isinstance(known, dict) else (known,)
+
+    def __len__(self) -> int:
+        return len(self._takers)
