@@ -24,6 +24,7 @@ from marketfeed.report import Report
 
 SILENT_S: Final = 2.0  # without an answer or a step for this long a worker is as good as dead
 Question = AskReport | AskListing | AskReached
+PATIENCE: Final = 5  # times as long, with a worker that is ready and is not let run
 MAX_UNCONFIRMED: Final = 128  # connections on their way to one worker
 
 
@@ -113,7 +114,8 @@ class Child:
     def silent_s(self, now_s: float) -> float:
         """Return for how long the child has neither answered nor made a step, while it could have.
 
-        Where the machine has more to run than it can, what counts is the time that the child was let run.
+        Where the machine has more to run than it can, what counts is the time that the child was let run,
+        or a part of the time that passed.
         """
         steps = self._progress.steps
         if steps != self._steps:
@@ -123,7 +125,7 @@ class Child:
         if silent_s > SILENT_S:
             ready, cpu_s = used(self.pid)
             if ready:
-                return min(silent_s, cpu_s - self._heard_cpu_s)
+                return min(silent_s, max(cpu_s - self._heard_cpu_s, silent_s / PATIENCE))
         return silent_s
 
     # Connections.

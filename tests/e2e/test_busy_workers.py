@@ -47,7 +47,7 @@ def troubled(folder, monkeypatch):
 
 async def test_a_worker_that_is_busy_for_longer_than_it_may_be_silent_is_not_killed(tmp_path, monkeypatch):
     troubled(tmp_path, monkeypatch)
-    with trio.fail_after(60), engine(SYNTHETIC, tmp_path, *ONE) as running:
+    with trio.fail_after(90), engine(SYNTHETIC, tmp_path, *ONE) as running:
         async with trio.open_nursery() as nursery:
             (session,) = await join(nursery, running, 1, ALL)
             await session.until(10)
@@ -64,7 +64,7 @@ async def test_a_worker_that_is_busy_for_longer_than_it_may_be_silent_is_not_kil
 
 async def test_a_worker_that_runs_and_makes_no_progress_is_replaced(tmp_path, monkeypatch):
     troubled(tmp_path, monkeypatch)
-    with trio.fail_after(60), engine(SYNTHETIC, tmp_path, *ONE) as running:
+    with trio.fail_after(90), engine(SYNTHETIC, tmp_path, *ONE) as running:
         (pid,) = workers(running)
         os.kill(pid, signal.SIGUSR2)
         while not any(entry["event"] == "worker started" for entry in running.log):

