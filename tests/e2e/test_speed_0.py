@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 import urllib.request
 
 import pytest
 from crowd import metrics
+from peers import Files
 from process import Reader, engine
 from websockets.sync.client import connect
 
@@ -90,6 +92,44 @@ def test_an_event_stream_gets_every_tick(recording):
     ns, others = numbers(frames)
     assert ns == list(range(1, ROWS + 1))
     assert not {"gap", "lag"} & others
+
+
+def test_a_session_over_tls_gets_every_tick(recording):
+    files = Files(recording)
+    config = FEED + f'[gateway]\ntls_cert = "{files.cert}"\ntls_key = "{files.key}"\n'
+    trusting = ssl.create_default_context(cafile=str(files.authority))
+    frames = []
+    with (
+        engine(config, recording) as running,
+        connect(running.url, ssl=trusting, compression=None, max_size=None) as ws,
+    ):
+        ws.send(json.dumps(ALL))
+        while not frames or LAST not in frames[-1]:
+            frames.append(ws.recv(timeout=30, decode=False))
+    ns, others = numbers(map(json.loads, frames))
+    assert ns == list(range(1, ROWS + 1))
+    assert not {"gap", "lag"} & others
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_quotes_and_trades_of_one_clock_reach_a_session_in_order_of_time(recording, workers):
+    with open(recording / "trades.csv", "w") as file:
+        file.writelines(f"{number},EUR/USD,1.15,1\n" for number in range(30_000, 90_000, 20))
+    table = FEED.replace("[[feeds]]", '[[feeds]]\nclock = "day"')
+    trades = table.replace('"fast', '"trades').replace("bid = 2, ask = 3", "price = 2, size = 3")
+    settings = ("--set", f"engine.workers={workers}")
+    with engine(table + trades.replace("start_sessions = 1", ""), recording, *settings) as running:
+        last = b'"T":"t","S":"EUR/USD"'
+
+        def enough(frame):
+            return last in frame and b'"n":3000,' in frame[frame.rindex(last) :]
+
+        frames = Reader(running.url, ALL, enough).result(60)
+    ticks = [m for frame in frames for m in frame if m["T"] in ("q", "t")]
+    assert [m["T"] for m in ticks].count("q") == ROWS
+    assert [m["T"] for m in ticks].count("t") == 3000
+    assert [(m["t"], m["T"]) for m in ticks] == sorted((m["t"], m["T"]) for m in ticks)
+    assert not {m["T"] for frame in frames for m in frame} & {"gap", "lag"}
 
 
 def test_two_feeds_and_readers_of_different_speed_miss_nothing(recording):
