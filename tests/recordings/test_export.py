@@ -239,9 +239,10 @@ def test_without_pyarrow_csv_is_written_and_parquet_says_what_to_install(tmp_pat
 def test_an_export_holds_a_row_group_and_no_more(tmp_path):
     recording(tmp_path / "small.mfr", 10)
     code = (
-        "import resource, sys\nfrom pathlib import Path\n"
+        "import re\nfrom pathlib import Path\n"
         "from marketfeed.recordings.export import Export, run\nimport pyarrow.parquet\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "status = Path('/proc/self/status')\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', status.read_text())[1]) // 1024\n"
         "run([Path('small.mfr')], Export(Path('s.parquet'), None, ['*'], None, None))\nbefore = peak()\n"
         "assert run([Path('day.mfr')], Export(Path('d.parquet'), None, ['*'], None, None)) == 0\n"
         "print(peak() - before)"
