@@ -175,7 +175,7 @@ def _is_plain_struct(kind: Any) -> bool:
 def _refusal(value: Any, kind: inspect.Type, path: Path, error: str) -> str:
     """Return what to say of ``value``, which is no ``kind``; ``error`` is msgspec's text."""
     kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
-    if any(isinstance(one, inspect.StructType | inspect.DictType) for one in kinds):
+    if all(isinstance(one, inspect.StructType | inspect.DictType | inspect.NoneType) for one in kinds):
         return _no_table(value, path)
     if isinstance(value, dict) and any(isinstance(one, inspect.ListType) for one in kinds):
         name = ".".join(map(str, path))

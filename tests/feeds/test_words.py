@@ -14,6 +14,8 @@ from replaykit import names, outcome, refusal, replayed
 
 from feeds.replay.fields import Rows
 from feeds.replay.quoting import unquoted
+from marketfeed.errors import ConfigError
+from marketfeed.ingest.registry import feed_specs
 
 START = 1_700_000_000_000_000_000
 CSV = {
@@ -149,6 +151,15 @@ async def test_where_takes_a_text_several_and_not(tmp_path, format, wanted, kept
     intake = await replayed(tmp_path, **settings, where={column: wanted})
     assert (intake.trades["ts_event"] - START).tolist() == kept
     assert intake.events == {"filtered": len(KINDS) - len(kept)}
+
+
+@pytest.mark.parametrize("wanted", [1.5, True])
+def test_a_value_of_where_that_is_no_text_is_told_with_all_that_it_may_be(wanted):
+    table = {"name": "d", "type": "replay", "path": "day.csv", "where": {"3": wanted}}
+    with pytest.raises(ConfigError) as caught:
+        feed_specs([table])
+    said = "feeds.0.where.3: must be a string or an integer or a list or a table, not "
+    assert str(caught.value).startswith(said)
 
 
 @pytest.mark.parametrize("wanted", [[], {"not": []}])
