@@ -130,11 +130,12 @@ class JsonCodec:
         heads = self._heads_upto(channel, len(self._symbols))
         symbols = records["symbol"].tolist()
         if channel == QUOTES:
+            bid_sz, ask_sz = records["bid_sz"], records["ask_sz"]
             own = (
-                _side_prices(records["bid_px"], records["bid_sz"], b',"bs":'),
-                _sizes(records["bid_sz"], b',"ap":'),
-                _side_prices(records["ask_px"], records["ask_sz"], b',"as":'),
-                _sizes(records["ask_sz"], b',"t":'),
+                _side_prices(records["bid_px"], bid_sz, b',"bs":'),
+                _sizes(bid_sz, b',"ap":'),
+                _side_prices(records["ask_px"], ask_sz, b',"as":'),
+                _sizes(ask_sz, b',"t":'),
             )
         else:
             own = (
