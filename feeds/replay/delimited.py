@@ -140,9 +140,9 @@ class _Reader:
         def index(column: int | str, key: str) -> int:
             if isinstance(column, int):
                 return column
-            if column not in names:
-                has = shown(", ".join(names), 200)
-                raise ConfigError(f"{key}: no column {column!r} in {self._at}; it has {has}")
+            if names.count(column) != 1:
+                has, count = shown(", ".join(names), 200), "more than one" if column in names else "no"
+                raise ConfigError(f"{key}: {count} column {column!r} in {self._at}; it has {has}")
             return names.index(column)
 
         self._columns = {n: index(c, f"columns.{n}") for n, c in self._layout.wanted.items()}

@@ -424,6 +424,12 @@ def test_mistakes_are_told_in_one_line(tmp_path, change, said):
     assert refusal(tmp_path, **settings) == said.format(tmp_path / "day.csv")
 
 
+def test_a_name_that_two_columns_have_is_refused(tmp_path):
+    write(tmp_path, "time,bid,bid\n1000,1,2\n")
+    said = refusal(tmp_path, **{**PLAIN, "header": True, "columns": {"time": "time", "bid": "bid"}})
+    assert said == f"columns.bid: more than one column 'bid' in {tmp_path}/day.csv; it has time, bid, bid"
+
+
 @pytest.mark.parametrize("content", ["", "\n\n", "a,b\n", "\0" * 5000])
 @pytest.mark.parametrize("name", ["day.csv", "day.zip", "day.csv.gz"])
 def test_files_of_something_else(tmp_path, content, name):
