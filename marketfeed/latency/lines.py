@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
+from marketfeed.core.printable import printable
 from marketfeed.errors import LogError
 from marketfeed.latency.intervals import Tag
 from marketfeed.latency.log import BEYOND
@@ -176,7 +177,8 @@ class _Parser:
         if (parsed := self._tags.get(tag)) is None:
             if len(self._tags) >= MAX_KNOWN:
                 self._tags.clear()
-            parsed = self._tags[tag] = Tag.parse(tag)
+            # Terminals and pages show it: no escape sequence of a foreign log gets there.
+            parsed = self._tags[tag] = Tag.parse(printable(tag, MAX_TAG))
         return Line(at_s, length_s, parsed, encoded, self._beyond.pop(tag, 0), self._source, number)
 
 

@@ -6,8 +6,10 @@ Files are written under another name and renamed when they are whole.
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
@@ -23,6 +25,7 @@ from marketfeed.recordings import tables
 from marketfeed.recordings.reading import Recording, moment_ns, read
 
 GROUP_ROWS: Final = 1 << 17  # of a row group: 8 MiB of records
+_UNIX: Final = re.compile(r"[0-9]{1,10}(\.[0-9]{1,9})?")
 PART: Final = ".part"  # appended to a name until the file is whole
 
 
@@ -171,7 +174,9 @@ def _checked(export: Export) -> dict[str, Path]:
 
 def _moment(key: str, text: str | None) -> int | None:
     try:
-        return None if text is None else moment_ns(int(text) * 10**9 if text.isdecimal() else text)
+        if text is not None and _UNIX.fullmatch(text):
+            return int(Decimal(text) * 10**9)
+        return None if text is None else moment_ns(text)
     except ValueError:
         raise ConfigError(f"{key} {text}: no time, such as 2026-11-24T20:30, or a Unix time") from None
 

@@ -197,3 +197,12 @@ def test_a_name_that_a_spreadsheet_would_run_is_text_in_the_csv(tmp_path, name):
         rows = list(csv.reader(io.StringIO(to_csv(made))))
         assert not [cell for row in rows for cell in row if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
         assert any(f"'{name}" in row for row in rows)
+
+
+def test_no_escape_sequence_of_a_log_reaches_the_terminal(tmp_path):
+    path = tmp_path / "a.hlog"
+    path.write_text(f"Tag=\x1b[2J\x1b]0;owned\x07\x9b,{START_S}.0,10.0,1.0,{of(V2)}\n")
+    for arguments in ([], ["--hop", "total"]):
+        done = report("a.hlog", *arguments, cwd=tmp_path)
+        assert "owned" in done.stdout + done.stderr
+        assert not set(done.stdout + done.stderr) & {"\x1b", "\x07", "\x9b"}

@@ -133,6 +133,15 @@ async def test_replay_gives_the_ticks_of_the_recording_from_its_exports(tmp_path
         assert again.events == {}
 
 
+@pytest.mark.parametrize("start", ["2026-09-21T14:13:20.25", "2026-09-21T16:13:20.25+02:00", "1790000000.25"])
+def test_times_choose_ticks_by_their_receipt(tmp_path, start):
+    _, t = recording(tmp_path / "day.mfr")
+    more = {"start": start, "end": "2026-09-21T14:13:20.5Z"}
+    assert export(tmp_path / "day.mfr", tmp_path / "day.parquet", "trades", **more) == 0
+    ids = pq.read_table(tmp_path / "day.parquet")["n"].to_pylist()
+    assert ids == t["n"][250:500].tolist()
+
+
 def test_csv_is_exact_and_what_pandas_reads(tmp_path):
     q, t = recording(tmp_path / "day.mfr")
     assert export(tmp_path / "day.mfr", tmp_path / "day.csv") == 0
