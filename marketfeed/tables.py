@@ -176,7 +176,8 @@ def _refusal(value: Any, kind: inspect.Type, path: Path, error: str) -> str:
     """Return what to say of ``value``, which is no ``kind``; ``error`` is msgspec's text."""
     kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
     if all(isinstance(one, inspect.StructType | inspect.DictType | inspect.NoneType) for one in kinds):
-        return _no_table(value, path)
+        named = any(isinstance(one, inspect.DictType) for one in kinds)
+        return _no_table(value, (*path, "NAME") if named else path)
     if isinstance(value, dict) and any(isinstance(one, inspect.ListType) for one in kinds):
         name = ".".join(map(str, path))
         return f"must be a list of tables: write [[{name}]] instead of [{name}]"
@@ -197,7 +198,7 @@ def _refusal(value: Any, kind: inspect.Type, path: Path, error: str) -> str:
 def _no_table(value: Any, path: Path) -> str:
     name = ".".join(map(str, path))
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        return f"must be one table: write [{name}] instead of [[{name}]]"
+        return f"must be one table: write [{name}] instead of [[{name.removesuffix('.NAME')}]]"
     return f"must be a table, not {shown(value)}"
 
 
@@ -223,7 +224,9 @@ def _allowed(kind: inspect.Type) -> str:
         case inspect.DateType():
             return "a date such as 2014-05-08"
         case inspect.ListType(item_type=item):
-            return "a list" + (" of strings" if isinstance(item, inspect.StrType) else "")
+            if isinstance(item, inspect.StructType | inspect.DictType):
+                return "a list of tables, each written with [[…]]"
+            return "a list of strings" if isinstance(item, inspect.StrType) else "a list"
         case inspect.DictType() | inspect.StructType():
             return "a table"
         case inspect.UnionType(types=types):

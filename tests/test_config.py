@@ -400,6 +400,14 @@ MISTAKES = {
         "[[tiers.vip]]\n",
         "tiers.vip: must be one table: write [tiers.vip] instead of [[tiers.vip]]",
     ),
+    "[[tiers]] in place of [tiers.NAME]": (
+        '[[tiers]]\nname = "vip"\n',
+        "tiers: must be one table: write [tiers.NAME] instead of [[tiers]]",
+    ),
+    "text in place of [[feeds]]": (
+        'feeds = "demo"\n',
+        'feeds: must be a list of tables, each written with [[…]], not the string "demo"',
+    ),
     "number in quotes": (
         '[gateway]\nport = "8765"\n',
         'gateway.port: must be an integer from 0 to 65535, not the string "8765": write it without quotes',
@@ -494,7 +502,7 @@ def test_a_mistake_is_named(refusal, text, told):
         ("feeds.0.rate=-1", "--set feeds.0.rate=-1: must be a number above 0, at most 5000000, not -1"),
         ("feeds.0.rte=1", "--set feeds.0.rte=1: unknown key; did you mean rate?"),
         ("feeds.0.type=synth", '--set feeds.0.type=synth: unknown feed type "synth"'),
-        ("feeds=1", "--set feeds=1: must be a list, not 1"),
+        ("feeds=1", "--set feeds=1: must be a list of tables, each written with [[…]], not 1"),
         ("gateway.port=" + "9" * 5000, "--set gateway.port=999"),
         ("limits.stall_s=" + "[" * 5000, "--set limits.stall_s=[["),
     ],
