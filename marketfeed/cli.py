@@ -99,9 +99,10 @@ def serve(
         raise _fail(f"--log-level {log_level}: one of debug, info, warning, error")
     logs.configure(log_level)
     from marketfeed import engine  # imported late: --help needs no engine
+    from marketfeed.checks import mistakes
 
     def read() -> Loaded:
-        return load(config, set_ or [], engine.mistakes)
+        return load(config, set_ or [], mistakes)
 
     try:
         loaded = read()

@@ -14,16 +14,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 import trio
 from trio.socket import SocketType
 
 from marketfeed.admin import Admin
-from marketfeed.config import Config, GatewayConfig, Loaded
+from marketfeed.checks import addresses, check_log_path, contents, gathered, tap_path
+from marketfeed.config import Config, Loaded
 from marketfeed.core.layout import block_bytes
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
@@ -33,8 +32,7 @@ from marketfeed.fanout.catchup import most_missing
 from marketfeed.gateway.hosts import Hosts, own_names
 from marketfeed.gateway.limits import Admission
 from marketfeed.gateway.listener import accept_from, accept_http, open_listener, raise_file_limit
-from marketfeed.gateway.taps import Taps, check_path
-from marketfeed.gateway.tls import Certificate
+from marketfeed.gateway.taps import Taps
 from marketfeed.health import Health, Phase
 from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.room import Room
@@ -73,18 +71,20 @@ class Engine:
         self.symbols = SymbolTable(engine.max_symbols, self.rings.names)
         self.admission = Admission(limits_of(config.limits))
         found: list[str] = []
-        with _gathered(found):
+        with gathered(found):
             self.half: Half = Serving(config, self.rings, self.symbols, self.admission)
         if engine.workers:  # the one above was for its mistakes in the configuration
             self.half = Workers(config, loaded.base, self.rings, self.admission, log_level)
-        with _gathered(found):
-            self.taps = Taps(self.rings, _tap_path(loaded), config.limits.taps)
+        with gathered(found):
+            self.taps = Taps(self.rings, tap_path(loaded), config.limits.taps)
+        with gathered(found):
+            check_log_path(loaded)
         room = Room(self.rings.head, most_missing(engine.ring_depth), self._wait_reached)
         writer = RingWriter(self.rings, time.time_ns)
         self.pump = Pump(writer, self.symbols, self._ring, wait_room=room.wait)
         self.roster = Roster(self.pump, loaded.base, self._wait_sessions)
-        with _gathered(found):
-            self.roster.plan(config.feeds)
+        with gathered(found):
+            self.roster.plan(config.feeds, addresses(config))
         if found:
             raise loaded.refusal(found)
         self._synced = trio.Event()
@@ -203,17 +203,17 @@ class Engine:
         try:
             loaded = self._load()
             config = loaded.config
-            now = (config, _contents(config.gateway))
+            now = (config, contents(config.gateway))
             if during and now == self._in_force:
                 log.info("reloaded", changed=[])
                 return
             changed = changes(self.config, config)
             forbidden = fixed(changed)
             found = [f"{', '.join(forbidden)}: cannot change without a restart"] if forbidden else []
-            with _gathered(found):
+            with gathered(found):
                 Serving(config, self.rings, self.symbols, self.admission)
-            with _gathered(found):
-                self.roster.plan(config.feeds)
+            with gathered(found):
+                self.roster.plan(config.feeds, addresses(config))
             if found:
                 self.roster.forget()
                 raise loaded.refusal(found)
@@ -250,46 +250,6 @@ async def _stop_on_second(signals: AsyncIterator[int]) -> None:
     log.warning("stopped at once by a second signal")
     sys.stdout.flush()
     os._exit(130)
-
-
-def mistakes(loaded: Loaded) -> list[str]:
-    """Return what is wrong beyond the values of keys: feeds and files (``key.path: what is allowed``)."""
-    config, gateway = loaded.config, loaded.config.gateway
-    found: list[str] = []
-    with _gathered(found):
-        if gateway.tls_cert and gateway.tls_key:
-            Certificate(gateway.tls_cert, gateway.tls_key)
-    if (tap := _tap_path(loaded)) is not None:
-        with _gathered(found):
-            check_path(tap)
-    symbols = SymbolTable(config.engine.max_symbols)
-    # Feeds are made, to see whether they can be, and never run.
-    pump = Pump(RingWriter(Rings.private(1, 4), time.time_ns), symbols, lambda: None)
-    with _gathered(found):
-        Roster(pump, loaded.base, trio.sleep).plan(config.feeds)
-    return found
-
-
-def _contents(gateway: GatewayConfig) -> list[bytes]:
-    """Return what is in the files of the certificate; raises ConfigError."""
-    try:
-        return [Path(path).read_bytes() for path in (gateway.tls_cert, gateway.tls_key) if path]
-    except OSError as error:
-        raise ConfigError(f"gateway.tls_cert, gateway.tls_key: {error.filename}: {error.strerror}") from None
-
-
-def _tap_path(loaded: Loaded) -> Path | None:
-    tap = loaded.config.engine.tap
-    return None if tap is None else loaded.base / tap
-
-
-@contextmanager
-def _gathered(found: list[str]) -> Iterator[None]:
-    """Append the mistakes of a ConfigError raised in this block to ``found``."""
-    try:
-        yield
-    except ConfigError as error:
-        found += error.mistakes
 
 
 def check(loaded: Loaded) -> None:

@@ -101,6 +101,15 @@ def test_check_takes_set_and_config(marketfeed, tmp_path):
             "marketfeed: config.toml: feeds.0.listen: ",
         ),
         ('[engine]\ntap = "nowhere/tap.sock"\n', "marketfeed: config.toml: engine.tap: "),
+        ('[latency]\npath = "."\n', "marketfeed: config.toml: latency.path: "),
+        (
+            '[[feeds]]\ntype = "push"\n[[feeds]]\nname = "b"\ntype = "push"\nlisten = "localhost:8770"\n',
+            "marketfeed: config.toml: feeds.1.listen: 127.0.0.1:8770 is the address of feeds.0.listen too",
+        ),
+        (
+            '[[feeds]]\ntype = "push"\nlisten = "127.0.0.1:8766"\n',
+            "marketfeed: config.toml: feeds.0.listen: 127.0.0.1:8766 is the address of admin.port too",
+        ),
         (
             '[gateway]\ntls_cert = "a.pem"\ntls_key = "b.pem"\n',
             "marketfeed: config.toml: gateway.tls_cert: ",

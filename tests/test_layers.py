@@ -44,7 +44,7 @@ LAYERS = [
         "marketfeed.workermain",
     },
     {"marketfeed.health", "marketfeed.metrics", "marketfeed.admin"},
-    {"marketfeed.engine"},
+    {"marketfeed.checks", "marketfeed.engine"},
     {"marketfeed.connection", "marketfeed.unknown"},
     {
         "marketfeed.board",

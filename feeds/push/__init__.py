@@ -46,6 +46,11 @@ class PushFeed:
         self._connected = 0
         self._intake = intake
 
+    @property
+    def listens(self) -> str | None:
+        """Where publishers connect; the engine compares it with other listeners. None for any free port."""
+        return self._address.shown
+
     async def run(
         self, publish: Publish, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
     ) -> None:

@@ -29,6 +29,12 @@ class TcpAddress:
     def __init__(self, host: str, port: int) -> None:
         self.host, self.port = host, port
 
+    @property
+    def shown(self) -> str | None:
+        """The address in numbers; None where the port is any free one."""
+        host = "127.0.0.1" if self.host == "localhost" else self.host
+        return _host_port((host, self.port)) if self.port else None
+
     async def open(self) -> Listener:
         """Listen; raises OSError if that cannot be."""
         found = await trio.socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
@@ -51,6 +57,11 @@ class UnixAddress:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @property
+    def shown(self) -> str | None:
+        """The path."""
+        return str(self.path.resolve())
 
     async def open(self) -> Listener:
         """Listen, so that only our own user can connect; raises OSError if that cannot be.

@@ -69,9 +69,10 @@ class Roster:
         """Return the names of the feeds that are planned, in the configuration's order."""
         return list(self._planned)
 
-    def plan(self, tables: Sequence[dict[str, Any]]) -> None:
+    def plan(self, tables: Sequence[dict[str, Any]], addresses: Mapping[str, str] | None = None) -> None:
         """Make the feeds of the ``[[feeds]]`` tables that do not run yet, for :meth:`apply`.
 
+        ``addresses`` are those that no feed can listen at, each with the key that it is from.
         Raises ConfigError with all mistakes (``feeds.0.key: …``), with nothing planned.
         """
         self.forget()
@@ -86,6 +87,7 @@ class Roster:
             except ConfigError as error:
                 found += (_placed(index, mistake) for mistake in error.mistakes)
         found += self._clock_mistakes(specs)
+        found += self._address_mistakes(specs, dict(addresses or {}))
         if found:
             self.forget()
             raise ConfigError(*found)
@@ -121,6 +123,15 @@ class Roster:
             why = " ".join(f"{type(error).__name__}: {error}".split())
             raise ConfigError(f"it cannot be made: {why}") from error
         return _Entry(spec, intake, Supervisor(feed, intake, self._wait_sessions), intake.taken_seat())
+
+    def _address_mistakes(self, specs: Mapping[int, FeedSpec], taken: dict[str, str]) -> Iterator[str]:
+        """Yield which of the planned feeds listen at an address that is ``taken`` or another feed's."""
+        for index, spec in specs.items():
+            entry = self._planned.get(spec.name)
+            address = None if entry is None else getattr(entry.supervisor.feed, "listens", None)
+            where = f"feeds.{index}.listen"
+            if address is not None and taken.setdefault(address, where) != where:
+                yield f"{where}: {address} is the address of {taken[address]} too"
 
     def _clock_mistakes(self, specs: Mapping[int, FeedSpec]) -> Iterator[str]:
         """Yield which of the planned feeds share a clock and differ in speed or loop."""

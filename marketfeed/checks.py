@@ -1,0 +1,88 @@
+"""What can be wrong with a configuration beyond the values of its keys: files, folders, addresses, feeds.
+
+The engine finds the same while it is built. This module looks without building one, so that these
+mistakes are reported together with those of the values.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import trio
+
+from marketfeed.config import Config, GatewayConfig, Loaded
+from marketfeed.core.rings import Rings
+from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.writer import RingWriter
+from marketfeed.errors import ConfigError
+from marketfeed.gateway.taps import check_path
+from marketfeed.gateway.tls import Certificate
+from marketfeed.ingest.pump import Pump
+from marketfeed.ingest.roster import Roster
+
+
+def mistakes(loaded: Loaded) -> list[str]:
+    """Return what is wrong beyond the values of keys: feeds and files (``key.path: what is allowed``)."""
+    config, gateway = loaded.config, loaded.config.gateway
+    found: list[str] = []
+    with gathered(found):
+        if gateway.tls_cert and gateway.tls_key:
+            Certificate(gateway.tls_cert, gateway.tls_key)
+    with gathered(found):
+        if (tap := tap_path(loaded)) is not None:
+            check_path(tap)
+    with gathered(found):
+        check_log_path(loaded)
+    symbols = SymbolTable(config.engine.max_symbols)
+    # Feeds are made, to see whether they can be, and never run.
+    pump = Pump(RingWriter(Rings.private(1, 4), time.time_ns), symbols, lambda: None)
+    with gathered(found):
+        Roster(pump, loaded.base, trio.sleep).plan(config.feeds, addresses(config))
+    return found
+
+
+def contents(gateway: GatewayConfig) -> list[bytes]:
+    """Return what is in the files of the certificate; raises ConfigError."""
+    try:
+        return [Path(path).read_bytes() for path in (gateway.tls_cert, gateway.tls_key) if path]
+    except OSError as error:
+        raise ConfigError(f"gateway.tls_cert, gateway.tls_key: {error.filename}: {error.strerror}") from None
+
+
+def tap_path(loaded: Loaded) -> Path | None:
+    """Return where the rings are handed out, None if nowhere."""
+    tap = loaded.config.engine.tap
+    return None if tap is None else loaded.base / tap
+
+
+@contextmanager
+def gathered(found: list[str]) -> Iterator[None]:
+    """Append the mistakes of a ConfigError raised in this block to ``found``."""
+    try:
+        yield
+    except ConfigError as error:
+        found += error.mistakes
+
+
+def addresses(config: Config) -> dict[str, str]:
+    """Return the addresses of the listeners that are no feeds', with the keys that they are from."""
+    found: dict[str, str] = {}
+    for key, host, port in (
+        ("admin.port", config.admin.host, config.admin.port),
+        ("gateway.port", config.gateway.host, config.gateway.port),
+    ):
+        if port:
+            every = host in ("", "0.0.0.0", "::", "localhost")
+            shown = f"[{host}]" if ":" in host else host
+            found |= {f"{one}:{port}": key for one in (("127.0.0.1", "[::1]") if every else (shown,))}
+    return found
+
+
+def check_log_path(loaded: Loaded) -> None:
+    """Raise ConfigError if the latency log cannot be a file there."""
+    path = loaded.base / loaded.config.latency.path
+    if loaded.config.latency.enabled and path.is_dir():
+        raise ConfigError(f"latency.path: {path} is a folder, and must be a file")
