@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
+import numpy.ma  # noqa: F401  # np.unique imports it when first called: 50 ms in the middle of a flush
 import trio
 
 from marketfeed.collector import Collector

@@ -76,7 +76,7 @@ class Newcomers:
         joining = self.pending[due]
         rest = self.pending[~due]
         more = max(self._left - len(joining), 0)
-        joining, self.pending = np.union1d(joining, rest[:more]), rest[more:]
+        joining, self.pending = np.sort(np.concatenate([joining, rest[:more]])), rest[more:]
         self._left = max(self._left - len(joining), 0)
         self._interests.join(joining.tolist())
         return head
