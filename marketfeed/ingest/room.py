@@ -27,6 +27,8 @@ class Room:
         self._half = lead // 2  # so that sessions take one half while feeds prepare the other
         self._wait_reached = wait_reached
         self._reached = 0  # by all sessions, when they were last asked
+        # Feeds wait one after the other: those that wake up together would each take the same room.
+        self._waiting = trio.Lock()
 
     async def wait(self) -> int:
         """Wait for room; return how many ticks may be published before the next call. A checkpoint.
@@ -34,10 +36,21 @@ class Room:
         Between the return and the publishing no other feed may run, or both would take the same room.
         """
         await trio.lowlevel.checkpoint()
+        free = self._free()
+        if free <= 0:
+            async with self._waiting:
+                free = await self._wait_free()
+        return min(free, self._half)
+
+    def _free(self) -> int:
+        return self._reached + self._lead - self._head()
+
+    async def _wait_free(self) -> int:
+        """Return how many ticks there is room for, at least 1."""
         least = 0
-        while (free := max(self._reached + self._lead - self._head(), least)) <= 0:
+        while (free := max(self._free(), least)) <= 0:
             g = self._head() + self._half - self._lead
             await self._wait_reached(g)
             self._reached = max(self._reached, g)
             least = 1  # feeds of live data may have taken the room meanwhile: some progress in any case
-        return min(free, self._half)
+        return free

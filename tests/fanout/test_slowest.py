@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 from harness import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower, S, kinds
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from marketfeed.fanout.catchup import most_missing
@@ -162,6 +162,8 @@ async def test_a_session_that_resumes_is_waited_for_from_its_cursor_on(autojump_
     assert [m["n"] for m in socket.messages() if m["T"] == "q"] == list(range(4, 4001))
 
 
+# Three feeds wake up when the one session's full socket has room again.
+@example(sockets=[(JSON, [0, 0])], feeds=3, depth=4, symbols="A")
 rooms = st.lists(st.integers(0, 4), min_size=1, max_size=60)
 
 
@@ -171,6 +173,7 @@ rooms = st.lists(st.integers(0, 4), min_size=1, max_size=60)
     depth=st.sampled_from([4, 8, 64]),
     symbols=st.sampled_from(["A", "AB", "ABCDE"]),
 )
+@example(sockets=[(JSON, [0, 0])], feeds=3, depth=4, symbols="A")  # all three wait, and wake up together
 def test_every_session_gets_every_tick_of_feeds_that_wait_without_lag_or_gap(sockets, feeds, depth, symbols):
     async def main():
         bench = Bench(depth=depth)
