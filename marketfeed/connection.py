@@ -156,6 +156,7 @@ class _Answer(trio.abc.Stream):
                 self.reason = "the answer is not HTTP"
             if self.reason:
                 waiting.cancel()
+                return b""  # the library would read it as HTTP, and raise that from a task of its own
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:

@@ -162,8 +162,6 @@ async def test_a_session_that_resumes_is_waited_for_from_its_cursor_on(autojump_
     assert [m["n"] for m in socket.messages() if m["T"] == "q"] == list(range(4, 4001))
 
 
-# Three feeds wake up when the one session's full socket has room again.
-@example(sockets=[(JSON, [0, 0])], feeds=3, depth=4, symbols="A")
 rooms = st.lists(st.integers(0, 4), min_size=1, max_size=60)
 
 
