@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from feeds.replay.fields import number_from_text
 from feeds.replay.recording import Decoded, Symbol
 from marketfeed.core.fixed import price_from_text
 from marketfeed.core.records import BUY, QUOTE, QUOTES, SELL, TRADE, TRADES, Batch
@@ -31,6 +32,7 @@ _US: Final = 1_000
 _FIRST_US: Final = 10**14  # as ms this is the year 5138, as µs 1973
 _Q: Final = ["ts_event", "bid_px", "ask_px", "bid_sz", "ask_sz", "symbol"]
 _T: Final = ["ts_event", "price", "trade_id", "size", "side", "symbol"]
+_NO_PRICE: Final = (0, True)  # and it is exact
 _KIND: Final = re.compile(r"[0-9A-Za-z_]{1,32}")
 _BOOK: Final = frozenset("sbBaA")  # the keys of a bare spot bookTicker, which does not say what it is
 
@@ -139,10 +141,10 @@ def _tick(kind: object, data: Any) -> _Tick | str:
     if not isinstance(data, dict):
         raise TypeError(f"not an event: {str(data)[:40]!r}")
     if kind == "bookTicker":
-        bid, bid_exact = _price(data["b"])
-        ask, ask_exact = _price(data["a"])
         bid_size, ask_size = _size(data["B"]), _size(data["A"])
-        sides = (bid if bid_size else 0, ask if ask_size else 0, bid_size, ask_size)
+        bid, bid_exact = _price(data["b"]) if bid_size else _NO_PRICE
+        ask, ask_exact = _price(data["a"]) if ask_size else _NO_PRICE
+        sides = (bid, ask, bid_size, ask_size)
         time_ns = _time_ns(data.get("T", 0))
         return QUOTES, _text(data["s"]), (time_ns, *sides), bid_exact and ask_exact
     if kind not in ("trade", "aggTrade"):
@@ -156,6 +158,8 @@ def _tick(kind: object, data: Any) -> _Tick | str:
     trade_id = int(data["t"] if kind == "trade" else data["a"])
     if not 0 <= trade_id < 2**64:
         raise ValueError(f"not a trade id: {trade_id}")
+    if not isinstance(data["m"], bool):
+        raise TypeError(f"m is neither true nor false: {str(data['m'])[:40]!r}")
     side = SELL if data["m"] else BUY
     return TRADES, _text(data["s"]), (_time_ns(data["T"]), price, trade_id, size, side), exact
 
@@ -182,8 +186,8 @@ def _time_ns(value: Any) -> int:
     return time_ns
 
 
-def _size(text: str) -> float:
-    size = float(text) + 0.0  # which makes 0.0 of -0.0
-    if not 0 <= size < float("inf"):
-        raise ValueError(f"not a size: {text!r}")
-    return size
+def _size(value: object) -> float:
+    size = number_from_text(_text(value))
+    if size is None or not 0 <= size < float("inf"):
+        raise ValueError(f"not a size: {str(value)[:40]!r}")
+    return size + 0.0  # which makes 0.0 of -0.0

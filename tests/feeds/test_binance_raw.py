@@ -164,6 +164,13 @@ def test_negative_and_zero_prices_are_prices():
     assert decoded.batch.quotes[["bid_px", "ask_px"]].tolist() == [(-2_500_000_000, 0)]
 
 
+def test_a_side_without_a_size_needs_no_price():
+    line = SPOT_BOOK.replace(b"3.02920000", b"0.0").replace(b"2683.80000000", b"")
+    (quote,) = decode(line).batch.quotes
+    assert (quote["bid_px"], quote["bid_sz"]) == (0, 0)
+    assert quote["ask_px"] == 2_683_810_000_000
+
+
 def test_a_side_without_a_size_is_missing():
     book = SPOT_BOOK.replace(b'"3.02920000"', b'"-0.0"').replace(b'"31.43950000"', b'"0.00000000"')
     (quote,) = decode(book).batch.quotes
@@ -207,6 +214,9 @@ BROKEN = {
     "price is a number": SPOT_BOOK.replace(b'"2683.80000000"', b"2683.8"),
     "price is null": SPOT_BOOK.replace(b'"2683.80000000"', b"null"),
     "size is no number": SPOT_BOOK.replace(b"3.02920000", b"much"),
+    "size has an underscore": SPOT_BOOK.replace(b"3.02920000", b"1_0"),
+    "size is in other digits": SPOT_BOOK.replace(b"3.02920000", "१".encode()),
+    "size is a number": SPOT_BOOK.replace(b'"3.02920000"', b"3.5"),
     "size is negative": SPOT_BOOK.replace(b"3.02920000", b"-1"),
     "size is NaN": SPOT_BOOK.replace(b"3.02920000", b"nan"),
     "size is infinite": SPOT_BOOK.replace(b"3.02920000", b"1e999"),
@@ -219,6 +229,8 @@ BROKEN = {
     "id beyond u64": TRADE.replace(b"5259738261", b'"18446744073709551616"'),
     "id is negative": TRADE.replace(b"5259738261", b"-1"),
     "no maker": TRADE.replace(b',"m":false', b""),
+    "maker is a text": TRADE.replace(b'"m":false', b'"m":"false"'),
+    "maker is null": TRADE.replace(b'"m":false', b'"m":null'),
     "data is no object": b'1723161254024619568 {"stream":"ethusdt@trade","data":7}\n',
 }
 
