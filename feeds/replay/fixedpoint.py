@@ -52,7 +52,8 @@ def widened(floats: NDArray[Any]) -> NDArray[np.float64]:
 def from_doubles(floats: NDArray[np.float64], empty: Mask, scale: int) -> Prices:
     """Return doubles over ``scale`` in units of 1e-9, each the decimal that it stands for; NaN is empty."""
     empty = empty | np.isnan(floats)
-    scaled = np.where(empty, 0, floats) * SCALE
+    with np.errstate(over="ignore"):
+        scaled = np.where(empty, 0, floats) * SCALE
     quick = np.abs(scaled) < 2**53 if scale == 1 else empty
     whole = np.rint(np.where(quick, scaled, 0))
     prices, broken, rounded = whole.astype(np.int64), quick & (whole == 0) & (scaled != 0), 0
