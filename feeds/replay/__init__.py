@@ -185,9 +185,9 @@ def _source(config: ReplayConfig, intake: Intake, symbol: Symbol, teller: Teller
     if config.format == "dbn" and config.merge == "exchange":
         raise ConfigError("merge: with dbn 'none' or 'all'; symbol = '{symbol}.{venue}' keeps venues apart")
     path = intake.base / config.path
-    if config.format == "marketfeed":
-        return Frames(path, symbol, teller)
     paths = files_of(path, config.format, pattern(config.member))
+    if config.format == "marketfeed":
+        return Frames(paths, symbol, teller)
     alone = paths == [path]  # of several files one may have no tick
 
     def opened(path: Path) -> Source:
@@ -195,7 +195,7 @@ def _source(config: ReplayConfig, intake: Intake, symbol: Symbol, teller: Teller
             case "csv":
                 return Delimited(path, config, symbol, teller, alone)
             case "parquet":
-                return Parquet(path, config, symbol, teller)
+                return Parquet(path, config, symbol, teller, alone)
             case "dbn":
                 choice = Choice(config.symbol or "{symbol}", config.merge == "all", config.take)
                 return Dbn(path, choice, symbol, teller, alone)

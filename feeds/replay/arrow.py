@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from feeds.replay.fields import PAD, Fields, number_from_text
+from feeds.replay.fields import PAD, Fields, id_from_text, number_from_text
 from feeds.replay.fixedpoint import Prices, from_doubles, from_words, widened, words_of
 from feeds.replay.moments import Moments
 from feeds.replay.recording import shown
@@ -227,8 +227,7 @@ class Cells:
             values, _ = self._int64s(column)
             return np.where(values < 0, 0, values).astype(np.uint64)
         texts = self.texts(column)
-        found = [int(t) if t.isdecimal() and len(t) < 21 and int(t) < 2**64 else 0 for t in texts.names]
-        return np.array(found, np.uint64)[texts.codes]
+        return np.array([id_from_text(name) for name in texts.names], np.uint64)[texts.codes]
 
     def texts(self, column: Any) -> Texts:
         """Return what is written, without spaces around it; empty where the cell is null."""

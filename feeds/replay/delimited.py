@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from feeds.replay.archives import Member, members, place_of, refuse_if_wrong, suffix, verify
 from feeds.replay.columns import Builder, Layout, Piece, Table, TableKeys, ticks_of
-from feeds.replay.fields import Fields, Rows, fixed, pointed, sizes, texts
+from feeds.replay.fields import Fields, Rows, ids, pointed, prices, sizes, texts
 from feeds.replay.merging import merged
 from feeds.replay.moments import BEYOND_THE_DAY, NOT_A_DATE, NOT_A_TIME, TOO_EARLY
-from feeds.replay.recording import LOGGED, NOTHING, DamagedError, Decoded, Symbol, Teller, shown
+from feeds.replay.recording import LOGGED, NOT_KEPT, NOTHING, DamagedError, Decoded, Symbol, Teller, shown
 from feeds.replay.text import MAX_LINE_BYTES, whole_lines
 from feeds.replay.words import Where, sides_of
 from marketfeed.core.fixed import DECIMALS
@@ -22,6 +22,7 @@ from marketfeed.core.records import UNKNOWN_SIDE
 from marketfeed.errors import ConfigError
 
 CHUNK_BYTES: Final = 1 << 16  # decoded in one go, about 4 ms
+LOOK_BYTES: Final = 1 << 18  # in which there should be a tick, unless `where` leaves rows out
 
 
 class Delimited:
@@ -45,7 +46,7 @@ class Delimited:
         for member in self._members:
             layout.day_ns(self._layout.groups(member.name))
         refuse_if_wrong(path, self._members)
-        self._look(self._members[0], alone)
+        self._look(alone)
 
     def chunks(self) -> Iterator[Decoded]:
         """Yield the rows in order of the file, or of time over the members of an archive."""
@@ -56,20 +57,32 @@ class Delimited:
         stream = merged(pieces) if len(pieces) > 1 else pieces[0]
         yield from ticks_of(self._layout, stream)
 
-    def _look(self, member: Member, alone: bool) -> None:
-        """Raise ConfigError, saying why, if the first rows of ``member`` are not as configured.
+    def _look(self, alone: bool) -> None:
+        """Raise ConfigError, saying why, if the first rows are not as configured.
 
-        A file that is not ``alone`` may have no row.
+        A member of an archive may have no row, and so may a file that is not ``alone``.
         """
-        reader = _Reader(self._path, member, self._layout, self._layout.groups(member.name), None)
-        for table in reader.tables():
-            if len(table.time_ns):
+        teller, read = Teller(None), 0
+        for member in self._members:
+            groups = self._layout.groups(member.name)
+            reader = _Reader(self._path, member, self._layout, groups, teller, looking=True)
+            for table in reader.tables():
+                if len(table.time_ns):
+                    return
+                if read + reader.read_bytes >= LOOK_BYTES:
+                    break
+            read += reader.read_bytes
+            filtered = NOT_KEPT in teller.kinds
+            if reader.first_broken and (read < LOOK_BYTES or not filtered):
+                why = f"line {reader.first_broken}"
+                at = place_of(self._path, member)
+                raise ConfigError(f"path: {at} does not look like csv with these columns: {why}")
+            if read >= LOOK_BYTES:
                 return
-            break
-        if not alone and not reader.first_broken:
-            return
-        why = f": line {reader.first_broken}" if reader.first_broken else ""
-        raise ConfigError(f"path: {self._path} does not look like csv with these columns{why}")
+        if alone:
+            filtered = NOT_KEPT in teller.kinds
+            what = "holds no tick" if filtered else "does not look like csv with these columns"
+            raise ConfigError(f"path: {self._path} {what}: {teller.account()}")
 
     def _pieces(self, member: Member, exchanges: dict[str, int]) -> Iterator[Piece]:
         groups = self._layout.groups(member.name)
@@ -79,15 +92,26 @@ class Delimited:
 
 
 class _Reader:
-    """Turns one member into tables, chunk by chunk. Without a teller it only looks."""
+    """Turns one member into tables, chunk by chunk.
+
+    Where it is ``looking``, mistakes of the configuration are raised as ConfigError.
+    """
 
     def __init__(
-        self, path: Path, member: Member, layout: Layout, groups: dict[str, str], teller: Teller | None
+        self,
+        path: Path,
+        member: Member,
+        layout: Layout,
+        groups: dict[str, str],
+        teller: Teller,
+        looking: bool = False,
     ) -> None:
         self._at = place_of(path, member)
         self._member = member
         self._layout = layout
         self._teller = teller
+        self._looking = looking
+        self.read_bytes = 0
         self._line = 1
         self._day_ns = layout.day_ns(groups)
         self._columns: dict[str, int] = {}
@@ -109,13 +133,12 @@ class _Reader:
                 try:
                     self._name_columns(rows)
                 except ConfigError as error:
-                    if self._teller is None:
+                    if self._looking:
                         raise
                     self._tell(0, str(error))  # of a later file in an archive: it is passed over
                     return
                 rows.keep(np.arange(len(rows)) > 0)
-            if self._teller:
-                self._teller.read("rows", len(rows))
+            self._teller.read("rows", len(rows))
             yield self._table(rows)
             self._line += rows.line_count
 
@@ -123,6 +146,7 @@ class _Reader:
         """Yield whole lines."""
         try:
             for text, too_long in whole_lines(self._member.blocks(), CHUNK_BYTES):
+                self.read_bytes += len(text)
                 if too_long:
                     self._tell(0, f"longer than {MAX_LINE_BYTES} bytes", text)
                     self._line += 1
@@ -131,8 +155,7 @@ class _Reader:
         except DamagedError as error:
             at = f"{self._line}: the file is damaged from here on: {error}"
             self.first_broken = self.first_broken or at
-            if self._teller:
-                self._teller.damaged(f"{self._at}:{self._line}", str(error))
+            self._teller.damaged(f"{self._at}:{self._line}", str(error))
 
     def _name_columns(self, rows: Rows) -> None:
         names = [rows.column(i).text(0).strip().lstrip("\ufeff") for i in range(int(rows.widths[0]))]
@@ -156,11 +179,11 @@ class _Reader:
         for column, where in self._where.items():
             codes, names = texts(rows.column(column))
             keep = where.keeps(names)[codes]
-            if self._teller and not keep.all():
+            if not keep.all():
                 filtered = int((~keep).sum())
                 self._teller.events({"filtered": filtered})
-                self._teller.passed({"not kept by `where`": filtered})
-            rows.keep(keep)
+                self._teller.passed({NOT_KEPT: filtered})
+                rows.keep(keep)
         scale = layout.keys.price_scale
         values: dict[str, NDArray[Any]] = {}
         broken, reasons = np.zeros(len(rows), bool), np.zeros(len(rows), np.int64)
@@ -175,7 +198,7 @@ class _Reader:
             return pointed(found) if layout.keys.decimal == "," else found
 
         time = rows.column(columns["time"]) if layout.moments.textual else numbers_of("time")
-        if self._teller is None and self._day_ns is not None and layout.moments.is_hhmmss(time):
+        if self._looking and self._day_ns is not None and layout.moments.is_hhmmss(time):
             raise ConfigError(
                 f"time: {layout.keys.time!r} counts from midnight, and {time.text(0)!r} is a clock; use "
                 f"{layout.moments.suggestion(time.text(0))}"
@@ -192,7 +215,7 @@ class _Reader:
         for name, px, sz in sides:
             if name not in columns:
                 continue
-            numbers = fixed(numbers_of(name), DECIMALS, scale)
+            numbers = prices(numbers_of(name), DECIMALS, scale)
             rounded += numbers.rounded - int(np.count_nonzero(numbers.vanished))
             blame(numbers.broken, 3)
             blame(numbers.vanished, 6)
@@ -210,8 +233,7 @@ class _Reader:
             blame(values["size"] == 0, 5)
             told_sides = sides_of(columns, layout.sides, lambda name: texts(rows.column(columns[name])))
             if "trade_id" in columns:
-                ids = fixed(rows.column(columns["trade_id"]), 0)
-                values["trade_id"] = np.where(ids.broken | (ids.values < 0), 0, ids.values).astype(np.uint64)
+                values["trade_id"] = ids(rows.column(columns["trade_id"]))
         if "symbol" in columns:
             codes, names = texts(rows.column(columns["symbol"]))
             blame(np.array(["\ufffd" in name for name in names], bool)[codes], 7)
@@ -227,8 +249,7 @@ class _Reader:
                 self._tell(int(rows.lines[row]), text, rows.row(row))
             rows.keep(~broken)
             time_ns, values = time_ns[~broken], {name: v[~broken] for name, v in values.items()}
-        if self._teller:
-            self._teller.events({"rounded_price": rounded})
+        self._teller.events({"rounded_price": rounded})
         return Table(
             time_ns,
             texts(rows.column(columns["symbol"])) if "symbol" in columns else None,
@@ -255,8 +276,7 @@ class _Reader:
         if not self.first_broken:
             there = "" if text is None else f": {shown(text)}"
             self.first_broken = f"{self._line + offset}: {reason}{there}"
-        if self._teller:
-            self._teller.broken(f"{self._at}:{self._line + offset}", reason, text=text)
+        self._teller.broken(f"{self._at}:{self._line + offset}", reason, text=text)
 
 
 _TIME_REASONS: Final = {NOT_A_TIME: 1, TOO_EARLY: 2, BEYOND_THE_DAY: 8, NOT_A_DATE: 9}

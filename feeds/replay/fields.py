@@ -27,6 +27,7 @@ TEXT_BYTES: Final = 64  # of a name, an exchange or a side; longer ones end in a
 PAD: Final = bytes(TEXT_BYTES + 1)
 _POWERS: Final = 10 ** np.arange(19, dtype=np.int64)
 _NUMBER: Final = re.compile(r"\s*[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?\s*")
+_NO_NUMBER: Final = frozenset({"", "nan", "null"})
 _CONTEXT: Final = Context(prec=120)
 _COMMA_TO_POINT: Final = np.arange(256, dtype=np.uint8)
 _COMMA_TO_POINT[[ord(","), ord(".")]] = ord("."), ord(",")
@@ -160,6 +161,29 @@ def fixed(fields: Fields, decimals: int, scale: int = 1) -> Numbers:
         rounded += not exact
     values[missing] = 0
     return Numbers(values, missing, broken, rounded, vanished)
+
+
+def prices(fields: Fields, decimals: int, scale: int) -> Numbers:
+    """Return a column of prices as :func:`fixed` does; blanks, ``nan`` and ``null`` are missing."""
+    numbers = fixed(fields, decimals, scale)
+    for row in np.flatnonzero(numbers.broken).tolist():
+        if fields.text(row).strip().lower() in _NO_NUMBER:
+            numbers.broken[row], numbers.missing[row] = False, True
+    return numbers
+
+
+def ids(fields: Fields) -> NDArray[np.uint64]:
+    """Return a column of trade ids, 0 where there is none."""
+    numbers = fixed(fields, 0)
+    found = np.where(numbers.values < 0, 0, numbers.values).astype(np.uint64)
+    for row in np.flatnonzero(numbers.broken).tolist():
+        found[row] = id_from_text(fields.text(row).strip())
+    return found
+
+
+def id_from_text(text: str) -> int:
+    """Return a trade id of 64 bits, 0 for what is none."""
+    return int(text) if text.isdecimal() and len(text) < 21 and int(text) < 2**64 else 0
 
 
 def fixed_from_text(text: str, decimals: int, scale: int) -> tuple[int, bool] | None:

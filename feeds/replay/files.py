@@ -18,6 +18,7 @@ ENDINGS: Final = {
     "csv": (".csv", ".txt", ".tsv", ".psv", ".asc", ".dat"),
     "parquet": (".parquet", ".pq"),
     "dbn": (".dbn",),
+    "marketfeed": (".mfr",),
 }
 
 

@@ -8,7 +8,6 @@ A file that was cut off is read up to its last whole frame, and told of.
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -34,22 +33,27 @@ _NO_TIMES: Final = np.empty(0, np.int64)
 class Frames:
     """One recording of binary frames, in one file or several."""
 
-    def __init__(self, path: Path, symbol: Symbol, teller: Teller) -> None:
-        """Look at the first frame of the first file; raises ConfigError."""
+    def __init__(self, paths: list[Path], symbol: Symbol, teller: Teller) -> None:
+        """Look for the first frame; raises ConfigError."""
         self._files: list[tuple[Path, Member]] = []
         budget = SMALL_BUDGET
-        for file in _files(path):
+        for file in paths:
+            if suffix(file) == ".zip":
+                raise ConfigError(f"path: {file}: recordings of frames are plain, .zst, .gz, .bz2 or .xz")
             (member,) = members(file)
             budget = refuse_if_wrong(file, [member], budget)
             self._files.append((file, member))
         self._symbol = symbol
         self._teller = teller
-        try:
-            first = next(self._frames(*self._files[0], quiet=True), None)
-        except FeedProtocolError as error:
-            raise ConfigError(f"path: {self._files[0][0]} is no recording of frames: {error}") from None
-        if first is None:
-            raise ConfigError(f"path: {self._files[0][0]} holds no whole frame")
+        for file, member in self._files:
+            try:
+                first = next(self._frames(file, member, quiet=True), None)
+            except FeedProtocolError as error:
+                raise ConfigError(f"path: {file} is no recording of frames: {error}") from None
+            if first is not None:
+                return
+        others = ", and neither do the files after it" if len(paths) > 1 else ""
+        raise ConfigError(f"path: {paths[0]} holds no whole frame{others}")
 
     def chunks(self) -> Iterator[Decoded]:
         """Yield the ticks of all files."""
@@ -132,22 +136,3 @@ class Frames:
         for start in range(0, len(batch), MAX_TICKS):
             end = min(start + MAX_TICKS, len(batch))
             yield Decoded(batch.cut(start, end), due[start:end])
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        found = sorted(p for p in path.iterdir() if _is_recording(p))
-    elif path.exists() or not glob.has_magic(str(path)):
-        found = [path]
-    else:
-        found = sorted(map(Path, glob.glob(str(path))))
-    if not found:
-        raise ConfigError(f"path: no recording (.mfr, .mfr.zst) at {path}")
-    if any(suffix(p) == ".zip" for p in found):
-        raise ConfigError(f"path: {path}: recordings of frames are plain, .zst, .gz, .bz2 or .xz")
-    return found
-
-
-def _is_recording(path: Path) -> bool:
-    inner = path.with_suffix("") if suffix(path) not in ("", ".zip") else path
-    return inner.suffix.lower() == ".mfr"

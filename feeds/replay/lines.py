@@ -40,17 +40,21 @@ class Lines:
         lines: list[bytes] = []
         damage, ended, size = "", True, 0
         try:
-            for text, _ in whole_lines(self._members[0].blocks(), _CHUNK_BYTES):
-                lines += _lines(text)
-                size += len(text)
-                if len(lines) >= LOOK_LINES or size >= LOOK_BYTES:
-                    ended = False
+            for member in self._members:
+                for text, _ in whole_lines(member.blocks(), _CHUNK_BYTES):
+                    lines += _lines(text)
+                    size += len(text)
+                    if len(lines) >= LOOK_LINES or size >= LOOK_BYTES:
+                        ended = False
+                        break
+                if any(map(bytes.strip, lines)):  # a member may have none
+                    ended = ended and member is self._members[-1]
                     break
         except DamagedError as error:
             damage = error.reason
         if (alone or lines) and not self._decoder.looks_right(lines[:FIRST_LINES]):
             raise ConfigError(f"path: {path}{f': {damage}' if damage else f' does not look like {format}'}")
-        if alone and ended and len(self._members) == 1 and not damage:
+        if alone and ended and not damage:
             self._refuse_without_ticks(make_decoder().decode(lines, lambda name: 0), len(lines))
 
     def _refuse_without_ticks(self, found: Decoded, lines: int) -> None:

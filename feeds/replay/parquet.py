@@ -15,20 +15,23 @@ from numpy.typing import NDArray
 
 from feeds.replay.arrow import Cells, Texts, refuse_column
 from feeds.replay.columns import Builder, Layout, Table, TableKeys, ticks_of
-from feeds.replay.recording import LOGGED, Decoded, Symbol, Teller, needs, shown, unreadable
+from feeds.replay.recording import LOGGED, NOT_KEPT, Decoded, Symbol, Teller, needs, shown, unreadable
 from feeds.replay.words import sides_of
 from marketfeed.core.records import UNKNOWN_SIDE
 from marketfeed.errors import ConfigError
 
 BATCH_ROWS: Final = 4096
+LOOK_BATCHES: Final = 4  # in which there should be a tick; decoded within about 20 ms
 _SIDES: Final = (("bid", "bid_px", "bid_sz"), ("ask", "ask_px", "ask_sz"), ("price", "price", "size"))
 
 
 class Parquet:
     """One Parquet file. One that was cut short has lost its footer, and nobody can read it."""
 
-    def __init__(self, path: Path, keys: TableKeys, symbol: Symbol, teller: Teller) -> None:
-        """Look at the schema; raises ConfigError."""
+    def __init__(
+        self, path: Path, keys: TableKeys, symbol: Symbol, teller: Teller, alone: bool = True
+    ) -> None:
+        """Look at the schema, and for a tick unless it is one of several files; raises ConfigError."""
         try:
             import pyarrow
             import pyarrow.parquet
@@ -60,6 +63,20 @@ class Parquet:
                 count = "no column" if str(column) not in names else "more than one column"
                 raise ConfigError(f"columns: {count} {str(column)!r} in {path}; it has {has}")
             refuse_column(self._cells, role, str(column), schema.field(str(column)).type, path)
+        if alone:
+            self._refuse_without_ticks()
+
+    def _refuse_without_ticks(self) -> None:
+        """Raise ConfigError if all rows of a short file were read, and no tick is in it."""
+        told, self._teller = self._teller, Teller(None)
+        try:
+            for number, table in enumerate(self._tables()):
+                if len(table.time_ns) or self._teller.damage or number == LOOK_BATCHES:
+                    return
+            if not self._teller.damage:
+                raise ConfigError(f"path: {self._path}: no tick in it: {self._teller.account()}")
+        finally:
+            self._teller, self._hints = told, 0
 
     def chunks(self) -> Iterator[Decoded]:
         """Yield the rows in order of the file."""
@@ -156,7 +173,7 @@ class Parquet:
             self._teller.broken(f"{self._path}:{first_row + row}", f"{what}: {column}", "record")
         filtered = int((~rows).sum())
         self._teller.events({"rounded_price": rounded, "filtered": filtered})
-        self._teller.passed({"not kept by `where`": filtered} if filtered else {})
+        self._teller.passed({NOT_KEPT: filtered} if filtered else {})
         keep = rows & ~broken
         kept = {name: (found.codes[keep], found.names) for name, found in texts.items()}
         values = {name: column[keep] for name, column in values.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -20,6 +20,7 @@ Symbol = Callable[[str], int | None]
 MOST_KINDS: Final = 8  # of what was passed over, named in an error
 SHOWN_CHARS: Final = 80  # of a line or a cell in a message
 _REASON_CHARS: Final = 400
+NOT_KEPT: Final = "not kept by `where`"
 LOGGED: Final = 10  # broken lines or records logged one by one; further ones are counted
 _NO_SYMBOL: Final = re.compile(r'[\s,*"\\]+')
 
@@ -65,11 +66,14 @@ class Source(Protocol):
 class Teller:
     """Counts what is broken in a recording, and logs the first few by their place.
 
+    Without an intake nothing is counted or logged: for a look at the beginning of a file, of which
+    :meth:`account` tells.
+
     ``damage`` is the first place from which on a file could not be read in the
     present pass, and why; empty if all files were read to their ends.
     """
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake | None) -> None:
         self.damage = ""
         self._intake = intake
         self._logged = 0
@@ -92,6 +96,11 @@ class Teller:
         """Note what was no tick, by what the format calls it."""
         self._passed.update(kinds)
 
+    @property
+    def kinds(self) -> Set[str]:
+        """What in this pass was no tick."""
+        return self._passed.keys()
+
     def account(self) -> str:
         """Return in words what was read in this pass and what of it could not be used."""
         read = " and ".join(amount(times, kind) for kind, times in self._read.items() if times)
@@ -102,6 +111,8 @@ class Teller:
     def broken(self, at: str, reason: str, kind: str = "line", text: bytes | None = None) -> None:
         """Count one broken ``kind`` at ``at``, a file and a place in it; ``text`` is what stands there."""
         self._passed["broken"] += 1
+        if self._intake is None:
+            return
         self._intake.count(f"broken_{kind}")
         self._logged += 1
         if self._logged <= LOGGED:
@@ -114,6 +125,8 @@ class Teller:
 
     def unknown_word(self, column: str, word: str, times: int, at: str, reason: str) -> None:
         """Count ticks whose ``column`` holds a word of unknown meaning; log each of the first few words."""
+        if self._intake is None:
+            return
         self._intake.count(f"unknown_{column}", times)
         if (column, word) not in self._words and len(self._words) < LOGGED:
             self._words.add((column, word))
@@ -123,19 +136,21 @@ class Teller:
         """Count and log that from ``at`` on a file cannot be read."""
         reason = f"the file is damaged from here on: {reason}"
         self.damage = self.damage or f"{at}: {reason}"
+        if self._intake is None:
+            return
         self._intake.count(f"broken_{kind}")
         self._intake.log.error("damaged file", at=at, reason=reason)
 
     def notice(self, about: str, text: str) -> None:
         """Log a warning that holds for the whole recording, once."""
-        if about not in self._noticed:
+        if self._intake is not None and about not in self._noticed:
             self._noticed.add(about)
             self._intake.log.warning(about, reason=text)
 
     def events(self, events: dict[str, int]) -> None:
         """Count what else was met."""
         for event, times in events.items():
-            if times:
+            if times and self._intake is not None:
                 self._intake.count(event, times)
 
 

@@ -77,11 +77,11 @@ class Sides(NamedTuple):
     names: list[str]
     values: NDArray[np.uint8]
 
-    def told(self, keep: NDArray[np.bool_], teller: Teller | None, at: str) -> NDArray[np.uint8]:
+    def told(self, keep: NDArray[np.bool_], teller: Teller, at: str) -> NDArray[np.uint8]:
         """Return the sides of the rows to keep, unknown words as neither; these are counted and told."""
         values = self.values[keep]
         unknown = values == UNKNOWN
-        if teller is not None and unknown.any():
+        if unknown.any():
             codes, counts = np.unique(self.codes[keep][unknown], return_counts=True)
             for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
                 teller.unknown_word(self.column, self.names[code], count, at, _HINTS[self.column])

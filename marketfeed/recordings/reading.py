@@ -273,11 +273,11 @@ def matches(pattern: str, name: str) -> bool:
 def files_at(path: Path) -> list[Path]:
     """Return the files of a recording, in order of their names. Raises RecordingError if there are none."""
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.name.endswith(SUFFIXES))
+        found = sorted(p for p in path.iterdir() if p.name.lower().endswith(SUFFIXES) and p.is_file())
     elif path.exists() or not glob.has_magic(str(path)):
         found = [path]
     else:
-        found = sorted(map(Path, glob.glob(str(path))))
+        found = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
     if not found:
         raise RecordingError(f"no recording ({', '.join(SUFFIXES)}) at {path}")
     return found

@@ -282,6 +282,28 @@ SIDES = ["bid_px", "bid_sz", "ask_px", "ask_sz"]
 SIZED = {**PLAIN, "columns": {"time": 0, "bid": 1, "bid_size": 2, "ask": 3, "ask_size": 4}}
 
 
+@pytest.mark.parametrize("none", ["", "  ", "nan", "NaN", "null", "NULL"])
+async def test_words_that_say_that_there_is_no_price(tmp_path, none):
+    write(tmp_path, f"1,{none},5,7,6\n2,6,5,{none},6\n3,n/a,5,7,6\n")
+    columns = {"time": 0, "bid": 1, "bid_size": 2, "ask": 3, "ask_size": 4}
+    intake = await replayed(tmp_path, **{**PLAIN, "columns": columns})
+    sides = intake.quotes[["bid_px", "bid_sz", "ask_px", "ask_sz"]].tolist()
+    assert sides == [(0, 0, 7 * 10**9, 6), (6 * 10**9, 5, 0, 0)]
+    assert intake.events == {"broken_line": 1}
+    write(tmp_path, f"1,{none},5\n2,1.5,5\n")
+    intake = await replayed(tmp_path, **{**PLAIN, "columns": {"time": 0, "price": 1, "size": 2}})
+    assert intake.trades["price"].tolist() == [1_500_000_000]
+    assert intake.logged[0]["reason"].startswith("a trade without price or size")
+
+
+async def test_trade_ids_take_all_64_bits(tmp_path):
+    ids = (18446744073709551615, 9223372036854775808, 7, -3, "x", 18446744073709551616, "")
+    write(tmp_path, "".join(f"{at},1.5,5,{number}\n" for at, number in enumerate(ids)))
+    keys = {**PLAIN, "columns": {"time": 0, "price": 1, "size": 2, "trade_id": 3}}
+    intake = await replayed(tmp_path, **keys)
+    assert intake.trades["trade_id"].tolist() == [*ids[:3], 0, 0, 0, 0]
+
+
 async def test_negative_and_zero_prices_are_prices(tmp_path):
     write(tmp_path, "1,-37.63,5,0,7\n2,0,1,-0.01,0\n3,-1,,0,2\n4,0,0,,3\n")
     intake = await replayed(tmp_path, **SIZED)
@@ -435,6 +457,35 @@ def test_a_name_that_two_columns_have_is_refused(tmp_path):
 def test_files_of_something_else(tmp_path, content, name):
     write(tmp_path, content, name)
     assert "does not look like csv with these columns" in refusal(tmp_path, **{**PLAIN, "path": name})
+
+
+async def test_the_rows_that_where_keeps_may_come_late(tmp_path):
+    rows = [f"{at},1.{at:05},2,QUOTE\n" for at in range(20_000)]
+    rows[15_000:15_001] = ["broken,row\n", "15000,1.00007,2,TRADE\n"]
+    write(tmp_path, "".join(rows))
+    intake = await replayed(tmp_path, **PLAIN, where={"3": "TRADE"})
+    assert bids(intake) == [100_007]
+    assert intake.events == {"filtered": 19_999, "broken_line": 1}
+
+
+def test_a_short_file_of_which_where_keeps_nothing_is_refused(tmp_path):
+    write(tmp_path, "1,1.5,2,QUOTE\n" * 3)
+    said = refusal(tmp_path, **PLAIN, where={"3": "TRADE"})
+    assert said == f"path: {tmp_path}/day.csv holds no tick: 3 rows (3 not kept by `where`)"
+
+
+@pytest.mark.parametrize("first", ["", "\n\n", "time,bid,ask\n"])
+async def test_an_archive_may_begin_with_members_without_a_row(tmp_path, first):
+    names = {"header": True, "columns": {"time": "time", "bid": "bid", "ask": "ask"}}
+    keys = {**PLAIN, "path": "day.zip", **(names if "bid" in first else {})}
+    with zipfile.ZipFile(tmp_path / "day.zip", "w") as archive:
+        archive.writestr("a.csv", first)
+        archive.writestr("b.csv", ("" if first == "\n\n" else first) + "1,1.00007,2\n")
+    assert bids(await replayed(tmp_path, **keys)) == [100_007]
+    with zipfile.ZipFile(tmp_path / "day.zip", "w") as archive:
+        archive.writestr("a.csv", first)
+        archive.writestr("b.csv", first)
+    assert f"path: {tmp_path}/day.zip does not look like csv" in refusal(tmp_path, **keys)
 
 
 def test_a_zip_that_is_none(tmp_path):

@@ -189,3 +189,15 @@ async def test_of_several_files_one_may_have_no_tick_but_not_all(tmp_path, setti
     feed, intake = make(tmp_path, path="*.txt", speed=0, **settings)
     with pytest.raises(SourceError, match="no tick in it"):
         await feed.run(intake.publish)
+
+
+@pytest.mark.parametrize("first", ["", "\n"])
+async def test_an_archive_of_lines_may_begin_with_an_empty_member(tmp_path, first):
+    with zipfile.ZipFile(tmp_path / "day.zip", "w") as archive:
+        archive.writestr("0.txt", first)
+        archive.writestr("1.txt", TICK)
+    assert len((await replayed(tmp_path, path="day.zip")).trades) == 1
+    with zipfile.ZipFile(tmp_path / "day.zip", "w") as archive:
+        archive.writestr("0.txt", first)
+        archive.writestr("1.txt", DEPTH)
+    assert "no tick in it" in refusal(tmp_path, path="day.zip")

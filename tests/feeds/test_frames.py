@@ -134,6 +134,26 @@ async def test_several_files_are_one_recording_each_with_its_own_ids(autojump_cl
         assert names(intake, intake.quotes) == ["A", "A", "B"]
 
 
+async def test_the_first_of_several_files_may_be_empty(tmp_path):
+    (tmp_path / "day.1.mfr").write_bytes(b"")
+    (tmp_path / "day.2.mfr").write_bytes(b"".join(steps(1)))
+    intake = await replayed(tmp_path, path="*.mfr", format="marketfeed")
+    assert prices(intake) == list(range(1, 16))
+    (tmp_path / "day.2.mfr").write_bytes(b"")
+    assert "holds no whole frame, and neither do the files after it" in refusal(
+        tmp_path, path=".", format="marketfeed"
+    )
+
+
+async def test_a_pattern_finds_recordings_in_folders_of_folders_and_no_folders(tmp_path):
+    for number in range(3):
+        folder = tmp_path / "rec" / ("x/" * number)
+        (folder / "day.mfr").mkdir(parents=True)
+        (folder / "day.1.mfr").write_bytes(b"".join(steps(1)))
+    intake = await replayed(tmp_path, path="rec/**/*.mfr", format="marketfeed")
+    assert prices(intake) == [*range(1, 16)] * 3
+
+
 async def test_a_snapshot_is_due_when_it_was_sent_however_old_its_ticks_are(autojump_clock, tmp_path):
     old = quotes(1, flags=FLAG_SNAPSHOT)
     old["ts_recv"] -= 3600 * 10**9
@@ -186,6 +206,6 @@ def test_files_of_something_else(tmp_path, content):
 
 
 def test_a_folder_or_a_pattern_without_recordings(tmp_path):
-    for path in (".", "*.mfr"):
-        assert "no recording (.mfr, .mfr.zst) at" in refusal(tmp_path, path=path, format="marketfeed")
+    assert "holds no file that ends in .mfr" in refusal(tmp_path, path=".", format="marketfeed")
+    assert "no file matches" in refusal(tmp_path, path="*.mfr", format="marketfeed")
     assert "No such file" in refusal(tmp_path, path="none.mfr", format="marketfeed")

@@ -215,3 +215,29 @@ async def test_a_damaged_row_group_ends_the_file_and_is_told(tmp_path):
     assert 0 < len(intake.quotes) < 20_000
     assert intake.events["broken_record"] == 1
     assert "damaged from here on" in intake.logged[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys", "said"),
+    [
+        (0, {}, "nothing to read"),
+        (3, {}, "3 rows (3 broken)"),
+        (3, {"where": {"n": "9"}}, "3 rows (3 not kept by `where`)"),
+    ],
+)
+def test_a_short_file_without_a_tick_is_refused_at_once(tmp_path, rows, keys, said):
+    table = {
+        "t": pa.nulls(rows, pa.int64()),
+        "b": pa.array([1.5] * rows),
+        "n": pa.array([1] * rows, pa.int64()),
+    }
+    pq.write_table(pa.table(table), tmp_path / "day.parquet")
+    settings = {"path": "day.parquet", "format": "parquet", "symbol": "A", "columns": COLUMNS, **keys}
+    assert refusal(tmp_path, **settings) == f"path: {tmp_path}/day.parquet: no tick in it: {said}"
+
+
+async def test_a_double_that_no_price_can_be_costs_its_row(tmp_path):
+    write(tmp_path, pa.array([1e300, -1e308, float("inf"), 1.5, 2.5]))
+    intake = await read(tmp_path)
+    assert intake.quotes["bid_px"].tolist() == [1_500_000_000, 2_500_000_000]
+    assert intake.events == {"broken_record": 3}

@@ -325,3 +325,13 @@ def test_a_recording_says_what_it_is(tmp_path):
     assert repr(day) == f"<Recording {tmp_path}/day.mfr>"
     assert len(day.trades) == len(trades(10))
     assert repr(day) == f"<Recording {tmp_path}/day.mfr, 10 quotes, 10 trades>"
+
+
+def test_a_pattern_finds_recordings_in_folders_of_folders_and_no_folders(tmp_path):
+    for number in range(3):
+        folder = tmp_path / ("x/" * number)
+        (folder / "not.mfr").mkdir(parents=True)
+        recording(folder / f"DAY.{number}.mfr")
+    assert len(read(tmp_path / "**" / "*.mfr").quotes) == 3000
+    (tmp_path / "DAY.0.mfr").rename(tmp_path / "DAY.0.MFR")
+    assert len(read(tmp_path).quotes) == 1000
