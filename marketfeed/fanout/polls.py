@@ -40,7 +40,11 @@ class PollAnswer:
 
 
 class Poll:
-    """One long poll, and the sink of its subscriber: the first frame is its answer."""
+    """One long poll, and the sink of its subscriber: the first frame is its answer.
+
+    It does not refer to the subscriber: an answered poll would be a cycle, and as the collector looks
+    at no old objects, its answer of up to a megabyte would stay for good.
+    """
 
     __slots__ = (
         "after",
@@ -48,7 +52,6 @@ class Poll:
         "answered",
         "failed",
         "looked",
-        "member",
         "names",
         "received",
         "resumption",
@@ -63,7 +66,6 @@ class Poll:
         self.failed = False
         self.looked = False  # whether there was something for it has been looked at
         self.received = 0
-        self.member: Subscriber
 
     def offer(self, frame: bytes) -> bool:
         """Take ``frame``, which begins with the cursor, as the answer."""
@@ -121,8 +123,8 @@ class Polls:
         self._leave = leave
         self._ring = ring
         self._waiting: dict[Subscriber, Poll] = {}
-        self._new: deque[Poll] = deque()
-        self._over: list[Poll] = []  # their time is up, or their client has gone
+        self._new: deque[Subscriber] = deque()
+        self._over: list[Subscriber] = []  # their time is up, or their client has gone
 
     def __len__(self) -> int:
         """Return how many polls wait."""
@@ -134,23 +136,23 @@ class Polls:
         Cancelling it takes the poll out. Raises RuntimeError if the fan-out failed at it.
         """
         poll = Poll(names, after)
-        poll.member = Subscriber("poll", poll, tier, POLL, self._interests.use(Names()), 0)
-        poll.member.phase = 0
-        self._waiting[poll.member] = poll
-        self._new.append(poll)
+        member = Subscriber("poll", poll, tier, POLL, self._interests.use(Names()), 0)
+        member.phase = 0
+        self._waiting[member] = poll
+        self._new.append(member)
         self._ring()
         try:
             with trio.move_on_after(timeout_s):
                 await poll.answered.wait()
             if not poll.answered.is_set():
                 # Its cursor is where it stands between two flushes, not within one.
-                self._over.append(poll)
+                self._over.append(member)
                 self._ring()
                 await poll.answered.wait()
         finally:
-            if poll.member in self._waiting:
-                poll.member.gone = True
-                self._over.append(poll)
+            if member in self._waiting:
+                member.gone = True
+                self._over.append(member)
                 self._ring()
         if poll.answer is None:
             raise RuntimeError("the fan-out failed at a poll")
@@ -159,31 +161,32 @@ class Polls:
     def apply(self, late: Callable[[], bool]) -> None:
         """Begin what is new, until it is ``late``, and end what is over."""
         while self._new:
-            poll = self._new.popleft()
-            if poll.member in self._waiting and not poll.member.gone:
-                self._begin(poll)
+            member = self._new.popleft()
+            poll = self._waiting.get(member)
+            if poll is not None and not member.gone:
+                self._begin(member, poll)
             if late():
                 self._ring()
                 break
         over, self._over = self._over, []
-        for poll in over:
-            if poll.member not in self._waiting:
+        for member in over:
+            poll = self._waiting.get(member)
+            if poll is None:
                 continue
-            if not poll.looked and not poll.member.gone and self._at_once(poll):
-                self._over.append(poll)  # however little time it has, what is there comes first
+            if not poll.looked and not member.gone and self._at_once(member, poll):
+                self._over.append(member)  # however little time it has, what is there comes first
                 self._ring()
             else:
-                poll.settle(PollAnswer(str(self._cursor(poll)), None))
-                self._end(poll.member)
+                poll.settle(PollAnswer(str(self._cursor(member, poll)), None))
+                self._end(member)
 
-    def _begin(self, poll: Poll) -> None:
-        member = poll.member
+    def _begin(self, member: Subscriber, poll: Poll) -> None:
         empty = member.interest
         added = member.rename(poll.names, self._interests.use(poll.names), self._rings)
         self._interests.drop(empty)
         # A snapshot comes at once; what was missed, with the tier's next flush.
         self._lanes.of_polls(member.tier)
-        lane = self._park(member, self._at_once(poll))
+        lane = self._park(member, self._at_once(member, poll))
         member.g = lane.g
         if poll.after is not None:
             poll.resumption = self._catch_up.resume(member, added, poll.names, poll.after)
@@ -193,13 +196,13 @@ class Polls:
                 lane.join(member)
 
     @staticmethod
-    def _at_once(poll: Poll) -> bool:
-        return poll.after is None or not poll.member.tier.interval_ns
+    def _at_once(member: Subscriber, poll: Poll) -> bool:
+        return poll.after is None or not member.tier.interval_ns
 
-    def _cursor(self, poll: Poll) -> Cursor:
-        if poll.member.group is None and poll.after is not None:
+    def _cursor(self, member: Subscriber, poll: Poll) -> Cursor:
+        if member.group is None and poll.after is not None:
             return poll.after  # nothing was done about it yet
-        return Cursor(self._rings.epoch, self._lanes.of_polls(poll.member.tier).g)
+        return Cursor(self._rings.epoch, self._lanes.of_polls(member.tier).g)
 
     def _end(self, member: Subscriber) -> None:
         self._leave(member)
@@ -230,6 +233,7 @@ class Polls:
         for member in group.members:
             self._interests.drop(member.interest)
             del self._waiting[member]
+        group.members.clear()  # they refer to the group
 
     def __contains__(self, member: Subscriber) -> bool:
         """Tell whether ``member`` is a poll that waits."""

@@ -12,6 +12,7 @@ from live import connected, serving
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interest
+from marketfeed.fanout.polls import Poll, PollAnswer
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.session import Session
@@ -94,3 +95,39 @@ async def test_an_ended_session_is_no_cycle(way, unaided):
         ]
         assert not left
         assert not sockets
+
+
+# How a long poll ends: by a snapshot, by a tick that it waited for alone or with others, by its time, by
+# its client.
+POLLS = [
+    "quotes=A&trades=A",
+    "quotes=N&tier=premium",
+    "quotes=N&timeout_s=0",
+    "quotes=N&after=e1:0&timeout_s=0.05",
+]
+
+
+@pytest.mark.parametrize("query", [*POLLS, "left"])
+async def test_an_ended_poll_is_no_cycle(query, unaided):
+    async with serving() as live:
+        live.publish("A", "B")
+        for count in (1, 2):
+            # A name that has no tick yet, each time.
+            target = (POLLS[1] if query == "left" else query).replace("=N", f"=N{count}")
+            streams = [await live.connect() for _ in range(count)]
+            for stream in streams:
+                await stream.send_all(f"GET /v1/poll?{target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            while "&tier" in target and len(live.shard.polls) < count:
+                await trio.sleep(0.001)
+            if query != "left":
+                live.publish(f"N{count}")
+            for stream in streams:
+                if query != "left":
+                    assert (await stream.receive_some()).startswith(b"HTTP/1.1 20")
+                await stream.aclose()
+            while len(live.shard.polls):
+                await trio.sleep(0.001)
+        del stream, streams
+        gc.collect()
+        ours = (Poll, PollAnswer, Subscriber, Group, Interest)
+        assert not [type(found).__name__ for found in unaided if isinstance(found, ours)]
