@@ -17,6 +17,7 @@ MAX_HEADERS: Final = 64
 LONG_LINE: Final = f"a request line of at most {MAX_HEAD_BYTES} bytes"
 LONG_HEAD: Final = f"a head of at most {MAX_HEAD_BYTES} bytes"
 READ_BYTES: Final = 8192
+SEND_BYTES: Final = 65536  # of an answer at once
 PIPELINED_BYTES: Final = 65536  # kept while an answer is under way; what comes behind that is thrown away
 FLOOD: Final = f"more than {PIPELINED_BYTES} bytes behind a request that had no answer yet"
 DISCARD_BYTES: Final = 65536  # read at once to be thrown away
@@ -200,12 +201,17 @@ class Exchange:
         head = h11.Response(
             status_code=status, reason=HTTPStatus(status).phrase.encode(), headers=[*own, *headers]
         )
-        parts = [self._h11.send(head)]
-        if body and not head_only and status not in (204, 304):
-            parts.append(self._h11.send(h11.Data(body)))
-        parts.append(self._h11.send(h11.EndOfMessage()))
+        if head_only or status in (204, 304):
+            body = b""
+        first = self._h11.send(head) or b""
+        if body:
+            self._h11.send(h11.Data(body))  # the length is known, so it goes onto the wire as it is
+        self._h11.send(h11.EndOfMessage())
         with trio.move_on_after(IDLE_S) as sending:
-            await self._stream.send_all(b"".join(part for part in parts if part))
+            # The stream keeps a copy of what waits: no more than a piece where the peer does not read.
+            await self._stream.send_all(first + body[:SEND_BYTES])
+            for start in range(SEND_BYTES, len(body), SEND_BYTES):
+                await self._stream.send_all(body[start : start + SEND_BYTES])
         if sending.cancelled_caught:
             raise trio.BrokenResourceError("the peer does not read")
 

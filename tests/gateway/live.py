@@ -108,11 +108,12 @@ async def serving(
     encoding: Encoding = JSON,
     trusted: tuple[str, ...] = (),
     certificate: Certificate | None = None,
+    symbols: int = 256,
 ) -> AsyncIterator[Live]:
     """Run a gateway on a free port."""
-    rings = Rings.private(256, 64, epoch="e1")
+    rings = Rings.private(symbols, 64, epoch="e1")
     timing = Timing(int(20 * S), int(ping_s * S), int(stall_s * S))
-    shard = Shard(rings, SymbolTable(256), timing, 1000, time.time_ns)
+    shard = Shard(rings, SymbolTable(symbols), timing, 1000, time.time_ns)
     tiers = {
         "vip": Tier("vip", 0, True, 65536),
         "premium": Tier("premium", 20 * MS, False, 65536),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from dataclasses import replace
 
 import pytest
@@ -12,12 +13,14 @@ from test_tls import Files
 
 from marketfeed.errors import CloseCode
 from marketfeed.gateway import listener
+from marketfeed.gateway.exchange import SEND_BYTES
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.session import Session
 from marketfeed.gateway.tls import TlsOutbox
 
 MOST_BYTES = 16 << 20  # that a client may get rid of before it has to wait; kernels buffer a lot on loopback
 WAITING_BYTES = 256 << 10
+MANY = 6000  # symbols
 FAST = replace(LIMITS, requests_per_s=1e6, handshake_s=20.0)
 
 
@@ -118,3 +121,21 @@ async def test_answers_to_pipelined_requests_that_are_not_read_are_bounded(certi
         stream = await open_stream(live, certificate)
         assert await flood(stream, b"GET /v1/symbols HTTP/1.1\r\nHost: localhost\r\n\r\n") < MOST_BYTES
         assert sum(outbox.waiting_bytes for outbox in outboxes) < WAITING_BYTES
+
+
+async def test_of_a_large_answer_that_is_not_read_a_piece_waits_for_the_socket(certificate, outboxes):
+    async with serving(FAST, symbols=MANY, certificate=certificate and certificate.certificate()) as live:
+        live.publish(*[f"S{i:06}" for i in range(MANY)])
+        stream = await open_stream(live, certificate)
+        # Small buffers on both sides, or the kernel takes it all.
+        outboxes[0]._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await stream.send_all(b"GET /v1/symbols HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        while outboxes[0].waiting_bytes <= 4096:
+            await trio.sleep(0.01)
+        assert outboxes[0].waiting_bytes < SEND_BYTES + 4096
+        body = b""
+        while (data := await stream.receive_some(65536)) and len(body) < MOST_BYTES:
+            body += data
+        _, _, body = body.partition(b"\r\n\r\n")
+        assert len(body) > 4 * SEND_BYTES
+        assert [row["S"] for row in json.loads(body)["symbols"]] == [f"S{i:06}" for i in range(MANY)]
