@@ -22,7 +22,7 @@ from marketfeed.gateway.outbox import Outbox
 READ_BYTES: Final = 16384
 PIECE_BYTES: Final = 1024  # decrypted in one go; 38 KeyUpdates of 29 µs each fit in
 OWN_BYTES: Final = 2048  # a second, of records that TLS answers with by itself; 75 KeyUpdates
-RECORD_BYTES: Final = 16384  # what a TLS record holds at most
+RECORD_BYTES: Final = 8192  # sealed in one go; TLS keeps room for the longest to the end of the session
 HANDSHAKE: Final = b"\x16"  # how every TLS connection begins: RFC 8446, section 5.1
 
 log = structlog.get_logger()
