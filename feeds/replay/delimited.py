@@ -217,14 +217,16 @@ class _Reader:
                 continue
             numbers = prices(numbers_of(name), DECIMALS, scale)
             rounded += numbers.rounded - int(np.count_nonzero(numbers.vanished))
-            blame(numbers.broken, 3)
-            blame(numbers.vanished, 6)
             size_name = layout.size_column(name)
             if size_name is not None:
                 values[sz], bad = sizes(numbers_of(size_name))
-                blame(bad, 4)
             else:
-                values[sz] = np.full(len(rows), layout.keys.default_size)
+                values[sz], bad = np.full(len(rows), layout.keys.default_size), np.zeros(len(rows), bool)
+            # What stands for the price of a side without size says nothing.
+            priced = bad | (values[sz] > 0) | (name == "price")
+            blame(numbers.broken & priced, 3)
+            blame(numbers.vanished & priced, 6)
+            blame(bad, 4)
             values[sz] = np.where(layout.absent(name, numbers.values, numbers.missing), 0, values[sz])
             values[px] = np.where(values[sz] > 0, numbers.values, 0)
         if layout.quotes:
@@ -244,8 +246,7 @@ class _Reader:
         if broken.any():
             for row in np.flatnonzero(broken).tolist():
                 text = _REASONS[int(reasons[row])]
-                if reasons[row] in _HINTED:
-                    text += self._hint(time.text(row))
+                text += self._hint(int(reasons[row]), time.text(row))
                 self._tell(int(rows.lines[row]), text, rows.row(row))
             rows.keep(~broken)
             time_ns, values = time_ns[~broken], {name: v[~broken] for name, v in values.items()}
@@ -257,14 +258,17 @@ class _Reader:
             values,
         )
 
-    def _hint(self, text: str) -> str:
+    def _hint(self, reason: int, text: str) -> str:
         """Say how times are read, and how ``text`` could be, for the first rows that are told of."""
-        self._hints += 1
-        if self._hints > LOGGED:
+        if reason not in _HINTED or self._hints >= LOGGED:
             return ""
+        self._hints += 1
         moments = self._layout.moments
         suggestion = moments.suggestion(text)
-        return f" (read by {moments.configured()})" + (f"; use {suggestion}" if suggestion else "")
+        configured = f" (read by {moments.configured()})"
+        if suggestion:
+            return f"{configured}; use {suggestion}"
+        return configured if reason != _TOO_EARLY else ""
 
     def _leave_out(self, rows: Rows, bad: NDArray[np.bool_], reason: str) -> None:
         if bad.any():
@@ -279,8 +283,9 @@ class _Reader:
         self._teller.broken(f"{self._at}:{self._line + offset}", reason, text=text)
 
 
-_TIME_REASONS: Final = {NOT_A_TIME: 1, TOO_EARLY: 2, BEYOND_THE_DAY: 8, NOT_A_DATE: 9}
-_HINTED: Final = (1, 8)
+_TOO_EARLY: Final = 2
+_TIME_REASONS: Final = {NOT_A_TIME: 1, TOO_EARLY: _TOO_EARLY, BEYOND_THE_DAY: 8, NOT_A_DATE: 9}
+_HINTED: Final = (1, _TOO_EARLY, 8)
 _REASONS: Final = (
     "",
     "not a time",

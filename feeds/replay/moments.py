@@ -32,6 +32,7 @@ _COMMON: Final = (
     "%Y-%m-%d %H:%M:%S,%f", "%Y-%m-%d %H:%M:%S.%f %z",
 )  # fmt: skip
 _BY_DIGITS: Final = {6: "%H%M%S", 9: "%H%M%S%3f", 12: "%H%M%S%6f", 15: "%H%M%S%9f"}
+_DATED_BY_DIGITS: Final = {14: "%Y%m%d%H%M%S", 17: "%Y%m%d%H%M%S%3f"}
 _UNITS_BY_DIGITS: Final = {10: "s", 13: "ms", 16: "us", 19: "ns"}
 
 
@@ -137,7 +138,11 @@ class Moments:
         text = text.strip()
         if not text.isascii() or not 0 < len(text) <= 60:
             return ""
-        if text.isdecimal() and (unit := _UNITS_BY_DIGITS.get(len(text))) and unit != self._keys.time:
+        whole, _, decimals = text.partition(".")
+        unit = (
+            _UNITS_BY_DIGITS.get(len(whole)) if whole.isdecimal() and (decimals or "0").isdecimal() else None
+        )
+        if unit is not None and unit != self._keys.time:
             return f'time = "{unit}", counted from 1970'
         field = Fields(
             np.frombuffer(text.encode() + bytes(64), np.uint8), np.array([0]), np.array([len(text)])
@@ -147,7 +152,8 @@ class Moments:
         # The zero in front of the hour may be missing.
         digits = _BY_DIGITS.get(len(text), _BY_DIGITS.get(len(text) + 1)) if text.isdecimal() else None
         dated = self._keys.day is not None or self._keys.columns.date is not None
-        for shape in [digits] if digits else _COMMON:
+        with_day = [_DATED_BY_DIGITS[len(text)]] if text.isdecimal() and len(text) in _DATED_BY_DIGITS else []
+        for shape in [*with_day, *([digits] if digits else _COMMON)]:
             found = TimeFormat(shape)
             if shape != self._keys.time_format and not found.read(field).broken.any():
                 needs = "" if dated or found.has_date else ", with day or columns.date"

@@ -139,13 +139,14 @@ class Parquet:
                 continue
             empty, prices, bad, inexact = cells.prices(columns[name])
             rounded += inexact
-            blamed.append((bad, name, "no price"))
             size_name = layout.size_column(name)
-            sizes = np.full(len(prices), layout.keys.default_size)
+            sizes, bad_size = np.full(len(prices), layout.keys.default_size), np.zeros(len(prices), bool)
             if size_name is not None:
                 sizes, bad_size = cells.sizes(columns[size_name])
-                blamed.append((bad_size, size_name, "no size"))
-                bad = bad | bad_size
+            # What stands for the price of a side without size says nothing.
+            bad = bad & (bad_size | (sizes > 0) | (name == "price"))
+            blamed += [(bad, name, "no price"), (bad_size, size_name or name, "no size")]
+            bad = bad | bad_size
             absent = layout.absent(name, prices, empty)
             if name == "price":
                 blamed.append((absent, name, "a trade without price"))

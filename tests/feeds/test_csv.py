@@ -296,6 +296,16 @@ async def test_words_that_say_that_there_is_no_price(tmp_path, none):
     assert intake.logged[0]["reason"].startswith("a trade without price or size")
 
 
+@pytest.mark.parametrize("price", ["1.7976931348623157e+308", "9999999999", "n/a", "1e-12"])
+async def test_the_price_of_a_side_without_size_may_be_anything(tmp_path, price):
+    write(tmp_path, f"1,{price},0,7,6\n2,6,5,{price},0\n3,{price},1,7,6\n4,{price},x,7,6\n")
+    columns = {"time": 0, "bid": 1, "bid_size": 2, "ask": 3, "ask_size": 4}
+    intake = await replayed(tmp_path, **{**PLAIN, "columns": columns})
+    sides = intake.quotes[["bid_px", "bid_sz", "ask_px", "ask_sz"]].tolist()
+    assert sides == [(0, 0, 7 * 10**9, 6), (6 * 10**9, 5, 0, 0)]
+    assert intake.events == {"broken_line": 2}
+
+
 async def test_trade_ids_take_all_64_bits(tmp_path):
     ids = (18446744073709551615, 9223372036854775808, 7, -3, "x", 18446744073709551616, "")
     write(tmp_path, "".join(f"{at},1.5,5,{number}\n" for at, number in enumerate(ids)))

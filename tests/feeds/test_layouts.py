@@ -224,6 +224,11 @@ async def test_a_time_more_than_25_hours_after_the_day_is_left_out_and_told(auto
         ("08.03.2024 09:30:00", {"time": "iso"}, 'time_format = "%d.%m.%Y %H:%M:%S.%f"'),
         ("2024.03.08D09:30:00.1", {"time": "iso"}, 'time_format = "%Y.%m.%dD%H:%M:%S.%f"'),
         ("1709890200123", {"time": "iso"}, 'time = "ms", counted from 1970'),
+        ("20240308093059", {"time": "ns"}, 'time_format = "%Y%m%d%H%M%S"'),
+        ("20240308093059123", {"time": "us"}, 'time_format = "%Y%m%d%H%M%S%3f"'),
+        ("1709890200.123", {"time": "ms"}, 'use time = "s", counted from 1970'),
+        ("1709890200", {"time": "ns"}, 'use time = "s", counted from 1970'),
+        ("93059", {"time": "s"}, 'use time_format = "%H%M%S", with day or columns.date'),
         ("9h30", {"time": "ms"}, "not a time (read by time = 'ms')"),
         (
             "9:30", {"time_format": "%H:%M:%S", "day": DAY},

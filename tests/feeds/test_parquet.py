@@ -241,3 +241,13 @@ async def test_a_double_that_no_price_can_be_costs_its_row(tmp_path):
     intake = await read(tmp_path)
     assert intake.quotes["bid_px"].tolist() == [1_500_000_000, 2_500_000_000]
     assert intake.events == {"broken_record": 3}
+
+
+async def test_the_price_of_a_side_without_size_may_be_anything(tmp_path):
+    write(tmp_path, pa.array([1.7976931348623157e308, 1e-12, 1e10, 1.5, 2.5]), z=pa.array([0, 0, 0, 1, 1]))
+    intake = await read(tmp_path, columns={"time": "t", "bid": "b", "bid_size": "z"})
+    assert intake.quotes[["bid_px", "bid_sz"]].tolist() == [(0, 0)] * 3 + [
+        (1_500_000_000, 1),
+        (2_500_000_000, 1),
+    ]
+    assert not intake.events
