@@ -1,9 +1,12 @@
 """What latency logs say: rows of figures, how they differ from another run's, and whether a budget holds.
 
 **Spread.** A log's intervals show how much a figure moves by itself. A change
-counts as outside that spread if the new figure lies outside the central 90 %
-of what the other log's intervals showed, and the old figure outside that of
-the new log's. With fewer than ten intervals on either side nothing is said.
+counts as outside that spread if the median of the new log's intervals lies
+outside the central 90 % of the old log's, the median of the old log's outside
+that of the new log's, and the figure itself has changed in the same direction.
+Intervals are compared with intervals, as the extremes and high percentiles of
+a whole log lie beyond those of nearly all its intervals. With fewer than ten
+intervals on either side nothing is said.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from marketfeed.core.cells import as_text
 from marketfeed.errors import LogError
@@ -30,6 +34,8 @@ BY: Final = ("tier", "hop", "symbol", "worker")
 MIN_INTERVALS: Final = 10
 MAX_TOLD: Final = 1000  # names of each field that are remembered, to tell what there is
 BAND: Final = (5.0, 95.0)  # percent of a log's intervals
+LEAST_CHANGE: Final = 0.0005  # of a figure: less is shown as 0.0 %
+_Series = NDArray[np.int64]
 
 
 class Budget(NamedTuple):
@@ -227,12 +233,21 @@ def _changes(now: Latencies, before: Latencies, row: Row) -> list[Change | None]
         old, new = old_figures[i], row.figures[i]
         outside = None
         if min(len(new_series), len(old_series)) >= MIN_INTERVALS:
-            outside = _is_outside(new, old_series[:, i]) and _is_outside(old, new_series[:, i])
+            outside = _is_outside(old, new, old_series[:, i], new_series[:, i])
         changes.append(Change(old, new, outside))
     return changes
 
 
-def _is_outside(value: int, others: np.ndarray[tuple[int], np.dtype[np.int64]]) -> bool:
+def _is_outside(old: int, new: int, before: _Series, now: _Series) -> bool:
+    """Tell whether the change of a figure is outside the spread of both logs' intervals (shape ``(k,)``)."""
+    median_before, median_now = float(np.median(before)), float(np.median(now))
+    rises = median_now > median_before
+    if abs(new - old) <= LEAST_CHANGE * old or rises is not (new > old):
+        return False
+    return _is_beyond(median_now, before) and _is_beyond(median_before, now)
+
+
+def _is_beyond(value: float, others: _Series) -> bool:
     low, high = np.percentile(others, BAND)
     return not low <= value <= high
 
@@ -274,6 +289,6 @@ def shown_changes(row: Row) -> list[str]:
 
 
 SPREAD_NOTE: Final = (
-    f"* outside the spread: beyond the central {BAND[1] - BAND[0]:.0f} % of either log's intervals"
+    f"* outside the spread: the median interval is beyond {BAND[1] - BAND[0]:.0f} % of the other log's, both ways"
     f" · ? fewer than {MIN_INTERVALS} intervals, not judged"
 )

@@ -104,6 +104,28 @@ def test_the_same_load_twice_is_within_the_spread_and_twice_the_latency_is_outsi
     assert row.changes[1].now_ns == pytest.approx(2 * row.changes[1].before_ns, rel=0.05)
 
 
+def test_a_log_against_its_own_copy_has_no_star_in_any_column(tmp_path):
+    first, copy = (run(tmp_path / name, MS, 30) for name in ("a.hlog", "b.hlog"))
+    (row,) = make([copy], Choice(), [first]).rows
+    assert [change.shown for change in row.changes] == ["+0.0 %"] * 7
+
+
+def test_the_extremes_of_a_whole_log_have_no_star_by_one_interval_alone(tmp_path):
+    def log(name, *outlier):
+        return write(tmp_path / name, *(interval(values, number=i) for i, values in enumerate((
+            *([MS + i * 1000, 2 * MS + i * 1000] for i in range(20)), *outlier,
+        ))))  # fmt: skip
+
+    (row,) = make([log("new.hlog", [MS // 9, 90 * MS])], Choice(), [log("old.hlog")]).rows
+    assert row.changes[-1].now_ns > 40 * row.changes[-1].before_ns
+    assert {change.outside for change in row.changes} == {False}
+
+
+def test_a_change_of_every_interval_has_a_star_in_every_column(tmp_path):
+    (row,) = make([run(tmp_path / "b.hlog", 9 * MS, 30)], Choice(), [run(tmp_path / "a.hlog", MS, 30)]).rows
+    assert {change.outside for change in row.changes} == {True}
+
+
 def test_a_change_of_too_few_intervals_is_shown_and_not_judged(tmp_path):
     (row,) = make([run(tmp_path / "a.hlog", MS, 5)], Choice(), [run(tmp_path / "b.hlog", 3 * MS)]).rows
     assert {change.outside for change in row.changes} == {None}
