@@ -19,7 +19,14 @@ LAYERS = [
         "marketfeed.tap",
         "marketfeed.follower",
     },  # what users run in their own processes; the engine takes its greeting from it
-    {"marketfeed.tables", "marketfeed.sources", "marketfeed.config", "marketfeed.live", "marketfeed.logs"},
+    {
+        "marketfeed.tables",
+        "marketfeed.sources",
+        "marketfeed.config",
+        "marketfeed.folders",
+        "marketfeed.live",
+        "marketfeed.logs",
+    },
     {"marketfeed.ingest"},
     {"marketfeed.latency"},
     {"marketfeed.fanout"},

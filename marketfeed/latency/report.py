@@ -289,6 +289,7 @@ def shown_changes(row: Row) -> list[str]:
 
 
 SPREAD_NOTE: Final = (
-    f"* outside the spread: the median interval is beyond {BAND[1] - BAND[0]:.0f} % of the other log's, both ways"
+    "* outside the spread: the median interval of either log is beyond the central "
+    f"{BAND[1] - BAND[0]:.0f} % of the other's"
     f" · ? fewer than {MIN_INTERVALS} intervals, not judged"
 )

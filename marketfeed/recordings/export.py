@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +22,7 @@ from marketfeed.core.cells import as_text
 from marketfeed.core.records import CHANNELS, DTYPES, Records
 from marketfeed.core.symbols import is_pattern, is_symbol
 from marketfeed.errors import ConfigError, RecordingError
+from marketfeed.folders import folder_problem
 from marketfeed.recordings import tables
 from marketfeed.recordings.reading import Recording, moment_ns, read
 
@@ -131,7 +133,7 @@ def run(paths: list[Path], export: Export) -> int:
     targets = _checked(export)
     recording = read(paths, export.symbols, _moment("--from", export.start), _moment("--until", export.end))
     parts = {channel: target.with_name(target.name + PART) for channel, target in targets.items()}
-    writing = _Writing(parts, export)
+    writing = _Writing(parts, targets, export)
     try:
         _copy(recording, writing)
         writing.close()
@@ -161,15 +163,23 @@ def _checked(export: Export) -> dict[str, Path]:
     for name in export.symbols:
         if not (is_symbol(name) or is_pattern(name)):
             raise ConfigError(f"--symbols {name}: a symbol, a prefix such as 'BTC*', or '*'")
-    if not to.parent.is_dir():
-        raise ConfigError(f"--to {to}: there is no folder {to.parent}")
+    if problem := folder_problem(to.parent):
+        raise ConfigError(f"--to {to}: {problem}")
     targets = {export.channel: to} if export.channel else {
         channel: to.with_name(f"{to.stem}.{channel}{to.suffix}") for channel in CHANNELS
     }  # fmt: skip
-    for path in {to, *targets.values()}:
-        if path.exists() and (not export.force or not path.is_file()):
-            raise ConfigError(f"--to {path}: exists; --force overwrites it")
+    if export.channel:  # else the recording tells which will be written
+        _check_free(export, targets.values())
     return targets
+
+
+def _check_free(export: Export, paths: Iterable[Path]) -> None:
+    """Raise ConfigError if one of ``paths``, which would be written, must not be."""
+    for path in paths:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"--to {path}: exists, and is no file that could be overwritten")
+        if path.exists() and not export.force:
+            raise ConfigError(f"--to {path}: exists; --force overwrites it")
 
 
 def _moment(key: str, text: str | None) -> int | None:
@@ -184,19 +194,27 @@ def _moment(key: str, text: str | None) -> int | None:
 class _Writing:
     """The files under way, each opened when its first tick comes."""
 
-    def __init__(self, parts: dict[str, Path], export: Export) -> None:
-        self._parts, self._export = parts, export
+    def __init__(self, parts: dict[str, Path], targets: dict[str, Path], export: Export) -> None:
+        self._parts, self._targets, self._export = parts, targets, export
         self._sinks: dict[str, Sink] = {}
         self._held: dict[str, list[Records]] = {channel: [] for channel in parts}
+        self._met: set[str] = set()  # channels that have ticks
         self._names: list[str] = []
         self.rows = dict.fromkeys(parts, 0)
         self.symbols: set[str] = set()
 
     def add(self, channel: str, records: Records, names: list[str]) -> None:
-        """Take ticks, and write them once there are enough for a row group."""
+        """Take ticks, and write them once there are enough for a row group.
+
+        Raises ConfigError as soon as it shows that a file would be written that exists.
+        """
         if channel not in self._parts or not len(records):
             return
         self._names = names
+        if channel not in self._met:
+            self._met.add(channel)
+            if len(self._met) == len(self._targets):
+                _check_free(self._export, self._targets.values())
         self._held[channel].append(records)
         if sum(map(len, self._held[channel])) >= GROUP_ROWS:
             self._flush(channel)
@@ -208,6 +226,7 @@ class _Writing:
         self._held[channel] = []
         if channel not in self._sinks:
             path = self._parts[channel]
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._sinks[channel] = _SINKS[self._export.to.suffix.lower()](path, channel, self._export)
         self._sinks[channel].write(records, self._names)
         self.rows[channel] += len(records)
@@ -250,11 +269,11 @@ def _copy(recording: Recording, writing: _Writing) -> None:
 def _renamed(
     writing: _Writing, targets: dict[str, Path], parts: dict[str, Path], export: Export
 ) -> dict[str, Path]:
-    """Give the files that hold ticks their names; return them by channel."""
+    """Give the files that hold ticks their names; return them by channel. Raises ConfigError and OSError."""
     there = [channel for channel, rows in writing.rows.items() if rows]
-    written = {}
+    written = {channel: export.to if len(there) == 1 else targets[channel] for channel in there}
+    _check_free(export, written.values())
     for channel in there:
-        written[channel] = export.to if len(there) == 1 else targets[channel]
         parts[channel].replace(written[channel])
     return written
 

@@ -251,7 +251,10 @@ class Recording:
                     yield frame
         except FeedProtocolError as error:
             if first:
-                raise RecordingError(f"{path} is no recording of frames: {error}") from None
+                raise RecordingError(
+                    f"{path} is no recording of frames, which `marketfeed record` writes"
+                    f" ({', '.join(SUFFIXES)}): {error}"
+                ) from None
             problems.append(f"{path}: unreadable from here on: {error}")
             return
         except DamagedError as error:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Final
 
 from marketfeed.core.binary import symbols_frame
 from marketfeed.errors import ConfigError
+from marketfeed.folders import folder_problem
 
 PLAIN, PACKED = ".mfr", ".mfr.zst"
 LEVEL: Final = 3  # of Zstandard: 400 MB/s, and what more would gain in size is little
@@ -28,7 +29,8 @@ class RecordingWriter:
 
     ``out`` is the file; with a rotation each file is named after it and the
     UTC time at which it begins, such as ``day.20260102T090000.000Z.mfr.zst``, so that
-    their names sort by time. Existing files are never written to.
+    their names sort by time. Existing files are never written to; a folder
+    that is missing is made.
     """
 
     def __init__(self, out: Path, rotate_bytes: int = 0, rotate_ns: int = 0) -> None:
@@ -44,8 +46,8 @@ class RecordingWriter:
                     f"--out {out}: {PACKED} needs the package zstandard: pip install 'marketfeed[zstd]'"
                 ) from None
             self._zstandard = zstandard
-        if not out.parent.is_dir():
-            raise ConfigError(f"--out {out}: there is no folder {out.parent}")
+        if problem := folder_problem(out.parent):
+            raise ConfigError(f"--out {out}: {problem}")
         self._rotate_bytes, self._rotate_ns = rotate_bytes, rotate_ns
         if not self._rotates and out.exists():
             raise ConfigError(f"--out {out}: exists, and recordings are never overwritten")
@@ -92,6 +94,7 @@ class RecordingWriter:
             began = datetime.fromtimestamp(now_ns / 1e9, UTC)
             stamp = f"{began:%Y%m%dT%H%M%S}.{began.microsecond // 1000:03}Z"
             path = path.with_name(f"{path.name.removesuffix(self._suffix)}.{stamp}{self._suffix}")
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("xb", buffering=0)
         self.files.append(path)
         self._packer = None

@@ -195,7 +195,7 @@ def test_a_recording_that_was_cut_is_written_as_far_as_it_is_whole_and_status_1(
     ("arguments", "said"),
     [
         (["day.mfr", "--to", "day.xlsx"], "--to day.xlsx: a name that ends in .csv, .parquet"),
-        (["day.mfr", "--to", "no/day.csv"], "--to no/day.csv: there is no folder no"),
+        (["day.mfr", "--to", "day.mfr/day.csv"], "--to day.mfr/day.csv: day.mfr is a file, and no folder"),
         (["day.mfr", "--to", "day.csv", "--channel", "alerts"], "--channel alerts: quotes or trades"),
         (["day.mfr", "--to", "day.csv", "--prices", "text"], "--prices text: one of float, decimal, int"),
         (["day.mfr", "--to", "day.csv", "--symbols", "A B"], "--symbols A B: a symbol, a prefix"),
@@ -215,6 +215,46 @@ def test_a_mistake_is_one_line_and_status_2_and_writes_nothing(
     assert done.stderr.startswith(f"marketfeed: {said}")
     assert len(done.stderr.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["day.mfr", "junk.mfr"]
+
+
+@pytest.mark.parametrize(
+    ("there", "channels", "refused"),
+    [
+        ("day.csv", "both", ""),
+        ("day.csv", "quotes", "day.csv"),
+        ("day.quotes.csv", "both", "day.quotes.csv"),
+        ("day.trades.csv", "both", "day.trades.csv"),
+        ("day.trades.csv", "quotes", ""),
+    ],
+)
+def test_only_a_file_that_would_be_written_is_a_reason_to_refuse(tmp_path, there, channels, refused):
+    recording(tmp_path / "day.mfr", 10, with_trades=channels == "both")
+    (tmp_path / there).write_text("precious")
+    before = {path.name for path in tmp_path.iterdir()}
+    done = CliRunner().invoke(app, ["export", str(tmp_path / "day.mfr"), "--to", str(tmp_path / "day.csv")])
+    written = {path.name for path in tmp_path.iterdir()} - before
+    assert (tmp_path / there).read_text() == "precious"
+    if refused:
+        assert done.stderr == f"marketfeed: --to {tmp_path / refused}: exists; --force overwrites it\n"
+        assert (done.exit_code, written) == (2, set())
+    else:
+        assert done.exit_code == 0
+        assert written == ({"day.quotes.csv", "day.trades.csv"} if channels == "both" else {"day.csv"})
+
+
+def test_a_folder_in_the_way_cannot_be_overwritten(tmp_path):
+    recording(tmp_path / "day.mfr", 10)
+    (tmp_path / "day.csv").mkdir()
+    with pytest.raises(ConfigError, match=r"day.csv: exists, and is no file that could be overwritten"):
+        export(tmp_path / "day.mfr", tmp_path / "day.csv", "quotes", force=True)
+
+
+def test_a_folder_that_is_missing_is_made(tmp_path):
+    recording(tmp_path / "day.mfr", 10)
+    assert export(tmp_path / "day.mfr", tmp_path / "of" / "day.csv", "quotes", symbols=["NONE"]) == 1
+    assert not (tmp_path / "of").exists()
+    assert export(tmp_path / "day.mfr", tmp_path / "of" / "day.csv", "quotes") == 0
+    assert [path.name for path in (tmp_path / "of").iterdir()] == ["day.csv"]
 
 
 def test_nothing_that_was_asked_for_is_no_file_and_status_1(tmp_path, capsys):

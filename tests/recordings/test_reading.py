@@ -208,7 +208,7 @@ def test_ticks_of_symbols_that_were_not_announced_are_left_out_and_told(tmp_path
     ("name", "content", "said"),
     [
         ("d.mfr", b"", "holds no whole frame"),
-        ("d.mfr", b"time,price\n1,2\n" * 9, "is no recording of frames: frame version 116"),
+        ("d.mfr", b"time,price\n1,2\n" * 9, "which `marketfeed record` writes .*: frame version 116"),
         ("d.mfr.zst", b"junk" * 20, "holds no whole frame"),
         ("none", None, "No such file"),
         ("*.mfr", None, "no recording"),

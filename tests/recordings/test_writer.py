@@ -92,7 +92,8 @@ def test_what_cannot_be_written_is_told_before_anything_is(tmp_path, monkeypatch
         ("there.mfr", "exists, and recordings are never overwritten"),
         ("day.txt", "a name that ends in .mfr, or .mfr.zst to have it compressed"),
         (".mfr", "a name that ends in .mfr"),
-        ("nowhere/day.mfr", f"there is no folder {tmp_path}/nowhere"),
+        ("there.mfr/day.mfr", f"{tmp_path}/there.mfr is a file, and no folder"),
+        ("/proc/nowhere/day.mfr", "no file can be created in /proc: No such file or directory"),
     ):
         with pytest.raises(ConfigError) as caught:
             RecordingWriter(tmp_path / name)
@@ -102,6 +103,14 @@ def test_what_cannot_be_written_is_told_before_anything_is(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(ConfigError, match=r"pip install 'marketfeed\[zstd\]'"):
         RecordingWriter(tmp_path / "day.mfr.zst")
+
+
+def test_a_folder_that_is_missing_is_made_with_the_first_write(tmp_path):
+    writer = RecordingWriter(tmp_path / "rec" / "of" / "day.mfr")
+    assert list(tmp_path.iterdir()) == []
+    writer.write(message(1), {}, NOW_NS)
+    writer.close()
+    assert numbers(tmp_path / "rec" / "of" / "day.mfr") == [1]
 
 
 def test_a_file_that_appears_meanwhile_is_not_written_to(tmp_path):
