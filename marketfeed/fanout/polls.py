@@ -206,6 +206,7 @@ class Polls:
 
     def _end(self, member: Subscriber) -> None:
         self._leave(member)
+        self._lanes.apart.pop(member, None)
         self._interests.drop(member.interest)
         del self._waiting[member]
 

@@ -101,6 +101,7 @@ async def test_an_ended_session_is_no_cycle(way, unaided):
 # its client.
 POLLS = [
     "quotes=A&trades=A",
+    "quotes=N&tier=vip",
     "quotes=N&tier=premium",
     "quotes=N&timeout_s=0",
     "quotes=N&after=e1:0&timeout_s=0.05",
@@ -108,7 +109,7 @@ POLLS = [
 
 
 @pytest.mark.parametrize("query", [*POLLS, "left"])
-async def test_an_ended_poll_is_no_cycle(query, unaided):
+async def test_of_an_ended_poll_nothing_is_left(query, unaided):
     async with serving() as live:
         live.publish("A", "B")
         for count in (1, 2):
@@ -128,6 +129,7 @@ async def test_an_ended_poll_is_no_cycle(query, unaided):
             while len(live.shard.polls):
                 await trio.sleep(0.001)
         del stream, streams
+        assert not any(isinstance(found, Subscriber) for found in gc.get_objects())
         gc.collect()
         ours = (Poll, PollAnswer, Subscriber, Group, Interest)
         assert not [type(found).__name__ for found in unaided if isinstance(found, ours)]
