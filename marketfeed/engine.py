@@ -119,7 +119,7 @@ class Engine:
         listener = await open_listener(config.gateway.host, config.gateway.port)
         with (
             listener,
-            await open_listener(config.admin.host, config.admin.port) as admin_listener,
+            await open_listener(config.admin.host, config.admin.port, "admin") as admin_listener,
             self.taps.open(),
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
         ):

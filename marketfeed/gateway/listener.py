@@ -45,8 +45,11 @@ def raise_file_limit() -> int:
     return hard
 
 
-async def open_listener(host: str, port: int) -> SocketType:
-    """Return a listening TCP socket; raises StartError, in one line, if it cannot be had."""
+async def open_listener(host: str, port: int, section: str = "gateway") -> SocketType:
+    """Return a listening TCP socket; raises StartError, in one line, if it cannot be had.
+
+    The line names the keys that ``host`` and ``port`` are from, which are in ``section``.
+    """
     try:
         family, kind, proto, _, address = (
             await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -60,7 +63,12 @@ async def open_listener(host: str, port: int) -> SocketType:
             listener.close()
             raise
     except OSError as error:
-        raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        # An address in use, or a port that needs a privilege, is the port's fault; all else the address's.
+        of_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        key = f"{section}.{'port' if of_port else 'host'}"
+        other = f"another port is set by --set {key}=N" if of_port else f"see {key}"
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise StartError(f"{key}: cannot listen on {where}: {error.strerror or error}; {other}") from error
     return listener
 
 

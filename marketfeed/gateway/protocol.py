@@ -5,6 +5,7 @@ docs/protocol.md is the user's view of this.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Final
 
@@ -95,14 +96,55 @@ def parse_request(text: str | bytes) -> Request:
     action = data.get("action")
     kind = _ACTIONS.get(action) if isinstance(action, str) else None
     if kind is None:
-        raise RequestError(ErrorCode.INVALID_ACTION, f"action: one of {', '.join(_ACTIONS)}", id_)
+        got = f"not {_shown(action)}" if "action" in data else "missing"
+        raise RequestError(ErrorCode.INVALID_ACTION, f"action: one of {', '.join(_ACTIONS)}; {got}", id_)
     try:
         request: Request = msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        raise RequestError(ErrorCode.SYNTAX, _one_line(str(error)), id_) from None
+        raise RequestError(ErrorCode.SYNTAX, _complaint(data, kind) or _one_line(str(error)), id_) from None
     if isinstance(request, Ping) and isinstance(request.t, int) and not MIN_INT <= request.t <= MAX_INT:
         raise RequestError(ErrorCode.SYNTAX, "t: an integer of at most 64 bits", id_)
     return request
+
+
+_NAMES: Final = "a list of strings, each a symbol or prefix*"
+_TEXT: Final = "a string"
+_ALLOWED: Final[dict[str, str]] = {
+    "id": "a string or an integer", "quotes": _NAMES, "trades": _NAMES, "tier": _TEXT, "encoding": _TEXT,
+    "after": _TEXT, "token": _TEXT, "t": "a number or a string",
+}  # fmt: skip
+
+
+def _complaint(data: dict[str, Any], kind: type[Any]) -> str:
+    """Return what is wrong with ``data`` as a request of ``kind``: the key, what is allowed, what was sent.
+
+    "" if nothing is. Checks each value once, however many are wrong: a stranger chooses their number.
+    """
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    for key, value in data.items():
+        if key not in fields:
+            return f"{_shown(key)}: unknown key; allowed: {', '.join(fields)}"
+        try:
+            msgspec.convert(value, fields[key])
+        except msgspec.ValidationError:
+            if isinstance(value, list) and _ALLOWED[key] is _NAMES:
+                place, value = next((i, one) for i, one in enumerate(value) if not isinstance(one, str))
+                return f"{key}: {_NAMES}; at index {place} it is {_shown(value)}"
+            return f"{key}: {_ALLOWED[key]}, not {_shown(value)}"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    """Return what a client sent in at most some 40 characters, all of them printable ASCII."""
+    match value:
+        case str():
+            return ascii(value[:40])
+        case dict() | list():
+            return "an object" if isinstance(value, dict) else "a list"
+        case None | bool():
+            return json.dumps(value)
+        case _:
+            return str(value) if -(2**64) < value < 2**64 else "a number"
 
 
 class _Named(msgspec.Struct, frozen=True):

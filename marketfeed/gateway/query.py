@@ -36,7 +36,9 @@ def names_of(query: Query, limits: Limits) -> Names:
     quotes, trades = (_listed(query, channel) for channel in ("quotes", "trades"))
     names = protocol.names_of(protocol.Subscribe("subscribe", quotes=quotes, trades=trades))
     if not any(names):
-        raise RequestError(ErrorCode.SYNTAX, "quotes=A,B* or trades=A,B*: at least one name")
+        raise RequestError(
+            ErrorCode.SYNTAX, "quotes, trades: at least one name in quotes=A,B* or trades=A,B*"
+        )
     _check_count(names, limits)
     return names
 
@@ -46,7 +48,8 @@ def symbols_of(query: Query, limits: Limits) -> tuple[str, ...]:
     names = protocol.names_of(protocol.Subscribe("subscribe", quotes=_listed(query, "symbols")))
     if not any(names):
         most = limits.symbols_per_session
-        raise RequestError(ErrorCode.SYNTAX, f"symbols=A,B*: 1 to {most} names and patterns")
+        what = "empty" if "symbols" in query else "missing"
+        raise RequestError(ErrorCode.SYNTAX, f"symbols: {what}; symbols=A,B*, 1 to {most} names and patterns")
     _check_count(names, limits)
     return names.quotes
 

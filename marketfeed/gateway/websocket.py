@@ -166,7 +166,8 @@ class WebSocketSession(Session):
         tier = self._service.tiers.get(request.tier)
         if tier is None:
             allowed = ", ".join(self._service.tiers)
-            raise RequestError(ErrorCode.SYNTAX, f"tier: one of {allowed}", request.id)
+            what = f"tier: one of {allowed}, not {request.tier[:40]!r}"
+            raise RequestError(ErrorCode.SYNTAX, what, request.id)
         return tier
 
     @staticmethod
@@ -175,7 +176,8 @@ class WebSocketSession(Session):
             return member.encoding
         encoding = ENCODINGS.get(request.encoding)
         if encoding is None:
-            raise RequestError(ErrorCode.SYNTAX, f"encoding: one of {', '.join(ENCODINGS)}", request.id)
+            what = f"encoding: one of {', '.join(ENCODINGS)}, not {request.encoding[:40]!r}"
+            raise RequestError(ErrorCode.SYNTAX, what, request.id)
         return encoding
 
     async def _change(

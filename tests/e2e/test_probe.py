@@ -46,7 +46,7 @@ def test_a_probe_measures_each_tier_says_what_and_writes_a_log(tmp_path: Path) -
         assert table["premium"] >= int(premium.split()[1])  # corrected for what was omitted
         refused = probe(running.url, "SY0000", "--tier", "nope", "--seconds", "1", cwd=tmp_path)
         assert refused.returncode == 2
-        assert refused.stderr == "marketfeed: nope: error 400: tier: one of vip, premium, basic\n"
+        assert refused.stderr == "marketfeed: nope: error 400: tier: one of vip, premium, basic, not 'nope'\n"
 
 
 def test_ctrl_c_ends_a_probe_with_what_it_measured_so_far(tmp_path: Path) -> None:

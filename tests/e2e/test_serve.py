@@ -42,18 +42,21 @@ def test_a_second_signal_stops_at_once_with_130(tmp_path):
 
 def test_a_port_in_use_is_one_line_and_exit_2(tmp_path):
     with engine(SYNTHETIC, tmp_path) as running:
-        second = subprocess.run(
-            [sys.executable, "-m", "marketfeed", "serve", "--set", f"gateway.port={running.port}"],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            timeout=30,
-        )
-        assert second.returncode == 2
-        assert second.stdout == ""
-        (told,) = [line for line in second.stderr.splitlines() if not line.startswith("{")]
-        assert f"127.0.0.1:{running.port}" in told
-        assert "in use" in told
+        for section, free in (("gateway", "admin"), ("admin", "gateway")):
+            ports = ["--set", f"{section}.port={running.port}", "--set", f"{free}.port=0"]
+            second = subprocess.run(
+                [sys.executable, "-m", "marketfeed", "serve", *ports],
+                capture_output=True,
+                text=True,
+                cwd=tmp_path,
+                timeout=30,
+            )
+            assert (second.returncode, second.stdout) == (2, "")
+            (told,) = [line for line in second.stderr.splitlines() if not line.startswith("{")]
+            assert told == (
+                f"marketfeed: {section}.port: cannot listen on 127.0.0.1:{running.port}: "
+                f"Address already in use; another port is set by --set {section}.port=N"
+            )
 
 
 def test_a_configuration_without_feeds_says_so(tmp_path):

@@ -138,6 +138,8 @@ async def test_a_cursor_of_another_epoch_or_the_future_resets_and_says_so(cursor
     ("target", "told"),
     [
         ("/v1/poll", "at least one name"),
+        ("/v1/quotes", "symbols: missing; symbols=A,B*, 1 to "),
+        ("/v1/trades?symbols=", "symbols: empty; symbols=A,B*, 1 to "),
         ("/v1/poll?quotes=A%0d%0aB", "not a symbol"),
         ("/v1/poll?quotes=A&after=x", "after: not a cursor"),
         ("/v1/poll?quotes=A&timeout_s=301", "timeout_s: 0 to 300"),
