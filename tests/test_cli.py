@@ -237,6 +237,7 @@ def test_make_run_takes_ports_and_options(variables, options):
     done = subprocess.run(
         ["make", "-n", "run", *variables],
         cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=60, check=True,
+        env={"PATH": os.environ["PATH"]},  # not the variables of the make that runs the tests
     )  # fmt: skip
     command = shlex.split(done.stdout.partition("marketfeed serve")[2].replace("\\\n", " "))
     assert command == ["--config", "config.toml", *options]
