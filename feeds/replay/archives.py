@@ -159,7 +159,11 @@ def _zipped(path: Path) -> list[Member]:
     found, whole = places(path)
 
     def blocks(number: int) -> Iterator[bytes]:
-        yield from unzipped(path, found[number])
+        try:
+            yield from unzipped(path, found[number])
+        except DamagedError as error:
+            # An archive that ends in its directory was not cut: a size or an offset is wrong.
+            raise DamagedError(error.reason, error.cut and not whole) from None
         if not whole and number == len(found) - 1:  # there may have been further ones
             raise DamagedError("the directory at the archive's end is missing", cut=True)
 

@@ -200,3 +200,26 @@ async def test_lines_of_frames_come_in_any_packing_and_with_a_mark_too(tmp_path,
     intake = await replayed(tmp_path, path=name, format="binance-raw")
     assert names(intake, intake.quotes) == [f"A{n % 3}" for n in range(700)]
     assert not intake.events
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize(
+    ("header", "at", "value"),
+    [
+        (b"PK\1\2", 24, 5), (b"PK\1\2", 24, 10**6), (b"PK\1\2", 20, 50), (b"PK\1\2", 20, 1 << 30),
+        (b"PK\1\2", 16, 5), (b"PK\1\2", 42, 10**5), (b"PK\1\2", 42, 3), (b"PK\3\4", 26, 500),
+        (b"PK\3\4", 26, 8), (b"PK\3\4", 28, 40), (b"PK\3\4", 0, 0),
+    ],
+)  # fmt: skip
+async def test_wrong_sizes_and_offsets_in_an_archive_give_no_wrong_row(tmp_path, method, header, at, value):
+    data = bytearray(zipped(ROWS, method))
+    place = data.rindex(header) + at
+    width = 2 if at in (26, 28) else 4
+    data[place : place + width] = value.to_bytes(width, "little")
+    (tmp_path / "day.zip").write_bytes(data)
+    intake, said = await outcome(tmp_path, path="day.zip", **PLAY)
+    if intake is None:
+        assert "is damaged" in said
+    else:  # deflate says itself where it ends
+        assert not said
+        assert bids(intake) == PRICES
