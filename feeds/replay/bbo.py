@@ -1,4 +1,4 @@
-"""From quotes of one side or one exchange to both sides: what a row leaves open stays as it was.
+"""Completes quotes of one side or one exchange: what a row does not state keeps its last value.
 
 ``exchange``: each exchange has its own bid and offer, and each row is a tick of
 that exchange. ``all``: the best bid and offer over all exchanges, with the

@@ -18,11 +18,11 @@ _NO_TIMES: Final = np.empty(0, np.int64)
 def merged(sources: list[Iterator[Piece]]) -> Iterator[Piece]:
     """Yield the pieces of all ``sources`` as pieces in order of time.
 
-    Each source is taken to be in order itself. One piece of each is held: all
-    that is at or before the earliest end of these can be given out. Empty pieces come in
-    between, after each that was read, so that whoever asks is never kept long.
+    Each source is assumed to be in order. One piece of each is buffered; rows up to the earliest last
+    row of these are yielded, sorted by time. An empty piece follows each that is read, so that the caller can
+    let other tasks run.
     """
-    held: dict[int, tuple[Records, Times, Times]] = {}  # ticks, their times, and when each can be given out
+    held: dict[int, tuple[Records, Times, Times]] = {}  # ticks, their times, and the times they are sorted by
     live = dict(enumerate(sources))
     while True:
         for number in [n for n in live if n not in held]:

@@ -1,7 +1,7 @@
 """Packed streams (gzip, bzip2, xz, Zstandard, bare deflate) as blocks of bytes.
 
-A stream's checksum stands at its end: what was unpacked can be trusted only once that has been read. An empty
-block says so of all blocks before it.
+A stream's checksum stands at its end, so its blocks are verified only once that has been read. An empty block
+marks all blocks before it as verified.
 """
 
 from __future__ import annotations
