@@ -229,16 +229,16 @@ class _Reader:
             blame(bad, 4)
             values[sz] = np.where(layout.absent(name, numbers.values, numbers.missing), 0, values[sz])
             values[px] = np.where(values[sz] > 0, numbers.values, 0)
-        if layout.quotes:
-            values.setdefault("bid_px", np.zeros(len(rows), np.int64))
-        else:
+        if not layout.quotes:
             blame(values["size"] == 0, 5)
             told_sides = sides_of(columns, layout.sides, lambda name: texts(rows.column(columns[name])))
             if "trade_id" in columns:
                 values["trade_id"] = ids(rows.column(columns["trade_id"]))
-        if "symbol" in columns:
-            codes, names = texts(rows.column(columns["symbol"]))
-            blame(np.array(["\ufffd" in name for name in names], bool)[codes], 7)
+        named: dict[str, tuple[NDArray[np.int64], list[str]]] = {}
+        for name, reason in (("symbol", 7), ("exchange", 10)):
+            if name in columns:
+                codes, names = named[name] = texts(rows.column(columns[name]))
+                blame(np.array(["\ufffd" in name for name in names], bool)[codes], reason)
         if not layout.quotes:
             values["side"] = np.full(len(rows), UNKNOWN_SIDE, np.uint8)
             if told_sides is not None:
@@ -248,15 +248,10 @@ class _Reader:
                 text = _REASONS[int(reasons[row])]
                 text += self._hint(int(reasons[row]), time.text(row))
                 self._tell(int(rows.lines[row]), text, rows.row(row))
-            rows.keep(~broken)
             time_ns, values = time_ns[~broken], {name: v[~broken] for name, v in values.items()}
+            named = {name: (codes[~broken], names) for name, (codes, names) in named.items()}
         self._teller.events({"rounded_price": rounded})
-        return Table(
-            time_ns,
-            texts(rows.column(columns["symbol"])) if "symbol" in columns else None,
-            texts(rows.column(columns["exchange"])) if "exchange" in columns else None,
-            values,
-        )
+        return Table(time_ns, named.get("symbol"), named.get("exchange"), values)
 
     def _hint(self, reason: int, text: str) -> str:
         """Say how times are read, and how ``text`` could be, for the first rows that are told of."""
@@ -297,4 +292,5 @@ _REASONS: Final = (
     "a symbol that is no UTF-8",
     "a time more than 25 h after the day",
     "not a date",
+    "an exchange that is no UTF-8",
 )

@@ -247,6 +247,15 @@ async def test_a_symbol_that_is_no_utf8_costs_its_rows(tmp_path):
     assert intake.logged[0]["reason"] == f"a symbol that is no UTF-8: {START + 1},1,2,A\\xff"
 
 
+async def test_an_exchange_that_is_no_utf8_costs_its_rows(tmp_path):
+    write_csv(tmp_path, "1,2,A", "1,2,A\udcff", "1,2,A\udcff", "1,2,B")
+    columns = {"time": 0, "price": 1, "exchange": 3}
+    intake = await replayed(tmp_path, **{**CSV, "symbol": "X.{exchange}", "columns": columns})
+    assert names(intake, intake.trades) == ["X.A", "X.B"]
+    assert intake.events == {"broken_line": 2}
+    assert intake.logged[0]["reason"] == f"an exchange that is no UTF-8: {START + 1},1,2,A\\xff"
+
+
 @pytest.mark.parametrize("delimiter", ["§", '"', "\n"])
 def test_delimiters_that_cannot_be(tmp_path, delimiter):
     write_csv(tmp_path, "1,2,b")
