@@ -206,6 +206,9 @@ def fixed_from_text(text: str, decimals: int, scale: int) -> tuple[int, bool] | 
 
 def number_from_text(text: str) -> float | None:
     """Return the number that is written, 0 for an empty text; None if it is none."""
+    # The common form without the pattern, in two thirds of the time.
+    if len(text) <= _WIDTH and text.isascii() and text.replace(".", "", 1).isdigit():
+        return float(text)
     if not text.strip():
         return 0.0
     return float(text) if _NUMBER.fullmatch(text) else None

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeds.replay.fields import Rows, fixed, sizes, texts
+from feeds.replay.fields import Rows, fixed, number_from_text, sizes, texts
 from feeds.replay.times import iso
 
 
@@ -54,6 +54,21 @@ def test_what_is_finer_than_a_unit_is_rounded_half_to_even_and_counted():
     found = fixed(column(["0.0000000005", "0.0000000015", "0.000000001", "2.5e-9"]), 9)
     assert found.values.tolist() == [0, 2, 1, 2]
     assert found.rounded == 3
+
+
+@given(
+    st.one_of(plain, odd, junk, st.text(max_size=8), st.sampled_from(["1_0", "١٢", "²", "1.", ".", "inf"]))
+)
+def test_single_numbers_are_the_doubles_that_columns_have(text):
+    found = number_from_text(text)
+    if not text.strip():
+        assert found == 0
+    elif found is None:  # no number in a column either, unless it has so many digits
+        assert fixed(column([text.translate({10: 32, 13: 32, 34: 32, 44: 32})]), 9).broken[0]
+    else:
+        assert found == float(text)
+        assert not {*"_nN"} & {*text}
+        assert text.strip().isascii()
 
 
 @given(st.lists(st.floats(0, 1e15), min_size=1, max_size=20))
