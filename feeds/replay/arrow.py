@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feeds.replay.fields import PAD, Fields, id_from_text, number_from_text
-from feeds.replay.fixedpoint import Prices, from_doubles, from_words, widened, words_of
+from feeds.replay.fixedpoint import Prices, doubles_from_words, from_doubles, from_words, widened, words_of
 from feeds.replay.moments import Moments
 from feeds.replay.recording import shown
 from feeds.replay.times import DECIMALS, FIRST_NS, local_to_utc_ns, of_day
@@ -160,7 +160,8 @@ class Cells:
         else:
             unit, local = _DAY_NS if types.is_date32(kind) else _UNITS_NS["ms"], True
         values, broken = self._int64s(column)
-        broken |= (values > MAX_PX // unit) | (values < -(MAX_PX // unit))
+        most = (MAX_PX - _DAY_NS if local else MAX_PX) // unit  # a zone's offset is less than a day
+        broken |= (values > most) | (values < -most)
         times = np.where(broken, 0, values) * unit
         if types.is_integer(kind) and day_ns is not None:
             times, beyond = of_day(times, day_ns, self._zone)
@@ -211,6 +212,9 @@ class Cells:
             if types.is_floating(kind):
                 floats = widened(column.to_numpy(zero_copy_only=False))
                 missing |= np.isnan(floats)
+            elif types.is_decimal(kind):
+                words = words_of(column.buffers()[1], column.offset, len(column), kind.byte_width)
+                floats = doubles_from_words(words, missing, kind.scale)
             else:
                 column = column.cast(self._pa.float64(), safe=False)
                 floats = column.to_numpy(zero_copy_only=False).astype(np.float64)

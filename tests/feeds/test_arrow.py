@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from replaykit import damaged, names, outcome, refusal, replayed
 
+from feeds.replay.arrow import Cells
 from feeds.replay.fixedpoint import from_words, widened
 
 BASE = {"path": "day.parquet", "format": "parquet", "symbol": "A", "time": "s"}
@@ -182,6 +183,17 @@ async def test_integers_of_every_size_obey_the_scale(tmp_path, scale):
     intake = await replayed(tmp_path, **{**TRADES, "price_scale": scale})
     wanted = [round(Fraction(value * 10**9, scale)) for value in values]
     assert intake.trades["price"].tolist() == [w for w in wanted if w]
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, 10**18)), min_size=1, max_size=30), st.integers(0, 18))
+def test_sizes_in_decimals_are_the_nearest_doubles(numbers, decimals):
+    values = [None if number is None else Decimal(number).scaleb(-decimals) for number in numbers]
+    for kind in (pa.decimal128(38, decimals), pa.decimal64(18, decimals), pa.decimal256(60, decimals)):
+        if kind.bit_width == 64 and any(number is not None and number >= 10**18 for number in numbers):
+            continue
+        sizes, broken = Cells(pa, None, None, None).sizes(pa.array(values, kind))
+        assert sizes.tolist() == [0.0 if value is None else float(value) for value in values]
+        assert not broken.any()
 
 
 @given(
