@@ -10,6 +10,7 @@ RFC 1951 (a deflate stream says itself where it ends).
 from __future__ import annotations
 
 import bz2
+import io
 import struct
 import zipfile
 import zlib
@@ -27,7 +28,11 @@ _LOCAL_MAGIC: Final = b"PK\x03\x04"
 _DESCRIPTOR_MAGIC: Final = b"PK\x07\x08"
 _DESCRIPTOR_BYTES: Final = 24  # at most, with its magic and sizes of 64 bits
 _METHODS: Final = {0: "stored", 8: "deflate", 12: "bzip2"}
-_ENCRYPTED, _DESCRIBED = 1, 8  # bits of the flags; a described member has its checksum after its data
+_ENCRYPTED, _DESCRIBED, _UTF8 = 1, 8, 0x800  # flags; a described member has its checksum after its data
+_END: Final = struct.Struct("<4s4H2LH")  # of the directory
+_END_MAGIC: Final = b"PK\x05\x06"
+_MAX_COMMENT: Final = 0xFFFF
+_MANY: Final = 0xFFFF  # members, or more: their number stands elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class Place:
     packed: int
     size: int | None
     crc: int | None
+    header_name: str  # as the local header has to have it
 
     @property
     def cost(self) -> int:
@@ -65,9 +71,14 @@ def places(path: Path) -> tuple[list[Place], bool]:
                     i.compress_size,
                     i.file_size,
                     i.CRC,
+                    i.orig_filename,
                 )
                 for i in archive.infolist()
             ]
+        told = _told(path)
+        if told not in (len(found), _MANY):
+            raise ConfigError(f"path: {path} is damaged: {told} members are told, {len(found)} are listed")
+        _refuse_other_names(path, found)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, OSError, struct.error):
         whole = False
         with path.open("rb") as file:
@@ -82,6 +93,31 @@ def places(path: Path) -> tuple[list[Place], bool]:
             known = ", ".join(_METHODS.values())
             raise ConfigError(f"path: {name} is packed by method {place.method}, not by {known}")
     return [place for place in found if not place.name.endswith("/")], whole
+
+
+def _told(path: Path) -> int:
+    """Return how many members the end of the directory says there are, _MANY if it does not say."""
+    with path.open("rb") as file:
+        end = file.seek(0, io.SEEK_END)
+        file.seek(max(end - _END.size - _MAX_COMMENT, 0))
+        tail = file.read()
+    at = tail.rfind(_END_MAGIC)
+    if at < 0 or len(tail) - at < _END.size:
+        return _MANY
+    return int(_END.unpack_from(tail, at)[4])
+
+
+def _refuse_other_names(path: Path, found: list[Place]) -> None:
+    """Raise ConfigError if a member has another name in its header; names say what is played, and as what."""
+    with path.open("rb") as file:
+        for place in found:
+            try:
+                name = _local_header(file, place.header_at)[0].header_name
+            except DamagedError:
+                continue  # this is told when the member is read
+            if name != place.header_name:
+                names = f"{shown(place.header_name)!r} is {shown(name)!r} in its header"
+                raise ConfigError(f"path: {path} is damaged: {names}")
 
 
 def unzipped(path: Path, place: Place) -> Iterator[bytes]:
@@ -129,7 +165,7 @@ def _bunzipped(file: BinaryIO) -> Iterator[bytes]:
             yield from BZIP2.unpack(stream, packed)
         except BZIP2.errors as error:
             raise DamagedError(f"not bzip2 data: {error}") from None
-    file.seek(-len(stream.unused_data), 1)
+    file.seek(-len(stream.unused_data), io.SEEK_CUR)
 
 
 def _described(file: BinaryIO, crc: int) -> int:
@@ -153,9 +189,13 @@ def _local_header(file: BinaryIO, at: int) -> tuple[Place, int]:
     magic, _, flags, method, _, _, crc, packed, size, name_bytes, extra_bytes = _LOCAL.unpack(head)
     if magic != _LOCAL_MAGIC:
         raise DamagedError("no member is where one should be")
-    name = file.read(name_bytes).decode("utf-8", "replace")
+    written = file.read(name_bytes)
+    name = written.decode("utf-8", "replace")
+    header_name = name if flags & _UTF8 else written.decode("cp437")
     known = not flags & _DESCRIBED
-    place = Place(name, at, method, flags, packed, size if known else None, crc if known else None)
+    place = Place(
+        name, at, method, flags, packed, size if known else None, crc if known else None, header_name
+    )
     return place, at + _LOCAL.size + name_bytes + extra_bytes
 
 

@@ -223,3 +223,34 @@ async def test_wrong_sizes_and_offsets_in_an_archive_give_no_wrong_row(tmp_path,
     else:  # deflate says itself where it ends
         assert not said
         assert bids(intake) == PRICES
+
+
+async def test_no_flipped_bit_of_an_archive_loses_a_member_silently_or_names_it_otherwise(tmp_path):
+    """In its directory too: lengths there hide what is listed next, and names tell the symbols."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in ("AAA.csv", "BBB.csv", "CCC.csv"):
+            archive.writestr(name, b"1399500000000,1.5,2.5\n")
+    whole = out.getvalue()
+    play = PLAY | {"path": "day.zip", "member": "(?P<symbol>[A-Z]+)[.]csv", "symbol": "{symbol}"}
+    directory = whole.index(b"PK\x01\x02")
+    for at in range(directory, len(whole)):
+        for bit in range(8):
+            flipped = bytearray(whole)
+            flipped[at] ^= 1 << bit
+            (tmp_path / "day.zip").write_bytes(flipped)
+            intake, said = await outcome(tmp_path, **play)
+            found = [] if intake is None else names(intake, intake.quotes)
+            assert set(found) <= {"AAA", "BBB", "CCC"}
+            assert said or len(found) == 3
+
+
+async def test_an_archive_with_names_in_other_scripts_a_comment_and_a_prefix_is_whole(tmp_path):
+    out = io.BytesIO(b"#!/bin/sh\n")
+    out.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(out, "a") as archive:
+        archive.comment = b"of the day"
+        archive.writestr("Gebühr-日.csv", b"1399500000000,1.5,2.5\n")
+    (tmp_path / "day.zip").write_bytes(out.getvalue())
+    intake = await replayed(tmp_path, path="day.zip", **PLAY)
+    assert bids(intake) == [1_500_000_000]

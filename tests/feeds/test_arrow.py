@@ -241,6 +241,16 @@ async def test_timestamps_of_every_unit_and_zone(tmp_path, unit, zone):
     assert intake.logged[0]["reason"] == "no time: t: None"
 
 
+@pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/New_York"])
+async def test_a_timestamp_at_the_ends_of_its_range_is_no_other_one_in_a_zone(tmp_path, zone):
+    """With the zone's offset it goes beyond 64 bits, and would come out at the other end."""
+    times = pa.array([START * 10**9, -(2**63) + 1, 2**63 - 1], pa.int64()).cast(pa.timestamp("ns"))
+    write(tmp_path, 3, t=times)
+    intake = await replayed(tmp_path, **TRADES | {"time": "ns", "zone": zone})
+    assert len(intake.trades) == 1
+    assert intake.events == {"broken_record": 2}
+
+
 @pytest.mark.parametrize("kind", [pa.date32(), pa.date64()], ids=str)
 async def test_a_date_is_its_midnight_in_the_zone(tmp_path, kind):
     write(tmp_path, 2, t=pa.array([dt.date(2024, 7, 1), dt.date(2024, 12, 2)], kind))
