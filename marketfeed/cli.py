@@ -361,7 +361,7 @@ def probe(
     config: ConfigOption = None,
 ) -> None:
     """Measure what subscribers get, from this machine: latency per tier, round trips, interruptions."""
-    from marketfeed.connection import endpoint
+    from marketfeed.connection import BY_ARGUMENT, endpoint
     from marketfeed.latency.units import duration_ns
     from marketfeed.probe import Probe, Seen
 
@@ -371,7 +371,7 @@ def probe(
     try:
         limit_ns = duration_ns(interruption)
         seen = [Seen.parse(text, limit_ns) for text in tier or [""]]
-        engine = _endpoint(None, ca, config) if url is None else endpoint(url, ca, "")
+        engine = _endpoint(None, ca, config, BY_ARGUMENT) if url is None else endpoint(url, ca, "")
         lines = trio.run(Probe(engine, names, seen, token, out).run, seconds)
     except (ConfigError, LogError, StartError) as error:
         raise _fail(str(error)) from None
@@ -385,11 +385,16 @@ def probe(
 app.command("config", epilog="Example:\n\nmarketfeed config > config.toml")(write_config)
 
 
-def _endpoint(url: str | None, ca: Path | None, config: Path | None) -> Endpoint:
-    """Return the stream at ``url``, else that of the engine with this configuration; raises ConfigError."""
-    from marketfeed.connection import endpoint, endpoint_of
+def _endpoint(url: str | None, ca: Path | None, config: Path | None, elsewhere: str = "") -> Endpoint:
+    """Return the stream at ``url``, else that of the engine with this configuration; raises ConfigError.
 
-    return endpoint(url, ca) if url is not None else endpoint_of(_load(config, None).config.gateway, ca)
+    ``elsewhere`` is how the command is given a URL, if not by ``--url``.
+    """
+    from marketfeed.connection import BY_OPTION, endpoint, endpoint_of
+
+    if url is not None:
+        return endpoint(url, ca)
+    return endpoint_of(_load(config, None).config.gateway, ca, elsewhere or BY_OPTION)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import SplitResult, urlsplit
@@ -23,8 +23,9 @@ import trio_websocket
 
 from marketfeed import __version__
 from marketfeed.config import GatewayConfig
-from marketfeed.core.printable import printable
 from marketfeed.errors import ConfigError, FeedProtocolError, MarketfeedError
+from marketfeed.tables import shown
+from marketfeed.unreachable import plainly, tls_reason
 
 CONNECT_S: Final = 10.0
 AGENT: Final = [(b"User-Agent", f"marketfeed-cli/{__version__}".encode("ascii"))]
@@ -33,6 +34,8 @@ RECEIVE_BYTES: Final = 1 << 16
 ANSWER_BYTES: Final = 16 << 20  # of one GET; 65,536 symbols are 4 MB
 FIRST_FINAL_CODE: Final = 4500  # close codes from here on: do not come back
 _STREAM: Final = "/v1/stream"
+BY_OPTION: Final = f"--url ws://HOST:PORT{_STREAM}"
+BY_ARGUMENT: Final = f"ws://HOST:PORT{_STREAM} before the symbols"
 _HTTP: Final = b"HTTP/"
 _TLS: Final = (b"\x15\x03", b"\x16\x03")  # records of an alert and of a handshake: RFC 8446, section 5.1
 NO_PEM: Final = "holds no certificate in PEM"
@@ -66,11 +69,17 @@ class Endpoint:
     url: str
     parts: SplitResult
     tls: ssl.SSLContext | None
+    elsewhere: str = ""  # how to name another one, where a configuration named this one
 
     @property
     def resource(self) -> str:
         """Return what the handshake asks for: path and query."""
         return (self.parts.path or "/") + (f"?{self.parts.query}" if self.parts.query else "")
+
+    def unreachable(self, error: BaseException) -> str:
+        """Return why there was no connection at all, and how to name another engine if none was named."""
+        hint = f"; an engine at another address: {self.elsewhere}" if self.elsewhere else ""
+        return f"{plainly(error, secure=self.tls is not None)}{hint}"
 
     async def connect(self) -> Stream:
         """Return a connection, over TLS after its handshake. Raises ConnectError and OSError."""
@@ -87,7 +96,7 @@ class Endpoint:
         except BaseException as error:
             await trio.aclose_forcefully(stream)
             if isinstance(error, trio.BrokenResourceError | trio.TooSlowError):
-                raise ConnectError(f"TLS: {_tls_reason(error.__cause__ or error)}") from None
+                raise ConnectError(f"TLS: {tls_reason(error.__cause__ or error, CONNECT_S)}") from None
             raise
         return sealed
 
@@ -199,23 +208,23 @@ def endpoint(url: str, ca: Path | None = None, option: str = "--url ") -> Endpoi
     return Endpoint(url, parts, None)
 
 
-def endpoint_of(gateway: GatewayConfig, ca: Path | None = None) -> Endpoint:
-    """Return the stream of the engine with this configuration.
+def endpoint_of(gateway: GatewayConfig, ca: Path | None = None, elsewhere: str = BY_OPTION) -> Endpoint:
+    """Return the stream of the engine with this configuration; ``elsewhere`` is how to name another one.
 
     Without ``ca``, the certificate of its ``tls_cert`` is trusted, and nothing else: no name has to match,
     as it may well have been issued for the public name of an engine that is reached here by its address.
     Raises ConfigError.
     """
-    url = stream_url(gateway)
+    url = stream_url(gateway, elsewhere)
     if not gateway.tls_cert or ca is not None:
-        return endpoint(url, ca)
-    return Endpoint(url, urlsplit(url), _pinned(Path(gateway.tls_cert)))
+        return replace(endpoint(url, ca), elsewhere=elsewhere)
+    return Endpoint(url, urlsplit(url), _pinned(Path(gateway.tls_cert)), elsewhere)
 
 
-def stream_url(gateway: GatewayConfig) -> str:
+def stream_url(gateway: GatewayConfig, elsewhere: str = BY_OPTION) -> str:
     """Return where an engine so configured serves; raises ConfigError if it picks the port itself."""
     if gateway.port == 0:
-        raise ConfigError("--url: needed where gateway.port is 0, as the engine then takes any free one")
+        raise ConfigError(f"gateway.port: 0 takes any free port, so give the engine's address: {elsewhere}")
     host = gateway.host
     try:
         address = ipaddress.ip_address(host)
@@ -232,7 +241,10 @@ def parsed_url(url: str, option: str = "--url ") -> SplitResult:
     try:
         parts = urlsplit(url)
         if parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0:
+            parts.hostname.encode("idna")  # as a look-up of its address does
             return parts
+    except UnicodeError:
+        raise ConfigError(f"{option}{url}: {shown(parts.hostname)} cannot be a host name") from None
     except ValueError as error:
         raise ConfigError(f"{option}{url}: {error}") from None
     raise ConfigError(f"{option}{url}: written as ws://HOST:PORT/v1/stream, or wss://")
@@ -267,68 +279,3 @@ def _pinned(cert: Path) -> ssl.SSLContext:
     except OSError as error:
         raise ConfigError(f"gateway.tls_cert: {cert}: {error.strerror}") from None
     return context
-
-
-def _tls_reason(error: BaseException) -> str:
-    """Return in words why a TLS handshake failed, and what to do about it."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        said = error.verify_message or str(error)
-        return f"certificate verify failed: {said.rstrip('.')}; --ca FILE {_about_ca(error.verify_code)}"
-    if isinstance(error, trio.TooSlowError):
-        return f"no answer within {CONNECT_S:g} s; is it a port for ws://?"
-    if isinstance(error, ssl.SSLEOFError | OSError) and not isinstance(error, ssl.SSLError):
-        return "the connection was cut in the handshake"
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return "the connection was closed in the handshake"
-    reason = str(getattr(error, "reason", None) or error).lower().replace("_", " ")
-    return reason + ("; is it a port for ws://?" if reason in _NOT_TLS else "")
-
-
-_NOT_TLS: Final = (
-    "wrong version number",
-    "unexpected message",
-    "packet length too long",
-    "record layer failure",
-    "unknown protocol",
-)
-_EXPIRED: Final = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED, openssl/x509_vfy.h
-_WRONG_NAME: Final = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH
-
-
-def _about_ca(code: int) -> str:
-    if code in _EXPIRED:
-        return "does not help against that: the engine needs another certificate, or the clock is wrong"
-    if code in _WRONG_NAME:
-        return "does not help against that: the URL needs a name that the certificate has"
-    return "names the certificate, or its authority's, that is to be trusted"
-
-
-def plainly(error: BaseException) -> str:
-    """Return why there is no connection, for people; on one line, as printable as all that is theirs."""
-    if isinstance(error, trio_websocket.ConnectionRejected):
-        said = _said(error.body or b"")
-        return printable(f"refused with HTTP status {error.status_code}{': ' if said else ''}{said}")
-    if isinstance(error, trio.TooSlowError):
-        return "no answer"
-    while error.__cause__ is not None:  # trio's "all attempts failed" stands above the reason
-        error = error.__cause__
-    if isinstance(error, BaseExceptionGroup):  # one for each address of the host
-        error = error.exceptions[0]
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused, is the engine running?"
-    return printable(" ".join(str(error).split()) or type(error).__name__)
-
-
-def _said(body: bytes) -> str:
-    """Return what a refusal's body says: the ``msg`` of an engine's error, else the text."""
-    try:
-        return str(orjson.loads(body)["error"]["msg"])
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return " ".join(body.decode("utf-8", "replace").split())[:200]
-
-
-def leaf(error: BaseException) -> BaseException:
-    """Return the first exception within groups of groups."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

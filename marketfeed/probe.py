@@ -21,7 +21,7 @@ import orjson
 import trio
 import trio_websocket
 
-from marketfeed.connection import BROKEN, THEIR_ENDS, Endpoint, known_symbols, leaf, plainly
+from marketfeed.connection import BROKEN, THEIR_ENDS, Endpoint, known_symbols
 from marketfeed.core.printable import printable
 from marketfeed.errors import ConfigError, StartError
 from marketfeed.latency.arrivals import Arrivals
@@ -30,6 +30,7 @@ from marketfeed.latency.intervals import Interval, Tag
 from marketfeed.latency.log import IntervalLog
 from marketfeed.latency.units import shown_ns
 from marketfeed.unknown import told, unmatched
+from marketfeed.unreachable import leaf, plainly
 
 PING_S: Final = 1.0
 CLOSE_S: Final = 1.0
@@ -131,7 +132,8 @@ class Probe:
                 await self._once(seen, got_in)
             except* (*THEIR_ENDS, StartError) as group:
                 error = leaf(group)
-            text = f"{seen.tier or self._engine.url}: {plainly(error)}"
+            why = plainly(error) if got_in.is_set() else self._engine.unreachable(error)
+            text = f"{seen.tier or self._engine.url}: {why}"
             if text not in failed:
                 failed.append(text)
             # The engine's answer to our request, or none from the first on: again would be the same.

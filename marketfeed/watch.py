@@ -28,8 +28,6 @@ from marketfeed.connection import (
     THEIR_ENDS,
     Endpoint,
     known_symbols,
-    leaf,
-    plainly,
 )
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.printable import printable
@@ -37,6 +35,7 @@ from marketfeed.errors import CloseCode
 from marketfeed.keyboard import Keyboard, keyboard
 from marketfeed.screen import View, picture
 from marketfeed.unknown import told, unmatched
+from marketfeed.unreachable import leaf, plainly
 
 REDRAW_S: Final = 0.2
 FIRST_RETRY_S: Final = 0.5
@@ -173,7 +172,9 @@ class Watch:
                     self._say(f"closed {code} ({why})")
                 case error:
                     if not connected:
-                        return self._give_up(f"cannot connect to {self._url}: {plainly(error)}")
+                        return self._give_up(
+                            f"cannot connect to {self._url}: {self._engine.unreachable(error)}"
+                        )
                     self._say(plainly(error))
             # Many clients may have lost the same engine: not all at once.
             await trio.sleep(self._retry_s * random.uniform(0.5, 1.0))

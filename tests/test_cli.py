@@ -269,6 +269,30 @@ def test_watch_finds_the_engine_by_its_configuration(marketfeed):
     assert told(marketfeed("watch", "A", config="[gateway]\nprot = 1\n")).startswith("marketfeed: config")
 
 
+@pytest.mark.parametrize(
+    ("command", "elsewhere"),
+    [
+        (("watch", "A"), "--url ws://HOST:PORT/v1/stream"),
+        (("record", "--out", "a.mfr"), "--url ws://HOST:PORT/v1/stream"),
+        (("probe", "A"), "ws://HOST:PORT/v1/stream before the symbols"),
+    ],
+)
+def test_who_finds_no_engine_by_the_configuration_is_told_how_to_name_one(marketfeed, command, elsewhere):
+    refused = "127.0.0.1:1/v1/stream: connection refused, is the engine running?"
+    done = marketfeed(*command, config="[gateway]\nport = 1\n")
+    assert done.returncode
+    assert done.stderr.splitlines()[0].endswith(f"{refused}; an engine at another address: {elsewhere}")
+    url = ("ws://127.0.0.1:1/v1/stream",) if command[0] == "probe" else ()
+    more = () if url else ("--url", "ws://127.0.0.1:1/v1/stream")
+    done = marketfeed(command[0], *url, *command[1:], *more)
+    assert done.stderr.splitlines()[0].endswith(refused)
+    free = marketfeed(*command, config="[gateway]\nport = 0\n").stderr
+    assert (
+        free
+        == f"marketfeed: gateway.port: 0 takes any free port, so give the engine's address: {elsewhere}\n"
+    )
+
+
 def test_logs_on_a_terminal_hold_nothing_that_it_would_act_on():
     script = (
         "import structlog\n"

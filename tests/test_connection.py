@@ -11,8 +11,9 @@ import trio
 import trustme
 
 from marketfeed.config import GatewayConfig
-from marketfeed.connection import THEIR_ENDS, ConnectError, endpoint, endpoint_of, leaf, plainly, stream_url
+from marketfeed.connection import THEIR_ENDS, ConnectError, endpoint, endpoint_of, stream_url
 from marketfeed.errors import ConfigError
+from marketfeed.unreachable import leaf
 
 NOT_TLS = tuple(
     f"{what}; is it a port for wss://?" for what in ("closed without an answer", "the answer is not HTTP")
@@ -42,7 +43,7 @@ def test_the_stream_of_a_configuration(gateway, url):
 
 
 def test_a_port_that_the_engine_picks_itself_needs_a_url():
-    with pytest.raises(ConfigError, match=r"gateway\.port is 0"):
+    with pytest.raises(ConfigError, match=r"gateway\.port: 0 .*: --url ws://"):
         stream_url(GatewayConfig(port=0))
 
 
@@ -78,7 +79,7 @@ async def refusal(engine):
     """Return what is said of a connection that there is none of."""
     with trio.fail_after(5), pytest.raises(ConnectError) as caught:
         await engine.connect()
-    said = plainly(caught.value)
+    said = engine.unreachable(caught.value)
     assert "\n" not in said
     return said
 
@@ -182,7 +183,30 @@ async def rejection(engine):
                 await engine.websocket(nursery, stream)
         except* THEIR_ENDS as group:
             ended = group
-    return plainly(leaf(ended))
+    return engine.unreachable(leaf(ended))
+
+
+def answered(status, body, kind, *headers):
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{''.join(headers)}Content-Length: {len(body)}\r\n\r\n"
+    )
+    return (head + body).encode()
+
+
+NGINX = (
+    "<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port</title></head>\r\n<body>\r\n"
+    "<center><h1>400 Bad Request</h1></center>\r\n"
+    "<center>The plain HTTP request was sent to HTTPS port</center>\r\n"
+    "<hr><center>nginx/1.24.0</center>\r\n</body>\r\n</html>\r\n"
+)
+APACHE = (
+    '<!DOCTYPE HTML PUBLIC "-//IETF//DTD HTML 2.0//EN">\n<html><head>\n<title>400 Bad Request</title>\n'
+    "</head><body>\n"
+    "<h1>Bad Request</h1>\n<p>Your browser sent a request that this server could not understand.<br />\n"
+    "Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />\n</p>\n</body></html>\n"
+)
+GO = "Client sent an HTTP request to an HTTPS server.\n"
+TOMCAT = "This combination of host and port requires TLS."
 
 
 async def test_a_port_of_tls_that_is_spoken_to_without_it(server):
@@ -200,6 +224,38 @@ async def test_a_port_of_tls_that_is_spoken_to_without_it(server):
         (
             b'HTTP/1.1 403 F\r\nContent-Length: 42\r\n\r\n{"error":{"code":403,"msg":"no\\u001b[1m"}} ',
             "refused with HTTP status 403: no\\x1b[1m",
+        ),
+        *(
+            (answered("400 Bad Request", body, kind), f"refused with HTTP status 400: {said}; try wss://")
+            for body, kind, said in (
+                (NGINX, "text/html", "400 The plain HTTP request was sent to HTTPS port"),
+                (APACHE, "text/html; charset=iso-8859-1", "400 Bad Request"),
+                (NGINX, "", "400 The plain HTTP request was sent to HTTPS port"),
+                (GO, "text/plain", GO.strip()),
+                ("This combination of host and port requires TLS.\r\n", "text/plain", TOMCAT),
+            )
+        ),
+        (
+            answered(
+                "301 Moved Permanently", NGINX, "text/html", "Location: https://x.example/v1/stream\r\n"
+            ),
+            "refused with HTTP status 301, which leads to https://x.example/v1/stream; try wss://",
+        ),
+        (
+            answered("302 Found", "", "text/html", "Location: http://x.example/\x1b[1m\r\n"),
+            "refused with HTTP status 302, which leads to http://x.example/\\x1b[1m",
+        ),
+        (
+            answered(
+                "502 Bad Gateway",
+                "<html><body><script>x()</script><p>no &amp; no</p>" + "<p>so " * 99,
+                "text/html",
+            ),
+            "refused with HTTP status 502: no & no so" + " so" * 63 + "…",
+        ),
+        (
+            answered("404 Not Found", "HTTPS is elsewhere", "text/plain"),
+            "refused with HTTP status 404: HTTPS is elsewhere",
         ),
     ],
 )
@@ -229,3 +285,33 @@ def test_a_ca_that_is_none(tmp_path):
         gateway = GatewayConfig(tls_cert=str(tmp_path / name), tls_key="key.pem")
         with pytest.raises(ConfigError, match=rf"gateway\.tls_cert: .*{name}: {said}"):
             endpoint_of(gateway)
+
+
+@pytest.mark.parametrize("host", ["nope.invalid", "256.1.1.1"])
+async def test_a_host_without_an_address_is_said_so(host):
+    with trio.fail_after(30), pytest.raises(OSError) as caught:
+        await endpoint(f"wss://{host}/").connect()
+    said = endpoint(f"wss://{host}/").unreachable(caught.value)
+    assert said.startswith("its host has no address: ")
+    assert "Errno" not in said
+
+
+@pytest.mark.parametrize("host", ["a" * 70 + ".com", "a..b", ".."])
+def test_what_cannot_be_a_host_name_is_refused_at_once(host):
+    with pytest.raises(ConfigError, match=r"--url .*: \".*\" cannot be a host name"):
+        endpoint(f"ws://{host}/v1/stream")
+
+
+def test_no_error_number_is_shown():
+    unreachable = endpoint("ws://x/").unreachable
+    assert unreachable(OSError(113, "No route to host")) == "No route to host"
+    assert unreachable(ConnectionResetError(104, "Connection reset by peer")) == "Connection reset by peer"
+
+
+def test_where_no_url_was_given_the_way_to_give_one_is_named():
+    error = ConnectionRefusedError(111, "Connection refused")
+    refused = "connection refused, is the engine running?"
+    assert endpoint("ws://x/").unreachable(error) == refused
+    assert endpoint_of(GatewayConfig()).unreachable(error) == (
+        f"{refused}; an engine at another address: --url ws://HOST:PORT/v1/stream"
+    )

@@ -52,7 +52,7 @@ LAYERS = [
     },
     {"marketfeed.health", "marketfeed.metrics", "marketfeed.admin"},
     {"marketfeed.checks", "marketfeed.engine"},
-    {"marketfeed.connection", "marketfeed.unknown"},
+    {"marketfeed.connection", "marketfeed.unknown", "marketfeed.unreachable"},
     {
         "marketfeed.board",
         "marketfeed.keyboard",

@@ -29,14 +29,13 @@ from marketfeed.connection import (
     THEIR_ENDS,
     Endpoint,
     known_symbols,
-    leaf,
-    plainly,
 )
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.printable import printable
 from marketfeed.recordings.recorded import Recorded
 from marketfeed.recordings.writer import RecordingWriter
 from marketfeed.unknown import told, unmatched
+from marketfeed.unreachable import leaf, plainly
 
 WRITE_S: Final = 0.25  # so much is at stake if the program is killed
 WRITE_BYTES: Final = 1 << 20  # or so much
@@ -138,7 +137,7 @@ class Recorder:
             if isinstance(ended, _FinalError):
                 return str(ended)
             if not connected and isinstance(ended, BaseException):
-                return f"cannot connect to {self._url}: {plainly(ended)}"
+                return f"cannot connect to {self._url}: {self._engine.unreachable(ended)}"
             connected = True
             self.recorded.reconnects += 1
             self._status = f"{ended if isinstance(ended, str) else plainly(ended)}, reconnecting"
