@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
+from marketfeed.core.counts import amount
 from marketfeed.unknown import unmatched
 
 RATE_WINDOW_S: Final = 5
@@ -149,13 +150,14 @@ def notice_of(message: Message) -> str | None:
     """Return what a person should be told of a message that is no tick, None for everyday ones."""
     match message:
         case {"T": "gap"}:
-            return (
-                f"{message['S']}: {message['lost']} {message['channel']} were lost, next is n={message['n']}"
-            )
+            lost = amount(message["lost"], message["channel"])
+            was = "was" if message["lost"] == 1 else "were"
+            return f"{message['S']}: {lost} {was} lost, next is n={message['n']}"
         case {"T": "lag", "on": True}:
             return "this connection fell behind: only the latest quote of each symbol for now"
         case {"T": "lag"}:
-            return f"caught up: {message['conflated']} older quotes were left out"
+            left_out = amount(message["conflated"], "older quotes")
+            return f"caught up: {left_out} {'was' if message['conflated'] == 1 else 'were'} left out"
         case {"T": "error" | "closing"}:
             return f"{message['T']} {message['code']}: {message['msg']}"
     return None

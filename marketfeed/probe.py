@@ -22,6 +22,7 @@ import trio
 import trio_websocket
 
 from marketfeed.connection import BROKEN, THEIR_ENDS, Endpoint, known_symbols
+from marketfeed.core.counts import amount
 from marketfeed.core.printable import printable
 from marketfeed.errors import ConfigError, StartError
 from marketfeed.latency.arrivals import Arrivals
@@ -219,7 +220,9 @@ class Probe:
         for seen in self._seen:
             if seen.latency.negative is not None:
                 early = seen.latency.negative.total
-                lines.append(f"{seen.tier or 'session'}: {early:,} ticks came before the engine's clock says")
+                lines.append(
+                    f"{seen.tier or 'session'}: {amount(early, 'ticks')} came before the engine's clock says"
+                )
         return lines
 
     @staticmethod

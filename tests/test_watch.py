@@ -158,6 +158,11 @@ def test_lines_say_time_prices_and_number():
             "this connection fell behind: only the latest quote of each symbol for now",
         ),
         ({"T": "lag", "on": False, "conflated": 8}, "caught up: 8 older quotes were left out"),
+        ({"T": "lag", "on": False, "conflated": 1}, "caught up: 1 older quote was left out"),
+        (
+            {"T": "gap", "S": "A", "channel": "trades", "lost": 1, "n": 2},
+            "A: 1 trade was lost, next is n=2",
+        ),
         ({"T": "closing", "code": 1001, "msg": "bye"}, "closing 1001: bye"),
     ],
 )

@@ -14,7 +14,8 @@ from typing import Final
 from feeds.replay.archives import members, refuse_if_wrong, suffix, verify
 from feeds.replay.dbn_names import Instruments, spans_of
 from feeds.replay.dbn_ticks import Choice, Decoding, Layouts
-from feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller, amount, needs
+from feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller, needs
+from marketfeed.core.counts import amount
 from marketfeed.errors import ConfigError
 
 LOOK_BYTES: Final = 1 << 20  # of records, among which there should be a tick

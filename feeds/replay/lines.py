@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from feeds.replay.archives import Member, members, place_of, refuse_if_wrong, verify
-from feeds.replay.recording import NOTHING, DamagedError, Decoded, Decoder, Symbol, Teller, amount
+from feeds.replay.recording import NOTHING, DamagedError, Decoded, Decoder, Symbol, Teller
 from feeds.replay.text import MAX_LINE_BYTES, whole_lines
+from marketfeed.core.counts import amount
 from marketfeed.errors import ConfigError
 
 CHUNK_LINES: Final = 256  # decoded in one go, about 1 ms

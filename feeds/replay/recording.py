@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from marketfeed.core.counts import amount
 from marketfeed.core.records import Batch
 from marketfeed.errors import ConfigError
 from marketfeed.ingest.feed import Intake
@@ -152,11 +153,6 @@ class Teller:
         for event, times in events.items():
             if times and self._intake is not None:
                 self._intake.count(event, times)
-
-
-def amount(times: int, kind: str) -> str:
-    """Return so many of ``kind``, a plural, in words."""
-    return f"{times:,} {kind if times != 1 else kind.removesuffix('s')}"
 
 
 class DamagedError(Exception):

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.core.cells import as_text
+from marketfeed.core.counts import amount
 from marketfeed.errors import LogError
 from marketfeed.latency.histogram import PERCENTILES
 from marketfeed.latency.intervals import HOPS, Tag
@@ -141,7 +142,7 @@ class Report:
     def span(self) -> str:
         """Return the time that the rows cover."""
         start_s, end_s, intervals = self.latencies.span_s
-        return f"{shown_s(start_s)} to {shown_s(end_s)}, {intervals:,} intervals"
+        return f"{shown_s(start_s)} to {shown_s(end_s)}, {amount(intervals, 'intervals')}"
 
 
 def make(

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from marketfeed.core.cells import as_text
+from marketfeed.core.counts import amount
 from marketfeed.core.records import CHANNELS, DTYPES, Records
 from marketfeed.core.symbols import is_pattern, is_symbol
 from marketfeed.errors import ConfigError, RecordingError
@@ -287,7 +288,10 @@ def _told(recording: Recording, writing: _Writing, written: dict[str, Path]) -> 
         few = ", ".join(changed[:5])
         say(f"note: {few}: written with a ' before it, as a spreadsheet would run it; --raw leaves it out")
     if recording.gaps:
-        say(f"note: while it was recorded {recording.gaps:,} gaps were told, of {recording.lost:,} ticks")
+        say(
+            f"note: while it was recorded {amount(recording.gaps, 'gaps')}"
+            f" {'was' if recording.gaps == 1 else 'were'} told, of {amount(recording.lost, 'ticks')}"
+        )
     for problem in recording.problems:
         say(f"marketfeed export: {problem}")
     if not written:

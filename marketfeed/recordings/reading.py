@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.core.binary import Frame, FrameParser, Kind
+from marketfeed.core.counts import amount
 from marketfeed.core.records import CHANNELS, DTYPES, QUOTES, TRADES, Records
 from marketfeed.core.symbols import MAX_SYMBOLS
 from marketfeed.errors import FeedProtocolError, RecordingError
@@ -92,7 +93,9 @@ class Recording:
     def __repr__(self) -> str:
         """Return where it is, and what is known of it."""
         known = (
-            f", {len(self._whole.quotes):,} quotes, {len(self._whole.trades):,} trades" if self._whole else ""
+            f", {amount(len(self._whole.quotes), 'quotes')}, {amount(len(self._whole.trades), 'trades')}"
+            if self._whole
+            else ""
         )
         return f"<Recording {', '.join(map(str, self.files))}{known}>"
 
@@ -197,7 +200,9 @@ class Recording:
             unannounced += bad
             yield chunk
         if unannounced:
-            problems.append(f"{path}: {unannounced:,} ticks of symbols that were not announced were left out")
+            problems.append(
+                f"{path}: {amount(unannounced, 'ticks')} of symbols that were not announced left out"
+            )
 
     def _id(self, name: str) -> int:
         known = self._ids.get(name)

@@ -31,6 +31,7 @@ from marketfeed.connection import (
     known_symbols,
 )
 from marketfeed.core.binary import FrameParser, Kind
+from marketfeed.core.counts import amount
 from marketfeed.core.printable import printable
 from marketfeed.recordings.recorded import Recorded
 from marketfeed.recordings.writer import RecordingWriter
@@ -293,7 +294,7 @@ class Recorder:
         if nothing := unmatched(self._symbols, self.recorded.names):
             lacks.append(f"nothing for {', '.join(nothing)}")
         if unwritten := self.recorded.ticks - self._written_ticks:
-            lacks.append(f"{unwritten:,} ticks not written")
+            lacks.append(f"{amount(unwritten, 'ticks')} not written")
         if self.recorded.ticks and not self._synced:
             lacks.append("cut off before its end")
         return lacks

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from marketfeed.core.binary import Frame, Kind
+from marketfeed.core.counts import amount
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTES, TRADES
 from marketfeed.recordings.holes import Holes
 
@@ -83,10 +84,11 @@ class Recorded:
     def figures(self, raw_bytes: int, written_bytes: int) -> str:
         """Return all of it as a line for people; ``written_bytes`` are what ``raw_bytes`` were packed to."""
         packed = raw_bytes / max(written_bytes, 1)
-        text = f"{self.quotes:,} quotes, {self.trades:,} trades  ·  {written_bytes / 1e6:,.1f} MB"
+        text = f"{amount(self.quotes, 'quotes')}, {amount(self.trades, 'trades')}"
+        text += f"  ·  {written_bytes / 1e6:,.1f} MB"
         text += f" (1:{packed:.1f})" if packed > 1.05 else ""
         text += f"  ·  {self.missing:,} missing" if self.missing else ""
-        text += f"  ·  {self.told:,} gaps told" if self.told else ""
+        text += f"  ·  {amount(self.told, 'gaps')} told" if self.told else ""
         text += "  ·  lagging" if self.lagging else ""
         text += f"  ·  reconnected {self.reconnects}×" if self.reconnects else ""
         return text + (f", the engine restarted {self.restarts}×" if self.restarts else "")

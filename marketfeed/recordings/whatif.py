@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from marketfeed.config import Loaded, TierConfig
+from marketfeed.core.counts import amount
 from marketfeed.core.printable import printable
 from marketfeed.core.symbols import is_pattern, is_symbol
 from marketfeed.errors import ConfigError, FeedProtocolError
@@ -128,7 +129,9 @@ def run(
             orjson.dumps(as_dict(result, recording, nothing), option=orjson.OPT_INDENT_2).decode() + "\n"
         )
     else:
-        Console().print(table_of(result, recording))
+        # Not as the table's title, which were squeezed into the table's width.
+        Console(highlight=False, soft_wrap=True).print(Text(printable(title_of(result, recording))))
+        Console().print(table_of(result))
     if result.damage:
         _tell(f"{result.damage}; the figures are of what came before", "red")
     for name in nothing:
@@ -181,36 +184,54 @@ class _Rate(ProgressColumn):
 def as_dict(result: Result, recording: Path, unknown: list[str]) -> dict[str, Any]:
     """Return the result for machines; ``unknown`` are the names that no symbol of the recording has."""
     names = dict.fromkeys(name.removesuffix(_CHANGED) for name in result.tiers)
+    rounded = replace(result, recorded_s=round(result.recorded_s, 6), took_s=round(result.took_s, 6))
     return {
         "recording": str(recording),
         "quotes": result.quotes,
         "trades": result.trades,
         "symbols": result.symbols,
-        "recorded_s": result.recorded_s,
-        "took_s": result.took_s,
-        "pace": result.pace,
-        "ticks_per_s": result.ticks_per_s,
+        "recorded_s": rounded.recorded_s,
+        "took_s": rounded.took_s,
+        "pace": round(rounded.pace, 6),
+        "ticks_per_s": round(rounded.ticks_per_s, 6),
         "unknown": unknown,
         "events": result.events,
         "damage": result.damage or None,
         "tiers": {
             name: {
-                "configured": asdict(result.tiers[name]) if name in result.tiers else None,
-                "what_if": asdict(result.tiers[name + _CHANGED]) if name + _CHANGED in result.tiers else None,
+                "configured": _plain(result.tiers.get(name)),
+                "what_if": _plain(result.tiers.get(name + _CHANGED)),
             }
             for name in names
         },
     }
 
 
-def table_of(result: Result, recording: Path) -> Table:
-    """Return the result for people: a block of rows a tier, as configured, as it might be, and the change."""
-    what_if = any(name.endswith(_CHANGED) for name in result.tiers)
-    ticks = f"{result.quotes:,} quotes, {result.trades:,} trades, {result.symbols:,} symbols"
+def _plain(outcome: Outcome | None) -> dict[str, Any] | None:
+    """Return the figures to the nanosecond; those that are whole, such as most counts, without a point."""
+    if outcome is None:
+        return None
+    figures = asdict(outcome)
+    for table in (figures, figures["delay_ms"]):
+        for name, value in table.items():
+            if isinstance(value, float):
+                table[name] = int(value) if value.is_integer() else round(value, 6)
+    return figures
+
+
+def title_of(result: Result, recording: Path) -> str:
+    """Return in words what was simulated, and how fast."""
+    kinds = ("quotes", "trades", "symbols")
+    ticks = ", ".join(map(amount, (result.quotes, result.trades, result.symbols), kinds))
     pace = f"{result.recorded_s:,.1f} s in {result.took_s:,.1f} s"
     rate = f"{result.pace:,.1f} × real time, {result.ticks_per_s:,.0f} ticks/s"
-    title = Text(printable(f"{recording.name}: {ticks}, {pace}: {rate}"), style="italic", justify="center")
-    table = Table(title=title, caption="one session on each tier")
+    return f"{recording.name}: {ticks}, {pace}: {rate}"
+
+
+def table_of(result: Result) -> Table:
+    """Return the result for people: a block of rows a tier, as configured, as it might be, and the change."""
+    what_if = any(name.endswith(_CHANGED) for name in result.tiers)
+    table = Table(caption="one session on each tier")
     table.add_column("tier")
     table.add_column("")
     table.add_column("as configured", justify="right")

@@ -201,7 +201,7 @@ def test_ticks_of_symbols_that_were_not_announced_are_left_out_and_told(tmp_path
     day = read(write(tmp_path / "d.mfr", frames))
     (chunk,) = day.chunks()
     assert day.names(chunk.quotes).tolist() == ["A"]
-    assert day.problems == [f"{tmp_path}/d.mfr: 1 ticks of symbols that were not announced were left out"]
+    assert day.problems == [f"{tmp_path}/d.mfr: 1 tick of symbols that were not announced left out"]
 
 
 @pytest.mark.parametrize(

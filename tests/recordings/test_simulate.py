@@ -254,6 +254,28 @@ def test_names_that_the_recording_does_not_have_are_told_and_status_1(day):
     assert json.loads(done.stdout)["unknown"] == ["eurusd", "X*"]
 
 
+def test_a_title_is_a_line_of_its_own_however_narrow_the_table(day):
+    (day / "one.csv").write_text("0,1.1,2\n" + "10,1.2,2\n" * 6 + "2000,1.3,2\n")
+    done = command(day, "one.csv", "--feed", "fx", "--phases", "1")
+    title, top, *_ = done.stdout.splitlines()
+    assert title.startswith("one.csv: 8 quotes, 0 trades, 1 symbol, 2.0 s in ")
+    assert title.endswith(" ticks/s")
+    assert top.startswith("┏")
+
+
+def test_figures_in_json_have_no_noise_of_floating_point(day):
+    (day / "one.csv").write_text("0,1.1,2\n" + "10,1.2,2\n" * 6 + "1900,1.3,2\n")
+    text = command(day, "one.csv", "--feed", "fx", "--json").stdout
+    told = json.loads(text)
+    assert told["recorded_s"] == 1.9
+    numbers = re.findall(r"[\d.]+(?=,?\n)", text)
+    assert numbers
+    assert all(len(number.partition(".")[2]) <= 6 and not number.endswith(".0") for number in numbers)
+    for figures in (tier["configured"] for tier in told["tiers"].values()):
+        assert isinstance(figures["matched"], int)
+        assert isinstance(figures["interval_ms"], int)
+
+
 def test_it_says_how_fast_it_ran(day):
     done = command(day, "day.csv", "--feed", "fx", "--phases", "1")
     assert re.search(
