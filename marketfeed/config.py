@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -15,8 +15,10 @@ from msgspec import Meta
 from marketfeed.core.authority import host_problem, origin_problem
 from marketfeed.core.symbols import MAX_SYMBOLS
 from marketfeed.errors import ConfigError
+from marketfeed.guesses import guess
+from marketfeed.places import homes, placed
 from marketfeed.sources import applied, file_text, parsed, sourced
-from marketfeed.tables import Mistake, guess, mistakes, shown, without
+from marketfeed.tables import Mistake, mistakes, shown, without
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1)]
@@ -149,13 +151,18 @@ class Loaded(msgspec.Struct, frozen=True):
 
     def refusal(self, mistakes: Iterable[str]) -> ConfigError:
         """Return the error that reports ``mistakes`` (``key.path: what is allowed``) and their sources."""
-        return ConfigError(*(sourced(mistake, self.source, self.origins) for mistake in mistakes))
+        return ConfigError(*map(self.sourced, mistakes))
+
+    def sourced(self, line: str) -> str:
+        """Return ``line`` (``key.path: text``) with what that value is from: the file or a ``--set``."""
+        return sourced(line, self.source, self.origins)
 
 
 def load(
     path: Path | None,
     overrides: Sequence[str] = (),
     further: Callable[[Loaded], Sequence[str]] = lambda loaded: (),
+    feed_keys: Callable[[], Collection[str]] = tuple,
 ) -> Loaded:
     """Read and check ``path``, or ./config.toml, or the embedded default.
 
@@ -163,7 +170,8 @@ def load(
     is no TOML is taken as text. Raises ConfigError with all mistakes. If there
     are any, ``further`` is asked for more: what can be wrong beyond this
     module, such as in feeds. It is given the configuration without the values
-    that are wrong, and returns lines ``key.path: what is allowed``.
+    that are wrong, and returns lines ``key.path: what is allowed``. And
+    ``feed_keys`` is asked which keys a [[feeds]] table may have.
     """
     if path is None and DEFAULT_PATH.is_file():
         path = DEFAULT_PATH
@@ -184,7 +192,8 @@ def load(
             usable["tiers"][mistake.path[1]] = {}
     _complete_tiers(usable)
     config = msgspec.convert(usable, Config)
-    found = [*map(str, wrong), *_consequent(config, wrong)]
+    told = placed(wrong, homes(Config, feed_keys()), origins) if wrong else []
+    found = [*told, *_consequent(config, wrong)]
     # Whoever serves, a worker process too, finds the files without knowing where the configuration was.
     gateway = config.gateway
     paths = {key: str(base / path) for key in ("tls_cert", "tls_key") if (path := getattr(gateway, key))}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import datetime
-import difflib
 import json
 import math
 import typing
@@ -21,6 +20,7 @@ import msgspec
 from msgspec import inspect
 
 from marketfeed.errors import ConfigError
+from marketfeed.guesses import guess
 
 T = TypeVar("T", bound=msgspec.Struct)
 Path = tuple[str | int, ...]  # keys and list indices
@@ -34,6 +34,7 @@ class Mistake(NamedTuple):
 
     path: Path
     what: str
+    unknown: bool = False  # there is no such key
 
     def __str__(self) -> str:
         return f"{'.'.join(map(str, self.path))}: {' '.join(self.what.split())}"
@@ -94,12 +95,6 @@ def shown(value: Any) -> str:
     return text
 
 
-def guess(word: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean …?"`` if one of ``known`` is close to ``word``, else nothing."""
-    close = difflib.get_close_matches(word, list(known), 1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
 # Walking.
 
 
@@ -115,8 +110,11 @@ def _of_struct(
         if key in fields:
             yield from _of_value(value, fields[key].type, (*path, key))
         elif key not in further_keys and struct.__struct_config__.forbid_unknown_fields:
-            hint = guess(key, allowed)
-            yield Mistake((*path, key), f"unknown key{hint or ';'} allowed: {', '.join(allowed)}")
+            # A plain value was hardly meant to be a table.
+            like = [name for name in allowed if name not in fields or _takes(fields[name].type, value)]
+            hint = guess(key, like)
+            text = f"unknown key{hint or ';'} allowed: {', '.join(allowed)}"
+            yield Mistake((*path, key), text, unknown=True)
     for key, field in fields.items():
         if field.required and key not in table:
             yield Mistake((*path, key), f"missing; must be {_allowed(inspect.type_info(field.type))}")
@@ -159,6 +157,24 @@ def _matching(value: Any, kind: Any) -> Any:
         if isinstance(value, list) and origin is list:
             return member
     return kind
+
+
+def _takes(kind: Any, value: Any) -> bool:
+    """Tell whether a ``kind`` is written as tables where ``value`` is some, and not where it is none."""
+    info = inspect.type_info(kind)
+    kinds = info.types if isinstance(info, inspect.UnionType) else (info,)
+    tables = [
+        isinstance(one, inspect.StructType | inspect.DictType)
+        or (
+            isinstance(one, inspect.ListType)
+            and isinstance(one.item_type, inspect.StructType | inspect.DictType)
+        )
+        for one in kinds
+    ]
+    is_table = isinstance(value, dict) or (
+        isinstance(value, list) and any(isinstance(v, dict) for v in value)
+    )
+    return any(tables) if is_table else not all(tables)
 
 
 def _is_plain_struct(kind: Any) -> bool:

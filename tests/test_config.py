@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from marketfeed.config import Config, GatewayConfig, TierConfig, load
 from marketfeed.errors import ConfigError
-from marketfeed.ingest.registry import feed_specs, read_specs
+from marketfeed.ingest.registry import feed_keys, feed_specs, read_specs
 from marketfeed.tables import mistakes, without
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +41,7 @@ def loaded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def load_text(text, *overrides):
-        return load(write(text), overrides)
+        return load(write(text), overrides, feed_keys=feed_keys)
 
     return load_text
 
@@ -471,6 +471,90 @@ MISTAKES = {
 @pytest.mark.parametrize(("text", "told"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_a_mistake_is_named(refusal, text, told):
     assert refusal(text).startswith(f"c.toml: {told}")
+
+
+# Keys in the wrong table.
+
+CSV_FEED = """path = "a.csv"
+format = "csv"
+symbol = "EUR/USD"
+columns = { time = 0, bid = 1 }
+time = "ms"
+day = 2014-05-08
+zone = "UTC"
+speed = 0
+loop = true
+"""
+KEYS_OF_CSV_FEED = "path, format, symbol, columns, time, day, zone, speed, loop"
+IN_A_FEED = "belongs in a [[feeds]] table: write [[feeds]] above"
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "told"),
+    [
+        (CSV_FEED, (), f"c.toml: {KEYS_OF_CSV_FEED}: unknown here; each {IN_A_FEED} them"),
+        ("format = 1\n", (), f"c.toml: format: unknown here; {IN_A_FEED} it"),
+        ("[columns]\ntime = 0\n", (), f"c.toml: columns: unknown here; {IN_A_FEED} it"),
+        (
+            f"[gateway]\nport = 1\n{CSV_FEED}",
+            (),
+            f"c.toml: {', '.join(f'gateway.{key}' for key in KEYS_OF_CSV_FEED.split(', '))}: unknown here",
+        ),
+        (
+            "port = 9000\n",
+            (),
+            "c.toml: port: unknown here; belongs in the [gateway] or the [admin] table:"
+            " write [gateway] or [admin] above it",
+        ),
+        (
+            "[gateway]\ninterval_ms = 5\ndelivery = 'every'\n",
+            (),
+            "c.toml: gateway.interval_ms, gateway.delivery: unknown here; each belongs in the",
+        ),
+        (
+            "",
+            ("workers=2",),
+            "--set workers=2: unknown here; belongs in the [engine] table: write --set engine.workers=…",
+        ),
+        (
+            "",
+            ("format=csv",),
+            "--set format=csv: unknown here; belongs in a [[feeds]] table: write --set feeds.0.format=",
+        ),
+        (
+            '[[feeds]]\ntype = "synthetic"\nworkers = 2\n',
+            (),
+            "c.toml: feeds.0.workers: unknown here; belongs in the [engine] table: write [engine] above it",
+        ),
+        ('[[feeds]]\ntype = "synthetic"\npath = "x"\n', (), "c.toml: feeds.0.path: unknown key; allowed: "),
+        ("thing = 1\n", (), "c.toml: thing: unknown key; allowed: engine, gateway,"),
+    ],
+)
+def test_keys_in_the_wrong_table_are_told_together_with_the_one_they_belong_in(
+    refusal, text, overrides, told
+):
+    said = refusal(text, *overrides)
+    assert said.startswith(told)
+    assert "did you mean" not in said
+
+
+@pytest.mark.parametrize("section", ["engine", "gateway", "admin", "auth", "limits", "latency", "alerts"])
+def test_each_key_outside_its_section_is_told_that_section(refusal, section):
+    for key in type(getattr(Config(), section)).__struct_fields__:
+        assert f"[{section}]" in refusal(f"{key} = 1\n")
+
+
+def test_keys_from_a_file_and_from_set_are_told_apart(loaded):
+    with pytest.raises(ConfigError) as caught:
+        loaded("format = 'csv'\nzone = 'UTC'\n", "day=2014-05-08", "gateway.prot=1")
+    told = [
+        "c.toml: format, zone: unknown here",
+        "--set day=2014-05-08: unknown here",
+        "--set gateway.prot=1: unkn",
+    ]
+    assert sorted(
+        line[: len(start)] for line, start in zip(sorted(caught.value.mistakes), sorted(told), strict=True)
+    ) == sorted(told)
 
 
 # --set.

@@ -22,6 +22,8 @@ LAYERS = [
     {
         "marketfeed.tables",
         "marketfeed.sources",
+        "marketfeed.places",
+        "marketfeed.guesses",
         "marketfeed.config",
         "marketfeed.folders",
         "marketfeed.live",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, Final
@@ -10,10 +11,13 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
+from marketfeed.config import Config
 from marketfeed.errors import ConfigError
+from marketfeed.guesses import guess
 from marketfeed.ingest.feed import FeedType
 from marketfeed.ingest.pump import MAX_FEEDS
-from marketfeed.tables import checked, guess, mistakes, shown
+from marketfeed.places import homes, placed
+from marketfeed.tables import checked, mistakes, shown
 
 GROUP: Final = "marketfeed.feeds"
 _COMMON: Final = ("name", "type", "required")
@@ -65,6 +69,15 @@ def read_specs(tables: Sequence[dict[str, Any]]) -> tuple[dict[int, FeedSpec], l
     return specs, found
 
 
+def feed_keys() -> set[str]:
+    """Return the keys that a ``[[feeds]]`` table of some type may have."""
+    found = set(_COMMON)
+    for point in entry_points(group=GROUP):
+        with contextlib.suppress(ConfigError):  # which is told where a feed is of that type
+            found |= {field.encode_name for field in msgspec.structs.fields(_load(point, "").Config)}
+    return found
+
+
 def _spec(table: dict[str, Any], where: str, types: Mapping[str, EntryPoint]) -> FeedSpec:
     """Return the feed of one table, which is at ``where``; raises ConfigError with all its mistakes."""
     kind = table.get("type")
@@ -81,9 +94,15 @@ def _spec(table: dict[str, Any], where: str, types: Mapping[str, EntryPoint]) ->
     found = mistakes(common, _Common, (where,))
     found += mistakes(settings, factory.Config, (where,), keys)
     if found:
-        raise ConfigError(*map(str, found))
+        raise ConfigError(*placed(found, _other_tables(), ()))
     read = msgspec.convert(common, _Common)
     return FeedSpec(read.name, factory, checked(settings, factory.Config, where), read.required)
+
+
+def _other_tables() -> dict[str, Collection[str]]:
+    """Return the keys of the tables that are no feeds, without those that some type of feed has, too."""
+    keys = feed_keys()
+    return {table: [key for key in own if key not in keys] for table, own in homes(Config, ()).items()}
 
 
 def _load(point: EntryPoint, where: str) -> FeedType:

@@ -1,0 +1,38 @@
+"""What was meant by a word that is not one of those known: only what is close to it, or nothing. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+_LEAST_PART: Final = 3  # letters of a word that a longer one is recognized by
+
+
+def guess(word: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean …?"`` if one of ``known`` is close to ``word``, else nothing."""
+    folded = word.casefold()
+    near = [(_distance(folded, one.casefold()), one) for one in known if _alike(folded, one.casefold())]
+    return f"; did you mean {min(near, key=lambda pair: pair[0])[1]}?" if near else ""
+
+
+def _alike(word: str, known: str) -> bool:
+    """Tell whether one is part of the other, or a third of it at most is mistyped."""
+    shorter, longer = sorted((word, known), key=len)
+    if len(shorter) >= _LEAST_PART and shorter in longer:
+        return True
+    allowed = max(len(shorter) // 3, 1)
+    return len(shorter) > 1 and len(longer) - len(shorter) <= allowed and _distance(word, known) <= allowed
+
+
+def _distance(one: str, other: str) -> int:
+    """Return how many letters to insert, leave out, replace or swap with the next make them the same."""
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        row = [i]
+        for j, their in enumerate(other, 1):
+            row.append(min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (letter != their)))
+            if i > 1 < j and letter == other[j - 2] and one[i - 2] == their:
+                row[j] = min(row[j], before[j - 2] + 1)
+        before, last = last, row
+    return last[-1]
