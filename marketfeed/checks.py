@@ -13,11 +13,12 @@ from pathlib import Path
 
 import trio
 
-from marketfeed.config import Config, GatewayConfig, Loaded
+from marketfeed.config import AlertsConfig, Config, GatewayConfig, Loaded
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError
+from marketfeed.folders import file_problem
 from marketfeed.gateway.taps import check_path
 from marketfeed.gateway.tls import Certificate
 from marketfeed.ingest.pump import Pump
@@ -42,6 +43,28 @@ def mistakes(loaded: Loaded) -> list[str]:
     with gathered(found):
         Roster(pump, loaded.base, trio.sleep).plan(config.feeds, addresses(config))
     return found
+
+
+def idle(loaded: Loaded) -> list[str]:
+    """Return what will be served without, in lines: no feed, and keys that have no effect."""
+    config = loaded.config
+    found = [] if config.feeds else [f"{loaded.source}: no [[feeds]]: subscribers will get no ticks"]
+    for section, names, why in (
+        ("alerts", AlertsConfig.__struct_fields__, "alerts come with a later version"),
+        ("auth", ("algorithm", "key_file"), "tokens come with a later version"),
+    ):
+        table = getattr(config, section)
+        default = type(table)()
+        keys = [f"{section}.{name}" for name in names if getattr(table, name) != getattr(default, name)]
+        found += [loaded.sourced(f"{key}: has no effect in this version: {why}") for key in keys]
+    return found
+
+
+def log_problem(loaded: Loaded) -> str | None:
+    """Return a line that says why the latency log cannot be written, None if it can."""
+    latency = loaded.config.latency
+    problem = file_problem(loaded.base / latency.path) if latency.enabled else ""
+    return loaded.sourced(f"latency.path: {problem}, so there will be no latency log") if problem else None
 
 
 def contents(gateway: GatewayConfig) -> list[bytes]:

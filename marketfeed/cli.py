@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-import structlog
 import trio
 import typer
 
 from marketfeed import logs
 from marketfeed.config import Loaded, load
+from marketfeed.core.counts import amount
 from marketfeed.core.printable import printable
 from marketfeed.embedded import show_version, write_config
 from marketfeed.errors import ConfigError, LogError, StartError
@@ -64,8 +64,10 @@ def _fail(text: str) -> typer.Exit:
 
 
 def _load(config: Path | None, overrides: list[str] | None) -> Loaded:
+    from marketfeed.ingest.registry import feed_keys
+
     try:
-        return load(config, overrides or [])
+        return load(config, overrides or [], feed_keys=feed_keys)
     except ConfigError as error:
         raise _fail(str(error)) from None
 
@@ -99,25 +101,21 @@ def serve(
         raise _fail(f"--log-level {log_level}: one of debug, info, warning, error")
     logs.configure(log_level)
     from marketfeed import engine  # imported late: --help needs no engine
-    from marketfeed.checks import mistakes
+    from marketfeed.checks import idle, log_problem, mistakes
+    from marketfeed.ingest.registry import feed_keys
 
     def read() -> Loaded:
-        return load(config, set_ or [], mistakes)
+        return load(config, set_ or [], mistakes, feed_keys)
 
     try:
         loaded = read()
         if check:
             engine.check(loaded)
             feeds, tiers = len(loaded.config.feeds), len(loaded.config.tiers)
-            print(f"config ok: {loaded.source}, {feeds} feed(s), {tiers} tier(s)")
-            if not feeds:
-                warning = "no [[feeds]]: subscribers will get no ticks"
-                print(f"marketfeed: warning: {loaded.source}: {warning}", file=sys.stderr)
+            print(f"config ok: {loaded.source}, {amount(feeds, 'feeds')}, {amount(tiers, 'tiers')}")
+            for warning in filter(None, (*idle(loaded), log_problem(loaded))):
+                print(f"marketfeed: warning: {printable(warning, MOST_ERROR)}", file=sys.stderr)
             return
-        if loaded.config.alerts.rules:
-            structlog.get_logger().warning(
-                "alerts.rules has no effect: alerts come with a later version", config=loaded.source
-            )
         status = trio.run(engine.serve, loaded, log_level, read)
     except (ConfigError, StartError) as error:
         raise _fail(str(error)) from None

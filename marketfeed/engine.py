@@ -21,7 +21,7 @@ import trio
 from trio.socket import SocketType
 
 from marketfeed.admin import Admin
-from marketfeed.checks import addresses, check_log_path, contents, gathered, tap_path
+from marketfeed.checks import addresses, check_log_path, contents, gathered, idle, tap_path
 from marketfeed.config import Config, Loaded
 from marketfeed.core.layout import block_bytes
 from marketfeed.core.rings import Rings
@@ -264,7 +264,7 @@ async def serve(loaded: Loaded, log_level: str = "info", load: Callable[[], Load
     """
     files = raise_file_limit()
     engine = Engine(loaded, log_level, load)
-    if not loaded.config.feeds:
-        log.warning("no feed configured: subscribers will get no ticks", config=loaded.source)
+    for warning in idle(loaded):
+        log.warning(warning)
     log.info("starting", feeds=engine.roster.planned, file_limit=files)
     return await engine.run()

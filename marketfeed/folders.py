@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
+
+
+def file_problem(path: Path) -> str:
+    """Return why nothing can be appended to ``path``, which may have to be made first; "" if it can."""
+    try:
+        if not path.exists():
+            return folder_problem(path.parent)
+    except OSError as error:
+        return f"{path}: {error.strerror or error}"
+    if path.is_dir():
+        return f"{path} is a folder, and must be a file"
+    return "" if os.access(path, os.W_OK) else f"{path} cannot be written: Permission denied"
 
 
 def folder_problem(folder: Path) -> str:

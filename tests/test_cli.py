@@ -58,13 +58,13 @@ def test_help_shows_examples(marketfeed, command):
 def test_check_says_what_would_be_served(marketfeed):
     done = marketfeed("serve", "--check")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "config ok: the built-in configuration, 1 feed(s), 3 tier(s)\n"
+    assert done.stdout == "config ok: the built-in configuration, 1 feed, 3 tiers\n"
 
 
 def test_check_takes_set_and_config(marketfeed, tmp_path):
     (tmp_path / "other.toml").write_text("[tiers.vip]\n")
     done = marketfeed("serve", "--config", "other.toml", "--set", "limits.ping_s=5", "--check")
-    assert done.stdout == "config ok: other.toml, 0 feed(s), 1 tier(s)\n"
+    assert done.stdout == "config ok: other.toml, 0 feeds, 1 tier\n"
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,45 @@ def test_mistakes_of_feeds_and_files_alone_are_told_at_once_too(marketfeed, chec
 
 def test_check_warns_of_a_file_without_feeds(marketfeed):
     done = marketfeed("serve", "--check", config="[gateway]\nport = 1\n")
-    assert (done.returncode, done.stdout) == (0, "config ok: config.toml, 0 feed(s), 3 tier(s)\n")
+    assert (done.returncode, done.stdout) == (0, "config ok: config.toml, 0 feeds, 3 tiers\n")
     assert done.stderr == "marketfeed: warning: config.toml: no [[feeds]]: subscribers will get no ticks\n"
+
+
+@pytest.mark.parametrize(
+    ("set_", "warning"),
+    [
+        ("latency.path=/proc/x/y.hlog", "no file can be created in /proc: "),
+        (
+            "latency.path=config.toml/y.hlog",
+            "config.toml is a file, and no folder, so there will be no latency log",
+        ),
+        ("alerts.path=x", "has no effect in this version: alerts come with a later version"),
+        ("alerts.in_flight=5", "has no effect in this version: alerts come with a later version"),
+        ("auth.key_file=x", "has no effect in this version: tokens come with a later version"),
+        ("auth.algorithm=HS256", "has no effect in this version: tokens come with a later version"),
+    ],
+)
+def test_check_warns_of_what_will_have_no_effect_and_of_a_log_that_cannot_be_written(
+    marketfeed, set_, warning
+):
+    done = marketfeed("serve", "--check", "--set", set_, config='[[feeds]]\ntype = "synthetic"\n')
+    assert (done.returncode, done.stdout) == (0, "config ok: config.toml, 1 feed, 3 tiers\n")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"marketfeed: warning: --set {set_}: ")
+    assert warning in line
+
+
+def test_check_warns_of_keys_of_the_file_that_have_no_effect(marketfeed):
+    rules = "[[alerts.rules]]\nname = 'a'\n[latency]\nenabled = false\npath = '/proc/x/y.hlog'\n"
+    done = marketfeed("serve", "--check", config=f'{rules}[[feeds]]\ntype = "synthetic"\n')
+    why = "has no effect in this version: alerts come with a later version"
+    assert done.stderr == f"marketfeed: warning: config.toml: alerts.rules: {why}\n"
+    assert not (marketfeed.folder / "var").exists()
+
+
+def test_a_tap_in_a_folder_that_takes_no_file_is_refused(marketfeed):
+    line = told(marketfeed("serve", "--check", "--set", "engine.tap=/proc/tap.sock"))
+    assert line.startswith("marketfeed: --set engine.tap=/proc/tap.sock: no file can be created in /proc: ")
 
 
 def test_a_starting_configuration_is_the_shipped_one_and_can_be_served(marketfeed):
@@ -200,7 +237,7 @@ def test_a_starting_configuration_is_the_shipped_one_and_can_be_served(marketfee
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (Path(__file__).parent.parent / "config.toml").read_text()
     done = marketfeed("serve", "--check", config=done.stdout)
-    assert (done.returncode, done.stdout) == (0, "config ok: config.toml, 1 feed(s), 3 tier(s)\n")
+    assert (done.returncode, done.stdout) == (0, "config ok: config.toml, 1 feed, 3 tiers\n")
     assert done.stderr == ""
 
 

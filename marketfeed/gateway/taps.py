@@ -28,6 +28,7 @@ from trio.socket import SocketType
 from marketfeed.core.layout import block_bytes
 from marketfeed.core.rings import Rings
 from marketfeed.errors import ConfigError, StartError
+from marketfeed.folders import folder_problem
 from marketfeed.gateway.listener import OUT_OF_FILES, REST_S
 from marketfeed.tap import VERSION, Hello
 
@@ -176,6 +177,8 @@ def check_path(path: Path) -> None:
         raise ConfigError(f"engine.tap: at most {MAX_PATH_BYTES} bytes with its folder, not {path}")
     if not path.parent.is_dir():
         raise ConfigError(f"engine.tap: {path}: there is no folder {path.parent}")
+    if problem := folder_problem(path.parent):
+        raise ConfigError(f"engine.tap: {problem}")
 
 
 async def _send(connection: SocketType, hello: Hello, fds: list[int]) -> None:

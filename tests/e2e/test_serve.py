@@ -61,7 +61,7 @@ def test_a_port_in_use_is_one_line_and_exit_2(tmp_path):
 
 def test_a_configuration_without_feeds_says_so(tmp_path):
     with engine("[engine]\nmax_symbols = 10\n", tmp_path) as running:
-        assert running.logged("no feed configured: subscribers will get no ticks")
+        assert running.logged(f"{tmp_path / 'config.toml'}: no [[feeds]]: subscribers will get no ticks")
         assert running.stop() == 0
 
 
