@@ -20,7 +20,8 @@ READ_BYTES: Final = 8192
 SEND_BYTES: Final = 65536  # of an answer at once
 PIPELINED_BYTES: Final = 65536  # kept while an answer is under way; what comes behind that is thrown away
 FLOOD: Final = f"more than {PIPELINED_BYTES} bytes behind a request that had no answer yet"
-DISCARD_BYTES: Final = 65536  # read at once to be thrown away
+DISCARD_BYTES: Final = 65536  # read at once to be thrown away,
+DISCARD_READS: Final = 16  # or in so many pieces: TLS hands out small records by the kilobyte;
 DISCARD_S: Final = 0.05  # and the pause before the next, so that a flood costs its sender more than us
 FRAMING_BYTES: Final = 16384  # of a chunked body: chunk sizes, line ends, trailers
 EVENTS_A_TURN: Final = 16  # pieces of a body between two turns of others
@@ -179,6 +180,7 @@ class Exchange:
         what reading raises.
         """
         kept = len(self.behind)
+        thrown = reads = 0
         while True:
             keep = kept < PIPELINED_BYTES and not self._cut
             data = await self._stream.receive_some(READ_BYTES if keep else DISCARD_BYTES)
@@ -187,8 +189,11 @@ class Exchange:
             if keep:
                 kept += len(data)
                 self._h11.receive_data(bytes(data))
-            else:
-                self._cut = True
+                continue
+            self._cut = True
+            thrown, reads = thrown + len(data), reads + 1
+            if thrown >= DISCARD_BYTES or reads >= DISCARD_READS:
+                thrown = reads = 0
                 await trio.sleep(DISCARD_S)
 
     async def send(

@@ -22,6 +22,7 @@ from marketfeed.gateway.complaints import Complaints
 from marketfeed.gateway.http import HttpServer
 from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.outbox import Outbox
+from marketfeed.gateway.pacer import Pacer
 from marketfeed.gateway.proxies import ProxyError, parse_preface
 from marketfeed.gateway.routes import Routes
 from marketfeed.gateway.session import Service, Session
@@ -158,6 +159,7 @@ class Gateway:
         self.sessions: dict[Session, None] = {}
         # Connections on which no session has begun, so that an address cannot take all files with them.
         self._strangers = Admission(_strangers(service.limits))
+        self._pacer = Pacer()
         self._connections = 0
         self._ended = trio.lowlevel.ParkingLot()  # a drain may come while a retirement waits
 
@@ -170,7 +172,7 @@ class Gateway:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with trio.open_nursery() as nursery:
                 tls = self._service.certificate is not None
-                outbox = TlsOutbox(sock, nursery) if tls else Outbox(sock, nursery)
+                outbox = (TlsOutbox if tls else Outbox)(sock, nursery, self._pacer)
                 try:
                     session = await self._meet(outbox, peer)
                     if session is not None:

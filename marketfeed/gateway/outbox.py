@@ -24,6 +24,7 @@ from typing import Final
 import trio
 
 from marketfeed.errors import CloseCode
+from marketfeed.gateway.pacer import Pacer
 from marketfeed.gateway.scan import FrameScanner, FramingAbuseError
 
 TCP_NOTSENT_LOWAT: Final = 25  # linux/tcp.h; not in Python's socket module
@@ -42,14 +43,18 @@ class Outbox(trio.abc.HalfCloseableStream):
     """
 
     __slots__ = (
-        "_held", "_lost", "_nursery", "_passed", "_preceding", "_progress", "_replay", "_send",
+        "_held", "_lost", "_nursery", "_pacer", "_passed", "_preceding", "_progress", "_replay", "_send",
         "_shut", "_sock",
         "_tail", "_taken", "_trio_sock", "drained", "last_words", "on_end", "received", "scanner",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, nursery: trio.Nursery) -> None:
-        """Take over ``sock``, a connected non-blocking socket; the drainer runs in ``nursery``."""
+    def __init__(self, sock: socket.socket, nursery: trio.Nursery, pacer: Pacer | None = None) -> None:
+        """Take over ``sock``, a connected non-blocking socket; the drainer runs in ``nursery``.
+
+        What is received waits for its turn at ``pacer``.
+        """
         self._sock = sock
+        self._pacer = pacer
         self._send = sock.send
         self._trio_sock = trio.socket.from_stdlib_socket(sock)
         self._nursery = nursery
@@ -265,7 +270,17 @@ class Outbox(trio.abc.HalfCloseableStream):
             self._break(CloseCode.ABNORMAL)
             raise trio.BrokenResourceError(str(error)) from error
         self.received += len(data)
+        if self._pacer is not None:
+            try:
+                await self._pacer.turn()
+            except trio.Cancelled:
+                self._give_back(data)  # somebody may read on, as after a long poll
+                raise
         return data
+
+    def _give_back(self, data: bytes) -> None:
+        """Have ``data``, which :meth:`_read` took from the socket, read once more."""
+        self.replay(data)
 
     async def send_eof(self) -> None:
         """Tell the peer that nothing more comes."""

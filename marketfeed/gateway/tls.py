@@ -18,6 +18,7 @@ import trio
 
 from marketfeed.errors import CloseCode, ConfigError
 from marketfeed.gateway.outbox import Outbox
+from marketfeed.gateway.pacer import Pacer
 
 READ_BYTES: Final = 16384
 PIECE_BYTES: Final = 1024  # decrypted in one go; 38 KeyUpdates of 29 µs each fit in
@@ -76,9 +77,9 @@ class TlsOutbox(Outbox):
 
     __slots__ = ("_incoming", "_outgoing", "_own_bytes", "_own_second", "_own_until", "_sealed", "_tls")
 
-    def __init__(self, sock: socket.socket, nursery: trio.Nursery) -> None:
+    def __init__(self, sock: socket.socket, nursery: trio.Nursery, pacer: Pacer | None = None) -> None:
         """Take over ``sock``, as Outbox does."""
-        super().__init__(sock, nursery)
+        super().__init__(sock, nursery, pacer)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
         self._sealed = b""  # received, and not decrypted yet
@@ -146,22 +147,42 @@ class TlsOutbox(Outbox):
             while self._passed < self._own_until:  # who does not read is not read
                 await self._progress.park()
             self._check_open()
-            try:
-                data: bytes | None = self._tls.read(max_bytes)
-            except ssl.SSLWantReadError:
-                data = None
-            except ssl.SSLZeroReturnError:
-                return b""
-            except ssl.SSLError as error:
-                self._break(CloseCode.ABNORMAL)
-                raise trio.BrokenResourceError(str(error)) from error
+            data = self._decrypted(max_bytes)
             self._answer()
             if data is not None:
                 return data
             if not self._sealed:
                 self._sealed = await super()._read(READ_BYTES)
+            elif self._pacer is not None:
+                await self._pacer.turn()  # records of one byte each cost a millisecond a piece
             if not self._feed():
                 return b""
+
+    def _give_back(self, data: bytes) -> None:
+        if self._tls is None:
+            super()._give_back(data)
+        else:
+            self._sealed = data
+
+    def _decrypted(self, max_bytes: int) -> bytes | None:
+        """Return what the records fed so far hold; None if they hold nothing, b"" at the end."""
+        assert self._tls is not None
+        data = b""
+        try:
+            while len(data) < max_bytes:
+                more = self._tls.read(max_bytes - len(data))
+                if not more:
+                    break
+                data += more
+        except ssl.SSLWantReadError:
+            return data or None
+        except ssl.SSLZeroReturnError:
+            return data  # and once more b""
+        except ssl.SSLError as error:
+            if not data:
+                self._break(CloseCode.ABNORMAL)
+                raise trio.BrokenResourceError(str(error)) from error
+        return data
 
     def _answer(self) -> None:
         """Queue what TLS answers by itself; raises BrokenResourceError where that is too much."""
