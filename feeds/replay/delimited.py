@@ -197,7 +197,7 @@ class _Reader:
             found = rows.column(columns[name])
             return pointed(found) if layout.keys.decimal == "," else found
 
-        time = rows.column(columns["time"]) if layout.moments.textual else numbers_of("time")
+        time = numbers_of("time") if layout.moments.counted else rows.column(columns["time"])
         if self._looking and self._day_ns is not None and layout.moments.is_hhmmss(time):
             raise ConfigError(
                 f"time: {layout.keys.time!r} counts from midnight, and {time.text(0)!r} is a clock; use "

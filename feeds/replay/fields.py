@@ -214,6 +214,17 @@ def number_from_text(text: str) -> float | None:
     return float(text) if _NUMBER.fullmatch(text) else None
 
 
+def stripped(fields: Fields) -> Fields:
+    """Return the fields without the blanks around them."""
+    data, starts, ends = fields
+    last = len(data) - 1
+    while (blank := (starts < ends) & (data[np.clip(starts, 0, last)] == 32)).any():
+        starts = starts + blank
+    while (blank := (starts < ends) & (data[np.clip(ends - 1, 0, last)] == 32)).any():
+        ends = ends - blank
+    return Fields(data, starts, ends)
+
+
 def pointed(fields: Fields) -> Fields:
     """Return numbers that are written with a comma as with a point; one with a point is no number then."""
     return Fields(_COMMA_TO_POINT[fields.data], fields.starts, fields.ends)

@@ -64,6 +64,7 @@ class Moments:
                     f"date_format: {keys.date_format!r} is no date such as %d/%m/%Y, as strptime has it"
                 )
         self.uses_day = not (dated or own_column)  # the key, or the name of the file
+        self.counted = self._format is None and keys.time != "iso"  # the time is a number
         self.textual = self._format is not None or own_column or keys.columns.millisecond is not None
 
     def read(

@@ -11,12 +11,11 @@ Source: ISO C, strftime; Python's documentation of datetime, "strftime() and str
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from feeds.replay.fields import Fields, Ints, Mask
+from feeds.replay.fields import Fields, Ints, Mask, stripped
 from marketfeed.errors import ConfigError
 
 S: Final = 1_000_000_000  # ns
@@ -28,6 +27,7 @@ _RANGES: Final = {"Y": (1970, 2261), "y": (0, 99), "m": (1, 12), "d": (1, 31), "
 _KNOWN: Final = "%Y %y %m %b %d %H %I %p %M %S %f %3f %6f %9f %z %%"
 _TOKEN: Final = re.compile(r"%([369]?f|[YymdHIMSbpz%])|([^%])")
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_OFFSET: Final = re.compile(r"[Zz]|([+-])([01][0-9]|2[0-3])(?::?([0-5][0-9])(?::?([0-5][0-9]))?)?")
 _CENTURY_FROM: Final = 69  # %y from here on is 19.., as POSIX has it
 
 
@@ -127,12 +127,9 @@ class _Cursor:
     """Reads all rows from left to right."""
 
     def __init__(self, fields: Fields) -> None:
-        self._data, self._at, self._ends = fields.data, fields.starts.copy(), fields.ends.copy()
-        self._last = len(fields.data) - 1
-        while (blank := (self._at < self._ends) & (self._char(self._at) == 32)).any():
-            self._at += blank
-        while (blank := (self._at < self._ends) & (self._char(self._ends - 1) == 32)).any():
-            self._ends -= blank
+        self._data, starts, self._ends = stripped(fields)
+        self._at = starts.copy()
+        self._last = len(self._data) - 1
         self._broken: Mask = self._at >= self._ends
 
     def _char(self, at: Ints) -> Ints:
@@ -240,8 +237,9 @@ def _days(found: dict[str, Ints], broken: Mask) -> Ints:
 
 def written_offset_s(text: str) -> int | None:
     """Return an offset from UTC as it is written, in seconds; None if it is none."""
-    try:
-        offset = datetime.fromisoformat(f"2000-01-01T00:00:00{text.strip()}").utcoffset()
-    except ValueError:
+    match = _OFFSET.fullmatch(text.strip())
+    if match is None:
         return None
-    return None if offset is None else round(offset.total_seconds())
+    sign, *parts = match.groups()
+    hours, minutes, seconds = (int(part or 0) for part in parts)
+    return (-1 if sign == "-" else 1) * (hours * 3600 + minutes * 60 + seconds)

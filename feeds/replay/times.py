@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from feeds.replay.fields import Fields, Ints, Mask
+from feeds.replay.fields import Fields, Ints, Mask, stripped
 from feeds.replay.timeformat import written_offset_s
 
 DECIMALS: Final = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # of one unit in nanoseconds
@@ -40,11 +40,13 @@ def iso(fields: Fields, zone: ZoneInfo) -> tuple[Ints, Mask]:
     """Return times in nanoseconds written as ``2013-01-01 22:00:00.295+00:00``, and which are broken.
 
     Between date and time stands a space or a T, the date may lack its dashes, the second may have up to nine
-    decimals. Without an offset the time is the clock's in ``zone``.
+    decimals, behind a point or a comma. Without an offset the time is the clock's in ``zone``. Blanks around
+    it are passed over.
     """
-    data, starts, ends = fields
-    if not len(starts):
+    if not len(fields.starts):
         return np.empty(0, np.int64), np.empty(0, bool)
+    fields = stripped(fields)
+    data, starts, ends = fields
     broken = ends - starts < 17
     dashes = np.where(data[np.minimum(starts + 4, len(data) - 1)] == 45, 1, 0)
 
@@ -83,7 +85,7 @@ def _fraction(data: np.ndarray[tuple[int], np.dtype[np.uint8]], at: Ints, ends: 
     """Return the decimals of the second in nanoseconds, and where they end."""
     value, at = np.zeros(len(at), np.int64), at.copy()
     last = len(data) - 1
-    inside = (at < ends) & (data[np.minimum(at, last)] == 46)
+    inside = (at < ends) & np.isin(data[np.minimum(at, last)], np.frombuffer(b".,", np.uint8))
     at += inside
     for place in range(9):
         digit = data[np.minimum(at, last)] - np.uint8(48)

@@ -279,6 +279,36 @@ def test_dates_in_a_column_that_cannot_be(tmp_path):
     assert refusal(tmp_path, **settings, day=DAY).startswith("day: not with columns.date")
 
 
+@pytest.mark.parametrize("mark", [".", ","])
+@pytest.mark.parametrize(
+    ("offset", "hours"), [("", 5), ("Z", 0), ("-05:00", 5), (" +0100", -1), ("+14", -14)]
+)
+async def test_iso_times_keep_the_decimals_of_the_second_whatever_the_decimals_of_numbers(
+    autojump_clock, tmp_path, mark, offset, hours
+):
+    """With decimal commas a point was taken for no number, and what was behind it for an offset of 0."""
+    (tmp_path / "day.csv").write_text(f"2024-03-08 09:30:00{mark}78{offset};1,5\n")
+    settings = {"decimal": ",", "time": "iso", "zone": "America/New_York", "delimiter": ";"}
+    intake = await replayed(
+        tmp_path, path="day.csv", format="csv", symbol="A", columns={"time": 0, "price": 1}, **settings
+    )
+    midnight_s = 1_709_856_000
+    assert intake.trades["ts_event"].tolist() == [
+        (midnight_s + (9 + hours) * 3600 + 1800) * 10**9 + 780_000_000
+    ]
+    assert intake.trades["price"].tolist() == [1_500_000_000]
+
+
+@pytest.mark.parametrize(
+    "text", ["09:30:00.5Z", "09:30:00,5", "09:30:00+1", "09:30:00+01:00.5", "09:30:00+24:00"]
+)
+def test_decimals_of_a_second_are_no_offset(tmp_path, text):
+    (tmp_path / "day.csv").write_text(f'"2024-03-08T{text}",1.5\n')
+    keys = {"format": "csv", "symbol": "A", "columns": {"time": 0, "price": 1}}
+    said = refusal(tmp_path, path="day.csv", time_format="%Y-%m-%dT%H:%M:%S%z", **keys)
+    assert "not a time" in said
+
+
 async def test_decimal_commas_are_exact_and_a_point_is_no_number_then(autojump_clock, tmp_path):
     (tmp_path / "t.csv").write_text(
         "1709890200,5;1.234,5;1\n1709890200,5;0,000000001;1e3\n1709890200,5;-7,5;,5\n1;1.5;1\n"
