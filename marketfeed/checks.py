@@ -7,8 +7,6 @@ mistakes are reported together with those of the values.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import trio
@@ -17,7 +15,7 @@ from marketfeed.config import AlertsConfig, Config, GatewayConfig, Loaded
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
-from marketfeed.errors import ConfigError
+from marketfeed.errors import ConfigError, gathered
 from marketfeed.folders import file_problem
 from marketfeed.gateway.taps import check_path
 from marketfeed.gateway.tls import Certificate
@@ -79,15 +77,6 @@ def tap_path(loaded: Loaded) -> Path | None:
     """Return where the rings are handed out, None if nowhere."""
     tap = loaded.config.engine.tap
     return None if tap is None else loaded.base / tap
-
-
-@contextmanager
-def gathered(found: list[str]) -> Iterator[None]:
-    """Append the mistakes of a ConfigError raised in this block to ``found``."""
-    try:
-        yield
-    except ConfigError as error:
-        found += error.mistakes
 
 
 def addresses(config: Config) -> dict[str, str]:

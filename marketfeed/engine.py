@@ -21,13 +21,13 @@ import trio
 from trio.socket import SocketType
 
 from marketfeed.admin import Admin
-from marketfeed.checks import addresses, check_log_path, contents, gathered, idle, tap_path
+from marketfeed.checks import addresses, check_log_path, contents, idle, tap_path
 from marketfeed.config import Config, Loaded
 from marketfeed.core.layout import block_bytes
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
-from marketfeed.errors import ConfigError, StartError
+from marketfeed.errors import ConfigError, StartError, gathered
 from marketfeed.fanout.catchup import most_missing
 from marketfeed.gateway.hosts import Hosts, own_names
 from marketfeed.gateway.limits import Admission

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class MarketfeedError(Exception):
@@ -18,6 +20,15 @@ class ConfigError(MarketfeedError):
     def __init__(self, *mistakes: str) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes
+
+
+@contextmanager
+def gathered(found: list[str]) -> Iterator[None]:
+    """Append the mistakes of a ConfigError raised in this block to ``found``."""
+    try:
+        yield
+    except ConfigError as error:
+        found += error.mistakes
 
 
 class StartError(MarketfeedError):

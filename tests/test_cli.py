@@ -111,8 +111,8 @@ def test_check_takes_set_and_config(marketfeed, tmp_path):
             "marketfeed: config.toml: feeds.0.listen: 127.0.0.1:8766 is the address of admin.port too",
         ),
         (
-            '[gateway]\ntls_cert = "a.pem"\ntls_key = "b.pem"\n',
-            "marketfeed: config.toml: gateway.tls_cert: ",
+            '[gateway]\ntls_cert = "config.toml"\ntls_key = "b.pem"\n',
+            "marketfeed: config.toml: gateway.tls_key: ",
         ),
     ],
 )
@@ -163,6 +163,7 @@ def test_all_mistakes_are_told_at_once_those_of_feeds_and_files_too(marketfeed, 
         ["config.toml", "limits.ping_s"],
         ["--set admin.port=x", 'must be an integer from 0 to 65535, not the string "x"'],
         ["config.toml", "gateway.tls_cert"],
+        ["config.toml", "gateway.tls_key"],
         ["config.toml", "engine.tap"],
         ["config.toml", "feeds.0.rte"],
         ["config.toml", "feeds.0.trades"],
@@ -184,6 +185,7 @@ def test_mistakes_of_feeds_and_files_alone_are_told_at_once_too(marketfeed, chec
     assert (done.returncode, done.stdout) == (2, "")
     assert [line.removeprefix("marketfeed: ").split(": ")[:2] for line in done.stderr.splitlines()] == [
         ["config.toml", "gateway.tls_cert"],
+        ["config.toml", "gateway.tls_key"],
         ["--set feeds.0.path=gone.gz", f"{marketfeed.folder}/gone.gz"],
         ["config.toml", "feeds.1.symbols"],
     ]

@@ -19,7 +19,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from feeds.replay.binance_raw import BinanceRaw
-from feeds.replay.columns import TableKeys, pattern
+from feeds.replay.columns import Layout, TableKeys, pattern
 from feeds.replay.dbn import Dbn
 from feeds.replay.dbn_ticks import Choice
 from feeds.replay.delimited import Delimited
@@ -29,7 +29,7 @@ from feeds.replay.lines import Lines
 from feeds.replay.parquet import Parquet
 from feeds.replay.recording import Decoded, Source, Symbol, Teller
 from marketfeed.core.records import Batch
-from marketfeed.errors import ConfigError, MarketfeedError, SourceError
+from marketfeed.errors import ConfigError, MarketfeedError, SourceError, gathered
 from marketfeed.ingest.feed import Intake, Pass, Publish
 
 FORMATS: Final = ("binance-raw", "csv", "parquet", "dbn", "marketfeed")
@@ -173,19 +173,26 @@ def _source(config: ReplayConfig, intake: Intake, symbol: Symbol, teller: Teller
     """Return the recording that ``config`` names; raises ConfigError."""
     if config.format not in FORMATS:
         raise ConfigError(f"format: {config.format!r} is not one of {', '.join(FORMATS)}")
+    found: list[str] = []
     if config.format not in TABLES:
         for field in msgspec.structs.fields(TableKeys):
             unset = {} if field.default is msgspec.NODEFAULT else field.default
             for_dbn = field.name in FOR_DBN
             if getattr(config, field.name) != unset and not (for_dbn and config.format == "dbn"):
                 formats = "csv, parquet or dbn" if for_dbn else "csv or parquet"
-                raise ConfigError(f"{field.name}: only with format {formats}")
+                found.append(f"{field.name}: only with format {formats}")
+    else:
+        with gathered(found):
+            Layout(config, config.format)  # before any file is opened: one that is missing is told beside it
     if config.take != "all" and config.format != "dbn":
-        raise ConfigError("take: only with format dbn")
+        found.append("take: only with format dbn")
     if config.format == "dbn" and config.merge == "exchange":
-        raise ConfigError("merge: with dbn 'none' or 'all'; symbol = '{symbol}.{venue}' keeps venues apart")
-    path = intake.base / config.path
-    paths = files_of(path, config.format, pattern(config.member))
+        found.append("merge: with dbn 'none' or 'all'; symbol = '{symbol}.{venue}' keeps venues apart")
+    path, paths = intake.base / config.path, []
+    with gathered(found):
+        paths = files_of(path, config.format, None if found else pattern(config.member))
+    if found:
+        raise ConfigError(*found)
     if config.format == "marketfeed":
         return Frames(paths, symbol, teller)
     alone = paths == [path]  # of several files one may have no tick

@@ -22,11 +22,11 @@ from feeds.replay.fields import TEXT_BYTES, fixed_from_text
 from feeds.replay.moments import Moments, date_of
 from feeds.replay.recording import Decoded, Symbol, symbol_name
 from feeds.replay.times import clock_ns
-from feeds.replay.words import WhereValue, side_words, where_of
+from feeds.replay.words import Where, WhereValue, side_words, where_of
 from marketfeed.core.fixed import DECIMALS
 from marketfeed.core.records import QUOTE, QUOTES, TRADE, TRADES, Batch, Records
 from marketfeed.core.symbols import SYMBOL_WORDS, is_symbol
-from marketfeed.errors import ConfigError
+from marketfeed.errors import ConfigError, gathered
 
 Column = Annotated[int, Meta(ge=0, le=1000)] | str
 Piece = tuple[Records, NDArray[np.int64]]  # ticks of one channel, and their times
@@ -86,56 +86,79 @@ class Table:
 
 
 class Layout:
-    """The checked configuration of one table; raises ConfigError with the key that is wrong."""
+    """The checked configuration of one table; raises ConfigError with all its mistakes."""
 
     def __init__(self, keys: TableKeys, format: str) -> None:
-        columns = keys.columns
-        if columns is None:
-            raise ConfigError(
+        found: list[str] = []
+        if keys.columns is None:
+            found.append(
                 f"columns: {format} needs to know its columns, such as {{ time = 0, bid = 1, ask = 2 }}, "
                 "in a [[feeds]] table; on the command line, --feed names the one"
             )
-        self.keys, self.columns = keys, columns
+        self.keys = keys
+        self.columns = columns = keys.columns or Columns(time=0)
         self.quotes = columns.bid is not None or columns.ask is not None
-        if self.quotes == (columns.price is not None):
-            raise ConfigError("columns: either bid and ask, or price, and not both")
-        for size, price in (("bid_size", "bid"), ("ask_size", "ask"), ("size", "price")):
-            if getattr(columns, size) is not None and getattr(columns, price) is None:
-                raise ConfigError(f"columns.{size}: there is no column {price} beside it")
-        self._no_price = None if keys.no_price is None else _number(str(keys.no_price), keys.price_scale)
         self.dtype = QUOTE if self.quotes else TRADE
         self.wanted = {
             name: column for name, column in msgspec.structs.asdict(columns).items() if column is not None
         }
-        self.where = {
-            int(c) if c.isdecimal() and len(c) < 4 else c: where_of(c, value, TEXT_BYTES)
-            for c, value in keys.where.items()
-        }
-        self.sides = side_words(keys.sides)
-        if keys.sides and columns.side is None:
-            raise ConfigError("sides: there is no columns.side whose words they are")
+        self.where: dict[int | str, Where] = {}
+        for key, value in keys.where.items():
+            with gathered(found):
+                column = int(key) if key.isdecimal() and len(key) < 4 else key
+                self.where[column] = where_of(key, value, TEXT_BYTES)
+        self._no_price: int | None = None
+        with gathered(found):
+            self._no_price = None if keys.no_price is None else _number(str(keys.no_price), keys.price_scale)
+        with gathered(found):
+            self.sides = side_words(keys.sides)
+        with gathered(found):
+            self.member = pattern(keys.member)
+            groups = dict.fromkeys(self.member.groupindex, "X") if self.member else {}
+            with gathered(found):
+                self.zone = _zone(keys.zone)
+                if keys.columns is not None:
+                    self.moments = Moments(keys, self.zone, "day" in groups)
+            self.template = keys.symbol or ("" if columns.symbol is None else "{symbol}")
+            if self.template:
+                with gathered(found):
+                    self._check_template(groups)
         if not keys.delimiter.isascii() or keys.delimiter in '"\r\n':
-            raise ConfigError(
+            found.append(
                 f"delimiter: one ASCII character that is no quote and no line end, not {keys.delimiter!r}"
             )
-        self.zone = _zone(keys.zone)
-        self.member = pattern(keys.member)
-        groups = dict.fromkeys(self.member.groupindex, "X") if self.member else {}
-        self.moments = Moments(keys, self.zone, "day" in groups)
         if keys.decimal == keys.delimiter:
-            raise ConfigError(f"decimal: {keys.decimal!r} is the delimiter")
-        self.template = keys.symbol or ("{symbol}" if columns.symbol is not None else "")
-        if not self.template:
-            raise ConfigError("symbol: a name for all rows, or columns.symbol where a column has it")
+            found.append(f"decimal: {keys.decimal!r} is the delimiter")
+        if keys.columns is not None:
+            found += self._column_mistakes()
+        if found:
+            raise ConfigError(*found)
+
+    def _column_mistakes(self) -> Iterator[str]:
+        """Yield which columns, and which keys beside them, do not go together."""
+        keys, columns = self.keys, self.columns
+        if self.quotes == (columns.price is not None):
+            yield "columns: either bid and ask, or price, and not both"
+        for size, price in (("bid_size", "bid"), ("ask_size", "ask"), ("size", "price")):
+            if getattr(columns, size) is not None and getattr(columns, price) is None:
+                yield f"columns.{size}: there is no column {price} beside it"
+        if keys.sides and columns.side is None:
+            yield "sides: there is no columns.side whose words they are"
+        if not keys.symbol and columns.symbol is None:
+            yield "symbol: a name for all rows, or columns.symbol where a column has it"
         if keys.merge != "none" and not self.quotes:
-            raise ConfigError(f"merge: {keys.merge!r} merges quotes, and there are none")
+            yield f"merge: {keys.merge!r} merges quotes, and there are none"
         if keys.merge == "exchange" and columns.exchange is None:
-            raise ConfigError(f"merge: {keys.merge!r} needs columns.exchange")
-        if keys.merge == "exchange" and "{exchange" not in self.template:
+            yield f"merge: {keys.merge!r} needs columns.exchange"
+
+    def _check_template(self, groups: dict[str, str]) -> None:
+        """Raise ConfigError if ``symbol`` cannot make a symbol; ``groups`` are those of ``member``."""
+        merge, columns = self.keys.merge, self.columns
+        if merge == "exchange" and columns.exchange is not None and "{exchange" not in self.template:
             raise ConfigError(
                 "symbol: with merge = 'exchange' it has to hold {exchange}, as 'IBM.{exchange}'"
             )
-        if keys.merge == "all" and "{exchange" in self.template:
+        if merge == "all" and "{exchange" in self.template:
             raise ConfigError("symbol: with merge = 'all' a quote is of no one {exchange}")
         shortest = self.name(
             groups, "X" if columns.symbol is not None else None, "X" if columns.exchange else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import glob
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,8 +33,10 @@ def files_of(path: Path, format: str, member: re.Pattern[str] | None) -> list[Pa
     if path.is_dir():
         found = [file for file in path.iterdir() if _is_of(file, ENDINGS[format])]
         what = f"{path} holds no file that ends in {', '.join(ENDINGS[format])}, packed or not"
-    elif path.exists() or not glob.has_magic(str(path)):
-        return [path]  # one that does not exist is told of when it is opened
+    elif path.exists():
+        return [path]
+    elif not glob.has_magic(str(path)):
+        raise ConfigError(f"path: {path}: {os.strerror(errno.ENOENT)}")
     else:
         found = [Path(name) for name in glob.glob(str(path), recursive=True)]
         what = f"no file matches {path}"

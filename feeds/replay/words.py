@@ -60,12 +60,15 @@ def where_of(key: str, value: WhereValue, max_bytes: int) -> Where:
 
 def side_words(sides: dict[str, str]) -> dict[str, int]:
     """Return the configured ``sides`` by their words; raises ConfigError."""
-    found = {}
-    for word, side in sides.items():
-        meant = _side(side.strip().lower())
-        if meant == UNKNOWN:
-            raise ConfigError(f'sides.{word}: "b" or "buy", "s" or "sell", or "-" for neither, not {side!r}')
-        found[word.strip()] = meant
+    found = {word.strip(): _side(side.strip().lower()) for word, side in sides.items()}
+    if UNKNOWN in found.values():
+        raise ConfigError(
+            *(
+                f'sides.{word}: "b" or "buy", "s" or "sell", or "-" for neither, not {side!r}'
+                for word, side in sides.items()
+                if found[word.strip()] == UNKNOWN
+            )
+        )
     return found
 
 

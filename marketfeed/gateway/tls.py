@@ -51,12 +51,15 @@ class Certificate:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.options |= ssl.OP_NO_RENEGOTIATION
         context.set_alpn_protocols(["http/1.1"])
+        found: list[str] = []
         for where, path in (("gateway.tls_cert", self._cert), ("gateway.tls_key", self._key)):
             try:
                 with open(path, "rb"):
                     pass
             except OSError as error:
-                raise ConfigError(f"{where}: {path}: {error.strerror}") from None
+                found.append(f"{where}: {path}: {error.strerror}")
+        if found:
+            raise ConfigError(*found)
         try:
             # A key that needs a pass phrase is refused, not asked for on a terminal.
             context.load_cert_chain(self._cert, self._key, password="")

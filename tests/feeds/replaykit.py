@@ -54,13 +54,17 @@ async def outcome(folder, **settings):
     return intake, text
 
 
-def refusal(folder, **settings):
-    """Return the one line that says why a feed cannot be made."""
+def refusals(folder, **settings):
+    """Return the lines that say why a feed cannot be made."""
     with pytest.raises(ConfigError) as caught:
         make(folder, **settings)
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
+    return str(caught.value).splitlines()
+
+
+def refusal(folder, **settings):
+    """Return the one line that says why a feed cannot be made."""
+    (line,) = refusals(folder, **settings)
+    return line
 
 
 def names(intake, records):

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 import trio
-from replaykit import damaged, make, names, refusal, replayed
+from replaykit import damaged, make, names, refusal, refusals, replayed
 
 from feeds.replay import ReplayFeed
 from marketfeed.testing import check_feed
@@ -447,7 +447,7 @@ async def test_a_full_symbol_table_leaves_rows_out(tmp_path):
         ({"day": None}, "path: {} does not look like csv with these columns: line 1: a time before 1980; "
          "is `time` its unit, and does it lack a `day`?: 0,1.00000,1.00001"),
         ({"path": "none.csv"}, "path: {.parent}/none.csv: No such file or directory"),
-        ({"format": "dbn"}, "columns: only with format csv or parquet"),
+        ({"format": "dbn", "time": "ns", "day": None}, "columns: only with format csv or parquet"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_in_one_line(tmp_path, change, said):
@@ -508,3 +508,27 @@ async def test_an_endless_line_is_passed_over(tmp_path):
     intake = await replayed(tmp_path, **PLAIN)
     assert bids(intake) == BIDS[:2]
     assert intake.events["broken_line"] >= 1
+
+
+def test_all_mistakes_of_a_table_are_told_at_once(tmp_path):
+    change = {
+        "path": "none.csv", "symbol": "{root}", "zone": "Mars", "no_price": "none", "delimiter": "\n",
+        "columns": {"time": 0, "price": 1, "bid_size": 2}, "sides": {"x": "up", "y": "down"},
+        "where": {"3": []}, "take": "quotes",
+    }  # fmt: skip
+    told = refusals(tmp_path, **{**PLAIN, **change})
+    assert [line.partition(": ")[0] for line in told] == [
+        "where.3", "no_price", "sides.x", "sides.y", "zone", "symbol", "delimiter",
+        "columns.bid_size", "sides", "take", "path",
+    ]  # fmt: skip
+
+
+def test_a_file_that_is_missing_is_told_beside_columns_that_are(tmp_path):
+    told = refusals(tmp_path, **{**PLAIN, "path": "none.csv", "columns": None})
+    assert [line.partition(": ")[0] for line in told] == ["columns", "path"]
+
+
+def test_all_keys_that_another_format_does_not_have_are_told_at_once(tmp_path):
+    change = {"path": "none.dbn", "format": "dbn", "header": True, "merge": "exchange"}
+    told = refusals(tmp_path, **{**PLAIN, **change})
+    assert [line.partition(": ")[0] for line in told] == ["columns", "header", "time", "day", "merge", "path"]

@@ -197,6 +197,7 @@ def test_files_of_something_else(tmp_path):
 
 def test_without_the_package_the_operator_is_told_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "databento_dbn", None)
+    (tmp_path / "a.dbn").write_bytes(b"DBN")
     said = refusal(tmp_path, path="a.dbn", format="dbn")
     assert said == "format: dbn needs the package databento-dbn: pip install 'marketfeed[dbn]'"
 

@@ -196,6 +196,7 @@ def test_an_unknown_column_and_one_of_another_kind(tmp_path):
 
 def test_without_pyarrow_the_operator_is_told_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "day.parquet").write_bytes(b"PAR1")
     said = refusal(tmp_path, path="day.parquet", format="parquet", symbol="A", columns=COLUMNS)
     assert said == "format: parquet needs the package pyarrow: pip install 'marketfeed[parquet]'"
 
