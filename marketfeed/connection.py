@@ -73,8 +73,8 @@ class Endpoint:
 
     @property
     def resource(self) -> str:
-        """Return what the handshake asks for: path and query."""
-        return (self.parts.path or "/") + (f"?{self.parts.query}" if self.parts.query else "")
+        """Return what the handshake asks for: path and query; /v1/stream where the URL names no path."""
+        return (self.parts.path or "/v1/stream") + (f"?{self.parts.query}" if self.parts.query else "")
 
     def unreachable(self, error: BaseException) -> str:
         """Return why there was no connection at all, and how to name another engine if none was named."""

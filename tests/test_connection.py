@@ -42,6 +42,11 @@ def test_the_stream_of_a_configuration(gateway, url):
     assert stream_url(gateway) == url
 
 
+def test_a_url_without_a_path_means_the_stream():
+    assert endpoint("ws://127.0.0.1:8765").resource == "/v1/stream"
+    assert endpoint("ws://127.0.0.1:8765/behind/a/proxy?key=1").resource == "/behind/a/proxy?key=1"
+
+
 def test_a_port_that_the_engine_picks_itself_needs_a_url():
     with pytest.raises(ConfigError, match=r"gateway\.port: 0 .*: --url ws://"):
         stream_url(GatewayConfig(port=0))

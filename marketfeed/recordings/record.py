@@ -99,13 +99,13 @@ class Recorder:
                         work.cancel_scope.cancel()
                     self._write_waiting()
                 except* OSError as group:
-                    failure = f"cannot write: {leaf(group)}"
+                    failure = _unwritten(leaf(group))
                 finally:
                     nursery.cancel_scope.cancel()
         try:
             self._writer.close()
         except OSError as error:
-            failure = failure or f"cannot write: {error}"
+            failure = failure or _unwritten(error)
         lacks = self._lacks()
         for line in self._summary(failure, lacks):
             _tell(line)
@@ -315,3 +315,7 @@ class Recorder:
 
 def _tell(text: str) -> None:
     print(f"marketfeed record: {printable(text)}", file=sys.stderr)
+
+
+def _unwritten(error: BaseException) -> str:
+    return f"cannot write: {getattr(error, 'strerror', None) or error}"

@@ -83,7 +83,7 @@ class Recorded:
 
     def figures(self, raw_bytes: int, written_bytes: int) -> str:
         """Return all of it as a line for people; ``written_bytes`` are what ``raw_bytes`` were packed to."""
-        packed = raw_bytes / max(written_bytes, 1)
+        packed = raw_bytes / written_bytes if written_bytes else 1.0
         text = f"{amount(self.quotes, 'quotes')}, {amount(self.trades, 'trades')}"
         text += f"  ·  {written_bytes / 1e6:,.1f} MB"
         text += f" (1:{packed:.1f})" if packed > 1.05 else ""

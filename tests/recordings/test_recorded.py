@@ -68,3 +68,7 @@ def test_names_of_all_connections_are_kept():
             one.take(frame)
         one.announced = {}
     assert one.names == {"A", "B"}
+
+
+def test_a_recording_of_which_nothing_was_written_has_no_ratio():
+    assert Recorded().figures(raw_bytes=10_000, written_bytes=0) == "0 quotes, 0 trades  ·  0.0 MB"
