@@ -17,6 +17,7 @@ _PORT: Final = re.compile(r"[0-9]{1,5}")
 _OPAQUE: Final = re.compile(
     r"[a-z0-9._~-]+(?::[0-9]{1,5})?"
 )  # of a scheme that is not HTTP: an extension's id
+_DEVIATIONS: Final = frozenset("ßς\u200c\u200d")  # written otherwise in IDNA 2008 than in Python's 2003
 _PAGES_OF: Final = {"ws": "http", "wss": "https"}  # the scheme of the pages that open these
 
 
@@ -88,7 +89,7 @@ def canonical_origin(text: str) -> str | None:
     """Return the origin that ``text`` seems to mean, as browsers send it; None if there is no telling."""
     text = text.strip()
     match = _SCHEME.match(text)
-    if match is None and ":/" in text:
+    if match is None and (":/" in text or "//" in text):
         return None
     scheme, rest = (match[1].lower(), text[match.end() :]) if match else ("https", text)
     scheme = _PAGES_OF.get(scheme, scheme)
@@ -109,8 +110,12 @@ def _meant(rest: str) -> tuple[str, Authority | None]:
     rest = rest.removeprefix("*.")
     if rest.count(":") > 1 and not rest.startswith("["):
         rest = _bracketed(rest)
+    if "%" in rest:  # the zone of a link-local address, which no browser takes
+        return stars, None
     if not rest.isascii():
         name, colon, port = rest.partition(":")
+        if not _DEVIATIONS.isdisjoint(name):
+            return stars, None
         try:
             rest = name.encode("idna").decode("ascii") + colon + port
         except UnicodeError:

@@ -173,6 +173,9 @@ def test_an_origin_that_can_never_match_is_a_problem_that_says_what_it_should_be
         "https://*.*.com",
         "http://[::1",
         "http:/x",
+        "https//x",
+        "https://[fe80::1%eth0]",
+        "https://faß.example",
     ],
 )
 def test_an_origin_without_a_meaning_is_a_problem_that_shows_it(text):
