@@ -16,14 +16,26 @@ from marketfeed.gateway import protocol
 from marketfeed.gateway.limits import Limits
 
 # What polyfills of EventSource call the id of the last event, where they cannot send a header.
-LAST_EVENT_ID: Final = ("lastEventId", "Last-Event-ID", "last-event-id", "last_event_id")
+LAST_EVENT_ID: Final = (
+    "lastEventId",
+    "lastEventID",
+    "Last-Event-ID",
+    "last-event-id",
+    "last_event_id",
+    "evs_last_event_id",
+)
+# What they add beside it, for old browsers and against caches.
+POLYFILL: Final = ("padding", "r", "evs_preamble", "evs_buffer_size_limit")
+CACHE_BUSTER: Final = "_"  # which clients such as jQuery add to any URL
 MAX_TIMEOUT_S: Final = 300.0  # of a long poll
 Query = Mapping[str, list[str]]
 
 
-def check_keys(query: Query, allowed: tuple[str, ...]) -> None:
+def check_keys(query: Query, allowed: tuple[str, ...], ignored: tuple[str, ...] = ()) -> None:
     """Raise RequestError for a parameter that the route does not know, or one that is there twice."""
     for key, values in query.items():
+        if key in ignored or key == CACHE_BUSTER:
+            continue
         if key not in allowed:
             what = ", ".join(allowed) or "none here"
             raise RequestError(ErrorCode.SYNTAX, f"unknown parameter {key[:40]!r}; allowed: {what}")

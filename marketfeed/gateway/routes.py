@@ -14,7 +14,7 @@ from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_
 from marketfeed.gateway.limits import Rates
 from marketfeed.gateway.origins import Origins
 from marketfeed.gateway.polling import Polling
-from marketfeed.gateway.query import LAST_EVENT_ID, check_keys, cursor_of, names_of, tier_of
+from marketfeed.gateway.query import LAST_EVENT_ID, POLYFILL, check_keys, cursor_of, names_of, tier_of
 from marketfeed.gateway.session import Service, Session
 from marketfeed.gateway.upgrade import UpgradeError, opening_of
 from marketfeed.gateway.websocket import WebSocketSession
@@ -81,7 +81,7 @@ class Routes:
 
     async def _events(self, request: Request) -> Response | Session:
         service, query = self._service, request.query
-        check_keys(query, ("quotes", "trades", "tier", "after", *LAST_EVENT_ID))
+        check_keys(query, ("quotes", "trades", "tier", "after", *LAST_EVENT_ID), POLYFILL)
         names = names_of(query, service.limits)
         tier = tier_of(query, service.tiers, service.default_tier)
         after = cursor_of(query, request.header(b"last-event-id"))

@@ -12,6 +12,7 @@ from live import LIMITS, Live, serving
 
 from marketfeed.errors import CloseCode
 from marketfeed.gateway.events import MAX_JUNK_BYTES
+from marketfeed.gateway.query import LAST_EVENT_ID
 
 
 class Event(NamedTuple):
@@ -121,7 +122,7 @@ async def test_what_was_missed_since_the_cursor_comes_first(query, headers):
         assert synced["cursor"] == "e1:5"
 
 
-@pytest.mark.parametrize("name", ["lastEventId", "Last-Event-ID", "last-event-id", "last_event_id"])
+@pytest.mark.parametrize("name", LAST_EVENT_ID)
 @pytest.mark.parametrize(
     "after", ["", "&after=e1:1", "&after=nonsense"], ids=["alone", "with after", "with junk"]
 )
@@ -134,6 +135,16 @@ async def test_a_polyfill_sends_the_last_id_as_a_parameter_and_goes_on_from_ther
         assert subscription["resumed"] is True
         assert [(m["S"], m["g"]) for m in missed] == [("A", 3), ("A", 4)]
         assert synced["cursor"] == "e1:4"
+
+
+@pytest.mark.parametrize(
+    "added", ["lastEventId=&r=5612", "padding=true", "evs_preamble=2056", "_=1700000000000", "_=1&_=2"]
+)
+async def test_what_polyfills_add_for_old_browsers_and_against_caches_is_passed_over(added):
+    async with serving() as live:
+        live.publish("A")
+        events = await source(live)
+        assert await events.open(f"quotes=A&{added}") == 200
 
 
 async def test_the_header_goes_before_a_polyfills_parameter():
