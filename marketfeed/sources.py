@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from marketfeed.errors import ConfigError
+
+_KEY_PATH: Final = re.compile(r"[a-z_]+(?:\.[A-Za-z0-9_-]+)+")
 
 
 def file_text(path: Path, source: str) -> str:
@@ -97,7 +100,11 @@ def _index(items: Any, key: str) -> int:
 
 
 def sourced(mistake: str, source: str, origins: dict[str, str]) -> str:
-    """Return the line that reports ``mistake``, with the ``--set`` that the value is from, or the file."""
+    """Return the line that reports ``mistake``, with the ``--set`` that the value is from, or the file.
+
+    Where the value is the file's, and what is said of it names a key that was set, the ``--set`` stands at
+    the end of the line.
+    """
     where, _, what = mistake.partition(": ")
     for key in where.split(", "):
         parts = key.split(".")
@@ -107,4 +114,5 @@ def sourced(mistake: str, source: str, origins: dict[str, str]) -> str:
                 override = origins[path]
                 itself = where == ".".join(part.strip() for part in override.partition("=")[0].split("."))
                 return f"--set {override}: {what if itself else mistake}"
-    return f"{source}: {mistake}"
+    named = [origins[key] for key in dict.fromkeys(_KEY_PATH.findall(what)) if key in origins]
+    return f"{source}: {mistake}" + "".join(f" (--set {override})" for override in named)

@@ -595,6 +595,20 @@ def test_a_mistake_in_set_is_named(refusal, override, told):
     assert told in refusal('[gateway]\nport = 1\n[[feeds]]\ntype = "synthetic"\n', override)
 
 
+@pytest.mark.parametrize(
+    ("text", "override", "told"),
+    [
+        (
+            '[gateway]\nhost = "::"\n[auth]\nanonymous = true\n',
+            "auth.anonymous=false",
+            "that needs auth.anonymous = true (--set auth.anonymous=false)",
+        ),
+    ],
+)
+def test_a_mistake_of_the_file_names_the_set_that_it_comes_from(refusal, text, override, told):
+    assert refusal(text, override).endswith(told)
+
+
 def test_set_on_a_feed_of_a_file_without_feeds_is_an_error(refusal):
     assert "feeds.0.rate=1: the configuration has no feeds" in refusal("", "feeds.0.rate=1")
 
