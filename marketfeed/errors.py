@@ -22,6 +22,10 @@ class ConfigError(MarketfeedError):
         self.mistakes = mistakes
 
 
+class ContentError(ConfigError):
+    """What the configuration names, such as a file, does not hold what the configuration says of it."""
+
+
 @contextmanager
 def gathered(found: list[str]) -> Iterator[None]:
     """Append the mistakes of a ConfigError raised in this block to ``found``."""

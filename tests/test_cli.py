@@ -172,6 +172,7 @@ def test_all_mistakes_are_told_at_once_those_of_feeds_and_files_too(marketfeed, 
         ["config.toml", "feeds.3.name"],
         ["config.toml", "feeds.1.symbols.0"],
         ["config.toml", "feeds.1.symbols.2"],
+        ["config.toml", "feeds.2.path"],
     ]
 
 

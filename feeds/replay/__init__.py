@@ -29,7 +29,7 @@ from feeds.replay.lines import Lines
 from feeds.replay.parquet import Parquet
 from feeds.replay.recording import Decoded, Source, Symbol, Teller
 from marketfeed.core.records import Batch
-from marketfeed.errors import ConfigError, MarketfeedError, SourceError, gathered
+from marketfeed.errors import ConfigError, ContentError, MarketfeedError, SourceError, gathered
 from marketfeed.ingest.feed import Intake, Pass, Publish
 
 FORMATS: Final = ("binance-raw", "csv", "parquet", "dbn", "marketfeed")
@@ -71,7 +71,7 @@ class ReplayFeed:
             if isinstance(error, MarketfeedError):
                 raise
             # Decoders meet files of any content: what they stumble over cannot be replayed.
-            raise ConfigError(f"path: {config.path} cannot be read: {_one_line(error)}") from error
+            raise ContentError(f"path: {config.path} cannot be read: {_one_line(error)}") from error
 
     def _symbol(self, name: str) -> int | None:
         number = self._intake.symbol(name)
@@ -193,6 +193,13 @@ def _source(config: ReplayConfig, intake: Intake, symbol: Symbol, teller: Teller
         paths = files_of(path, config.format, None if found else pattern(config.member))
     if found:
         raise ConfigError(*found)
+    try:
+        return _opened(config, path, paths, symbol, teller)
+    except ConfigError as error:
+        raise ContentError(*error.mistakes) from error.__cause__
+
+
+def _opened(config: ReplayConfig, path: Path, paths: list[Path], symbol: Symbol, teller: Teller) -> Source:
     if config.format == "marketfeed":
         return Frames(paths, symbol, teller)
     alone = paths == [path]  # of several files one may have no tick

@@ -17,7 +17,7 @@ from marketfeed.guesses import guess
 from marketfeed.ingest.feed import FeedType
 from marketfeed.ingest.pump import MAX_FEEDS
 from marketfeed.places import homes, placed
-from marketfeed.tables import checked, mistakes, shown
+from marketfeed.tables import checked, mistakes, shown, without
 
 GROUP: Final = "marketfeed.feeds"
 _COMMON: Final = ("name", "type", "required")
@@ -31,6 +31,7 @@ class FeedSpec:
     factory: FeedType
     settings: msgspec.Struct
     required: bool = False  # the engine is not ready while this feed brings nothing
+    wrong: frozenset[str] = frozenset()  # keys with mistakes, which ``settings`` leave out
 
 
 class _Common(msgspec.Struct, frozen=True):
@@ -50,7 +51,10 @@ def feed_specs(tables: Sequence[dict[str, Any]]) -> list[FeedSpec]:
 
 
 def read_specs(tables: Sequence[dict[str, Any]]) -> tuple[dict[int, FeedSpec], list[str]]:
-    """Return the feeds whose tables are as they should be, by index, and the mistakes of all others."""
+    """Return the feeds by index, and all mistakes in their tables.
+
+    One whose table has mistakes has ``wrong`` keys, and is left out where it cannot do without them.
+    """
     if len(tables) > MAX_FEEDS:
         return {}, [f"feeds: at most {MAX_FEEDS}, not {len(tables)}"]
     types = {point.name: point for point in entry_points(group=GROUP)}
@@ -59,7 +63,10 @@ def read_specs(tables: Sequence[dict[str, Any]]) -> tuple[dict[int, FeedSpec], l
     names: dict[str, int] = {}
     for index, table in enumerate(tables):
         try:
-            specs[index] = _spec(table, f"feeds.{index}", types)
+            spec, wrong = _spec(table, f"feeds.{index}", types)
+            found += wrong
+            if spec is not None:
+                specs[index] = spec
         except ConfigError as error:
             found += error.mistakes
         name = table.get("name", table.get("type"))
@@ -78,8 +85,10 @@ def feed_keys() -> set[str]:
     return found
 
 
-def _spec(table: dict[str, Any], where: str, types: Mapping[str, EntryPoint]) -> FeedSpec:
-    """Return the feed of one table, which is at ``where``; raises ConfigError with all its mistakes."""
+def _spec(
+    table: dict[str, Any], where: str, types: Mapping[str, EntryPoint]
+) -> tuple[FeedSpec | None, list[str]]:
+    """Return the feed of one table, which is at ``where``, and the mistakes in it; raises ConfigError."""
     kind = table.get("type")
     if not isinstance(kind, str) or kind not in types:
         what = "missing" if kind is None else f"unknown feed type {shown(kind)}"
@@ -91,12 +100,18 @@ def _spec(table: dict[str, Any], where: str, types: Mapping[str, EntryPoint]) ->
     keys = [key for key in _COMMON if key not in own or key != "required"]
     common = {"name": kind} | {key: table[key] for key in keys if key in table}
     settings = {key: value for key, value in table.items() if key not in keys}
-    found = mistakes(common, _Common, (where,))
-    found += mistakes(settings, factory.Config, (where,), keys)
-    if found:
-        raise ConfigError(*placed(found, _other_tables(), ()))
-    read = msgspec.convert(common, _Common)
-    return FeedSpec(read.name, factory, checked(settings, factory.Config, where), read.required)
+    found = [*mistakes(common, _Common), *mistakes(settings, factory.Config, (), keys)]
+    here = [mistake._replace(path=(where, *mistake.path)) for mistake in found]
+    told = placed(here, _other_tables(), ()) if found else []
+    try:
+        read = msgspec.convert({"name": kind} | without(common, found), _Common)
+        right = checked(without(settings, found), factory.Config, where)
+    except (ConfigError, msgspec.ValidationError):
+        if not found:
+            raise
+        return None, told
+    wrong = frozenset(str(mistake.path[0]) for mistake in found)
+    return FeedSpec(read.name, factory, right, read.required, wrong), told
 
 
 def _other_tables() -> dict[str, Collection[str]]:

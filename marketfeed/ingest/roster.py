@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import structlog
 import trio
 
-from marketfeed.errors import ConfigError
+from marketfeed.errors import ConfigError, ContentError
 from marketfeed.ingest.clock import Clock, Seat
 from marketfeed.ingest.pump import FeedIntake, Pump
 from marketfeed.ingest.registry import FeedSpec, read_specs
@@ -79,6 +80,9 @@ class Roster:
         specs, found = read_specs(tables)
         for index, spec in specs.items():
             runs = self._entries.get(spec.name)
+            if spec.wrong:
+                found += self._further_mistakes(index, spec, runs)
+                continue
             if runs is not None and replace(runs.spec, required=spec.required) == spec:
                 self._planned[spec.name] = self._again(spec, runs)
                 continue
@@ -92,6 +96,18 @@ class Roster:
             self.forget()
             raise ConfigError(*found)
         self._planned_required = frozenset(spec.name for spec in specs.values() if spec.required)
+
+    def _further_mistakes(self, index: int, spec: FeedSpec, runs: _Entry | None) -> list[str]:
+        """Return what else is wrong with a feed whose table has mistakes: of keys that are right, alone."""
+        try:
+            self._entry(spec, runs)
+        except ContentError:  # perhaps as it is read without the keys that are wrong
+            return []
+        except ConfigError as error:
+            right = {field.encode_name for field in msgspec.structs.fields(spec.settings)} - spec.wrong
+            keys = [re.split("[:.]", mistake, maxsplit=1)[0] for mistake in error.mistakes]
+            return [_placed(index, m) for m, key in zip(error.mistakes, keys, strict=True) if key in right]
+        return []
 
     def _again(self, spec: FeedSpec, runs: _Entry) -> _Entry:
         """Return the feed that ``spec`` means while ``runs`` does: the same, or a new one if it has failed.

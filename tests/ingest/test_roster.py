@@ -91,6 +91,51 @@ async def test_a_mistake_or_a_plan_that_is_forgotten_leaves_everything_as_it_is(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"rate": "10", "rte": 1, "symbols": ["A B"]}, ["rate", "rte", "symbols.0"]),
+        ({"rate": 0, "symbols": ["A", 1]}, ["rate", "symbols.1"]),
+        ({"type": "replay", "path": "gone", "speed": -1, "format": "xml"}, ["speed", "format"]),
+        ({"type": "replay", "speed": -1, "path": "gone.gz"}, ["speed", "path"]),
+        (
+            {"type": "replay", "path": "gone", "loop": 1, "format": "dbn", "header": True},
+            ["loop", "header", "path"],
+        ),
+        (
+            {
+                "type": "replay",
+                "path": "gone.csv",
+                "format": "csv",
+                "zone": "Mars",
+                "columns": {"time": 0, "bidd": 1},
+                "symbol": "A",
+            },
+            ["columns.bidd", "zone", "path"],
+        ),
+        ({"type": "push", "max_publishers": 0, "listen": "no/where.sock"}, ["max_publishers", "listen"]),
+        ({"name": 1, "type": "push", "listen": "x"}, ["name", "listen"]),
+    ],
+)
+def test_a_wrong_key_hides_no_other_mistake_of_its_table(roster, wrong, told):
+    with pytest.raises(ConfigError) as caught:
+        roster.plan([{"name": "a", "type": "synthetic"} | wrong])
+    paths = [mistake.partition(": ")[0].removeprefix("feeds.0.") for mistake in caught.value.mistakes]
+    assert paths == told
+
+
+def test_what_a_file_holds_is_not_judged_by_a_table_with_mistakes(roster, tmp_path):
+    (tmp_path / "a.csv").write_text("1700000000000,1.5\n")
+    right = {"type": "replay", "path": "a.csv", "format": "csv", "symbol": "A"}
+    columns = {"time": 0, "price": 1}
+    with pytest.raises(ConfigError, match="a time before 1980"):
+        roster.plan([right | {"columns": columns}])
+    with pytest.raises(ConfigError) as caught:
+        roster.plan([right | {"columns": columns, "time": "msec"}])
+    (mistake,) = caught.value.mistakes
+    assert mistake.startswith("feeds.0.time: must be one of ")
+
+
 async def test_more_feeds_at_a_time_than_a_record_can_name_are_refused(roster, autojump_clock):
     async with trio.open_nursery() as nursery:
         await exchange(roster, nursery, *(table(f"a{i}", "A") for i in range(200)))
