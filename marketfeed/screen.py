@@ -23,6 +23,8 @@ LEAST_TEXT: Final = 6
 MOST_UNKNOWN: Final = 3  # names that the engine does not know, told at the same time
 KEYS: Final = "↑ ↓ PgUp PgDn: scroll · q: quit"
 
+MISSING: Final = "·"  # no minus, which a dash beside prices looks like
+
 Number = tuple[float, int] | None  # and how many decimals it is shown with
 
 
@@ -35,6 +37,7 @@ class Column:
     number: Callable[[Row], Number] | None = None  # aligned at the decimal point
     text: Callable[[Row, float], str] | None = None  # aligned at the right; of the row and the time
     style: Callable[[Row], str] = lambda row: ""
+    thousands: bool = False  # separated by commas
 
 
 def _moved(row: Row) -> str:
@@ -49,13 +52,17 @@ def _at(value: float | None, decimals: int) -> Number:
     return None if value is None else (value, decimals)
 
 
+def _sizes(title: str, keep: int, number: Callable[[Row], Number]) -> Column:
+    return Column(title, keep, number, thousands=True)
+
+
 COLUMNS: Final = (
-    Column("bid size", 3, lambda row: None if row.bid is None else (row.bid_size, row.size_decimals)),
+    _sizes("bid size", 3, lambda row: None if row.bid is None else (row.bid_size, row.size_decimals)),
     Column("bid", 7, lambda row: _at(row.bid, row.decimals), style=_moved),
     Column("ask", 6, lambda row: _at(row.ask, row.decimals), style=_moved),
-    Column("ask size", 3, lambda row: None if row.ask is None else (row.ask_size, row.size_decimals)),
+    _sizes("ask size", 3, lambda row: None if row.ask is None else (row.ask_size, row.size_decimals)),
     Column("last", 5, lambda row: _at(row.last, row.decimals), style=_hit),
-    Column("size", 1, lambda row: None if row.last is None else (row.last_size, row.size_decimals)),
+    _sizes("size", 1, lambda row: None if row.last is None else (row.last_size, row.size_decimals)),
     Column("rate/s", 2, text=lambda row, now_s: f"{row.rate.per_s(now_s):,.1f}"),
     Column("age", 4, text=lambda row, now_s: age_of(now_s - row.received_s)),
 )
@@ -151,18 +158,21 @@ def _cells(column: Column, rows: list[Row], now_s: float) -> list[str]:
         return [column.text(row, now_s) for row in rows]
     assert column.number is not None
     numbers = [column.number(row) for row in rows]
-    texts = ["-" if number is None else number_of(*number) for number in numbers]
+    texts = [MISSING if number is None else number_of(*number, column.thousands) for number in numbers]
     # Padded at the right so that the decimal points lie below each other.
     behind = [len(text) - (text.find(".") if "." in text else len(text)) for text in texts]
     most = max(behind, default=0)
-    return [text + " " * (most - after) for text, after in zip(texts, behind, strict=True)]
+    return [
+        text if text == MISSING else text + " " * (most - after)
+        for text, after in zip(texts, behind, strict=True)
+    ]
 
 
-def number_of(value: float, decimals: int) -> str:
+def number_of(value: float, decimals: int, thousands: bool = False) -> str:
     """Return ``value`` with exactly so many decimals, and without an exponent as long as it is of use."""
     if abs(value) >= MOST_WHOLE:
         return f"{value:.6e}"
-    return format(Decimal(repr(value)), f".{decimals}f")
+    return format(Decimal(repr(value)), f"{',' if thousands else ''}.{decimals}f")
 
 
 def age_of(age_s: float) -> str:

@@ -50,17 +50,35 @@ BOOK = board_of(
 
 def test_decimal_points_lie_below_each_other_and_zeros_are_kept():
     assert [line[:85].rstrip() for line in drawn(BOOK, width=130, height=8)[1:6]] == [
-        "symbol        bid size           bid           ask       ask size          last     s",
-        "BTC-USD        0.25000  64211.50      64212.00            0.25000  64211.25      0.00",
-        "EURUSD   1000000            1.083450      1.083500  1000000            1.083475  1",
-        "JPY          100          157           158             100            -         -",
-        "OIL          100          -37.63          -               -            -         -",
+        "symbol          bid size           bid           ask         ask size          last",
+        "BTC-USD          0.25000  64211.50      64212.00              0.25000  64211.25",
+        "EURUSD   1,000,000            1.083450      1.083500  1,000,000            1.083475",
+        "JPY            100          157           158               100                   ·",
+        "OIL            100          -37.63                 ·                ·             ·",
     ]
 
 
-def test_a_missing_side_is_a_dash():
-    (oil,) = [line for line in drawn(BOOK, width=130) if line.startswith("OIL")]
-    assert oil.split()[:4] == ["OIL", "100", "-37.63", "-"]
+def test_what_is_missing_is_one_sign_at_the_right_edge_of_its_column_and_no_minus():
+    lines = drawn(BOOK, width=130)[1:6]
+    (oil,) = [line for line in lines if line.startswith("OIL")]
+    assert oil.split()[:4] == ["OIL", "100", "-37.63", "·"]
+    for title in ("ask", "ask size", "last", "size"):
+        edge = lines[0].rindex(f" {title}  ") + len(title)
+        assert oil[edge] == "·"
+
+
+def test_sizes_have_their_thousands_apart_and_prices_are_as_they_are():
+    board = board_of(quote("A", 12345.5, -12345.5, 1234567.25), trade("A", 1e6, 98765.0))
+    (line,) = [line for line in drawn(board, width=130) if line.startswith("A")]
+    assert line.split()[:7] == [
+        "A",
+        "1,234,567.25",
+        "12345.5",
+        "-12345.5",
+        "1,234,567.25",
+        "1000000.0",
+        "98,765.00",
+    ]
 
 
 TITLES = [column.title for column in COLUMNS]
@@ -166,6 +184,7 @@ def test_whatever_the_numbers_the_picture_fits(sides, width, height):
 )
 def test_a_number_has_exactly_its_decimals(value, decimals, shown):
     assert number_of(value, decimals) == shown
+    assert number_of(value, decimals, thousands=True).replace(",", "") == shown
 
 
 @pytest.mark.parametrize(
