@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, Final
 from marketfeed.errors import ConfigError
 
 _KEY_PATH: Final = re.compile(r"[a-z_]+(?:\.[A-Za-z0-9_-]+)+")
+MOST_TOLD: Final = 8  # items of a list, where one was asked for that is not there
+MOST_CALLED: Final = 64  # characters of an item
 
 
 def file_text(path: Path, source: str) -> str:
@@ -72,12 +75,12 @@ def _apply(data: dict[str, Any], override: str) -> list[str]:
                 made.append(".".join(keys[: depth + 1]))
             at = at.setdefault(key, {})
         else:
-            at = at[_index(at, key)]
+            at = at[_index(at, key, keys[:depth])]
     last = keys[-1]
     if isinstance(at, dict):
         at[last] = _value(text)
     else:
-        at[_index(at, last)] = _value(text)
+        at[_index(at, last, keys[:-1])] = _value(text)
     return [*made, ".".join(keys)]
 
 
@@ -89,14 +92,31 @@ def _value(text: str) -> Any:
     return parsed["value"] if len(parsed) == 1 else text
 
 
-def _index(items: Any, key: str) -> int:
+def _index(items: Any, key: str, path: Sequence[str]) -> int:
+    """Return the index that ``key`` is into ``items``, which are at ``path``; raises ValueError."""
     if not isinstance(items, list):
         raise ValueError(f"{key} is below a plain value")
-    if not items:
-        raise ValueError(f"{key} is an index into an empty list")
     if not (key.isascii() and key.isdecimal()) or len(key) > 6 or int(key) >= len(items):
-        raise ValueError(f"{key} is not an index from 0 to {len(items) - 1}")
+        name = ".".join(path)
+        if not items:
+            example = shlex.quote(f'{name}=["…"]')
+            raise ValueError(f"{name} is empty, and has no {key}; a whole list is written --set {example}")
+        there = [f"{i}{_called(item)}" for i, item in enumerate(items[:MOST_TOLD])]
+        there += [f"… {len(items) - 1}"] if len(items) > MOST_TOLD else []
+        found = f"{name} has no {key}; it has"
+        if name == "feeds":
+            count = "is one feed," if len(items) == 1 else f"are {len(items)} feeds,"
+            found = f"there is no feed {key}; there {count}"
+        raise ValueError(f"{found} {', '.join(there)}")
     return int(key)
+
+
+def _called(item: Any) -> str:
+    """Return in brackets what a table is called, or a plain value."""
+    if isinstance(item, dict):
+        item = item.get("name", item.get("type", ""))
+    text = str(item)
+    return f" ({text[:MOST_CALLED]})" if text else ""
 
 
 def sourced(mistake: str, source: str, origins: dict[str, str]) -> str:
@@ -113,6 +133,9 @@ def sourced(mistake: str, source: str, origins: dict[str, str]) -> str:
             if path in origins:
                 override = origins[path]
                 itself = where == ".".join(part.strip() for part in override.partition("=")[0].split("."))
+                said, write, value = what.rpartition(": write [")
+                if itself and write:  # a list, whose quotes a shell would take away
+                    what = f"{said}: write --set {shlex.quote(f'{where}=[{value}')}"
                 return f"--set {override}: {what if itself else mistake}"
     named = [origins[key] for key in dict.fromkeys(_KEY_PATH.findall(what)) if key in origins]
     return f"{source}: {mistake}" + "".join(f" (--set {override})" for override in named)

@@ -26,6 +26,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 Path = tuple[str | int, ...]  # keys and list indices
 
 _SHOWN_CHARACTERS: Final = 60
+_LISTED: Final = 5  # items of a list that is shown
 _PER_TABLE: Final = 10  # mistakes reported of one list, or of one table whose keys are names
 
 
@@ -194,18 +195,25 @@ def _refusal(value: Any, kind: inspect.Type, path: Path, error: str) -> str:
     if all(isinstance(one, inspect.StructType | inspect.DictType | inspect.NoneType) for one in kinds):
         named = any(isinstance(one, inspect.DictType) for one in kinds)
         return _no_table(value, (*path, "NAME") if named else path)
-    if isinstance(value, dict) and any(isinstance(one, inspect.ListType) for one in kinds):
+    lists = [one.item_type for one in kinds if isinstance(one, inspect.ListType)]
+    if isinstance(value, dict) and any(
+        isinstance(one, inspect.StructType | inspect.DictType) for one in lists
+    ):
         name = ".".join(map(str, path))
         return f"must be a list of tables: write [[{name}]] instead of [{name}]"
     allowed = _allowed(kind)
     if not allowed:
         return f"{error[0].lower()}{error[1:].replace('`', '')}, not {shown(value)}" if error else "invalid"
     text = f"must be {allowed}, not {'the string ' if isinstance(value, str) else ''}{shown(value)}"
+    if isinstance(value, dict) and any(map(_is_text, lists)):
+        text += f": write {_listed(', '.join(map(str, value.values())))}"  # by `--set hosts.0=a`, for one
     if isinstance(value, str):
         if any(isinstance(one, inspect.IntType | inspect.FloatType) for one in kinds) and _is_number(value):
             text += ": write it without quotes"
         elif isinstance(kind, inspect.BoolType) and value.lower() in ("true", "false"):
             text += f": write {value.lower()} without quotes"
+        elif any(map(_is_text, lists)):
+            text += f": write {_listed(value)}"
         elif isinstance(kind, inspect.LiteralType):
             text += guess(value, map(str, kind.values))
     return text
@@ -216,6 +224,17 @@ def _no_table(value: Any, path: Path) -> str:
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         return f"must be one table: write [{name}] instead of [[{name.removesuffix('.NAME')}]]"
     return f"must be a table, not {shown(value)}"
+
+
+def _is_text(kind: inspect.Type) -> bool:
+    return isinstance(kind, inspect.StrType)
+
+
+def _listed(text: str) -> str:
+    """Return in TOML the list that ``text``, such as ``[a, b]``, was meant to be."""
+    inner = text.strip().removeprefix("[").removesuffix("]")
+    items = [item.strip().strip("'\"") for item in inner.split(",")] if inner.strip() else []
+    return f"[{', '.join(map(shown, items[:_LISTED]))}{', …' if len(items) > _LISTED else ''}]"
 
 
 def _is_number(text: str) -> bool:
@@ -242,7 +261,7 @@ def _allowed(kind: inspect.Type) -> str:
         case inspect.ListType(item_type=item):
             if isinstance(item, inspect.StructType | inspect.DictType):
                 return "a list of tables, each written with [[…]]"
-            return "a list of strings" if isinstance(item, inspect.StrType) else "a list"
+            return "a list of strings" if _is_text(item) else "a list"
         case inspect.DictType() | inspect.StructType():
             return "a table"
         case inspect.UnionType(types=types):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from marketfeed.config import Config, GatewayConfig, TierConfig, load
 from marketfeed.errors import ConfigError
 from marketfeed.ingest.registry import feed_keys, feed_specs, read_specs
-from marketfeed.tables import mistakes, without
+from marketfeed.tables import mistakes, shown, without
 
 ROOT = Path(__file__).parent.parent
 KEYS = [
@@ -222,7 +224,7 @@ def test_all_mistakes_are_told_together_each_with_its_source(tmp_path, monkeypat
 
 
 ALL_TOLD = [
-    "--set feeds.9.rate=1: 9 is not an index from 0 to 0",
+    "--set feeds.9.rate=1: there is no feed 9; there is one feed, 0 (synthetic)",
     "c.toml: gateway.prot: unknown key",
     "c.toml: gateway.host: must be a string, not 5",
     "c.toml: limits.ping_s: must be",
@@ -565,8 +567,8 @@ def test_keys_from_a_file_and_from_set_are_told_apart(loaded):
     [
         ("gateway.port", "--set gateway.port: written as dotted.path=value"),
         ("=1", "--set =1: written as dotted.path=value"),
-        ("feeds.1.rate=1", "--set feeds.1.rate=1: 1 is not an index from 0 to 0"),
-        ("feeds.x.rate=1", "x is not an index from 0 to 0"),
+        ("feeds.1.rate=1", "--set feeds.1.rate=1: there is no feed 1; there is one feed, 0 (synthetic)"),
+        ("feeds.x.rate=1", "--set feeds.x.rate=1: there is no feed x; there is one feed, 0 (synthetic)"),
         ("gateway.port.x=1", "x is below a plain value"),
         ("gateway.port.x.y=1", "x is below a plain value"),
         (
@@ -607,6 +609,70 @@ def test_a_mistake_in_set_is_named(refusal, override, told):
 )
 def test_a_mistake_of_the_file_names_the_set_that_it_comes_from(refusal, text, override, told):
     assert refusal(text, override).endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("marketfeed", '["marketfeed"]'),
+        ("[marketfeed]", '["marketfeed"]'),
+        ("a.example,b.example", '["a.example", "b.example"]'),
+        ("[ a.example, 'b.example' ]", '["a.example", "b.example"]'),
+        ("[]x", '["]x"]'),
+        ("it's", '["it\'s"]'),
+    ],
+)
+@pytest.mark.parametrize(
+    "key", ["gateway.hosts", "gateway.trusted_proxies", "admin.hosts", "feeds.0.symbols"]
+)
+def test_text_in_place_of_a_list_is_shown_as_the_list_that_a_shell_passes_on(refusal, key, value, written):
+    feed = '[[feeds]]\ntype = "synthetic"\n'
+    said = refusal(feed, f"{key}={value}")
+    assert said.startswith(f"--set {key}={value}: must be ")
+    assert said.endswith(
+        f"a list of strings, not the string {shown(value)}: write {shlex.join(['--set', f'{key}={written}'])}"
+    )
+    ((argument,),) = [shlex.split(said.rpartition(": write --set ")[2])]
+    assert tomllib.loads(argument.partition("=")[0].rpartition(".")[2] + "=" + argument.partition("=")[2])
+
+
+def test_text_in_place_of_a_list_in_a_file_is_shown_as_a_list(refusal):
+    assert refusal("[gateway]\nhosts = 'a'\n") == (
+        'c.toml: gateway.hosts: must be a list of strings, not the string "a": write ["a"]'
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "told"),
+    [
+        (
+            '[[feeds]]\nname = "a"\n[[feeds]]\ntype = "push"\n',
+            "feeds.2.x=1",
+            "there is no feed 2; there are 2 feeds, 0 (a), 1 (push)",
+        ),
+        ("[[feeds]]\n", "feeds.1=1", "there is no feed 1; there is one feed, 0"),
+        (
+            '[[feeds]]\nname = "demo"\n',
+            "feeds.demo.x=1",
+            "there is no feed demo; there is one feed, 0 (demo)",
+        ),
+        (
+            '[gateway]\nhosts = ["x", "y"]\n',
+            "gateway.hosts.2=z",
+            "gateway.hosts has no 2; it has 0 (x), 1 (y)",
+        ),
+        ("", "gateway.hosts.0=z", 'gateway.hosts: must be a list of strings, not a table: write ["z"]'),
+        (
+            "[gateway]\nhosts = []\n",
+            "gateway.hosts.0=z",
+            "gateway.hosts is empty, and has no 0; a whole list is written --set 'gateway.hosts=",
+        ),
+    ],
+)
+def test_an_index_that_is_not_there_is_told_with_those_that_are(loaded, text, override, told):
+    with pytest.raises(ConfigError) as caught:
+        loaded(text, override)
+    assert caught.value.mistakes[0].startswith(f"--set {override}: {told}")
 
 
 def test_set_on_a_feed_of_a_file_without_feeds_is_an_error(refusal):
