@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
+from marketfeed.core.counts import amount
 from marketfeed.core.printable import printable
 from marketfeed.errors import LogError
 from marketfeed.latency.intervals import Tag
@@ -28,10 +29,18 @@ MAX_PROBLEMS: Final = 20  # kinds of one log that are told apart
 _TIME: Final = re.compile(r"#\[(StartTime|BaseTime): *([0-9]{1,12}(?:\.[0-9]*)?)")
 _BEYOND: Final = re.compile(re.escape(BEYOND) + r"([0-9]{1,18}) (.*)\]$")
 _YCSB: Final = "#[Logging for: "  # its writer's first comment; jHiccup's is "#[Logged with jHiccup"
+_WRITERS: Final = ("istogram log", "jHiccup", "[StartTime:", "[BaseTime:", _YCSB)  # in comments
 _LEGEND: Final = ('"', "StartTimestamp", "Timestamp")
 _PERCENTILES: Final = re.compile(r"\s*Value[ ,\"]+Percentile[ ,\"]+TotalCount")
 
 Progress = Callable[[int], None]  # told of so many bytes read
+
+
+# What is reported of any other file, such as a configuration.
+NO_LOG: Final = (
+    "no HdrHistogram interval: this is no latency log; `marketfeed serve` writes one to latency.path,"
+    " var/latency.hlog"
+)
 
 
 class Line(NamedTuple):
@@ -62,11 +71,17 @@ class Problems:
         first, times = self.found.get((path, what), (number, 0))
         self.found[path, what] = first, times + 1
 
+    def replace(self, path: Path, what: str) -> None:
+        """Note ``what`` of ``path`` as a whole, in place of what was noted of its lines."""
+        for key in [key for key in self.found if key[0] == path]:
+            del self.found[key]
+        self.found[path, what] = 0, 0
+
     def __iter__(self) -> Iterator[str]:
         """Yield a sentence for each kind of problem of each log."""
         for (path, what), (first, times) in self.found.items():
-            where = f"line {first}" if times == 1 else f"{times:,} lines, the first {first}"
-            yield f"{path}: {what} ({where})"
+            where = f" (line {first})" if times == 1 else f" ({times:,} lines, the first {first})"
+            yield f"{path}: {what}{where if times else ''}"
 
 
 def lines(
@@ -107,10 +122,12 @@ class _Parser:
         self._notes = notes
         self._start_s: float | None = None
         self._base_s: float | None = None
+        self._is_log = False  # something of it is what only latency logs have
         self._beyond: dict[str, int] = {}
         self._tags: dict[str, Tag] = {}  # a few, which each interval has again
 
     def lines(self, pieces: Iterator[tuple[bytes, bool]]) -> Iterator[Line]:
+        passed = 0
         for number, (raw, whole) in enumerate(pieces, 1):
             if raw.startswith(b"#"):
                 self._comment(raw[:MAX_TAG].decode("utf-8", "replace").rstrip("\r\n"))
@@ -128,14 +145,20 @@ class _Parser:
                 continue
             text = text.strip()
             if not text or text.startswith(_LEGEND):
+                self._is_log |= bool(text)
                 continue
             found = self._line(text, raw.endswith(b"\n"), number)
             if isinstance(found, Line):
+                self._is_log = True
                 yield found
             else:
+                passed += 1
                 self._problems.add(self._path, found, number)
+        if passed and not self._is_log:
+            self._problems.replace(self._path, f"{amount(passed, 'lines')} and {NO_LOG}")
 
     def _comment(self, text: str) -> None:
+        self._is_log |= any(name in text for name in _WRITERS)
         if found := _TIME.match(text):
             if found[1] == "StartTime":
                 self._start_s = float(found[2])
@@ -162,6 +185,7 @@ class _Parser:
             if not ended:
                 return "its last line is cut off"
             if _PERCENTILES.match(text):
+                self._is_log = True
                 return "a percentile distribution (.hgrm), which holds no intervals: reports are made of logs"
             return "no HdrHistogram interval"
         if not ended and len(encoded) % 4:

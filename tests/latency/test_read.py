@@ -128,6 +128,36 @@ def test_a_binary_file_is_said_to_be_none_of_these(tmp_path):
     assert list(read([path], ()).problems) == [f"{path}: not text: this is no HdrHistogram log (line 1)"]
 
 
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("# a comment\n#[gateway]\n\n[admin]\nport = 1\n", "2 lines"),
+        ("time,bid,ask\n1,2,3\n4,5,6\n", "3 lines"),
+        ('{"a": 1}', "1 line"),
+        ("hello\n", "1 line"),
+    ],
+)
+def test_a_text_that_is_no_log_at_all_is_said_so_in_one_sentence(tmp_path, text, lines):
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    (said,) = read([path], ()).problems
+    assert said.startswith(f"{path}: {lines} and no HdrHistogram interval: this is no latency log; ")
+    assert said.endswith(" writes one to latency.path, var/latency.hlog")
+    log = write(tmp_path / "a.hlog", interval([5000]))
+    found = read([log, path], ())
+    assert found.lines == 1
+    assert list(found.problems) == [said]
+
+
+@pytest.mark.parametrize(
+    "head", ["#[StartTime: 1700000000]", "#[Histogram log format version 1.3]", '"StartTimestamp","x"']
+)
+def test_a_log_whose_lines_are_all_broken_is_told_by_line(tmp_path, head):
+    path = tmp_path / "a.hlog"
+    path.write_text(f"{head}\nhello\nhello\n")
+    assert list(read([path], ()).problems) == [f"{path}: no HdrHistogram interval (2 lines, the first 2)"]
+
+
 def test_a_file_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(LogError, match="No such file"):
         read([tmp_path / "a.hlog"], ())
