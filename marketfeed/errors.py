@@ -133,7 +133,7 @@ class CloseCode(enum.IntEnum):
 
 CLOSE_TEXT: dict[CloseCode, str] = {
     CloseCode.NORMAL: "closed by the client",
-    CloseCode.DRAINING: "the session ends here, by a shutdown or a reload: come back after retry_ms",
+    CloseCode.DRAINING: "the session ends here, by a shutdown or a reload of the engine",
     CloseCode.PROTOCOL: "WebSocket protocol violated",
     CloseCode.ABNORMAL: "connection lost",
     CloseCode.INVALID_DATA: "a text frame was not UTF-8",

@@ -83,6 +83,7 @@ class Watch:
         self._plain = not self._console.is_terminal or self._console.is_dumb_terminal
         self._view = View()
         self._changed = trio.Event()  # by a key
+        self._announced: int | None = None  # the code that the engine's `closing` announced
         self._last_words = ""  # said once the terminal is as it was
         self._retry_s = FIRST_RETRY_S
         self._reading: trio.CancelScope | None = None
@@ -169,7 +170,7 @@ class Watch:
                     code, why = _reason(closed)
                     if code >= FIRST_FINAL_CODE:
                         return self._give_up(f"closed {code}: {why}")
-                    self._say(f"closed {code} ({why})")
+                    self._say(f"closed {code} ({why})", code == self._announced)
                 case error:
                     if not connected:
                         return self._give_up(
@@ -182,6 +183,7 @@ class Watch:
 
     async def _session(self) -> BaseException:
         """Run one session to its end; return why it ended."""
+        self._announced = None
         ended: BaseException = _InterruptedError()
         # Over a stream of our own: open_websocket_url leaves its socket open when the server closes first.
         try:
@@ -223,12 +225,14 @@ class Watch:
                 raise _FinalError(f"error {message['code']}: {message['msg']}")
             case {"T": "subscription"}:
                 self._retry_s = FIRST_RETRY_S
-            case {"T": "closing", "retry_ms": retry_ms}:
-                self._retry_s = retry_ms / 1000
+            case {"T": "closing", "code": code}:
+                self._announced = code
+                self._retry_s = message.get("retry_ms", self._retry_s * 1000) / 1000
         self._board.fold(message, now_s)
         notice = notice_of(message)
         if self._plain and notice is not None:
-            _tell(notice)
+            again = message["T"] == "closing" and message["code"] < FIRST_FINAL_CODE
+            _tell(f"{notice}, reconnecting" if again else notice)
 
     async def _miss(self) -> None:
         """Tell which of the names the engine does not know, now that it has sent all it has."""
@@ -243,9 +247,10 @@ class Watch:
             if self._plain:
                 _tell(f"{name}: {self._board.unknown[name]}")
 
-    def _say(self, ended: str) -> None:
-        self._board.status = f"{ended}, reconnecting"
-        if self._plain:
+    def _say(self, ended: str, announced: bool = False) -> None:
+        """Tell that the connection ``ended``, unless a message of it has ``announced`` that already."""
+        self._board.status = "reconnecting" if announced else f"{ended}, reconnecting"
+        if self._plain and not announced:
             _tell(self._board.status)
 
     def _give_up(self, why: str) -> int:

@@ -13,6 +13,7 @@ from rich.console import Console
 from marketfeed import watch
 from marketfeed.board import Board, Rate, line_of, notice_of
 from marketfeed.connection import endpoint
+from marketfeed.errors import CLOSE_TEXT
 from marketfeed.watch import Watch
 
 AT_S = 1_700_000_000.0
@@ -242,7 +243,22 @@ async def test_it_waits_as_long_as_the_engine_asks(serve, monkeypatch, capsys):
     monkeypatch.setattr(trio, "sleep", sleep)
     assert await Watch(endpoint(url), ["A"], None, None).run() == 1
     assert 1 <= waits[0] <= 2
-    assert "closing 1001: bye" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines() == [
+        "marketfeed watch: closing 1001: bye, reconnecting",  # and not once more at the close itself
+        "marketfeed watch: closed 4500: so",
+    ]
+
+
+async def test_a_close_that_another_one_was_announced_for_is_told(serve, capsys):
+    closing = text_of({"T": "closing", "code": 1001, "msg": "bye", "retry_ms": 0})
+    url, _ = await serve((closing, 4001), (text_of(quote()), 4001), (4500,))
+    assert await Watch(endpoint(url), ["A"], None, None).run() == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "marketfeed watch: closing 1001: bye, reconnecting",
+        "marketfeed watch: closed 4001 (so), reconnecting",
+        "marketfeed watch: closed 4001 (so), reconnecting",
+        "marketfeed watch: closed 4500: so",
+    ]
 
 
 async def test_a_refused_request_ends_it(serve, capsys):
@@ -314,3 +330,7 @@ async def test_messages_that_are_none_of_the_protocol_end_it_in_a_line(serve, ca
     assert await Watch(endpoint(url), ["A"], None, None, console).run() == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("marketfeed watch: ")
+
+
+def test_no_close_text_names_a_field_that_a_person_does_not_see():
+    assert not [text for text in CLOSE_TEXT.values() if "retry_ms" in text]
