@@ -13,8 +13,8 @@ from feeds.replay.archives import Member, members, place_of, refuse_if_wrong, su
 from feeds.replay.columns import Builder, Layout, Piece, Table, TableKeys, ticks_of
 from feeds.replay.fields import Fields, Rows, ids, pointed, prices, sizes, texts
 from feeds.replay.merging import merged
-from feeds.replay.moments import BEYOND_THE_DAY, NOT_A_DATE, NOT_A_TIME, TOO_EARLY
-from feeds.replay.recording import LOGGED, NOT_KEPT, NOTHING, DamagedError, Decoded, Symbol, Teller, shown
+from feeds.replay.reasons import REASONS, TIME_COLUMNS, TIME_REASONS, Hints
+from feeds.replay.recording import NOT_KEPT, NOTHING, DamagedError, Decoded, Symbol, Teller, shown
 from feeds.replay.text import MAX_LINE_BYTES, whole_lines
 from feeds.replay.words import Where, sides_of
 from marketfeed.core.fixed import DECIMALS
@@ -22,6 +22,7 @@ from marketfeed.core.records import UNKNOWN_SIDE
 from marketfeed.errors import ConfigError
 
 CHUNK_BYTES: Final = 1 << 16  # decoded in one go, about 4 ms
+SHOWN_FIELD: Final = 60  # characters of a field in a message
 LOOK_BYTES: Final = 1 << 18  # in which there should be a tick, unless `where` leaves rows out
 
 
@@ -117,7 +118,7 @@ class _Reader:
         self._columns: dict[str, int] = {}
         self._where: dict[int, Where] = {}
         self.first_broken = ""
-        self._hints = 0
+        self._hints = Hints(layout)
         if not layout.keys.header:
             self._columns = {name: int(column) for name, column in layout.wanted.items()}
             self._where = {int(column): where for column, where in layout.where.items()}
@@ -187,10 +188,12 @@ class _Reader:
         scale = layout.keys.price_scale
         values: dict[str, NDArray[Any]] = {}
         broken, reasons = np.zeros(len(rows), bool), np.zeros(len(rows), np.int64)
+        culprits = np.full(len(rows), -1)  # the column that is to blame, -1: the row as a whole
         rounded = 0
 
-        def blame(mask: NDArray[np.bool_], reason: int) -> None:
+        def blame(mask: NDArray[np.bool_], reason: int, column: str = "") -> None:
             reasons[mask & ~broken] = reason
+            culprits[mask & ~broken] = columns.get(column, -1)
             np.logical_or(broken, mask, out=broken)
 
         def numbers_of(name: str) -> Fields:
@@ -209,8 +212,8 @@ class _Reader:
             rows.column(columns["millisecond"]) if "millisecond" in columns else None,
             self._day_ns,
         )
-        for code, reason in _TIME_REASONS.items():
-            blame(wrong == code, reason)
+        for code, reason in TIME_REASONS.items():
+            blame(wrong == code, reason, TIME_COLUMNS.get(code, ""))
         sides = (("bid", "bid_px", "bid_sz"), ("ask", "ask_px", "ask_sz"), ("price", "price", "size"))
         for name, px, sz in sides:
             if name not in columns:
@@ -224,9 +227,9 @@ class _Reader:
                 values[sz], bad = np.full(len(rows), layout.keys.default_size), np.zeros(len(rows), bool)
             # What stands for the price of a side without size says nothing.
             priced = bad | (values[sz] > 0) | (name == "price")
-            blame(numbers.broken & priced, 3)
-            blame(numbers.vanished & priced, 6)
-            blame(bad, 4)
+            blame(numbers.broken & priced, 3, name)
+            blame(numbers.vanished & priced, 6, name)
+            blame(bad, 4, size_name or "")
             values[sz] = np.where(layout.absent(name, numbers.values, numbers.missing), 0, values[sz])
             values[px] = np.where(values[sz] > 0, numbers.values, 0)
         if not layout.quotes:
@@ -245,25 +248,17 @@ class _Reader:
                 values["side"][~broken] = told_sides.told(~broken, self._teller, self._at)
         if broken.any():
             for row in np.flatnonzero(broken).tolist():
-                text = _REASONS[int(reasons[row])]
-                text += self._hint(int(reasons[row]), time.text(row))
+                culprit = int(culprits[row])
+                field = rows.column(culprit).text(row) if culprit >= 0 else ""
+                reason = int(reasons[row])
+                text = REASONS[reason] + self._hints.hint(reason, field or time.text(row))
+                if culprit >= 0 and rows.widths[row] > 1:
+                    text += f": '{shown(field, SHOWN_FIELD)}', of the row"
                 self._tell(int(rows.lines[row]), text, rows.row(row))
             time_ns, values = time_ns[~broken], {name: v[~broken] for name, v in values.items()}
             named = {name: (codes[~broken], names) for name, (codes, names) in named.items()}
         self._teller.events({"rounded_price": rounded})
         return Table(time_ns, named.get("symbol"), named.get("exchange"), values)
-
-    def _hint(self, reason: int, text: str) -> str:
-        """Say how times are read, and how ``text`` could be, for the first rows that are told of."""
-        if reason not in _HINTED or self._hints >= LOGGED:
-            return ""
-        self._hints += 1
-        moments = self._layout.moments
-        suggestion = moments.suggestion(text)
-        configured = f" (read by {moments.configured()})"
-        if suggestion:
-            return f"{configured}; use {suggestion}"
-        return configured if reason != _TOO_EARLY else ""
 
     def _leave_out(self, rows: Rows, bad: NDArray[np.bool_], reason: str) -> None:
         if bad.any():
@@ -276,21 +271,3 @@ class _Reader:
             there = "" if text is None else f": {shown(text)}"
             self.first_broken = f"{self._line + offset}: {reason}{there}"
         self._teller.broken(f"{self._at}:{self._line + offset}", reason, text=text)
-
-
-_TOO_EARLY: Final = 2
-_TIME_REASONS: Final = {NOT_A_TIME: 1, TOO_EARLY: _TOO_EARLY, BEYOND_THE_DAY: 8, NOT_A_DATE: 9}
-_HINTED: Final = (1, _TOO_EARLY, 8)
-_REASONS: Final = (
-    "",
-    "not a time",
-    "a time before 1980; is `time` its unit, and does it lack a `day`?",
-    "not a price",
-    "not a size",
-    "a trade without price or size",
-    "a price finer than 1e-9",
-    "a symbol that is no UTF-8",
-    "a time more than 25 h after the day",
-    "not a date",
-    "an exchange that is no UTF-8",
-)

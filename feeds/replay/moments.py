@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from feeds.replay.fields import Fields, Ints, Mask, fixed, texts
-from feeds.replay.timeformat import TimeFormat
+from feeds.replay.timeformat import MAX_CHARS, TimeFormat
 from feeds.replay.times import DECIMALS, FIRST_NS, S, clock_ns, iso, local_to_utc_ns, of_day
 from marketfeed.errors import ConfigError
 
@@ -154,12 +154,52 @@ class Moments:
         digits = _BY_DIGITS.get(len(text), _BY_DIGITS.get(len(text) + 1)) if text.isdecimal() else None
         dated = self._keys.day is not None or self._keys.columns.date is not None
         with_day = [_DATED_BY_DIGITS[len(text)]] if text.isdecimal() and len(text) in _DATED_BY_DIGITS else []
-        for shape in [*with_day, *([digits] if digits else _COMMON)]:
+        for shape in [*with_day, *([digits] if digits else (*variants(self._keys.time_format), *_COMMON))]:
             found = TimeFormat(shape)
             if shape != self._keys.time_format and not found.read(field).broken.any():
                 needs = "" if dated or found.has_date else ", with day or columns.date"
                 return f'time_format = "{shape}"{needs}'
         return ""
+
+
+def variants(format: str | None) -> list[str]:
+    """Return formats that differ from ``format`` in what is most often mistaken, the likeliest first.
+
+    Decimals of the second after a point, a comma, a colon or not at all; other signs in the date, month and
+    day the other way round, a T between date and time.
+    """
+    if format is None:
+        return []
+    found = {format: None}
+    for change in (_fractions, _signs, _orders, _between):
+        found |= dict.fromkeys(other for one in list(found) for other in change(one))
+    return [one for one in found if one != format and len(one) <= MAX_CHARS]
+
+
+def _fractions(format: str) -> list[str]:
+    bare = re.sub(r"[.,:]%[369]?f", "", format)
+    if "%S" not in bare or "f" in re.findall(r"%[369]?(\w)", bare):
+        return []
+    return [bare.replace("%S", f"%S{end}") for end in (".%f", ",%f", ":%3f", "")]
+
+
+def _signs(format: str) -> list[str]:
+    date = re.search(r"%[Yymdb]([./-])%[Yymdb]\1%[Yymdb]", format)
+    return [format.replace(date[0], date[0].replace(date[1], sign)) for sign in "./-"] if date else []
+
+
+def _orders(format: str) -> list[str]:
+    swapped = {"%d": "%m", "%m": "%d"}
+    return (
+        [re.sub("%[dm]", lambda match: swapped[match[0]], format)]
+        if "%d" in format and "%m" in format
+        else []
+    )
+
+
+def _between(format: str) -> list[str]:
+    time = re.search(r"(?<=[Yymdb])[ T](?=%[HI])", format)
+    return [format[: time.start()] + sign + format[time.end() :] for sign in " T"] if time else []
 
 
 def date_of(text: str, format: str | None) -> date | None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from replaykit import make, names, refusal, replayed
+
+from feeds.replay.moments import variants
+from feeds.replay.timeformat import TimeFormat
 
 NY = "America/New_York"
 DAY = date(2024, 3, 8)
@@ -273,7 +278,8 @@ def test_dates_in_a_column_that_cannot_be(tmp_path):
     (tmp_path / "t.csv").write_text("31.12.2024,09:30:00,1,1\n")
     columns = {"date": 0, "time": 1, "price": 2, "size": 3}
     settings = CLOCKS | {"columns": columns, "time_format": "%H:%M:%S"}
-    assert "not a date: 31.12.2024,09:30:00" in refusal(tmp_path, **settings)
+    said = """not a date; use date_format = "%d.%m.%Y": '31.12.2024', of the row: 31.12.2024,09:30:00"""
+    assert said in refusal(tmp_path, **settings)
     make(tmp_path, **settings, date_format="%d.%m.%Y")
     assert refusal(tmp_path, **settings, date_format="%Y").startswith("date_format: '%Y' is no date such as")
     assert refusal(tmp_path, **settings, day=DAY).startswith("day: not with columns.date")
@@ -319,6 +325,68 @@ async def test_decimal_commas_are_exact_and_a_point_is_no_number_then(autojump_c
     assert intake.trades["size"].tolist() == [1000, 0.5]
     assert set(intake.trades["ts_event"].tolist()) == {1_709_890_200_500_000_000}
     assert intake.events == {"broken_line": 2}
+
+
+SEMICOLONS = CLOCKS | {"delimiter": ";"}
+
+
+@pytest.mark.parametrize(
+    ("format", "text", "way_out"),
+    [
+        ("%d.%m.%Y %H:%M:%S.%f", "08.05.2014 14:08:00,100", "%d.%m.%Y %H:%M:%S,%f"),
+        ("%d.%m.%Y %H:%M:%S,%f", "08.05.2014 14:08:00.100", "%d.%m.%Y %H:%M:%S.%f"),
+        ("%d.%m.%Y %H:%M:%S", "08.05.2014 14:08:00,100", "%d.%m.%Y %H:%M:%S,%f"),
+        ("%d.%m.%Y %H:%M:%S", "08.05.2014 14:08:00.100", "%d.%m.%Y %H:%M:%S.%f"),
+        ("%d.%m.%Y %H:%M:%S.%f", "08.05.2014 14:08:00:100", "%d.%m.%Y %H:%M:%S:%3f"),
+        ("%d/%m/%Y %H:%M:%S.%f", "08.05.2014 14:08:00.5", "%d.%m.%Y %H:%M:%S.%f"),
+        ("%d.%m.%Y %H:%M:%S.%f", "05.28.2014 14:08:00.5", "%m.%d.%Y %H:%M:%S.%f"),
+        ("%d.%m.%Y %H:%M:%S.%f", "08.05.2014T14:08:00.5", "%d.%m.%YT%H:%M:%S.%f"),
+        ("%d/%m/%Y %H:%M:%S", "28-05-2014T14:08:00,5", "%d-%m-%YT%H:%M:%S,%f"),
+    ],
+)
+def test_what_is_no_time_is_singled_out_with_the_format_that_reads_it(tmp_path, format, text, way_out):
+    (tmp_path / "t.csv").write_text(f"{text};1;1\n")
+    said = refusal(tmp_path, **SEMICOLONS, time_format=format)
+    told = f'not a time (read by time_format = {format!r}); use time_format = "{way_out}"'
+    assert said.endswith(f"{told}: {text!r}, of the row: {text};1;1")
+    make(tmp_path, **SEMICOLONS, time_format=way_out)  # takes it
+
+
+def test_a_field_that_is_long_or_holds_control_bytes_is_shown_cut_and_escaped(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"\x1b[31m" + b"9" * 100 + b";1;1\n")
+    said = refusal(tmp_path, **SEMICOLONS, time="s", day=DAY)
+    assert f"'\\x1b[31m{'9' * 52}…', of the row: \\x1b[31m999" in said
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("34200;1,5;1", """not a price; use decimal = ",": '1,5', of the row: 34200;1,5;1"""),
+        ("34200;1;1,5", """not a size; use decimal = ",": '1,5', of the row: 34200;1;1,5"""),
+        ("34200;x;1", "not a price: 'x', of the row: 34200;x;1"),
+        ("34200;1;-1", "not a size: '-1', of the row: 34200;1;-1"),
+        ("34200;1;", "a trade without price or size: 34200;1;"),
+    ],
+)
+def test_the_field_that_has_a_row_left_out_is_singled_out(tmp_path, row, told):
+    (tmp_path / "t.csv").write_text(f"{row}\n")
+    assert refusal(tmp_path, **SEMICOLONS, time="s", day=DAY).endswith(told)
+
+
+@given(
+    st.permutations(["%d", "%m", "%Y"]), st.sampled_from("./-"), st.sampled_from(" T"),
+    st.sampled_from(["", ".%f", ",%f"]), st.datetimes(datetime(1981, 1, 1), datetime(2037, 1, 1)),
+)  # fmt: skip
+def test_a_variant_of_a_format_is_a_format_and_the_other_fraction_is_among_them(
+    date, sign, between, fraction, at
+):
+    layout = f"{sign.join(date)}{between}%H:%M:%S{fraction}"
+    found = variants(layout)
+    assert layout not in found
+    assert all(TimeFormat(one).has_date for one in found)
+    assert {f"{sign.join(date)}{between}%H:%M:%S{other}" for other in ("", ".%f", ",%f")} - {layout} <= set(
+        found
+    )
 
 
 async def test_in_parquet_too_a_clock_that_is_configured_as_a_count_is_told_with_the_way_out(

@@ -224,7 +224,9 @@ async def test_a_broken_line_is_shown_as_it_stands_with_control_characters_escap
     write_csv(tmp_path, QUOTED, 'x\x1b[31m,"a, ""b""",é\udcff\u2028\0\t' + "z" * 200)
     intake = await replayed(tmp_path, **CSV)
     (told,) = intake.logged
-    shown = f'not a price: {START + 1},x\\x1b[31m,"a, ""b""",é\\xff\\u2028\\x00\\tzzz'
+    shown = (
+        f'not a price: \'x\\x1b[31m\', of the row: {START + 1},x\\x1b[31m,"a, ""b""",é\\xff\\u2028\\x00\\tzzz'
+    )
     assert told["reason"].startswith(shown)
     assert told["reason"].endswith("z…")
     assert len(told["reason"]) < 120
