@@ -49,7 +49,9 @@ class Frames:
             try:
                 first = next(self._frames(file, member, quiet=True), None)
             except FeedProtocolError as error:
-                raise ConfigError(f"path: {file} is no recording of frames: {error}") from None
+                raise ConfigError(
+                    f"path: {file} is no recording of frames, which `marketfeed record` writes: {error}"
+                ) from None
             if first is not None:
                 return
         others = ", and neither do the files after it" if len(paths) > 1 else ""

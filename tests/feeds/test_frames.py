@@ -209,3 +209,9 @@ def test_a_folder_or_a_pattern_without_recordings(tmp_path):
     assert "holds no file that ends in .mfr" in refusal(tmp_path, path=".", format="marketfeed")
     assert "no file matches" in refusal(tmp_path, path="*.mfr", format="marketfeed")
     assert "No such file" in refusal(tmp_path, path="none.mfr", format="marketfeed")
+
+
+def test_another_file_is_refused_with_what_writes_one(tmp_path):
+    (tmp_path / "README.md").write_text("# no recording\n")
+    said = refusal(tmp_path, format="marketfeed", path="README.md")
+    assert "README.md is no recording of frames, which `marketfeed record` writes: " in said
