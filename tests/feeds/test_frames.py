@@ -212,6 +212,6 @@ def test_a_folder_or_a_pattern_without_recordings(tmp_path):
 
 
 def test_another_file_is_refused_with_what_writes_one(tmp_path):
-    (tmp_path / "README.md").write_text("# no recording\n")
+    (tmp_path / "README.md").write_text("# no recording\n" * 9)
     said = refusal(tmp_path, format="marketfeed", path="README.md")
     assert "README.md is no recording of frames, which `marketfeed record` writes: " in said
