@@ -8,7 +8,9 @@ Source: HistogramLogReader and HistogramLogWriter of https://github.com/HdrHisto
 
 from __future__ import annotations
 
+import gzip
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +32,8 @@ _TIME: Final = re.compile(r"#\[(StartTime|BaseTime): *([0-9]{1,12}(?:\.[0-9]*)?)
 _BEYOND: Final = re.compile(re.escape(BEYOND) + r"([0-9]{1,18}) (.*)\]$")
 _YCSB: Final = "#[Logging for: "  # its writer's first comment; jHiccup's is "#[Logged with jHiccup"
 _WRITERS: Final = ("istogram log", "jHiccup", "[StartTime:", "[BaseTime:", _YCSB)  # in comments
+_GZIP: Final = b"\x1f\x8b"
+_PACKED: Final = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "ZIP"}
 _LEGEND: Final = ('"', "StartTimestamp", "Timestamp")
 _PERCENTILES: Final = re.compile(r"\s*Value[ ,\"]+Percentile[ ,\"]+TotalCount")
 
@@ -87,18 +91,30 @@ class Problems:
 def lines(
     paths: Sequence[Path], source: int, problems: Problems, progress: Progress, notes: list[str]
 ) -> Iterator[Line]:
-    """Yield the intervals of one log, in its own order. Raises LogError if it cannot be opened."""
+    """Yield the intervals of one log, plain or packed by gzip, in its own order.
+
+    Raises LogError if it cannot be opened.
+    """
     path = paths[source]
     try:
         file = path.open("rb")
     except OSError as error:
         raise LogError(f"{path}: {error.strerror or error}") from None
     with file:
-        yield from _Parser(path, source, problems, notes).lines(_pieces(file, path, progress))
+        parser = _Parser(path, source, problems, notes)
+        unpacked = gzip.GzipFile(fileobj=file) if file.peek(2).startswith(_GZIP) else file
+        try:
+            yield from parser.lines(_pieces(unpacked, path, progress))
+        except _DamageError:
+            problems.add(path, "its gzip data are cut off or damaged from here on", parser.number + 1)
 
 
-def _pieces(file: BinaryIO, path: Path, progress: Progress) -> Iterator[tuple[bytes, bool]]:
-    """Yield each line, or its beginning, and whether that is all of it."""
+class _DamageError(Exception):
+    """What gzip packed ends too early, or is damaged."""
+
+
+def _pieces(file: BinaryIO | gzip.GzipFile, path: Path, progress: Progress) -> Iterator[tuple[bytes, bool]]:
+    """Yield each line, or its beginning, and whether that is all of it. Raises LogError and _DamageError."""
     try:
         while raw := file.readline(MAX_LINE_BYTES):
             progress(len(raw))
@@ -109,6 +125,8 @@ def _pieces(file: BinaryIO, path: Path, progress: Progress) -> Iterator[tuple[by
                 progress(len(more))
                 end = not more or more.endswith(b"\n")
             yield raw, whole
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _DamageError from error
     except OSError as error:
         raise LogError(f"{path}: {error.strerror or error}") from None
 
@@ -117,6 +135,7 @@ class _Parser:
     """What the lines so far said: times to add, and comments on lines to come."""
 
     def __init__(self, path: Path, source: int, problems: Problems, notes: list[str]) -> None:
+        self.number = 0  # of the newest line
         self._path, self._source = path, source
         self._problems = problems
         self._notes = notes
@@ -129,6 +148,7 @@ class _Parser:
     def lines(self, pieces: Iterator[tuple[bytes, bool]]) -> Iterator[Line]:
         passed = 0
         for number, (raw, whole) in enumerate(pieces, 1):
+            self.number = number
             if raw.startswith(b"#"):
                 self._comment(raw[:MAX_TAG].decode("utf-8", "replace").rstrip("\r\n"))
                 continue
@@ -138,7 +158,11 @@ class _Parser:
             except UnicodeDecodeError:
                 binary = whole
             if binary:
-                self._problems.add(self._path, "not text: this is no HdrHistogram log", number)
+                names = [name for magic, name in _PACKED.items() if number == 1 and raw.startswith(magic)]
+                what = "not text: this is no HdrHistogram log"
+                if names:
+                    what = f"packed by {names[0]}: unpack it first, only gzip is read as it is"
+                self._problems.add(self._path, what, number)
                 return
             if not whole:
                 self._problems.add(self._path, f"longer than {MAX_LINE_BYTES >> 20} MiB", number)

@@ -1,10 +1,14 @@
 """What a log holds comes back, merged and never averaged; what cannot be read is said and stops nothing."""
 
+import bz2
+import gzip
+import lzma
 import sys
 import warnings
 
 import numpy as np
 import pytest
+import zstandard
 from hdrh.histogram import HdrHistogram
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -124,7 +128,7 @@ def test_a_line_that_is_no_histogram_is_left_out_and_said(tmp_path, line, said):
 
 def test_a_binary_file_is_said_to_be_none_of_these(tmp_path):
     path = tmp_path / "a.hlog"
-    path.write_bytes(b"\x1f\x8b\x08\xff\xfe" * 100)
+    path.write_bytes(b"\x7fELF\x08\xff\xfe" * 100)
     assert list(read([path], ()).problems) == [f"{path}: not text: this is no HdrHistogram log (line 1)"]
 
 
@@ -156,6 +160,39 @@ def test_a_log_whose_lines_are_all_broken_is_told_by_line(tmp_path, head):
     path = tmp_path / "a.hlog"
     path.write_text(f"{head}\nhello\nhello\n")
     assert list(read([path], ()).problems) == [f"{path}: no HdrHistogram interval (2 lines, the first 2)"]
+
+
+def test_a_log_that_gzip_packed_is_read_as_it_is(tmp_path):
+    plain = write(tmp_path / "a.hlog", *(interval(range(1000, 90_000, 77), number=i) for i in range(3)))
+    packed = tmp_path / "a.hlog.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    whole, found = read([plain], ()), read([packed], ())
+    assert (found.lines, found.times_s, list(found.problems)) == (3, whole.times_s, [])
+    assert found.merged.keys() == whole.merged.keys()
+
+
+@pytest.mark.parametrize("cut", [3, 12, 60, -100, -9, -1])
+def test_a_packed_log_that_is_cut_is_read_up_to_there_and_that_is_told(tmp_path, cut):
+    plain = write(tmp_path / "a.hlog", *(interval(range(1000, 90_000, 77), number=i) for i in range(9)))
+    packed = tmp_path / "a.hlog.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes())[:cut])
+    found = read([packed], ())
+    assert found.lines <= 9
+    assert list(found.problems)
+    if cut == -1:
+        assert found.lines == 9
+        assert "gzip data are cut off or damaged from here on" in list(found.problems)[-1]
+
+
+@pytest.mark.parametrize(
+    ("pack", "name"),
+    [(bz2.compress, "bzip2"), (lzma.compress, "xz"), (zstandard.ZstdCompressor().compress, "zstd")],
+)
+def test_a_log_that_another_program_packed_is_named(tmp_path, pack, name):
+    path = write(tmp_path / "a.hlog", interval([5000]))
+    path.write_bytes(pack(path.read_bytes()))
+    (problem,) = read([path], ()).problems
+    assert f"packed by {name}: unpack it first" in problem
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path):
