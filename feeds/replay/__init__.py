@@ -152,17 +152,32 @@ class ReplayFeed:
 
     async def _publish_at_once(self, batch: Batch, times: Times, at: int, publish: Publish) -> None:
         """Publish what of ``batch`` is behind ``at`` as fast as the sessions that get every tick take it."""
-        while at < len(times):
-            bound_ns = await self._clock.turn(int(times[at]))
-            stop = int(np.searchsorted(times, bound_ns, "right"))
-            while at < stop:
-                end = min(at + await self._intake.wait_room(), stop)
-                publish(batch if end - at == len(batch) else batch.cut(at, end))
-                at = end
+        piece = _Piece(batch, times, at, publish)
+        while (next_ns := piece.next_ns) is not None:
+            await self._clock.turn(next_ns, piece)
+            if piece.next_ns is not None:  # nor did another feed publish all of it meanwhile
+                self._clock.play(await self._intake.wait_room())
 
     def chunks(self) -> Iterator[Decoded]:
         """Yield the recording once, decoded; what is broken in it is counted and logged."""
         return self._source.chunks()
+
+
+class _Piece:
+    """What is left of a batch; a :class:`~marketfeed.ingest.feed.Piece`."""
+
+    def __init__(self, batch: Batch, times: Times, at: int, publish: Publish) -> None:
+        self._batch, self._times, self._at, self._publish = batch, times, at, publish
+
+    @property
+    def next_ns(self) -> int | None:
+        return int(self._times[self._at]) if self._at < len(self._times) else None
+
+    def publish(self, upto_ns: int, most: int) -> int:
+        at = self._at
+        self._at = end = min(at + most, int(np.searchsorted(self._times, upto_ns, "right")))
+        self._publish(self._batch if end - at == len(self._batch) else self._batch.cut(at, end))
+        return end - at
 
 
 def _one_line(error: Exception) -> str:

@@ -29,6 +29,19 @@ class Pass(NamedTuple):
     from_ns: int  # ticks before this are left out: the feed joined when the others were past them
 
 
+class Piece(Protocol):
+    """What a feed has decoded and not published yet, for a clock that publishes it in its turn."""
+
+    @property
+    def next_ns(self) -> int | None:
+        """Recorded time of its first tick that is not published yet; None: all are."""
+        ...
+
+    def publish(self, upto_ns: int, most: int) -> int:
+        """Publish at most ``most`` ticks up to ``upto_ns``, inclusive; return how many. Never waits."""
+        ...
+
+
 class Clock(Protocol):
     """A clock of recorded time, shared by all feeds that named it; see ingest/clock.py."""
 
@@ -36,8 +49,18 @@ class Clock(Protocol):
         """Wait until all feeds of the clock begin; ``first_ns`` is the first tick's time, None: no tick."""
         ...
 
-    async def turn(self, next_ns: int) -> int:
-        """Wait until no feed has a tick before ``next_ns``; return up to which time none has, inclusive."""
+    async def turn(self, next_ns: int, piece: Piece | None = None) -> int:
+        """Wait until no feed has a tick before ``next_ns``; return up to which time none has, inclusive.
+
+        From then on :meth:`play` of any feed may publish from ``piece``.
+        """
+        ...
+
+    def play(self, most: int) -> None:
+        """Publish at most ``most`` ticks from the pieces of all feeds in order of time, until one needs more.
+
+        To be called by a feed in its turn. Many turns are taken at once, without a switch of tasks for each.
+        """
         ...
 
     def end(self, finished: bool) -> None:

@@ -16,6 +16,7 @@ from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError
+from marketfeed.ingest.clock import MAX_TURNS
 from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.roster import Roster
 from marketfeed.ingest.supervise import FeedState
@@ -38,6 +39,17 @@ class Engine:
     def _note(self):
         more = self.rings.head() - len(self.published_at_s)
         self.published_at_s += [trio.current_time()] * more
+
+    def grant(self, room):
+        """Have feeds ask for room before each ``room`` ticks; count how often they do."""
+        self.asked = 0
+
+        async def wait_room():
+            await trio.lowlevel.checkpoint()
+            self.asked += 1
+            return room
+
+        self.pump.wait_room = wait_room
 
     async def _wait_sessions(self, count):
         self.sessions.append(count)
@@ -101,8 +113,12 @@ async def test_feeds_without_a_clock_begin_at_their_own_first_rows(autojump_cloc
 times = st.lists(st.integers(0, 400), max_size=40).map(sorted)
 
 
-@given(files=st.lists(times, min_size=1, max_size=4), speed=st.sampled_from([0, 1, 1000]))
-def test_ticks_of_all_feeds_come_in_order_of_recorded_time_at_any_speed(files, speed, tmp_path_factory):
+@given(
+    files=st.lists(times, min_size=1, max_size=4),
+    speed=st.sampled_from([0, 0, 1, 1000]),
+    room=st.sampled_from([1, 3, 4096]),
+)
+def test_ticks_of_all_feeds_come_in_order_of_recorded_time_at_any_speed(files, speed, room, tmp_path_factory):
     folder = tmp_path_factory.mktemp("clock")
     files = [at_ms for at_ms in files if at_ms]
     tables = [
@@ -113,6 +129,7 @@ def test_ticks_of_all_feeds_come_in_order_of_recorded_time_at_any_speed(files, s
         (at, number, position) for number, at_ms in enumerate(files) for position, at in enumerate(at_ms)
     )
     engine = Engine(folder)
+    engine.grant(room)
     trio.run(engine.to_the_end, *tables, clock=trio.testing.MockClock(autojump_threshold=0))
     assert engine.ticks() == [(f"f{number}", at) for at, number, _ in expected]
 
@@ -126,6 +143,16 @@ async def test_long_recordings_are_interleaved_exactly_at_speed_0(autojump_clock
     assert len(ticks) == 6000
     assert [ms for _, ms in ticks] == sorted(a + b)
     assert trio.current_time() == 0
+
+
+async def test_at_speed_0_feeds_that_alternate_take_many_turns_at_once(autojump_clock, tmp_path):
+    """A switch of tasks and a flush for each would make two feeds 24 times as slow as one."""
+    engine = Engine(tmp_path)
+    engine.grant(256)
+    tables = quotes(tmp_path, *range(0, 6000, 2)), trades(tmp_path, *range(1, 6000, 2))
+    await engine.to_the_end(*[table | {"speed": 0} for table in tables])
+    assert [ms for _, ms in engine.ticks()] == list(range(6000))
+    assert engine.asked <= 2 * 6000 / MAX_TURNS
 
 
 async def test_a_loop_begins_anew_for_all_when_the_last_has_ended(autojump_clock, tmp_path):
