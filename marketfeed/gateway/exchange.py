@@ -12,6 +12,8 @@ from typing import Final
 import h11
 import trio
 
+from marketfeed.gateway.unread import Unread
+
 MAX_HEAD_BYTES: Final = 8192
 MAX_HEADERS: Final = 64
 LONG_LINE: Final = f"a request line of at most {MAX_HEAD_BYTES} bytes"
@@ -58,9 +60,10 @@ def body_bytes(request: h11.Request) -> int | None:
 class Exchange:
     """Requests and answers on one stream, one after the other."""
 
-    def __init__(self, stream: trio.abc.HalfCloseableStream, head_s: float) -> None:
+    def __init__(self, stream: trio.abc.HalfCloseableStream, head_s: float, unread: Unread) -> None:
         """``head_s`` is how long a request's head may take; the first counts from now."""
         self._stream = stream
+        self._unread = unread
         self._head_s = head_s
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._received = bytearray()  # of the request under way, while its head is not whole
@@ -212,7 +215,7 @@ class Exchange:
         if body:
             self._h11.send(h11.Data(body))  # the length is known, so it goes onto the wire as it is
         self._h11.send(h11.EndOfMessage())
-        with trio.move_on_after(IDLE_S) as sending:
+        with self._unread.sending(len(body), IDLE_S) as sending:
             # The stream keeps a copy of what waits: no more than a piece where the peer does not read.
             await self._stream.send_all(first + body[:SEND_BYTES])
             for start in range(SEND_BYTES, len(body), SEND_BYTES):

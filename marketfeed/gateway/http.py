@@ -23,6 +23,7 @@ from marketfeed.gateway.exchange import CLOSE, Exchange, Headers, HeadTimeoutErr
 from marketfeed.gateway.hosts import Hosts
 from marketfeed.gateway.origins import Origins
 from marketfeed.gateway.target import TargetError, parse_target
+from marketfeed.gateway.unread import Unread
 
 if TYPE_CHECKING:
     from marketfeed.gateway.session import Session
@@ -137,6 +138,7 @@ class HttpServer:
         self._rules = rules
         self._complaints = Complaints()
         self.refused = Counter() if refused is None else refused
+        self._unread = Unread(self.refused)
         self.closing = False  # connections end with the answer under way
         self.requests = Counter() if requests is None else requests
 
@@ -145,7 +147,7 @@ class HttpServer:
 
         Nothing that the peer does raises. Closing the stream is the caller's.
         """
-        exchange = Exchange(stream, self._rules.head_s)
+        exchange = Exchange(stream, self._rules.head_s, self._unread)
         try:
             while True:
                 session = await self._one(exchange, peer)
@@ -273,7 +275,7 @@ class HttpServer:
 
     async def refuse(self, stream: trio.abc.HalfCloseableStream, status: int, msg: str) -> None:
         """Answer a peer that speaks something else, whatever it sent."""
-        await self._refuse(Exchange(stream, self._rules.head_s), HttpError(status, msg))
+        await self._refuse(Exchange(stream, self._rules.head_s, self._unread), HttpError(status, msg))
 
     async def _refuse(self, exchange: Exchange, error: HttpError) -> None:
         self.requests["", error.status] += 1

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import socket
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import trio
+import trio.testing
 from live import LIMITS, Live, serving
 from test_tls import Files
 
 from marketfeed.errors import CloseCode
-from marketfeed.gateway import listener
+from marketfeed.gateway import listener, unread
 from marketfeed.gateway.exchange import SEND_BYTES
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.session import Session
@@ -145,3 +147,68 @@ async def test_of_a_large_answer_that_is_not_read_a_piece_waits_for_the_socket(c
         _, _, body = body.partition(b"\r\n\r\n")
         assert len(body) > 4 * SEND_BYTES
         assert [row["S"] for row in json.loads(body)["symbols"]] == [f"S{i:06}" for i in range(MANY)]
+
+
+async def test_large_answers_that_are_not_read_take_bounded_memory_together(
+    certificate, outboxes, monkeypatch
+):
+    monkeypatch.setattr(unread, "MOST_BYTES", 4 << 20)
+    monkeypatch.setattr(unread, "GRACE_S", 0.0)
+    async with serving(FAST, symbols=MANY, certificate=certificate and certificate.certificate()) as live:
+        live.publish(*[f"S{i:06}" for i in range(MANY)])
+        waiting = live.gateway.routes.server._unread
+        held, most = [], 0
+        for _ in range(40):
+            stream = await open_stream(live, certificate)
+            held.append(stream)
+            while len(outboxes) < len(held):
+                await trio.sleep(0.001)
+            # Small buffers on both sides, or the kernel takes it all.
+            outboxes[-1]._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            await stream.send_all(b"GET /v1/symbols HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await trio.sleep(0.01)
+            most = max(most, waiting.waiting_bytes)
+        while not live.counters.refused["answer not read"]:
+            await trio.sleep(0.01)
+            most = max(most, waiting.waiting_bytes)
+        assert unread.LARGE_BYTES < most <= unread.MOST_BYTES
+        for stream in held:
+            await trio.aclose_forcefully(stream)
+        while waiting.waiting_bytes:
+            await trio.sleep(0.01)
+        # Who reads is served as before.
+        stream = await open_stream(live, certificate)
+        take_at_once(stream, 1 << 20)
+        await stream.send_all(b"GET /v1/symbols HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while data := await stream.receive_some(65536):
+            answer += data
+        assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["symbols"]) == MANY
+
+
+async def test_no_answer_is_given_up_before_its_client_had_time_to_read_it(autojump_clock):
+    refused: Counter[str] = Counter()
+    answers = unread.Unread(refused)
+    size, ended = unread.MOST_BYTES // 4, []
+
+    async def send(number: int) -> None:
+        with answers.sending(size, 30.0):
+            await trio.sleep_forever()
+        ended.append((number, trio.current_time()))
+
+    async with trio.open_nursery() as nursery:
+        began_s = trio.current_time()
+        for number in range(6):
+            nursery.start_soon(send, number)
+            await trio.testing.wait_all_tasks_blocked()
+        assert answers.waiting_bytes == 6 * size
+        await trio.sleep(2 * unread.GRACE_S)
+        assert not ended
+        nursery.start_soon(send, 6)
+        await trio.sleep(0.1)
+        assert sorted(number for number, _ in ended) == [0, 1, 2]
+        assert answers.waiting_bytes == 4 * size
+        assert refused == {"answer not read": 3}
+        await trio.sleep(40)
+        assert sorted(number for number, at_s in ended if at_s - began_s == 30.0) == [3, 4, 5]
+        assert not answers.waiting_bytes
