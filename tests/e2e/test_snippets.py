@@ -1,0 +1,146 @@
+"""The clients that README.md shows run as they stand, and come back after a proxy's 502 and a restart."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from peers import MODULES, ROOT, need
+from process import engine
+from test_peers import free_port
+
+SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 1000\nrate = 2000\n'
+COMES_S = 60
+AWAY = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+EVENT_SOURCE = "--experimental-eventsource"
+PAGE = "setInterval(() => {}, 1000);"  # a page stays; node ends while its EventSource waits to come back
+# node has none that tells of a failed handshake; a browser's says nothing of an error that nobody asks for.
+BROWSERS = """
+import { createRequire } from "node:module";
+class WebSocket extends createRequire(MODULES)("ws") {
+  constructor(url) {
+    super(url);
+    this.on("error", () => {});
+  }
+}
+"""
+SNIPPETS = re.findall(r"```(js|python)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def snippet(part: str) -> tuple[str, str]:
+    """Return the language and the text of the one snippet of a client that has ``part`` in it."""
+    (found,) = [(language, text) for language, text in SNIPPETS if part in text]
+    return found
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """A proxy as nginx is by itself: while the engine is away, every request is answered 502."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Passing)
+        self.engine = free_port()
+        self.refused = threading.Event()
+
+
+class Passing(socketserver.BaseRequestHandler):
+    """One connection of a client."""
+
+    server: Proxy
+
+    def handle(self) -> None:
+        """Pass all bytes on, both ways, until either side ends."""
+        try:
+            behind = socket.create_connection(("127.0.0.1", self.server.engine))
+        except OSError:
+            self.request.recv(65536)
+            self.request.sendall(AWAY)
+            self.server.refused.set()
+            return
+        with behind:
+            there = threading.Thread(target=passed_on, args=(self.request, behind), daemon=True)
+            there.start()
+            passed_on(behind, self.request)
+            there.join()
+
+
+def passed_on(one: socket.socket, other: socket.socket) -> None:
+    """Send what comes from ``one`` to ``other``; end both when it ends."""
+    with contextlib.suppress(OSError):
+        while data := one.recv(65536):
+            other.sendall(data)
+    for end in (one, other):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+class Output:
+    """The lines that a client prints, counted as they come."""
+
+    def __init__(self, client: subprocess.Popen[str]) -> None:
+        self._client = client
+        self._lines: list[str] = []
+        self._grown = threading.Condition()
+        self._thread = threading.Thread(target=self._gather)
+        self._thread.start()
+
+    def _gather(self) -> None:
+        assert self._client.stdout is not None
+        for line in self._client.stdout:
+            with self._grown:
+                self._lines.append(line)
+                self._grown.notify_all()
+
+    def next(self) -> str:
+        """Return the next line that comes from now on."""
+        with self._grown:
+            known = len(self._lines)
+            assert self._grown.wait_for(lambda: len(self._lines) > known, COMES_S), self._lines[-3:]
+            return self._lines[known]
+
+    def close(self) -> None:
+        """End the client."""
+        self._client.kill()
+        self._client.wait()
+        self._thread.join()
+        assert self._client.stdout is not None
+        self._client.stdout.close()
+
+
+@pytest.mark.parametrize("part", ["new EventSource", "new WebSocket", "websockets.connect", "/v1/poll"])
+def test_a_client_of_the_readme_comes_back_after_502_and_after_a_restart(tmp_path: Path, part: str) -> None:
+    language, text = snippet(part)
+    command = [sys.executable, "-u"]
+    if language == "js":
+        command, text = [need("node"), EVENT_SOURCE], PAGE + text
+        if subprocess.run([*command, "-e", ""], capture_output=True, check=False).returncode:
+            pytest.skip(f"needs a node that takes {EVENT_SOURCE}")
+    if part == "new WebSocket":
+        if not (MODULES / "ws").is_dir():
+            pytest.skip("needs: npm install --prefix .venv/foreign ws@8")
+        text = BROWSERS.replace("MODULES", json.dumps(f"{MODULES}/")) + text
+    with Proxy() as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        script = tmp_path / f"client.{'mjs' if language == 'js' else 'py'}"
+        script.write_text(text.replace("127.0.0.1:8765", f"127.0.0.1:{proxy.server_address[1]}"))
+        output = Output(subprocess.Popen([*command, script], stdout=subprocess.PIPE, text=True))
+        try:
+            for _ in range(2):
+                proxy.refused.clear()
+                assert proxy.refused.wait(COMES_S)
+                with engine(SYNTHETIC, tmp_path, "--set", f"gateway.port={proxy.engine}") as running:
+                    assert "SY0" in output.next()
+                    assert running.stop() == 0
+        finally:
+            output.close()
+            proxy.shutdown()
