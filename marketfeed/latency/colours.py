@@ -25,7 +25,9 @@ def painted(counts: Mapping[tuple[str, ...], int], fields: Sequence[str]) -> dic
     for key, name in names.items():
         totals[name] = totals.get(name, 0) + (0 if by_tier else counts[key])
     colours = {name: colour for name, colour in KNOWN.items() if by_tier}
-    free = OTHERS if by_tier else (*KNOWN.values(), *OTHERS)
+    # Those of known tiers that are not there come last, so that ten other tiers differ.
+    unused = [colour for name, colour in KNOWN.items() if name not in totals]
+    free = (*OTHERS, *unused) if by_tier else (*KNOWN.values(), *OTHERS)
     unknown = sorted(totals.keys() - colours.keys(), key=lambda name: (-totals[name], name))
     colours |= {name: free[number % len(free)] for number, name in enumerate(unknown)}
     return {key: colours[name] for key, name in names.items()}

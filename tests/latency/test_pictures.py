@@ -92,6 +92,14 @@ def test_colours_are_those_of_tiers_whatever_else_tells_rows_apart(keys):
     assert all(by_tier[tier] == {KNOWN[tier]} for tier in by_tier.keys() & KNOWN.keys())
 
 
+@pytest.mark.parametrize("known", [[], ["vip"], list(KNOWN)])
+def test_ten_tiers_differ_whatever_their_names(known):
+    names = [*known, *(f"tier{i}" for i in range(10 - len(known)))]
+    colours = painted({("total", name): 1 for name in names}, ("hop", "tier"))
+    assert len(set(colours.values())) == 10
+    assert all(colours["total", name] == KNOWN[name] for name in known)
+
+
 def test_the_ten_symbols_with_the_most_values_differ():
     colours = painted({("total", f"S{i:02}"): 1000 - i for i in range(40)}, ("hop", "symbol"))
     assert len({colours["total", f"S{i:02}"] for i in range(10)}) == 10
