@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,6 +80,23 @@ def test_sizes_have_their_thousands_apart_and_prices_are_as_they_are():
         "1,234,567.25",
         "1000000.0",
         "98,765.00",
+    ]
+
+
+def test_the_sample_in_the_readme_is_what_is_drawn():
+    sample = (
+        (Path(__file__).parents[1] / "README.md").read_text("utf-8").partition("    live · ")[2].splitlines()
+    )
+    titles, *rows = [line[4:] for line in sample[1:] if line[4:].startswith("SY") or "bid size" in line]
+    board = Board()
+    for row in rows:
+        name, *cells, _rate, _age, _unit = row.split()
+        bid_size, bid, ask, ask_size, last, size = (float(cell.replace(",", "")) for cell in cells)
+        board.fold(quote(name, bid, ask, bid_size) | {"as": ask_size}, AT_S)
+        board.fold(trade(name, last, size), AT_S)
+    end = titles.index("  rate/s")
+    assert [line[:end] for line in drawn(board)[1 : len(rows) + 2]] == [
+        line[:end] for line in (titles, *rows)
     ]
 
 
