@@ -92,7 +92,7 @@ def _rejection(error: trio_websocket.ConnectionRejected, secure: bool) -> str:
         said = _said(body, headers.get(b"content-type", ""))
         wants_tls = error.status_code in _WANTS_TLS_STATUS and bool(_WANTS_TLS.search(body))
         text += f": {said}" if said else ""
-    return text + (_TRY_WSS if wants_tls and not secure else "")
+    return text + (_TRY_WSS if wants_tls and not secure and "wss://" not in text else "")
 
 
 def _said(body: str, content_type: str) -> str:

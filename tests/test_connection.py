@@ -259,6 +259,10 @@ async def test_a_port_of_tls_that_is_spoken_to_without_it(server):
             "refused with HTTP status 502: no & no so" + " so" * 63 + "…",
         ),
         (
+            answered("400 Bad Request", "this port speaks TLS: https:// or wss://", "text/plain"),
+            "refused with HTTP status 400: this port speaks TLS: https:// or wss://",
+        ),
+        (
             answered("404 Not Found", "HTTPS is elsewhere", "text/plain"),
             "refused with HTTP status 404: HTTPS is elsewhere",
         ),
