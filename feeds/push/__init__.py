@@ -12,6 +12,7 @@ does wrong ends its connection and nothing else.
 from __future__ import annotations
 
 import math
+import resource
 from typing import Annotated, Final
 
 import msgspec
@@ -25,6 +26,7 @@ from marketfeed.ingest.feed import Intake, Publish
 READ_BYTES: Final = 262_144  # 4096 records
 FRAME_S: Final = 10.0  # for the rest of a frame once it was begun
 REST_S: Final = 0.1  # before accepting again when that failed, as when out of files
+KEPT_FILES: Final = 64  # for the admin port and for logs, whatever publishers there are
 
 
 class PushConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,12 +71,20 @@ class PushFeed:
             listener.close()
 
     async def _accept(self, listener: Listener, publish: Publish, publishers: trio.Nursery) -> None:
+        files = _files()
         while True:
             try:
                 connection, peer = await listener.accept()
             except OSError as error:
                 self._intake.count("accept_failed")
                 self._intake.log.error("cannot accept a publisher", reason=str(error))
+                await trio.sleep(REST_S)
+                continue
+            # A new file has the lowest number that is free: all below it are open.
+            if connection.fileno() >= files:
+                connection.close()
+                self._intake.count("publisher_refused")
+                self._intake.log.warning("publisher refused: see ulimit -n", publisher=peer, files=files)
                 await trio.sleep(REST_S)
                 continue
             if self._connected >= self._max_publishers:
@@ -129,6 +139,12 @@ class PushFeed:
                 deadline_s = trio.current_time() + FRAME_S
         if publisher.started_bytes:
             raise PublisherCut("unfinished", f"left in a frame, {publisher.started_bytes} bytes into it")
+
+
+def _files() -> int:
+    """Return how many files the process may have open while it takes publishers."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft - min(KEPT_FILES, soft // 8)
 
 
 async def _read(connection: trio.socket.SocketType, deadline_s: float) -> bytes:

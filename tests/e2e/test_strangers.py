@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from process import Engine, engine, open_session
+from test_push_publishers import address_of
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 from websockets.sync.client import connect
 
@@ -189,6 +190,21 @@ def test_connections_held_open_at_the_admin_port_keep_nobody_out(tmp_path, files
             assert asked(running.port, "/v1/symbols", {})[0] == 200
         assert running.logged("the oldest connection to the admin port was closed")["most"] >= 12
         assert len(list(Path(f"/proc/{running.process.pid}/fd").iterdir())) < files - 8
+
+
+def test_publishers_of_many_feeds_leave_the_operator_a_way_in(tmp_path):
+    names = ("p", "q", "r")
+    feeds = "".join(f'[[feeds]]\nname = "{n}"\ntype = "push"\nlisten = "./{n}.sock"\n' for n in names)
+    with engine(SYNTHETIC + feeds, tmp_path, files=96) as running, ExitStack() as held:
+        for name in names:
+            address_of(running, name)  # it listens
+        for number in range(96):
+            sock = held.enter_context(socket.socket(socket.AF_UNIX))
+            sock.connect(str(tmp_path / f"{names[number % len(names)]}.sock"))
+        assert running.logged("publisher refused: see ulimit -n")["files"] == 84
+        for _ in range(5):
+            assert asked(running.admin_port, "/metrics", {})[0] == 200
+        assert not any(entry["event"] == "cannot accept" for entry in running.log)
 
 
 @contextmanager
