@@ -65,5 +65,5 @@ def test_5000_unknown_names_take_at_most_256_kib_and_are_gone_with_the_session(t
 
         before, most, again = asyncio.run(measure())
         assert (most - before) / MORE <= 256 * KIB
-        # What the first ones had serves those after them: nothing of them is left.
-        assert again - most <= MORE * 64 * KIB
+        # What the first ones had serves those after them: nothing of them is left. Kept, it would double.
+        assert again - most <= MORE * 128 * KIB
