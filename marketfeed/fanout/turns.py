@@ -33,7 +33,7 @@ class Turns:
         self._begun: dict[Subscriber, None] = {}
         self._taken_ns = 0  # when the last turns ended
         self._owed_ns = 0  # to turns, of the time that has passed
-        self._step_ns = 0  # the last turn took
+        self._step_ns = 0  # the next turn takes, as the last one did
         self._lead_ns = 0  # what those that have begun had beyond their share
 
     def add(self, members: Iterable[Subscriber]) -> None:
@@ -73,9 +73,12 @@ class Turns:
             begun = bool(self._begun) and (self._lead_ns <= 0 or not self._first)
             self._next(self._begun if begun else self._first, now_ns)
             at_ns = _now_ns()
-            self._step_ns = at_ns - before_ns
-            spent_ns += self._step_ns
-            self._lead_ns += self._step_ns if begun else -GO_ON * self._step_ns
+            took_ns = at_ns - before_ns
+            # Bounded: one that was long because the machine ran something else would be the last turn of all,
+            # where there is never a quiet moment.
+            self._step_ns = min(took_ns, MOST_NS)
+            spent_ns += took_ns
+            self._lead_ns += took_ns if begun else -GO_ON * took_ns
             self._lead_ns = min(max(self._lead_ns, -MOST_NS), MOST_NS)
         self._owed_ns = max(self._owed_ns - spent_ns, -MOST_NS)
         self._taken_ns = at_ns

@@ -31,6 +31,9 @@ class Table:
         self.steps[member] -= 1
         return Turn.AGAIN if self.steps[member] else Turn.OVER
 
+    def set_step(self, step_ns: int) -> None:
+        self._step_ns = step_ns
+
     def add(self, **steps: int) -> None:
         self.steps |= steps
         self.turns.add(steps)
@@ -67,6 +70,18 @@ async def test_turns_take_a_quarter_of_the_time_however_long_one_of_them_is(mock
             turns_ns += took_ns
             others_ns += between_ns
         assert 0.23 < turns_ns / (turns_ns + others_ns) < 0.27
+
+
+async def test_after_a_step_that_took_very_long_there_are_turns_again(mock_clock):
+    table = Table(mock_clock, step_ns=100 * MOST_NS)  # as one does while the machine runs something else
+    table.add(a=10**6)
+    assert table.take()[0] == ["a"]
+    table.set_step(TURNS_NS // 10)
+    taken = []
+    for _ in range(100):  # never a quiet moment
+        mock_clock.jump(2 * TURNS_NS / S)
+        taken += table.take()[0]
+    assert len(taken) > 100
 
 
 async def test_where_nobody_else_wants_the_time_turns_follow_each_other(mock_clock):
