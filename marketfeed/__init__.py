@@ -4,7 +4,7 @@ import importlib
 from typing import Any
 
 from marketfeed.core.records import QUOTE, TRADE
-from marketfeed.tap import tap
+from marketfeed.shm.tap import tap
 
 __all__ = ["QUOTE", "TRADE", "__version__", "tap"]
 __version__ = "0.1.0"

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import trio
 
-from marketfeed.config import AlertsConfig, Config, GatewayConfig, Loaded
+from marketfeed.config.schema import AlertsConfig, Config, GatewayConfig, Loaded
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError, gathered
 from marketfeed.folders import file_problem
-from marketfeed.gateway.taps import check_path
 from marketfeed.gateway.tls import Certificate
 from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.roster import Roster
+from marketfeed.server.tap_listener import check_path
 
 
 def mistakes(loaded: Loaded) -> list[str]:

@@ -20,9 +20,12 @@ import structlog
 import trio
 from trio.socket import SocketType
 
-from marketfeed.admin import Admin
+from marketfeed.admin.health import Health, Phase
+from marketfeed.admin.listener import Admin
+from marketfeed.admin.metrics import Sources
 from marketfeed.checks import addresses, check_log_path, contents, idle, tap_path
-from marketfeed.config import Config, Loaded
+from marketfeed.config.reload import changes, fixed
+from marketfeed.config.schema import Config, Loaded
 from marketfeed.core.layout import block_bytes
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
@@ -32,17 +35,14 @@ from marketfeed.fanout.catchup import most_missing
 from marketfeed.gateway.hosts import Hosts, own_names
 from marketfeed.gateway.limits import Admission
 from marketfeed.gateway.listener import accept_from, accept_http, open_listener, raise_file_limit
-from marketfeed.gateway.taps import Taps
-from marketfeed.health import Health, Phase
 from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.room import Room
 from marketfeed.ingest.roster import Roster
-from marketfeed.latency.keeper import Keeper
+from marketfeed.latency.aggregator import Keeper
 from marketfeed.latency.log import IntervalLog
-from marketfeed.live import changes, fixed
-from marketfeed.metrics import Sources
-from marketfeed.serving import Half, Serving, limits_of
-from marketfeed.workers import Workers
+from marketfeed.server.local import Half, Serving, limits_of
+from marketfeed.server.tap_listener import Taps
+from marketfeed.workers.pool import Workers
 
 log = structlog.get_logger()
 

@@ -30,7 +30,7 @@ from marketfeed.core.records import QUOTE, Batch
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
-from marketfeed.tap import Tap
+from marketfeed.shm.tap import Tap
 from perf import bench
 
 TAP: Final = 'tap = "tap.sock"'

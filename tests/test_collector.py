@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import trio
 import trio.testing
 
-from marketfeed.collector import OLDER_EVERY_S, ROUND_S, THRESHOLDS, Collector
+from marketfeed.server.gc_control import OLDER_EVERY_S, ROUND_S, THRESHOLDS, Collector
 
 
 @asynccontextmanager

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.config import Config, GatewayConfig, TierConfig, load
+from marketfeed.config.schema import Config, GatewayConfig, TierConfig, load
+from marketfeed.config.validation import mistakes, shown, without
 from marketfeed.errors import ConfigError
 from marketfeed.ingest.registry import feed_keys, feed_specs, read_specs
-from marketfeed.tables import mistakes, shown, without
 
 ROOT = Path(__file__).parent.parent
 KEYS = [

@@ -10,10 +10,10 @@ import pytest
 import trio
 import trustme
 
-from marketfeed.config import GatewayConfig
-from marketfeed.connection import THEIR_ENDS, ConnectError, endpoint, endpoint_of, stream_url
+from marketfeed.client.connection import THEIR_ENDS, ConnectError, endpoint, endpoint_of, stream_url
+from marketfeed.client.unreachable import leaf
+from marketfeed.config.schema import GatewayConfig
 from marketfeed.errors import ConfigError
-from marketfeed.unreachable import leaf
 
 NOT_TLS = tuple(
     f"{what}; is it a port for wss://?" for what in ("closed without an answer", "the answer is not HTTP")

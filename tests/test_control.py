@@ -13,14 +13,14 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed import control
-from marketfeed.channel import Channel
-from marketfeed.config import Config, load
-from marketfeed.control import HEAD, MAX_FRAME_BYTES, VERSION, Down, Unframer, Up, encode
+from marketfeed.config.schema import Config, load
 from marketfeed.errors import ControlError
 from marketfeed.fanout.ledger import Ledger
-from marketfeed.report import Report
-from marketfeed.serving import Listing
+from marketfeed.server.local import Listing
+from marketfeed.server.stats import Report
+from marketfeed.workers import messages as control
+from marketfeed.workers.channel import Channel
+from marketfeed.workers.messages import HEAD, MAX_FRAME_BYTES, VERSION, Down, Unframer, Up, encode
 
 NUMBERS = st.integers(0, 2**53)
 TEXTS = st.text(max_size=40)

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from marketfeed.doorbells import REST_S, STEP_S, Doorbells
+from marketfeed.workers.doorbells import REST_S, STEP_S, Doorbells
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from marketfeed.guesses import guess
+from marketfeed.config.guesses import guess
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,17 @@ import socket
 import pytest
 import trio
 
-from marketfeed.conditions import Condition
+from marketfeed.admin.health import KINDS, Health, Phase
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
-from marketfeed.gateway.taps import Taps
-from marketfeed.health import KINDS, Health, Phase
 from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.roster import Roster
 from marketfeed.ingest.supervise import STALE_S
-from marketfeed.latency.keeper import Keeper
+from marketfeed.latency.aggregator import Keeper
 from marketfeed.latency.log import IntervalLog
+from marketfeed.server.conditions import Condition
+from marketfeed.server.tap_listener import Taps
 
 
 class Half:

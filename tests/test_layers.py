@@ -16,17 +16,17 @@ LAYERS = [
     {"marketfeed.errors"},
     {"marketfeed.core"},
     {
-        "marketfeed.tap",
-        "marketfeed.follower",
+        "marketfeed.shm.tap",
+        "marketfeed.shm.follower",
     },  # what users run in their own processes; the engine takes its greeting from it
     {
-        "marketfeed.tables",
-        "marketfeed.sources",
-        "marketfeed.places",
-        "marketfeed.guesses",
-        "marketfeed.config",
+        "marketfeed.config.validation",
+        "marketfeed.config.sources",
+        "marketfeed.config.misplaced",
+        "marketfeed.config.guesses",
+        "marketfeed.config.schema",
         "marketfeed.folders",
-        "marketfeed.live",
+        "marketfeed.config.reload",
         "marketfeed.logs",
     },
     {"marketfeed.ingest"},
@@ -34,36 +34,36 @@ LAYERS = [
     {"marketfeed.fanout"},
     {"marketfeed.gateway"},
     {
-        "marketfeed.collector",
-        "marketfeed.conditions",
-        "marketfeed.report",
-        "marketfeed.usage",
-        "marketfeed.listing",
-        "marketfeed.ownprobe",
-        "marketfeed.serving",
+        "marketfeed.server.gc_control",
+        "marketfeed.server.conditions",
+        "marketfeed.server.stats",
+        "marketfeed.server.process_usage",
+        "marketfeed.server.sessions",
+        "marketfeed.server.self_probe",
+        "marketfeed.server.local",
     },
-    {"marketfeed.control", "marketfeed.channel"},
+    {"marketfeed.workers.messages", "marketfeed.workers.channel"},
     {
-        "marketfeed.child",
-        "marketfeed.doorbells",
-        "marketfeed.placement",
-        "marketfeed.progress",
-        "marketfeed.workers",
-        "marketfeed.worker",
-        "marketfeed.workermain",
+        "marketfeed.workers.process",
+        "marketfeed.workers.doorbells",
+        "marketfeed.workers.placement",
+        "marketfeed.workers.progress",
+        "marketfeed.workers.pool",
+        "marketfeed.workers.worker",
+        "marketfeed.workers.__main__",
     },
-    {"marketfeed.health", "marketfeed.metrics", "marketfeed.admin"},
+    {"marketfeed.admin.health", "marketfeed.admin.metrics", "marketfeed.admin.listener"},
     {"marketfeed.checks", "marketfeed.engine"},
-    {"marketfeed.connection", "marketfeed.unknown", "marketfeed.unreachable"},
+    {"marketfeed.client.connection", "marketfeed.client.unknown_symbols", "marketfeed.client.unreachable"},
     {
-        "marketfeed.board",
-        "marketfeed.keyboard",
-        "marketfeed.screen",
-        "marketfeed.watch",
-        "marketfeed.probe",
+        "marketfeed.cli.board",
+        "marketfeed.cli.keyboard",
+        "marketfeed.cli.screen",
+        "marketfeed.cli.watch",
+        "marketfeed.cli.probe",
         "marketfeed.recordings",
     },
-    {"marketfeed.cli", "marketfeed.embedded", "marketfeed.__main__"},
+    {"marketfeed.cli", "marketfeed.cli.embedded", "marketfeed.__main__"},
     {"marketfeed.testing"},
 ]
 FOR_FEEDS = ("marketfeed.core", "marketfeed.errors", "marketfeed.ingest.feed", "feeds")
@@ -126,11 +126,11 @@ def test_a_module_imports_from_its_own_layer_and_those_before(module):
 
 
 def test_the_package_itself_imports_core_and_the_tap_alone():
-    assert all(within(name, "marketfeed.core", "marketfeed.tap") for name in OURS[PACKAGE])
+    assert all(within(name, "marketfeed.core", "marketfeed.shm.tap") for name in OURS[PACKAGE])
 
 
 def test_the_tap_needs_no_event_loop():
-    assert not {name for name in IMPORTS["marketfeed.tap"] if name.split(".")[0] in ("trio", "structlog")}
+    assert not {name for name in IMPORTS["marketfeed.shm.tap"] if name.split(".")[0] in ("trio", "structlog")}
 
 
 def test_the_fan_out_knows_nothing_of_ingest():
@@ -168,10 +168,10 @@ def test_long_lived_tasks_start_in_the_engine_alone():
         "marketfeed.engine",
         "marketfeed.gateway.listener",
         "marketfeed.gateway.polling",
-        "marketfeed.watch",
-        "marketfeed.probe",
+        "marketfeed.cli.watch",
+        "marketfeed.cli.probe",
         "feeds.push",
     }
-    allowed |= {"marketfeed.worker", "marketfeed.workers"}
+    allowed |= {"marketfeed.workers.worker", "marketfeed.workers.pool"}
     allowed |= {"marketfeed.recordings.record", "marketfeed.recordings.simulate"}
     assert openers <= allowed

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from marketfeed.config import Config, load
-from marketfeed.live import LIVE, changes, fixed
+from marketfeed.config.reload import LIVE, changes, fixed
+from marketfeed.config.schema import Config, load
 
 
 @pytest.fixture

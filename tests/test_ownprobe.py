@@ -12,12 +12,12 @@ from marketfeed.core.records import QUOTE, Batch
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
-from marketfeed.fanout.frames import PING, TEXT, frame
-from marketfeed.fanout.lifesigns import Timing
+from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import MS, Tier
+from marketfeed.fanout.ws_frames import PING, TEXT, frame
 from marketfeed.latency.recorder import Recorder
-from marketfeed.ownprobe import OwnProbe, tcp_pair, texts_of
+from marketfeed.server.self_probe import OwnProbe, tcp_pair, texts_of
 
 S = 1_000_000_000
 TIERS = [Tier("vip", 0, True, 65536), Tier("premium", 20 * MS, False, 65536)]

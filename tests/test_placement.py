@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.placement import Placement
+from marketfeed.workers.placement import Placement
 
 
 @dataclass(eq=False)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.fanout.ledger import Ledger
-from marketfeed.report import MAXIMA, Report, merged
+from marketfeed.server.stats import MAXIMA, Report, merged
 
 COUNTS = st.integers(0, 1000)
 TIERS = st.sampled_from(["vip", "premium", "basic"])

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from marketfeed.board import Board
-from marketfeed.keyboard import keys_of
-from marketfeed.screen import COLUMNS, View, age_of, number_of, picture
+from marketfeed.cli.board import Board
+from marketfeed.cli.keyboard import keys_of
+from marketfeed.cli.screen import COLUMNS, View, age_of, number_of, picture
 
 AT_S = 1_700_000_000.0
 

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from msgspec import Meta
 
+from marketfeed.config.validation import checked
 from marketfeed.errors import ConfigError
-from marketfeed.tables import checked
 
 
 class Venue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -18,8 +18,8 @@ from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import EngineGoneError, TapError
-from marketfeed.follower import Follower, Gap
-from marketfeed.tap import Tap
+from marketfeed.shm.follower import Follower, Gap
+from marketfeed.shm.tap import Tap
 
 DEPTH = 8
 
@@ -58,8 +58,8 @@ def engine():
 
 
 def test_the_package_gives_the_function():
-    assert marketfeed.tap is connect
-    assert callable(marketfeed.tap)
+    assert marketfeed.shm.tap is connect
+    assert callable(marketfeed.shm.tap)
 
 
 def test_names_are_seen_as_they_come(engine):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.unknown import near, told, unmatched
+from marketfeed.client.unknown_symbols import near, told, unmatched
 
 KNOWN = ["AAPL", "BTC-USD", "BTC-EUR", "ETH-USD", "SY0000", "SY0001"]
 

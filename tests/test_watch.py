@@ -10,11 +10,11 @@ import trio
 import trio_websocket
 from rich.console import Console
 
-from marketfeed import watch
-from marketfeed.board import Board, Rate, line_of, notice_of
-from marketfeed.connection import endpoint
+from marketfeed.cli import watch
+from marketfeed.cli.board import Board, Rate, line_of, notice_of
+from marketfeed.cli.watch import Watch
+from marketfeed.client.connection import endpoint
 from marketfeed.errors import CLOSE_TEXT
-from marketfeed.watch import Watch
 
 AT_S = 1_700_000_000.0
 

@@ -23,13 +23,13 @@ from marketfeed.core.cursor import Cursor
 from marketfeed.core.records import CHANNELS, QUOTES, TRADES, stamps_of
 from marketfeed.core.rings import Indices, Rings
 from marketfeed.core.symbols import SymbolTable
-from marketfeed.fanout.encode import gap_fragment
-from marketfeed.fanout.encoding import Moment, Step
+from marketfeed.fanout.codecs import gap_fragment
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.lane import Lane
-from marketfeed.fanout.pieces import EMPTY, Piece, Run, merged, size_of
 from marketfeed.fanout.resume import Resumption, resume
 from marketfeed.fanout.subscriber import Subscriber
+from marketfeed.fanout.tick_runs import EMPTY, Piece, Run, merged, size_of
+from marketfeed.fanout.wire import Moment, Step
 
 CHUNK: Final = 512  # fragments a frame, about 64 kB
 STEP: Final = (

@@ -13,11 +13,11 @@ import trio
 
 from marketfeed.core.records import CHANNELS
 from marketfeed.core.rings import Indices, Rings
-from marketfeed.fanout.encoding import POLL, PROBE
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.subscriber import Subscriber
+from marketfeed.fanout.wire import POLL, PROBE
 
 FLUSH_BOUNDS_S: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 MAX_SIZE_BITS: Final = 40  # of a frame's length

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from marketfeed.fanout.encoding import Encoding, Moment, Step
 from marketfeed.fanout.interest import Interest
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.subscriber import Subscriber
+from marketfeed.fanout.wire import Encoding, Moment, Step
 
 if TYPE_CHECKING:
     from marketfeed.core.rings import Indices

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from marketfeed.core.records import CHANNELS, Records, stamps_of
 from marketfeed.core.rings import Indices, Rings, Ticks
 from marketfeed.core.symbols import SymbolTable
-from marketfeed.fanout.encode import Encoder, gap_fragment
-from marketfeed.fanout.encoding import Encoding
+from marketfeed.fanout.codecs import Encoder, gap_fragment
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interest
 from marketfeed.fanout.newcomers import Newcomers
 from marketfeed.fanout.subscriber import LaneKey, Subscriber
 from marketfeed.fanout.takers import Takers
 from marketfeed.fanout.tiers import Tier
+from marketfeed.fanout.wire import Encoding
 from marketfeed.latency.recorder import Flush, Taken, TierRecorder
 
 MAX_FLUSH_TICKS: Final = 16384  # in one step, so that other tasks get their turn under overload

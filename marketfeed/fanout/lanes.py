@@ -11,13 +11,13 @@ import trio
 from marketfeed.core.records import NO_QUOTES, QUOTES, TRADES, Records, stamps_of
 from marketfeed.core.rings import Indices, Rings
 from marketfeed.core.symbols import SymbolTable, shortest_prefixes
-from marketfeed.fanout.encode import BinaryCodec, Encoder, JsonCodec
-from marketfeed.fanout.encoding import POLL
+from marketfeed.fanout.codecs import BinaryCodec, Encoder, JsonCodec
 from marketfeed.fanout.interest import Interests
 from marketfeed.fanout.lane import Lane
 from marketfeed.fanout.newcomers import Newcomers
 from marketfeed.fanout.subscriber import LaneKey, Subscriber
 from marketfeed.fanout.tiers import Tier
+from marketfeed.fanout.wire import POLL
 from marketfeed.latency.recorder import Recorder
 
 S: Final = 1_000_000_000  # ns

@@ -21,7 +21,6 @@ from marketfeed.core.cursor import Cursor
 from marketfeed.core.rings import Rings
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.catchup import CatchUp, Turn
-from marketfeed.fanout.encoding import MAX_POLL_BYTES, POLL, Moment, Step
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interests, Names
 from marketfeed.fanout.lane import Lane
@@ -29,6 +28,7 @@ from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
+from marketfeed.fanout.wire import MAX_POLL_BYTES, POLL, Moment, Step
 
 
 @dataclass(frozen=True, slots=True)

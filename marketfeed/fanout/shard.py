@@ -25,19 +25,19 @@ from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.bell import Bell, DoorBell
 from marketfeed.fanout.catchup import CatchUp, Turn, push
-from marketfeed.fanout.encoding import JSON, POLL, PROBE, Encoding, Moment
+from marketfeed.fanout.catchup_scheduler import Turns
 from marketfeed.fanout.figures import Figures
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interests, Names
+from marketfeed.fanout.keepalive import LifeSigns, Timing
 from marketfeed.fanout.lane import Lane
 from marketfeed.fanout.lanes import Lanes
-from marketfeed.fanout.lifesigns import LifeSigns, Timing
 from marketfeed.fanout.polls import Polls
 from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.slowest import Slowest
 from marketfeed.fanout.subscriber import Sink, Subscriber
 from marketfeed.fanout.tiers import Tier
-from marketfeed.fanout.turns import Turns
+from marketfeed.fanout.wire import JSON, POLL, PROBE, Encoding, Moment
 from marketfeed.latency.recorder import Flush, Marks, Recorder
 
 # In a row: six milliseconds or so. Oftener, and what is received meanwhile would wait for the rest of the

@@ -12,9 +12,9 @@ from typing import Final
 
 import trio
 
-from marketfeed.fanout.encoding import POLL, PROBE
 from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.subscriber import Subscriber
+from marketfeed.fanout.wire import POLL, PROBE
 
 # A session with which one wait has lasted this many times `limits.stall_s` is waited for no longer. One that
 # acknowledges nothing is cut after `stall_s`; this bounds one that acknowledges a few bytes now and then.

@@ -8,10 +8,10 @@ import numpy as np
 
 from marketfeed.core.rings import Indices, Rings
 from marketfeed.errors import CloseCode
-from marketfeed.fanout.encoding import CodecName, Encoding
 from marketfeed.fanout.interest import Interest, Names
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.tiers import Tier
+from marketfeed.fanout.wire import CodecName, Encoding
 
 if TYPE_CHECKING:
     from marketfeed.fanout.group import Group

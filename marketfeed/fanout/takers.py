@@ -15,9 +15,9 @@ import numpy as np
 from marketfeed.core.records import CHANNELS
 from marketfeed.core.rings import Indices
 from marketfeed.core.symbols import SymbolTable
-from marketfeed.fanout.encoding import PROBE
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.prefixes import Prefixes
+from marketfeed.fanout.wire import PROBE
 
 FEW: Final = 4
 

@@ -13,12 +13,12 @@ import trio
 
 from marketfeed.core.cursor import Cursor
 from marketfeed.errors import CloseCode
-from marketfeed.fanout.encoding import SSE
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.shard import Change
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
+from marketfeed.fanout.wire import SSE
 from marketfeed.gateway import protocol
 from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.exchange import Headers

@@ -13,10 +13,10 @@ import structlog
 import trio
 
 from marketfeed.errors import CLOSE_TEXT, CloseCode
-from marketfeed.fanout.encoding import JSON, Encoding
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
+from marketfeed.fanout.wire import JSON, Encoding
 from marketfeed.gateway import protocol
 from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.hosts import Hosts

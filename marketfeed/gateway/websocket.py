@@ -16,13 +16,13 @@ import trio
 import trio_websocket
 
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
-from marketfeed.fanout.encoding import ENCODINGS, Encoding
-from marketfeed.fanout.frames import CLOSE, frame
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.shard import Change
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
+from marketfeed.fanout.wire import ENCODINGS, Encoding
+from marketfeed.fanout.ws_frames import CLOSE, frame
 from marketfeed.gateway import protocol
 from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.limits import Bucket

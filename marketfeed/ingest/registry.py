@@ -11,13 +11,13 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from marketfeed.config import Config
+from marketfeed.config.guesses import guess
+from marketfeed.config.misplaced import homes, placed
+from marketfeed.config.schema import Config
+from marketfeed.config.validation import checked, mistakes, shown, without
 from marketfeed.errors import ConfigError
-from marketfeed.guesses import guess
 from marketfeed.ingest.feed import FeedType
 from marketfeed.ingest.pump import MAX_FEEDS
-from marketfeed.places import homes, placed
-from marketfeed.tables import checked, mistakes, shown, without
 
 GROUP: Final = "marketfeed.feeds"
 _COMMON: Final = ("name", "type", "required")

@@ -31,7 +31,7 @@ from hdrh.codec import decode as varints
 from numpy.typing import NDArray
 
 from marketfeed.latency.histogram import Values
-from marketfeed.latency.merged import Layout, Part
+from marketfeed.latency.sums import Layout, Part
 
 PIECE_BYTES: Final = 1 << 16  # inflated in one go
 ROOM: Final = 1 << 16  # buckets that are decoded at once: 512 kB

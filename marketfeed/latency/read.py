@@ -26,7 +26,7 @@ from marketfeed.latency.decoding import Decoder, UndecodableError
 from marketfeed.latency.histogram import PERCENTILES, Values
 from marketfeed.latency.intervals import Tag
 from marketfeed.latency.lines import Line, Problems, Progress, lines
-from marketfeed.latency.merged import Layout, Merged
+from marketfeed.latency.sums import Layout, Merged
 
 FIGURES: Final = ("count", "min", "p50", "p90", "p99", "p99_9", "p99_99", "max")
 MAX_ROWS: Final = 10_000  # keys: hops, tiers, workers, symbols

@@ -23,20 +23,20 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from marketfeed.connection import (
+from marketfeed.client.connection import (
     BROKEN,
     FIRST_FINAL_CODE,
     THEIR_ENDS,
     Endpoint,
     known_symbols,
 )
+from marketfeed.client.unknown_symbols import told, unmatched
+from marketfeed.client.unreachable import leaf, plainly
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.counts import amount
 from marketfeed.core.printable import printable
-from marketfeed.recordings.recorded import Recorded
+from marketfeed.recordings.progress import Recorded
 from marketfeed.recordings.writer import RecordingWriter
-from marketfeed.unknown import told, unmatched
-from marketfeed.unreachable import leaf, plainly
 
 WRITE_S: Final = 0.25  # so much is at stake if the program is killed
 WRITE_BYTES: Final = 1 << 20  # or so much

@@ -25,16 +25,16 @@ from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import SourceError
-from marketfeed.fanout.encoding import BINARY, JSON, Encoding
 from marketfeed.fanout.interest import Names
+from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.ledger import Ledger
-from marketfeed.fanout.lifesigns import Timing
 from marketfeed.fanout.shard import Change, Shard
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
+from marketfeed.fanout.wire import BINARY, JSON, Encoding
 from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.registry import FeedSpec
-from marketfeed.recordings.counting import CountingSink, Delays, wall_ns
+from marketfeed.recordings.counting_sink import CountingSink, Delays, wall_ns
 
 S: Final = 1_000_000_000  # ns
 BESIDE_GRIDS_NS: Final = 300

@@ -34,7 +34,7 @@ def be_stuck(number, frame):
     while True:
         pass
 
-if "marketfeed.workermain" in sys.orig_argv:
+if "marketfeed.workers.__main__" in sys.orig_argv:
     signal.signal(signal.SIGUSR1, be_busy)
     signal.signal(signal.SIGUSR2, be_stuck)
 """

@@ -144,7 +144,9 @@ def test_a_second_engine_does_not_take_a_living_ones_tap(tmp_path):
 def test_the_example_in_the_docs_runs(tmp_path):
     text = (ROOT / "docs" / "tap.md").read_text("utf-8")
     (example,) = [
-        block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "marketfeed.tap" in block
+        block
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        if "marketfeed.shm.tap" in block
     ]
     program = tmp_path / "example.py"
     program.write_text(example)

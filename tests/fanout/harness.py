@@ -18,13 +18,13 @@ from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import CloseCode
-from marketfeed.fanout.encoding import JSON, Encoding
 from marketfeed.fanout.interest import Names
-from marketfeed.fanout.lifesigns import Timing
+from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.shard import Change, Shard
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import MS, Tier
+from marketfeed.fanout.wire import JSON, Encoding
 from marketfeed.latency.recorder import Recorder
 
 S = 1_000_000_000

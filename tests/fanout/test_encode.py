@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from marketfeed.core.fixed import SCALE
 from marketfeed.core.records import QUOTE, QUOTES, TRADE, TRADES
 from marketfeed.core.symbols import SymbolTable
-from marketfeed.fanout.encode import CHUNK, FEW, JsonCodec
+from marketfeed.fanout.codecs import CHUNK, FEW, JsonCodec
 
 NAMES = ("A", "%s", "BTC-USD", "{x}", "ABCDEFGHIJKLMNOPQRSTUVWX")
 SIZES = {

@@ -7,7 +7,7 @@ from harness import BASIC, VIP, Bench, Follower, S
 
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.records import QUOTE, TRADE
-from marketfeed.fanout.encoding import BINARY, JSON, SSE, Moment, Step
+from marketfeed.fanout.wire import BINARY, JSON, SSE, Moment, Step
 
 
 def kinds(messages):

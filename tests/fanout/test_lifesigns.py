@@ -7,11 +7,11 @@ from harness import VIP, Socket
 
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
-from marketfeed.fanout.encoding import JSON
 from marketfeed.fanout.interest import Interests, Names
-from marketfeed.fanout.lifesigns import LOOK_MEMBERS, LifeSigns, Timing
+from marketfeed.fanout.keepalive import LOOK_MEMBERS, LifeSigns, Timing
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import MS
+from marketfeed.fanout.wire import JSON
 
 S = 1000 * MS
 TIMING = Timing(heartbeat_ns=20 * S, ping_ns=60 * S, stall_ns=10 * S)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_properties import TIERS, live
 
 from marketfeed.fanout import newcomers
-from marketfeed.fanout.encoding import BINARY, JSON, SSE
+from marketfeed.fanout.wire import BINARY, JSON, SSE
 
 FLOOD = [f"N{number:04}" for number in range(3000)]
 

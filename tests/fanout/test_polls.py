@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from marketfeed.core.cursor import parse_cursor
 from marketfeed.core.records import QUOTES, TRADES
-from marketfeed.fanout.encoding import MAX_POLL_BYTES
 from marketfeed.fanout.interest import Names
+from marketfeed.fanout.wire import MAX_POLL_BYTES
 
 WAITING = 10_000 if os.environ.get("MARKETFEED_PROVE") else 2_000
 
@@ -221,7 +221,7 @@ async def test_an_answer_is_at_most_a_mebibyte_and_the_next_goes_on_behind_it(au
 
 
 async def test_a_snapshot_that_is_too_long_is_cut_at_a_g(autojump_clock, nursery, monkeypatch):
-    monkeypatch.setattr("marketfeed.fanout.encoding.MAX_POLL_BYTES", 2000)
+    monkeypatch.setattr("marketfeed.fanout.wire.MAX_POLL_BYTES", 2000)
     bench = Bench(max_symbols=256)
     bench.publish(*[("q", f"S{i:03d}") for i in range(100)])
     poll = Polling(bench, nursery, quotes="*")

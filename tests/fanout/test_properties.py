@@ -8,7 +8,7 @@ from harness import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marketfeed.fanout.encoding import BINARY, JSON, SSE
+from marketfeed.fanout.wire import BINARY, JSON, SSE
 
 NAMES = ["A", "B", "AB", "C"]
 TIERS = [VIP, SLOW_EVERY, PREMIUM, BASIC]

@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from marketfeed.fanout.catchup import most_missing
-from marketfeed.fanout.encoding import BINARY, JSON, PROBE, SSE
 from marketfeed.fanout.slowest import MOST_STALLS
 from marketfeed.fanout.tiers import Tier
+from marketfeed.fanout.wire import BINARY, JSON, PROBE, SSE
 from marketfeed.ingest.room import Room
 
 STALL_S = 10  # of the bench

@@ -8,7 +8,7 @@ import pytest
 import trio.testing
 
 from marketfeed.fanout.catchup import Turn
-from marketfeed.fanout.turns import MOST_NS, TURNS_NS, S, Turns
+from marketfeed.fanout.catchup_scheduler import MOST_NS, TURNS_NS, S, Turns
 
 
 class Table:

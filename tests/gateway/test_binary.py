@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from live import connected, serving
 
-from marketfeed.fanout.encoding import BINARY
+from marketfeed.fanout.wire import BINARY
 
 
 async def test_once_binary_every_message_is():

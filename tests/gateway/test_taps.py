@@ -18,8 +18,8 @@ from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError, StartError, TapError
-from marketfeed.gateway.taps import Taps
-from marketfeed.tap import tap
+from marketfeed.server.tap_listener import Taps
+from marketfeed.shm.tap import tap
 
 
 class Door:

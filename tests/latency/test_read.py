@@ -18,8 +18,8 @@ from marketfeed.errors import LogError
 from marketfeed.latency import load
 from marketfeed.latency.histogram import DIGITS, HIGHEST_NS, LOWEST_NS
 from marketfeed.latency.intervals import Tag
-from marketfeed.latency.merged import Layout, Merged
 from marketfeed.latency.read import read
+from marketfeed.latency.sums import Layout, Merged
 
 values = st.lists(st.integers(0, HIGHEST_NS), min_size=1, max_size=60)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE, QUOTES, TRADE, TRADES
-from marketfeed.recordings.holes import Holes
+from marketfeed.recordings.gaps import Holes
 
 
 def records(ticks, dtype=QUOTE, flags=0):

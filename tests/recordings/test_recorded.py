@@ -7,7 +7,7 @@ import pytest
 
 from marketfeed.core.binary import FrameParser, quotes_frame, symbols_frame
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE
-from marketfeed.recordings.recorded import Recorded
+from marketfeed.recordings.progress import Recorded
 
 BEGUN = {"T": "success", "msg": "connected", "epoch": "e1"}
 SYNCED = {"T": "synced", "cursor": "e1:0"}

@@ -16,7 +16,8 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from marketfeed.config import TierConfig
+from marketfeed.cli.simulate import changed_tiers, format_of
+from marketfeed.config.schema import TierConfig
 from marketfeed.core.binary import quotes_frame, symbols_frame, trades_frame
 from marketfeed.core.records import QUOTE, TRADE
 from marketfeed.errors import ConfigError
@@ -24,7 +25,6 @@ from marketfeed.fanout.interest import Names
 from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.ingest.registry import feed_specs
 from marketfeed.recordings.simulate import Plan, Progress, simulate
-from marketfeed.recordings.whatif import changed_tiers, format_of
 from marketfeed.testing import RecordingIntake
 
 ALL = Names(("*",), ("*",))

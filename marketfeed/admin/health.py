@@ -1,0 +1,100 @@
+"""Whether the engine can serve subscribers, and what else is not as it should be.
+
+A problem means that subscribers cannot be served: the engine is not ready, and
+a balancer takes it out. Everything else is a warning. A diagnostics file that
+cannot be written, or a venue that is silent, is the same for all engines
+behind a balancer; taking all of them out would turn it into an outage. A feed
+with ``required = true`` is the exception that an operator asks for.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+from marketfeed.core.symbols import SymbolTable
+from marketfeed.ingest.roster import Roster
+from marketfeed.ingest.supervise import STALE_S, FeedState
+from marketfeed.latency.aggregator import Keeper
+from marketfeed.server.conditions import Condition
+from marketfeed.server.local import Half
+from marketfeed.server.tap_listener import Taps
+
+# All kinds of conditions, for metrics: the first is a problem always, those of feeds if the feed is required.
+KINDS: Final = (
+    "no_worker",
+    "feed_stale",
+    "feed_down",
+    "feed_failed",
+    "worker_down",
+    "workers_full",
+    "latency_log",
+    "tap",
+    "symbols_full",
+    "reload",
+)
+_AMISS: Final = {
+    FeedState.STALE: f"stale: it runs, and has brought no tick for {STALE_S:g} s",
+    FeedState.DOWN: "down: it failed, and is run again after a delay",
+    FeedState.FAILED: "failed, and is not run again",
+}
+
+
+class Phase(enum.Enum):
+    """Where the engine is between its start and its end."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+
+
+class Health:
+    """Problems and warnings of this moment, from the parts of the engine."""
+
+    def __init__(self, half: Half, roster: Roster, keeper: Keeper, taps: Taps, symbols: SymbolTable) -> None:
+        self._half = half
+        self._roster = roster
+        self._keeper = keeper
+        self._taps = taps
+        self._symbols = symbols
+        self.phase = Phase.STARTING
+        self.reload_failure: str | None = None  # why the configuration as it is now is not in force
+
+    def status(self) -> str:
+        """Return ``"ready"``, ``"not ready"``, ``"starting"`` or ``"draining"``."""
+        if self.phase is not Phase.SERVING:
+            return str(self.phase.value)
+        return "not ready" if self.problems() else "ready"
+
+    def problems(self) -> list[Condition]:
+        """Return why subscribers cannot be served."""
+        return [*self._feeds(required=True), *self._half.problems()]
+
+    def warnings(self) -> list[Condition]:
+        """Return everything else that is not as it should be."""
+        found = [*self._feeds(required=False), *self._half.warnings()]
+        for kind, trouble in (
+            ("latency_log", self._keeper.log.problem),
+            ("tap", self._taps.problem()),
+            ("symbols_full", self._full()),
+            ("reload", self.reload_failure),
+        ):
+            if trouble:
+                found.append(Condition(kind, "", f"{kind.replace('_', ' ')}: {trouble}"))
+        return found
+
+    def feeds(self) -> dict[str, str]:
+        """Return the state of each feed, by name."""
+        return {one.intake.name: one.state().value for one in self._roster.supervisors}
+
+    def _feeds(self, required: bool) -> list[Condition]:
+        states = {one.intake.name: one.state() for one in self._roster.supervisors}
+        return [
+            Condition(f"feed_{state.value}", name, f"feed {name} is {_AMISS[state]}")
+            for name, state in states.items()
+            if state in _AMISS and (name in self._roster.required) is required
+        ]
+
+    def _full(self) -> str | None:
+        most = self._symbols.max_symbols
+        return f"engine.max_symbols is {most}: new names are left out" if len(self._symbols) >= most else None

@@ -1,0 +1,67 @@
+"""The admin listener: metrics, health, and who is slow and why. Loopback unless told otherwise."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from marketfeed.admin.metrics import CONTENT_TYPE, Sources, exposition
+from marketfeed.gateway.hosts import Hosts
+from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
+from marketfeed.gateway.query import check_keys
+
+MAX_ROWS: Final = 1000
+HEAD_S: Final = 5.0
+
+
+class Admin:
+    """The routes of the admin listener."""
+
+    def __init__(self, sources: Sources, hosts: Hosts) -> None:
+        self._sources = sources
+        self.server = HttpServer(
+            {
+                "/metrics": {"GET": self._metrics},
+                "/healthz": {"GET": self._health},
+                "/readyz": {"GET": self._readiness},
+                "/v1/latency": {"GET": self._latency},
+                "/v1/sessions": {"GET": self._sessions},
+            },
+            Rules(head_s=HEAD_S, hosts=hosts, hosts_key="admin.hosts"),
+            sources.half.counters.refused,
+        )
+
+    async def _metrics(self, request: Request) -> Response:
+        return Response(await exposition(self._sources), CONTENT_TYPE)
+
+    async def _health(self, request: Request) -> Response:
+        return json_response({"status": "ok", "epoch": self._sources.rings.epoch})
+
+    async def _readiness(self, request: Request) -> Response:
+        """Answer whether subscribers can be served: 200, or 503 with ``problems``; and ``warnings``."""
+        health = self._sources.health
+        status = health.status()
+        body = {
+            "status": status,
+            "feeds": health.feeds(),
+            "problems": [problem.text for problem in health.problems()],
+            "warnings": [warning.text for warning in health.warnings()],
+        }
+        return json_response(body, 200 if status == "ready" else 503)
+
+    async def _latency(self, request: Request) -> Response:
+        return json_response(self._sources.keeper.shown())
+
+    async def _sessions(self, request: Request) -> Response:
+        """List sessions, the slow ones first; ``?slow=1`` only those, ``limit`` at most so many."""
+        check_keys(request.query, ("slow", "limit"))
+        limit_text = request.first("limit", "100")
+        digits = limit_text.isascii() and limit_text.isdecimal() and len(limit_text) <= 4
+        if not digits or not 1 <= int(limit_text) <= MAX_ROWS:
+            return error_response(400, f"limit: 1 to {MAX_ROWS}")
+        slow_text = request.first("slow", "0")
+        if slow_text not in ("0", "1"):
+            return error_response(400, "slow: 0 or 1")
+        limit, only_slow = int(limit_text), slow_text == "1"
+        return json_response(msgspec.to_builtins(await self._sources.half.listing(limit, only_slow)))

@@ -1,0 +1,253 @@
+"""Metrics in Prometheus's text format, from counters that the engine keeps anyway.
+
+Nothing is counted for Prometheus's sake on the way of a tick: a scrape reads
+plain integers, those of sessions from the report of whoever serves them.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import accumulate
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector as MetricSource
+
+from marketfeed import __version__
+from marketfeed.admin.health import KINDS, Health
+from marketfeed.core.records import CHANNELS
+from marketfeed.core.rings import Rings
+from marketfeed.core.symbols import SymbolTable
+from marketfeed.fanout.figures import FLUSH_BOUNDS_S
+from marketfeed.fanout.ledger import Ledger
+from marketfeed.gateway.limits import DURATION_BOUNDS_S, Admission
+from marketfeed.gateway.protocol import VERSION
+from marketfeed.ingest.roster import Roster
+from marketfeed.ingest.supervise import FeedState
+from marketfeed.latency.aggregator import Keeper
+from marketfeed.server.conditions import Condition
+from marketfeed.server.local import Half
+from marketfeed.server.process_usage import cpu_s, resident_bytes
+from marketfeed.server.stats import Report
+from marketfeed.server.tap_listener import Taps
+
+PREFIX = "marketfeed_"
+FRAME_BOUNDS = tuple(2**bits for bits in range(6, 21))
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+Samples = Mapping[Any, float]  # by the values of the labels, in order
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the figures are."""
+
+    half: Half
+    rings: Rings
+    symbols: SymbolTable
+    roster: Roster
+    taps: Taps
+    keeper: Keeper
+    admission: Admission
+    health: Health
+
+
+async def exposition(sources: Sources) -> bytes:
+    """Return all metrics as Prometheus's text format."""
+    registry = CollectorRegistry()
+    registry.register(_Snapshot(sources, await sources.half.report()))
+    return generate_latest(registry)
+
+
+class _Snapshot(MetricSource):
+    """One scrape's figures."""
+
+    def __init__(self, sources: Sources, report: Report) -> None:
+        self._sources = sources
+        self._report = report
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._engine()
+        yield from self._sessions()
+        yield from self._ticks()
+        yield from self._latencies()
+        yield from self._feeds()
+        yield from self._process()
+
+    def _engine(self) -> Iterable[Metric]:
+        build = (__version__, platform.python_version(), str(VERSION))
+        yield _gauge("build_info", "1, labelled by what runs.", "version python protocol", {build: 1})
+        health = self._sources.health
+        ready = health.status() == "ready"
+        yield _gauge("ready", "1 if subscribers can be served, as /readyz says.", "", {(): ready})
+        text = "1 for what makes the engine not ready."
+        yield _gauge("problem", text, "kind subject", _present(health.problems()))
+        text = "1 for what is not as it should be while subscribers are served."
+        yield _gauge("warning", text, "kind subject", _present(health.warnings()))
+
+    def _sessions(self) -> Iterable[Metric]:
+        report = self._report
+        yield _gauge("sessions", "Sessions now.", "transport tier", report.sessions)
+        yield _gauge(
+            "clients", "Sessions now, by what their clients say they are.", "protocol sdk", report.clients
+        )
+        lagging = dict.fromkeys(((tier,) for _, tier in report.sessions), 0)
+        lagging |= {(tier,): n for tier, n in report.lagging.items()}
+        yield _gauge("lagging_sessions", "Sessions fallen behind.", "tier", lagging)
+        most = self._sources.admission.limits.sessions
+        yield _gauge("sessions_limit", "limits.sessions.", "", {(): most})
+        yield _histogram(
+            "session_seconds",
+            "How long sessions lasted.",
+            DURATION_BOUNDS_S,
+            report.durations,
+            report.duration_s,
+        )
+        yield _counter("accepted_total", "Sessions begun.", "", {(): report.accepted})
+        closes = {(str(code),): n for code, n in report.closes.items()}
+        yield _counter("closes_total", "Sessions ended, by close code.", "code", closes)
+        refused = {(reason,): n for reason, n in report.refused.items()}
+        yield _counter("refused_total", "Connections refused before a session.", "reason", refused)
+        requests = {(route or "none", str(status)): n for (route, status), n in report.requests.items()}
+        yield _counter("http_requests_total", "Requests to the gateway, by answer.", "route status", requests)
+        yield _gauge("waiting_polls", "Long polls that wait now.", "", {(): report.polls})
+        errors = {(str(code),): n for code, n in report.errors.items()}
+        yield _counter("errors_total", "Error messages sent, by code.", "code", errors)
+
+    def _ticks(self) -> Iterable[Metric]:
+        report = self._report
+        for name in (field.name for field in fields(Ledger)):
+            samples = {(tier,): getattr(ledger, name) for tier, ledger in report.ledgers.items()}
+            if name == "pending":
+                yield _gauge("pending", "Ticks matched and not yet any of the others.", "tier", samples)
+            else:
+                yield _counter(f"{name}_total", f"Ticks {name}; see the ledger.", "tier", samples)
+        yield _counter("frames_total", "Frames offered to sockets.", "", {(): report.frames})
+        sizes = _by_size(report.frame_sizes)
+        yield _histogram("frame_bytes", "Sizes of flushes' frames.", FRAME_BOUNDS, sizes, report.sent_bytes)
+        text = "Time to collect, encode and send one flush."
+        yield _histogram("flush_seconds", text, FLUSH_BOUNDS_S, report.flush_counts, report.flush_seconds)
+        rings, count = self._sources.rings, len(self._sources.symbols)
+        laps = {
+            (name,): int((rings.published(c, count) // rings.depth).sum()) for c, name in enumerate(CHANNELS)
+        }
+        yield _counter("ring_laps_total", "Times that rings came round, of all symbols.", "channel", laps)
+        yield _gauge("published_g", "The newest tick of the rings.", "", {(): self._sources.rings.head()})
+        yield _gauge("symbols", "Names in the symbol table.", "", {(): len(self._sources.symbols)})
+        yield _gauge("groups", "Groups that share frames.", "", {(): report.groups})
+
+    def _latencies(self) -> Iterable[Metric]:
+        keeper = self._sources.keeper
+        text = "Latency by hop, of every delivery; told of at the end of each latency.interval_s."
+        hops = HistogramMetricFamily(PREFIX + "hop_seconds", text, labels=["hop", "tier"])
+        beyond = {}
+        for key, histogram in keeper.sums.items():
+            hops.add_metric(key, *keeper.buckets(key))
+            beyond[key] = histogram.beyond
+        yield hops
+        yield _counter("hop_beyond_total", "Latencies above 60 s, in no bucket.", "hop tier", beyond)
+        text = "Times that the engine's own probe waited longer than latency.interruption_s for a tick."
+        seen = {(tier,): n for tier, n in self._report.interruptions.items()}
+        yield _counter("probe_interruptions_total", text, "tier", seen)
+        waited = {(tier,): s for tier, s in self._report.interrupted_s.items()}
+        yield _counter("probe_interrupted_seconds_total", "How long these were.", "tier", waited)
+        unplaced = {(tier,): n for tier, n in self._report.unplaced.items()}
+        yield _counter(
+            "unplaced_total", "Deliveries whose batch was too long ago for its time.", "tier", unplaced
+        )
+        file = keeper.log
+        yield _gauge("latency_log_writable", "1 if the last write worked.", "", {(): file.problem is None})
+        yield _counter("latency_log_failures_total", "Writes that failed.", "", {(): file.failures})
+        yield _counter("latency_log_bytes_total", "Bytes written.", "", {(): file.written_bytes})
+
+    def _feeds(self) -> Iterable[Metric]:
+        ticks: dict[tuple[str, ...], float] = {}
+        events: dict[tuple[str, ...], float] = {}
+        failures: dict[tuple[str, ...], float] = {}
+        states: dict[tuple[str, ...], float] = {}
+        for supervisor in self._sources.roster.supervisors:
+            intake = supervisor.intake
+            for channel, count in zip(CHANNELS, intake.ticks, strict=True):
+                ticks[intake.name, channel] = count
+            for event, count in intake.events.items():
+                events[intake.name, event] = count
+            failures[(intake.name,)] = supervisor.failures
+            for state in FeedState:
+                states[intake.name, state.value] = supervisor.state() is state
+        yield _counter("ticks_total", "Ticks taken in.", "feed channel", ticks)
+        yield _counter("feed_events_total", "What feeds counted, such as broken lines.", "feed event", events)
+        yield _counter("feed_failures_total", "Times a feed failed and was run again.", "feed", failures)
+        yield _gauge("feed_state", "1 for the state a feed is in.", "feed state", states)
+
+    def _process(self) -> Iterable[Metric]:
+        report = self._report
+        runs = {(str(g),): n for g, n in enumerate(report.gc_collections)}
+        seconds = {(str(g),): n for g, n in enumerate(report.gc_seconds)}
+        yield _counter("gc_collections_total", "Garbage collections.", "generation", runs)
+        yield _counter("gc_seconds_total", "Time in garbage collections.", "generation", seconds)
+        yield _gauge("gc_longest_seconds", "The longest garbage collection.", "", {(): report.gc_longest_s})
+        longest = {(): report.gc_longest_cpu_s}
+        yield _gauge("gc_longest_cpu_seconds", "The longest one without waiting for a core.", "", longest)
+        cpu, resident = dict(report.cpu_s), dict(report.resident_bytes)
+        if "engine" not in resident:  # sessions are others' business: this process feeds them
+            cpu["engine"], resident["engine"] = cpu_s(), resident_bytes()
+        text = "CPU time of a process, its successors' included."
+        yield _counter("cpu_seconds_total", text, "process", {(name,): s for name, s in cpu.items()})
+        text = "Resident memory of a process, that it shares with others included."
+        yield _gauge("resident_bytes", text, "process", {(name,): n for name, n in resident.items()})
+        workers = {(worker,): n for worker, n in report.workers.items()}
+        yield _gauge("worker_connections", "Connections now, by worker process.", "worker", workers)
+        restarts = {(): report.worker_restarts}
+        yield _counter("worker_restarts_total", "Workers that ended and were replaced.", "", restarts)
+        yield _counter(
+            "failures_total", "Sessions ended by an error in the fan-out.", "", {(): report.failures}
+        )
+        taps = self._sources.taps
+        yield _gauge("taps", "Readers of the rings connected now.", "", {(): len(taps)})
+        yield _counter("taps_total", "Readers of the rings that came.", "", {(): taps.accepted})
+        refused = {(reason,): n for reason, n in taps.refused.items()}
+        yield _counter("taps_refused_total", "Readers of the rings refused.", "reason", refused)
+
+
+def _present(conditions: Sequence[Condition]) -> Samples:
+    """Return 1 for each of ``conditions``, and 0 for each kind, so that every series is known."""
+    return dict.fromkeys(((kind, "") for kind in KINDS), 0) | {(c.kind, c.subject): 1 for c in conditions}
+
+
+def _gauge(name: str, text: str, labels: str, samples: Samples) -> Metric:
+    return _filled(GaugeMetricFamily(PREFIX + name, text, labels=labels.split()), samples)
+
+
+def _counter(name: str, text: str, labels: str, samples: Samples) -> Metric:
+    return _filled(CounterMetricFamily(PREFIX + name, text, labels=labels.split()), samples)
+
+
+def _histogram(
+    name: str, text: str, bounds: Sequence[float], counts: Sequence[int], total: float
+) -> HistogramMetricFamily:
+    """Return a histogram of ``counts`` up to each of ``bounds`` and above, each without those before."""
+    family = HistogramMetricFamily(PREFIX + name, text)
+    labels = [*map(str, bounds), "+Inf"]
+    running = accumulate(counts or [0] * len(labels))
+    family.add_metric([], [(label, float(n)) for label, n in zip(labels, running, strict=True)], total)
+    return family
+
+
+def _by_size(by_bits: list[int]) -> list[int]:
+    """Return frames up to each of FRAME_BOUNDS, and above, from those by the bits of their length."""
+    first, last = (int(bound).bit_length() - 1 for bound in (FRAME_BOUNDS[0], FRAME_BOUNDS[-1]))
+    counts = by_bits or [0] * (last + 2)
+    return [sum(counts[: first + 1]), *counts[first + 1 : last + 1], sum(counts[last + 1 :])]
+
+
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: Samples) -> Metric:
+    for values, value in samples.items():
+        family.add_metric(values, value)
+    return family

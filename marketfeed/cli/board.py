@@ -1,0 +1,189 @@
+"""What ``marketfeed watch`` shows: messages folded into rows (screen.py draws them), ticks as lines. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+from marketfeed.client.unknown_symbols import unmatched
+from marketfeed.core.counts import amount
+
+RATE_WINDOW_S: Final = 5
+NOTICES: Final = 3
+MOST_DECIMALS: Final = 9  # prices are whole multiples of 1e-9
+Message = dict[str, Any]
+
+
+class Rate:
+    """Ticks a second over the last RATE_WINDOW_S; a count for each second, whatever the rate."""
+
+    __slots__ = ("_counts", "_first_s")
+
+    def __init__(self) -> None:
+        self._counts: deque[list[int]] = deque(maxlen=RATE_WINDOW_S + 1)  # [second, ticks]
+        self._first_s: float | None = None
+
+    def add(self, now_s: float) -> None:
+        """Count one tick."""
+        if self._first_s is None:
+            self._first_s = now_s
+        if self._counts and self._counts[-1][0] == int(now_s):
+            self._counts[-1][1] += 1
+        else:
+            self._counts.append([int(now_s), 1])
+
+    def per_s(self, now_s: float) -> float:
+        """Return the rate; over at least one second, so that a first tick is not a flood."""
+        if self._first_s is None:
+            return 0.0
+        from_s = int(now_s) - RATE_WINDOW_S
+        ticks = sum(count for second, count in self._counts if second >= from_s)
+        return ticks / max(now_s - max(from_s, self._first_s), 1.0)
+
+
+@dataclass(slots=True)
+class Row:
+    """What is known of one symbol. Prices are None while that side, or a trade, is missing.
+
+    ``decimals`` and ``size_decimals`` are the most that any of its prices and sizes has needed so far.
+    """
+
+    bid: float | None = None
+    ask: float | None = None
+    bid_size: float = 0.0
+    ask_size: float = 0.0
+    last: float | None = None
+    last_size: float = 0.0
+    side: str = "-"
+    direction: int = 0  # of the last change of the middle: 1, -1, or 0 before the first
+    received_s: float = 0.0
+    decimals: int = 0
+    size_decimals: int = 0
+    rate: Rate = field(default_factory=Rate)
+
+
+class Board:
+    """The table's state: messages folded in, in order."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Row] = {}
+        self._names: list[str] = []
+        self.unknown: dict[str, str] = {}  # what was asked for and the engine does not know, and what to say
+        self.tier = "?"
+        self.status = "connecting"
+        self.notices: deque[str] = deque(maxlen=NOTICES)
+        self.rate = Rate()
+
+    def names(self) -> list[str]:
+        """Return the symbols in order of their names."""
+        if len(self._names) != len(self.rows):
+            self._names = sorted(self.rows)
+        return self._names
+
+    def fold(self, message: Message, now_s: float) -> None:
+        """Take in one message of the stream that arrived at ``now_s`` (Unix time)."""
+        match message["T"]:
+            case "q":
+                self._quote(self._row(message, now_s), message)
+            case "t":
+                row = self._row(message, now_s)
+                row.last, row.last_size, row.side = message["p"], message["s"], str(message["d"])
+                _widen(row, (row.last,), (row.last_size,))
+            case "subscription":
+                self.tier, self.status = str(message["tier"]), "live"
+            case _:
+                notice = notice_of(message)
+                if notice is not None:
+                    self.notices.append(notice)
+
+    def _row(self, message: Message, now_s: float) -> Row:
+        name = message["S"]
+        row = self.rows.get(name)
+        if row is None:
+            row = self.rows[name] = Row()
+            self._meet(name)
+        row.received_s = message["r"] / 1e6
+        if "snap" not in message:
+            row.rate.add(now_s)
+            self.rate.add(now_s)
+        return row
+
+    def _meet(self, symbol: str) -> None:
+        """Take back that what ``symbol`` matches is not known."""
+        for name in [name for name in self.unknown if not unmatched([name], [symbol])]:
+            del self.unknown[name]
+
+    @staticmethod
+    def _quote(row: Row, message: Message) -> None:
+        # A missing side has size 0; its price is null, or 0.0 from engines before 0.1.
+        bid = message["bp"] if message["bs"] else None
+        ask = message["ap"] if message["as"] else None
+        if None not in (bid, ask, row.bid, row.ask):
+            change = (bid + ask) - (row.bid + row.ask)  # type: ignore[operator]
+            row.direction = (change > 0) - (change < 0) or row.direction
+        row.bid, row.ask, row.bid_size, row.ask_size = bid, ask, message["bs"], message["as"]
+        _widen(row, (bid, ask), (row.bid_size, row.ask_size))
+
+
+def _widen(row: Row, prices: tuple[float | None, ...], sizes: tuple[float, ...]) -> None:
+    """Have the row's numbers shown with as many decimals as these need."""
+    for price in prices:
+        if price is not None and (needed := decimals_of(price)) > row.decimals:
+            row.decimals = needed
+    for size in sizes:
+        if (needed := decimals_of(size)) > row.size_decimals:
+            row.size_decimals = needed
+
+
+def decimals_of(number: float) -> int:
+    """Return how many decimals ``number`` needs, at most MOST_DECIMALS."""
+    if number == int(number):
+        return 0
+    text = format(Decimal(repr(number)), "f")
+    return min(len(text) - text.index(".") - 1, MOST_DECIMALS)
+
+
+def notice_of(message: Message) -> str | None:
+    """Return what a person should be told of a message that is no tick, None for everyday ones."""
+    match message:
+        case {"T": "gap"}:
+            lost = amount(message["lost"], message["channel"])
+            was = "was" if message["lost"] == 1 else "were"
+            return f"{message['S']}: {lost} {was} lost, next is n={message['n']}"
+        case {"T": "lag", "on": True}:
+            return "this connection fell behind: only the latest quote of each symbol for now"
+        case {"T": "lag"}:
+            left_out = amount(message["conflated"], "older quotes")
+            return f"caught up: {left_out} {'was' if message['conflated'] == 1 else 'were'} left out"
+        case {"T": "error" | "closing"}:
+            return f"{message['T']} {message['code']}: {message['msg']}"
+    return None
+
+
+def line_of(message: Message) -> str | None:
+    """Return a tick as one plain line, None for any other message."""
+    match message["T"]:
+        case "q":
+            bid = f"{_size(message['bs'])} x {_price(message['bp'])}" if message["bs"] else "-"
+            ask = f"{_price(message['ap'])} x {_size(message['as'])}" if message["as"] else "-"
+            text = f"quote {message['S']} {bid}  {ask}"
+        case "t":
+            size, price = _size(message["s"]), _price(message["p"])
+            text = f"trade {message['S']} {size} @ {price} {message['d']}"
+        case _:
+            return None
+    stamp = time.strftime("%H:%M:%S", time.gmtime(message["r"] // 1_000_000))
+    return f"{stamp}.{message['r'] % 1_000_000:06d} {text} n={message['n']}"
+
+
+def _price(price: float) -> str:
+    """Return all digits, without an exponent however small it is."""
+    return format(Decimal(repr(price)), "f")
+
+
+def _size(size: float) -> str:
+    """Return all digits, and none after the point of a whole number."""
+    return format(Decimal(repr(size)), "f").removesuffix(".0")

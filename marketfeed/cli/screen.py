@@ -1,0 +1,182 @@
+"""The picture of ``marketfeed watch`` on a terminal: the rows of the board that fit, and notices. Pure.
+
+Numbers are never cut. On a narrow terminal whole columns are left out, the least important first; on a low
+one part of the symbols is shown, and keys move that part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from rich.text import Text
+
+from marketfeed.cli.board import Board, Row
+from marketfeed.core.printable import printable
+
+GAP: Final = 2  # columns of the terminal between two of the table
+MOST_WHOLE: Final = 1e15  # beyond it a number is written with an exponent
+LEAST_ROWS: Final = 1
+LEAST_TEXT: Final = 6
+MOST_UNKNOWN: Final = 3  # names that the engine does not know, told at the same time
+KEYS: Final = "↑ ↓ PgUp PgDn: scroll · q: quit"
+
+MISSING: Final = "·"  # no minus, which a dash beside prices looks like
+
+Number = tuple[float, int] | None  # and how many decimals it is shown with
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column: its title, and what of a row it shows. ``keep``: the lower, the sooner it is left out."""
+
+    title: str
+    keep: int
+    number: Callable[[Row], Number] | None = None  # aligned at the decimal point
+    text: Callable[[Row, float], str] | None = None  # aligned at the right; of the row and the time
+    style: Callable[[Row], str] = lambda row: ""
+    thousands: bool = False  # separated by commas
+
+
+def _moved(row: Row) -> str:
+    return {1: "green", -1: "red"}.get(row.direction, "")
+
+
+def _hit(row: Row) -> str:
+    return {"b": "green", "s": "red"}.get(row.side, "")
+
+
+def _at(value: float | None, decimals: int) -> Number:
+    return None if value is None else (value, decimals)
+
+
+def _sizes(title: str, keep: int, number: Callable[[Row], Number]) -> Column:
+    return Column(title, keep, number, thousands=True)
+
+
+COLUMNS: Final = (
+    _sizes("bid size", 3, lambda row: None if row.bid is None else (row.bid_size, row.size_decimals)),
+    Column("bid", 7, lambda row: _at(row.bid, row.decimals), style=_moved),
+    Column("ask", 6, lambda row: _at(row.ask, row.decimals), style=_moved),
+    _sizes("ask size", 3, lambda row: None if row.ask is None else (row.ask_size, row.size_decimals)),
+    Column("last", 5, lambda row: _at(row.last, row.decimals), style=_hit),
+    _sizes("size", 1, lambda row: None if row.last is None else (row.last_size, row.size_decimals)),
+    Column("rate/s", 2, text=lambda row, now_s: f"{row.rate.per_s(now_s):,.1f}"),
+    Column("age", 4, text=lambda row, now_s: age_of(now_s - row.received_s)),
+)
+
+
+class View:
+    """Which part of the symbols is shown; keys move it."""
+
+    def __init__(self) -> None:
+        self.top = 0  # the first symbol shown
+        self.rows = LEAST_ROWS  # how many fit, as last drawn
+        self.quit = False
+
+    def press(self, key: str) -> None:
+        """Do what ``key`` (keyboard.py) stands for."""
+        match key:
+            case "up" | "k":
+                self.top -= 1
+            case "down" | "j":
+                self.top += 1
+            case "page up" | "b":
+                self.top -= self.rows
+            case "page down" | " ":
+                self.top += self.rows
+            case "home" | "g":
+                self.top = 0
+            case "end" | "G":
+                self.top = 1 << 30  # as far as there is something
+            case "q":
+                self.quit = True
+        self.top = max(self.top, 0)
+
+
+def picture(board: Board, view: View, url: str, now_s: float, size: tuple[int, int], keys: bool) -> Text:
+    """Return what fills a terminal of ``size`` (columns, rows); ``keys``: whether there is a keyboard."""
+    width, height = size
+    names = board.names()
+    told = [Text(f"{printable(name)}: {printable(why)}", "yellow") for name, why in board.unknown.items()]
+    if len(told) > MOST_UNKNOWN:
+        more = len(told) - MOST_UNKNOWN + 1
+        told[MOST_UNKNOWN - 1 :] = [Text(f"and {more} more names that the engine does not know", "yellow")]
+    told += [Text(printable(notice), "yellow") for notice in board.notices]
+    told = told[: max(height - 3 - LEAST_ROWS, 0)]
+    view.rows = max(height - 3 - len(told), LEAST_ROWS)
+    view.top = max(min(view.top, len(names) - view.rows), 0)
+    shown = names[view.top : view.top + view.rows]
+    lines = [_heading(board, url, now_s, width), *table(board, shown, now_s, width)]
+    lines += [Text()] * (view.rows - len(shown))
+    lines += [*told, Text(_foot(view, len(shown), len(names), width if keys else 0), "dim")]
+    for line in lines:
+        line.truncate(width, overflow="ellipsis")
+    return Text("\n", no_wrap=True, end="").join(lines[:height])
+
+
+def _heading(board: Board, url: str, now_s: float, width: int) -> Text:
+    rate = f"{board.rate.per_s(now_s):,.0f} ticks/s"
+    parts = [printable(board.status), printable(board.tier), rate, printable(url)]
+    while len(parts) > 1 and len(" · ".join(parts)) > width:  # the URL is the first to go
+        parts.pop()
+    return Text(" · ".join(parts), style="dim")
+
+
+def _foot(view: View, shown: int, total: int, width: int) -> str:
+    part = "no symbol yet" if not total else f"symbols {view.top + 1:,} to {view.top + shown:,} of {total:,}"
+    return f"{part} · {KEYS}" if len(f"{part} · {KEYS}") <= width else part
+
+
+def table(board: Board, names: list[str], now_s: float, width: int) -> list[Text]:
+    """Return the header and a line for each of ``names``, at most ``width`` columns wide."""
+    rows = [board.rows[name] for name in names]
+    first = ["symbol", *map(printable, names)]
+    cells = {column: [column.title, *_cells(column, rows, now_s)] for column in COLUMNS}
+    # Times and rates come and go in length; the columns beside them stay where they are.
+    widths = {c: max(LEAST_TEXT if c.text else 0, *map(len, texts)) for c, texts in cells.items()}
+    first_width = max(map(len, first))
+    columns = list(COLUMNS)
+    while columns and first_width + sum(GAP + widths[column] for column in columns) > width:
+        least = min(column.keep for column in columns)
+        columns = [column for column in columns if column.keep != least]
+    lines = []
+    for i, name in enumerate(first):
+        line = Text(no_wrap=True)
+        line.append(name.ljust(first_width) if columns else name, "bold")
+        for column in columns:
+            style = "bold" if i == 0 else column.style(rows[i - 1])
+            line.append(" " * GAP).append(cells[column][i].rjust(widths[column]), style)
+        lines.append(line)
+    return lines
+
+
+def _cells(column: Column, rows: list[Row], now_s: float) -> list[str]:
+    if column.text is not None:
+        return [column.text(row, now_s) for row in rows]
+    assert column.number is not None
+    numbers = [column.number(row) for row in rows]
+    texts = [MISSING if number is None else number_of(*number, column.thousands) for number in numbers]
+    # Padded at the right so that the decimal points lie below each other.
+    behind = [len(text) - (text.find(".") if "." in text else len(text)) for text in texts]
+    most = max(behind, default=0)
+    return [
+        text if text == MISSING else text + " " * (most - after)
+        for text, after in zip(texts, behind, strict=True)
+    ]
+
+
+def number_of(value: float, decimals: int, thousands: bool = False) -> str:
+    """Return ``value`` with exactly so many decimals, and without an exponent as long as it is of use."""
+    if abs(value) >= MOST_WHOLE:
+        return f"{value:.6e}"
+    return format(Decimal(repr(value)), f"{',' if thousands else ''}.{decimals}f")
+
+
+def age_of(age_s: float) -> str:
+    """Return how long ago something was."""
+    if age_s < 1:
+        return f"{max(age_s, 0) * 1000:.0f} ms"
+    return f"{age_s:.1f} s" if age_s < 60 else f"{age_s / 60:.0f} min"

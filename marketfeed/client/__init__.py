@@ -1,0 +1,1 @@
+"""Client side of the wire protocol: connecting to an engine's stream."""

@@ -1,0 +1,1 @@
+"""Configuration: its keys, how they are validated, and what a reload may change."""

@@ -1,0 +1,40 @@
+"""What of a configuration may change while the engine runs, and what may not."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from marketfeed.config.schema import Config
+
+LIVE: Final = frozenset(
+    {
+        "tiers",
+        "limits",
+        "feeds",
+        "gateway.hosts",
+        "gateway.allowed_origins",
+        "gateway.trusted_proxies",
+        "gateway.default_tier",
+        "gateway.encoding",
+    }
+)
+
+
+def changes(old: Config, new: Config) -> list[str]:
+    """Return the paths of what differs: whole sections for those in LIVE, keys for the others."""
+    found: list[str] = []
+    for section in Config.__struct_fields__:
+        before, after = getattr(old, section), getattr(new, section)
+        if before == after:
+            continue
+        if section in LIVE or not hasattr(before, "__struct_fields__"):
+            found.append(section)
+            continue
+        keys = type(before).__struct_fields__
+        found += [f"{section}.{key}" for key in keys if getattr(before, key) != getattr(after, key)]
+    return found
+
+
+def fixed(paths: list[str]) -> list[str]:
+    """Return those of ``paths`` that take a restart."""
+    return [path for path in paths if path not in LIVE]

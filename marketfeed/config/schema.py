@@ -1,0 +1,298 @@
+"""Configuration: TOML to checked, frozen structs. All mistakes are reported together, one line each."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from marketfeed.config.guesses import guess
+from marketfeed.config.misplaced import homes, placed
+from marketfeed.config.sources import applied, file_text, parsed, sourced
+from marketfeed.config.validation import Mistake, mistakes, shown, without
+from marketfeed.core.authority import host_problem, origin_problem
+from marketfeed.core.symbols import MAX_SYMBOLS
+from marketfeed.errors import ConfigError
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0.001, le=86_400)]
+DEFAULT_PATH: Final = Path("config.toml")
+# Empty: any address.
+_HOST: Final = re.compile(r"(?![0-9.]+$)([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|")
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pass
+
+
+class EngineConfig(_Section, frozen=True):
+    """``[engine]``"""
+
+    workers: Annotated[int, Meta(ge=0, le=64)] = 0
+    max_symbols: Annotated[int, Meta(ge=1, le=MAX_SYMBOLS)] = 8192
+    ring_depth: Annotated[int, Meta(ge=4, le=1 << 20)] = 1024
+    resume_ticks: Count = 100_000
+    drain_s: Seconds = 5.0
+    tap: Annotated[str, Meta(min_length=1)] | None = None
+
+
+class GatewayConfig(_Section, frozen=True):
+    """``[gateway]``"""
+
+    host: str = "127.0.0.1"
+    port: Port = 8765
+    hosts: list[str] = []
+    allowed_origins: list[str] = []
+    trusted_proxies: list[str] = []
+    default_tier: str = "vip"
+    encoding: Literal["json", "binary"] = "json"
+    tls_cert: str | None = None
+    tls_key: str | None = None
+
+
+class AdminConfig(_Section, frozen=True):
+    """``[admin]``"""
+
+    host: str = "127.0.0.1"
+    port: Port = 8766
+    hosts: list[str] = []
+
+
+class AuthConfig(_Section, frozen=True):
+    """``[auth]``"""
+
+    mode: Literal["none", "jwt"] = "none"
+    anonymous: bool = False
+    algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] | None = None
+    key_file: str | None = None
+
+
+class TierConfig(_Section, frozen=True):
+    """``[tiers.NAME]``"""
+
+    interval_ms: Annotated[float, Meta(ge=0, le=3_600_000)] = 0
+    delivery: Literal["every", "latest"] = "every"
+    send_buffer_bytes: Annotated[int, Meta(ge=4096, le=1 << 30)] = 65536
+
+
+class LimitsConfig(_Section, frozen=True):
+    """``[limits]``"""
+
+    request_bytes: Annotated[int, Meta(ge=256, le=1 << 28)] = 262_144
+    symbols_per_session: Count = 5000
+    patterns_per_session: Count = 500
+    sessions: Count = 100_000
+    sessions_per_ip: Count = 100_000
+    requests_per_s: Annotated[float, Meta(ge=1, le=1_000_000)] = 50
+    handshake_s: Seconds = 5.0
+    stall_s: Seconds = 10.0
+    heartbeat_s: Seconds = 20.0
+    ping_s: Seconds = 60.0
+    taps: Count = 16
+
+
+class AlertsConfig(_Section, frozen=True):
+    """``[alerts]``"""
+
+    path: str = "var/alerts.db"
+    max_tries: Count = 10
+    in_flight: Count = 1000
+    rules: list[dict[str, Any]] = []
+
+
+class LatencyConfig(_Section, frozen=True):
+    """``[latency]``"""
+
+    enabled: bool = True
+    path: str = "var/latency.hlog"
+    interval_s: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
+    top_symbols: Annotated[int, Meta(ge=0, le=1000)] = 20
+    probe: bool = True
+    interruption_s: Seconds = 1.0
+    max_bytes: Annotated[int, Meta(ge=65_536)] = 64 << 20
+    keep_files: Count = 30
+
+
+DEFAULT_TIERS: Final[dict[str, dict[str, Any]]] = {
+    "vip": {"interval_ms": 0, "delivery": "every", "send_buffer_bytes": 262_144},
+    "premium": {"interval_ms": 100, "delivery": "latest", "send_buffer_bytes": 65_536},
+    "basic": {"interval_ms": 500, "delivery": "latest", "send_buffer_bytes": 65_536},
+}
+
+
+class Config(_Section, frozen=True):
+    """A whole configuration. ``feeds`` are tables that their feed types check (ingest/registry.py)."""
+
+    engine: EngineConfig = EngineConfig()
+    gateway: GatewayConfig = GatewayConfig()
+    admin: AdminConfig = AdminConfig()
+    auth: AuthConfig = AuthConfig()
+    tiers: dict[str, TierConfig] = {}
+    limits: LimitsConfig = LimitsConfig()
+    feeds: list[dict[str, Any]] = []
+    alerts: AlertsConfig = AlertsConfig()
+    latency: LatencyConfig = LatencyConfig()
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A configuration, where it came from, and where its relative paths start."""
+
+    config: Config
+    source: str
+    base: Path
+    origins: dict[str, str] = {}  # which --set a path has its value from
+
+    def refusal(self, mistakes: Iterable[str]) -> ConfigError:
+        """Return the error that reports ``mistakes`` (``key.path: what is allowed``) and their sources."""
+        return ConfigError(*map(self.sourced, mistakes))
+
+    def sourced(self, line: str) -> str:
+        """Return ``line`` (``key.path: text``) with what that value is from: the file or a ``--set``."""
+        return sourced(line, self.source, self.origins)
+
+
+def load(
+    path: Path | None,
+    overrides: Sequence[str] = (),
+    further: Callable[[Loaded], Sequence[str]] = lambda loaded: (),
+    feed_keys: Callable[[], Collection[str]] = tuple,
+) -> Loaded:
+    """Read and check ``path``, or ./config.toml, or the embedded default.
+
+    ``overrides`` are ``dotted.path=value`` with values in TOML; a value that
+    is no TOML is taken as text. Raises ConfigError with all mistakes. If there
+    are any, ``further`` is asked for more: what can be wrong beyond this
+    module, such as in feeds. It is given the configuration without the values
+    that are wrong, and returns lines ``key.path: what is allowed``. And
+    ``feed_keys`` is asked which keys a [[feeds]] table may have.
+    """
+    if path is None and DEFAULT_PATH.is_file():
+        path = DEFAULT_PATH
+    if path is None:
+        source, base, text = "the built-in configuration", Path.cwd(), default_text()
+    else:
+        source, base = str(path), path.resolve().parent
+        text = file_text(path, source)
+    data = parsed(text, source)
+    # Twice: --set may change one of the default tiers, and may add one.
+    _complete_tiers(data)
+    origins, refused = applied(data, overrides)
+    _complete_tiers(data)
+    wrong = mistakes(data, Config)
+    usable = without(data, wrong)
+    for mistake in wrong:  # a tier that is wrong is a tier all the same
+        if mistake.path[0] == "tiers" and len(mistake.path) == 2:
+            usable["tiers"][mistake.path[1]] = {}
+    _complete_tiers(usable)
+    config = msgspec.convert(usable, Config)
+    told = placed(wrong, homes(Config, feed_keys()), origins) if wrong else []
+    found = [*told, *_consequent(config, wrong)]
+    # Whoever serves, a worker process too, finds the files without knowing where the configuration was.
+    gateway = config.gateway
+    paths = {key: str(base / path) for key in ("tls_cert", "tls_key") if (path := getattr(gateway, key))}
+    config = msgspec.structs.replace(config, gateway=msgspec.structs.replace(gateway, **paths))
+    loaded = Loaded(config, source, base, origins)
+    if refused or found:
+        raise ConfigError(*refused, *loaded.refusal([*found, *further(loaded)]).mistakes)
+    return loaded
+
+
+def default_text() -> str:
+    """Return the embedded default configuration, the shipped config.toml."""
+    return resources.files("marketfeed").joinpath("default.toml").read_text("utf-8")
+
+
+def _consequent(config: Config, wrong: Iterable[Mistake]) -> list[str]:
+    """Return the problems of ``config`` that have nothing to do with what is ``wrong`` already."""
+    known = {str(mistake).partition(": ")[0] for mistake in wrong}
+    return [
+        f"{where}: {problem}"
+        for where, problem in _problems(config)
+        if not any(key == path or key.startswith(f"{path}.") for key in where.split(", ") for path in known)
+    ]
+
+
+def _complete_tiers(data: dict[str, Any]) -> None:
+    """Fill in what the default tiers leave out; a file that names tiers has these and no others."""
+    tiers = data.get("tiers")
+    if tiers is None:
+        data["tiers"] = {name: dict(tier) for name, tier in DEFAULT_TIERS.items()}
+    elif isinstance(tiers, dict):
+        for name, tier in tiers.items():
+            if isinstance(tier, dict):
+                tiers[name] = {**DEFAULT_TIERS.get(name, {}), **tier}
+
+
+def _problems(config: Config) -> list[tuple[str, str]]:
+    """Return what no single key's type can say: where, and what is wrong there."""
+    engine, gateway, auth = config.engine, config.gateway, config.auth
+    found: list[tuple[str, str]] = []
+    if engine.ring_depth & (engine.ring_depth - 1):
+        found.append(("engine.ring_depth", f"must be a power of two, not {engine.ring_depth}"))
+    if gateway.default_tier not in config.tiers:
+        tiers = ", ".join(map(shown, config.tiers)) or "(there are none)"
+        hint = guess(gateway.default_tier, config.tiers)
+        what = f"must be one of the tiers {tiers}, not {shown(gateway.default_tier)}{hint}"
+        found.append(("gateway.default_tier", what))
+    for index, text in enumerate(gateway.trusted_proxies):
+        try:
+            ipaddress.ip_network(text)
+        except ValueError:
+            what = f"must be an address, or a network such as 10.0.0.0/8, not {shown(text)}"
+            found.append((f"gateway.trusted_proxies.{index}", what))
+    if gateway.port and gateway.port == config.admin.port and _overlap(gateway.host, config.admin.host):
+        found.append(("admin.port, gateway.port", f"must differ, and both are {gateway.port}"))
+    for where, texts, problem_of in (
+        ("gateway.hosts", gateway.hosts, host_problem),
+        ("gateway.allowed_origins", gateway.allowed_origins, origin_problem),
+        ("admin.hosts", config.admin.hosts, host_problem),
+    ):
+        problems = [(f"{where}.{index}", problem_of(text)) for index, text in enumerate(texts)]
+        found += [(at, problem) for at, problem in problems if problem is not None]
+    found += [
+        (f"tiers.{name}.interval_ms", f"must be 0, or from 1 to 3600000, not {tier.interval_ms:g}")
+        for name, tier in config.tiers.items()
+        if 0 < tier.interval_ms < 1
+    ]
+    found += [
+        (f"tiers.{name}", "a tier's name must be 1 to 32 letters, digits, _ or -")
+        for name in config.tiers
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name)
+    ]
+    if auth.mode != "none":
+        found.append(("auth.mode", f'must be "none" in this version, not {shown(auth.mode)}'))
+    if bool(gateway.tls_cert) != bool(gateway.tls_key):
+        which = "tls_key" if gateway.tls_cert else "tls_cert"
+        found.append((f"gateway.{which}", "missing; tls_cert and tls_key go together: two PEM files"))
+    for where, host in (("gateway.host", gateway.host), ("admin.host", config.admin.host)):
+        if not _HOST.fullmatch(host) and not _address(host):
+            what = f"must be an address or a host name without a port, not {shown(host)}"
+            found.append((where, what))
+        elif not _is_loopback(host) and not auth.anonymous:
+            found.append((where, f"{shown(host)} is not loopback: that needs auth.anonymous = true"))
+    return found
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Tell whether two listeners on these hosts cannot have the same port."""
+    hosts = ["127.0.0.1" if host == "localhost" else host or "0.0.0.0" for host in (one, other)]
+    return hosts[0] == hosts[1] or any(found and found.is_unspecified for found in map(_address, hosts))

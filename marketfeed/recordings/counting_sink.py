@@ -1,0 +1,98 @@
+"""Sinks that count what a simulated session gets: bytes, frames, and how long its ticks had waited."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import trio
+from numpy.typing import NDArray
+
+from marketfeed.core.binary import FrameParser, Kind
+from marketfeed.errors import CloseCode
+from marketfeed.fanout.tiers import Tier
+from marketfeed.fanout.wire import BINARY, Encoding
+
+S: Final = 1_000_000_000  # ns
+START_NS: Final = 1_000_000_000 * S  # what the virtual wall clock shows at the start
+_BINS: Final = 10_000  # of the delays of a tier, over its interval
+_MIN_BIN_NS: Final = 1_000
+
+
+def wall_ns() -> int:
+    """Return what the wall clock of a simulation shows."""
+    return START_NS + round(trio.current_time() * S)
+
+
+class Delays:
+    """How long ticks waited for the flush that took them; to a ten-thousandth of the tier's interval."""
+
+    def __init__(self, interval_ns: int) -> None:
+        self._bin_ns = max(interval_ns // _BINS, _MIN_BIN_NS)
+        self._counts = np.zeros(_BINS + 2, np.int64)
+        self._total_ns = 0
+        self.max_ns = 0
+
+    def add(self, delays_ns: NDArray[np.int64]) -> None:
+        """Take the delays of some delivered ticks."""
+        bins = np.clip(delays_ns // self._bin_ns, 0, _BINS + 1)
+        self._counts += np.bincount(bins, minlength=_BINS + 2)
+        self._total_ns += int(delays_ns.sum())
+        self.max_ns = max(self.max_ns, int(delays_ns.max(initial=0)))
+
+    def merge(self, other: Delays) -> None:
+        """Take those of another session of the same tier."""
+        self._counts += other._counts
+        self._total_ns += other._total_ns
+        self.max_ns = max(self.max_ns, other.max_ns)
+
+    def percentile_ns(self, percent: float) -> int:
+        """Return the delay that ``percent`` of the ticks did not exceed, to the next bin."""
+        total = int(self._counts.sum())
+        if not total:
+            return 0
+        at = int(np.searchsorted(self._counts.cumsum(), total * percent / 100))
+        return min((at + 1) * self._bin_ns, self.max_ns) if at else min(self._bin_ns, self.max_ns)
+
+    @property
+    def mean_ns(self) -> float:
+        """Return the mean delay, exact."""
+        total = int(self._counts.sum())
+        return self._total_ns / total if total else 0.0
+
+
+class CountingSink:
+    """A socket that takes everything at once, and counts it. A binary one looks at its ticks' age too."""
+
+    def __init__(self, tier: Tier, encoding: Encoding) -> None:
+        self.received = 0
+        self.bytes = self.frames = 0
+        self.delays = Delays(tier.interval_ns) if encoding is BINARY else None
+
+    def offer(self, frame: bytes) -> bool:
+        """Take ``frame``."""
+        self.bytes += len(frame)
+        self.frames += 1
+        if self.delays is not None:
+            now_ns = wall_ns()
+            parser = FrameParser()
+            parser.feed(frame[{126: 4, 127: 10}.get(frame[1], 2) :])
+            for part in parser:
+                if part.kind in (Kind.QUOTES, Kind.TRADES):
+                    self.delays.add(now_ns - part.records()["ts_recv"])
+        return True
+
+    def acknowledged(self) -> int:
+        """Return 0: nothing ever waits."""
+        return 0
+
+    def unsent(self) -> int:
+        """Return 0: nothing ever waits."""
+        return 0
+
+    def pace(self, send_buffer_bytes: int) -> None:
+        """Take note of nothing: there is no kernel."""
+
+    def end(self, code: CloseCode) -> None:
+        """Fail: nobody here can be slow, so it is an error of the engine's."""
+        raise RuntimeError(f"a simulated session was to be ended: {code.name}")

@@ -1,0 +1,1 @@
+"""Everything that serves sessions in one process, over rings that somebody else writes."""

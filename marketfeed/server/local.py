@@ -1,0 +1,371 @@
+"""The serving half: all that sessions need, over rings that somebody else writes.
+
+    rings ──► shard ──► gateway ──► sockets
+
+With ``engine.workers = 0`` the engine has one of these in its own process;
+else every worker process has one, over the same rings. It does not know which.
+Longer than most files here, as what is asked of a half stands beside the one that does it.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+import numpy.ma  # noqa: F401  # np.unique imports it when first called: 50 ms in the middle of a flush
+import trio
+
+from marketfeed.config.schema import Config, LimitsConfig
+from marketfeed.core.authority import parse_origin
+from marketfeed.core.rings import Rings
+from marketfeed.core.symbols import SymbolTable
+from marketfeed.fanout.bell import Bell, DoorBell
+from marketfeed.fanout.keepalive import Timing
+from marketfeed.fanout.shard import Shard
+from marketfeed.fanout.tiers import MS, Tier
+from marketfeed.fanout.wire import ENCODINGS, PROBE
+from marketfeed.gateway.hosts import Hosts, own_names
+from marketfeed.gateway.limits import Admits, Counters, Limits
+from marketfeed.gateway.listener import Gateway
+from marketfeed.gateway.origins import own_origins
+from marketfeed.gateway.protocol import VERSION
+from marketfeed.gateway.proxies import Proxies
+from marketfeed.gateway.session import Service
+from marketfeed.gateway.tls import Certificate
+from marketfeed.latency.aggregator import tell_intervals
+from marketfeed.latency.intervals import Interval
+from marketfeed.latency.recorder import Recorder
+from marketfeed.server.conditions import Condition
+from marketfeed.server.gc_control import Collector
+from marketfeed.server.process_usage import cpu_s, resident_bytes
+from marketfeed.server.self_probe import OwnProbe
+from marketfeed.server.sessions import Listing, row_of, why_slow
+from marketfeed.server.stats import Report
+
+S: Final = 1_000_000_000  # ns
+YIELD_ROWS: Final = 100
+
+
+class Half(Protocol):
+    """What the engine and its admin listener need of whoever serves: this process, or its workers."""
+
+    collector: Collector
+    counters: Counters
+    on_synced: Callable[[], None]  # called each time one more session has had its first `synced`
+    overview: Callable[[], dict[str, Any]]  # what /v1/latency shows
+    on_latencies: Callable[[list[Interval]], None]  # called with what one worker measured in one interval
+
+    @property
+    def synced_sessions(self) -> int:
+        """Return how many sessions have had their first `synced`."""
+        ...
+
+    def __len__(self) -> int:
+        """Return how many sessions there are."""
+        ...
+
+    def ring(self) -> None:
+        """Say that there are new ticks; any number of times."""
+        ...
+
+    async def wait_reached(self, g: int) -> None:
+        """Return once every session on an ``every`` tier has taken its ticks up to ``g`` from the rings.
+
+        At once if there is no such session; see fanout/slowest.py.
+        """
+        ...
+
+    async def start(self, port: int, nursery: trio.Nursery) -> None:
+        """Begin to serve, as the gateway on ``port``, in ``nursery``; raises StartError."""
+        ...
+
+    async def take(self, sock: socket.socket, address: str) -> None:
+        """Have ``sock``, a fresh connection from ``address``, served."""
+        ...
+
+    async def drain(self, drain_s: float) -> None:
+        """Ask every session to end; return when all have, or ``drain_s`` later."""
+        ...
+
+    async def reload(self, config: Config) -> None:
+        """Serve by ``config``, where it differs in what may change; raises ConfigError and StartError."""
+        ...
+
+    async def report(self) -> Report:
+        """Return the figures of this moment."""
+        ...
+
+    def problems(self) -> list[Condition]:
+        """Return why no subscriber can be served."""
+        ...
+
+    def warnings(self) -> list[Condition]:
+        """Return what else is not as it should be."""
+        ...
+
+    async def listing(self, limit: int, only_slow: bool) -> Listing:
+        """Return at most ``limit`` sessions, the slow ones first or alone."""
+        ...
+
+
+class Serving:
+    """Shard, gateway and collector of one process; ``admission`` is asked before each session."""
+
+    def __init__(
+        self,
+        config: Config,
+        rings: Rings,
+        symbols: SymbolTable,
+        admission: Admits,
+        worker: int = 0,
+        bell: Bell | DoorBell | None = None,
+    ) -> None:
+        """Build all that can be built without a socket; raises ConfigError."""
+        self._config = config
+        self._worker = worker
+        self._name = f"worker {worker}" if config.engine.workers else "engine"
+        latency = config.latency
+        self._recorder = (
+            Recorder(rings.stamps, rings.max_symbols, latency.top_symbols, worker)
+            if latency.enabled
+            else None
+        )
+        self.on_latencies: Callable[[list[Interval]], None] = lambda intervals: None
+        self.shard = Shard(
+            rings,
+            symbols,
+            timing_of(config.limits),
+            config.engine.resume_ticks,
+            time.time_ns,
+            self._recorder,
+            bell,
+        )
+        self.overview: Callable[[], dict[str, Any]] = dict
+        self.ask_overview: Callable[[], Awaitable[dict[str, Any]]] = self._own_overview
+        self._probes: list[OwnProbe] = []
+        self.collector = Collector()
+        self.counters = Counters()
+        self._admission = admission
+        cert, key = config.gateway.tls_cert, config.gateway.tls_key
+        self._certificate = Certificate(cert, key) if cert and key else None
+        self._port = config.gateway.port
+        self._gateway = Gateway(self._service(self._port))
+        self._sessions: trio.Nursery | None = None
+
+    def _service(self, port: int) -> Service:
+        """Return what sessions share, with the gateway on ``port``."""
+        gateway = self._config.gateway
+        tiers = tiers_of(self._config, self._worker)
+        own = own_origins(gateway.host, port, self._certificate is not None)
+        # Those whose pages may read everything may also be who asks: a proxy's name is written once.
+        allowed = [
+            origin.host
+            for text in gateway.allowed_origins
+            if (origin := parse_origin(text)) is not None and origin.port is not None
+        ]
+        return Service(
+            shard=self.shard,
+            tiers=tiers,
+            default_tier=tiers[gateway.default_tier],
+            limits=limits_of(self._config.limits),
+            allowed_origins=frozenset(gateway.allowed_origins) | own,
+            hosts=Hosts([*own_names(gateway.hosts, gateway.host), *allowed]),
+            admission=self._admission,
+            counters=self.counters,
+            encoding=ENCODINGS[gateway.encoding],
+            proxies=Proxies(gateway.trusted_proxies),
+            certificate=self._certificate,
+            overview=lambda: self.ask_overview(),
+        )
+
+    async def _own_overview(self) -> dict[str, Any]:
+        return self.overview()
+
+    @property
+    def on_synced(self) -> Callable[[], None]:
+        """What is called each time one more session has had its first `synced`."""
+        return self.shard.on_synced
+
+    @on_synced.setter
+    def on_synced(self, call: Callable[[], None]) -> None:
+        self.shard.on_synced = call
+
+    @property
+    def synced_sessions(self) -> int:
+        """Return how many sessions have had their first `synced`."""
+        return self.shard.synced_sessions
+
+    def __len__(self) -> int:
+        """Return how many sessions there are."""
+        return len(self._gateway.sessions)
+
+    def ring(self) -> None:
+        """Say that there are new ticks; any number of times."""
+        self.shard.ring()
+
+    async def wait_reached(self, g: int) -> None:
+        """Return once every session on an ``every`` tier has taken its ticks up to ``g`` from the rings."""
+        await self.shard.slowest.wait(g)
+
+    async def start(self, port: int, nursery: trio.Nursery) -> None:
+        """Begin to serve, as the gateway on ``port``; the shard and every session run in ``nursery``."""
+        self._port = port
+        self._gateway = Gateway(self._service(port))
+        self._sessions = nursery
+        nursery.start_soon(self.shard.run)
+        if self._recorder is not None:
+            interval_s = self._config.latency.interval_s
+            nursery.start_soon(
+                tell_intervals,
+                self._recorder,
+                interval_s,
+                self.shard.ticks,
+                lambda told: self.on_latencies(told),
+            )
+            self._probe()
+
+    def _probe(self) -> None:
+        """Have each tier measured by a probe of our own, from now on."""
+        if self._recorder is None or self._sessions is None or not self._config.latency.probe:
+            return
+        limit_ns = int(self._config.latency.interruption_s * S)
+        for tier in tiers_of(self._config, self._worker).values():
+            probe = OwnProbe(self.shard, tier, self._recorder.tier(tier.name), limit_ns)
+            self._probes.append(probe)
+            self._sessions.start_soon(probe.run, self._sessions)
+
+    async def take(self, sock: socket.socket, address: str) -> None:
+        """Serve ``sock``, a fresh connection from ``address``, in a task of its own."""
+        assert self._sessions is not None
+        self._sessions.start_soon(self._gateway.serve, sock, address)
+
+    async def serve(self, sock: socket.socket, address: str) -> None:
+        """Serve ``sock``, a fresh connection from ``address``, to its end."""
+        await self._gateway.serve(sock, address)
+
+    async def drain(self, drain_s: float) -> None:
+        """Ask every session to end; return when all have, or ``drain_s`` later."""
+        with trio.move_on_after(drain_s):
+            await self._gateway.drain()
+
+    async def retire(self, drain_s: float, spread_s: float) -> None:
+        """Send every session elsewhere; return when all have gone, or ``drain_s`` later."""
+        with trio.move_on_after(drain_s):
+            await self._gateway.retire(spread_s)
+
+    async def reload(self, config: Config) -> None:
+        """Serve by ``config`` from now on: its tiers, limits, origins, proxies, and its certificate.
+
+        Sessions go on, but for those on a tier that means something else now:
+        they are told to come back.
+        """
+        self._config = config
+        self.shard.life_signs.timing = timing_of(config.limits)
+        self._gateway.reload_certificates()
+        self._gateway.exchange(self._service(self._port))
+        while self._probes:  # the tiers may be others now
+            self._probes.pop().stop()
+        self._probe()
+
+    # What there is to say.
+
+    def problems(self) -> list[Condition]:
+        """Return nothing: it serves, or the whole process does not."""
+        return []
+
+    def warnings(self) -> list[Condition]:
+        """Return nothing."""
+        return []
+
+    async def report(self, unhurried: bool = False) -> Report:
+        """Return the figures of this moment; takes a while with many sessions, and lets others run.
+
+        ``unhurried``, it takes longer, so that nobody notices.
+        """
+        figures = self.shard.figures
+        members = [m for m in self.shard.members if not m.gone and m.encoding is not PROBE]
+        ledgers = await figures.totals(unhurried)
+        counters, collector = self.counters, self.collector
+        arrivals = self._recorder.arrivals if self._recorder is not None else {}
+        return Report(
+            # A tier without sessions has none: a gauge that is not there is no 0.
+            sessions=dict.fromkeys((("websocket", tier) for tier in self._config.tiers), 0)
+            | Counter((member.encoding.transport, member.tier.name) for member in members),
+            clients=dict(
+                Counter(
+                    (str(VERSION), session.sdk)
+                    for session in self._gateway.sessions
+                    if session.member is not None
+                )
+            ),
+            lagging=dict(Counter(member.tier.name for member in members if member.behind)),
+            synced=self.shard.synced_sessions,
+            groups=figures.statistics().groups,
+            accepted=counters.accepted,
+            closes={int(code): count for code, count in counters.closes.items()},
+            refused=dict(counters.refused),
+            requests=dict(counters.requests),
+            polls=len(self.shard.polls),
+            errors=dict(counters.errors),
+            ledgers=ledgers,
+            frames=figures.frames,
+            flushes=figures.flushes,
+            failures=figures.failures,
+            flush_seconds=figures.flush_seconds,
+            flush_counts=list(figures.flush_counts),
+            gc_collections=list(collector.collections),
+            gc_seconds=list(collector.seconds),
+            gc_longest_s=collector.longest_s,
+            gc_longest_cpu_s=collector.longest_cpu_s,
+            frame_sizes=list(figures.frame_sizes),
+            sent_bytes=figures.sent_bytes,
+            durations=list(counters.durations),
+            duration_s=counters.duration_s,
+            cpu_s={self._name: cpu_s()},
+            resident_bytes={self._name: resident_bytes()},
+            interruptions={tier: seen.interruptions for tier, seen in arrivals.items()},
+            interrupted_s={tier: seen.interrupted_ns / S for tier, seen in arrivals.items()},
+            unplaced=self._recorder.unplaced if self._recorder is not None else {},
+        )
+
+    async def listing(self, limit: int, only_slow: bool) -> Listing:
+        """Return at most ``limit`` sessions, the slow ones first or alone."""
+        sessions = [session for session in list(self._gateway.sessions) if session.member is not None]
+        slow = {session: None for session in sessions if why_slow(session)}
+        chosen = [*slow, *([] if only_slow else (s for s in sessions if s not in slow))][:limit]
+        rows: list[dict[str, Any]] = []
+        for session in chosen:
+            rows.append(row_of(session, self.shard.figures))
+            if len(rows) % YIELD_ROWS == 0:
+                await trio.lowlevel.checkpoint()
+        return Listing(len(sessions), len(slow), rows)
+
+
+def tiers_of(config: Config, worker: int = 0) -> dict[str, Tier]:
+    """Return the tiers there are, by name; each worker's flushes lie between those of the others."""
+    shift = worker / max(1, config.engine.workers)
+    return {
+        name: Tier(name, int(tier.interval_ms * MS), tier.delivery == "every", tier.send_buffer_bytes, shift)
+        for name, tier in config.tiers.items()
+    }
+
+
+def limits_of(config: LimitsConfig) -> Limits:
+    """Return what a session, an address and all together may ask for."""
+    return Limits(
+        request_bytes=config.request_bytes,
+        symbols_per_session=config.symbols_per_session,
+        sessions=config.sessions,
+        sessions_per_ip=config.sessions_per_ip,
+        requests_per_s=config.requests_per_s,
+        handshake_s=config.handshake_s,
+        patterns_per_session=config.patterns_per_session,
+    )
+
+
+def timing_of(config: LimitsConfig) -> Timing:
+    """Return when a session is spoken to, and when it is given up."""
+    return Timing(int(config.heartbeat_s * S), int(config.ping_s * S), int(config.stall_s * S))

@@ -1,0 +1,145 @@
+"""The engine's own probe: a subscriber of each tier, over a real socket, that measures what it gets.
+
+    shard ──► outbox ──► TCP over the loopback ──► probe: tick's ``r`` to the kernel's own time of arrival
+
+It takes the symbol that ticks most. Its session is nobody's: it passes no
+gateway, so it counts in no limit, is in no ledger, and keeps no feed waiting.
+The time of arrival is the kernel's (``SO_TIMESTAMPNS``), because a probe in
+the engine's own process would else measure how long it waits for its turn.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from typing import Final
+
+import orjson
+import trio
+
+from marketfeed.fanout.interest import Names
+from marketfeed.fanout.shard import Change, Shard
+from marketfeed.fanout.tiers import Tier
+from marketfeed.fanout.wire import PROBE
+from marketfeed.gateway.outbox import Outbox
+from marketfeed.latency.arrivals import Arrivals
+from marketfeed.latency.recorder import TierRecorder
+
+CHOOSE_S: Final = 30.0  # between looks at which symbol is busiest
+FIRST_CHOICE_S: Final = 0.2
+SO_TIMESTAMPNS: Final = 35  # asm-generic/socket.h
+RECEIVE_BYTES: Final = 1 << 18
+TRIES: Final = 3
+_TIMESPEC: Final = struct.Struct("qq")
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a TCP connection over the loopback; raises OSError."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
+        for _ in range(TRIES):
+            near = socket.create_connection(listener.getsockname())
+            far, peer = listener.accept()
+            if peer == near.getsockname():
+                near.setblocking(False)
+                far.setblocking(False)
+                far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return near, far
+            near.close()  # somebody else was there first
+            far.close()
+    raise OSError("no connection of ours over the loopback")
+
+
+class OwnProbe:
+    """The probe of one tier."""
+
+    def __init__(self, shard: Shard, tier: Tier, recorder: TierRecorder, limit_ns: int) -> None:
+        self._shard = shard
+        self._tier = tier
+        self._recorder = recorder
+        recorder.arrivals = Arrivals(0 if tier.every else tier.interval_ns, limit_ns)
+        self._data = bytearray()
+        self._ticks_before: dict[str, int] = {}
+        self._running = trio.CancelScope()
+
+    def stop(self) -> None:
+        """End :meth:`run`."""
+        self._running.cancel()
+
+    async def run(self, nursery: trio.Nursery) -> None:
+        """Measure for ever; the outbox's drainer runs in ``nursery``."""
+        near, far = tcp_pair()
+        near.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        outbox = Outbox(far, nursery)
+        shard = self._shard
+        member = shard.enter(f"probe-{self._tier.name}", outbox, self._tier, PROBE)
+        outbox.drained = lambda: shard.drained(member)
+        try:
+            with trio.socket.from_stdlib_socket(near) as sock, self._running:
+                wait_s = FIRST_CHOICE_S
+                while True:
+                    with trio.move_on_after(wait_s):
+                        await self._read(sock)
+                    symbol = self._busiest()
+                    if symbol is not None:
+                        wait_s = CHOOSE_S
+                        if member.names.quotes != (symbol,):
+                            names = Names((symbol,), (symbol,))
+                            change = Change(member, names, self._tier, PROBE, lambda resumption: b"", False)
+                            await shard.change(change)
+        finally:
+            outbox.drained = lambda: None
+            shard.leave(member)
+            await trio.aclose_forcefully(outbox)
+
+    def _busiest(self) -> str | None:
+        """Return the symbol that ticked most since the last call, None if none did."""
+        names, ticks = self._shard.ticks()
+        now = dict(zip(names, ticks.tolist(), strict=True))
+        more = {name: count - self._ticks_before.get(name, 0) for name, count in now.items()}
+        self._ticks_before = now
+        busiest = max(more, key=lambda name: more[name], default=None)
+        return busiest if busiest is not None and more[busiest] else None
+
+    async def _read(self, sock: trio.socket.SocketType) -> None:
+        while True:
+            data, ancillary, _, _ = await sock.recvmsg(RECEIVE_BYTES, socket.CMSG_SPACE(_TIMESPEC.size))
+            if not data:
+                await trio.sleep_forever()  # the shard gave us up; it says why in the log
+            arrived_ns = time.time_ns()
+            for level, kind, payload in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
+                    seconds, ns = _TIMESPEC.unpack(payload[: _TIMESPEC.size])
+                    arrived_ns = seconds * 1_000_000_000 + ns
+            self._data += data
+            for payload in texts_of(self._data):
+                self._take(payload, arrived_ns)
+
+    def _take(self, payload: bytes, arrived_ns: int) -> None:
+        histogram = self._recorder.hops["client"]
+        for message in orjson.loads(payload):
+            if message["T"] in ("q", "t") and "snap" not in message:
+                self._recorder.arrivals.take(message["r"] * 1000, arrived_ns, histogram)
+
+
+def texts_of(data: bytearray) -> list[bytes]:
+    """Take the whole frames out of ``data``, as a server sends them, unmasked; return the texts.
+
+    Source: RFC 6455, section 5.2.
+    """
+    texts, at = [], 0
+    while len(data) >= at + 2:
+        length, start = data[at + 1] & 0x7F, at + 2
+        if length > 125:
+            width = 2 if length == 126 else 8
+            start += width
+            if len(data) < start:
+                break
+            length = int.from_bytes(data[start - width : start], "big")
+        if len(data) < start + length:
+            break
+        if data[at] & 0x0F == 1:
+            texts.append(bytes(data[start : start + length]))
+        at = start + length
+    del data[:at]
+    return texts

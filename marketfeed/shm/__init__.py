@@ -1,0 +1,1 @@
+"""Shared memory for processes of users: the tap, and a reader that follows the rings."""

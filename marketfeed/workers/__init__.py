@@ -1,0 +1,1 @@
+"""Worker processes: started, told, watched and replaced by the engine."""

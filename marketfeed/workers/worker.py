@@ -1,0 +1,291 @@
+"""A worker process: sessions over rings that the engine writes, connections that the engine accepted.
+
+    work
+    └── watch          last to end: control channel, collector, reports
+        └── sessions   the shard, and a task per connection
+
+Started by child.py through workermain.py; it hears no signals, as the engine tells it
+what to do, and ends when the engine does.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any, Final, assert_never
+
+import structlog
+import trio
+
+from marketfeed import __version__, logs
+from marketfeed.core.rings import Rings
+from marketfeed.core.symbols import SymbolTable
+from marketfeed.errors import ConfigError, ControlError, StartError
+from marketfeed.fanout.bell import DoorBell
+from marketfeed.gateway.listener import raise_file_limit
+from marketfeed.server.local import Serving
+from marketfeed.workers.channel import Channel
+from marketfeed.workers.messages import (
+    SPARE_FILES,
+    Admit,
+    AskListing,
+    AskOverview,
+    AskReached,
+    AskReport,
+    Connection,
+    Down,
+    Drain,
+    Ended,
+    Failed,
+    Latencies,
+    Listed,
+    Overview,
+    Ping,
+    Pong,
+    Reached,
+    Ready,
+    Release,
+    Reported,
+    Retire,
+    Returned,
+    Start,
+    Synced,
+    Taken,
+    Verdict,
+)
+from marketfeed.workers.progress import Pulse
+
+LEAST_FILES: Final = 2 * SPARE_FILES
+REPORT_S: Final = (1.0, 20.0)  # between reports: at least, at most
+REPORT_SHARE: Final = 0.01  # of the worker's time that reports may take
+SYNCED_S: Final = 0.01  # the engine is told of synced sessions at most this often
+LAST_WORD_S: Final = 0.5
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Asked:
+    address: str
+    answered: trio.Event = field(default_factory=trio.Event)
+    limit: str | None = None
+    awaited: bool = True
+
+
+class RemoteAdmission:
+    """Asks the engine, which counts the sessions of all workers."""
+
+    def __init__(self, channel: Channel[Down]) -> None:
+        self._channel = channel
+        self._asked: dict[int, _Asked] = {}
+        self._numbers = 0
+
+    async def ask(self, address: str) -> str | None:
+        """Count one more session from ``address``; return which limit forbids it, None if none does."""
+        self._numbers += 1
+        asked = self._asked[self._numbers] = _Asked(address)
+        self._channel.send(Admit(self._numbers, address))
+        try:
+            await asked.answered.wait()
+        except trio.Cancelled:
+            # The engine counts it all the same: a verdict that nobody awaits is given back.
+            asked.awaited = False
+            if asked.answered.is_set() and asked.limit is None:
+                self.release(address)
+            raise
+        return asked.limit
+
+    def answer(self, verdict: Verdict) -> None:
+        """Pass on what the engine said."""
+        asked = self._asked.pop(verdict.number)
+        asked.limit = verdict.limit
+        asked.answered.set()
+        if not asked.awaited and asked.limit is None:
+            self.release(asked.address)
+
+    def release(self, address: str) -> None:
+        """Count one session less."""
+        self._channel.send(Release(address))
+
+
+class RemoteOverview:
+    """Asks the engine, which has the latencies of all workers."""
+
+    def __init__(self, channel: Channel[Down]) -> None:
+        self._channel = channel
+        self._asked: dict[int, tuple[trio.Event, list[dict[str, Any]]]] = {}
+        self._numbers = 0
+
+    async def ask(self) -> dict[str, Any]:
+        """Return what ``/v1/latency`` shows."""
+        self._numbers += 1
+        number = self._numbers
+        answered, shown = self._asked[number] = (trio.Event(), [])
+        self._channel.send(AskOverview(number))
+        try:
+            await answered.wait()
+        finally:
+            del self._asked[number]
+        return shown[0]
+
+    def answer(self, overview: Overview) -> None:
+        """Pass on what the engine said, if it is still wanted."""
+        if overview.number in self._asked:
+            answered, shown = self._asked[overview.number]
+            shown.append(overview.shown)
+            answered.set()
+
+
+class Worker:
+    """One worker process, from its first message to its last."""
+
+    def __init__(self, start: Start, channel: Channel[Down], rings_fd: int, doorbell: int) -> None:
+        """Build all that sessions need; raises ConfigError, OSError and ValueError."""
+        rings = Rings.attach(rings_fd)
+        self._start = start
+        self._channel = channel
+        self._admission = RemoteAdmission(channel)
+        symbols = SymbolTable(rings.max_symbols, rings.names)
+        self._overview = RemoteOverview(channel)
+        self._serving = Serving(
+            start.config, rings, symbols, self._admission, start.worker, DoorBell(doorbell)
+        )
+        self._serving.ask_overview = self._overview.ask
+        self._serving.on_latencies = lambda intervals: channel.send(Latencies(intervals))
+        self._synced = trio.Event()
+        self._serving.on_synced = lambda: self._synced.set()
+        self._told: Drain | Retire | None = None
+        self._ending = trio.Event()
+        self._retiring = trio.CancelScope()
+
+    async def run(self, files: int) -> None:
+        """Serve until told to drain, or until the engine is gone; ``files`` may be open."""
+        serving = self._serving
+        async with trio.open_nursery() as watch:
+            watch.start_soon(self._channel.drain)
+            watch.start_soon(serving.collector.run)
+            watch.start_soon(self._tell_synced)
+            watch.start_soon(self._report)
+            async with trio.open_nursery() as sessions:
+                await serving.start(self._start.port, sessions)
+                watch.start_soon(self._obey, watch, sessions)
+                self._channel.send(Ready(__version__, files))
+                await self._ending.wait()
+                await self._end()
+                sessions.cancel_scope.cancel()
+            with trio.move_on_after(LAST_WORD_S):
+                self._channel.send(Reported(0, await serving.report()))
+                await self._channel.flushed()
+            watch.cancel_scope.cancel()
+
+    async def _end(self) -> None:
+        if isinstance(self._told, Retire):
+            with self._retiring:
+                await self._serving.retire(self._told.drain_s, self._told.spread_s)
+        if isinstance(self._told, Drain):
+            await self._serving.drain(self._told.drain_s)
+
+    async def _obey(self, watch: trio.Nursery, sessions: trio.Nursery) -> None:
+        """Do what the engine says, until it is gone."""
+        while (received := await self._channel.receive()) is not None:
+            message, descriptor = received
+            match message:
+                case Connection():
+                    self._take(message, descriptor, sessions)
+                case Verdict():
+                    self._admission.answer(message)
+                case Overview():
+                    self._overview.answer(message)
+                case Ping():
+                    self._channel.send(Pong())
+                case AskReport() | AskListing() | AskReached():
+                    watch.start_soon(self._answer, message)
+                case Drain() | Retire():
+                    if isinstance(message, Drain):  # which hurries up one that retires
+                        self._retiring.cancel()
+                    self._told = message
+                    self._ending.set()
+                case Start():
+                    raise ControlError("started twice")
+                case _:
+                    assert_never(message)
+        log.warning("the engine is gone")
+        watch.cancel_scope.cancel()
+
+    def _take(self, message: Connection, descriptor: int | None, sessions: trio.Nursery) -> None:
+        if descriptor is None:
+            self._channel.send(Returned(message.number))
+            return
+        # Before anything is read from it: what is not taken, another worker may be given.
+        self._channel.send(Taken(message.number))
+        sock = socket.socket(fileno=descriptor)
+        sock.setblocking(False)
+        sessions.start_soon(self._serve, message, sock)
+
+    async def _serve(self, message: Connection, sock: socket.socket) -> None:
+        try:
+            await self._serving.serve(sock, message.address)
+        finally:
+            self._channel.send(Ended(message.number))
+
+    async def _answer(self, message: AskReport | AskListing | AskReached) -> None:
+        if isinstance(message, AskReport):
+            self._channel.send(Reported(message.number, await self._serving.report()))
+        elif isinstance(message, AskReached):
+            await self._serving.wait_reached(message.g)
+            self._channel.send(Reached(message.number))
+        else:
+            listing = await self._serving.listing(message.limit, message.only_slow)
+            self._channel.send(Listed(message.number, listing))
+
+    async def _tell_synced(self) -> None:
+        while True:
+            await self._synced.wait()
+            self._synced = trio.Event()
+            self._channel.send(Synced(self._serving.synced_sessions))
+            await trio.sleep(SYNCED_S)
+
+    async def _report(self) -> None:
+        """Report now and then, so that little is unknown of a worker that dies."""
+        least_s, most_s = REPORT_S
+        while True:
+            began_s = time.thread_time()
+            self._channel.send(Reported(0, await self._serving.report(unhurried=True)))
+            took_s = time.thread_time() - began_s
+            await trio.sleep(min(max(least_s, took_s / REPORT_SHARE), most_s))
+
+
+async def work(channel: Channel[Down], rings_fd: int, doorbell: int) -> int:
+    """Be a worker; return the exit status."""
+    try:
+        files = raise_file_limit()
+        received = await channel.receive()
+        if received is None:
+            return 1
+        start, _ = received
+        if not isinstance(start, Start):
+            raise ControlError(f"{type(start).__name__} before Start")
+        structlog.contextvars.bind_contextvars(worker=start.worker)
+        if files < LEAST_FILES:
+            raise StartError(f"it may have {files} files open, and needs {LEAST_FILES}: see ulimit -n")
+        worker = Worker(start, channel, rings_fd, doorbell)
+    except (ConfigError, ControlError, StartError, OSError, ValueError) as error:
+        channel.send(Failed(str(error)))
+        return 2
+    await worker.run(files)
+    return 0
+
+
+def run(control: int, rings_fd: int, doorbell: int, progress: int, log_level: str) -> int:
+    """Run a worker over these descriptors; return the exit status."""
+    logs.configure(log_level)
+    return trio.run(_run, control, rings_fd, doorbell, instruments=[Pulse(progress)])
+
+
+async def _run(control: int, rings_fd: int, doorbell: int) -> int:
+    channel: Channel[Down] = Channel(socket.socket(fileno=control), Down)  # type: ignore[arg-type]
+    try:
+        return await work(channel, rings_fd, doorbell)
+    finally:
+        channel.close()
