@@ -40,9 +40,9 @@ from marketfeed.ingest.room import Room
 from marketfeed.ingest.roster import Roster
 from marketfeed.latency.aggregator import Keeper
 from marketfeed.latency.log import IntervalLog
-from marketfeed.server.local import Half, Serving, limits_of
+from marketfeed.server.local import LocalServer, SessionServer, limits_of
 from marketfeed.server.tap_listener import Taps
-from marketfeed.workers.pool import Workers
+from marketfeed.workers.pool import WorkerPool
 
 log = structlog.get_logger()
 
@@ -72,9 +72,9 @@ class Engine:
         self.admission = Admission(limits_of(config.limits))
         found: list[str] = []
         with gathered(found):
-            self.half: Half = Serving(config, self.rings, self.symbols, self.admission)
+            self.half: SessionServer = LocalServer(config, self.rings, self.symbols, self.admission)
         if engine.workers:  # the one above was for its mistakes in the configuration
-            self.half = Workers(config, loaded.base, self.rings, self.admission, log_level)
+            self.half = WorkerPool(config, loaded.base, self.rings, self.admission, log_level)
         with gathered(found):
             self.taps = Taps(self.rings, tap_path(loaded), config.limits.taps)
         with gathered(found):
@@ -211,7 +211,7 @@ class Engine:
             forbidden = fixed(changed)
             found = [f"{', '.join(forbidden)}: cannot change without a restart"] if forbidden else []
             with gathered(found):
-                Serving(config, self.rings, self.symbols, self.admission)
+                LocalServer(config, self.rings, self.symbols, self.admission)
             with gathered(found):
                 self.roster.plan(config.feeds, addresses(config))
             if found:

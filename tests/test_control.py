@@ -17,7 +17,7 @@ from marketfeed.config.schema import Config, load
 from marketfeed.errors import ControlError
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.server.local import Listing
-from marketfeed.server.stats import Report
+from marketfeed.server.stats import ServerStats
 from marketfeed.workers import messages as control
 from marketfeed.workers.channel import Channel
 from marketfeed.workers.messages import HEAD, MAX_FRAME_BYTES, VERSION, Down, Unframer, Up, encode
@@ -29,13 +29,13 @@ DOWN = st.one_of(
     st.builds(control.Verdict, NUMBERS, st.none() | TEXTS),
     st.builds(control.AskReport, NUMBERS),
     st.builds(control.AskListing, NUMBERS, NUMBERS, st.booleans()),
-    st.builds(control.Ping),
+    st.builds(control.CheckAlive),
     st.builds(control.Drain, st.floats(0, 100)),
     st.builds(control.Retire, st.floats(0, 100), st.floats(0, 100)),
     st.builds(control.Start, NUMBERS, st.just(Config()), TEXTS, NUMBERS),
 )
 REPORTS = st.builds(
-    Report,
+    ServerStats,
     sessions=st.dictionaries(st.tuples(TEXTS, TEXTS), NUMBERS, max_size=3),
     ledgers=st.dictionaries(TEXTS, st.builds(Ledger, NUMBERS, NUMBERS), max_size=3),
 )
@@ -43,10 +43,13 @@ LISTINGS = st.builds(Listing, NUMBERS, NUMBERS, st.lists(st.dictionaries(TEXTS, 
 UP = st.one_of(
     st.builds(control.Ready, TEXTS, NUMBERS),
     st.builds(control.Failed, TEXTS),
-    *(st.builds(kind, NUMBERS) for kind in (control.Taken, control.Returned, control.Ended, control.Synced)),
+    *(
+        st.builds(kind, NUMBERS)
+        for kind in (control.Accepted, control.Returned, control.Ended, control.Synced)
+    ),
     st.builds(control.Admit, NUMBERS, TEXTS),
     st.builds(control.Release, TEXTS),
-    st.builds(control.Pong),
+    st.builds(control.Alive),
     st.builds(control.Reported, NUMBERS, REPORTS),
     st.builds(control.Listed, NUMBERS, LISTINGS),
 )
@@ -81,7 +84,7 @@ def test_a_whole_configuration_goes_down(tmp_path):
         (HEAD.pack(VERSION, MAX_FRAME_BYTES + 1), "bytes"),
         (HEAD.pack(VERSION, 1) + b"\xc1", "not a control message"),
         (HEAD.pack(VERSION, 1) + b"\xc0", "not a control message"),
-        (encode(control.Pong()), "not a control message"),  # of the other direction
+        (encode(control.Alive()), "not a control message"),  # of the other direction
     ],
 )
 def test_what_is_no_message_is_refused(data, told):
@@ -109,10 +112,10 @@ async def test_sockets_arrive_with_their_messages_in_order_among_others():
     async with trio.open_nursery() as nursery:
         nursery.start_soon(engine.drain)
         for number, (read_end, _) in enumerate(pipes):
-            engine.send(control.Ping())
+            engine.send(control.CheckAlive())
             engine.send(control.Connection(number, "127.0.0.1"), read_end)
         for number, (read_end, write_end) in enumerate(pipes):
-            assert await worker.receive() == (control.Ping(), None)
+            assert await worker.receive() == (control.CheckAlive(), None)
             message, descriptor = await worker.receive()
             assert message == control.Connection(number, "127.0.0.1")
             assert os.fstat(descriptor).st_ino == os.fstat(write_end).st_ino
@@ -130,14 +133,14 @@ async def test_what_the_kernel_does_not_take_is_sent_later_and_whole():
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker.drain)
         worker.send(control.Listed(1, listing))
-        worker.send(control.Pong())
+        worker.send(control.Alive())
         assert await engine.receive() == (control.Listed(1, listing), None)
-        assert await engine.receive() == (control.Pong(), None)
+        assert await engine.receive() == (control.Alive(), None)
         await worker.flushed()
         nursery.cancel_scope.cancel()
     engine.close()
-    worker.send(control.Pong())  # to nobody: forgotten
-    worker.send(control.Pong())
+    worker.send(control.Alive())  # to nobody: forgotten
+    worker.send(control.Alive())
     worker.close()
 
 
@@ -173,10 +176,10 @@ async def test_a_socket_that_this_process_has_no_room_for_is_told_apart_from_the
 async def test_sockets_that_nobody_takes_are_closed_with_the_channel():
     engine, worker = channels()
     read_end, write_end = os.pipe()
-    engine.send(control.Ping())
+    engine.send(control.CheckAlive())
     engine.send(control.Connection(1, "a"), read_end)
     os.close(read_end)
-    assert await worker.receive() == (control.Ping(), None)
+    assert await worker.receive() == (control.CheckAlive(), None)
     worker.close()
     engine.close()
     with pytest.raises(BrokenPipeError):  # no reader is left, not even in flight

@@ -16,7 +16,7 @@ from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.fanout.ws_frames import PING, TEXT, frame
-from marketfeed.latency.recorder import Recorder
+from marketfeed.latency.recorder import LatencyRecorder
 from marketfeed.server.self_probe import OwnProbe, tcp_pair, texts_of
 
 S = 1_000_000_000
@@ -45,7 +45,7 @@ def test_the_two_ends_are_connected_to_each_other():
 @pytest.mark.parametrize("tier", TIERS, ids=lambda tier: tier.name)
 async def test_a_probe_measures_the_busiest_symbol_and_is_in_no_ledger(tier):
     rings, symbols = Rings.private(8, 64), SymbolTable(8)
-    writer, recorder = RingWriter(rings, time.time_ns), Recorder(rings.stamps, 8, 0)
+    writer, recorder = RingWriter(rings, time.time_ns), LatencyRecorder(rings.stamps, 8, 0)
     shard = Shard(rings, symbols, Timing(20 * S, 60 * S, 10 * S), 1000, time.time_ns, recorder)
     busy, quiet = symbols.intern("BUSY"), symbols.intern("QUIET")
 

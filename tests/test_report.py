@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.fanout.ledger import Ledger
-from marketfeed.server.stats import MAXIMA, Report, merged
+from marketfeed.server.stats import MAXIMA, ServerStats, merged
 
 COUNTS = st.integers(0, 1000)
 TIERS = st.sampled_from(["vip", "premium", "basic"])
 LEDGERS = st.builds(Ledger, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS)
 REPORTS = st.builds(
-    Report,
+    ServerStats,
     sessions=st.dictionaries(st.tuples(st.sampled_from(["websocket", "sse"]), TIERS), COUNTS),
     lagging=st.dictionaries(TIERS, COUNTS),
     accepted=COUNTS,
@@ -43,7 +43,7 @@ def test_the_sum_has_every_figure_of_every_report(reports):
 
 @given(REPORTS)
 def test_a_report_is_the_same_on_the_other_side_of_a_socket(report):
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(report), type=Report) == report
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(report), type=ServerStats) == report
 
 
 @given(REPORTS)
@@ -61,4 +61,4 @@ def test_what_a_dead_half_had_pending_is_abandoned_and_its_sessions_are_closed(r
 
 
 def test_the_fields_of_which_the_highest_counts_exist():
-    assert set(Report.__struct_fields__) >= MAXIMA
+    assert set(ServerStats.__struct_fields__) >= MAXIMA

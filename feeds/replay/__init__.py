@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from feeds.replay.binance_raw import BinanceRaw
 from feeds.replay.columns import Layout, TableKeys, pattern
 from feeds.replay.dbn import Dbn
-from feeds.replay.dbn_ticks import Choice
+from feeds.replay.dbn_ticks import Venues
 from feeds.replay.delimited import Delimited
 from feeds.replay.files import InOrder, files_of
 from feeds.replay.frames import Frames
@@ -226,7 +226,7 @@ def _opened(config: ReplayConfig, path: Path, paths: list[Path], symbol: Symbol,
             case "parquet":
                 return Parquet(path, config, symbol, teller, alone)
             case "dbn":
-                choice = Choice(config.symbol or "{symbol}", config.merge == "all", config.take)
+                choice = Venues(config.symbol or "{symbol}", config.merge == "all", config.take)
                 return Dbn(path, choice, symbol, teller, alone)
             case _:
                 return Lines(path, config.format, BinanceRaw, symbol, teller, alone)

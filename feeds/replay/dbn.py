@@ -13,7 +13,7 @@ from typing import Final
 
 from feeds.replay.archives import members, refuse_if_wrong, suffix, verify
 from feeds.replay.dbn_names import Instruments, spans_of
-from feeds.replay.dbn_ticks import Choice, Decoding, Layouts
+from feeds.replay.dbn_ticks import Decoding, Layouts, Venues
 from feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller, needs
 from marketfeed.core.counts import amount
 from marketfeed.errors import ConfigError
@@ -30,7 +30,7 @@ class Dbn:
     """One DBN file."""
 
     def __init__(
-        self, path: Path, choice: Choice, symbol: Symbol, teller: Teller, alone: bool = True
+        self, path: Path, choice: Venues, symbol: Symbol, teller: Teller, alone: bool = True
     ) -> None:
         """Look at the metadata and the first records; raises ConfigError."""
         try:

@@ -43,7 +43,7 @@ _NO_PUBLISHER: Final = -1
 _NO_TYPE: Final = -1
 
 
-class Choice(NamedTuple):
+class Venues(NamedTuple):
     """What is asked of a file."""
 
     symbol: str  # a template
@@ -77,7 +77,7 @@ class Decoding:
     """
 
     def __init__(
-        self, layouts: Layouts, instruments: Instruments, choice: Choice, before_trade: bool, mixed: bool
+        self, layouts: Layouts, instruments: Instruments, choice: Venues, before_trade: bool, mixed: bool
     ) -> None:
         self.notices: dict[str, str] = {}
         self._layouts = layouts

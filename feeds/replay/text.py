@@ -20,14 +20,14 @@ _MARKS: Final = (
 _LONGEST_MARK: Final = 4
 
 
-class Lines(NamedTuple):
+class TextLines(NamedTuple):
     """A piece of a text. ``too_long``: it is the beginning of one line longer than MAX_LINE_BYTES."""
 
     text: bytes  # whole lines; the last line of the file may lack its end
     too_long: bool = False
 
 
-def whole_lines(blocks: Iterator[bytes], chunk_bytes: int) -> Iterator[Lines]:
+def whole_lines(blocks: Iterator[bytes], chunk_bytes: int) -> Iterator[TextLines]:
     """Yield text in pieces of whole lines, of about ``chunk_bytes``; empty pieces come in between.
 
     Raises DamagedError after the last whole line, if the text does not end there.
@@ -41,14 +41,14 @@ def whole_lines(blocks: Iterator[bytes], chunk_bytes: int) -> Iterator[Lines]:
             # A line cut off could still pass for one.
             rest = rest[: rest.rfind(b"\n") + 1]
             if rest:
-                yield Lines(rest)
+                yield TextLines(rest)
             raise error
         if block is None:
             break
         if skipping:
             after = block.find(b"\n") + 1
             if not after:
-                yield Lines(b"")
+                yield TextLines(b"")
                 continue
             block, skipping = block[after:], False
         text = rest + block
@@ -56,13 +56,13 @@ def whole_lines(blocks: Iterator[bytes], chunk_bytes: int) -> Iterator[Lines]:
         if end < chunk_bytes and len(text) < MAX_LINE_BYTES:
             rest = text
         elif end:
-            yield Lines(text[:end])
+            yield TextLines(text[:end])
             rest = text[end:]
         else:
-            yield Lines(text[:SHOWN_CHARS], too_long=True)
+            yield TextLines(text[:SHOWN_CHARS], too_long=True)
             rest, skipping = b"", True
     if rest:
-        yield Lines(rest)
+        yield TextLines(rest)
 
 
 def as_utf8(blocks: Iterator[bytes]) -> Iterator[bytes]:

@@ -36,7 +36,7 @@ _MANY: Final = 0xFFFF  # members, or more: their number stands elsewhere
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class MemberPlace:
     """Where a member is, and what it must turn out to be. ``crc`` is None if it stands after the data."""
 
     name: str
@@ -54,7 +54,7 @@ class Place:
         return BZIP2.cost if _METHODS.get(self.method) == "bzip2" else 1
 
 
-def places(path: Path) -> tuple[list[Place], bool]:
+def places(path: Path) -> tuple[list[MemberPlace], bool]:
     """Return the members of ``path`` that are files, in order, and whether its directory is there.
 
     Raises ConfigError if it is no zip file, or one of its members cannot be unpacked.
@@ -63,7 +63,7 @@ def places(path: Path) -> tuple[list[Place], bool]:
     try:
         with zipfile.ZipFile(path) as archive:
             found = [
-                Place(
+                MemberPlace(
                     i.filename,
                     i.header_offset,
                     i.compress_type,
@@ -107,7 +107,7 @@ def _told(path: Path) -> int:
     return int(_END.unpack_from(tail, at)[4])
 
 
-def _refuse_other_names(path: Path, found: list[Place]) -> None:
+def _refuse_other_names(path: Path, found: list[MemberPlace]) -> None:
     """Raise ConfigError if a member has another name in its header; names say what is played, and as what."""
     with path.open("rb") as file:
         for place in found:
@@ -120,7 +120,7 @@ def _refuse_other_names(path: Path, found: list[Place]) -> None:
                 raise ConfigError(f"path: {path} is damaged: {names}")
 
 
-def unzipped(path: Path, place: Place) -> Iterator[bytes]:
+def unzipped(path: Path, place: MemberPlace) -> Iterator[bytes]:
     """Yield what one member holds, and an empty block once its checksum is right; raises DamagedError."""
     with path.open("rb") as file:
         header, data_at = _local_header(file, place.header_at)
@@ -178,7 +178,7 @@ def _described(file: BinaryIO, crc: int) -> int:
     return int.from_bytes(after[:4], "little")
 
 
-def _local_header(file: BinaryIO, at: int) -> tuple[Place, int]:
+def _local_header(file: BinaryIO, at: int) -> tuple[MemberPlace, int]:
     """Return the member whose header is at ``at``, and where its data begins; raises DamagedError."""
     if not 0 <= at < 2**62:
         raise DamagedError("its directory is damaged")
@@ -193,13 +193,13 @@ def _local_header(file: BinaryIO, at: int) -> tuple[Place, int]:
     name = written.decode("utf-8", "replace")
     header_name = name if flags & _UTF8 else written.decode("cp437")
     known = not flags & _DESCRIBED
-    place = Place(
+    place = MemberPlace(
         name, at, method, flags, packed, size if known else None, crc if known else None, header_name
     )
     return place, at + _LOCAL.size + name_bytes + extra_bytes
 
 
-def _scan(file: BinaryIO) -> Iterator[Place]:
+def _scan(file: BinaryIO) -> Iterator[MemberPlace]:
     """Yield each member that begins in a zip file without its directory."""
     at = 0
     while True:

@@ -17,7 +17,7 @@ from marketfeed.ingest.roster import Roster
 from marketfeed.ingest.supervise import STALE_S, FeedState
 from marketfeed.latency.aggregator import Keeper
 from marketfeed.server.conditions import Condition
-from marketfeed.server.local import Half
+from marketfeed.server.local import SessionServer
 from marketfeed.server.tap_listener import Taps
 
 # All kinds of conditions, for metrics: the first is a problem always, those of feeds if the feed is required.
@@ -51,7 +51,9 @@ class Phase(enum.Enum):
 class Health:
     """Problems and warnings of this moment, from the parts of the engine."""
 
-    def __init__(self, half: Half, roster: Roster, keeper: Keeper, taps: Taps, symbols: SymbolTable) -> None:
+    def __init__(
+        self, half: SessionServer, roster: Roster, keeper: Keeper, taps: Taps, symbols: SymbolTable
+    ) -> None:
         self._half = half
         self._roster = roster
         self._keeper = keeper

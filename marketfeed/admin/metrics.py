@@ -34,9 +34,9 @@ from marketfeed.ingest.roster import Roster
 from marketfeed.ingest.supervise import FeedState
 from marketfeed.latency.aggregator import Keeper
 from marketfeed.server.conditions import Condition
-from marketfeed.server.local import Half
+from marketfeed.server.local import SessionServer
 from marketfeed.server.process_usage import cpu_s, resident_bytes
-from marketfeed.server.stats import Report
+from marketfeed.server.stats import ServerStats
 from marketfeed.server.tap_listener import Taps
 
 PREFIX = "marketfeed_"
@@ -49,7 +49,7 @@ Samples = Mapping[Any, float]  # by the values of the labels, in order
 class Sources:
     """Where the figures are."""
 
-    half: Half
+    half: SessionServer
     rings: Rings
     symbols: SymbolTable
     roster: Roster
@@ -69,7 +69,7 @@ async def exposition(sources: Sources) -> bytes:
 class _Snapshot(MetricSource):
     """One scrape's figures."""
 
-    def __init__(self, sources: Sources, report: Report) -> None:
+    def __init__(self, sources: Sources, report: ServerStats) -> None:
         self._sources = sources
         self._report = report
 

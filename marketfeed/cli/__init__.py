@@ -199,14 +199,14 @@ def report(
 ) -> None:
     """Say what latency logs hold: percentiles per hop and tier, as table, picture, page or CSV."""
     from marketfeed.cli import report as terminal
-    from marketfeed.latency.report import BY, Budget, Choice
+    from marketfeed.latency.report import BY, Budget, Selection
     from marketfeed.latency.units import moment_s, unit_ns
 
     names = tuple(name.strip() for name in by.split(","))
     if unknown := [name for name in names if name not in BY]:
         raise _fail(f"--by {unknown[0]}: one or more of {', '.join(BY)}")
     try:
-        choice = Choice(
+        choice = Selection(
             names,
             tuple(hop or ()),
             tuple(tier or ()),
@@ -264,13 +264,13 @@ def record(
 
     Gaps are told at the end, and written. Ctrl-C ends the file; one that was cut is read up to there.
     """
-    from marketfeed.recordings.record import Recorder
+    from marketfeed.recordings.record import TickRecorder
     from marketfeed.recordings.writer import RecordingWriter
 
     try:
         writer = RecordingWriter(out, round(rotate_mb * 1e6), round(rotate_s * 1e9))
         engine = _endpoint(url, ca, config)
-        recorder = Recorder(engine, symbols or ["*"], tier, token, writer, seconds)
+        recorder = TickRecorder(engine, symbols or ["*"], tier, token, writer, seconds)
         status = trio.run(recorder.run)
     except ConfigError as error:
         raise _fail(str(error)) from None
@@ -359,7 +359,7 @@ def probe(
     config: ConfigOption = None,
 ) -> None:
     """Measure what subscribers get, from this machine: latency per tier, round trips, interruptions."""
-    from marketfeed.cli.probe import Probe, Seen
+    from marketfeed.cli.probe import LatencyProbe, Seen
     from marketfeed.client.connection import BY_ARGUMENT, endpoint
     from marketfeed.latency.units import duration_ns
 
@@ -370,7 +370,7 @@ def probe(
         limit_ns = duration_ns(interruption)
         seen = [Seen.parse(text, limit_ns) for text in tier or [""]]
         engine = _endpoint(None, ca, config, BY_ARGUMENT) if url is None else endpoint(url, ca, "")
-        lines = trio.run(Probe(engine, names, seen, token, out).run, seconds)
+        lines = trio.run(LatencyProbe(engine, names, seen, token, out).run, seconds)
     except (ConfigError, LogError, StartError) as error:
         raise _fail(str(error)) from None
     except KeyboardInterrupt:

@@ -45,7 +45,7 @@ class Rate:
 
 
 @dataclass(slots=True)
-class Row:
+class BoardRow:
     """What is known of one symbol. Prices are None while that side, or a trade, is missing.
 
     ``decimals`` and ``size_decimals`` are the most that any of its prices and sizes has needed so far.
@@ -69,7 +69,7 @@ class Board:
     """The table's state: messages folded in, in order."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, Row] = {}
+        self.rows: dict[str, BoardRow] = {}
         self._names: list[str] = []
         self.unknown: dict[str, str] = {}  # what was asked for and the engine does not know, and what to say
         self.tier = "?"
@@ -99,11 +99,11 @@ class Board:
                 if notice is not None:
                     self.notices.append(notice)
 
-    def _row(self, message: Message, now_s: float) -> Row:
+    def _row(self, message: Message, now_s: float) -> BoardRow:
         name = message["S"]
         row = self.rows.get(name)
         if row is None:
-            row = self.rows[name] = Row()
+            row = self.rows[name] = BoardRow()
             self._meet(name)
         row.received_s = message["r"] / 1e6
         if "snap" not in message:
@@ -117,7 +117,7 @@ class Board:
             del self.unknown[name]
 
     @staticmethod
-    def _quote(row: Row, message: Message) -> None:
+    def _quote(row: BoardRow, message: Message) -> None:
         # A missing side has size 0; its price is null, or 0.0 from engines before 0.1.
         bid = message["bp"] if message["bs"] else None
         ask = message["ap"] if message["as"] else None
@@ -128,7 +128,7 @@ class Board:
         _widen(row, (bid, ask), (row.bid_size, row.ask_size))
 
 
-def _widen(row: Row, prices: tuple[float | None, ...], sizes: tuple[float, ...]) -> None:
+def _widen(row: BoardRow, prices: tuple[float | None, ...], sizes: tuple[float, ...]) -> None:
     """Have the row's numbers shown with as many decimals as these need."""
     for price in prices:
         if price is not None and (needed := decimals_of(price)) > row.decimals:

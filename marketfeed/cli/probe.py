@@ -64,7 +64,7 @@ class Seen:
         return cls(tier, Arrivals(interval_ns, limit_ns))
 
 
-class Probe:
+class LatencyProbe:
     """One run of the command: a session per tier, for so many seconds."""
 
     def __init__(

@@ -17,9 +17,9 @@ from marketfeed.latency.report import (
     SPREAD_NOTE,
     TITLES,
     Budget,
-    Choice,
     Report,
-    Row,
+    ReportRow,
+    Selection,
     Shown,
     make,
     shown_changes,
@@ -33,7 +33,7 @@ MOST_NOTE = 4000  # characters; a note may name many files
 
 def report(
     paths: Sequence[Path],
-    choice: Choice,
+    choice: Selection,
     against: Sequence[Path],
     budgets: Sequence[Budget],
     files: dict[str, Path | None],
@@ -63,7 +63,7 @@ def report(
 
 
 def _read(
-    paths: Sequence[Path], choice: Choice, against: Sequence[Path], budgets: Sequence[Budget]
+    paths: Sequence[Path], choice: Selection, against: Sequence[Path], budgets: Sequence[Budget]
 ) -> Report:
     total = 0
     for path in (*paths, *against):
@@ -109,7 +109,7 @@ def _table(made: Report, titles: tuple[str, ...], cells: Shown) -> Table:
     return table
 
 
-def _styled(row: Row, titles: tuple[str, ...], cells: Shown) -> list[Text]:
+def _styled(row: ReportRow, titles: tuple[str, ...], cells: Shown) -> list[Text]:
     broken = {budget.title for budget in row.broken}
     styled = []
     for title, cell in zip(titles, cells(row), strict=True):

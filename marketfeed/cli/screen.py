@@ -13,7 +13,7 @@ from typing import Final
 
 from rich.text import Text
 
-from marketfeed.cli.board import Board, Row
+from marketfeed.cli.board import Board, BoardRow
 from marketfeed.core.printable import printable
 
 GAP: Final = 2  # columns of the terminal between two of the table
@@ -29,22 +29,22 @@ Number = tuple[float, int] | None  # and how many decimals it is shown with
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ScreenColumn:
     """A column: its title, and what of a row it shows. ``keep``: the lower, the sooner it is left out."""
 
     title: str
     keep: int
-    number: Callable[[Row], Number] | None = None  # aligned at the decimal point
-    text: Callable[[Row, float], str] | None = None  # aligned at the right; of the row and the time
-    style: Callable[[Row], str] = lambda row: ""
+    number: Callable[[BoardRow], Number] | None = None  # aligned at the decimal point
+    text: Callable[[BoardRow, float], str] | None = None  # aligned at the right; of the row and the time
+    style: Callable[[BoardRow], str] = lambda row: ""
     thousands: bool = False  # separated by commas
 
 
-def _moved(row: Row) -> str:
+def _moved(row: BoardRow) -> str:
     return {1: "green", -1: "red"}.get(row.direction, "")
 
 
-def _hit(row: Row) -> str:
+def _hit(row: BoardRow) -> str:
     return {"b": "green", "s": "red"}.get(row.side, "")
 
 
@@ -52,19 +52,19 @@ def _at(value: float | None, decimals: int) -> Number:
     return None if value is None else (value, decimals)
 
 
-def _sizes(title: str, keep: int, number: Callable[[Row], Number]) -> Column:
-    return Column(title, keep, number, thousands=True)
+def _sizes(title: str, keep: int, number: Callable[[BoardRow], Number]) -> ScreenColumn:
+    return ScreenColumn(title, keep, number, thousands=True)
 
 
 COLUMNS: Final = (
     _sizes("bid size", 3, lambda row: None if row.bid is None else (row.bid_size, row.size_decimals)),
-    Column("bid", 7, lambda row: _at(row.bid, row.decimals), style=_moved),
-    Column("ask", 6, lambda row: _at(row.ask, row.decimals), style=_moved),
+    ScreenColumn("bid", 7, lambda row: _at(row.bid, row.decimals), style=_moved),
+    ScreenColumn("ask", 6, lambda row: _at(row.ask, row.decimals), style=_moved),
     _sizes("ask size", 3, lambda row: None if row.ask is None else (row.ask_size, row.size_decimals)),
-    Column("last", 5, lambda row: _at(row.last, row.decimals), style=_hit),
+    ScreenColumn("last", 5, lambda row: _at(row.last, row.decimals), style=_hit),
     _sizes("size", 1, lambda row: None if row.last is None else (row.last_size, row.size_decimals)),
-    Column("rate/s", 2, text=lambda row, now_s: f"{row.rate.per_s(now_s):,.1f}"),
-    Column("age", 4, text=lambda row, now_s: age_of(now_s - row.received_s)),
+    ScreenColumn("rate/s", 2, text=lambda row, now_s: f"{row.rate.per_s(now_s):,.1f}"),
+    ScreenColumn("age", 4, text=lambda row, now_s: age_of(now_s - row.received_s)),
 )
 
 
@@ -153,7 +153,7 @@ def table(board: Board, names: list[str], now_s: float, width: int) -> list[Text
     return lines
 
 
-def _cells(column: Column, rows: list[Row], now_s: float) -> list[str]:
+def _cells(column: ScreenColumn, rows: list[BoardRow], now_s: float) -> list[str]:
     if column.text is not None:
         return [column.text(row, now_s) for row in rows]
     assert column.number is not None

@@ -29,7 +29,7 @@ from marketfeed.fanout.lane import Lane
 from marketfeed.fanout.resume import Resumption, resume
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tick_runs import EMPTY, Piece, Run, merged, size_of
-from marketfeed.fanout.wire import Moment, Step
+from marketfeed.fanout.wire import FrameContent, Moment
 
 CHUNK: Final = 512  # fragments a frame, about 64 kB
 STEP: Final = (
@@ -109,7 +109,7 @@ class CatchUp:
         missing, _ = self._missing(lane, member)
         return not (any(map(len, member.fresh)) or any(missing) or self._ahead(lane, member))
 
-    def gather(self, lane: Lane, member: Subscriber, step: Step, most_bytes: int) -> bool:
+    def gather(self, lane: Lane, member: Subscriber, step: FrameContent, most_bytes: int) -> bool:
         """Put what lies between a poll and its lane into ``step``, about ``most_bytes`` of it.
 
         Snapshots are among the ticks, all in order of ``g``; the member is behind what is in the
@@ -168,12 +168,14 @@ class CatchUp:
         untold = np.union1d(member.untold, interest.behind(member.known)).tolist()
         names = [(self._symbols.name(symbol), symbol) for symbol in untold]
         for start in range(0, len(names), MAX_NAMES):
-            step = Step(mixed=False)
+            step = FrameContent(mixed=False)
             step.announced = dict(names[start : start + MAX_NAMES])
             self._put(member, step)
         member.known, member.untold = interest.counts(), _NONE
 
-    def _put(self, member: Subscriber, step: Step, ids: bool = True, ticks: int | None = None) -> None:
+    def _put(
+        self, member: Subscriber, step: FrameContent, ids: bool = True, ticks: int | None = None
+    ) -> None:
         """Put ``step`` into the backlog as a frame of ``ticks`` ticks, None: of as many as it holds."""
         moment = Moment(self._rings.epoch, member.g, self._wall_ns())
         frame = member.encoding.frame(step, moment, ids)

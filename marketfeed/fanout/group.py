@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from marketfeed.fanout.interest import Interest
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.subscriber import Subscriber
-from marketfeed.fanout.wire import Encoding, Moment, Step
+from marketfeed.fanout.wire import Encoding, FrameContent, Moment
 
 if TYPE_CHECKING:
     from marketfeed.core.rings import Indices
@@ -31,7 +31,7 @@ class Group:
         self.interest = interest
         self.encoding = encoding
         self.members: dict[Subscriber, Callable[[bytes], bool]] = {}  # and where to send
-        self.step = Step(encoding.mixed)  # of the flush under way
+        self.step = FrameContent(encoding.mixed)  # of the flush under way
         self.appends = (self.step.ticks.append, self.step.trades.append)  # by channel
         self.known = interest.counts()  # of its symbols, how many every member has been told of
         self.delivered = self.conflated = self.lost = 0

@@ -27,7 +27,7 @@ from marketfeed.fanout.subscriber import LaneKey, Subscriber
 from marketfeed.fanout.takers import Takers
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import Encoding
-from marketfeed.latency.recorder import Flush, Taken, TierRecorder
+from marketfeed.latency.recorder import Flush, FlushedTicks, TierRecorder
 
 MAX_FLUSH_TICKS: Final = 16384  # in one step, so that other tasks get their turn under overload
 
@@ -66,7 +66,7 @@ class Lane:
         self._offset = rings.max_symbols
         self._wanted = self._takers.wanted
         self._recorder = recorder
-        self._taken: list[Taken] = []  # by the flush under way, for the latencies
+        self._taken: list[FlushedTicks] = []  # by the flush under way, for the latencies
 
     # Membership: only between flushes.
 
@@ -197,7 +197,7 @@ class Lane:
             stamps.append(stamps_of(records))
             if self._recorder is not None:
                 times = records["ts_event"], records["ts_recv"]
-                self._taken.append(Taken(channel, records["symbol"], stamps[-1], *times))
+                self._taken.append(FlushedTicks(channel, records["symbol"], stamps[-1], *times))
         if len(stamps) > 1:  # the channels, each in order of g, become one sequence
             order = np.argsort(np.concatenate(stamps)).tolist()
             fragments, keys = [fragments[i] for i in order], [keys[i] for i in order]
@@ -266,7 +266,7 @@ class Lane:
             if self._recorder is not None:
                 order = np.argsort(stamps[-1])
                 times = latest.times[:, newer][:, order]
-                self._taken.append(Taken(channel, held[newer][order], stamps[-1][order], *times))
+                self._taken.append(FlushedTicks(channel, held[newer][order], stamps[-1][order], *times))
         self._move(upto, head)
         if not keys:
             return []

@@ -18,7 +18,7 @@ from marketfeed.fanout.newcomers import Newcomers
 from marketfeed.fanout.subscriber import LaneKey, Subscriber
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import POLL
-from marketfeed.latency.recorder import Recorder
+from marketfeed.latency.recorder import LatencyRecorder
 
 S: Final = 1_000_000_000  # ns
 CHUNK: Final = 2048  # ticks encoded between two turns of others: one millisecond
@@ -65,7 +65,11 @@ class Lanes:
     """Lanes by tier, phase and codec, and an encoder for each codec."""
 
     def __init__(
-        self, rings: Rings, symbols: SymbolTable, interests: Interests, recorder: Recorder | None = None
+        self,
+        rings: Rings,
+        symbols: SymbolTable,
+        interests: Interests,
+        recorder: LatencyRecorder | None = None,
     ) -> None:
         self._rings = rings
         self._symbols = symbols

@@ -28,7 +28,7 @@ from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
-from marketfeed.fanout.wire import MAX_POLL_BYTES, POLL, Moment, Step
+from marketfeed.fanout.wire import MAX_POLL_BYTES, POLL, FrameContent, Moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class PollAnswer:
     body: bytes | None
 
 
-class Poll:
+class LongPoll:
     """One long poll, and the sink of its subscriber: the first frame is its answer.
 
     It does not refer to the subscriber: an answered poll would be a cycle, and as the collector looks
@@ -122,7 +122,7 @@ class Polls:
         self._park = park
         self._leave = leave
         self._ring = ring
-        self._waiting: dict[Subscriber, Poll] = {}
+        self._waiting: dict[Subscriber, LongPoll] = {}
         self._new: deque[Subscriber] = deque()
         self._over: list[Subscriber] = []  # their time is up, or their client has gone
 
@@ -135,7 +135,7 @@ class Polls:
 
         Cancelling it takes the poll out. Raises RuntimeError if the fan-out failed at it.
         """
-        poll = Poll(names, after)
+        poll = LongPoll(names, after)
         member = Subscriber("poll", poll, tier, POLL, self._interests.use(Names()), 0)
         member.phase = 0
         self._waiting[member] = poll
@@ -180,7 +180,7 @@ class Polls:
                 poll.settle(PollAnswer(str(self._cursor(member, poll)), None))
                 self._end(member)
 
-    def _begin(self, member: Subscriber, poll: Poll) -> None:
+    def _begin(self, member: Subscriber, poll: LongPoll) -> None:
         empty = member.interest
         added = member.rename(poll.names, self._interests.use(poll.names), self._rings)
         self._interests.drop(empty)
@@ -196,10 +196,10 @@ class Polls:
                 lane.join(member)
 
     @staticmethod
-    def _at_once(member: Subscriber, poll: Poll) -> bool:
+    def _at_once(member: Subscriber, poll: LongPoll) -> bool:
         return poll.after is None or not member.tier.interval_ns
 
-    def _cursor(self, member: Subscriber, poll: Poll) -> Cursor:
+    def _cursor(self, member: Subscriber, poll: LongPoll) -> Cursor:
         if member.group is None and poll.after is not None:
             return poll.after  # nothing was done about it yet
         return Cursor(self._rings.epoch, self._lanes.of_polls(member.tier).g)
@@ -216,7 +216,7 @@ class Polls:
         if poll is None or member.group is not None:
             return Turn.OVER
         poll.looked = True
-        step = Step(mixed=True)
+        step = FrameContent(mixed=True)
         # A little less than what is cut: snapshots as of another moment differ in length.
         if not self._catch_up.gather(lane, member, step, MAX_POLL_BYTES * 7 // 8):
             return Turn.LATER  # the lane has still to come to its cursor

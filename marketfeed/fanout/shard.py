@@ -38,7 +38,7 @@ from marketfeed.fanout.slowest import Slowest
 from marketfeed.fanout.subscriber import Sink, Subscriber
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import JSON, POLL, PROBE, Encoding, Moment
-from marketfeed.latency.recorder import Flush, Marks, Recorder
+from marketfeed.latency.recorder import Flush, LatencyRecorder, Marks
 
 # In a row: six milliseconds or so. Oftener, and what is received meanwhile would wait for the rest of the
 # round, too.
@@ -50,7 +50,7 @@ log = structlog.get_logger()
 
 
 @dataclass(slots=True)
-class Change:
+class SubscriptionChange:
     """A session's request, applied between flushes."""
 
     member: Subscriber
@@ -78,7 +78,7 @@ class Shard:
         timing: Timing,
         resume_ticks: int,
         wall_ns: Callable[[], int],
-        recorder: Recorder | None = None,
+        recorder: LatencyRecorder | None = None,
         bell: Bell | DoorBell | None = None,
     ) -> None:
         self.rings = rings
@@ -97,7 +97,7 @@ class Shard:
             rings, self._interests, self._catch_up, self._lanes, self._park, self._leave, self.ring
         )
         self.poll = self.polls.answer
-        self._changes: deque[Change] = deque()
+        self._changes: deque[SubscriptionChange] = deque()
         self._leaving: deque[Subscriber] = deque()
         self._filled: list[Subscriber] = []
         self._drained: list[Subscriber] = []
@@ -120,7 +120,7 @@ class Shard:
         self.members[member] = None
         return member
 
-    async def change(self, change: Change) -> None:
+    async def change(self, change: SubscriptionChange) -> None:
         """Have ``change`` applied; returns when its answer has been handed to the sink."""
         self._changes.append(change)
         self.ring()
@@ -344,7 +344,7 @@ class Shard:
             self._turns.add([member])
         return lane
 
-    def _change(self, change: Change, now_ns: int) -> None:
+    def _change(self, change: SubscriptionChange, now_ns: int) -> None:
         member = change.member
         lane = self._lanes.of(member)
         self._leave(member)

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from marketfeed.fanout.wire import Step
+from marketfeed.fanout.wire import FrameContent
 
 Piece = tuple[int, bytes]  # g and fragment of a tick
 
@@ -23,9 +23,9 @@ class Run(NamedTuple):
         """Return them one by one, for sums that cut and mix them."""
         return list(zip(self.gs.tolist(), self.fragments, strict=True))
 
-    def step(self, part: slice, mixed: bool) -> Step:
+    def step(self, part: slice, mixed: bool) -> FrameContent:
         """Return a part of them as what one frame is to hold; ``mixed`` as encodings have it."""
-        step = Step(mixed)
+        step = FrameContent(mixed)
         if mixed:
             step.ticks.extend(self.fragments[part])
         else:

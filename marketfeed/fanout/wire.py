@@ -33,7 +33,7 @@ class Moment(NamedTuple):
     sent_ns: int  # Unix
 
 
-class Step:
+class FrameContent:
     """What one frame is to hold. ``trades`` is ``ticks`` itself where one sequence holds both channels."""
 
     __slots__ = ("announced", "messages", "ticks", "trades")
@@ -84,7 +84,7 @@ class Encoding(Protocol):
         """Return whether fragments name symbols by ids, which have to be announced."""
         ...
 
-    def frame(self, step: Step, moment: Moment, ids: bool = True) -> bytes:
+    def frame(self, step: FrameContent, moment: Moment, ids: bool = True) -> bytes:
         """Return ``step`` as one frame; ``ids``: the position after it may be told as a cursor."""
         ...
 
@@ -101,11 +101,11 @@ class Encoding(Protocol):
         ...
 
 
-def _array(step: Step) -> bytes:
+def _array(step: FrameContent) -> bytes:
     return b",".join(step.messages + step.ticks if step.messages else step.ticks)
 
 
-class Json:
+class JsonEncoding:
     """A WebSocket text frame: one JSON array."""
 
     name: Final = "json"
@@ -114,7 +114,7 @@ class Json:
     mixed: Final = True
     announces: Final = False
 
-    def frame(self, step: Step, moment: Moment, ids: bool = True) -> bytes:
+    def frame(self, step: FrameContent, moment: Moment, ids: bool = True) -> bytes:
         """Return the step as one array."""
         body = _array(step)
         return b"%b[%b]" % (header(TEXT, len(body) + 2), body)
@@ -132,7 +132,7 @@ class Json:
         return frame(PING, b"")
 
 
-class Binary:
+class BinaryEncoding:
     """A WebSocket binary message: up to one frame of core/binary.py for each kind of thing."""
 
     name: Final = "binary"
@@ -141,7 +141,7 @@ class Binary:
     mixed: Final = False
     announces: Final = True
 
-    def frame(self, step: Step, moment: Moment, ids: bool = True) -> bytes:
+    def frame(self, step: FrameContent, moment: Moment, ids: bool = True) -> bytes:
         """Return announcements, messages, quotes and trades, in this order, as far as there are any."""
         sent_ns = moment.sent_ns
         parts = [b""]
@@ -175,7 +175,7 @@ class Binary:
         return frame(PING, b"")
 
 
-class Sse:
+class SseEncoding:
     """An event of ``text/event-stream``; its id is the cursor after it, the ``g`` of its own last tick.
 
     Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
@@ -187,7 +187,7 @@ class Sse:
     mixed: Final = True
     announces: Final = False
 
-    def frame(self, step: Step, moment: Moment, ids: bool = True) -> bytes:
+    def frame(self, step: FrameContent, moment: Moment, ids: bool = True) -> bytes:
         """Return the step as one event."""
         if not ids or not step.ticks:
             return b"data: [%b]\n\n" % _array(step)
@@ -208,7 +208,7 @@ class Sse:
         return b""
 
 
-class Poll:
+class PollEncoding:
     """The body of a long poll but for its end, which differs from poll to poll."""
 
     name: Final = "poll"
@@ -217,7 +217,7 @@ class Poll:
     mixed: Final = True
     announces: Final = False
 
-    def frame(self, step: Step, moment: Moment, ids: bool = True) -> bytes:
+    def frame(self, step: FrameContent, moment: Moment, ids: bool = True) -> bytes:
         """Return cursor and messages, without what was resumed and without the closing brace.
 
         Where that is too long, what is behind some ``g`` is left for the next poll.
@@ -243,7 +243,7 @@ class Poll:
         return b""
 
 
-class Probe(Json):
+class ProbeEncoding(JsonEncoding):
     """As JSON, for the engine's own probe: in groups of their own, which nobody counts."""
 
     transport: Final = "probe"  # type: ignore[misc]
@@ -253,9 +253,9 @@ class Probe(Json):
         return b""
 
 
-JSON: Final = Json()
-PROBE: Final = Probe()
-BINARY: Final = Binary()
-SSE: Final = Sse()
-POLL: Final = Poll()
+JSON: Final = JsonEncoding()
+PROBE: Final = ProbeEncoding()
+BINARY: Final = BinaryEncoding()
+SSE: Final = SseEncoding()
+POLL: Final = PollEncoding()
 ENCODINGS: Final[dict[str, Encoding]] = {"json": JSON, "binary": BINARY}  # what a request may name

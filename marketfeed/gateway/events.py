@@ -15,7 +15,7 @@ from marketfeed.core.cursor import Cursor
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.resume import Resumption
-from marketfeed.fanout.shard import Change
+from marketfeed.fanout.shard import SubscriptionChange
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import SSE
@@ -89,7 +89,7 @@ class EventSession(Session):
             return SSE.messages(told, shard.wall_ns())
 
         await shard.change(
-            Change(member, self._names, self._tier, SSE, answer, synced=True, after=self._after)
+            SubscriptionChange(member, self._names, self._tier, SSE, answer, synced=True, after=self._after)
         )
         junk = 0
         while data := await outbox.receive_some():

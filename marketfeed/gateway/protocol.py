@@ -65,7 +65,7 @@ class Authenticate(_Request, frozen=True):
     token: str = ""
 
 
-Request = Subscribe | Unsubscribe | Ping | Authenticate
+ClientRequest = Subscribe | Unsubscribe | Ping | Authenticate
 _ACTIONS: Final[dict[str, type[Any]]] = {
     "subscribe": Subscribe,
     "unsubscribe": Unsubscribe,
@@ -74,7 +74,7 @@ _ACTIONS: Final[dict[str, type[Any]]] = {
 }
 
 
-def parse_request(text: str | bytes) -> Request:
+def parse_request(text: str | bytes) -> ClientRequest:
     """Return the request in ``text``.
 
     Raises NotJsonError for what is not JSON at all, and RequestError, with
@@ -99,7 +99,7 @@ def parse_request(text: str | bytes) -> Request:
         got = f"not {_shown(action)}" if "action" in data else "missing"
         raise RequestError(ErrorCode.INVALID_ACTION, f"action: one of {', '.join(_ACTIONS)}; {got}", id_)
     try:
-        request: Request = msgspec.convert(data, kind)
+        request: ClientRequest = msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
         raise RequestError(ErrorCode.SYNTAX, _complaint(data, kind) or _one_line(str(error)), id_) from None
     if isinstance(request, Ping) and isinstance(request.t, int) and not MIN_INT <= request.t <= MAX_INT:

@@ -18,7 +18,7 @@ import trio_websocket
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.resume import Resumption
-from marketfeed.fanout.shard import Change
+from marketfeed.fanout.shard import SubscriptionChange
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import ENCODINGS, Encoding
@@ -146,7 +146,7 @@ class WebSocketSession(Session):
         if not outbox.offer(self._framed(member, payload)):
             self._service.shard.filled(member)
 
-    async def _answer(self, request: protocol.Request, outbox: Outbox, member: Subscriber) -> None:
+    async def _answer(self, request: protocol.ClientRequest, outbox: Outbox, member: Subscriber) -> None:
         match request:
             case protocol.Ping():
                 self._offer(outbox, member, protocol.pong(request))
@@ -199,7 +199,7 @@ class WebSocketSession(Session):
 
         after = protocol.cursor_of(request) if isinstance(request, protocol.Subscribe) else None
         await self._service.shard.change(
-            Change(member, names, tier, encoding, answer, synced, request.id, after)
+            SubscriptionChange(member, names, tier, encoding, answer, synced, request.id, after)
         )
 
     # The end.

@@ -20,7 +20,7 @@ from marketfeed.ingest.feed import Pass, Piece
 MAX_TURNS: Final = 64  # taken at once; each takes about 0.1 ms
 
 
-class Clock:
+class ReplayClock:
     """The seats of the feeds that share a clock, in the order of the configuration."""
 
     def __init__(self) -> None:
@@ -87,10 +87,10 @@ class Seat:
         self.finished = False  # has been through the present pass
         self.piece: Piece | None = None  # decoded, not published yet
         self._woken = trio.Event()
-        self._clock = Clock()
+        self._clock = ReplayClock()
         self._clock.seats.append(self)
 
-    def join(self, clock: Clock) -> None:
+    def join(self, clock: ReplayClock) -> None:
         """Share ``clock`` from now on. Call it before the feed runs."""
         self._clock = clock
         clock.seats.append(self)

@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from marketfeed.errors import ConfigError, ContentError
-from marketfeed.ingest.clock import Clock, Seat
+from marketfeed.ingest.clock import ReplayClock, Seat
 from marketfeed.ingest.pump import FeedIntake, Pump
 from marketfeed.ingest.registry import FeedSpec, read_specs
 from marketfeed.ingest.supervise import FeedState, Supervisor
@@ -58,7 +58,7 @@ class Roster:
             frozenset()
         )  # names of the feeds without which the engine is not ready
         self._planned_required: frozenset[str] = frozenset()
-        self._clocks: dict[str, Clock] = {}
+        self._clocks: dict[str, ReplayClock] = {}
 
     @property
     def supervisors(self) -> list[Supervisor]:
@@ -173,7 +173,7 @@ class Roster:
                 sessions[entry.seat.name] = most
         for entry in new:
             if entry.seat is not None and entry.seat.name:
-                entry.seat.join(self._clocks.setdefault(entry.seat.name, Clock()))
+                entry.seat.join(self._clocks.setdefault(entry.seat.name, ReplayClock()))
                 entry.supervisor.start_sessions = sessions[entry.seat.name]
 
     def forget(self) -> None:

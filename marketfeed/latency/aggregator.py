@@ -20,7 +20,7 @@ from marketfeed.latency.histogram import Histogram, bucket_of
 from marketfeed.latency.intervals import Interval, Tag
 from marketfeed.latency.log import IntervalLog
 from marketfeed.latency.read import FIGURES
-from marketfeed.latency.recorder import Recorder
+from marketfeed.latency.recorder import LatencyRecorder
 
 Key = tuple[str, str]  # hop, tier
 
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 
 async def tell_intervals(
-    recorder: Recorder,
+    recorder: LatencyRecorder,
     interval_s: float,
     symbols: Callable[[], tuple[Sequence[str], Indices]],
     tell: Callable[[list[Interval]], None],

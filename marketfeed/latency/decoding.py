@@ -31,7 +31,7 @@ from hdrh.codec import decode as varints
 from numpy.typing import NDArray
 
 from marketfeed.latency.histogram import Values
-from marketfeed.latency.sums import Layout, Part
+from marketfeed.latency.sums import BucketLayout, Part
 
 PIECE_BYTES: Final = 1 << 16  # inflated in one go
 ROOM: Final = 1 << 16  # buckets that are decoded at once: 512 kB
@@ -61,11 +61,11 @@ class Header(NamedTuple):
 
     version: str
     word_bytes: int  # 0: LEB128
-    layout: Layout
+    layout: BucketLayout
     buckets: int  # how many the range has
 
 
-class Decoder:
+class HistogramDecoder:
     """Decodes histograms whose values count ``unit_ns`` each. Not to be used by two threads at once.
 
     What nearly every log holds, V2 of a moderate range, is left to the package's decoder, which fills
@@ -184,7 +184,7 @@ def _header(head: bytes, double: bool, unit_ns: float) -> Header:
     if unit_bits + sub_bits > 62 or not (0 < scale < math.inf):
         raise UndecodableError(f"a histogram of {digits} digits from {lowest} to {highest}, ratio {ratio}")
     doublings = max(highest.bit_length() - unit_bits - sub_bits, 0)
-    layout = Layout(unit_bits, sub_bits - 1, digits, scale)
+    layout = BucketLayout(unit_bits, sub_bits - 1, digits, scale)
     return Header(version, word_bytes, layout, (doublings + 2) << (sub_bits - 1))
 
 

@@ -8,7 +8,15 @@ from html import escape
 from marketfeed.latency.colours import painted
 from marketfeed.latency.intervals import MEANINGS
 from marketfeed.latency.pictures import png
-from marketfeed.latency.report import SPREAD_NOTE, TITLES, Report, Row, Shown, shown_changes, shown_figures
+from marketfeed.latency.report import (
+    SPREAD_NOTE,
+    TITLES,
+    Report,
+    ReportRow,
+    Shown,
+    shown_changes,
+    shown_figures,
+)
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1b1f24}
@@ -57,7 +65,7 @@ def html(report: Report) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _table(report: Report, rows: list[Row], titles: tuple[str, ...], cells: Shown) -> str:
+def _table(report: Report, rows: list[ReportRow], titles: tuple[str, ...], cells: Shown) -> str:
     colours = painted({row.key: row.figures[0] for row in report.rows}, report.choice.keys)
     # The colour of the curves, before what they are named by.
     coloured = (

@@ -13,7 +13,7 @@ from marketfeed.errors import LogError
 from marketfeed.latency.colours import painted
 from marketfeed.latency.histogram import Values
 from marketfeed.latency.intervals import MEANINGS
-from marketfeed.latency.report import TITLES, Report, Row
+from marketfeed.latency.report import TITLES, Report, ReportRow
 from marketfeed.latency.units import shown_ns
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def figure(report: Report) -> Figure:
         from matplotlib.figure import Figure  # without pyplot: no window system, no global state
     except ImportError:
         raise LogError("pictures need matplotlib: pip install 'marketfeed[report]'") from None
-    panels: dict[str, list[Row]] = {}
+    panels: dict[str, list[ReportRow]] = {}
     for row in report.rows:
         if row.figures[0]:
             panels.setdefault(row.key[0], []).append(row)
@@ -78,13 +78,13 @@ def figure(report: Report) -> Figure:
     return made
 
 
-def _label(row: Row) -> str:
+def _label(row: ReportRow) -> str:
     text = " ".join(filter(None, row.key[1:])) or "all"
     # matplotlib would read `$` as mathematics and hide a label that begins with an underscore.
     return ("\u2009" if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
-def _curves(axes: Axes, report: Report, rows: list[Row], colours: dict[tuple[str, ...], str]) -> None:
+def _curves(axes: Axes, report: Report, rows: list[ReportRow], colours: dict[tuple[str, ...], str]) -> None:
     """Latency over percentile, the axis stretched towards 100 % as HdrHistogram's own plots do."""
     for row in rows:
         values, cumulative = report.latencies.merged[row.key].curve()
@@ -96,7 +96,7 @@ def _curves(axes: Axes, report: Report, rows: list[Row], colours: dict[tuple[str
         )
 
 
-def _courses(axes: Axes, report: Report, rows: list[Row], colours: dict[tuple[str, ...], str]) -> None:
+def _courses(axes: Axes, report: Report, rows: list[ReportRow], colours: dict[tuple[str, ...], str]) -> None:
     """p99 over time, and p50 dashed."""
     for row in rows:
         times_s, figures = report.latencies.series(row.key)

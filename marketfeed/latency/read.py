@@ -22,11 +22,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from marketfeed.latency.decoding import Decoder, UndecodableError
+from marketfeed.latency.decoding import HistogramDecoder, UndecodableError
 from marketfeed.latency.histogram import PERCENTILES, Values
 from marketfeed.latency.intervals import Tag
 from marketfeed.latency.lines import Line, Problems, Progress, lines
-from marketfeed.latency.sums import Layout, Merged
+from marketfeed.latency.sums import BucketLayout, Merged
 
 FIGURES: Final = ("count", "min", "p50", "p90", "p99", "p99_9", "p99_99", "max")
 MAX_ROWS: Final = 10_000  # keys: hops, tiers, workers, symbols
@@ -49,7 +49,7 @@ class Latencies:
     beyond: dict[tuple[str, ...], int] = field(default_factory=dict)
     problems: Problems = field(default_factory=Problems)
     notes: list[str] = field(default_factory=list)
-    layouts: dict[Layout, Path] = field(default_factory=dict)
+    layouts: dict[BucketLayout, Path] = field(default_factory=dict)
     lines: int = 0  # that were merged
     wanted: int = 0  # that were asked for, decoded or not
     first_s: float = math.inf  # what the logs cover, chosen or not
@@ -128,7 +128,7 @@ def read(
     cannot be opened.
     """
     result = Latencies(by)
-    merging = _Merging(result, Decoder(unit_ns))
+    merging = _Merging(result, HistogramDecoder(unit_ns))
     logs = (lines(paths, i, result.problems, progress, result.notes) for i in range(len(paths)))
     for one in heapq.merge(*logs):
         result.first_s = min(result.first_s, one.start_s)
@@ -147,7 +147,7 @@ def read(
 class _Merging:
     """Adds lines to what they have in common: a key, and an interval."""
 
-    def __init__(self, result: Latencies, decoder: Decoder) -> None:
+    def __init__(self, result: Latencies, decoder: HistogramDecoder) -> None:
         self._result = result
         self._decoder = decoder
         # Of the interval under way: its start and length, and the histograms of each key.

@@ -39,7 +39,7 @@ _DRAWS: Final = 1 << 31
 _EVENT, _RECV, _PUBLISHED, _BEGAN, _ACCEPTED, _TIMES, _SYMBOL = range(7)
 
 
-class Taken(NamedTuple):
+class FlushedTicks(NamedTuple):
     """The ticks of one channel that a flush took, in order of ``g``; all of shape ``(k,)``."""
 
     channel: int
@@ -102,7 +102,9 @@ class TierRecorder:
             hop: Histogram() for hop in ("venue", "ring", "wait", "late", "encode", "send", "total", "client")
         }
 
-    def flush(self, taken: Sequence[Taken], members: Sequence[NDArray[np.int32]], flush: Flush) -> None:
+    def flush(
+        self, taken: Sequence[FlushedTicks], members: Sequence[NDArray[np.int32]], flush: Flush
+    ) -> None:
         """Record one flush; ``members[channel][symbol]`` is how many sessions were sent a symbol's ticks."""
         if not flush.parts:
             return
@@ -122,7 +124,7 @@ class TierRecorder:
                 hops["send"].record_one(accepted_ns - flush.began_ns, upto - done)
             done = upto
 
-    def _add(self, ticks: Taken, members: NDArray[np.int32], part: slice, flush: Flush) -> None:
+    def _add(self, ticks: FlushedTicks, members: NDArray[np.int32], part: slice, flush: Flush) -> None:
         """Copy at most ROWS ticks of a flush into rows."""
         gs, symbols = ticks.gs[part], ticks.symbols[part]
         end = self._filled + len(gs)
@@ -201,7 +203,7 @@ def _record(histogram: Histogram, values: Values, times: Values, which: NDArray[
         histogram.record(values[which], times[which])
 
 
-class Recorder:
+class LatencyRecorder:
     """The recorders of one shard's tiers, and the symbols they follow."""
 
     def __init__(self, stamps: Stamps, max_symbols: int, top_symbols: int, worker: int = 0) -> None:

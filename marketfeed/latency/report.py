@@ -56,7 +56,7 @@ class Budget(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """Which latencies are wanted, and how they are put together."""
 
     by: tuple[str, ...] = ()
@@ -91,7 +91,7 @@ class Choice:
         )
 
 
-class Change(NamedTuple):
+class Comparison(NamedTuple):
     """One figure against that of another log."""
 
     before_ns: int
@@ -108,12 +108,12 @@ class Change(NamedTuple):
 
 
 @dataclass
-class Row:
+class ReportRow:
     """One line of the table: whose latencies, count, min, percentiles, max."""
 
     key: tuple[str, ...]
     figures: list[int]
-    changes: list[Change | None] = field(default_factory=list)  # of min … max, with another log
+    changes: list[Comparison | None] = field(default_factory=list)  # of min … max, with another log
     broken: list[Budget] = field(default_factory=list)
 
 
@@ -122,9 +122,9 @@ class Report:
     """Rows and where they come from."""
 
     paths: list[Path]
-    choice: Choice
+    choice: Selection
     latencies: Latencies
-    rows: list[Row]
+    rows: list[ReportRow]
     against: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what could not be read, or is worth knowing
 
@@ -147,14 +147,16 @@ class Report:
 
 def make(
     paths: Sequence[Path],
-    choice: Choice,
+    choice: Selection,
     against: Sequence[Path] = (),
     budgets: Sequence[Budget] = (),
     progress: Progress = lambda size: None,
 ) -> Report:
     """Read the logs and make the report. Raises LogError if there is nothing to report."""
     latencies = _read(paths, choice, progress, choice.from_s, choice.to_s)
-    rows = [Row(key, latencies.merged[key].statistics()) for key in sorted(latencies.merged, key=_order)]
+    rows = [
+        ReportRow(key, latencies.merged[key].statistics()) for key in sorted(latencies.merged, key=_order)
+    ]
     report = Report(list(paths), choice, latencies, rows, list(against), _notes(latencies, choice.unit_ns))
     if against:
         other = _read(against, choice, progress)
@@ -168,7 +170,7 @@ def make(
 
 def _read(
     paths: Sequence[Path],
-    choice: Choice,
+    choice: Selection,
     progress: Progress,
     from_s: float = float("-inf"),
     to_s: float = float("inf"),
@@ -222,20 +224,20 @@ def _notes(found: Latencies, unit_ns: float) -> list[str]:
     return notes
 
 
-def _changes(now: Latencies, before: Latencies, row: Row) -> list[Change | None]:
+def _changes(now: Latencies, before: Latencies, row: ReportRow) -> list[Comparison | None]:
     other = before.merged.get(row.key)
     if other is None:
         return [None] * (len(TITLES) - 1)
     old_figures = other.statistics()
     _, new_series = now.series(row.key)
     _, old_series = before.series(row.key)
-    changes: list[Change | None] = []
+    changes: list[Comparison | None] = []
     for i in range(1, len(TITLES)):
         old, new = old_figures[i], row.figures[i]
         outside = None
         if min(len(new_series), len(old_series)) >= MIN_INTERVALS:
             outside = _is_outside(old, new, old_series[:, i], new_series[:, i])
-        changes.append(Change(old, new, outside))
+        changes.append(Comparison(old, new, outside))
     return changes
 
 
@@ -275,16 +277,16 @@ def _said(outside: bool | None) -> str:
     return "" if outside is None else str(outside).lower()
 
 
-Shown = Callable[[Row], list[str]]
+Shown = Callable[[ReportRow], list[str]]
 assert len(TITLES) == len(PERCENTILES) + 3
 
 
-def shown_figures(row: Row) -> list[str]:
+def shown_figures(row: ReportRow) -> list[str]:
     """Return the cells of a row after its key."""
     return [f"{row.figures[0]:,}", *map(shown_ns, row.figures[1:])]
 
 
-def shown_changes(row: Row) -> list[str]:
+def shown_changes(row: ReportRow) -> list[str]:
     """Return the cells of a row of changes after its key."""
     return ["-" if change is None else change.shown for change in row.changes]
 

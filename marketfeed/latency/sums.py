@@ -18,7 +18,7 @@ MAX_TOTAL: Final = 2**62  # values; beyond it sums would overflow
 _MAX_NS: Final = 2.0**62
 
 
-class Layout(NamedTuple):
+class BucketLayout(NamedTuple):
     """How a histogram's buckets are laid out; only histograms of one layout can be added bucket by bucket."""
 
     unit_bits: int
@@ -66,7 +66,7 @@ class Layout(NamedTuple):
 class Part(NamedTuple):
     """What one histogram holds, or several of one layout."""
 
-    layout: Layout
+    layout: BucketLayout
     buckets: Values  # (k,) those that are filled, in order
     counts: Values  # (k,)
 
@@ -82,7 +82,7 @@ class Part(NamedTuple):
 class Merged:
     """The sum of many histograms, of the buckets that are filled. All values in ns."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: BucketLayout) -> None:
         self.layout = layout
         self.total = 0  # values
         self.entries = 0  # buckets held, those of parts not yet summed included
@@ -90,7 +90,7 @@ class Merged:
         self._loose = True  # the parts are not one, each bucket once
         self._settle_at = SETTLE_ENTRIES
 
-    def add(self, layout: Layout, buckets: Values, counts: Values) -> None:
+    def add(self, layout: BucketLayout, buckets: Values, counts: Values) -> None:
         """Add ``counts`` of ``buckets``, both of shape ``(k,)``; of two layouts the coarser one stays.
 
         Raises OverflowError, and adds nothing, if there were more than MAX_TOTAL values.

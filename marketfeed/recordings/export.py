@@ -46,7 +46,7 @@ class Export:
     force: bool = False
 
 
-class Sink(Protocol):
+class TableWriter(Protocol):
     """A file under way."""
 
     def write(self, records: Records, names: list[str]) -> None:
@@ -75,7 +75,7 @@ class Csv:
         self._file.close()
 
 
-class Parquet:
+class ParquetWriter:
     """A row group each time."""
 
     def __init__(self, path: Path, channel: str, export: Export) -> None:
@@ -124,8 +124,8 @@ def _empty(channel: str, prices: str) -> Any:
 
 
 _DTYPE_OF: Final = dict(zip(CHANNELS, DTYPES, strict=True))
-_SINKS: Final[dict[str, type[Csv | Parquet | Arrow]]] = {
-    ".csv": Csv, ".parquet": Parquet, ".pq": Parquet, ".arrow": Arrow, ".feather": Arrow,
+_SINKS: Final[dict[str, type[Csv | ParquetWriter | Arrow]]] = {
+    ".csv": Csv, ".parquet": ParquetWriter, ".pq": ParquetWriter, ".arrow": Arrow, ".feather": Arrow,
 }  # fmt: skip
 
 
@@ -197,7 +197,7 @@ class _Writing:
 
     def __init__(self, parts: dict[str, Path], targets: dict[str, Path], export: Export) -> None:
         self._parts, self._targets, self._export = parts, targets, export
-        self._sinks: dict[str, Sink] = {}
+        self._sinks: dict[str, TableWriter] = {}
         self._held: dict[str, list[Records]] = {channel: [] for channel in parts}
         self._met: set[str] = set()  # channels that have ticks
         self._names: list[str] = []

@@ -26,7 +26,7 @@ from marketfeed.core.records import CHANNELS, DTYPES, QUOTES, TRADES, Records
 from marketfeed.core.symbols import MAX_SYMBOLS
 from marketfeed.errors import FeedProtocolError, RecordingError
 from marketfeed.recordings import tables
-from marketfeed.recordings.unpacking import CutError, DamagedError, Progress, blocks
+from marketfeed.recordings.unpacking import CutError, DamagedRecordingError, Progress, blocks
 
 SUFFIXES: Final = (".mfr", ".mfr.zst", ".mfr.gz")
 CHUNK_ROWS: Final = 1 << 16  # 4 MiB
@@ -262,7 +262,7 @@ class Recording:
                 ) from None
             problems.append(f"{path}: unreadable from here on: {error}")
             return
-        except DamagedError as error:
+        except DamagedRecordingError as error:
             problems.append(f"{path}: damaged: {error}; the last ticks before it may be wrong")
             return
         except CutError as error:

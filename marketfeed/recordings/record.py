@@ -53,7 +53,7 @@ class _FinalError(Exception):
     """The engine refused, for good, what the command asked for."""
 
 
-class Recorder:
+class TickRecorder:
     """One run of the command."""
 
     def __init__(

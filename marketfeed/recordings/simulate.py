@@ -28,7 +28,7 @@ from marketfeed.errors import SourceError
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.ledger import Ledger
-from marketfeed.fanout.shard import Change, Shard
+from marketfeed.fanout.shard import Shard, SubscriptionChange
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import BINARY, JSON, Encoding
@@ -207,7 +207,7 @@ async def _session(
     sink = CountingSink(tier, encoding)
     member = shard.enter(id, sink, tier, encoding)
     member.phase = phase
-    await shard.change(Change(member, names, tier, encoding, lambda resumption: b"\0\0", True))
+    await shard.change(SubscriptionChange(member, names, tier, encoding, lambda resumption: b"\0\0", True))
     while not member.synced_once:
         await trio.sleep(max(tier.interval_ns, 1_000_000) / S)
     sink.bytes = sink.frames = 0

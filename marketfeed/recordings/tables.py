@@ -31,7 +31,7 @@ COLUMNS: Final = (
 _SIZE_OF: Final = {"bid_px": "bid_sz", "ask_px": "ask_sz", "bid_sz": "bid_sz", "ask_sz": "ask_sz"}
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """One column: its values as in the records, and which of them are null."""
 
     name: str
@@ -40,7 +40,7 @@ class Column(NamedTuple):
     null: NDArray[np.bool_]  # (k,)
 
 
-def columns(records: Records, channel: str) -> Iterator[Column]:
+def columns(records: Records, channel: str) -> Iterator[TableColumn]:
     """Yield the columns of a channel's table."""
     for name, kind in COLUMNS[CHANNELS.index(channel)]:
         values = np.ascontiguousarray(records[name])
@@ -51,7 +51,7 @@ def columns(records: Records, channel: str) -> Iterator[Column]:
             null = records[_SIZE_OF[name]] == 0
         elif kind == _SIDE:
             null = (values != BUY) & (values != SELL)
-        yield Column(name, kind, values, null)
+        yield TableColumn(name, kind, values, null)
 
 
 def arrow_table(records: Records, names: Sequence[str], channel: str, prices: str = "float") -> Any:
@@ -82,7 +82,7 @@ def _described(prices: str) -> str:
     return "integers of 1e-9" if prices == "int" else "in the quote currency"
 
 
-def _arrow(pa: Any, column: Column, names: Sequence[str], prices: str) -> Any:
+def _arrow(pa: Any, column: TableColumn, names: Sequence[str], prices: str) -> Any:
     _, kind, values, null = column
     match kind:
         case "time":
@@ -153,7 +153,7 @@ def csv_rows(
     return "".join([",".join(row) + "\n" for row in zip(*cells, strict=True)])
 
 
-def _cells(column: Column, names: Sequence[str], prices: str, raw: bool) -> list[str]:
+def _cells(column: TableColumn, names: Sequence[str], prices: str, raw: bool) -> list[str]:
     _, kind, values, null = column
     match kind:
         case "time":

@@ -21,7 +21,7 @@ class CutError(Exception):
     """The file ends here, or cannot be read any further; what came before is whole."""
 
 
-class DamagedError(Exception):
+class DamagedRecordingError(Exception):
     """What is packed is damaged here, and may be so a little before."""
 
 
@@ -103,4 +103,4 @@ def _damaged(path: Path, why: str, checksum: str) -> Exception:
     """Return the error to raise; one that mentions ``checksum`` is that of the whole stream."""
     if checksum in why:
         return RecordingError(f"{path}: damaged: its checksum does not fit, so its ticks may be wrong")
-    return DamagedError(why)
+    return DamagedRecordingError(why)

@@ -37,19 +37,19 @@ from marketfeed.gateway.session import Service
 from marketfeed.gateway.tls import Certificate
 from marketfeed.latency.aggregator import tell_intervals
 from marketfeed.latency.intervals import Interval
-from marketfeed.latency.recorder import Recorder
+from marketfeed.latency.recorder import LatencyRecorder
 from marketfeed.server.conditions import Condition
 from marketfeed.server.gc_control import Collector
 from marketfeed.server.process_usage import cpu_s, resident_bytes
 from marketfeed.server.self_probe import OwnProbe
 from marketfeed.server.sessions import Listing, row_of, why_slow
-from marketfeed.server.stats import Report
+from marketfeed.server.stats import ServerStats
 
 S: Final = 1_000_000_000  # ns
 YIELD_ROWS: Final = 100
 
 
-class Half(Protocol):
+class SessionServer(Protocol):
     """What the engine and its admin listener need of whoever serves: this process, or its workers."""
 
     collector: Collector
@@ -94,7 +94,7 @@ class Half(Protocol):
         """Serve by ``config``, where it differs in what may change; raises ConfigError and StartError."""
         ...
 
-    async def report(self) -> Report:
+    async def report(self) -> ServerStats:
         """Return the figures of this moment."""
         ...
 
@@ -111,7 +111,7 @@ class Half(Protocol):
         ...
 
 
-class Serving:
+class LocalServer:
     """Shard, gateway and collector of one process; ``admission`` is asked before each session."""
 
     def __init__(
@@ -129,7 +129,7 @@ class Serving:
         self._name = f"worker {worker}" if config.engine.workers else "engine"
         latency = config.latency
         self._recorder = (
-            Recorder(rings.stamps, rings.max_symbols, latency.top_symbols, worker)
+            LatencyRecorder(rings.stamps, rings.max_symbols, latency.top_symbols, worker)
             if latency.enabled
             else None
         )
@@ -280,7 +280,7 @@ class Serving:
         """Return nothing."""
         return []
 
-    async def report(self, unhurried: bool = False) -> Report:
+    async def report(self, unhurried: bool = False) -> ServerStats:
         """Return the figures of this moment; takes a while with many sessions, and lets others run.
 
         ``unhurried``, it takes longer, so that nobody notices.
@@ -290,7 +290,7 @@ class Serving:
         ledgers = await figures.totals(unhurried)
         counters, collector = self.counters, self.collector
         arrivals = self._recorder.arrivals if self._recorder is not None else {}
-        return Report(
+        return ServerStats(
             # A tier without sessions has none: a gauge that is not there is no 0.
             sessions=dict.fromkeys((("websocket", tier) for tier in self._config.tiers), 0)
             | Counter((member.encoding.transport, member.tier.name) for member in members),

@@ -19,7 +19,7 @@ import orjson
 import trio
 
 from marketfeed.fanout.interest import Names
-from marketfeed.fanout.shard import Change, Shard
+from marketfeed.fanout.shard import Shard, SubscriptionChange
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import PROBE
 from marketfeed.gateway.outbox import Outbox
@@ -85,7 +85,9 @@ class OwnProbe:
                         wait_s = CHOOSE_S
                         if member.names.quotes != (symbol,):
                             names = Names((symbol,), (symbol,))
-                            change = Change(member, names, self._tier, PROBE, lambda resumption: b"", False)
+                            change = SubscriptionChange(
+                                member, names, self._tier, PROBE, lambda resumption: b"", False
+                            )
                             await shard.change(change)
         finally:
             outbox.drained = lambda: None

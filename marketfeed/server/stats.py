@@ -20,7 +20,7 @@ MAXIMA: Final = frozenset(
 )  # fields of which the highest counts, not the sum
 
 
-class Report(msgspec.Struct):
+class ServerStats(msgspec.Struct):
     """The figures of one serving half since its start, or the sum of several."""
 
     sessions: dict[tuple[str, str], int] = {}  # now, by transport and tier
@@ -58,7 +58,7 @@ class Report(msgspec.Struct):
     workers: dict[str, int] = {}  # connections now, by worker
     worker_restarts: int = 0
 
-    def past(self) -> Report:
+    def past(self) -> ServerStats:
         """Return the figures of a half that died: what it served has ended, what was pending is abandoned."""
         lost = sum(self.sessions.values())
         ledgers = {tier: Ledger() for tier in self.ledgers}
@@ -81,11 +81,11 @@ class Report(msgspec.Struct):
         )
 
 
-def merged(reports: Iterable[Report]) -> Report:
+def merged(reports: Iterable[ServerStats]) -> ServerStats:
     """Return the sum of ``reports``; they stay as they are."""
-    total = Report()
+    total = ServerStats()
     for report in reports:
-        for name in Report.__struct_fields__:
+        for name in ServerStats.__struct_fields__:
             mine, more = getattr(total, name), getattr(report, name)
             setattr(total, name, max(mine, more) if name in MAXIMA else _sum(mine, more))
     return total

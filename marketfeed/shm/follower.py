@@ -33,7 +33,7 @@ class Gap(NamedTuple):
     n: int  # of the next tick of this symbol that is not lost
 
 
-class Step(NamedTuple):
+class NewTicks(NamedTuple):
     """What is new since the step before. The records are copies, each kind in order of ``g``."""
 
     quotes: Records  # (q,) QUOTE
@@ -46,7 +46,7 @@ class Step(NamedTuple):
         return bool(len(self.quotes) or len(self.trades) or self.gaps)
 
 
-class Follower(Iterator[Step]):
+class Follower(Iterator[NewTicks]):
     """A position of its own in a tap's rings; :meth:`Tap.follow` makes them. For one thread."""
 
     def __init__(
@@ -76,7 +76,7 @@ class Follower(Iterator[Step]):
             else:
                 self._seen[channel][:count] = self._rings.position(channel, symbols, self.g)
 
-    def __next__(self) -> Step:
+    def __next__(self) -> NewTicks:
         """Return the next step that has something, or an empty one after ``timeout_s``."""
         deadline_s = None if self.timeout_s is None else time.monotonic() + self.timeout_s
         while not (step := self.take()):
@@ -85,7 +85,7 @@ class Follower(Iterator[Step]):
                 break
         return step
 
-    def take(self) -> Step:
+    def take(self) -> NewTicks:
         """Return what is new since the last step, which may be nothing; never waits."""
         # The head before the names: then every tick up to it has a name by now.
         head = self._rings.head()
@@ -103,7 +103,7 @@ class Follower(Iterator[Step]):
                 if len(changed[channel]):
                     found[channel] = self._read(channel, changed[channel], upto[channel], head, gaps)
             self.g = head
-        return Step(found[QUOTES], found[TRADES], gaps, self.g)
+        return NewTicks(found[QUOTES], found[TRADES], gaps, self.g)
 
     def _read(self, channel: int, symbols: Indices, upto: Indices, head: int, gaps: list[Gap]) -> Records:
         ticks = self._rings.read(channel, symbols, self._seen[channel][symbols], upto[symbols], head)

@@ -18,7 +18,7 @@ from marketfeed.config.schema import Config
 from marketfeed.errors import ControlError
 from marketfeed.latency.intervals import Interval
 from marketfeed.server.sessions import Listing
-from marketfeed.server.stats import Report
+from marketfeed.server.stats import ServerStats
 
 VERSION: Final = 1
 MAX_FRAME_BYTES: Final = 1 << 26
@@ -84,7 +84,7 @@ class Overview(_Message, frozen=True):
     shown: dict[str, Any]
 
 
-class Ping(_Message, frozen=True):
+class CheckAlive(_Message, frozen=True):
     """Send a Pong, at once."""
 
 
@@ -120,7 +120,7 @@ class Failed(_Message, frozen=True):
     reason: str
 
 
-class Taken(_Message, frozen=True):
+class Accepted(_Message, frozen=True):
     """The connection is the worker's now; said before its first byte is read."""
 
     number: int
@@ -169,7 +169,7 @@ class Reached(_Message, frozen=True):
     number: int
 
 
-class Pong(_Message, frozen=True):
+class Alive(_Message, frozen=True):
     """The worker lives."""
 
 
@@ -177,10 +177,10 @@ class Reported(_Message, frozen=True):
     """The worker's figures; ``number`` is that of the AskReport, 0 without one."""
 
     number: int
-    report: Report
+    report: ServerStats
 
 
-class Latencies(_Message, frozen=True):
+class Measured(_Message, frozen=True):
     """What the worker measured in one interval."""
 
     intervals: list[Interval]
@@ -193,11 +193,22 @@ class Listed(_Message, frozen=True):
     listing: Listing
 
 
-Down = Start | Connection | Verdict | Overview | AskReport | AskListing | AskReached | Ping | Drain | Retire
+Down = (
+    Start
+    | Connection
+    | Verdict
+    | Overview
+    | AskReport
+    | AskListing
+    | AskReached
+    | CheckAlive
+    | Drain
+    | Retire
+)
 Up = (
     Ready
     | Failed
-    | Taken
+    | Accepted
     | Returned
     | Ended
     | Admit
@@ -205,9 +216,9 @@ Up = (
     | Release
     | Synced
     | Reached
-    | Pong
+    | Alive
     | Reported
-    | Latencies
+    | Measured
     | Listed
 )
 

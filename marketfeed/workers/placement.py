@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from marketfeed.server.conditions import Condition
 
 
-class Place(Protocol):
+class WorkerSlot(Protocol):
     """A worker process, as far as its connections are concerned (child.py)."""
 
     worker: int
@@ -32,7 +32,7 @@ class Place(Protocol):
         ...
 
 
-P = TypeVar("P", bound=Place)
+P = TypeVar("P", bound=WorkerSlot)
 
 
 class Placement(Generic[P]):

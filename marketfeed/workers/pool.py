@@ -30,22 +30,23 @@ from marketfeed.latency.intervals import Interval
 from marketfeed.server.conditions import Condition
 from marketfeed.server.gc_control import Collector
 from marketfeed.server.sessions import Listing
-from marketfeed.server.stats import Report, merged
+from marketfeed.server.stats import ServerStats, merged
 from marketfeed.workers.doorbells import Doorbells
 from marketfeed.workers.messages import (
+    Accepted,
     Admit,
+    Alive,
     AskListing,
     AskOverview,
     AskReached,
     AskReport,
+    CheckAlive,
     Drain,
     Ended,
     Failed,
-    Latencies,
     Listed,
+    Measured,
     Overview,
-    Ping,
-    Pong,
     Reached,
     Ready,
     Release,
@@ -54,7 +55,6 @@ from marketfeed.workers.messages import (
     Returned,
     Start,
     Synced,
-    Taken,
     Up,
     Verdict,
 )
@@ -77,7 +77,7 @@ RETIRE_S: Final = 10.0  # beyond that, for farewells and for handshakes under wa
 log = structlog.get_logger()
 
 
-class Workers:
+class WorkerPool:
     """The serving half, in processes of its own."""
 
     def __init__(
@@ -97,7 +97,7 @@ class Workers:
         self._nursery: trio.Nursery | None = None
         self._placement: Placement[Child] = Placement(config.engine.workers)
         self._children: dict[Child, None] = {}  # all that live, also those that start or retire
-        self._past = Report()
+        self._past = ServerStats()
         self._restarts = 0
         self._short_lives = [0] * config.engine.workers  # in a row, by worker
         self._stopping = False
@@ -173,11 +173,11 @@ class Workers:
         """Return which workers are missing, and whether all others are full."""
         return self._placement.warnings()
 
-    async def report(self) -> Report:
+    async def report(self) -> ServerStats:
         """Return the sum of all workers' figures, those that are gone included."""
         await self._ask(lambda number: AskReport(number))
         collector = self.collector
-        own = Report(
+        own = ServerStats(
             refused=dict(self.counters.refused),
             gc_collections=list(collector.collections),
             gc_seconds=list(collector.seconds),
@@ -283,7 +283,7 @@ class Workers:
                 log.error("worker does not answer, killed", worker=child.worker, pid=child.pid)
                 child.kill()
                 return
-            child.channel.send(Ping())
+            child.channel.send(CheckAlive())
 
     async def _listen(self, child: Child) -> None:
         """Take what a child says, to its end."""
@@ -299,9 +299,9 @@ class Workers:
 
     def _hear(self, child: Child, message: Up) -> None:
         match message:
-            case Pong():
+            case Alive():
                 pass
-            case Taken(number):
+            case Accepted(number):
                 child.confirmed(number)
                 self._room.unpark_all()
             case Ended():
@@ -330,7 +330,7 @@ class Workers:
                 child.take_answer(number, report)
             case Reached(number):
                 child.take_answer(number, True)
-            case Latencies(intervals):
+            case Measured(intervals):
                 self.on_latencies(intervals)
             case Listed(number, listing):
                 child.take_answer(number, listing)

@@ -17,10 +17,10 @@ from typing import Any, Final
 import trio
 
 from marketfeed.errors import StartError
-from marketfeed.server.stats import Report
+from marketfeed.server.stats import ServerStats
 from marketfeed.workers.channel import Channel
 from marketfeed.workers.messages import SPARE_FILES, AskListing, AskReached, AskReport, Connection, Up
-from marketfeed.workers.progress import Progress, used
+from marketfeed.workers.progress import StepPage, used
 
 SILENT_S: Final = 2.0  # without an answer or a step for this long a worker is as good as dead
 Question = AskReport | AskListing | AskReached
@@ -51,7 +51,7 @@ class Child:
         self.worker = worker
         self.generation = generation
         self.failure = ""
-        self.report = Report()
+        self.report = ServerStats()
         self.synced = 0
         self.connections = 0
         self.unconfirmed: dict[int, Handed] = {}
@@ -74,7 +74,7 @@ class Child:
                 opened.append(ours.fileno())
                 self.doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
                 opened.append(self.doorbell)
-                self._progress = Progress()
+                self._progress = StepPage()
                 opened.append(self._progress.fd)
                 passed = (theirs.fileno(), rings_fd, self.doorbell, self._progress.fd)
                 self._process = subprocess.Popen(

@@ -17,7 +17,7 @@ import trio
 _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 
 
-class Progress:
+class StepPage:
     """The engine's end: the page of one worker, ``fd``, which is closed by :meth:`close`."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Pulse(trio.abc.Instrument):
     """The worker's end: counts each step of a task. Costs half a microsecond a step."""
 
     def __init__(self, fd: int) -> None:
-        """``fd`` is the page of the engine's :class:`Progress`."""
+        """``fd`` is the page of the engine's :class:`StepPage`."""
         self._count = 0
         self._steps = memoryview(mmap.mmap(fd, mmap.PAGESIZE)).cast("Q")
 

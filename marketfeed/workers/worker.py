@@ -24,25 +24,26 @@ from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import ConfigError, ControlError, StartError
 from marketfeed.fanout.bell import DoorBell
 from marketfeed.gateway.listener import raise_file_limit
-from marketfeed.server.local import Serving
+from marketfeed.server.local import LocalServer
 from marketfeed.workers.channel import Channel
 from marketfeed.workers.messages import (
     SPARE_FILES,
+    Accepted,
     Admit,
+    Alive,
     AskListing,
     AskOverview,
     AskReached,
     AskReport,
+    CheckAlive,
     Connection,
     Down,
     Drain,
     Ended,
     Failed,
-    Latencies,
     Listed,
+    Measured,
     Overview,
-    Ping,
-    Pong,
     Reached,
     Ready,
     Release,
@@ -51,7 +52,6 @@ from marketfeed.workers.messages import (
     Returned,
     Start,
     Synced,
-    Taken,
     Verdict,
 )
 from marketfeed.workers.progress import Pulse
@@ -148,11 +148,11 @@ class Worker:
         self._admission = RemoteAdmission(channel)
         symbols = SymbolTable(rings.max_symbols, rings.names)
         self._overview = RemoteOverview(channel)
-        self._serving = Serving(
+        self._serving = LocalServer(
             start.config, rings, symbols, self._admission, start.worker, DoorBell(doorbell)
         )
         self._serving.ask_overview = self._overview.ask
-        self._serving.on_latencies = lambda intervals: channel.send(Latencies(intervals))
+        self._serving.on_latencies = lambda intervals: channel.send(Measured(intervals))
         self._synced = trio.Event()
         self._serving.on_synced = lambda: self._synced.set()
         self._told: Drain | Retire | None = None
@@ -197,8 +197,8 @@ class Worker:
                     self._admission.answer(message)
                 case Overview():
                     self._overview.answer(message)
-                case Ping():
-                    self._channel.send(Pong())
+                case CheckAlive():
+                    self._channel.send(Alive())
                 case AskReport() | AskListing() | AskReached():
                     watch.start_soon(self._answer, message)
                 case Drain() | Retire():
@@ -218,7 +218,7 @@ class Worker:
             self._channel.send(Returned(message.number))
             return
         # Before anything is read from it: what is not taken, another worker may be given.
-        self._channel.send(Taken(message.number))
+        self._channel.send(Accepted(message.number))
         sock = socket.socket(fileno=descriptor)
         sock.setblocking(False)
         sessions.start_soon(self._serve, message, sock)

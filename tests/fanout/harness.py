@@ -21,11 +21,11 @@ from marketfeed.errors import CloseCode
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.resume import Resumption
-from marketfeed.fanout.shard import Change, Shard
+from marketfeed.fanout.shard import Shard, SubscriptionChange
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import MS, Tier
 from marketfeed.fanout.wire import JSON, Encoding
-from marketfeed.latency.recorder import Recorder
+from marketfeed.latency.recorder import LatencyRecorder
 
 S = 1_000_000_000
 VIP = Tier("vip", 0, True, 65536)
@@ -166,7 +166,7 @@ class Bench:
     ) -> None:
         self.rings = Rings.private(max_symbols, depth, epoch="e1")
         self.writer = RingWriter(self.rings, wall_ns)
-        self.recorder = Recorder(self.rings.stamps, max_symbols, top_symbols=2)
+        self.recorder = LatencyRecorder(self.rings.stamps, max_symbols, top_symbols=2)
         self.symbols = SymbolTable(max_symbols)
         timing = Timing(int(heartbeat_s * S), 60 * S, 10 * S)
         self.shard = Shard(self.rings, self.symbols, timing, resume_ticks, wall_ns, self.recorder)
@@ -225,7 +225,9 @@ class Bench:
             return member.encoding.messages(json.dumps([message]).encode(), 1_700_000_000 * S)
 
         encoding = encoding or member.encoding
-        change = Change(member, names, tier or member.tier, encoding, answer, synced, request_id, after)
+        change = SubscriptionChange(
+            member, names, tier or member.tier, encoding, answer, synced, request_id, after
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.shard.change, change)
             await trio.testing.wait_all_tasks_blocked()
@@ -235,7 +237,9 @@ class Bench:
         """Subscribe, and leave the cycles to others."""
         answer = member.encoding.messages(b'[{"T":"subscription"}]', 0)
         names = Names(tuple(quotes.split()))
-        await self.shard.change(Change(member, names, member.tier, member.encoding, lambda _: answer, True))
+        await self.shard.change(
+            SubscriptionChange(member, names, member.tier, member.encoding, lambda _: answer, True)
+        )
 
     async def cycle(self, times: int = 1) -> None:
         """Let the shard do what is due now."""

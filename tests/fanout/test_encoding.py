@@ -7,7 +7,7 @@ from harness import BASIC, VIP, Bench, Follower, S
 
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.records import QUOTE, TRADE
-from marketfeed.fanout.wire import BINARY, JSON, SSE, Moment, Step
+from marketfeed.fanout.wire import BINARY, JSON, SSE, FrameContent, Moment
 
 
 def kinds(messages):
@@ -205,7 +205,7 @@ async def test_a_slow_tier_hands_out_what_a_faster_one_encoded_in_its_own_codec(
 
 
 def test_a_hundred_quotes_take_two_headers_and_64_bytes_each():
-    step = Step(mixed=False)
+    step = FrameContent(mixed=False)
     step.ticks += [bytes(64)] * 100
     frame = BINARY.frame(step, Moment("e1", 9, 1_700_000_000 * S))
     assert len(frame) == 4 + 16 + 100 * 64

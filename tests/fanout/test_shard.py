@@ -12,7 +12,7 @@ from marketfeed.errors import CloseCode
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.lane import MAX_FLUSH_TICKS
 from marketfeed.fanout.ledger import Ledger
-from marketfeed.fanout.shard import Change
+from marketfeed.fanout.shard import SubscriptionChange
 
 
 async def test_snapshot_then_synced_then_every_tick(autojump_clock):
@@ -197,7 +197,9 @@ async def test_sessions_that_come_go_and_change_while_a_flush_yields_are_booked_
             else:
                 leaver_socket.room = 0
             newcomer, _ = bench.enter(f"n{turn}")
-            change = Change(newcomer, Names(("A",)), VIP, newcomer.encoding, lambda _: b"\x81\x02[]", True)
+            change = SubscriptionChange(
+                newcomer, Names(("A",)), VIP, newcomer.encoding, lambda _: b"\x81\x02[]", True
+            )
             nursery.start_soon(bench.shard.change, change)
         await bench.cycle()
         bench.balanced()
@@ -234,7 +236,7 @@ async def test_sums_add_up_and_never_fall_whatever_happens_while_they_are_taken(
                 await trio.lowlevel.checkpoint()
             bench.shard.leave(leaver)
             names = Names(("A", "C") if turn % 2 else ("B",))
-            change = Change(mover, names, VIP, mover.encoding, lambda _: b"\x81\x02[]", True)
+            change = SubscriptionChange(mover, names, VIP, mover.encoding, lambda _: b"\x81\x02[]", True)
             nursery.start_soon(bench.shard.change, change)
             nursery.start_soon(bench.cycle)
             nursery.start_soon(take)

@@ -12,7 +12,7 @@ from live import connected, serving
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interest
-from marketfeed.fanout.polls import Poll, PollAnswer
+from marketfeed.fanout.polls import LongPoll, PollAnswer
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.session import Session
@@ -131,5 +131,5 @@ async def test_of_an_ended_poll_nothing_is_left(query, unaided):
         del stream, streams
         assert not any(isinstance(found, Subscriber) for found in gc.get_objects())
         gc.collect()
-        ours = (Poll, PollAnswer, Subscriber, Group, Interest)
+        ours = (LongPoll, PollAnswer, Subscriber, Group, Interest)
         assert not [type(found).__name__ for found in unaided if isinstance(found, ours)]

@@ -13,7 +13,7 @@ from foreignkit import V0, V1, V2, double, packed, payload_of, recorded, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marketfeed.latency.decoding import Decoder, UndecodableError
+from marketfeed.latency.decoding import HistogramDecoder, UndecodableError
 
 MIB = 1 << 20
 ranges = st.sampled_from([(1000, 60_000_000_000), (1, 10**6), (4096, 3_600_000_000_000), (1, 10**9)])
@@ -40,7 +40,7 @@ def held(counts):
 def test_every_encoding_gives_the_counts_that_were_recorded(ones, bounds, digits, base, word, compressed):
     hdr, counts = recorded(ones, *bounds, digits)
     data = payload_of(hdr, counts, base, word)
-    part = Decoder()(text(packed(data, base, word) if compressed else data))
+    part = HistogramDecoder()(text(packed(data, base, word) if compressed else data))
     assert shown(part) == held(counts)
     assert (part.layout.unit_bits, part.layout.digits) == (hdr.unit_magnitude, digits)
     if ones:
@@ -60,7 +60,7 @@ def test_a_log_of_jhiccup_2_0_3_holds_the_maxima_that_it_says():
         (3.113, "HISTiQAAAEZ42pNpmdzBwMDAxAAGfgoMDMxuBjsWQLgMQlFQBiMqzX8RQjNJQMVDobQwlGZCo0fB"
                 "8ASMo0EwGs+jYDS+R8HwBAC+mAXU"),
     ):  # fmt: skip
-        part = Decoder()(line)
+        part = HistogramDecoder()(line)
         lowest, highest = part.layout.lowest(part.buckets)[-1], part.layout.highest(part.buckets)[-1]
         assert lowest <= most_ms * 1e6 + 500
         assert most_ms * 1e6 - 500 <= highest
@@ -78,7 +78,7 @@ def test_a_log_of_jhiccup_2_0_3_holds_the_maxima_that_it_says():
     ],
 )
 def test_what_other_makes_write_is_decoded(encoded, buckets):
-    assert shown(Decoder()(encoded)) == buckets
+    assert shown(HistogramDecoder()(encoded)) == buckets
 
 
 @given(
@@ -89,7 +89,7 @@ def test_what_other_makes_write_is_decoded(encoded, buckets):
 def test_a_double_histogram_is_decoded_in_its_writer_s_unit(ones, base, power):
     hdr, counts = recorded(ones, 1, 10**6)
     data = double(packed(payload_of(hdr, counts, base, ratio=2.0**power), base))
-    part = Decoder(unit_ns=1000)(text(data))
+    part = HistogramDecoder(unit_ns=1000)(text(data))
     assert shown(part) == held(counts)
     assert part.statistics()[-1] == pytest.approx(
         hdr.get_highest_equivalent_value(max(ones)) * 2.0**power * 1000, abs=1
@@ -104,7 +104,7 @@ def test_a_histogram_that_was_damaged_anywhere_is_refused_or_decoded_and_does_no
         payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
     payload = payload[: data.draw(st.integers(0, len(payload)))] + data.draw(st.binary(max_size=12))
     encoded = text(packed(bytes(payload), base))
-    decoder = Decoder(unit)
+    decoder = HistogramDecoder(unit)
     with contextlib.suppress(UndecodableError):
         assert decoder(encoded).counts.min(initial=1) > 0
     # Nothing of it is left for the next one.
@@ -118,7 +118,7 @@ def test_a_histogram_that_was_damaged_anywhere_is_refused_or_decoded_and_does_no
 def test_any_bytes_are_decoded_or_refused(data, cookie):
     for encoded in (text(cookie + data), data.decode("latin-1")):
         try:
-            Decoder()(encoded)
+            HistogramDecoder()(encoded)
         except UndecodableError:
             continue
 
@@ -169,14 +169,14 @@ def bomb(base, size, **header):
 )  # fmt: skip
 def test_what_is_refused_says_what_is_wrong(encoded, said):
     with pytest.raises(UndecodableError, match=said):
-        Decoder()(encoded)
+        HistogramDecoder()(encoded)
 
 
 @pytest.mark.parametrize("base", [V0, V1, V2])
 @pytest.mark.parametrize("header", [{}, {"digits": 5, "lowest": 1, "highest": 2**62}])
 def test_no_histogram_takes_more_than_a_few_mebibytes_however_much_it_inflates_to(base, header):
     encoded = bomb(base, 256 * MIB, **header)
-    decoder = Decoder()
+    decoder = HistogramDecoder()
     tracemalloc.start()
     try:
         decoder(encoded)
@@ -192,8 +192,8 @@ def test_a_million_filled_buckets_are_the_most():
     counts = [1] * (MIB + 1)
     encoded = outer(V1, payload_of(HDR, counts, V1, 2, digits=5, lowest=1), 2)
     with pytest.raises(UndecodableError, match="more than 1,048,576 buckets"):
-        Decoder()(encoded)
-    part = Decoder()(outer(V1, payload_of(HDR, counts[1:], V1, 2, digits=5, lowest=1), 2))
+        HistogramDecoder()(encoded)
+    part = HistogramDecoder()(outer(V1, payload_of(HDR, counts[1:], V1, 2, digits=5, lowest=1), 2))
     assert len(part.buckets) == MIB
 
 
@@ -201,6 +201,6 @@ def test_a_histogram_that_comes_in_pieces_is_whole():
     rng = random.Random(1)
     counts = [rng.choice([0, 0, 1, 5, 300]) for _ in range(200_000)]
     for base in (V1, V2):
-        part = Decoder()(outer(base, payload_of(HDR, counts, base, digits=5, lowest=1)))
+        part = HistogramDecoder()(outer(base, payload_of(HDR, counts, base, digits=5, lowest=1)))
         assert shown(part) == held(np.array(counts))
     assert base64.b64decode(outer(V2, payload_of(HDR, COUNTS, V2)))[:4] == b"\x1c\x84\x93\x14"

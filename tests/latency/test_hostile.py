@@ -15,7 +15,7 @@ from marketfeed.latency import lines
 from marketfeed.latency import read as reading
 from marketfeed.latency.intervals import Tag
 from marketfeed.latency.read import read
-from marketfeed.latency.report import Choice, make, to_csv
+from marketfeed.latency.report import Selection, make, to_csv
 
 MIB = 1 << 20
 HDR, COUNTS = recorded([5_000_000, 7_000_000])
@@ -146,7 +146,7 @@ def of(base, word=8):
 )
 def test_logs_of_other_tools_are_read(tmp_path, head, encoded, tag):
     path = foreign(tmp_path / "a.hlog", head, encoded, encoded, tag=tag)
-    made = make([path], Choice())
+    made = make([path], Selection())
     (row,) = made.rows
     assert row.figures[0] == 4
     assert row.figures[-1] == HDR.get_highest_equivalent_value(7_000_000)
@@ -155,13 +155,15 @@ def test_logs_of_other_tools_are_read(tmp_path, head, encoded, tag):
 
 def test_a_log_that_counts_microseconds_is_read_with_unit_and_noted_without(tmp_path):
     path = foreign(tmp_path / "a.hlog", "#[Logging for: READ]\n", of(V1))
-    assert any("YCSB, which counts microseconds: see --unit" in note for note in make([path], Choice()).notes)
+    assert any(
+        "YCSB, which counts microseconds: see --unit" in note for note in make([path], Selection()).notes
+    )
     done = report("a.hlog", "--unit", "us", cwd=tmp_path)
     assert done.returncode == 0
     assert "7.00 s" in done.stdout
     assert report("a.hlog", "--unit", "day", cwd=tmp_path).stderr.startswith("marketfeed: --unit day: ns, us")
     path = foreign(tmp_path / "b.hlog", "", text(double(packed(payload_of(HDR, COUNTS, V2, ratio=0.5), V2))))
-    assert any("holds DoubleHistograms" in note for note in make([path], Choice()).notes)
+    assert any("holds DoubleHistograms" in note for note in make([path], Selection()).notes)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ def test_what_cannot_be_read_is_said_with_file_and_line_and_is_never_nothing_ask
     path = tmp_path / "a.hlog"
     path.write_text(content)
     with pytest.raises(LogError, match="^" + str(path)) as caught:
-        make([path], Choice(hops=("total",)) if "asked" in said else Choice())
+        make([path], Selection(hops=("total",)) if "asked" in said else Selection())
     assert said in str(caught.value)
     assert "asked for" in said or "line" in str(caught.value)
     assert ("asked for" in str(caught.value)) == ("asked for" in said)
@@ -194,7 +196,7 @@ def test_a_name_that_a_spreadsheet_would_run_is_text_in_the_csv(tmp_path, name):
     tag = Tag("total", "vip", "0", name)
     path = write(tmp_path / "a.hlog", interval([5000], tag) + interval([5000], Tag("=1+1", name)))
     for by in (("symbol",), ("hop", "tier")):
-        made = make([path], Choice(by=by))
+        made = make([path], Selection(by=by))
         rows = list(csv.reader(io.StringIO(to_csv(made))))
         assert not [cell for row in rows for cell in row if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
         assert any(f"'{name}" in row for row in rows)

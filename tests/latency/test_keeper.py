@@ -9,14 +9,14 @@ import trio
 from marketfeed.core.stamps import STAMPS_BYTES, Stamps
 from marketfeed.latency.aggregator import tell_intervals
 from marketfeed.latency.histogram import Histogram
-from marketfeed.latency.recorder import Recorder
+from marketfeed.latency.recorder import LatencyRecorder
 
 
 @pytest.mark.parametrize("cut_s", [0.0, 0.4, 0.9, 1.3, 1.6, 2.0, 2.4, 3.3])
 async def test_what_was_measured_is_told_once_wherever_the_telling_ends(autojump_clock, monkeypatch, cut_s):
     monkeypatch.setattr("marketfeed.latency.aggregator.TURN_SHARE", 0.9)
     stamps = Stamps(np.zeros(STAMPS_BYTES, np.uint8), np.zeros(1, np.uint64))
-    recorder = Recorder(stamps, 8, 0)
+    recorder = LatencyRecorder(stamps, 8, 0)
     tier = recorder.tier("vip")
     told, measured = [], 0
 

@@ -17,7 +17,7 @@ from marketfeed.latency.colours import KNOWN, OTHERS, painted
 from marketfeed.latency.intervals import HOPS, MEANINGS, Tag
 from marketfeed.latency.page import html
 from marketfeed.latency.pictures import apart, course, figure
-from marketfeed.latency.report import Choice, make
+from marketfeed.latency.report import Selection, make
 
 MS = 1_000_000
 GAP = range(20, 35)  # intervals without data
@@ -40,7 +40,7 @@ def report(tmp_path):
                 one += interval(range(base, 2 * base, base // 50), Tag(hop, tier, "0"), number)
         if one:
             lasts.append(one)
-    return make([write(tmp_path / "a.hlog", *lasts)], Choice())
+    return make([write(tmp_path / "a.hlog", *lasts)], Selection())
 
 
 def panels(made):
@@ -178,7 +178,7 @@ def test_no_line_bridges_a_gap(report):
 
 def test_intervals_that_stand_alone_are_dots(tmp_path):
     path = write(tmp_path / "a.hlog", *(interval([MS] * 9, number=i) for i in (0, 5, 9, 10)))
-    ((_, right),) = panels(figure(make([path], Choice())))
+    ((_, right),) = panels(figure(make([path], Selection())))
     dots = [line for line in right.get_lines() if line.get_marker() == "o"]
     assert [len(line.get_xdata()) for line in dots] == [2, 2]
 
@@ -202,4 +202,4 @@ def test_a_report_of_nothing_but_empty_histograms_has_a_picture(tmp_path):
     hdr, counts = recorded([])
     encoded = base64.b64encode(packed(payload_of(hdr, counts, V2), V2)).decode()
     (tmp_path / "a.hlog").write_text(f"{START_S}.0,10.0,0.0,{encoded}\n")
-    assert panels(figure(make([tmp_path / "a.hlog"], Choice()))) == []
+    assert panels(figure(make([tmp_path / "a.hlog"], Selection()))) == []

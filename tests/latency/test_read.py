@@ -19,7 +19,7 @@ from marketfeed.latency import load
 from marketfeed.latency.histogram import DIGITS, HIGHEST_NS, LOWEST_NS
 from marketfeed.latency.intervals import Tag
 from marketfeed.latency.read import read
-from marketfeed.latency.sums import Layout, Merged
+from marketfeed.latency.sums import BucketLayout, Merged
 
 values = st.lists(st.integers(0, HIGHEST_NS), min_size=1, max_size=60)
 
@@ -28,7 +28,7 @@ def merged_of(values_ns, digits=DIGITS, lowest=LOWEST_NS):
     hdr = HdrHistogram(lowest, HIGHEST_NS, digits)
     for value in values_ns:
         hdr.record_value(value)
-    layout = Layout(hdr.unit_magnitude, hdr.sub_bucket_half_count_magnitude, digits)
+    layout = BucketLayout(hdr.unit_magnitude, hdr.sub_bucket_half_count_magnitude, digits)
     counts = np.ctypeslib.as_array(hdr.counts).view(np.int64)
     return hdr, layout, np.flatnonzero(counts), counts[np.flatnonzero(counts)]
 

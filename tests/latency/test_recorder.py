@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from marketfeed.core.stamps import STAMPS_BYTES, Stamps
 from marketfeed.latency.histogram import Histogram
 from marketfeed.latency.intervals import Tag
-from marketfeed.latency.recorder import MAX_PARTS, Flush, Marks, Recorder, Taken
+from marketfeed.latency.recorder import MAX_PARTS, Flush, FlushedTicks, LatencyRecorder, Marks
 
 SYMBOLS = 8
 T = 1_790_000_000_000_000_000
@@ -19,7 +19,7 @@ class Shelf:
 
     def __init__(self, top_symbols=0):
         self.stamps = Stamps(np.zeros(STAMPS_BYTES, np.uint8), np.zeros(1, np.uint64))
-        self.recorder = Recorder(self.stamps, SYMBOLS, top_symbols, worker=3)
+        self.recorder = LatencyRecorder(self.stamps, SYMBOLS, top_symbols, worker=3)
         self.tier = self.recorder.tier("vip")
         self.g = 0
 
@@ -30,7 +30,9 @@ class Shelf:
         self.g += count
         self.stamps.note(self.g, published if published is not None else max(recv))
         event = recv if event is None else event
-        return Taken(channel, np.array(symbols), gs, np.array(event, np.int64), np.array(recv, np.int64))
+        return FlushedTicks(
+            channel, np.array(symbols), gs, np.array(event, np.int64), np.array(recv, np.int64)
+        )
 
     def rotated(self, names=(), ticks=()):
         found = self.recorder.rotate([*names], np.array([*ticks], np.int64))

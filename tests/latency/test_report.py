@@ -15,7 +15,7 @@ from latencykit import START_S, interval, run, write
 
 from marketfeed.errors import LogError
 from marketfeed.latency.intervals import Tag
-from marketfeed.latency.report import Budget, Choice, make, to_csv
+from marketfeed.latency.report import Budget, Selection, make, to_csv
 from marketfeed.latency.units import duration_ns, moment_s, shown_ns
 
 MS = 1_000_000
@@ -55,7 +55,7 @@ def rows(report):
 
 
 def test_a_row_per_hop_and_tier_with_workers_merged_and_symbols_not_counted_twice(log):
-    found = rows(make([log], Choice()))
+    found = rows(make([log], Selection()))
     assert list(found) == [("send", "basic"), ("send", "vip"), ("total", "basic"), ("total", "vip")]
     assert found["total", "vip"][0] == 2 * 12 * 150
     assert found["total", "vip"][4] == pytest.approx(5.96 * MS, rel=0.01)
@@ -64,12 +64,12 @@ def test_a_row_per_hop_and_tier_with_workers_merged_and_symbols_not_counted_twic
 @pytest.mark.parametrize(
     ("choice", "keys"),
     [
-        (Choice(by=("hop",)), [("send",), ("total",)]),
-        (Choice(by=("worker",), hops=("send",)), [("send", "0"), ("send", "1")]),
-        (Choice(by=("symbol",)), [("total", "A;B=C")]),
-        (Choice(by=("hop",), symbols=("A;B=C",)), [("total",)]),
-        (Choice(tiers=("vip",), workers=("1",)), [("send", "vip"), ("total", "vip")]),
-        (Choice(by=("tier", "worker"), hops=("total",), tiers=("basic",)),
+        (Selection(by=("hop",)), [("send",), ("total",)]),
+        (Selection(by=("worker",), hops=("send",)), [("send", "0"), ("send", "1")]),
+        (Selection(by=("symbol",)), [("total", "A;B=C")]),
+        (Selection(by=("hop",), symbols=("A;B=C",)), [("total",)]),
+        (Selection(tiers=("vip",), workers=("1",)), [("send", "vip"), ("total", "vip")]),
+        (Selection(by=("tier", "worker"), hops=("total",), tiers=("basic",)),
          [("total", "basic", "0"), ("total", "basic", "1")]),
     ],
 )  # fmt: skip
@@ -81,14 +81,14 @@ def test_a_window_that_holds_nothing_says_what_there_is(log):
     with pytest.raises(
         LogError, match="no interval between --from and --to; there are some from 2026-09-21T14:13:20Z"
     ):
-        make([log], Choice(to_s=START_S))
+        make([log], Selection(to_s=START_S))
 
 
 def test_asking_for_what_is_not_there_says_what_is(log):
     with pytest.raises(
         LogError, match=r"nothing that was asked for; there is hop: send, total; tier: basic, vip"
     ):
-        make([log], Choice(hops=("client",)))
+        make([log], Selection(hops=("client",)))
 
 
 def test_the_same_load_twice_is_within_the_spread_and_twice_the_latency_is_outside(tmp_path):
@@ -96,9 +96,9 @@ def test_the_same_load_twice_is_within_the_spread_and_twice_the_latency_is_outsi
         run(tmp_path / name, median, seed=seed)
         for name, median, seed in (("a.hlog", MS, 1), ("b.hlog", MS, 2), ("c.hlog", 2 * MS, 3))
     )
-    (row,) = make([same], Choice(), [first]).rows
+    (row,) = make([same], Selection(), [first]).rows
     assert [change.outside for change in row.changes[1:4]] == [False] * 3
-    (row,) = make([slower], Choice(), [first]).rows
+    (row,) = make([slower], Selection(), [first]).rows
     assert [change.outside for change in row.changes[1:4]] == [True] * 3
     assert row.changes[1].shown == f"{(row.changes[1].now_ns / row.changes[1].before_ns - 1) * 100:+.1f} % *"
     assert row.changes[1].now_ns == pytest.approx(2 * row.changes[1].before_ns, rel=0.05)
@@ -106,7 +106,7 @@ def test_the_same_load_twice_is_within_the_spread_and_twice_the_latency_is_outsi
 
 def test_a_log_against_its_own_copy_has_no_star_in_any_column(tmp_path):
     first, copy = (run(tmp_path / name, MS, 30) for name in ("a.hlog", "b.hlog"))
-    (row,) = make([copy], Choice(), [first]).rows
+    (row,) = make([copy], Selection(), [first]).rows
     assert [change.shown for change in row.changes] == ["+0.0 %"] * 7
 
 
@@ -116,24 +116,26 @@ def test_the_extremes_of_a_whole_log_have_no_star_by_one_interval_alone(tmp_path
             *([MS + i * 1000, 2 * MS + i * 1000] for i in range(20)), *outlier,
         ))))  # fmt: skip
 
-    (row,) = make([log("new.hlog", [MS // 9, 90 * MS])], Choice(), [log("old.hlog")]).rows
+    (row,) = make([log("new.hlog", [MS // 9, 90 * MS])], Selection(), [log("old.hlog")]).rows
     assert row.changes[-1].now_ns > 40 * row.changes[-1].before_ns
     assert {change.outside for change in row.changes} == {False}
 
 
 def test_a_change_of_every_interval_has_a_star_in_every_column(tmp_path):
-    (row,) = make([run(tmp_path / "b.hlog", 9 * MS, 30)], Choice(), [run(tmp_path / "a.hlog", MS, 30)]).rows
+    (row,) = make(
+        [run(tmp_path / "b.hlog", 9 * MS, 30)], Selection(), [run(tmp_path / "a.hlog", MS, 30)]
+    ).rows
     assert {change.outside for change in row.changes} == {True}
 
 
 def test_a_change_of_too_few_intervals_is_shown_and_not_judged(tmp_path):
-    (row,) = make([run(tmp_path / "a.hlog", MS, 5)], Choice(), [run(tmp_path / "b.hlog", 3 * MS)]).rows
+    (row,) = make([run(tmp_path / "a.hlog", MS, 5)], Selection(), [run(tmp_path / "b.hlog", 3 * MS)]).rows
     assert {change.outside for change in row.changes} == {None}
     assert row.changes[1].shown.endswith("?")
 
 
 def test_a_row_that_the_other_log_has_not_has_no_change(log, tmp_path):
-    found = make([log], Choice(hops=("send", "total")), [run(tmp_path / "b.hlog", MS)])
+    found = make([log], Selection(hops=("send", "total")), [run(tmp_path / "b.hlog", MS)])
     assert {row.key: row.changes[0] is None for row in found.rows if row.key[1] == "basic"} == {
         ("send", "basic"): True,
         ("total", "basic"): True,
@@ -145,14 +147,14 @@ def test_logs_of_different_precision_are_one_report_and_a_note(log, tmp_path):
     coarse.record_value(5 * MS)
     line = f"Tag=hop=total;tier=vip;worker=7,{START_S}.000,10.000,5.000,{coarse.encode().decode()}\n"
     (tmp_path / "coarse.hlog").write_text(f"#[StartTime: {START_S}.0 (seconds since epoch)]\n{line}")
-    found = make([log, tmp_path / "coarse.hlog"], Choice())
+    found = make([log, tmp_path / "coarse.hlog"], Selection())
     assert rows(found)["total", "vip"][0] == 2 * 12 * 150 + 1
     (note,) = found.notes
     assert "coarse.hlog has 2 digits" in note
 
 
 def test_csv_holds_every_figure_in_ns(log):
-    found = make([log], Choice(), [log])
+    found = make([log], Selection(), [log])
     table = list(csv.DictReader(io.StringIO(to_csv(found))))
     assert [(row["hop"], row["tier"]) for row in table] == list(rows(found))
     assert [int(row["p99_9_ns"]) for row in table] == [figures[5] for figures in rows(found).values()]
