@@ -20,9 +20,8 @@ readable, and its successor goes on: ``claimed`` never falls, and no ``g`` is
 given twice. Between processes this leans on x86-64's order of stores and loads
 (stores are seen in program order, loads are done in program order).
 
-The writer's side is core/writer.py; each is only right against the other. All
-ways of reading are here together, as they share one check, which makes the file
-a little long. Cost: perf/rings.py.
+The writer's side is core/writer.py; each is only right against the other. Both work on the arrays of
+core/layout.py's View. Cost: perf/rings.py.
 """
 
 from __future__ import annotations
@@ -37,24 +36,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.core.cursor import EPOCH
-from marketfeed.core.layout import (
-    HEADER,
-    MAGIC,
-    PAGE,
-    VERSION,
-    block_bytes,
-    firsts_at,
-    names_at,
-    sequence_at,
-    slots_at,
-    stamps_at,
-)
-from marketfeed.core.records import DTYPES, QUOTES, RECORD, TRADES, Records, stamps_of
-from marketfeed.core.sequence import Sequence, sequence_entries
+from marketfeed.core.layout import Block, View, block_bytes, lay_out
+from marketfeed.core.records import QUOTES, TRADES, Records, stamps_of
+from marketfeed.core.sequence import Sequence
 from marketfeed.core.stamps import Stamps
-from marketfeed.core.symbols import MAX_NAME_BYTES, MAX_SYMBOLS, NameArea
+from marketfeed.core.symbols import MAX_SYMBOLS, NameArea
 
-Block = bytearray | memoryview | mmap.mmap
 Indices = NDArray[np.int64]
 
 _FUTURE_WRITE: Final = 0x0010  # F_SEAL_FUTURE_WRITE of linux/fcntl.h, which Python 3.11's fcntl lacks
@@ -79,36 +66,15 @@ class Rings:
 
     def __init__(self, block: Block) -> None:
         """Look at existing rings in ``block``; raises ValueError if there are none."""
-        header = np.frombuffer(block, HEADER, 1)[0]
-        if header["magic"] != MAGIC.rstrip(b"\0") or header["version"] != VERSION:
-            raise ValueError("the block does not hold rings of this version")
-        self.max_symbols = int(header["max_symbols"])
-        self.depth = int(header["depth"])
-        self.epoch = header["epoch"].decode("ascii")
-        whole = np.frombuffer(block, np.uint8)
-        if len(whole) < block_bytes(self.max_symbols, self.depth):
-            raise ValueError("the block is shorter than its header says")
+        self.view = view = View.of(block)
+        self.max_symbols, self.depth, self.epoch = view.max_symbols, view.depth, view.epoch
         self.fd = -1  # of the memfd that holds the block, where one does
+        self.names = NameArea(view.names, view.named)
+        self.stamps = Stamps(view.stamps, view.noted)
+        self.sequence = Sequence(view.sequence)
         self._mask = self.depth - 1
-        at = HEADER.fields["published_g"][1]  # type: ignore[index]
-        self._published_g = whole[at : at + 8].view(np.uint64)
-        at, start = at + 8, names_at(self.max_symbols)
-        names = whole[start : start + MAX_NAME_BYTES * self.max_symbols]
-        self.names = NameArea(names.view(f"S{MAX_NAME_BYTES}"), whole[at : at + 8].view(np.uint64))
-        counters = whole[PAGE : PAGE + 32 * self.max_symbols].view(np.int64)  # no n reaches 2**63
-        shaped = counters.reshape(2, 2, self.max_symbols)
-        self._claimed: Indices = shaped[0]  # (channel, symbol)
-        self._published: Indices = shaped[1]
-        self.stamps = Stamps(whole[stamps_at(self.max_symbols) :], whole[at + 8 : at + 16].view(np.uint64))
-        at = firsts_at(self.max_symbols)
-        self._first_ns: Indices = whole[at : at + 8 * self.max_symbols].view(np.int64)
-        at = sequence_at(self.max_symbols)
-        entries = sequence_entries(self.max_symbols, self.depth)
-        self._sequence = Sequence(whole[at : at + 8 * entries].view(np.int64))
-        start = slots_at(self.max_symbols, self.depth)
-        flat = whole[start : start + 2 * self.max_symbols * self.depth * 64].view(RECORD)
-        self._slots = flat.reshape(2, self.max_symbols * self.depth)  # (channel, symbol * depth + slot)
-        self._records = tuple(self._slots[c].view(DTYPES[c]) for c in (QUOTES, TRADES))
+        self._published_g, self._first_ns = view.published_g, view.first_ns
+        self._claimed, self._published, self._records = view.claimed, view.published, view.records
         self._g = tuple(stamps_of(records) for records in self._records)
 
     @classmethod
@@ -125,14 +91,7 @@ class Rings:
             raise ValueError(f"max_symbols is 1 to {MAX_SYMBOLS}, not {max_symbols}")
         if epoch is not None and not EPOCH.fullmatch(epoch):
             raise ValueError(f"an epoch is 1 to 32 letters and digits, not {epoch[:40]!r}")
-        if memoryview(block).nbytes < block_bytes(max_symbols, depth):
-            raise ValueError(f"rings of {max_symbols} × {depth} do not fit into this block")
-        header = np.frombuffer(block, HEADER, 1)
-        header["version"] = VERSION
-        header["max_symbols"] = max_symbols
-        header["depth"] = depth
-        header["epoch"] = (epoch or secrets.token_hex(6)).encode("ascii")
-        header["magic"] = MAGIC
+        lay_out(block, max_symbols, depth, epoch or secrets.token_hex(6))
         return cls(block)
 
     @classmethod
@@ -231,7 +190,7 @@ class Rings:
         them cannot be had in this way, being too many or overwritten; then
         :meth:`read` tells what is there of each symbol.
         """
-        places = self._sequence.places(after, head)
+        places = self.sequence.places(after, head)
         if places is None:
             return None
         gs = np.arange(after + 1, head + 1, dtype=np.uint64)

@@ -28,8 +28,9 @@ class RingWriter:
     def __init__(self, rings: Rings, wall_ns: Callable[[], int] | None = None) -> None:
         self.rings = rings
         self._wall_ns = wall_ns  # the clock to note batches by
-        self._claimed, self._published, self._slots = rings._claimed, rings._published, rings._slots
-        self._published_g, self._first_ns = rings._published_g, rings._first_ns
+        view = rings.view
+        self._claimed, self._published, self._slots = view.claimed, view.published, view.slots
+        self._published_g, self._first_ns = view.published_g, view.first_ns
         self._mask = rings.depth - 1
         self._depth = rings.depth
         self._most = rings.depth // 4  # of one symbol in one step; readers keep three quarters
@@ -40,10 +41,10 @@ class RingWriter:
 
     def _highest_g(self) -> int:
         highest = 0
-        for channel, stamps in enumerate(self.rings._g):
+        for channel, records in enumerate(self.rings.view.records):
             symbols = np.flatnonzero(self._published[channel])
             newest = symbols * self._depth + ((self._published[channel][symbols] - 1) & self._mask)
-            highest = max(highest, int(stamps[newest].max(initial=0)))
+            highest = max(highest, int(stamps_of(records)[newest].max(initial=0)))
         return highest
 
     def write(self, batch: Batch) -> int:
@@ -95,7 +96,7 @@ class RingWriter:
             # In place, as a channel's slots are contiguous; 60 % of the time of an indexed assignment.
             self._slots[channel].put(p.slots, records.view(RECORD))
         for channel, records, p in placed:
-            self.rings._sequence.note(channel, stamps_of(records), p.slots)
+            self.rings.sequence.note(channel, stamps_of(records), p.slots)
             self._published[channel][p.symbols] = p.last
         if self._wall_ns is not None:
             self.rings.stamps.note(end - 1, self._wall_ns())

@@ -212,7 +212,7 @@ def test_what_a_read_gave_is_a_copy():
 
 def test_sequence_numbers_wrap_at_32_bits_in_records_only():
     rings = Rings.private(1, DEPTH)
-    rings._claimed[QUOTES] = rings._published[QUOTES] = 2**32 - 3
+    rings.view.claimed[QUOTES] = rings.view.published[QUOTES] = 2**32 - 3
     writer = RingWriter(rings)
     one = np.zeros(1, np.int64)
     writer.write(quotes_of(*[0] * 6))

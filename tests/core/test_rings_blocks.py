@@ -165,11 +165,11 @@ def test_without_one_a_fresh_epoch_is_drawn():
 def test_the_areas_of_a_block_do_not_overlap(max_symbols, depth):
     size = block_bytes(max_symbols, depth)
     rings = Rings.create(mmap.mmap(-1, size), max_symbols, depth)
-    areas = (rings._claimed, rings._published, rings.names.names, rings._slots)
-    start = rings._published_g.__array_interface__["data"][0]
+    areas = (rings.view.claimed, rings.view.published, rings.names.names, rings.view.slots)
+    start = rings.view.published_g.__array_interface__["data"][0]
     ends = [
         (array.__array_interface__["data"][0] - start, array.nbytes)
-        for array in (rings._published_g, rings.names.count, *areas)
+        for array in (rings.view.published_g, rings.names.count, *areas)
     ]
     assert all(at + length <= next_at for (at, length), (next_at, _) in itertools.pairwise(ends))
     assert ends[-1][0] + ends[-1][1] + HEADER.fields["published_g"][1] == size
@@ -181,10 +181,10 @@ def test_an_unknown_symbol_publishes_nothing(symbols, channel):
     rings = Rings.private(SYMBOLS, DEPTH)
     writer = RingWriter(rings)
     writer.write(quotes_of(0))
-    before = rings._claimed.copy()
+    before = rings.view.claimed.copy()
     with pytest.raises(IndexError):
         writer.write(batch_of((QUOTES, 1), *((channel, symbol) for symbol in symbols)))
-    assert (rings._claimed == before).all()
+    assert (rings.view.claimed == before).all()
     assert rings.head() == 1
     assert writer.write(quotes_of(0)) == 2
 

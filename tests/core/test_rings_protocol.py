@@ -76,7 +76,7 @@ def test_no_step_claims_more_than_a_quarter_of_depth_of_a_symbol(ticks):
     most, heads = [], []
 
     def note(array):
-        most.append(int((rings._claimed - rings._published).max()))
+        most.append(int((rings.view.claimed - rings.view.published).max()))
         heads.append(rings.head())
 
     writer_noting(rings, note).write(batch_of(*ticks))
@@ -172,7 +172,7 @@ def test_a_writer_that_dies_at_any_store_leaves_readable_rings_and_a_successor_g
     with contextlib.suppress(Died):
         writer_noting(Rings(block), note).write(batch_of(*dying))
     rings = Rings(block)
-    claimed, head = rings._claimed.copy(), rings.head()
+    claimed, head = rings.view.claimed.copy(), rings.head()
     readers = [Reader(rings, QUOTES), Reader(rings, TRADES)]
     for reader in readers:
         reader.poll()
@@ -188,9 +188,9 @@ def test_a_writer_that_dies_at_any_store_leaves_readable_rings_and_a_successor_g
         batch = batch_of(*ticks)
         last = successor.write(batch)
         assert last >= g
-        assert (rings._claimed >= claimed).all()
-        assert not (rings._claimed < rings._published).any()
-        claimed = rings._claimed.copy()
+        assert (rings.view.claimed >= claimed).all()
+        assert not (rings.view.claimed < rings.view.published).any()
+        claimed = rings.view.claimed.copy()
         if ticks:
             assert min(batch.quotes["g"].min(initial=2**62), batch.trades["g"].min(initial=2**62)) > g
             g = last
@@ -225,7 +225,7 @@ def test_a_record_torn_by_a_dying_writer_is_never_read():
     dying = writer_noting(rings, note)
     with pytest.raises(Died):
         dying.write(quotes_of(0, 0))
-    rings._records[QUOTES]["bid_px"][0] = -1  # half of tick 9 in the slot of tick 1
+    rings.view.records[QUOTES]["bid_px"][0] = -1  # half of tick 9 in the slot of tick 1
     reader = Reader(rings, QUOTES)
     reader.poll()
     assert [n for n, _ in reader.got[0]] == [3, 4, 5, 6, 7, 8]
@@ -246,7 +246,7 @@ def test_a_successor_that_writes_less_does_not_unclaim_what_the_dead_writer_tore
 
     with pytest.raises(Died):
         writer_noting(rings, note).write(quotes_of(0, 0))
-    rings._records[QUOTES]["bid_px"][1] = -1  # tick 10 got this far; n still says 2
+    rings.view.records[QUOTES]["bid_px"][1] = -1  # tick 10 got this far; n still says 2
     RingWriter(Rings(block)).write(quotes_of(0))
     reader = Reader(rings, QUOTES)
     reader.poll()

@@ -62,7 +62,7 @@ def test_it_reaches_back_as_far_as_small_rings_do_and_no_further_than_it_says():
 def test_an_n_that_has_gone_round_its_field_is_told_whole():
     rings = Rings.private(1, 8)
     for channel in (QUOTES, TRADES):
-        rings._published[channel][0] = rings._claimed[channel][0] = 2**32 - 2
+        rings.view.published[channel][0] = rings.view.claimed[channel][0] = 2**32 - 2
     writer = RingWriter(rings)
     writer.write(quotes_of(0))
     writer.write(quotes_of(0))
@@ -76,7 +76,7 @@ def test_a_successor_leaves_no_tick_behind_that_was_never_published():
     writer = RingWriter(rings)
     writer.write(quotes_of(0, 1))
     # Died after the records were there and before the head was raised.
-    rings._published_g[0] = 0
+    rings.view.published_g[0] = 0
     RingWriter(rings).write(quotes_of(2))
     assert rings.head() == 3
     (records, _), _ = rings.between(2, 3)
