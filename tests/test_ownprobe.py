@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from marketfeed.core.records import QUOTE, Batch
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.units import MS
 from marketfeed.core.writer import RingWriter
 from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.shard import Shard
-from marketfeed.fanout.tiers import MS, Tier
+from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.ws_frames import PING, TEXT, frame
 from marketfeed.latency.recorder import LatencyRecorder
 from marketfeed.server.self_probe import OwnProbe, tcp_pair, texts_of

@@ -17,13 +17,13 @@ from feeds.replay.moments import Moments
 from feeds.replay.recording import shown
 from feeds.replay.times import DECIMALS, FIRST_NS, local_to_utc_ns, of_day
 from marketfeed.core.fixed import MAX_PX
+from marketfeed.core.units import DAY_NS
 from marketfeed.errors import ConfigError
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 _FIXED_BYTES: Final = 16  # of prices that some engines write as integers of 128 bits
-_DAY_NS: Final = 86_400 * 10**9
 _UNITS_NS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _MAY_BE: Final = {
     "time": "a timestamp, a date or an integer; with time_format, columns.date or iso a text",
@@ -158,9 +158,9 @@ class Cells:
         elif types.is_timestamp(kind):
             unit, local = _UNITS_NS[kind.unit], kind.tz is None
         else:
-            unit, local = _DAY_NS if types.is_date32(kind) else _UNITS_NS["ms"], True
+            unit, local = DAY_NS if types.is_date32(kind) else _UNITS_NS["ms"], True
         values, broken = self._int64s(column)
-        most = (MAX_PX - _DAY_NS if local else MAX_PX) // unit  # a zone's offset is less than a day
+        most = (MAX_PX - DAY_NS if local else MAX_PX) // unit  # a zone's offset is less than a day
         broken |= (values > most) | (values < -most)
         times = np.where(broken, 0, values) * unit
         if types.is_integer(kind) and day_ns is not None:

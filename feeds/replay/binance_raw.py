@@ -26,9 +26,8 @@ from feeds.replay.fields import number_from_text
 from feeds.replay.recording import Decoded, Symbol
 from marketfeed.core.fixed import price_from_text
 from marketfeed.core.records import BUY, QUOTE, QUOTES, SELL, TRADE, TRADES, Batch
+from marketfeed.core.units import MS, US
 
-_MS: Final = 1_000_000  # ns
-_US: Final = 1_000
 _FIRST_US: Final = 10**14  # as ms this is the year 5138, as µs 1973
 _Q: Final = ["ts_event", "bid_px", "ask_px", "bid_sz", "ask_sz", "symbol"]
 _T: Final = ["ts_event", "price", "trade_id", "size", "side", "symbol"]
@@ -180,7 +179,7 @@ def _price(value: object) -> tuple[int, bool]:
 
 def _time_ns(value: Any) -> int:
     time = int(value)
-    time_ns = time * (_MS if time < _FIRST_US else _US)
+    time_ns = time * (MS if time < _FIRST_US else US)
     if not 0 <= time_ns < 2**63:
         raise ValueError(f"not a time: {value!r}")
     return time_ns

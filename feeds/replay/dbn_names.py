@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feeds.replay.recording import Symbol, symbol_name
+from marketfeed.core.units import DAY_NS
 from marketfeed.errors import ConfigError
 
-DAY_NS: Final = 86_400 * 10**9
 NO_SYMBOL: Final = -1  # the symbol table could not take the name
 UNNAMED: Final = -2  # the file has no name for the instrument
 _BY_TIME: Final = -3  # the name changes within the day

@@ -16,11 +16,11 @@ import numpy as np
 
 from feeds.replay.fields import Fields, Ints, Mask, fixed, texts
 from feeds.replay.timeformat import MAX_CHARS, TimeFormat
-from feeds.replay.times import DECIMALS, FIRST_NS, S, clock_ns, iso, local_to_utc_ns, of_day
+from feeds.replay.times import DECIMALS, FIRST_NS, clock_ns, iso, local_to_utc_ns, of_day
+from marketfeed.core.units import DAY_NS, S
 from marketfeed.errors import ConfigError
 
 NOT_A_TIME, TOO_EARLY, BEYOND_THE_DAY, NOT_A_DATE = 1, 2, 3, 4  # what is wrong with a row's time
-_DAY_NS: Final = 86_400 * S
 _HHMMSS_DIGITS: Final = {"s": 6, "ms": 9, "us": 12, "ns": 15}
 _DATE: Final = re.compile(r"(\d{4})([-./]?)(\d{2})\2(\d{2})")
 # Tried in this order on a text that cannot be read, to tell what would read it.
@@ -91,7 +91,7 @@ class Moments:
         elif self._format is not None:
             reading = self._format.read(time)
             bad = reading.broken
-            days = reading.day * _DAY_NS if reading.day is not None else day if day is not None else 0
+            days = reading.day * DAY_NS if reading.day is not None else day if day is not None else 0
             local = np.where(bad, 0, days + reading.clock_ns + more_ns)
             if reading.offset_s is not None:
                 times = local - reading.offset_s * S

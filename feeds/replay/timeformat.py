@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from feeds.replay.fields import Fields, Ints, Mask, stripped
+from marketfeed.core.units import S
 from marketfeed.errors import ConfigError
 
-S: Final = 1_000_000_000  # ns
 MAX_CHARS: Final = 40  # of a format: fields are padded by more
 _FRACTION_DIGITS: Final = 9
 _WIDTHS: Final = {"Y": 4, "y": 2, "m": 2, "d": 2, "H": 2, "I": 2, "M": 2, "S": 2}

@@ -10,10 +10,10 @@ import numpy as np
 
 from feeds.replay.fields import Fields, Ints, Mask, stripped
 from feeds.replay.timeformat import written_offset_s
+from marketfeed.core.units import S
 
 DECIMALS: Final = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # of one unit in nanoseconds
 FIRST_NS: Final = 315_532_800 * 10**9  # 1980: earlier ones have a wrong unit, or lack their day
-S: Final = 10**9
 _HOUR: Final = 3600
 _EPOCH: Final = date(1970, 1, 1)
 MAX_OF_DAY_NS: Final = 25 * _HOUR * S  # on the clock after midnight: a day, and an hour for late trades

@@ -29,9 +29,10 @@ from marketfeed.config.validation import checked
 from marketfeed.core.counts import amount
 from marketfeed.core.printable import printable
 from marketfeed.core.symbols import is_pattern, is_symbol
+from marketfeed.core.units import MS
 from marketfeed.errors import ConfigError, FeedProtocolError
 from marketfeed.fanout.interest import Names
-from marketfeed.fanout.tiers import MS, Tier
+from marketfeed.fanout.tiers import Tier
 from marketfeed.ingest.registry import FeedSpec, feed_specs
 from marketfeed.recordings.simulate import Outcome, Plan, Progress, Result, simulate
 

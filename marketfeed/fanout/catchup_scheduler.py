@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-import trio
-
+from marketfeed import clock
 from marketfeed.fanout.catchup import Turn
 from marketfeed.fanout.subscriber import Subscriber
 
@@ -14,7 +13,6 @@ REST: Final = 3  # for each nanosecond of turns, so many of everything else: tur
 TURNS_NS: Final = 1_000_000  # in a row where nobody else wants the time
 MOST_NS: Final = 4_000_000  # in a row, and owed or overdrawn
 GO_ON: Final = 3  # for each nanosecond of first steps, so many of those that go on
-S: Final = 1_000_000_000  # ns
 
 
 class Turns:
@@ -58,7 +56,7 @@ class Turns:
         """
         if not self._first and not self._begun:
             return
-        at_ns = _now_ns()
+        at_ns = clock.now_ns()
         rest_ns = at_ns - self._taken_ns
         self._owed_ns = min(self._owed_ns + rest_ns // REST, MOST_NS)
         quiet = rest_ns < TURNS_NS
@@ -72,7 +70,7 @@ class Turns:
             before_ns = at_ns
             begun = bool(self._begun) and (self._lead_ns <= 0 or not self._first)
             self._next(self._begun if begun else self._first, now_ns)
-            at_ns = _now_ns()
+            at_ns = clock.now_ns()
             took_ns = at_ns - before_ns
             # Bounded: one that was long because the machine ran something else would be the last turn of all,
             # where there is never a quiet moment.
@@ -90,7 +88,3 @@ class Turns:
             queue.pop(member, None)  # an answered poll took itself out
         if again:
             self._begun[member] = None
-
-
-def _now_ns() -> int:
-    return int(trio.current_time() * S)

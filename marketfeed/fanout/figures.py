@@ -13,6 +13,7 @@ import trio
 
 from marketfeed.core.records import CHANNELS
 from marketfeed.core.rings import Indices, Rings
+from marketfeed.core.units import S
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.ledger import Ledger
@@ -25,7 +26,6 @@ UNCOUNTED: Final = (POLL, PROBE)  # no sessions, and so in no ledger
 YIELD_EVERY: Final = 128  # sessions or groups summed up before others get their turn
 SYMBOLS: Final = 512  # that make as much work as one session or group
 REST: Final = 9  # times as long as a piece of work, if there is no hurry
-S: Final = 1_000_000_000  # ns
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
+from marketfeed.core.units import MS, S
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.subscriber import Subscriber
-from marketfeed.fanout.tiers import MS
 
 MAX_PINGS: Final = 3  # unanswered in a row
 LOOK_MEMBERS: Final = 256  # looked at in one go
 LEAST_PINGS: Final = 8  # that one look may send
-S: Final = 1_000_000_000  # ns
 
 
 @dataclass(frozen=True, slots=True)

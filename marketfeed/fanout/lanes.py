@@ -8,9 +8,11 @@ from typing import Final
 import numpy as np
 import trio
 
+from marketfeed import clock
 from marketfeed.core.records import NO_QUOTES, QUOTES, TRADES, Records, stamps_of
 from marketfeed.core.rings import Indices, Rings
 from marketfeed.core.symbols import SymbolTable, shortest_prefixes
+from marketfeed.core.units import S
 from marketfeed.fanout.codecs import BinaryCodec, Encoder, JsonCodec
 from marketfeed.fanout.interest import Interests
 from marketfeed.fanout.lane import Lane
@@ -20,7 +22,6 @@ from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import POLL
 from marketfeed.latency.recorder import LatencyRecorder
 
-S: Final = 1_000_000_000  # ns
 CHUNK: Final = 2048  # ticks encoded between two turns of others: one millisecond
 KEEP_NS: Final = 60 * S  # after a poll, so that the next one finds what the tier's last flush was
 
@@ -107,7 +108,7 @@ class Lanes:
 
     def of_polls(self, tier: Tier) -> Lane:
         """Return the lane that polls at ``tier`` are answered from, kept for a while."""
-        now_ns = int(trio.current_time() * S)
+        now_ns = clock.now_ns()
         key: LaneKey = (tier, 0, POLL.codec)
         lane = self._all.get(key)
         if lane is None:
@@ -122,7 +123,7 @@ class Lanes:
         lane = Lane(tier, phase, encoder, self._rings, self._symbols, self.newcomers, recorder, self.apart)
         lane.stand(head)  # where nobody waits for what was before
         if tier.interval_ns:
-            lane.next_flush_ns = tier.next_flush_ns(phase, int(trio.current_time() * S))
+            lane.next_flush_ns = tier.next_flush_ns(phase, clock.now_ns())
         self._all[key] = lane
         alike = [other for other in self._all.values() if other.encoder is encoder]
         encoder.shared = any(not other.tier.every for other in alike)
@@ -130,7 +131,7 @@ class Lanes:
 
     def discard(self, lane: Lane) -> None:
         """Forget ``lane`` if nobody is in it and no poll was there lately."""
-        if not len(lane) and lane.kept_until_ns <= trio.current_time() * S:
+        if not len(lane) and lane.kept_until_ns <= clock.now_ns():
             del self._all[lane.key]
             lane.close()
 

@@ -19,9 +19,11 @@ from typing import Final
 import structlog
 import trio
 
+from marketfeed import clock
 from marketfeed.core.cursor import Cursor
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.units import S
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.bell import Bell, DoorBell
 from marketfeed.fanout.catchup import CatchUp, Turn, push
@@ -44,7 +46,6 @@ from marketfeed.latency.recorder import Flush, LatencyRecorder, Marks
 # round, too.
 YIELD_SENDS: Final = 1024
 CHANGES_NS: Final = 2_000_000  # for what sessions asked for, each cycle: hundreds may ask in the same moment
-S: Final = 1_000_000_000  # ns
 
 log = structlog.get_logger()
 
@@ -114,7 +115,7 @@ class Shard:
 
     def enter(self, id: str, sink: Sink, tier: Tier, encoding: Encoding = JSON) -> Subscriber:
         """Take in a new session, with no subscription yet."""
-        now_ns = _now_ns()
+        now_ns = clock.now_ns()
         sink.pace(tier.send_buffer_bytes)
         member = Subscriber(id, sink, tier, encoding, self._interests.use(Names()), now_ns)
         self.members[member] = None
@@ -149,7 +150,7 @@ class Shard:
         while True:
             with trio.move_on_at(self._next_wake_ns() / S):
                 await self._bell.wait()
-            await self.cycle(_now_ns())
+            await self.cycle(clock.now_ns())
 
     async def cycle(self, now_ns: int) -> None:
         """Do everything that is due at ``now_ns``."""
@@ -160,7 +161,7 @@ class Shard:
             if lane.tier.interval_ns and not lane.short:
                 if now_ns < lane.next_flush_ns:
                     continue
-                late_ns = _now_ns() - lane.next_flush_ns
+                late_ns = clock.now_ns() - lane.next_flush_ns
                 lane.next_flush_ns = lane.tier.next_flush_ns(lane.phase, now_ns)
             await self._flush(lane, now_ns, late_ns)
             self._turns.add(lane.alone)
@@ -232,7 +233,7 @@ class Shard:
                 self.polls.dissolve(lane, group)
         if lane.g < self.rings.head():
             self.ring()  # more than one flush takes, or new ticks meanwhile
-        self.figures.flushed(now_ns, _now_ns())
+        self.figures.flushed(now_ns, clock.now_ns())
 
     async def _offer_widely(
         self, group: Group, message: bytes, ticks: int, blocked: list[tuple[Subscriber, int]], marks: Marks
@@ -289,17 +290,17 @@ class Shard:
                     self._park(member)
                     if member.replayed:
                         self._turns.go_on(member)
-        until_ns = _now_ns() + CHANGES_NS
+        until_ns = clock.now_ns() + CHANGES_NS
         self._while_time(until_ns, self._apply_change, now_ns)
-        self.polls.apply(lambda: _now_ns() > until_ns)
-        until_ns = _now_ns() + CHANGES_NS
+        self.polls.apply(lambda: clock.now_ns() > until_ns)
+        until_ns = clock.now_ns() + CHANGES_NS
         self._while_time(until_ns, self._let_leave, now_ns)
         self._while_time(until_ns, lambda now_ns: self._lanes.dissolve_empty(), now_ns)
 
     def _while_time(self, until_ns: int, one: Callable[[int], bool], now_ns: int) -> None:
         """Do ``one`` thing after the other until it is False, or ask for a cycle that does the rest."""
         while one(now_ns):
-            if _now_ns() > until_ns:
+            if clock.now_ns() > until_ns:
                 self.ring()
                 break
 
@@ -391,9 +392,3 @@ class Shard:
         self.figures.end(member)
         if member.synced_once:
             self.synced_sessions -= 1
-
-
-def _now_ns() -> int:
-    # Rounded, so that a moment handed to trio in seconds comes back as itself: a clock that
-    # stands still until it is reached would else show it as not reached yet.
-    return round(trio.current_time() * S)

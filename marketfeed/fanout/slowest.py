@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 
+from marketfeed.core.units import S
 from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.wire import POLL, PROBE
@@ -20,7 +21,6 @@ from marketfeed.fanout.wire import POLL, PROBE
 # acknowledges nothing is cut after `stall_s`; this bounds one that acknowledges a few bytes now and then.
 MOST_STALLS: Final = 3
 _NOT_AWAITED: Final = (POLL, PROBE)
-S: Final = 1_000_000_000  # ns
 
 
 class Slowest:

@@ -6,7 +6,8 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-MS: Final = 1_000_000  # ns
+from marketfeed.core.units import MS
+
 PHASE_NS: Final = 25 * MS  # members are spread over an interval in steps no shorter than this
 MAX_PHASES: Final = 8  # each is a lane, with 200 kB of arrays and a flush of its own, in every process
 

@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from marketfeed.core.rings import Indices
+from marketfeed.core.units import S
 from marketfeed.latency.histogram import Histogram, bucket_of
 from marketfeed.latency.intervals import Interval, Tag
 from marketfeed.latency.log import IntervalLog
@@ -31,7 +32,6 @@ FINISH_S: Final = 0.5
 TURN_SHARE: Final = 0.4  # of an interval, over which the last one is turned over
 MERGE_S: Final = 0.3  # for what came together to be merged
 MAX_UNWRITTEN: Final = 10_000  # intervals kept while the log cannot be written fast enough
-S: Final = 1_000_000_000
 
 log = structlog.get_logger()
 

@@ -25,11 +25,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from marketfeed.core.units import MINUTE_NS, MS, S
 from marketfeed.latency.intervals import Interval
 
-MS: Final = 1_000_000
-S: Final = 1_000_000_000
-MINUTE_NS: Final = 60 * S
 BEYOND: Final = "#[Beyond: "
 
 

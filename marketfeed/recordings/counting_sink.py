@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import trio
 from numpy.typing import NDArray
 
+from marketfeed import clock
 from marketfeed.core.binary import FrameParser, Kind
+from marketfeed.core.units import S
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import BINARY, Encoding
 
-S: Final = 1_000_000_000  # ns
 START_NS: Final = 1_000_000_000 * S  # what the virtual wall clock shows at the start
 _BINS: Final = 10_000  # of the delays of a tier, over its interval
 _MIN_BIN_NS: Final = 1_000
@@ -21,7 +21,7 @@ _MIN_BIN_NS: Final = 1_000
 
 def wall_ns() -> int:
     """Return what the wall clock of a simulation shows."""
-    return START_NS + round(trio.current_time() * S)
+    return START_NS + clock.now_ns()
 
 
 class Delays:

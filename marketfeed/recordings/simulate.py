@@ -23,6 +23,7 @@ import trio.testing
 from marketfeed.core.records import Batch
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.units import S
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import SourceError
 from marketfeed.fanout.interest import Names
@@ -36,7 +37,6 @@ from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.registry import FeedSpec
 from marketfeed.recordings.counting_sink import CountingSink, Delays, wall_ns
 
-S: Final = 1_000_000_000  # ns
 BESIDE_GRIDS_NS: Final = 300
 _NEVER_NS: Final = 1 << 62  # no life signs: they would be counted as bytes
 

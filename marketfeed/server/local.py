@@ -22,10 +22,11 @@ from marketfeed.config.schema import Config, LimitsConfig
 from marketfeed.core.authority import parse_origin
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.units import MS, S
 from marketfeed.fanout.bell import Bell, DoorBell
 from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.shard import Shard
-from marketfeed.fanout.tiers import MS, Tier
+from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import ENCODINGS, PROBE
 from marketfeed.gateway.hosts import Hosts, own_names
 from marketfeed.gateway.limits import Admits, Counters, Limits
@@ -45,7 +46,6 @@ from marketfeed.server.self_probe import OwnProbe
 from marketfeed.server.sessions import Listing, row_of, why_slow
 from marketfeed.server.stats import ServerStats
 
-S: Final = 1_000_000_000  # ns
 YIELD_ROWS: Final = 100
 
 

@@ -21,8 +21,9 @@ from websockets.sync.client import connect
 
 from marketfeed.core.binary import quotes_frame, symbols_frame, trades_frame
 from marketfeed.core.records import QUOTE, TRADE
+from marketfeed.core.units import MS
 from marketfeed.fanout.interest import Names
-from marketfeed.fanout.tiers import MS, Tier
+from marketfeed.fanout.tiers import Tier
 from marketfeed.ingest.registry import feed_specs
 from marketfeed.recordings.simulate import BESIDE_GRIDS_NS, Plan, simulate
 

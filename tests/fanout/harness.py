@@ -16,6 +16,7 @@ from marketfeed.core.cursor import Cursor, parse_cursor
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE, QUOTES, TRADE, TRADES, Batch
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.units import MS
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.interest import Names
@@ -23,7 +24,7 @@ from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.shard import Shard, SubscriptionChange
 from marketfeed.fanout.subscriber import Subscriber
-from marketfeed.fanout.tiers import MS, Tier
+from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import JSON, Encoding
 from marketfeed.latency.recorder import LatencyRecorder
 

@@ -7,10 +7,10 @@ from harness import VIP, Socket
 
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.units import MS
 from marketfeed.fanout.interest import Interests, Names
 from marketfeed.fanout.keepalive import LOOK_MEMBERS, LifeSigns, Timing
 from marketfeed.fanout.subscriber import Subscriber
-from marketfeed.fanout.tiers import MS
 from marketfeed.fanout.wire import JSON
 
 S = 1000 * MS

@@ -10,7 +10,8 @@ from harness import BASIC, PREMIUM, VIP
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.fanout.tiers import MAX_PHASES, MS, PHASE_NS, Tier
+from marketfeed.core.units import MS
+from marketfeed.fanout.tiers import MAX_PHASES, PHASE_NS, Tier
 
 
 @pytest.mark.parametrize("tier", [PREMIUM, BASIC])

@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 import trio.testing
 
+from marketfeed.core.units import S
 from marketfeed.fanout.catchup import Turn
-from marketfeed.fanout.catchup_scheduler import MOST_NS, TURNS_NS, S, Turns
+from marketfeed.fanout.catchup_scheduler import MOST_NS, TURNS_NS, Turns
 
 
 class Table:

@@ -18,10 +18,11 @@ from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.records import QUOTE, Batch
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.core.units import MS
 from marketfeed.core.writer import RingWriter
 from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.shard import Shard
-from marketfeed.fanout.tiers import MS, Tier
+from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import JSON, Encoding
 from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.listener import Gateway, accept_from, open_listener

@@ -20,9 +20,10 @@ from marketfeed.cli.simulate import changed_tiers, format_of
 from marketfeed.config.schema import TierConfig
 from marketfeed.core.binary import quotes_frame, symbols_frame, trades_frame
 from marketfeed.core.records import QUOTE, TRADE
+from marketfeed.core.units import MS
 from marketfeed.errors import ConfigError
 from marketfeed.fanout.interest import Names
-from marketfeed.fanout.tiers import MS, Tier
+from marketfeed.fanout.tiers import Tier
 from marketfeed.ingest.registry import feed_specs
 from marketfeed.recordings.simulate import Plan, Progress, simulate
 from marketfeed.testing import RecordingIntake
