@@ -134,8 +134,8 @@ def test_long_lived_tasks_start_in_the_engine_alone():
         "marketfeed.engine",
         "marketfeed.gateway.listener",
         "marketfeed.gateway.polling",
-        "marketfeed.cli.watch",
-        "marketfeed.cli.probe",
+        "marketfeed.cli.session_view",
+        "marketfeed.cli.latency_probe",
         "feeds.push",
     }
     allowed |= {"marketfeed.workers.worker", "marketfeed.workers.pool"}

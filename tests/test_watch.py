@@ -10,9 +10,9 @@ import trio
 import trio_websocket
 from rich.console import Console
 
-from marketfeed.cli import watch
+from marketfeed.cli import session_view as watch
 from marketfeed.cli.board import Board, Rate, line_of, notice_of
-from marketfeed.cli.watch import Watch
+from marketfeed.cli.session_view import Watch
 from marketfeed.client.connection import endpoint
 from marketfeed.errors import CLOSE_TEXT
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from marketfeed.core.printable import printable
+from marketfeed.cli.options import fail
 from marketfeed.errors import ConfigError, RecordingError
 
 EXAMPLES: Final = (
@@ -53,8 +52,7 @@ def export(
     try:
         status = run(recording, Export(to, channel, symbols or ["*"], from_, until, prices, raw, force))
     except (RecordingError, ConfigError) as error:
-        print(f"marketfeed: {printable(error)}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        raise fail(str(error)) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     raise typer.Exit(status)

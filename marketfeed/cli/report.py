@@ -1,118 +1,85 @@
-"""``marketfeed report``: the table on the terminal, files on request."""
+"""The command line of ``marketfeed report``."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+import math
 from pathlib import Path
+from typing import Annotated, Final
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
+import typer
 
-from marketfeed.core.printable import printable
+from marketfeed.cli.options import fail
 from marketfeed.errors import LogError
-from marketfeed.latency.report import (
-    SPREAD_NOTE,
-    TITLES,
-    Budget,
-    Report,
-    ReportRow,
-    Selection,
-    Shown,
-    make,
-    shown_changes,
-    shown_figures,
-    to_csv,
-)
 
-PLAIN_WIDTH = 220  # where nobody can widen the window
-MOST_NOTE = 4000  # characters; a note may name many files
+EXAMPLES: Final = (
+    "Examples:\n\n"
+    "marketfeed report var/latency.hlog\n\n"
+    "marketfeed report var/latency*.hlog --by worker --hop send --html out.html\n\n"
+    "marketfeed report new.hlog --against old.hlog\n\n"
+    "marketfeed report var/latency.hlog --hop total --tier vip --budget p99=20ms"
+)
 
 
 def report(
-    paths: Sequence[Path],
-    choice: Selection,
-    against: Sequence[Path],
-    budgets: Sequence[Budget],
-    files: dict[str, Path | None],
-) -> int:
-    """Print the report, write the ``files`` asked for (csv, png, html); 1 if a budget is broken.
+    logs_: Annotated[
+        list[Path], typer.Argument(metavar="FILE.hlog…", help="Latency logs; several are merged.")
+    ],
+    by: Annotated[
+        str,
+        typer.Option(help="What has a row of its own beside the hop: tier, symbol, worker; or hop alone."),
+    ] = "hop,tier",
+    hop: Annotated[
+        list[str] | None, typer.Option(help="Only this hop, such as total; may be repeated.")
+    ] = None,
+    tier: Annotated[list[str] | None, typer.Option(help="Only this tier; may be repeated.")] = None,
+    symbol: Annotated[list[str] | None, typer.Option(help="Only this symbol; may be repeated.")] = None,
+    worker: Annotated[list[str] | None, typer.Option(help="Only this worker; may be repeated.")] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="From here on: 2026-11-24T20:30 (UTC), or a Unix time.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Before this moment, likewise.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Write percentile curves and their course as a picture.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table, in ns.")] = None,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another run's log: show the change, and whether it is more than spread."),
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="Exit status 1 if a row is above it, such as p99=20ms; may be repeated."),
+    ] = None,
+    unit: Annotated[
+        str, typer.Option(help="What the values of another tool's log count: ns, us (YCSB), ms or s.")
+    ] = "ns",
+) -> None:
+    """Say what latency logs hold: percentiles per hop and tier, as table, picture, page or CSV."""
+    from marketfeed.cli import report_output as terminal
+    from marketfeed.latency.report import BY, Budget, Selection
+    from marketfeed.latency.units import moment_s, unit_ns
 
-    Raises LogError.
-    """
-    made = _read(paths, choice, against, budgets)
-    # Made before anything is shown: a library that is missing is said instead of half a report.
-    contents = [(path, _content(kind, made)) for kind, path in files.items() if path is not None]
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text(printable(made.span), style="dim"))
-    console.print(_table(made, TITLES, shown_figures))
-    if made.against:
-        console.print(Text(printable(f"change against {', '.join(map(str, made.against))}"), style="dim"))
-        console.print(_table(made, TITLES[1:], shown_changes))
-        console.print(Text(SPREAD_NOTE, style="dim"))
-    for note in made.notes:
-        errors.print(Text(printable(f"note: {note}", MOST_NOTE), style="yellow"))
-    for path, content in contents:
-        _write(path, content)
-    for text in made.broken:
-        errors.print(Text(printable(f"over budget: {text}"), style="red"))
-    return 1 if made.broken else 0
-
-
-def _read(
-    paths: Sequence[Path], choice: Selection, against: Sequence[Path], budgets: Sequence[Budget]
-) -> Report:
-    total = 0
-    for path in (*paths, *against):
-        try:
-            total += path.stat().st_size
-        except OSError as error:
-            raise LogError(f"{path}: {error.strerror or error}") from None
-    console = Console(stderr=True)
-    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading", total=total)
-        return make(paths, choice, against, budgets, lambda size: bar.advance(task, size))
-
-
-def _content(kind: str, made: Report) -> bytes:
-    # Imported late: a table needs no matplotlib.
-    if kind == "csv":
-        return to_csv(made).encode()
-    if kind == "png":
-        from marketfeed.latency.pictures import png
-
-        return png(made)
-    from marketfeed.latency.page import html
-
-    return html(made).encode()
-
-
-def _write(path: Path, content: bytes) -> None:
+    names = tuple(name.strip() for name in by.split(","))
+    if unknown := [name for name in names if name not in BY]:
+        raise fail(f"--by {unknown[0]}: one or more of {', '.join(BY)}")
     try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise LogError(f"{path}: {error.strerror or error}") from None
-
-
-def _table(made: Report, titles: tuple[str, ...], cells: Shown) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in made.choice.keys:
-        table.add_column(name, no_wrap=True)
-    for title in titles:
-        table.add_column(title, justify="right", no_wrap=True)
-    for row in made.rows:
-        table.add_row(*(Text(printable(value)) for value in row.key), *_styled(row, titles, cells))
-    return table
-
-
-def _styled(row: ReportRow, titles: tuple[str, ...], cells: Shown) -> list[Text]:
-    broken = {budget.title for budget in row.broken}
-    styled = []
-    for title, cell in zip(titles, cells(row), strict=True):
-        style = "red" if title in broken or (cell.endswith("*") and cell.startswith("+")) else ""
-        styled.append(Text(cell, style="green" if cell.endswith("*") and cell.startswith("-") else style))
-    return styled
+        choice = Selection(
+            names,
+            tuple(hop or ()),
+            tuple(tier or ()),
+            tuple(symbol or ()),
+            tuple(worker or ()),
+            from_s=moment_s(from_) if from_ else -math.inf,
+            to_s=moment_s(to) if to else math.inf,
+            unit_ns=unit_ns(unit),
+        )
+        budgets = [Budget.parse(text) for text in budget or ()]
+        status = terminal.report(
+            logs_, choice, against or [], budgets, {"csv": csv, "png": png, "html": html}
+        )
+    except LogError as error:
+        raise fail(str(error)) from None
+    except KeyboardInterrupt:
+        status = 130
+    raise typer.Exit(status)

@@ -1,300 +1,40 @@
-"""``marketfeed watch``: one session over a WebSocket, kept up, and shown.
-
-On a terminal as a picture (board.py, screen.py) in the alternate screen, which keys move (keyboard.py);
-otherwise a line a tick. Whatever ends the command, the terminal is left as it was.
-"""
+"""The command line of ``marketfeed watch``."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import random
-import signal
-import sys
-import time
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Annotated, Final
 
-import orjson
 import trio
-import trio_websocket
-from rich.console import Console
-from rich.live import Live
+import typer
 
-from marketfeed.cli.board import Board, line_of, notice_of
-from marketfeed.cli.keyboard import Keyboard, keyboard
-from marketfeed.cli.screen import View, picture
-from marketfeed.client.connection import (
-    BROKEN,
-    FIRST_FINAL_CODE,
-    THEIR_ENDS,
-    Endpoint,
-    known_symbols,
+from marketfeed.cli.options import CaOption, ConfigOption, TokenOption, UrlOption, endpoint_from, fail
+from marketfeed.errors import ConfigError
+
+EXAMPLES: Final = (
+    "Examples:\n\n"
+    "marketfeed watch SY0000 SY0001\n\n"
+    "marketfeed watch 'BTC*' --tier premium\n\n"
+    "marketfeed watch '*' --url wss://feed.example.com/v1/stream | grep trade"
 )
-from marketfeed.client.unknown_symbols import told, unmatched
-from marketfeed.client.unreachable import leaf, plainly
-from marketfeed.core.binary import FrameParser, Kind
-from marketfeed.core.printable import printable
-from marketfeed.errors import CloseCode
-
-REDRAW_S: Final = 0.2
-FIRST_RETRY_S: Final = 0.5
-MAX_RETRY_S: Final = 10.0
-CLOSE_S: Final = 2.0  # for the engine's half of the close handshake
 
 
-class _FinalError(Exception):
-    """The engine refused, for good, what the command asked for."""
+def watch(
+    symbols: Annotated[
+        list[str], typer.Argument(help="Symbols, or prefixes such as 'BTC*' (quote the star).")
+    ],
+    url: UrlOption = None,
+    tier: Annotated[str | None, typer.Option(help="vip, premium, basic, or what the engine has.")] = None,
+    token: TokenOption = None,
+    ca: CaOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show quotes and trades live: a table on a terminal, a line a tick otherwise."""
+    from marketfeed.cli.session_view import Watch
 
-
-class _InterruptedError(Exception):
-    """Ctrl-C."""
-
-
-class _PipeClosedError(Exception):
-    """Nobody reads our standard output any more, as with ``| head``."""
-
-
-_OUR_ENDS: Final = (_FinalError, _PipeClosedError)
-
-
-class Watch:
-    """One run of the command."""
-
-    def __init__(
-        self,
-        engine: Endpoint,
-        symbols: list[str],
-        tier: str | None,
-        token: str | None,
-        console: Console | None = None,
-    ) -> None:
-        self._engine, self._url = engine, engine.url
-        self._requests: list[dict[str, Any]] = []
-        if token is not None:
-            self._requests.append({"action": "auth", "token": token, "id": "auth"})
-        names = {"quotes": symbols, "trades": symbols}
-        self._requests.append({"action": "subscribe", **names, "encoding": "json", "id": "watch"})
-        if tier is not None:
-            self._requests[-1]["tier"] = tier
-        self._board = Board()
-        self._symbols = symbols
-        self._console = console or Console()
-        self._plain = not self._console.is_terminal or self._console.is_dumb_terminal
-        self._view = View()
-        self._changed = trio.Event()  # by a key
-        self._announced: int | None = None  # the code that the engine's `closing` announced
-        self._last_words = ""  # said once the terminal is as it was
-        self._retry_s = FIRST_RETRY_S
-        self._reading: trio.CancelScope | None = None
-
-    async def run(self) -> int:
-        """Watch until interrupted; return the exit status."""
-        status = 0
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._wait_interrupt, signals, nursery.cancel_scope)
-                if self._plain:
-                    status = await self._follow()
-                else:
-                    status = await self._show(nursery)
-                nursery.cancel_scope.cancel()
-        if self._last_words:
-            _tell(self._last_words)
-        return status
-
-    async def _wait_interrupt(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
-        await anext(signals)
-        self._interrupt(everything)
-
-    def _interrupt(self, everything: trio.CancelScope) -> None:
-        # Only the reading, where there is one: the connection is closed as it should be.
-        (self._reading or everything).cancel()
-
-    # The terminal.
-
-    async def _show(self, nursery: trio.Nursery) -> int:
-        """Follow, with a picture of it in the alternate screen; return the exit status."""
-        keys = keyboard()
-        live = Live(
-            console=self._console,
-            screen=True,
-            auto_refresh=False,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        with trio.open_signal_receiver(signal.SIGTSTP) as stops, contextlib.ExitStack() as terminal:
-            if keys is not None:
-                terminal.enter_context(keys.unbuffered())
-                nursery.start_soon(self._press, keys, nursery.cancel_scope)
-            terminal.enter_context(live)
-            nursery.start_soon(self._redraw, live, keys is not None)
-            nursery.start_soon(_stop, stops, live, keys)
-            return await self._follow()
-
-    async def _redraw(self, live: Live, keys: bool) -> None:
-        while True:
-            if live.is_started:
-                size = (self._console.width, self._console.height)
-                live.update(
-                    picture(self._board, self._view, self._url, time.time(), size, keys), refresh=True
-                )
-            with trio.move_on_after(REDRAW_S):
-                await self._changed.wait()
-            self._changed = trio.Event()
-
-    async def _press(self, keys: Keyboard, everything: trio.CancelScope) -> None:
-        async for key in keys.keys():
-            self._view.press(key)
-            if self._view.quit:
-                self._interrupt(everything)
-            self._changed.set()
-
-    # The connection.
-
-    async def _follow(self) -> int:
-        """Connect, and again after each end that permits it; return the exit status."""
-        connected = False
-        while True:
-            match await self._session():
-                case _InterruptedError():
-                    return 0
-                case _PipeClosedError():
-                    # Or the interpreter would complain when it flushes at its end.
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                    return 0
-                case _FinalError() as error:
-                    return self._give_up(str(error))
-                case trio_websocket.ConnectionClosed() as closed:
-                    connected = True
-                    code, why = _reason(closed)
-                    if code >= FIRST_FINAL_CODE:
-                        return self._give_up(f"closed {code}: {why}")
-                    self._say(f"closed {code} ({why})", code == self._announced)
-                case error:
-                    if not connected:
-                        return self._give_up(
-                            f"cannot connect to {self._url}: {self._engine.unreachable(error)}"
-                        )
-                    self._say(plainly(error))
-            # Many clients may have lost the same engine: not all at once.
-            await trio.sleep(self._retry_s * random.uniform(0.5, 1.0))
-            self._retry_s = min(self._retry_s * 2, MAX_RETRY_S)
-
-    async def _session(self) -> BaseException:
-        """Run one session to its end; return why it ended."""
-        self._announced = None
-        ended: BaseException = _InterruptedError()
-        # Over a stream of our own: open_websocket_url leaves its socket open when the server closes first.
-        try:
-            async with await self._engine.connect() as stream, trio.open_nursery() as nursery:
-                ws = await self._engine.websocket(nursery, stream)
-                try:
-                    for request in self._requests:
-                        await ws.send_message(orjson.dumps(request).decode())
-                    with trio.CancelScope() as self._reading:
-                        await self._read(ws)
-                finally:
-                    self._reading = None
-                    with trio.move_on_after(CLOSE_S):
-                        await ws.aclose()
-        except* (*_OUR_ENDS, *THEIR_ENDS) as group:
-            ended = leaf(group)
-        return ended
-
-    async def _read(self, ws: trio_websocket.WebSocketConnection) -> None:
-        """Show what comes until the connection ends, which raises ConnectionClosed."""
-        async with trio.open_nursery() as beside:
-            while True:
-                frame = await ws.get_message()
-                now_s = time.time()
-                try:
-                    messages = _messages(frame)
-                    for message in messages:
-                        self._take(message, now_s)
-                    lines = [line for line in map(line_of, messages) if line] if self._plain else []
-                except BROKEN:
-                    raise _FinalError(f"{self._url} does not speak marketfeed's protocol") from None
-                _print(*lines)
-                if any(message["T"] == "synced" for message in messages):
-                    beside.start_soon(self._miss)
-
-    def _take(self, message: dict[str, Any], now_s: float) -> None:
-        match message:
-            case {"T": "error", "id": _}:  # the answer to one of our requests: again would be the same
-                raise _FinalError(f"error {message['code']}: {message['msg']}")
-            case {"T": "subscription"}:
-                self._retry_s = FIRST_RETRY_S
-            case {"T": "closing", "code": code}:
-                self._announced = code
-                self._retry_s = message.get("retry_ms", self._retry_s * 1000) / 1000
-        self._board.fold(message, now_s)
-        notice = notice_of(message)
-        if self._plain and notice is not None:
-            again = message["T"] == "closing" and message["code"] < FIRST_FINAL_CODE
-            _tell(f"{notice}, reconnecting" if again else notice)
-
-    async def _miss(self) -> None:
-        """Tell which of the names the engine does not know, now that it has sent all it has."""
-        missing = unmatched((name for name in self._symbols if name != "*"), self._board.rows)
-        if not missing or self._board.unknown:
-            return
-        known = await known_symbols(self._engine)
-        # A symbol may be there and have no tick yet.
-        for name in unmatched(missing, known):
-            why = await trio.to_thread.run_sync(told, name, known, "the engine")
-            self._board.unknown[name] = f"{why} (waiting for it)"
-            if self._plain:
-                _tell(f"{name}: {self._board.unknown[name]}")
-
-    def _say(self, ended: str, announced: bool = False) -> None:
-        """Tell that the connection ``ended``, unless a message of it has ``announced`` that already."""
-        self._board.status = "reconnecting" if announced else f"{ended}, reconnecting"
-        if self._plain and not announced:
-            _tell(self._board.status)
-
-    def _give_up(self, why: str) -> int:
-        self._last_words = why
-        return 1
-
-
-async def _stop(stops: AsyncIterator[int], live: Live, keys: Keyboard | None) -> None:
-    """Give the terminal back while the command is stopped, as by Ctrl-Z."""
-    async for _ in stops:
-        live.stop()
-        if keys is not None:
-            keys.end()
-        os.kill(os.getpid(), signal.SIGSTOP)
-        if keys is not None:
-            keys.begin()
-        live.start()
-
-
-def _messages(frame: str | bytes) -> list[dict[str, Any]]:
-    """Return the messages of ``frame``; those before our request may come in the engine's binary frames."""
-    if isinstance(frame, str):
-        messages: list[dict[str, Any]] = orjson.loads(frame)
-        return messages
-    parser = FrameParser()
-    parser.feed(frame)
-    return [message for part in parser if part.kind is Kind.MESSAGES for message in part.messages()]
-
-
-def _tell(text: str) -> None:
-    print(f"marketfeed watch: {printable(text)}", file=sys.stderr)
-
-
-def _print(*lines: str) -> None:
     try:
-        for line in lines:
-            print(printable(line))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise _PipeClosedError from None
-
-
-def _reason(closed: trio_websocket.ConnectionClosed) -> tuple[int, str]:
-    """Return the close code and its text."""
-    if closed.reason is None:
-        return CloseCode.ABNORMAL, "connection lost"
-    return closed.reason.code, closed.reason.reason or closed.reason.name.lower().replace("_", " ")
+        status = trio.run(Watch(endpoint_from(url, ca, config), symbols, tier, token).run)
+    except ConfigError as error:
+        raise fail(str(error)) from None
+    except KeyboardInterrupt:  # before the command listened for it
+        status = 0
+    raise typer.Exit(status)

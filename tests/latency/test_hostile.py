@@ -25,7 +25,7 @@ PEAK = """
 import re, sys
 from pathlib import Path
 from marketfeed.cli import main
-from marketfeed.cli import report as terminal
+from marketfeed.cli import report_output as terminal
 from marketfeed.latency import decoding, pictures, read
 # Not ru_maxrss, which begins with what the parent had.
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024

@@ -1,22 +1,16 @@
-"""What the package itself holds, printed: its version, and a configuration to start from."""
+"""The command line of ``marketfeed config``: a configuration to start from."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from marketfeed import __version__
 from marketfeed.config.schema import default_text
 
-
-def show_version(on: bool) -> None:
-    """Print the version and end, if ``--version`` is ``on``."""
-    if on:
-        print(f"marketfeed {__version__}")
-        raise typer.Exit
+EXAMPLES: Final = "Example:\n\nmarketfeed config > config.toml"
 
 
 def write_config(

@@ -1,0 +1,247 @@
+"""``marketfeed probe``: what a subscriber gets from an engine, seen from wherever this runs.
+
+    engine ──► WebSocket, one a tier ──► tick's ``r`` to its read here ──► histogram, corrected; interruptions
+           ◄── ping, once a second ──► how far away the engine is
+
+``r`` is the engine's clock and the read is ours: between two machines their
+difference is part of every figure, and the round trip says how large it may be.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import signal
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+import trio
+import trio_websocket
+
+from marketfeed.client.connection import BROKEN, THEIR_ENDS, Endpoint, known_symbols
+from marketfeed.client.unknown_symbols import told, unmatched
+from marketfeed.client.unreachable import leaf, plainly
+from marketfeed.core.counts import amount
+from marketfeed.core.printable import printable
+from marketfeed.errors import ConfigError, StartError
+from marketfeed.latency.arrivals import Arrivals
+from marketfeed.latency.histogram import Histogram
+from marketfeed.latency.intervals import Interval, Tag
+from marketfeed.latency.log import IntervalLog
+from marketfeed.latency.units import shown_ns
+
+PING_S: Final = 1.0
+CLOSE_S: Final = 1.0
+INTERVAL_S: Final = 10.0  # of the log
+AGAIN_S: Final = 1.0  # after the end of a session
+LOG_BYTES: Final = 1 << 40
+DAY_S: Final = 86_400
+
+
+@dataclass
+class Seen:
+    """What the probe of one tier saw."""
+
+    tier: str
+    arrivals: Arrivals
+    latency: Histogram = field(default_factory=Histogram)
+    interval: Histogram = field(default_factory=Histogram)  # since the log was last written
+    trips: Histogram = field(default_factory=Histogram)  # pings
+
+    @classmethod
+    def parse(cls, text: str, limit_ns: int) -> Seen:
+        """Return what to fill for ``TIER`` or ``TIER=INTERVAL_MS``. Raises ConfigError."""
+        tier, _, interval = text.partition("=")
+        try:
+            interval_ns = int(float(interval or 0) * 1_000_000)
+        except ValueError:
+            raise ConfigError(
+                f"--tier {text}: written as vip, or premium=100 with its interval in ms"
+            ) from None
+        return cls(tier, Arrivals(interval_ns, limit_ns))
+
+
+class LatencyProbe:
+    """One run of the command: a session per tier, for so many seconds."""
+
+    def __init__(
+        self,
+        engine: Endpoint,
+        symbols: Sequence[str],
+        seen: Sequence[Seen],
+        token: str | None,
+        log: Path | None,
+    ) -> None:
+        self._engine = engine
+        self._symbols = list(symbols)
+        self._seen = list(seen)
+        self._token = token
+        self._log = None if log is None else IntervalLog(log, LOG_BYTES, 1)
+        self._began_ns = time.time_ns()
+        self._unknown: list[str] = []  # names, and what to say of them
+        self._measured_s = 0.0  # without the time that closing the sessions took
+
+    async def run(self, seconds: float) -> list[str]:
+        """Measure for ``seconds``, or until Ctrl-C; return what that was, in lines.
+
+        Raises StartError without a session.
+        """
+        failed: list[str] = []
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write_log)
+                nursery.start_soon(self._miss)
+                nursery.start_soon(self._wait_end, seconds, signals, nursery.cancel_scope)
+                async with trio.open_nursery() as sessions:
+                    for seen in self._seen:
+                        sessions.start_soon(self._session, seen, failed)
+                nursery.cancel_scope.cancel()  # not one of them got in
+        self._write()
+        if self._log is not None and self._log.problem:
+            failed.append(f"not written: {self._log.problem}")
+        if failed and not any(seen.arrivals.ticks for seen in self._seen):
+            raise StartError(failed[0])
+        if not all(seen.arrivals.ticks for seen in self._seen):
+            failed.append(f"no tick of {', '.join(self._symbols)}: does a feed send any?")
+        return [*self._lines(self._measured_s), *failed, *self._unknown]
+
+    async def _miss(self) -> None:
+        """Find out which of the names the engine does not know."""
+        known = await known_symbols(self._engine)
+        for name in unmatched(self._symbols, known) if known else ():
+            why = await trio.to_thread.run_sync(told, name, known, "the engine")
+            self._unknown.append(f"{name}: {why}")
+
+    async def _wait_end(
+        self, seconds: float, signals: AsyncIterator[int], everything: trio.CancelScope
+    ) -> None:
+        began_s = trio.current_time()
+        with trio.move_on_after(seconds):
+            await anext(signals)  # what was measured so far counts
+        self._measured_s = trio.current_time() - began_s
+        everything.cancel()
+
+    async def _session(self, seen: Seen, failed: list[str]) -> None:
+        """Keep a session up; each end of it is noted, and tried again."""
+        got_in = trio.Event()
+        while True:
+            error: BaseException = trio.EndOfChannel()
+            try:
+                await self._once(seen, got_in)
+            except* (*THEIR_ENDS, StartError) as group:
+                error = leaf(group)
+            why = plainly(error) if got_in.is_set() else self._engine.unreachable(error)
+            text = f"{seen.tier or self._engine.url}: {why}"
+            if text not in failed:
+                failed.append(text)
+            # The engine's answer to our request, or none from the first on: again would be the same.
+            if isinstance(error, StartError) or not got_in.is_set():
+                return
+            await trio.sleep(AGAIN_S)
+
+    async def _once(self, seen: Seen, got_in: trio.Event) -> None:
+        async with await self._engine.connect() as stream, trio.open_nursery() as nursery:
+            ws = await self._engine.websocket(nursery, stream)
+            got_in.set()
+            try:
+                for request in self._requests(seen):
+                    await ws.send_message(orjson.dumps(request).decode())
+                nursery.start_soon(self._ping, ws)
+                while True:
+                    frame = await ws.get_message()
+                    try:
+                        self._take(seen, frame)
+                    except BROKEN:
+                        raise StartError("it does not speak marketfeed's protocol") from None
+            finally:
+                with trio.move_on_after(CLOSE_S, shield=True):
+                    await ws.aclose()
+
+    def _requests(self, seen: Seen) -> list[dict[str, Any]]:
+        subscribe: dict[str, Any] = {
+            "action": "subscribe", "quotes": self._symbols, "trades": self._symbols, "encoding": "json",
+        }  # fmt: skip
+        if seen.tier:
+            subscribe["tier"] = seen.tier
+        return ([{"action": "auth", "token": self._token}] if self._token else []) + [subscribe]
+
+    async def _ping(self, ws: trio_websocket.WebSocketConnection) -> None:
+        while True:
+            await ws.send_message(orjson.dumps({"action": "ping", "t": time.monotonic_ns()}).decode())
+            await trio.sleep(PING_S)
+
+    def _take(self, seen: Seen, frame: str | bytes) -> None:
+        now_ns = time.time_ns()
+        if isinstance(frame, bytes):
+            return  # before our request the engine may speak binary
+        for message in orjson.loads(frame):
+            kind = message["T"]
+            if kind == "error":
+                raise StartError(printable(f"error {message['code']}: {message['msg']}"))
+            if kind == "pong":
+                seen.trips.record_one(time.monotonic_ns() - message["t"], 1)
+            elif kind in ("q", "t") and "snap" not in message:
+                seen.arrivals.take(message["r"] * 1000, now_ns, seen.interval)
+
+    # What it comes to.
+
+    async def _write_log(self) -> None:
+        while True:
+            await trio.sleep(INTERVAL_S - time.time() % INTERVAL_S)
+            self._write()
+
+    def _write(self) -> None:
+        """Take in the interval that is over, and write it where that is wanted."""
+        start_ns, self._began_ns = self._began_ns, time.time_ns()
+        intervals: list[Interval] = []
+        for seen in self._seen:
+            intervals += Interval.of(Tag("client", seen.tier), seen.interval, start_ns, self._began_ns)
+            seen.latency.add(seen.interval)
+            seen.interval = Histogram()
+        if self._log is not None:
+            self._log.write(intervals, self._began_ns)
+
+    def _lines(self, seconds: float) -> list[str]:
+        head = ["tier", "ticks", "p50", "p90", "p99", "p99.9", "max", "round trip", "interrupted", "a day"]
+        rows = [head, *(self._row(seen, seconds) for seen in self._seen)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        lines = [
+            f"{self._engine.url}, {round(seconds, 1):g} s: "
+            "from the engine's receipt of a tick to its read here"
+        ]
+        lines += [
+            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
+        ]
+        if not _is_here(self._engine.parts.hostname or ""):
+            lines.append("two machines: the difference of their clocks is in every latency")
+        for seen in self._seen:
+            if seen.latency.negative is not None:
+                early = seen.latency.negative.total
+                lines.append(
+                    f"{seen.tier or 'session'}: {amount(early, 'ticks')} came before the engine's clock says"
+                )
+        return lines
+
+    @staticmethod
+    def _row(seen: Seen, seconds: float) -> list[str]:
+        arrivals, latency = seen.arrivals, seen.latency
+        interrupted_s = arrivals.interrupted_ns / 1e9
+        return [
+            seen.tier or "(default)",
+            f"{arrivals.ticks:,}",
+            *map(shown_ns, latency.percentiles()[:4]),
+            shown_ns(latency.max_ns),
+            shown_ns(seen.trips.percentiles()[0]),
+            f"{arrivals.interruptions} × {interrupted_s:.1f} s",
+            f"{interrupted_s / seconds * DAY_S:.0f} s",
+        ]
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
