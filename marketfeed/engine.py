@@ -40,7 +40,8 @@ from marketfeed.ingest.room import Room
 from marketfeed.ingest.roster import Roster
 from marketfeed.latency.aggregator import Keeper
 from marketfeed.latency.log import IntervalLog
-from marketfeed.server.local import LocalServer, SessionServer, limits_of
+from marketfeed.server.api import SessionServer
+from marketfeed.server.local import LocalServer, limits_of
 from marketfeed.server.tap_listener import Taps
 from marketfeed.workers.pool import WorkerPool
 
@@ -72,9 +73,9 @@ class Engine:
         self.admission = Admission(limits_of(config.limits))
         found: list[str] = []
         with gathered(found):
-            self.half: SessionServer = LocalServer(config, self.rings, self.symbols, self.admission)
+            self.server: SessionServer = LocalServer(config, self.rings, self.symbols, self.admission)
         if engine.workers:  # the one above was for its mistakes in the configuration
-            self.half = WorkerPool(config, loaded.base, self.rings, self.admission, log_level)
+            self.server = WorkerPool(config, loaded.base, self.rings, self.admission, log_level)
         with gathered(found):
             self.taps = Taps(self.rings, tap_path(loaded), config.limits.taps)
         with gathered(found):
@@ -88,18 +89,18 @@ class Engine:
         if found:
             raise loaded.refusal(found)
         self._synced = trio.Event()
-        self.half.on_synced = self._on_synced
+        self.server.on_synced = self._on_synced
         latency = config.latency
         self.keeper = Keeper(
             IntervalLog(loaded.base / latency.path, latency.max_bytes, latency.keep_files),
             {name: tier.interval_ms for name, tier in config.tiers.items()},
         )
-        self.half.on_latencies = self.keeper.take
-        self.half.overview = self.keeper.shown
-        self.health = Health(self.half, self.roster, self.keeper, self.taps, self.symbols)
+        self.server.on_latencies = self.keeper.take
+        self.server.overview = self.keeper.shown
+        self.health = Health(self.server, self.roster, self.keeper, self.taps, self.symbols)
 
     def _ring(self) -> None:
-        self.half.ring()
+        self.server.ring()
         self.taps.ring()
 
     def _on_synced(self) -> None:
@@ -107,11 +108,11 @@ class Engine:
         self._synced = trio.Event()
 
     async def _wait_sessions(self, count: int) -> None:
-        while self.half.synced_sessions < count:
+        while self.server.synced_sessions < count:
             await self._synced.wait()
 
     async def _wait_reached(self, g: int) -> None:
-        await self.half.wait_reached(g)
+        await self.server.wait_reached(g)
 
     async def run(self) -> int:
         """Serve until told to stop; return the exit status. Raises StartError."""
@@ -134,11 +135,11 @@ class Engine:
     ) -> StartError | None:
         """Serve until told to stop; return what forbade it from the start."""
         host, port = self.config.gateway.host, listener.getsockname()[1]
-        half = self.half
+        server = self.server
         failed: StartError | None = None
         admin = Admin(
             Sources(
-                half,
+                server,
                 self.rings,
                 self.symbols,
                 self.roster,
@@ -150,20 +151,20 @@ class Engine:
             Hosts(own_names(self.config.admin.hosts, self.config.admin.host)),
         )
         async with trio.open_nursery() as watch:
-            watch.start_soon(half.collector.run)
+            watch.start_soon(server.collector.run)
             watch.start_soon(accept_http, admin_listener, admin.server, watch)
             watch.start_soon(self.taps.accept, watch)
             if self.config.latency.enabled:
                 watch.start_soon(self.keeper.run)
             async with trio.open_nursery() as sessions:
                 try:
-                    await half.start(port, sessions)
+                    await server.start(port, sessions)
                 except StartError as error:
                     failed = error  # raised outside, or it would come in a group
                     watch.cancel_scope.cancel()
                     await trio.lowlevel.checkpoint()
                 async with trio.open_nursery() as sources:
-                    sources.start_soon(accept_from, listener, half.counters, half.take)
+                    sources.start_soon(accept_from, listener, server.counters, server.take)
                     await self.roster.apply(sources)
                     sources.start_soon(self._reload_when_asked, sources)
                     self.health.phase = Phase.SERVING
@@ -175,12 +176,12 @@ class Engine:
                         self._reload_asked.set()
                     self.health.phase = Phase.DRAINING
                     drain_s = self.config.engine.drain_s
-                    log.info("draining", sessions=len(half), drain_s=drain_s)
+                    log.info("draining", sessions=len(server), drain_s=drain_s)
                     watch.start_soon(_stop_on_second, signals)
                     sources.cancel_scope.cancel()
                 # No new ticks, no new sessions; what is under way has drain_s to finish.
                 listener.close()
-                await half.drain(drain_s)
+                await server.drain(drain_s)
                 sessions.cancel_scope.cancel()
             await self.keeper.finish()
             watch.cancel_scope.cancel()
@@ -224,7 +225,7 @@ class Engine:
         log.info("reloading", changed=changed)
         before, self.admission.limits = self.admission.limits, limits_of(config.limits)
         try:
-            await self.half.reload(config)
+            await self.server.reload(config)
         except (ConfigError, StartError) as error:
             self.health.reload_failure = str(error)
             log.error("reload failed", reason=str(error))

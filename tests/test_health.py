@@ -20,8 +20,8 @@ from marketfeed.server.conditions import Condition
 from marketfeed.server.tap_listener import Taps
 
 
-class Half:
-    """A serving half that has these problems and warnings."""
+class Server:
+    """A server that has these problems and warnings."""
 
     def __init__(self):
         self.found = ([], [])
@@ -40,14 +40,14 @@ class Bench:
         self.folder = folder
         self.rings = Rings.private(max_symbols, 8)
         self.symbols = SymbolTable(max_symbols)
-        self.half = Half()
+        self.server = Server()
         self.taps = Taps(self.rings, tap, 1)
         self.log = IntervalLog(folder / "var" / "latency.hlog", 1 << 20, 1)
         self.roster = Roster(
             Pump(RingWriter(self.rings), self.symbols, lambda: None), folder, self.wait_sessions
         )
         keeper = Keeper(self.log, {})
-        self.health = Health(self.half, self.roster, keeper, self.taps, self.symbols)
+        self.health = Health(self.server, self.roster, keeper, self.taps, self.symbols)
         self.health.phase = Phase.SERVING
 
     async def wait_sessions(self, count):
@@ -149,8 +149,8 @@ async def test_a_tap_whose_socket_is_gone_or_anothers_is_a_warning(tmp_path):
 
 
 def test_without_a_worker_it_is_not_ready_and_with_one_of_two_it_is(bench):
-    bench.half.found = ([], [Condition("worker_down", "1", "worker 1 is down")])
+    bench.server.found = ([], [Condition("worker_down", "1", "worker 1 is down")])
     assert bench.told == ("ready", [], ["worker_down"])
-    bench.half.found = ([Condition("no_worker", "", "no worker takes connections")], [])
+    bench.server.found = ([Condition("no_worker", "", "no worker takes connections")], [])
     assert bench.told == ("not ready", ["no_worker"], [])
     assert {"worker_down", "no_worker"} <= set(KINDS)

@@ -16,8 +16,8 @@ from marketfeed.core.symbols import SymbolTable
 from marketfeed.ingest.roster import Roster
 from marketfeed.ingest.supervise import STALE_S, FeedState
 from marketfeed.latency.aggregator import Keeper
+from marketfeed.server.api import SessionServer
 from marketfeed.server.conditions import Condition
-from marketfeed.server.local import SessionServer
 from marketfeed.server.tap_listener import Taps
 
 # All kinds of conditions, for metrics: the first is a problem always, those of feeds if the feed is required.
@@ -52,9 +52,9 @@ class Health:
     """Problems and warnings of this moment, from the parts of the engine."""
 
     def __init__(
-        self, half: SessionServer, roster: Roster, keeper: Keeper, taps: Taps, symbols: SymbolTable
+        self, server: SessionServer, roster: Roster, keeper: Keeper, taps: Taps, symbols: SymbolTable
     ) -> None:
-        self._half = half
+        self._server = server
         self._roster = roster
         self._keeper = keeper
         self._taps = taps
@@ -70,11 +70,11 @@ class Health:
 
     def problems(self) -> list[Condition]:
         """Return why subscribers cannot be served."""
-        return [*self._feeds(required=True), *self._half.problems()]
+        return [*self._feeds(required=True), *self._server.problems()]
 
     def warnings(self) -> list[Condition]:
         """Return everything else that is not as it should be."""
-        found = [*self._feeds(required=False), *self._half.warnings()]
+        found = [*self._feeds(required=False), *self._server.warnings()]
         for kind, trouble in (
             ("latency_log", self._keeper.log.problem),
             ("tap", self._taps.problem()),

@@ -29,7 +29,7 @@ class Admin:
                 "/v1/sessions": {"GET": self._sessions},
             },
             Rules(head_s=HEAD_S, hosts=hosts, hosts_key="admin.hosts"),
-            sources.half.counters.refused,
+            sources.server.counters.refused,
         )
 
     async def _metrics(self, request: Request) -> Response:
@@ -64,4 +64,4 @@ class Admin:
         if slow_text not in ("0", "1"):
             return error_response(400, "slow: 0 or 1")
         limit, only_slow = int(limit_text), slow_text == "1"
-        return json_response(msgspec.to_builtins(await self._sources.half.listing(limit, only_slow)))
+        return json_response(msgspec.to_builtins(await self._sources.server.listing(limit, only_slow)))

@@ -33,8 +33,8 @@ from marketfeed.gateway.protocol import VERSION
 from marketfeed.ingest.roster import Roster
 from marketfeed.ingest.supervise import FeedState
 from marketfeed.latency.aggregator import Keeper
+from marketfeed.server.api import SessionServer
 from marketfeed.server.conditions import Condition
-from marketfeed.server.local import SessionServer
 from marketfeed.server.process_usage import cpu_s, resident_bytes
 from marketfeed.server.stats import ServerStats
 from marketfeed.server.tap_listener import Taps
@@ -49,7 +49,7 @@ Samples = Mapping[Any, float]  # by the values of the labels, in order
 class Sources:
     """Where the figures are."""
 
-    half: SessionServer
+    server: SessionServer
     rings: Rings
     symbols: SymbolTable
     roster: Roster
@@ -62,7 +62,7 @@ class Sources:
 async def exposition(sources: Sources) -> bytes:
     """Return all metrics as Prometheus's text format."""
     registry = CollectorRegistry()
-    registry.register(_Snapshot(sources, await sources.half.report()))
+    registry.register(_Snapshot(sources, await sources.server.statistics()))
     return generate_latest(registry)
 
 

@@ -1,10 +1,9 @@
-"""The serving half: all that sessions need, over rings that somebody else writes.
+"""Serve sessions in this process, over rings that another object writes.
 
     rings ──► shard ──► gateway ──► sockets
 
-With ``engine.workers = 0`` the engine has one of these in its own process;
-else every worker process has one, over the same rings. It does not know which.
-Longer than most files here, as what is asked of a half stands beside the one that does it.
+With ``engine.workers = 0`` the engine has one of these in its own process; otherwise every worker process has
+one, over the same rings. The code is the same in both.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy.ma  # noqa: F401  # np.unique imports it when first called: 50 ms in the middle of a flush
 import trio
@@ -47,68 +46,6 @@ from marketfeed.server.sessions import Listing, row_of, why_slow
 from marketfeed.server.stats import ServerStats
 
 YIELD_ROWS: Final = 100
-
-
-class SessionServer(Protocol):
-    """What the engine and its admin listener need of whoever serves: this process, or its workers."""
-
-    collector: Collector
-    counters: Counters
-    on_synced: Callable[[], None]  # called each time one more session has had its first `synced`
-    overview: Callable[[], dict[str, Any]]  # what /v1/latency shows
-    on_latencies: Callable[[list[Interval]], None]  # called with what one worker measured in one interval
-
-    @property
-    def synced_sessions(self) -> int:
-        """Return how many sessions have had their first `synced`."""
-        ...
-
-    def __len__(self) -> int:
-        """Return how many sessions there are."""
-        ...
-
-    def ring(self) -> None:
-        """Say that there are new ticks; any number of times."""
-        ...
-
-    async def wait_reached(self, g: int) -> None:
-        """Return once every session on an ``every`` tier has taken its ticks up to ``g`` from the rings.
-
-        At once if there is no such session; see fanout/slowest.py.
-        """
-        ...
-
-    async def start(self, port: int, nursery: trio.Nursery) -> None:
-        """Begin to serve, as the gateway on ``port``, in ``nursery``; raises StartError."""
-        ...
-
-    async def take(self, sock: socket.socket, address: str) -> None:
-        """Have ``sock``, a fresh connection from ``address``, served."""
-        ...
-
-    async def drain(self, drain_s: float) -> None:
-        """Ask every session to end; return when all have, or ``drain_s`` later."""
-        ...
-
-    async def reload(self, config: Config) -> None:
-        """Serve by ``config``, where it differs in what may change; raises ConfigError and StartError."""
-        ...
-
-    async def report(self) -> ServerStats:
-        """Return the figures of this moment."""
-        ...
-
-    def problems(self) -> list[Condition]:
-        """Return why no subscriber can be served."""
-        ...
-
-    def warnings(self) -> list[Condition]:
-        """Return what else is not as it should be."""
-        ...
-
-    async def listing(self, limit: int, only_slow: bool) -> Listing:
-        """Return at most ``limit`` sessions, the slow ones first or alone."""
-        ...
 
 
 class LocalServer:
@@ -280,7 +217,7 @@ class LocalServer:
         """Return nothing."""
         return []
 
-    async def report(self, unhurried: bool = False) -> ServerStats:
+    async def statistics(self, unhurried: bool = False) -> ServerStats:
         """Return the figures of this moment; takes a while with many sessions, and lets others run.
 
         ``unhurried``, it takes longer, so that nobody notices.

@@ -1,8 +1,7 @@
-"""What one serving half has to say of itself, as plain figures that can be sent and added up.
+"""Statistics of a server of sessions, as plain values that can be sent between processes and added up.
 
-Every field merges by its type: numbers are added, dicts key by key, lists
-element by element. So a new figure needs a field here, a line where it is
-filled in (serving.py) and one where it is shown (metrics.py).
+Every field merges by its type: numbers are added, dicts key by key, lists element by element. A new figure
+needs a field here, a line in server/local.py that fills it in, and one in admin/metrics.py that shows it.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ MAXIMA: Final = frozenset(
 
 
 class ServerStats(msgspec.Struct):
-    """The figures of one serving half since its start, or the sum of several."""
+    """The figures of one server since its start, or the sum of several."""
 
     sessions: dict[tuple[str, str], int] = {}  # now, by transport and tier
     clients: dict[tuple[str, str], int] = {}  # sessions now, by protocol and SDK

@@ -78,7 +78,7 @@ log = structlog.get_logger()
 
 
 class WorkerPool:
-    """The serving half, in processes of its own."""
+    """Serves sessions in worker processes."""
 
     def __init__(
         self, config: Config, base: Path, rings: Rings, admission: Admission, log_level: str
@@ -107,7 +107,7 @@ class WorkerPool:
         )
         self._room = trio.lowlevel.ParkingLot()  # for connections: many wait at once when a worker has died
 
-    # What the engine asks of a serving half.
+    # SessionServer, for the engine.
 
     @property
     def synced_sessions(self) -> int:
@@ -173,7 +173,7 @@ class WorkerPool:
         """Return which workers are missing, and whether all others are full."""
         return self._placement.warnings()
 
-    async def report(self) -> ServerStats:
+    async def statistics(self) -> ServerStats:
         """Return the sum of all workers' figures, those that are gone included."""
         await self._ask(lambda number: AskReport(number))
         collector = self.collector

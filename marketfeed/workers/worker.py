@@ -148,43 +148,43 @@ class Worker:
         self._admission = RemoteAdmission(channel)
         symbols = SymbolTable(rings.max_symbols, rings.names)
         self._overview = RemoteOverview(channel)
-        self._serving = LocalServer(
+        self._server = LocalServer(
             start.config, rings, symbols, self._admission, start.worker, DoorBell(doorbell)
         )
-        self._serving.ask_overview = self._overview.ask
-        self._serving.on_latencies = lambda intervals: channel.send(Measured(intervals))
+        self._server.ask_overview = self._overview.ask
+        self._server.on_latencies = lambda intervals: channel.send(Measured(intervals))
         self._synced = trio.Event()
-        self._serving.on_synced = lambda: self._synced.set()
+        self._server.on_synced = lambda: self._synced.set()
         self._told: Drain | Retire | None = None
         self._ending = trio.Event()
         self._retiring = trio.CancelScope()
 
     async def run(self, files: int) -> None:
         """Serve until told to drain, or until the engine is gone; ``files`` may be open."""
-        serving = self._serving
+        server = self._server
         async with trio.open_nursery() as watch:
             watch.start_soon(self._channel.drain)
-            watch.start_soon(serving.collector.run)
+            watch.start_soon(server.collector.run)
             watch.start_soon(self._tell_synced)
             watch.start_soon(self._report)
             async with trio.open_nursery() as sessions:
-                await serving.start(self._start.port, sessions)
+                await server.start(self._start.port, sessions)
                 watch.start_soon(self._obey, watch, sessions)
                 self._channel.send(Ready(__version__, files))
                 await self._ending.wait()
                 await self._end()
                 sessions.cancel_scope.cancel()
             with trio.move_on_after(LAST_WORD_S):
-                self._channel.send(Reported(0, await serving.report()))
+                self._channel.send(Reported(0, await server.statistics()))
                 await self._channel.flushed()
             watch.cancel_scope.cancel()
 
     async def _end(self) -> None:
         if isinstance(self._told, Retire):
             with self._retiring:
-                await self._serving.retire(self._told.drain_s, self._told.spread_s)
+                await self._server.retire(self._told.drain_s, self._told.spread_s)
         if isinstance(self._told, Drain):
-            await self._serving.drain(self._told.drain_s)
+            await self._server.drain(self._told.drain_s)
 
     async def _obey(self, watch: trio.Nursery, sessions: trio.Nursery) -> None:
         """Do what the engine says, until it is gone."""
@@ -225,25 +225,25 @@ class Worker:
 
     async def _serve(self, message: Connection, sock: socket.socket) -> None:
         try:
-            await self._serving.serve(sock, message.address)
+            await self._server.serve(sock, message.address)
         finally:
             self._channel.send(Ended(message.number))
 
     async def _answer(self, message: AskReport | AskListing | AskReached) -> None:
         if isinstance(message, AskReport):
-            self._channel.send(Reported(message.number, await self._serving.report()))
+            self._channel.send(Reported(message.number, await self._server.statistics()))
         elif isinstance(message, AskReached):
-            await self._serving.wait_reached(message.g)
+            await self._server.wait_reached(message.g)
             self._channel.send(Reached(message.number))
         else:
-            listing = await self._serving.listing(message.limit, message.only_slow)
+            listing = await self._server.listing(message.limit, message.only_slow)
             self._channel.send(Listed(message.number, listing))
 
     async def _tell_synced(self) -> None:
         while True:
             await self._synced.wait()
             self._synced = trio.Event()
-            self._channel.send(Synced(self._serving.synced_sessions))
+            self._channel.send(Synced(self._server.synced_sessions))
             await trio.sleep(SYNCED_S)
 
     async def _report(self) -> None:
@@ -251,7 +251,7 @@ class Worker:
         least_s, most_s = REPORT_S
         while True:
             began_s = time.thread_time()
-            self._channel.send(Reported(0, await self._serving.report(unhurried=True)))
+            self._channel.send(Reported(0, await self._server.statistics(unhurried=True)))
             took_s = time.thread_time() - began_s
             await trio.sleep(min(max(least_s, took_s / REPORT_SHARE), most_s))
 
