@@ -78,7 +78,7 @@ class Histogram:
     def __init__(self) -> None:
         self.hdr = HdrHistogram(LOWEST_NS, HIGHEST_NS, DIGITS)
         # The package's histogram and its encoder hold each other, and the collector looks at old objects
-        # no more (collector.py): 220 kB every interval would stay for good.
+        # no more (server/gc_control.py): 220 kB every interval would stay for good.
         self.hdr.encoder.histogram = weakref.proxy(self.hdr)
         self.counts: Values = np.ctypeslib.as_array(self.hdr.counts).view(np.int64)
         self.negative: Histogram | None = None

@@ -1,7 +1,7 @@
 """``marketfeed record``: a live engine's ticks into a recording, as one of its subscribers.
 
 Over WebSocket in binary, so it runs on any machine. What a recording lacks is
-counted by the ticks' own numbers (holes.py), and what the engine tells of it
+counted by the ticks' own numbers (gaps.py), and what the engine tells of it
 is written too. Frames go to the file as they came, heartbeats left out. After a cut it comes back
 with its cursor, so that what was missed is replayed where the engine still has it.
 A little longer than most files, as connection, file and what people see share one object's state.

@@ -15,7 +15,7 @@ from marketfeed.server.conditions import Condition
 
 
 class WorkerSlot(Protocol):
-    """A worker process, as far as its connections are concerned (child.py)."""
+    """A worker process, as far as its connections are concerned (process.py)."""
 
     worker: int
     generation: int

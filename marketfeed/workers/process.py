@@ -44,7 +44,7 @@ class _Asked:
 
 
 class Child:
-    """A process that runs workermain.py, from its start to its end."""
+    """A process that runs ``python -m marketfeed.workers``, from its start to its end."""
 
     def __init__(self, worker: int, generation: int, rings_fd: int, log_level: str) -> None:
         """Start the process; raises StartError. ``generation`` is that of the rolling restart it is from."""

@@ -4,7 +4,7 @@
     └── watch          last to end: control channel, collector, reports
         └── sessions   the shard, and a task per connection
 
-Started by child.py through workermain.py; it hears no signals, as the engine tells it
+Started by process.py through __main__.py; it hears no signals, as the engine tells it
 what to do, and ends when the engine does.
 """
 
