@@ -134,6 +134,7 @@ def test_long_lived_tasks_start_in_the_engine_alone():
         "marketfeed.engine",
         "marketfeed.gateway.listener",
         "marketfeed.gateway.polling",
+        "marketfeed.client.session",
         "marketfeed.cli.session_view",
         "marketfeed.cli.latency_probe",
         "feeds.push",

@@ -10,9 +10,9 @@ import trio
 import trio_websocket
 from rich.console import Console
 
-from marketfeed.cli import session_view as watch
 from marketfeed.cli.board import Board, Rate, line_of, notice_of
 from marketfeed.cli.session_view import Watch
+from marketfeed.client import session
 from marketfeed.client.connection import endpoint
 from marketfeed.errors import CLOSE_TEXT
 
@@ -192,7 +192,7 @@ LIVE = {
 @pytest.fixture
 async def serve(nursery, monkeypatch):
     """Serve scripts, one a connection: frames, then the code to close with; return URL and requests."""
-    monkeypatch.setattr(watch, "FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr(session, "FIRST_RETRY_S", 0.0)
     requests = []
 
     async def start(*scripts):

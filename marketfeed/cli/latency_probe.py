@@ -21,9 +21,10 @@ import orjson
 import trio
 import trio_websocket
 
-from marketfeed.client.connection import BROKEN, THEIR_ENDS, Endpoint, known_symbols
+from marketfeed.client.connection import BROKEN, Endpoint, known_symbols
+from marketfeed.client.session import FinalError, KeptSession
 from marketfeed.client.unknown_symbols import told, unmatched
-from marketfeed.client.unreachable import leaf, plainly
+from marketfeed.core.backoff import Backoff
 from marketfeed.core.counts import amount
 from marketfeed.core.printable import printable
 from marketfeed.errors import ConfigError, StartError
@@ -34,7 +35,6 @@ from marketfeed.latency.log import IntervalLog
 from marketfeed.latency.units import shown_ns
 
 PING_S: Final = 1.0
-CLOSE_S: Final = 1.0
 INTERVAL_S: Final = 10.0  # of the log
 AGAIN_S: Final = 1.0  # after the end of a session
 LOG_BYTES: Final = 1 << 40
@@ -125,40 +125,28 @@ class LatencyProbe:
         everything.cancel()
 
     async def _session(self, seen: Seen, failed: list[str]) -> None:
-        """Keep a session up; each end of it is noted, and tried again."""
-        got_in = trio.Event()
-        while True:
-            error: BaseException = trio.EndOfChannel()
-            try:
-                await self._once(seen, got_in)
-            except* (*THEIR_ENDS, StartError) as group:
-                error = leaf(group)
-            why = plainly(error) if got_in.is_set() else self._engine.unreachable(error)
+        """Keep a session up; note each different end of it."""
+
+        def note(why: str, code: int | None = None) -> None:
             text = f"{seen.tier or self._engine.url}: {why}"
             if text not in failed:
                 failed.append(text)
-            # The engine's answer to our request, or none from the first on: again would be the same.
-            if isinstance(error, StartError) or not got_in.is_set():
-                return
-            await trio.sleep(AGAIN_S)
 
-    async def _once(self, seen: Seen, got_in: trio.Event) -> None:
-        async with await self._engine.connect() as stream, trio.open_nursery() as nursery:
-            ws = await self._engine.websocket(nursery, stream)
-            got_in.set()
-            try:
-                for request in self._requests(seen):
-                    await ws.send_message(orjson.dumps(request).decode())
+        async def use(ws: trio_websocket.WebSocketConnection) -> None:
+            for request in self._requests(seen):
+                await ws.send_message(orjson.dumps(request).decode())
+            async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._ping, ws)
                 while True:
                     frame = await ws.get_message()
                     try:
                         self._take(seen, frame)
                     except BROKEN:
-                        raise StartError("it does not speak marketfeed's protocol") from None
-            finally:
-                with trio.move_on_after(CLOSE_S, shield=True):
-                    await ws.aclose()
+                        raise FinalError("it does not speak marketfeed's protocol") from None
+
+        ended = await KeptSession(self._engine, use, note, Backoff(AGAIN_S, AGAIN_S, (1.0, 1.0))).run()
+        assert ended is not None  # nobody stops it
+        note(str(ended) if isinstance(ended, FinalError) else self._engine.unreachable(ended))
 
     def _requests(self, seen: Seen) -> list[dict[str, Any]]:
         subscribe: dict[str, Any] = {
@@ -180,7 +168,7 @@ class LatencyProbe:
         for message in orjson.loads(frame):
             kind = message["T"]
             if kind == "error":
-                raise StartError(printable(f"error {message['code']}: {message['msg']}"))
+                raise FinalError(printable(f"error {message['code']}: {message['msg']}"))
             if kind == "pong":
                 seen.trips.record_one(time.monotonic_ns() - message["t"], 1)
             elif kind in ("q", "t") and "snap" not in message:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
 import sys
 import time
@@ -24,38 +23,17 @@ from rich.live import Live
 from marketfeed.cli.board import Board, line_of, notice_of
 from marketfeed.cli.keyboard import Keyboard, keyboard
 from marketfeed.cli.screen import View, picture
-from marketfeed.client.connection import (
-    BROKEN,
-    FIRST_FINAL_CODE,
-    THEIR_ENDS,
-    Endpoint,
-    known_symbols,
-)
+from marketfeed.client.connection import BROKEN, Endpoint, known_symbols
+from marketfeed.client.session import FIRST_FINAL_CODE, FinalError, KeptSession
 from marketfeed.client.unknown_symbols import told, unmatched
-from marketfeed.client.unreachable import leaf, plainly
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.printable import printable
-from marketfeed.errors import CloseCode
 
 REDRAW_S: Final = 0.2
-FIRST_RETRY_S: Final = 0.5
-MAX_RETRY_S: Final = 10.0
-CLOSE_S: Final = 2.0  # for the engine's half of the close handshake
-
-
-class _FinalError(Exception):
-    """The engine refused, for good, what the command asked for."""
-
-
-class _InterruptedError(Exception):
-    """Ctrl-C."""
 
 
 class _PipeClosedError(Exception):
     """Nobody reads our standard output any more, as with ``| head``."""
-
-
-_OUR_ENDS: Final = (_FinalError, _PipeClosedError)
 
 
 class Watch:
@@ -85,15 +63,14 @@ class Watch:
         self._changed = trio.Event()  # by a key
         self._announced: int | None = None  # the code that the engine's `closing` announced
         self._last_words = ""  # said once the terminal is as it was
-        self._retry_s = FIRST_RETRY_S
-        self._reading: trio.CancelScope | None = None
+        self._session = KeptSession(engine, self._use, self._lost)
 
     async def run(self) -> int:
         """Watch until interrupted; return the exit status."""
         status = 0
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._wait_interrupt, signals, nursery.cancel_scope)
+                nursery.start_soon(self._wait_interrupt, signals)
                 if self._plain:
                     status = await self._follow()
                 else:
@@ -103,13 +80,9 @@ class Watch:
             _tell(self._last_words)
         return status
 
-    async def _wait_interrupt(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
+    async def _wait_interrupt(self, signals: AsyncIterator[int]) -> None:
         await anext(signals)
-        self._interrupt(everything)
-
-    def _interrupt(self, everything: trio.CancelScope) -> None:
-        # Only the reading, where there is one: the connection is closed as it should be.
-        (self._reading or everything).cancel()
+        self._session.stop()
 
     # The terminal.
 
@@ -126,7 +99,7 @@ class Watch:
         with trio.open_signal_receiver(signal.SIGTSTP) as stops, contextlib.ExitStack() as terminal:
             if keys is not None:
                 terminal.enter_context(keys.unbuffered())
-                nursery.start_soon(self._press, keys, nursery.cancel_scope)
+                nursery.start_soon(self._press, keys)
             terminal.enter_context(live)
             nursery.start_soon(self._redraw, live, keys is not None)
             nursery.start_soon(_stop, stops, live, keys)
@@ -143,64 +116,41 @@ class Watch:
                 await self._changed.wait()
             self._changed = trio.Event()
 
-    async def _press(self, keys: Keyboard, everything: trio.CancelScope) -> None:
+    async def _press(self, keys: Keyboard) -> None:
         async for key in keys.keys():
             self._view.press(key)
             if self._view.quit:
-                self._interrupt(everything)
+                self._session.stop()
             self._changed.set()
 
     # The connection.
 
     async def _follow(self) -> int:
-        """Connect, and again after each end that permits it; return the exit status."""
-        connected = False
-        while True:
-            match await self._session():
-                case _InterruptedError():
-                    return 0
-                case _PipeClosedError():
-                    # Or the interpreter would complain when it flushes at its end.
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                    return 0
-                case _FinalError() as error:
-                    return self._give_up(str(error))
-                case trio_websocket.ConnectionClosed() as closed:
-                    connected = True
-                    code, why = _reason(closed)
-                    if code >= FIRST_FINAL_CODE:
-                        return self._give_up(f"closed {code}: {why}")
-                    self._say(f"closed {code} ({why})", code == self._announced)
-                case error:
-                    if not connected:
-                        return self._give_up(
-                            f"cannot connect to {self._url}: {self._engine.unreachable(error)}"
-                        )
-                    self._say(plainly(error))
-            # Many clients may have lost the same engine: not all at once.
-            await trio.sleep(self._retry_s * random.uniform(0.5, 1.0))
-            self._retry_s = min(self._retry_s * 2, MAX_RETRY_S)
-
-    async def _session(self) -> BaseException:
-        """Run one session to its end; return why it ended."""
-        self._announced = None
-        ended: BaseException = _InterruptedError()
-        # Over a stream of our own: open_websocket_url leaves its socket open when the server closes first.
+        """Keep a session up until interrupted; return the exit status."""
         try:
-            async with await self._engine.connect() as stream, trio.open_nursery() as nursery:
-                ws = await self._engine.websocket(nursery, stream)
-                try:
-                    for request in self._requests:
-                        await ws.send_message(orjson.dumps(request).decode())
-                    with trio.CancelScope() as self._reading:
-                        await self._read(ws)
-                finally:
-                    self._reading = None
-                    with trio.move_on_after(CLOSE_S):
-                        await ws.aclose()
-        except* (*_OUR_ENDS, *THEIR_ENDS) as group:
-            ended = leaf(group)
-        return ended
+            ended = await self._session.run()
+        except* _PipeClosedError:
+            # Or the interpreter would complain when it flushes at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ended = None
+        if isinstance(ended, FinalError):
+            self._last_words = str(ended)
+        elif ended is not None:
+            self._last_words = f"cannot connect to {self._url}: {self._engine.unreachable(ended)}"
+        return 0 if ended is None else 1
+
+    async def _use(self, ws: trio_websocket.WebSocketConnection) -> None:
+        self._announced = None
+        for request in self._requests:
+            await ws.send_message(orjson.dumps(request).decode())
+        await self._read(ws)
+
+    def _lost(self, why: str, code: int | None) -> None:
+        """Tell that the connection ended, unless a message of it has announced that already."""
+        announced = code is not None and code == self._announced
+        self._board.status = "reconnecting" if announced else f"{why}, reconnecting"
+        if self._plain and not announced:
+            _tell(self._board.status)
 
     async def _read(self, ws: trio_websocket.WebSocketConnection) -> None:
         """Show what comes until the connection ends, which raises ConnectionClosed."""
@@ -214,7 +164,7 @@ class Watch:
                         self._take(message, now_s)
                     lines = [line for line in map(line_of, messages) if line] if self._plain else []
                 except BROKEN:
-                    raise _FinalError(f"{self._url} does not speak marketfeed's protocol") from None
+                    raise FinalError(f"{self._url} does not speak marketfeed's protocol") from None
                 _print(*lines)
                 if any(message["T"] == "synced" for message in messages):
                     beside.start_soon(self._miss)
@@ -222,12 +172,13 @@ class Watch:
     def _take(self, message: dict[str, Any], now_s: float) -> None:
         match message:
             case {"T": "error", "id": _}:  # the answer to one of our requests: again would be the same
-                raise _FinalError(f"error {message['code']}: {message['msg']}")
+                raise FinalError(f"error {message['code']}: {message['msg']}")
             case {"T": "subscription"}:
-                self._retry_s = FIRST_RETRY_S
+                self._session.backoff.reset()
             case {"T": "closing", "code": code}:
                 self._announced = code
-                self._retry_s = message.get("retry_ms", self._retry_s * 1000) / 1000
+                if "retry_ms" in message:
+                    self._session.backoff.advise(message["retry_ms"] / 1000)
         self._board.fold(message, now_s)
         notice = notice_of(message)
         if self._plain and notice is not None:
@@ -246,16 +197,6 @@ class Watch:
             self._board.unknown[name] = f"{why} (waiting for it)"
             if self._plain:
                 _tell(f"{name}: {self._board.unknown[name]}")
-
-    def _say(self, ended: str, announced: bool = False) -> None:
-        """Tell that the connection ``ended``, unless a message of it has ``announced`` that already."""
-        self._board.status = "reconnecting" if announced else f"{ended}, reconnecting"
-        if self._plain and not announced:
-            _tell(self._board.status)
-
-    def _give_up(self, why: str) -> int:
-        self._last_words = why
-        return 1
 
 
 async def _stop(stops: AsyncIterator[int], live: Live, keys: Keyboard | None) -> None:
@@ -291,10 +232,3 @@ def _print(*lines: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         raise _PipeClosedError from None
-
-
-def _reason(closed: trio_websocket.ConnectionClosed) -> tuple[int, str]:
-    """Return the close code and its text."""
-    if closed.reason is None:
-        return CloseCode.ABNORMAL, "connection lost"
-    return closed.reason.code, closed.reason.reason or closed.reason.name.lower().replace("_", " ")

@@ -32,7 +32,6 @@ AGENT: Final = [(b"User-Agent", f"marketfeed-cli/{__version__}".encode("ascii"))
 MESSAGE_BYTES: Final = 64 << 20
 RECEIVE_BYTES: Final = 1 << 16
 ANSWER_BYTES: Final = 16 << 20  # of one GET; 65,536 symbols are 4 MB
-FIRST_FINAL_CODE: Final = 4500  # close codes from here on: do not come back
 _STREAM: Final = "/v1/stream"
 BY_OPTION: Final = f"--url ws://HOST:PORT{_STREAM}"
 BY_ARGUMENT: Final = f"ws://HOST:PORT{_STREAM} before the symbols"

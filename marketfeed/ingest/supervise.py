@@ -6,12 +6,12 @@ A feed whose source is broken for good (:class:`SourceError`) is not run again.
 from __future__ import annotations
 
 import enum
-import random
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 import trio
 
+from marketfeed.core.backoff import Backoff
 from marketfeed.core.records import Batch
 from marketfeed.errors import FeedProtocolError, SourceError
 from marketfeed.ingest.feed import Feed
@@ -38,8 +38,8 @@ class FeedState(enum.Enum):
 class Supervisor:
     """Runs one feed until it is done, or its source is broken for good.
 
-    ``wait_sessions(count)`` returns once that many sessions are synced.
-    ``jitter()`` returns a number from -1 to 1.
+    ``wait_sessions(count)`` returns once that many sessions are synced. ``backoff`` gives the delays after
+    failures.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class Supervisor:
         feed: Feed,
         intake: FeedIntake,
         wait_sessions: Callable[[int], Awaitable[None]],
-        jitter: Callable[[], float] = lambda: random.uniform(-1, 1),
+        backoff: Backoff | None = None,
     ) -> None:
         self.feed = feed
         self.intake = intake
         self.start_sessions = feed.start_sessions  # or more, if its clock has a feed that waits for more
         self.failures = 0
         self._wait_sessions = wait_sessions
-        self._jitter = jitter
+        self._backoff = backoff or Backoff(FIRST_DELAY_S, MAX_DELAY_S, (1 - JITTER, 1 + JITTER))
         self._phase = FeedState.STARTING
         self._started_s = 0.0
         self._heard_s: float | None = None  # when the present run last published
@@ -89,7 +89,6 @@ class Supervisor:
         if self.start_sessions:
             self.intake.log.info("waiting for sessions", count=self.start_sessions)
             await self._wait_sessions(self.start_sessions)
-        delay_s = FIRST_DELAY_S
         while True:
             self._started_s = trio.current_time()
             self._heard_s = None
@@ -108,9 +107,8 @@ class Supervisor:
                 self.intake.log.info("feed done", quotes=self.intake.ticks[0], trades=self.intake.ticks[1])
                 return
             if trio.current_time() - self._started_s >= SETTLED_S:
-                delay_s = FIRST_DELAY_S
-            await trio.sleep(delay_s * (1 + JITTER * self._jitter()))
-            delay_s = min(delay_s * 2, MAX_DELAY_S)
+                self._backoff.reset()
+            await trio.sleep(self._backoff.next_s())
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -4,12 +4,10 @@ Over WebSocket in binary, so it runs on any machine. What a recording lacks is
 counted by the ticks' own numbers (gaps.py), and what the engine tells of it
 is written too. Frames go to the file as they came, heartbeats left out. After a cut it comes back
 with its cursor, so that what was missed is replayed where the engine still has it.
-A little longer than most files, as connection, file and what people see share one object's state.
 """
 
 from __future__ import annotations
 
-import random
 import signal
 import sys
 import time
@@ -23,15 +21,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from marketfeed.client.connection import (
-    BROKEN,
-    FIRST_FINAL_CODE,
-    THEIR_ENDS,
-    Endpoint,
-    known_symbols,
-)
+from marketfeed.client.connection import BROKEN, Endpoint, known_symbols
+from marketfeed.client.session import FinalError, KeptSession
 from marketfeed.client.unknown_symbols import told, unmatched
-from marketfeed.client.unreachable import leaf, plainly
+from marketfeed.client.unreachable import leaf
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.counts import amount
 from marketfeed.core.printable import printable
@@ -42,15 +35,8 @@ WRITE_S: Final = 0.25  # so much is at stake if the program is killed
 WRITE_BYTES: Final = 1 << 20  # or so much
 MAX_WAITING_BYTES: Final = 64 << 20  # beyond it the engine has to wait for the disk
 REDRAW_S: Final = 0.5
-CLOSE_S: Final = 2.0
-FIRST_RETRY_S: Final = 0.5
-MAX_RETRY_S: Final = 10.0
 _HEARTBEAT: Final = bytes((Kind.HEARTBEAT,))
 RECEIVE_BYTES: Final = 1 << 18
-
-
-class _FinalError(Exception):
-    """The engine refused, for good, what the command asked for."""
 
 
 class TickRecorder:
@@ -79,11 +65,9 @@ class TickRecorder:
         self._missed = False  # whether names that the engine does not know were told
         self._room = trio.Event()
         self._work = trio.Event()
-        self._retry_s = FIRST_RETRY_S
+        self._session = KeptSession(engine, self._use, self._lost, receive_bytes=RECEIVE_BYTES)
         self._status = "connecting"
         self._console = Console(stderr=True)
-        self._ending = False
-        self._reading: trio.CancelScope | None = None
 
     async def run(self) -> int:
         """Record until interrupted; return the exit status."""
@@ -116,91 +100,60 @@ class TickRecorder:
     async def _wait_end(self, signals: AsyncIterator[int]) -> None:
         with trio.move_on_after(self._seconds if self._seconds is not None else float("inf")):
             await anext(signals)
-        self._ending = True
         self._work.set()
-        if self._reading is not None:
-            self._reading.cancel()
+        self._session.stop()
 
     # The connection.
 
     async def _follow(self) -> str | None:
-        """Connect, and again after each end that permits it; return why it failed, None if told to end."""
-        connected = False
-        while not self._ending:
-            ended: BaseException | str = ""
-            try:
-                ended = await self._session()
-            except* (_FinalError, *THEIR_ENDS) as group:
-                ended = leaf(group)
-            if self._ending:
-                break
-            self._synced = False
-            if isinstance(ended, _FinalError):
-                return str(ended)
-            if not connected and isinstance(ended, BaseException):
-                return f"cannot connect to {self._url}: {self._engine.unreachable(ended)}"
-            connected = True
-            self.recorded.reconnects += 1
-            self._status = f"{ended if isinstance(ended, str) else plainly(ended)}, reconnecting"
-            with trio.CancelScope() as self._reading:
-                await trio.sleep(self._retry_s * random.uniform(0.5, 1.0))
-            self._reading = None
-            self._retry_s = min(self._retry_s * 2, MAX_RETRY_S)
-        return None
+        """Keep a session up until told to end; return why it failed, None if it did not."""
+        ended = await self._session.run()
+        if ended is None:
+            return None
+        self._synced = False
+        if isinstance(ended, FinalError):
+            return str(ended)
+        return f"cannot connect to {self._url}: {self._engine.unreachable(ended)}"
 
-    async def _session(self) -> str:
-        """Record one connection to its end; return why it ended."""
-        with trio.CancelScope() as self._reading:
-            stream = await self._engine.connect()
-        if self._ending:
-            return "ended"
-        async with stream, trio.open_nursery() as nursery:
-            ws = await self._engine.websocket(nursery, stream, RECEIVE_BYTES)
-            try:
-                with trio.CancelScope() as self._reading:
-                    await self._read(ws, nursery)
-            except trio_websocket.ConnectionClosed as closed:
-                code = closed.reason.code if closed.reason else 1006
-                why = (closed.reason.reason if closed.reason else None) or "connection lost"
-                if code >= FIRST_FINAL_CODE:
-                    raise _FinalError(f"closed {code}: {why}") from None
-                return f"closed {code} ({why})"
-            finally:
-                self._reading = None
-                with trio.move_on_after(CLOSE_S):
-                    await ws.aclose()
-                nursery.cancel_scope.cancel()  # the library's reader may wait for ever
-        return "ended"
+    def _lost(self, why: str, code: int | None) -> None:
+        self._synced = False
+        self.recorded.reconnects += 1
+        self._status = f"{why}, reconnecting"
 
-    async def _read(self, ws: trio_websocket.WebSocketConnection, beside: trio.Nursery) -> None:
+    async def _use(self, ws: trio_websocket.WebSocketConnection) -> None:
         self.recorded.announced = {}
         self._synced = False
         await self._subscribe(ws, self.recorded.cursor)
-        while True:
-            message = await ws.get_message()
-            try:
-                if isinstance(message, str):
-                    for part in orjson.loads(message):
-                        await self._take(ws, part)
-                    continue
-                parser = FrameParser()
-                parser.feed(message)
-                for frame in parser:
-                    for part in self.recorded.take(frame):
-                        await self._take(ws, part)
-            except BROKEN:
-                raise _FinalError(f"{self._url} does not speak marketfeed's protocol") from None
-            if self._synced and not self._missed:
-                self._missed = True
-                beside.start_soon(self._miss)
-            if message[1:2] != _HEARTBEAT:
-                self._waiting.append(message)
-                self._waiting_bytes += len(message)
-                if self._waiting_bytes >= WRITE_BYTES:
-                    self._work.set()
-                while self._waiting_bytes >= MAX_WAITING_BYTES:
-                    self._room = trio.Event()
-                    await self._room.wait()
+        async with trio.open_nursery() as beside:
+            while True:
+                message = await ws.get_message()
+                try:
+                    if isinstance(message, str):
+                        for part in orjson.loads(message):
+                            await self._take(ws, part)
+                        continue
+                    parser = FrameParser()
+                    parser.feed(message)
+                    for frame in parser:
+                        for part in self.recorded.take(frame):
+                            await self._take(ws, part)
+                except BROKEN:
+                    raise FinalError(f"{self._url} does not speak marketfeed's protocol") from None
+                if self._synced and not self._missed:
+                    self._missed = True
+                    beside.start_soon(self._miss)
+                if message[1:2] != _HEARTBEAT:
+                    await self._keep(message)
+
+    async def _keep(self, frame: bytes) -> None:
+        """Have ``frame`` written; wait while too much of what came is not written yet."""
+        self._waiting.append(frame)
+        self._waiting_bytes += len(frame)
+        if self._waiting_bytes >= WRITE_BYTES:
+            self._work.set()
+        while self._waiting_bytes >= MAX_WAITING_BYTES:
+            self._room = trio.Event()
+            await self._room.wait()
 
     async def _subscribe(self, ws: trio_websocket.WebSocketConnection, after: str | None) -> None:
         if self._token is not None:
@@ -225,9 +178,9 @@ class TickRecorder:
             case {"T": "error", "id": "resume"}:  # the cursor is none there: begin anew
                 await self._subscribe(ws, None)
             case {"T": "error", "id": _}:
-                raise _FinalError(f"error {message['code']}: {message['msg']}")
+                raise FinalError(f"error {message['code']}: {message['msg']}")
             case {"T": "subscription"}:
-                self._retry_s = FIRST_RETRY_S
+                self._session.backoff.reset()
             case {"T": "synced"}:
                 self._status = "recording"
                 self._synced = True

@@ -23,6 +23,7 @@ import trio
 
 from marketfeed import __version__
 from marketfeed.config.schema import AlertsConfig, Config
+from marketfeed.core.backoff import delay_s
 from marketfeed.core.rings import Rings
 from marketfeed.errors import ControlError, StartError
 from marketfeed.gateway.limits import Admission, Counters
@@ -375,8 +376,7 @@ class WorkerPool:
         """Start ``worker`` anew, and again after growing delays while it cannot start."""
         self._restarts += 1
         while True:
-            delay_s = min(FIRST_DELAY_S * 2.0 ** (failures - 1), MAX_DELAY_S) if failures else 0.0
-            await trio.sleep(delay_s)
+            await trio.sleep(delay_s(failures, FIRST_DELAY_S, MAX_DELAY_S))
             if self._stopping or self._placement.is_fresh(worker):  # a rolling restart was here meanwhile
                 return
             try:
@@ -391,7 +391,7 @@ class WorkerPool:
                     return
                 failure = child.failure
             failures += 1
-            next_s = min(FIRST_DELAY_S * 2.0 ** (failures - 1), MAX_DELAY_S)
+            next_s = delay_s(failures, FIRST_DELAY_S, MAX_DELAY_S)
             log.error("worker cannot start", worker=worker, reason=failure, again_in_s=next_s)
 
 

@@ -6,8 +6,17 @@ import pytest
 import structlog
 import trio
 
+from marketfeed.core.backoff import Backoff
 from marketfeed.errors import FeedProtocolError, SourceError
-from marketfeed.ingest.supervise import MAX_DELAY_S, SETTLED_S, STALE_S, FeedState, Supervisor
+from marketfeed.ingest.supervise import (
+    FIRST_DELAY_S,
+    JITTER,
+    MAX_DELAY_S,
+    SETTLED_S,
+    STALE_S,
+    FeedState,
+    Supervisor,
+)
 
 
 class Intake:
@@ -58,8 +67,10 @@ async def no_sessions(count):
     raise AssertionError("nobody asked for sessions")
 
 
-def supervisor(feed, jitter=lambda: 0.0, wait_sessions=no_sessions, intake=None):
-    return Supervisor(feed, intake or Intake(), wait_sessions, jitter)
+def supervisor(feed, share=0.5, wait_sessions=no_sessions, intake=None):
+    """Supervise ``feed``; each delay is at ``share`` of the way from the shortest to the longest."""
+    backoff = Backoff(FIRST_DELAY_S, MAX_DELAY_S, (1 - JITTER, 1 + JITTER), lambda a, b: a + share * (b - a))
+    return Supervisor(feed, intake or Intake(), wait_sessions, backoff)
 
 
 async def run_for(seconds, *supervisors):
@@ -81,10 +92,10 @@ async def test_a_failing_feed_is_run_again_with_doubling_delay(autojump_clock, e
     assert supervised.failures == 9
 
 
-@pytest.mark.parametrize(("jitter", "second_start"), [(1.0, 0.6), (-1.0, 0.4)])
-async def test_delays_vary_by_a_fifth(autojump_clock, jitter, second_start):
+@pytest.mark.parametrize(("share", "second_start"), [(1.0, 0.6), (0.0, 0.4)])
+async def test_delays_vary_by_a_fifth(autojump_clock, share, second_start):
     feed = Scripted((0, OSError()), (0, None))
-    await run_for(5, supervisor(feed, lambda: jitter))
+    await run_for(5, supervisor(feed, share))
     assert feed.started_at == pytest.approx([0, second_start])
 
 

@@ -1,0 +1,111 @@
+"""A WebSocket session that is kept up: connect, use, and connect again after each end that permits it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+import trio_websocket
+
+from marketfeed.client.connection import RECEIVE_BYTES, THEIR_ENDS, Endpoint, Stream
+from marketfeed.client.unreachable import leaf, plainly
+from marketfeed.core.backoff import Backoff
+from marketfeed.errors import CloseCode, MarketfeedError
+
+FIRST_FINAL_CODE: Final = 4500  # of close codes: the same request would be refused again
+FIRST_RETRY_S: Final = 0.5
+MAX_RETRY_S: Final = 10.0
+CLOSE_S: Final = 2.0  # for the engine's half of the close handshake
+
+
+class FinalError(MarketfeedError):
+    """The engine refused for good what was asked for."""
+
+
+class KeptSession:
+    """Connections to ``engine``, one after the other.
+
+    ``use(ws)`` has each open connection until it returns or the connection ends; it raises FinalError for
+    what another connection would not mend. ``lost(why, code)`` is called after each end that is not final,
+    with the close code where there was one, before the pause that ``backoff`` gives.
+    """
+
+    def __init__(
+        self,
+        engine: Endpoint,
+        use: Callable[[trio_websocket.WebSocketConnection], Awaitable[None]],
+        lost: Callable[[str, int | None], None],
+        backoff: Backoff | None = None,
+        receive_bytes: int = RECEIVE_BYTES,
+    ) -> None:
+        self.backoff = backoff or Backoff(FIRST_RETRY_S, MAX_RETRY_S)
+        self.connected = False  # at least once
+        self._engine, self._use, self._lost = engine, use, lost
+        self._receive_bytes = receive_bytes
+        self._stopped = False
+        self._waiting: trio.CancelScope | None = None
+
+    def stop(self) -> None:
+        """End: close the connection that is open, and do not come back."""
+        self._stopped = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def run(self) -> BaseException | None:
+        """Return what ended it for good: FinalError, or why nothing was ever open; None if stopped."""
+        while True:
+            ended = await self._once()
+            if self._stopped:
+                return None
+            code = None
+            if isinstance(ended, trio_websocket.ConnectionClosed):
+                code, said = _reason(ended)
+                if code >= FIRST_FINAL_CODE:
+                    return FinalError(f"closed {code}: {said}")
+                why = f"closed {code} ({said})"
+            elif isinstance(ended, FinalError) or not self.connected:
+                return ended
+            else:
+                why = "ended" if ended is None else plainly(ended)
+            self._lost(why, code)
+            with trio.CancelScope() as self._waiting:
+                if not self._stopped:
+                    await trio.sleep(self.backoff.next_s())
+            self._waiting = None
+
+    async def _once(self) -> BaseException | None:
+        """Run one connection to its end; return what ended it."""
+        stream: Stream | None = None
+        ended: BaseException | None = None
+        try:
+            with trio.CancelScope() as self._waiting:
+                stream = await self._engine.connect()
+            if stream is None:  # stopped meanwhile
+                return None
+            # A stream of our own: open_websocket_url leaves its socket open when the server closes first.
+            async with stream, trio.open_nursery() as nursery:
+                ws = None
+                with trio.CancelScope() as self._waiting:
+                    ws = await self._engine.websocket(nursery, stream, self._receive_bytes)
+                    self.connected = True
+                try:
+                    with trio.CancelScope() as self._waiting:
+                        if ws is not None and not self._stopped:
+                            await self._use(ws)
+                finally:
+                    self._waiting = None
+                    with trio.move_on_after(CLOSE_S, shield=True):  # also when the command is cancelled
+                        if ws is not None:
+                            await ws.aclose()
+                    nursery.cancel_scope.cancel()  # the library's reader may wait for ever
+        except* (FinalError, *THEIR_ENDS) as group:
+            ended = leaf(group)
+        return ended
+
+
+def _reason(closed: trio_websocket.ConnectionClosed) -> tuple[int, str]:
+    """Return the close code and its text."""
+    if closed.reason is None:
+        return CloseCode.ABNORMAL, "connection lost"
+    return closed.reason.code, closed.reason.reason or closed.reason.name.lower().replace("_", " ")
