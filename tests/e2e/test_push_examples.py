@@ -1,4 +1,4 @@
-"""The publishers that docs/push.md shows run as they stand, and their ticks reach subscribers."""
+"""The publishers in examples/ run as they stand, and their ticks reach subscribers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from process import engine, open_session
 from test_push_publishers import address_of
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "push.md").read_text(), re.DOTALL)
 TABLE = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "push.md").read_text(), re.DOTALL)
 
 
-def published(folder: Path, example: str, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], dict]:
-    """Run ``example`` against an engine; return one tick of each of ``wanted``, by type and symbol."""
-    (folder / "publish.py").write_text(example)
+def published(folder: Path, name: str, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], dict]:
+    """Run the example ``name`` against an engine; return a tick of each of ``wanted``, by type and symbol."""
     assert TABLE is not None
     config = TABLE[1].replace("127.0.0.1:8770", "127.0.0.1:0")
     ticks: dict[tuple[str, str], dict] = {}
     with engine(config, folder) as running, open_session(running.url) as ws:
         ws.send('{"action":"subscribe","quotes":["*"],"trades":["*"],"tier":"vip"}')
         publisher = subprocess.Popen(
-            [sys.executable, "publish.py", address_of(running, "publishers")], cwd=folder
+            [sys.executable, ROOT / "examples" / name, address_of(running, "publishers")], cwd=folder
         )
         try:
             while ticks.keys() < wanted:
@@ -41,12 +39,8 @@ def published(folder: Path, example: str, wanted: set[tuple[str, str]]) -> dict[
     return ticks
 
 
-def test_there_are_two_examples():
-    assert len(EXAMPLES) == 2
-
-
 def test_the_example_with_our_own_package_publishes_quotes_and_trades(tmp_path: Path):
-    ticks = published(tmp_path, EXAMPLES[0], {("q", "EUR-USD"), ("q", "GBP-USD"), ("t", "EUR-USD")})
+    ticks = published(tmp_path, "publish.py", {("q", "EUR-USD"), ("q", "GBP-USD"), ("t", "EUR-USD")})
     quote, trade = ticks["q", "EUR-USD"], ticks["t", "EUR-USD"]
     assert quote["ap"] - quote["bp"] == pytest.approx(0.00001)
     assert (quote["bs"], quote["as"]) == (1_000_000, 2_000_000)
@@ -55,5 +49,5 @@ def test_the_example_with_our_own_package_publishes_quotes_and_trades(tmp_path: 
 
 
 def test_the_example_without_any_package_publishes_quotes(tmp_path: Path):
-    quote = published(tmp_path, EXAMPLES[1], {("q", "XAU-USD")})["q", "XAU-USD"]
+    quote = published(tmp_path, "publish_plain.py", {("q", "XAU-USD")})["q", "XAU-USD"]
     assert (quote["bp"], quote["bs"], quote["ap"], quote["as"]) == (2650.12, 12.5, 2650.38, 8.0)

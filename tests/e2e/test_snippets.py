@@ -1,10 +1,9 @@
-"""The clients that README.md shows run as they stand, and come back after a proxy's 502 and a restart."""
+"""The clients in examples/ run as they stand, and come back after a proxy's 502 and a restart."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import re
 import socket
 import socketserver
 import subprocess
@@ -32,13 +31,6 @@ class WebSocket extends createRequire(MODULES)("ws") {
   }
 }
 """
-SNIPPETS = re.findall(r"```(js|python)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-
-
-def snippet(part: str) -> tuple[str, str]:
-    """Return the language and the text of the one snippet of a client that has ``part`` in it."""
-    (found,) = [(language, text) for language, text in SNIPPETS if part in text]
-    return found
 
 
 class Proxy(socketserver.ThreadingTCPServer):
@@ -117,21 +109,21 @@ class Output:
         self._client.stdout.close()
 
 
-@pytest.mark.parametrize("part", ["new EventSource", "new WebSocket", "websockets.connect", "/v1/poll"])
-def test_a_client_of_the_readme_comes_back_after_502_and_after_a_restart(tmp_path: Path, part: str) -> None:
-    language, text = snippet(part)
+@pytest.mark.parametrize("name", ["events.js", "subscribe.js", "subscribe.py", "poll.py"])
+def test_a_client_comes_back_after_502_and_after_a_restart(tmp_path: Path, name: str) -> None:
+    text = (ROOT / "examples" / name).read_text("utf-8")
     command = [sys.executable, "-u"]
-    if language == "js":
+    if name.endswith(".js"):
         command, text = [need("node"), EVENT_SOURCE], PAGE + text
         if subprocess.run([*command, "-e", ""], capture_output=True, check=False).returncode:
             pytest.skip(f"needs a node that takes {EVENT_SOURCE}")
-    if part == "new WebSocket":
+    if name == "subscribe.js":
         if not (MODULES / "ws").is_dir():
             pytest.skip("needs: npm install --prefix .venv/foreign ws@8")
         text = BROWSERS.replace("MODULES", json.dumps(f"{MODULES}/")) + text
     with Proxy() as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
-        script = tmp_path / f"client.{'mjs' if language == 'js' else 'py'}"
+        script = tmp_path / f"client.{'mjs' if name.endswith('.js') else 'py'}"
         script.write_text(text.replace("127.0.0.1:8765", f"127.0.0.1:{proxy.server_address[1]}"))
         output = Output(subprocess.Popen([*command, script], stdout=subprocess.PIPE, text=True))
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import stat
 import subprocess
@@ -141,18 +140,10 @@ def test_a_second_engine_does_not_take_a_living_ones_tap(tmp_path):
         assert served.stop() == 0
 
 
-def test_the_example_in_the_docs_runs(tmp_path):
-    text = (ROOT / "docs" / "tap.md").read_text("utf-8")
-    (example,) = [
-        block
-        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-        if "marketfeed.shm.tap" in block
-    ]
-    program = tmp_path / "example.py"
-    program.write_text(example)
+def test_the_example_runs(tmp_path):
     with engine(CONFIG, tmp_path):
         done = subprocess.run(
-            [sys.executable, "-W", "error", str(program)],
+            [sys.executable, "-W", "error", str(ROOT / "examples" / "tap.py")],
             capture_output=True,
             text=True,
             cwd=tmp_path,

@@ -1,0 +1,163 @@
+"""docs/configuration.md lists every configuration key with its type, range and default, and nothing else."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+from msgspec import inspect
+
+from feeds.push import PushConfig
+from feeds.replay import ReplayConfig
+from feeds.replay.columns import Columns, TableKeys
+from feeds.synthetic import SyntheticConfig
+from marketfeed.config.schema import (
+    AdminConfig,
+    AlertsConfig,
+    AuthConfig,
+    Config,
+    EngineConfig,
+    GatewayConfig,
+    LatencyConfig,
+    LimitsConfig,
+    TierConfig,
+    default_text,
+)
+from marketfeed.ingest.registry import _Common
+
+PAGE = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text("utf-8")
+SECTIONS = {
+    "[engine]": EngineConfig,
+    "[gateway]": GatewayConfig,
+    "[admin]": AdminConfig,
+    "[auth]": AuthConfig,
+    "[tiers.NAME]": TierConfig,
+    "[limits]": LimitsConfig,
+    "[alerts]": AlertsConfig,
+    "[latency]": LatencyConfig,
+}
+FEEDS = {
+    "Every feed": _Common,
+    "synthetic": SyntheticConfig,
+    "push": PushConfig,
+    "replay": ReplayConfig,
+    "replay of csv and parquet": TableKeys,
+    "columns": Columns,
+}
+WORDS = {
+    inspect.IntType: "integer",
+    inspect.FloatType: "number",
+    inspect.StrType: "string",
+    inspect.BoolType: "boolean",
+    inspect.DateType: "date",
+    inspect.AnyType: "anything",
+    inspect.NoneType: "",
+}
+
+
+def type_words(kind):
+    """Return what the docs call the type ``kind`` of a key."""
+    match kind:
+        case inspect.LiteralType(values=values):
+            return " or ".join(f"`{json.dumps(value)}`" for value in sorted(values, key=str))
+        case inspect.ListType(item_type=item):
+            return f"list of {type_words(item)}s" if isinstance(item, inspect.StrType) else "list of tables"
+        case inspect.DictType() | inspect.StructType():
+            return "table"
+        case inspect.UnionType(types=types):
+            return " or ".join(filter(None, map(type_words, types)))
+        case inspect.Metadata(type=inner):
+            return type_words(inner)
+    low, high = getattr(kind, "ge", None), getattr(kind, "le", None)
+    above, below = getattr(kind, "gt", None), getattr(kind, "lt", None)
+    bounds = [
+        f"{words} {bound:,}" if isinstance(bound, int) else f"{words} {bound:g}"
+        for words, bound in (("from", low), ("above", above), ("to", high), ("below", below))
+        if bound is not None
+    ]
+    least, most = getattr(kind, "min_length", None), getattr(kind, "max_length", None)
+    if least == most == 1:
+        bounds.append("of 1 character")
+    elif most:
+        bounds.append(f"of {least or 0} to {most} characters")
+    elif least:
+        bounds.append("not empty")
+    return " ".join([WORDS[type(kind)], *bounds])
+
+
+def default_words(field):
+    """Return what the docs write as the default of ``field``."""
+    if field.required:
+        return "required"
+    value = field.default
+    if field.default_factory is not msgspec.NODEFAULT:
+        value = field.default_factory()
+    if isinstance(value, datetime.date):
+        return f"`{value.isoformat()}`"
+    return "–" if value is None else f"`{json.dumps(value)}`"
+
+
+def expected(struct, without=()):
+    """Return the rows (key, type, default) of the keys of ``struct``."""
+    return [
+        (f"`{field.name}`", type_words(field.type), default_words(field))
+        for field in inspect.type_info(struct).fields
+        if field.name not in without
+    ]
+
+
+def rows(title):
+    """Return the rows of the table below the heading ``title``, without their descriptions."""
+    (section,) = re.findall(rf"^#+ {re.escape(title)}\n(.*?)(?=^#|\Z)", PAGE, re.DOTALL | re.MULTILINE)
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    assert all(len(row) == 4 and row[3] for row in cells), f"{title}: a row without a description"
+    return [(row[0], row[1].replace("\\|", "|"), row[2]) for row in cells]
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_a_section_has_a_row_for_each_key(title):
+    assert rows(title) == expected(SECTIONS[title])
+
+
+@pytest.mark.parametrize("title", FEEDS)
+def test_a_feed_type_has_a_row_for_each_key(title):
+    without = TableKeys.__struct_fields__ if FEEDS[title] is ReplayConfig else ()
+    assert rows(title) == expected(FEEDS[title], without)
+
+
+def test_no_other_section_is_described():
+    titles = re.findall(r"^##+ (.*)$", PAGE, re.MULTILINE)
+    tables = [title for title in titles if rows(title)]
+    assert tables == [*SECTIONS, *FEEDS]
+
+
+def test_every_section_of_a_configuration_is_described():
+    names = {re.match(r"\[(\w+)", title)[1] for title in SECTIONS}
+    assert {*names, "feeds"} == set(Config.__struct_fields__)
+
+
+def test_every_key_of_the_shipped_configuration_is_described():
+    text = default_text()
+    shipped = tomllib.loads(text)
+    known = {
+        name: {key for key, _, _ in rows(f"[{name}]")} for name in shipped if name not in ("tiers", "feeds")
+    }
+    for name, keys in known.items():
+        assert {f"`{key}`" for key in shipped[name]} <= keys
+    everywhere = {key for title in [*SECTIONS, *FEEDS] for key, _, _ in rows(title)}
+    commented = re.findall(r"^# (\w+) = ", text, re.MULTILINE)
+    assert commented
+    assert {f"`{key}`" for key in commented} <= everywhere
+
+
+@pytest.mark.parametrize("name", ["engine", "gateway", "admin", "auth", "limits", "latency"])
+def test_the_defaults_described_are_those_of_the_shipped_configuration(name):
+    described = {key.strip("`"): default for key, _, default in rows(f"[{name}]")}
+    for key, value in tomllib.loads(default_text())[name].items():
+        assert described[key] == f"`{json.dumps(value)}`"

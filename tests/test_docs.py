@@ -1,0 +1,81 @@
+"""README and docs: short enough, links that lead somewhere, and code that is the code in examples/."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("examples/*.md"),
+    ROOT / "perf" / "README.md",
+]
+SHOWN = {
+    "subscribe.py": "README.md",
+    "subscribe.js": "README.md",
+    "events.js": "docs/getting-started.md",
+    "poll.py": "docs/getting-started.md",
+    "publish.py": "docs/push.md",
+    "publish_plain.py": "docs/push.md",
+    "tap.py": "docs/tap.md",
+}
+
+
+def prose(page):
+    """Return the text of ``page`` without code blocks and code spans."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]*`", lambda code: code[0].strip("`") if "](" not in code[0] else "", text)
+
+
+def anchors(page):
+    """Return the anchors of the headings of ``page``, as GitHub and mkdocs make them."""
+    titles = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
+
+
+def test_every_example_is_shown_and_described():
+    examples = {path.name for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".js")}
+    assert examples == set(SHOWN)
+    described = re.findall(r"^\| `(\S+)`", (ROOT / "examples" / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert set(described) == examples
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_page_shows_the_example_as_it_is(name):
+    language = {"py": "python", "js": "js"}[name.rpartition(".")[2]]
+    block = f"```{language}\n{(ROOT / 'examples' / name).read_text('utf-8')}```\n"
+    assert (ROOT / SHOWN[name]).read_text("utf-8").count(block) == 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_lead_to_files_and_headings(page):
+    wrong = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        path, _, anchor = target.partition("#")
+        if re.match(r"\w+:", path):
+            continue
+        file = (page.parent / path) if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            wrong.append(target)
+    assert not wrong
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.name)
+def test_pages_of_the_site_link_to_pages_of_the_site_only(page):
+    assert "](../" not in prose(page)
+
+
+def test_every_page_can_be_found_from_the_readme_and_from_the_index():
+    pages = {path.name for path in ROOT.glob("docs/*.md")} - {"index.md"}
+    readme = (ROOT / "README.md").read_text("utf-8")
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    assert {page for page in pages if f"(docs/{page})" in readme} == pages
+    assert {page for page in pages if f"({page})" in index} == pages
