@@ -5,12 +5,23 @@ from functools import partial
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from ringkit import BATCHES, DEPTH, EVERY, STEPS, SYMBOLS, TICKS, Ledger, Reader, batch_of, quotes_of
 
 from marketfeed.core.layout import block_bytes
 from marketfeed.core.records import QUOTES, TRADES
 from marketfeed.core.rings import Rings
 from marketfeed.core.writer import RingWriter
+from tests.support.rings import (
+    BATCHES,
+    DEPTH,
+    EVERY,
+    STEPS,
+    SYMBOLS,
+    TICKS,
+    Ledger,
+    Reader,
+    batch_of,
+    quotes_of,
+)
 
 
 @given(STEPS)

@@ -8,12 +8,12 @@ import os
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from ringkit import BATCHES, DEPTH, EVERY, SYMBOLS, Ledger, Reader, batch_of, quotes_of
 
 from marketfeed.core.layout import HEADER, block_bytes
 from marketfeed.core.records import QUOTE, QUOTES, TRADE, TRADES, Batch
 from marketfeed.core.rings import Rings
 from marketfeed.core.writer import RingWriter
+from tests.support.rings import BATCHES, DEPTH, EVERY, SYMBOLS, Ledger, Reader, batch_of, quotes_of
 
 
 def heap(size):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ringkit import BATCHES, DEPTH, STEPS, SYMBOLS, TICKS, Ledger, Reader, batch_of, quotes_of
 
 from marketfeed.core.layout import block_bytes
 from marketfeed.core.records import QUOTES, TRADES
 from marketfeed.core.rings import Rings
 from marketfeed.core.writer import RingWriter
+from tests.support.rings import BATCHES, DEPTH, STEPS, SYMBOLS, TICKS, Ledger, Reader, batch_of, quotes_of
 
 
 class Steps:

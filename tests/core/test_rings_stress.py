@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import rings_worker
 
 from marketfeed.core.layout import block_bytes
 from marketfeed.core.rings import Rings
+from tests.support import rings_worker
 
 SYMBOLS = 64
 HANG_S = 240

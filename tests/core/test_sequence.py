@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from ringkit import BATCHES, DEPTH, SYMBOLS, Ledger, batch_of, quotes_of
 
 from marketfeed.core.records import QUOTES, TRADES
 from marketfeed.core.rings import Rings
 from marketfeed.core.sequence import ENTRIES, sequence_entries
 from marketfeed.core.writer import RingWriter
+from tests.support.rings import BATCHES, DEPTH, SYMBOLS, Ledger, batch_of, quotes_of
 
 
 def place_of(ledger):

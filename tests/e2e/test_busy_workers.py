@@ -6,8 +6,9 @@ import os
 import signal
 
 import trio
-from crowd import join, lives, metrics, workers
-from process import engine
+
+from tests.support.crowd import join, lives, metrics, workers
+from tests.support.process import engine
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
 ONE = ("--set", "engine.workers=1")

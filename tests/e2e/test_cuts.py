@@ -13,9 +13,9 @@ import random
 from collections.abc import Iterator
 
 import trio
-from process import Engine, engine
 
 from marketfeed.core.binary import FrameParser, Kind
+from tests.support.process import Engine, engine
 
 # In the long form not all at once: the test itself would be too slow for any to get far.
 CLIENTS, CUTS, AT_ONCE = (500, 100, 30) if os.environ.get("MARKETFEED_PROVE") else (50, 10, 50)

@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
-import subprocess
-import sys
 import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from process import Reader, engine
-from test_admin import get, samples
+
+from tests.support.admin_client import get, samples
+from tests.support.commands import command
+from tests.support.process import Reader, engine
 
 CSV = (
     '[[feeds]]\nname = "day"\ntype = "replay"\nformat = "csv"\nsymbol = "A"\nspeed = 0\n'
     'path = "day.csv.gz"\ncolumns = { time = 0, price = 1 }\n'
 )
-
-
-def command(folder, *arguments):
-    """Run a command of the program; return its status and what it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "marketfeed", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 def write_torn(folder):

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from process import READY_S, engine
+
+from tests.support.process import READY_S, engine
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 UNIT = DEPLOY / "systemd" / "marketfeed.service"

@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from process import engine, open_session
-from test_admin import SYNTHETIC, get
-from test_damage import command
+
+from tests.support.admin_client import SYNTHETIC, get
+from tests.support.commands import command
+from tests.support.process import engine, open_session
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
-from process import Engine, engine, open_session
 from prometheus_client.parser import text_string_to_metric_families
 
 from marketfeed.latency import load
 from marketfeed.latency.histogram import DIGITS, HIGHEST_NS, LOWEST_NS
+from tests.support.process import Engine, engine, open_session
 
 CONFIG = """
 [latency]

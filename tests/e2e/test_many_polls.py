@@ -9,12 +9,12 @@ import selectors
 import socket
 
 import numpy as np
-from process import engine
-from test_admin import get, samples
-from test_push_publishers import address_of, connect
 
 from marketfeed import QUOTE
 from marketfeed.core.binary import quotes_frame, symbols_frame
+from tests.support.admin_client import get, samples
+from tests.support.process import engine
+from tests.support.publishers import address_of, connect
 
 POLLS = 10_000 if os.environ.get("MARKETFEED_PROVE") else 1_000
 CONFIG = '[limits]\nrequests_per_s = 100000\n[[feeds]]\nname = "in"\ntype = "push"\nlisten = "127.0.0.1:0"\n'

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import trustme
-from crowd import workers
-from process import engine
 
 # Not the client in threads: before Python 3.13 two of them may not use one TLS connection.
 from websockets.asyncio.client import connect
+
+from tests.support.crowd import workers
+from tests.support.process import engine
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 100\n'
 KIB = 1024

@@ -7,11 +7,11 @@ import time
 import urllib.request
 
 import numpy as np
-from process import engine, open_session
-from test_push_publishers import address_of, connect
 
 from marketfeed import QUOTE, TRADE
 from marketfeed.core.binary import FrameParser, Kind, quotes_frame, symbols_frame, trades_frame
+from tests.support.process import engine, open_session
+from tests.support.publishers import address_of, connect
 
 FEED = '[[feeds]]\nname = "tcp"\ntype = "push"\nlisten = "127.0.0.1:0"\n'
 NAMES = {"BOTH": 0, "BID": 1, "ASK": 2, "NONE": 3, "LOW": 4}

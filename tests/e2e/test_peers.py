@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from peers import MODULES, ROOT, Files, Follower, curl, events, need
-from process import Engine, engine
 from websockets.asyncio.client import connect
+
+from tests.support import SUPPORT
+from tests.support.peers import MODULES, ROOT, Files, Follower, curl, events, need
+from tests.support.ports import free_port
+from tests.support.process import Engine, engine
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
 CUTS = 5
@@ -126,7 +129,7 @@ def test_node_reads_a_websocket(tmp_path):
         pytest.skip("needs: npm install --prefix .venv/foreign ws@8")
     with engine(SYNTHETIC, tmp_path) as running:
         request = json.dumps({"action": "subscribe", "quotes": ["*"], "trades": ["*"]})
-        script = Path(__file__).with_name("subscribe.mjs")
+        script = SUPPORT / "subscribe.mjs"
         done = subprocess.run(
             [node, script, MODULES, running.url, request, "500"],
             capture_output=True, text=True, timeout=60, check=True,
@@ -140,11 +143,6 @@ def test_node_reads_a_websocket(tmp_path):
 
 
 # nginx, with the configuration that is shipped.
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 @contextmanager

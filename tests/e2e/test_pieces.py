@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from process import engine
-from test_tls_flood import FEED, MIB, MOST_SILENT_S, ROUNDS, longest_silence_s, resident_bytes, tls_config
+
+from tests.support import SUPPORT
+from tests.support.process import engine
+from tests.support.tls_load import (
+    FEED,
+    MIB,
+    MOST_SILENT_S,
+    ROUNDS,
+    longest_silence_s,
+    resident_bytes,
+    tls_config,
+)
 
 FLOOD_S = 3
 CONNECTIONS = 100
@@ -19,7 +28,7 @@ CONNECTIONS = 100
 def test_small_pieces_of_a_hundred_connections_silence_nobody(tmp_path, kind):
     config, context = (FEED, None) if kind == "fragments" else tls_config(tmp_path)
     with engine(config, tmp_path) as running:
-        script = Path(__file__).with_name("pieces.py")
+        script = SUPPORT / "pieces.py"
         # Attackers are other machines: they are not to take the engine's time on this one.
         command = ["nice", sys.executable, str(script), kind, str(FLOOD_S), str(running.port)]
         asyncio.run(longest_silence_s(running.url, context, 0.5))

@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 from urllib.request import urlopen
 
-from process import Engine, engine
-
 from marketfeed.latency import load
+from tests.support.process import Engine, engine
 
 CONFIG = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 5\nrate = 500\n'
 

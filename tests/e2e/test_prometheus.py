@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from process import Engine, engine, open_session
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.process import Engine, engine, open_session
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "rules.yml"

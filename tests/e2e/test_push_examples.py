@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from process import engine, open_session
-from test_push_publishers import address_of
+
+from tests.support.process import engine, open_session
+from tests.support.publishers import address_of
 
 ROOT = Path(__file__).parents[2]
 TABLE = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "push.md").read_text(), re.DOTALL)

@@ -10,10 +10,11 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from process import Engine, engine, open_session
 
 from marketfeed import QUOTE, TRADE
 from marketfeed.core.binary import heartbeat_frame, quotes_frame, symbols_frame, trades_frame
+from tests.support.process import engine, open_session
+from tests.support.publishers import address_of, connect
 
 FEEDS = """
 [[feeds]]
@@ -28,25 +29,6 @@ listen = "./push.sock"
 """
 FRAMES = 20
 TIME_NS = 1_725_000_000_123_456_000
-
-
-def address_of(running: Engine, feed: str) -> str:
-    """Return where ``feed`` listens, from the log, once it does."""
-    while True:
-        assert running.process.poll() is None
-        for entry in list(running.log):
-            if entry["event"] == "listening for publishers" and entry["feed"] == feed:
-                return entry["address"]
-        running._reader.join(0.01)
-
-
-def connect(address: str) -> socket.socket:
-    if "/" in address:
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(address)
-        return sock
-    host, _, port = address.rpartition(":")
-    return socket.create_connection((host, int(port)))
 
 
 def some_ticks(ids: list[int], seed: int):

@@ -16,11 +16,11 @@ import msgspec
 import numpy as np
 import pytest
 import trio
-from process import Engine, engine
 
 from feeds.replay import ReplayConfig, ReplayFeed
 from marketfeed.errors import ConfigError
 from marketfeed.testing import RecordingIntake
+from tests.support.process import Engine, engine
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 50\nrate = 5000\n'
 READY_S = 30

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from process import Reader, engine
+
+from tests.support.process import Reader, engine
 
 FILES = {"BTCUSDT": "usdm_btcusdt_20240808.gz", "ETHUSDT": "spot_ethusdt_20240808.gz"}
 SPEEDS = [50, 1] if os.environ.get("MARKETFEED_PROVE") else [50]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import trio
-from crowd import Roamer, Session, join, metrics, workers
-from process import Engine, engine, open_session
+
+from tests.support.crowd import Roamer, Session, join, metrics, workers
+from tests.support.process import Engine, engine, open_session
 
 PROVE = bool(os.environ.get("MARKETFEED_PROVE"))
 BEFORE = """

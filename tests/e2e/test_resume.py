@@ -15,8 +15,9 @@ from collections import Counter
 from urllib.parse import quote
 
 import trio
-from harness import Decoder, Follower
-from process import engine
+
+from tests.support.bench import Decoder, Follower
+from tests.support.process import engine
 
 PROVE = bool(os.environ.get("MARKETFEED_PROVE"))
 CLIENTS, CUTS = (500, 100) if PROVE else (25, 20)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-from process import engine, open_session
+from tests.support.process import engine, open_session
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
 

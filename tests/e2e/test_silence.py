@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from healthy import Healthy
-from process import Engine, engine, open_session
-from test_push_publishers import address_of
 
 from marketfeed import QUOTE
 from marketfeed.core.binary import quotes_frame, symbols_frame
+from tests.support.healthy import Healthy
+from tests.support.process import Engine, engine, open_session
+from tests.support.publishers import address_of
 
 CONFIG = """
 [engine]

@@ -16,7 +16,6 @@ import threading
 import time
 
 import numpy as np
-from process import engine
 from websockets.sync.client import connect
 
 from marketfeed.core.binary import quotes_frame, symbols_frame, trades_frame
@@ -26,6 +25,7 @@ from marketfeed.fanout.interest import Names
 from marketfeed.fanout.tiers import Tier
 from marketfeed.ingest.registry import feed_specs
 from marketfeed.recordings.simulate import BESIDE_GRIDS_NS, Plan, simulate
+from tests.support.process import engine
 
 START_NS = 1_723_161_254_000_000_000
 SYMBOLS = [f"S{number:02}" for number in range(20)]

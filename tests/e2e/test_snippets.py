@@ -12,9 +12,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from peers import MODULES, ROOT, need
-from process import engine
-from test_peers import free_port
+
+from tests.support.peers import MODULES, ROOT, need
+from tests.support.ports import free_port
+from tests.support.process import engine
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 1000\nrate = 2000\n'
 COMES_S = 60

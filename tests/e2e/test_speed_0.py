@@ -9,12 +9,12 @@ import threading
 import urllib.request
 
 import pytest
-from crowd import metrics
-from peers import Files
-from process import Reader, engine
 from websockets.sync.client import connect
 
 from marketfeed.core.binary import FrameParser, Kind
+from tests.support.crowd import metrics
+from tests.support.peers import Files
+from tests.support.process import Reader, engine
 
 ROWS = 60_000
 FEED = """

@@ -15,10 +15,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from process import Engine, engine, open_session
-from test_push_publishers import address_of
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 from websockets.sync.client import connect
+
+from tests.support import SUPPORT
+from tests.support.process import Engine, engine, open_session
+from tests.support.publishers import address_of
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
 SILENCE_S = 0.3
@@ -73,7 +75,7 @@ class Listener(threading.Thread):
 
 @contextmanager
 def flood(seconds: float, shut: bool, *ports: int) -> Iterator[None]:
-    script = Path(__file__).with_name("flood.py")
+    script = SUPPORT / "flood.py"
     argv = [sys.executable, str(script), str(seconds), str(ATTACKERS), "1" if shut else "0", *map(str, ports)]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     try:

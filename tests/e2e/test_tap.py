@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from process import engine
 
 import marketfeed
 from marketfeed.errors import TapError
+from tests.support import SUPPORT
+from tests.support.process import engine
 
 ROOT = Path(__file__).parents[2]
-READER = Path(__file__).with_name("tap_reader.py")
+READER = SUPPORT / "tap_reader.py"
 CONFIG = """
 [engine]
 tap = "tap.sock"

@@ -9,8 +9,9 @@ import sys
 import time
 
 import pytest
-from peers import Files
-from process import engine
+
+from tests.support.peers import Files
+from tests.support.process import engine
 
 FEED = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 5\nrate = 500\n'
 

@@ -4,68 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import ssl
 import subprocess
 import sys
-import time
 import urllib.request
-from pathlib import Path
 
 import pytest
-import tlspeer
-from peers import Files
-from process import Engine, engine
-from tlspeer import TLS1_2, TLS1_3, UPGRADE, TlsPeer
-from websockets.asyncio.client import connect
 
-FEED = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
+from tests.support import tls_peer
+from tests.support.process import Engine, engine
+from tests.support.tls_load import MIB, MOST_SILENT_S, ROUNDS, longest_silence_s, resident_bytes, tls_config
+from tests.support.tls_peer import TLS1_2, TLS1_3, UPGRADE, TlsPeer
+
 ATTACKERS = 4
 FLOOD_S = 3
-MOST_SILENT_S = 0.3
-ROUNDS = (
-    3  # on a machine that others keep busy one of them holds; an engine that can be silenced fails in all
-)
-MIB = 1 << 20
 PEERS = 8  # of which the memory is measured together: the kernel hands it out in pages of up to 2 MiB
-
-
-def tls_config(folder: Path) -> tuple[str, ssl.SSLContext]:
-    files = Files(folder)
-    context = ssl.create_default_context(cafile=str(files.authority))
-    return FEED + f'[gateway]\ntls_cert = "{files.cert}"\ntls_key = "{files.key}"\n', context
-
-
-def resident_bytes(running: Engine) -> int:
-    status = Path(f"/proc/{running.process.pid}/status").read_text()
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-
-
-async def longest_silence_s(url: str, context: ssl.SSLContext, seconds: float) -> float:
-    """Return the longest time between two ticks of a session that reads all the time."""
-    longest_s = 0.0
-    async with connect(url, ssl=context, compression=None) as ws:
-        await ws.send('{"action":"subscribe","quotes":["*"]}')
-        while '"synced"' not in await ws.recv():
-            pass
-        last_s = began_s = time.monotonic()
-        while last_s < began_s + seconds:
-            while not any(message["T"] == "q" for message in json.loads(await ws.recv())):
-                pass
-            now_s = time.monotonic()
-            longest_s, last_s = max(longest_s, now_s - last_s), now_s
-    return longest_s
 
 
 @pytest.mark.parametrize("upgraded", [1, 0], ids=["on a WebSocket", "before any request"])
 def test_key_updates_of_peers_that_do_not_read_silence_nobody(tmp_path, upgraded):
-    tlspeer.libssl()
+    tls_peer.libssl()
     config, context = tls_config(tmp_path)
     with engine(config, tmp_path, "--set", "limits.stall_s=2.0") as running:
         # Attackers are other machines: they are not to take the engine's time on this one.
-        command = ["nice", sys.executable, tlspeer.__file__]
+        command = ["nice", sys.executable, tls_peer.__file__]
         command += map(str, (running.port, upgraded, TLS1_3, FLOOD_S))
-        tlspeer.flood(running.port, bool(upgraded), TLS1_3, 0.5)  # so that what any first ones cost is there
+        tls_peer.flood(running.port, bool(upgraded), TLS1_3, 0.5)  # so that what any first ones cost is there
         asyncio.run(longest_silence_s(running.url, context, 0.5))
         before = resident_bytes(running)
         silences_s, cut = [], 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from process import engine
-from test_admin import get, samples
-from test_damage import command
+
+from tests.support.admin_client import get, samples
+from tests.support.commands import command
+from tests.support.process import engine
 
 DEPTH = b'1723161254036052868 {"stream":"a@depth","data":{"e":"depthUpdate","s":"A","b":[],"a":[]}}\n'
 BINANCE = '[[feeds]]\nname = "day"\ntype = "replay"\npath = "day.txt"\nspeed = 0\n'

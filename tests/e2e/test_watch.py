@@ -15,7 +15,8 @@ import threading
 import time
 
 import pytest
-from process import engine
+
+from tests.support.process import engine
 
 FEED = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 50\nrate = 500\n'
 WAIT_S = 30

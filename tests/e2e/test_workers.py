@@ -16,13 +16,13 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import trio
-from crowd import Session, join, lives, metrics, workers
-from process import engine, open_session
-from test_admin import get
-from test_push_publishers import address_of
 
 from marketfeed import QUOTE
 from marketfeed.core.binary import quotes_frame, symbols_frame
+from tests.support.admin_client import get
+from tests.support.crowd import Session, join, lives, metrics, workers
+from tests.support.process import engine, open_session
+from tests.support.publishers import address_of
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
 PUSH = '[[feeds]]\nname = "pub"\ntype = "push"\nlisten = "127.0.0.1:0"\n'

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import trio
-from harness import BASIC, VIP, Bench, Follower, S
 
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.records import QUOTE, TRADE
 from marketfeed.fanout.wire import BINARY, JSON, SSE, FrameContent, Moment
+from tests.support.bench import BASIC, VIP, Bench, Follower, S
 
 
 def kinds(messages):

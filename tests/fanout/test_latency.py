@@ -2,9 +2,10 @@
 
 import trio
 import trio.testing
-from harness import BASIC, PREMIUM, VIP, Bench, S
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.support.bench import BASIC, PREMIUM, VIP, Bench, S
 
 
 class Clock:

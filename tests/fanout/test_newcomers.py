@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import pytest
-import test_properties
 import trio
 import trio.testing
-from harness import PREMIUM, VIP, Bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_properties import TIERS, live
 
 from marketfeed.fanout import newcomers
 from marketfeed.fanout.wire import BINARY, JSON, SSE
+from tests.support import lives
+from tests.support.bench import PREMIUM, VIP, Bench
+from tests.support.lives import TIERS, live
 
 FLOOD = [f"N{number:04}" for number in range(3000)]
 
@@ -26,7 +26,7 @@ def one_by_one(patch):
 @given(
     tier=st.sampled_from(TIERS),
     encodings=st.tuples(*[st.sampled_from([JSON, BINARY, SSE])] * 3),
-    script=st.lists(test_properties.steps, max_size=40),
+    script=st.lists(lives.steps, max_size=40),
 )
 def test_every_tick_arrives_also_where_symbols_join_one_by_one(tier, encodings, script):
     with pytest.MonkeyPatch.context() as patch:

@@ -8,7 +8,6 @@ import os
 import pytest
 import trio
 import trio.testing
-from harness import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from marketfeed.core.cursor import parse_cursor
 from marketfeed.core.records import QUOTES, TRADES
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.wire import MAX_POLL_BYTES
+from tests.support.bench import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower
 
 WAITING = 10_000 if os.environ.get("MARKETFEED_PROVE") else 2_000
 

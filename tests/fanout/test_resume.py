@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from harness import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marketfeed.fanout import newcomers
 from marketfeed.fanout.wire import BINARY, JSON, SSE
+from tests.support.bench import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower
 
 
 def kinds(messages):

@@ -6,13 +6,13 @@ from itertools import pairwise
 
 import trio
 import trio.testing
-from harness import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower, kinds
 
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.lane import MAX_FLUSH_TICKS
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.shard import SubscriptionChange
+from tests.support.bench import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower, kinds
 
 
 async def test_snapshot_then_synced_then_every_tick(autojump_clock):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import trio
 import trio.testing
-from harness import Bench, Follower, kinds
 
 from marketfeed.errors import CloseCode
+from tests.support.bench import Bench, Follower, kinds
 
 
 async def test_an_answer_that_fills_the_socket_takes_the_session_out_of_its_group(autojump_clock):

@@ -7,7 +7,6 @@ from itertools import cycle
 import pytest
 import trio
 import trio.testing
-from harness import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower, S, kinds
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from marketfeed.fanout.slowest import MOST_STALLS
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import BINARY, JSON, PROBE, SSE
 from marketfeed.ingest.room import Room
+from tests.support.bench import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower, S, kinds
 
 STALL_S = 10  # of the bench
 DEPTH = 64

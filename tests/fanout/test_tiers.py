@@ -6,12 +6,12 @@ import random
 from collections import Counter
 
 import pytest
-from harness import BASIC, PREMIUM, VIP
 from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.core.units import MS
 from marketfeed.fanout.tiers import MAX_PHASES, PHASE_NS, Tier
+from tests.support.bench import BASIC, PREMIUM, VIP
 
 
 @pytest.mark.parametrize("tier", [PREMIUM, BASIC])

@@ -12,9 +12,9 @@ import zipfile
 
 import pytest
 import zstandard
-from replaykit import damaged, names, outcome, refusal, replayed
 
 from feeds.replay import archives
+from tests.support.replay import damaged, names, outcome, refusal, replayed
 
 ROWS = b"".join(b"%d,1.%05d,2\n" % (1_399_500_000_000 + n * 7, 39147 + n % 100) for n in range(400))
 PRICES = [(139147 + n % 100) * 10_000 for n in range(400)]

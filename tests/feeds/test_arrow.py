@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from replaykit import damaged, names, outcome, refusal, replayed
 
 from feeds.replay.arrow import Cells
 from feeds.replay.fixedpoint import from_words, widened
+from tests.support.replay import damaged, names, outcome, refusal, replayed
 
 BASE = {"path": "day.parquet", "format": "parquet", "symbol": "A", "time": "s"}
 TRADES = {**BASE, "columns": {"time": "t", "price": "p", "size": "n"}}

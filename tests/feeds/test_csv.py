@@ -14,10 +14,10 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 import trio
-from replaykit import damaged, make, names, refusal, refusals, replayed
 
 from feeds.replay import ReplayFeed
 from marketfeed.testing import check_feed
+from tests.support.replay import damaged, make, names, refusal, refusals, replayed
 
 FX = {"time": "ms", "day": "2014-05-08", "symbol": "EUR/USD", "columns": {"time": 0, "bid": 1, "ask": 2}}
 EQUITY = {"time": "ms", "day": "2013-10-07", "zone": "America/New_York", "price_scale": 10_000}

@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import pytest
 import trio
-from replaykit import make, names, refusal, replayed
 
 from feeds.replay.files import ENDINGS
 from marketfeed.errors import SourceError
+from tests.support.replay import make, names, refusal, replayed
 
 CSV = {"format": "csv", "symbol": "X", "columns": {"time": 0, "bid": 1, "ask": 2}, "time": "ms"}
 DAY_MS = 86_400_000

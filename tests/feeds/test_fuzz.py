@@ -1,6 +1,6 @@
 """Files of every format with random damage: refused in a line, or replayed without what is broken.
 
-Allowed is what :func:`replaykit.outcome` allows: a ConfigError or a SourceError of one printable line
+Allowed is what :func:`replay.outcome` allows: a ConfigError or a SourceError of one printable line
 that no other exception caused, and ticks that are each published once.
 """
 
@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import test_dbn
-import test_frames
 import zstandard
-from replaykit import outcome
+
+from tests.support import dbn, frames
+from tests.support.replay import outcome
 
 START = 1_700_000_000_000_000_000
 ROWS = 300
@@ -56,12 +56,12 @@ def dbn_file(folder):
         record
         for n in range(ROWS // 3)
         for record in (
-            test_dbn.mbp1(bid=(n + 1, 1), ask=(n + 5, 2), at_ns=n),
-            test_dbn.trade(n + 2, at_ns=n),
-            test_dbn.mbp1(n + 3, 4, "T", (n + 1, 1), (n + 4, 2), at_ns=n),
+            dbn.mbp1(bid=(n + 1, 1), ask=(n + 5, 2), at_ns=n),
+            dbn.trade(n + 2, at_ns=n),
+            dbn.mbp1(n + 3, 4, "T", (n + 1, 1), (n + 4, 2), at_ns=n),
         )
     ]
-    return (folder / test_dbn.write(folder, *records)).read_bytes()
+    return (folder / dbn.write(folder, *records)).read_bytes()
 
 
 def zipped(data, method=zipfile.ZIP_DEFLATED):
@@ -91,7 +91,7 @@ CASES = {
     "binance-raw": ("day.txt", {"format": "binance-raw"}, lambda folder: lines_file()),
     "parquet": ("day.parquet", {"format": "parquet", "columns": COLUMNS}, lambda folder: parquet_file()),
     "dbn": ("a.dbn", {"format": "dbn"}, dbn_file),
-    "marketfeed": ("day.mfr", {"format": "marketfeed"}, lambda folder: b"".join(test_frames.steps(30))),
+    "marketfeed": ("day.mfr", {"format": "marketfeed"}, lambda folder: b"".join(frames.steps(30))),
 }
 
 

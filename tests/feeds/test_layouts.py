@@ -7,10 +7,10 @@ from datetime import UTC, date, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from replaykit import make, names, refusal, replayed
 
 from feeds.replay.moments import variants
 from feeds.replay.timeformat import TimeFormat
+from tests.support.replay import make, names, refusal, replayed
 
 NY = "America/New_York"
 DAY = date(2024, 3, 8)

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from replaykit import damaged, names, refusal, replayed
 
 from feeds.replay import ReplayFeed
 from marketfeed.testing import check_feed
+from tests.support.replay import damaged, names, refusal, replayed
 
 QUOTES = {
     "path": "parquet_csv/binance_btcusdt-quotes.parquet",

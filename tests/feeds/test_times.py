@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from replaykit import replayed
 
 from feeds.replay.fields import PAD, Fields
 from feeds.replay.timeformat import TimeFormat
 from feeds.replay.times import clock_ns, of_day
+from tests.support.replay import replayed
 
 ZONES = ["UTC", "America/New_York", "Europe/London", "Asia/Kolkata", "Australia/Lord_Howe", "Pacific/Apia"]
 MS = 10**6

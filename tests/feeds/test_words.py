@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from replaykit import names, outcome, refusal, replayed
 
 from feeds.replay.fields import Rows
 from feeds.replay.quoting import unquoted
 from marketfeed.errors import ConfigError
 from marketfeed.ingest.registry import feed_specs
+from tests.support.replay import names, outcome, refusal, replayed
 
 START = 1_700_000_000_000_000_000
 CSV = {

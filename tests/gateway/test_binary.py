@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from live import connected, serving
-
 from marketfeed.fanout.wire import BINARY
+from tests.support.live import connected, serving
 
 
 async def test_once_binary_every_message_is():

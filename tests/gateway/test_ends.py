@@ -7,7 +7,6 @@ import gc
 import pytest
 import trio
 import trio_websocket
-from live import connected, serving
 
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.group import Group
@@ -16,6 +15,7 @@ from marketfeed.fanout.polls import LongPoll, PollAnswer
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.session import Session
+from tests.support.live import connected, serving
 
 
 async def by_close_frame(live, ws):

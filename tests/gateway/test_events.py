@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import trio
-from live import LIMITS, Live, serving
 
 from marketfeed.errors import CloseCode
 from marketfeed.gateway.events import MAX_JUNK_BYTES
 from marketfeed.gateway.query import LAST_EVENT_ID
+from tests.support.live import LIMITS, Live, serving
 
 
 class Event(NamedTuple):

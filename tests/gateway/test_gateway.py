@@ -7,7 +7,8 @@ import json
 
 import pytest
 import trio
-from live import LIMITS, Live, connected, masked, serving
+
+from tests.support.live import LIMITS, Live, connected, masked, serving
 
 GET = b"GET /nope HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -7,11 +7,11 @@ import socket
 import orjson
 import pytest
 from structlog.testing import capture_logs
-from test_http import asked, served
 
 from marketfeed.gateway.hosts import Hosts, own_names
 from marketfeed.gateway.http import Rules
 from marketfeed.gateway.origins import Origins
+from tests.support.http_peers import asked, served
 
 HOSTS = Hosts(["feed.example.com", "*.lan.example"])
 RULES = Rules(head_s=5.0, body_bytes=100, hosts=HOSTS)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from structlog.testing import capture_logs
-from test_http import served
 
 from marketfeed.gateway.http import Rules
 from marketfeed.gateway.origins import REQUEST_HEADERS, Origins, own_origins
+from tests.support.http_peers import served
 
 
 @pytest.mark.parametrize(

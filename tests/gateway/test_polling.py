@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import trio
-from live import LIMITS, Live, serving
-from test_tls import Files
+
+from tests.support.gateway_tls import Files
+from tests.support.live import LIMITS, Live, serving
 
 
 class Answer(NamedTuple):

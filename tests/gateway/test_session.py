@@ -7,10 +7,10 @@ import socket
 
 import pytest
 import trio
-from live import LIMITS, connected, masked, serving
 
 from marketfeed.errors import CLOSE_TEXT, CloseCode
 from marketfeed.gateway.websocket import MAX_REFUSED
+from tests.support.live import LIMITS, connected, masked, serving
 
 
 async def test_subscribe_snapshot_live_unsubscribe():

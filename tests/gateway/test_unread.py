@@ -10,8 +10,6 @@ from dataclasses import replace
 import pytest
 import trio
 import trio.testing
-from live import LIMITS, Live, serving
-from test_tls import Files
 
 from marketfeed.errors import CloseCode
 from marketfeed.gateway import listener, unread
@@ -19,6 +17,8 @@ from marketfeed.gateway.exchange import SEND_BYTES
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.session import Session
 from marketfeed.gateway.tls import TlsOutbox
+from tests.support.gateway_tls import Files
+from tests.support.live import LIMITS, Live, serving
 
 MOST_BYTES = 16 << 20  # that a client may get rid of before it has to wait; kernels buffer a lot on loopback
 WAITING_BYTES = 256 << 10

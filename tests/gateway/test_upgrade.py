@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from live import serving
 from structlog.testing import capture_logs
+
+from tests.support.live import serving
 
 KEY = "MDEyMzQ1Njc4OWFiY2RlZg=="
 GOOD = {

@@ -3,19 +3,17 @@
 import base64
 import contextlib
 import random
-import struct
 import tracemalloc
-import zlib
 
 import numpy as np
 import pytest
-from foreignkit import V0, V1, V2, double, packed, payload_of, recorded, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marketfeed.latency.decoding import HistogramDecoder, UndecodableError
+from tests.support.bombs import COUNTS, HDR, MIB, bomb
+from tests.support.foreign_histograms import V0, V1, V2, double, packed, payload_of, recorded, text
 
-MIB = 1 << 20
 ranges = st.sampled_from([(1000, 60_000_000_000), (1, 10**6), (4096, 3_600_000_000_000), (1, 10**9)])
 values = st.lists(st.integers(0, 900_000), max_size=40)
 
@@ -123,20 +121,8 @@ def test_any_bytes_are_decoded_or_refused(data, cookie):
             continue
 
 
-HDR, COUNTS = recorded(range(1000, 900_000, 77))
-
-
 def outer(base, payload, word=8):
     return text(packed(payload, base, word))
-
-
-def bomb(base, size, **header):
-    """A histogram whose payload inflates to ``size`` bytes of zeros and more, and has no end."""
-    deflate = zlib.compressobj(9)
-    data = deflate.compress(payload_of(HDR, [], base, **header)) + deflate.flush(zlib.Z_FULL_FLUSH)
-    # After a full flush the same bytes can be repeated.
-    data += (deflate.compress(bytes(MIB)) + deflate.flush(zlib.Z_FULL_FLUSH)) * (size // MIB)
-    return text(struct.pack(">II", {V0: 0x1C849389, V1: 0x1C849382, V2: 0x1C849314}[base], len(data)) + data)
 
 
 @pytest.mark.parametrize(

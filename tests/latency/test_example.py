@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from latencykit import run
+
+from tests.support.latency_logs import run
 
 TEXT = (Path(__file__).parents[2] / "docs" / "latency.md").read_text("utf-8")
 

@@ -6,10 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from latencykit import START_S, interval, write
 
 from marketfeed.latency.intervals import Tag
 from marketfeed.latency.read import read
+from tests.support import SUPPORT
+from tests.support.latency_logs import START_S, interval, write
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / ".venv" / "foreign" / "node_modules" / "hdr-histogram-js"
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def node(verb, log):
-    script = Path(__file__).with_name("foreign.cjs")
+    script = SUPPORT / "foreign.cjs"
     done = subprocess.run(
         ["node", script, MODULE, verb, log], capture_output=True, text=True, timeout=60, check=True
     )

@@ -6,9 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from foreignkit import V0, V1, V2, double, packed, payload_of, recorded, text
-from latencykit import START_S, interval, write
-from test_decoding import bomb
 
 from marketfeed.errors import LogError
 from marketfeed.latency import lines
@@ -16,6 +13,9 @@ from marketfeed.latency import read as reading
 from marketfeed.latency.intervals import Tag
 from marketfeed.latency.read import read
 from marketfeed.latency.report import Selection, make, to_csv
+from tests.support.bombs import bomb
+from tests.support.foreign_histograms import V0, V1, V2, double, packed, payload_of, recorded, text
+from tests.support.latency_logs import START_S, interval, write
 
 MIB = 1 << 20
 HDR, COUNTS = recorded([5_000_000, 7_000_000])

@@ -5,10 +5,8 @@ import re
 
 import numpy as np
 import pytest
-from foreignkit import V2, packed, payload_of, recorded
 from hypothesis import given
 from hypothesis import strategies as st
-from latencykit import START_S, interval, write
 from matplotlib.colors import to_hex
 from matplotlib.dates import num2date
 from matplotlib.text import Annotation
@@ -18,6 +16,8 @@ from marketfeed.latency.intervals import HOPS, MEANINGS, Tag
 from marketfeed.latency.page import html
 from marketfeed.latency.pictures import apart, course, figure
 from marketfeed.latency.report import Selection, make
+from tests.support.foreign_histograms import V2, packed, payload_of, recorded
+from tests.support.latency_logs import START_S, interval, write
 
 MS = 1_000_000
 GAP = range(20, 35)  # intervals without data

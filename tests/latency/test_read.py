@@ -12,7 +12,6 @@ import zstandard
 from hdrh.histogram import HdrHistogram
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from latencykit import START_S, interval, write
 
 from marketfeed.errors import LogError
 from marketfeed.latency import load
@@ -20,6 +19,7 @@ from marketfeed.latency.histogram import DIGITS, HIGHEST_NS, LOWEST_NS
 from marketfeed.latency.intervals import Tag
 from marketfeed.latency.read import read
 from marketfeed.latency.sums import BucketLayout, Merged
+from tests.support.latency_logs import START_S, interval, write
 
 values = st.lists(st.integers(0, HIGHEST_NS), min_size=1, max_size=60)
 

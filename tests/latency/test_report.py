@@ -11,12 +11,12 @@ import pytest
 from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
-from latencykit import START_S, interval, run, write
 
 from marketfeed.errors import LogError
 from marketfeed.latency.intervals import Tag
 from marketfeed.latency.report import Budget, Selection, make, to_csv
 from marketfeed.latency.units import duration_ns, moment_s, shown_ns
+from tests.support.latency_logs import START_S, interval, run, write
 
 MS = 1_000_000
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -11,9 +11,6 @@ import pyarrow.feather
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
-from recordingkit import quotes, recording, write
-from replaykit import names as names_of
-from replaykit import replayed
 from typer.testing import CliRunner
 
 from marketfeed.cli import app
@@ -22,6 +19,9 @@ from marketfeed.errors import ConfigError, RecordingError
 from marketfeed.recordings import export as exporting
 from marketfeed.recordings import read
 from marketfeed.recordings.export import GROUP_ROWS, Export, run
+from tests.support.recordings import quotes, recording, write
+from tests.support.replay import names as names_of
+from tests.support.replay import replayed
 
 QUOTES = {"symbol": "symbol", "bid": "bid_px", "bid_size": "bid_sz", "ask": "ask_px", "ask_size": "ask_sz"}
 TRADES = {"symbol": "symbol", "price": "price", "size": "size", "side": "side", "trade_id": "trade_id"}

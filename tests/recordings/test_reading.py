@@ -17,13 +17,13 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from recordingkit import NAMES, START_NS, S, quotes, recording, trades, write
 
 import marketfeed
 from marketfeed import QUOTE, TRADE
 from marketfeed.core.binary import HEADER, messages_frame, quotes_frame, symbols_frame, trades_frame
 from marketfeed.errors import RecordingError
 from marketfeed.recordings import Recording, read
+from tests.support.recordings import NAMES, START_NS, S, quotes, recording, trades, write
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20

@@ -238,7 +238,7 @@ def test_a_tap_in_a_folder_that_takes_no_file_is_refused(marketfeed):
 def test_a_starting_configuration_is_the_shipped_one_and_can_be_served(marketfeed):
     done = marketfeed("config")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == (Path(__file__).parent.parent / "config.toml").read_text()
+    assert done.stdout == (Path(__file__).parents[2] / "config.toml").read_text()
     done = marketfeed("serve", "--check", config=done.stdout)
     assert (done.returncode, done.stdout) == (0, "config ok: config.toml, 1 feed, 3 tiers\n")
     assert done.stderr == ""
@@ -276,7 +276,7 @@ def test_a_starting_configuration_says_when_it_cannot_be_written(marketfeed):
 def test_make_run_takes_ports_and_options(variables, options):
     done = subprocess.run(
         ["make", "-n", "run", *variables],
-        cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=60, check=True,
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=60, check=True,
         env={"PATH": os.environ["PATH"]},  # not the variables of the make that runs the tests
     )  # fmt: skip
     command = shlex.split(done.stdout.partition("marketfeed serve")[2].replace("\\\n", " "))
@@ -341,7 +341,7 @@ def test_logs_on_a_terminal_hold_nothing_that_it_would_act_on():
         "structlog.get_logger().info('refused', address='\\x1b[2J\\u202e', reason='plain')\n"
     )
     ours, theirs = pty.openpty()
-    folder = Path(__file__).parent.parent
+    folder = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", script], cwd=folder, stderr=theirs, timeout=60, check=True)
     os.close(theirs)
     shown = os.read(ours, 4096).decode()
@@ -362,7 +362,7 @@ def test_logs_are_json_lines_with_utc_times_where_no_one_watches():
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         timeout=60,

@@ -84,7 +84,7 @@ def test_sizes_have_their_thousands_apart_and_prices_are_as_they_are():
 
 
 def test_the_sample_in_the_docs_is_what_is_drawn():
-    page = Path(__file__).parents[1] / "docs" / "getting-started.md"
+    page = Path(__file__).parents[2] / "docs" / "getting-started.md"
     sample = page.read_text("utf-8").partition("    live · ")[2].splitlines()
     titles, *rows = [line[4:] for line in sample[1:] if line[4:].startswith("SY") or "bid size" in line]
     board = Board()

@@ -9,9 +9,10 @@ from typing import Any
 
 import trio
 import trio_websocket
-from harness import Follower
-from process import Engine
-from test_admin import get, samples
+
+from tests.support.admin_client import get, samples
+from tests.support.bench import Follower
+from tests.support.process import Engine
 
 
 class Session:

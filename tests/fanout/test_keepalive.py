@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from harness import VIP, Socket
 
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
@@ -12,6 +11,7 @@ from marketfeed.fanout.interest import Interests, Names
 from marketfeed.fanout.keepalive import LOOK_MEMBERS, LifeSigns, Timing
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.wire import JSON
+from tests.support.bench import VIP, Socket
 
 S = 1000 * MS
 TIMING = Timing(heartbeat_ns=20 * S, ping_ns=60 * S, stall_ns=10 * S)
