@@ -26,7 +26,9 @@ from typing import Any, Final
 from rich.console import Console
 
 from perf.servers import HERE as HERE
-from perf.servers import ROOT, Server, compiled
+from perf.servers import ROOT as ROOT
+from perf.servers import Server as Server
+from perf.servers import compiled as compiled
 from perf.servers import established as established
 from perf.servers import free_port as free_port
 from perf.servers import marketfeed as marketfeed

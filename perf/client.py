@@ -196,11 +196,11 @@ class Load:
         names = self._names(session.index)
         if options.dialect == "nats":
             subs = "".join(f"SUB {name} {sid}\r\n" for sid, name in enumerate(names, 1))
-            _send(session.sock, 2, b'CONNECT {"verbose":false,"pedantic":false}\r\n' + subs.encode())
+            send(session.sock, 2, b'CONNECT {"verbose":false,"pedantic":false}\r\n' + subs.encode())
             return
         request = {"action": "subscribe", "quotes": names} | ({"tier": options.tier} if options.tier else {})
         request |= {"encoding": "binary"} if options.transport == "binary" else {}
-        _send(session.sock, 1, json.dumps(request).encode())
+        send(session.sock, 1, json.dumps(request).encode())
 
     def _step(self) -> None:
         for key, _ in self.poll.select(0.02):
@@ -255,7 +255,7 @@ class Load:
                 if self.measuring:
                     self._count(data, body, at, now_us)
             elif opcode == 9:
-                _send(session.sock, 10, data[body:at])
+                send(session.sock, 10, data[body:at])
             elif opcode == 8:
                 self._drop(session)
                 return
@@ -382,7 +382,7 @@ class Load:
         return slot / 1000 if slot < FINE else FINE / 1000 + slot - FINE
 
 
-def _send(sock: socket.socket, opcode: int, payload: bytes) -> None:
+def send(sock: socket.socket, opcode: int, payload: bytes) -> None:
     """Send one frame masked with zeros; requests are small, so the socket takes them whole."""
     size = len(payload)
     short, rest = (

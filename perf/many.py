@@ -88,7 +88,12 @@ class Client:
 def clients(port: int, options: argparse.Namespace) -> Iterator[list[Client]]:
     """Run as many client processes as the sessions need, with an alarm that ends them all."""
     running: list[Client] = []
-    alarm = threading.Timer(PATIENCE_S + options.seconds, lambda: [c.process.kill() for c in running])
+
+    def kill() -> None:
+        for client in running:
+            client.process.kill()
+
+    alarm = threading.Timer(PATIENCE_S + options.seconds, kill)
     alarm.daemon = True
     alarm.start()
     number = max(options.clients, -(-options.sessions // PER_PROCESS))

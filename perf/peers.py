@@ -223,6 +223,11 @@ def draw(results: dict[str, Results], target: Path, caption: str) -> None:
     chart.savefig(target, dpi=130)
 
 
+def tell(name: str, text: str) -> None:
+    """Print one step of the search for an engine's saturation."""
+    bench.console.print(f"{name:24} {text}")
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(
@@ -253,9 +258,7 @@ def main() -> None:
                     result = results.setdefault(name, Results())
                     guess = result.tops[-1].rate if result.tops else GUESSES[name] * 10 / work.fan
                     try:
-                        result.measure(
-                            start, work, guess, options.resolution, lambda t, n=name: say(f"{n:24} {t}")
-                        )
+                        result.measure(start, work, guess, options.resolution, functools.partial(tell, name))
                     except RuntimeError as error:
                         say(f"{name}: {error}", style="red")
                     progress.advance(task)

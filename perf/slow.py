@@ -72,7 +72,7 @@ class Crowd(threading.Thread):
         while not sock.recv(4096):
             raise RuntimeError("the handshake was not answered")
         names = [f"SY{number:04d}" for number in symbols]
-        client._send(sock, 1, json.dumps({"action": "subscribe", "quotes": names}).encode())
+        client.send(sock, 1, json.dumps({"action": "subscribe", "quotes": names}).encode())
         sock.setblocking(False)
         return sock
 

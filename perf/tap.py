@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -94,7 +95,7 @@ def latency(seconds: float, rate: float) -> None:
 
 
 @contextlib.contextmanager
-def readers(path: Path, count: int, asleep: bool):
+def readers(path: Path, count: int, asleep: bool) -> Iterator[None]:
     """Run ``count`` processes that follow the tap at ``path``, or connected and were stopped."""
     running = [
         subprocess.Popen([sys.executable, "-c", READ, str(path)], cwd=bench.ROOT) for _ in range(count)

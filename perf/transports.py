@@ -17,6 +17,11 @@ from perf import bench
 GUESSES = {"websocket": 550_000.0, "sse": 550_000.0, "binary": 750_000.0}  # quotes/s to begin with
 
 
+def tell(transport: str, text: str) -> None:
+    """Print one step of the search for a transport's saturation."""
+    bench.console.print(f"{transport:10}{text}", style="dim", highlight=False)
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(
@@ -39,7 +44,7 @@ def main() -> None:
                 replace(work, transport=transport),
                 guess,
                 options.resolution,
-                lambda text, name=transport: say(f"{name:10}{text}", style="dim"),
+                functools.partial(tell, transport),
             )
             top.assert_honest()
             found.append(top)

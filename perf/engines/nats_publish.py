@@ -18,10 +18,12 @@ PORT, RATE, UNIVERSE = arguments()
 def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+        return int(sock.getsockname()[1])
 
 
-async def connected(port: int, server: asyncio.subprocess.Process):
+async def connected(
+    port: int, server: asyncio.subprocess.Process
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     while server.returncode is None:
         try:
             return await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 
-from socketify import App, OpCode
+from socketify import App, OpCode, WebSocket
 
 from perf.engines.feed import INTERVAL_S, Feed, arguments
 
@@ -13,7 +13,7 @@ BACKPRESSURE_BYTES = 64 << 20  # beyond it uWebSockets drops messages; the searc
 app = App()
 
 
-def on_message(session, message, opcode) -> None:
+def on_message(session: WebSocket, message: str, opcode: OpCode) -> None:
     for name in json.loads(message)["quotes"]:
         session.subscribe(name)
 
