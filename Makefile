@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check format cover perf many prove clean
+.PHONY: run test check format cover docs perf many prove clean
 
 run: $(VENV)/.run
 	$(BIN)/marketfeed serve --config config.toml \
@@ -24,6 +24,10 @@ format: $(VENV)/.test
 
 cover: $(VENV)/.test
 	$(BIN)/python -m pytest -q --cov=marketfeed --cov=feeds --cov-report=term-missing
+
+# The site, in build/site. Fails on a broken link and on anything loaded from elsewhere.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 perf: $(VENV)/.perf
 	$(BIN)/python -m perf.rings
@@ -47,6 +51,10 @@ $(VENV)/.run: pyproject.toml
 
 $(VENV)/.test: $(VENV)/.run
 	$(BIN)/pip install -q -e '.[test]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.run
+	$(BIN)/pip install -q -e '.[docs]'
 	touch $@
 
 $(VENV)/.perf: $(VENV)/.test

@@ -1,7 +1,8 @@
-"""README and docs: short enough, links that lead somewhere, and code that is the code in examples/."""
+"""README and docs: length, links, examples, and what the site's build refuses."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -79,3 +80,45 @@ def test_every_page_can_be_found_from_the_readme_and_from_the_index():
     index = (ROOT / "docs" / "index.md").read_text("utf-8")
     assert {page for page in pages if f"(docs/{page})" in readme} == pages
     assert {page for page in pages if f"({page})" in index} == pages
+
+
+def site_hooks():
+    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    return hooks
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<script src="https://elsewhere/a"></script>',
+        "<script async src=https://elsewhere/a></script>",
+        "<img alt=x src='//elsewhere/a'>",
+        '<link rel="stylesheet" href="https://elsewhere/a">',
+        '<link href="https://elsewhere/a" rel=preconnect>',
+        "a { background: url(https://elsewhere/a) }",
+        '@import "http://elsewhere/a";',
+    ],
+)
+def test_what_a_page_loads_from_elsewhere_is_found(text):
+    (found,) = site_hooks().loaded_from_elsewhere(text)
+    assert found.endswith("//elsewhere/a")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<a href="https://elsewhere/a">a link is followed by hand</a>',
+        '<script src="../assets/a.js"></script><link rel="stylesheet" href="a.css">',
+        '<link rel="canonical" href="https://elsewhere/a">',
+        "a { background: url(data:image/png;base64,AA//BB) }",
+    ],
+)
+def test_what_a_page_has_itself_or_links_to_is_not(text):
+    assert site_hooks().loaded_from_elsewhere(text) == []
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    listed = re.findall(r"- (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in ROOT.glob("docs/*.md"))
