@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check format cover docs perf many prove clean
+.PHONY: run test quick check format cover docs perf many prove clean
 
 run: $(VENV)/.run
 	$(BIN)/marketfeed serve --config config.toml \
@@ -12,6 +12,10 @@ run: $(VENV)/.run
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q
+
+# While you write code: no processes, no network, under a minute.
+quick: $(VENV)/.test
+	$(BIN)/python -m pytest -q -m "not e2e and not slow"
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -1,8 +1,10 @@
-"""What all tests share: where real recordings are, and the rule that CI skips nothing."""
+"""Hooks for all tests: markers by folder, no processes in quick tests, real recordings, no skips in CI."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,43 @@ from hypothesis import settings
 # Timing is never asserted: a deadline of hypothesis's would, on whatever machine is busy.
 settings.register_profile("marketfeed", deadline=None)
 settings.load_profile("marketfeed")
+
+E2E = Path(__file__).parent / "e2e"
+E2E_TIMEOUT_S = 300
+PROVE_TIMEOUT_S = 3600  # of the long forms that `make prove` runs
+PROCESSES = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec")
+
+running: pytest.Item | None = None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests in tests/e2e as `e2e`, and give tests that are `e2e` or `slow` more time."""
+    for item in items:
+        if item.path.is_relative_to(E2E):
+            item.add_marker(pytest.mark.e2e)
+        if os.environ.get("MARKETFEED_PROVE"):
+            item.add_marker(pytest.mark.timeout(PROVE_TIMEOUT_S))
+        elif item.get_closest_marker("e2e") or item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(E2E_TIMEOUT_S))
+
+
+def refuse_processes(event: str, arguments: tuple[object, ...]) -> None:
+    """Audit hook: a test that starts a process has to have the marker `e2e`."""
+    if event in PROCESSES and running is not None and not running.get_closest_marker("e2e"):
+        raise RuntimeError(f"{running.nodeid} starts a process: mark it with pytest.mark.e2e")
+
+
+sys.addaudithook(refuse_processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    global running
+    running = item
+    try:
+        return (yield)
+    finally:
+        running = None
 
 
 @pytest.fixture(scope="session")

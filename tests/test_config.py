@@ -245,6 +245,7 @@ def test_nothing_further_is_asked_of_a_configuration_without_mistakes(tmp_path, 
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates()
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.sampled_from(KEYS),

@@ -14,6 +14,8 @@ import pytest
 
 from marketfeed import __version__
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture
 def marketfeed(tmp_path):

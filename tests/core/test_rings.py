@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ from tests.support.rings import (
 )
 
 
+@pytest.mark.slow
 @given(STEPS)
 def test_a_reader_sees_every_tick_or_is_told_it_did_not(steps):
     rings = Rings.private(SYMBOLS, DEPTH)
@@ -57,6 +59,7 @@ def test_a_reader_that_keeps_up_loses_nothing(steps):
         assert [n for n, _ in got] == list(range(1, len(got) + 1))
 
 
+@pytest.mark.slow
 @given(BATCHES)
 def test_n_has_no_holes_and_g_is_the_order_of_the_batch(batches):
     writer = RingWriter(Rings.private(SYMBOLS, DEPTH))
@@ -79,6 +82,7 @@ def test_without_channels_all_quotes_come_before_all_trades(ticks):
     assert batch.quotes["g"].tolist() + batch.trades["g"].tolist() == list(range(1, len(ticks) + 1))
 
 
+@pytest.mark.slow
 @given(BATCHES, st.integers(0, 400))
 def test_position_is_what_a_search_through_all_ticks_finds(batches, g):
     rings = Rings.private(SYMBOLS, DEPTH)
@@ -108,6 +112,7 @@ class Overtaken(Rings):
         return floor
 
 
+@pytest.mark.slow
 @given(BATCHES, BATCHES, st.integers(0, 400))
 def test_position_leaves_nothing_out_although_the_writer_comes_round_meanwhile(before, meanwhile, g):
     rings = Overtaken.create(bytearray(block_bytes(SYMBOLS, DEPTH)), SYMBOLS, DEPTH)
@@ -242,6 +247,7 @@ def test_latest_of_a_symbol_that_has_gone_round_since_head_is_none():
     assert records["symbol"].tolist() == [1]
 
 
+@pytest.mark.slow
 @given(BATCHES)
 def test_when_a_symbol_came_first_is_known_however_many_ticks_follow(batches):
     rings = Rings.private(SYMBOLS, DEPTH)

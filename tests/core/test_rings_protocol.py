@@ -84,6 +84,7 @@ def test_no_step_claims_more_than_a_quarter_of_depth_of_a_symbol(ticks):
     assert heads == sorted(heads)
 
 
+@pytest.mark.slow
 @given(STEPS)
 def test_between_any_two_stores_a_reader_sees_only_whole_ticks_up_to_head(steps):
     rings = Rings.private(SYMBOLS, DEPTH)
@@ -154,6 +155,7 @@ def test_what_is_claimed_while_it_is_copied_is_lost(before, during, stop_at):
     assert ticks.seen[0] == before
 
 
+@pytest.mark.slow
 @given(BATCHES, st.lists(TICKS, min_size=1, max_size=12), st.integers(0, 12), BATCHES)
 def test_a_writer_that_dies_at_any_store_leaves_readable_rings_and_a_successor_goes_on(
     before, dying, stores_done, after

@@ -11,10 +11,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from marketfeed.core.layout import block_bytes
 from marketfeed.core.rings import Rings
 from tests.support import rings_worker
+
+pytestmark = pytest.mark.e2e
 
 SYMBOLS = 64
 HANG_S = 240

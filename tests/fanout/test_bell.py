@@ -54,6 +54,7 @@ async def test_a_ring_is_not_lost_to_a_wait_that_was_given_up(bell):
     await bell.wait()
 
 
+@pytest.mark.e2e
 async def test_another_process_rings_the_doorbell():
     descriptor = os.eventfd(0, os.EFD_NONBLOCK)
     try:

@@ -22,6 +22,7 @@ def one_by_one(patch):
     patch.setattr(newcomers, "MOST", 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     tier=st.sampled_from(TIERS),

@@ -339,6 +339,7 @@ ticks = st.one_of(
 script = st.lists(st.tuples(st.lists(ticks, max_size=2), st.sampled_from([0, 0.05, 0.5])), max_size=20)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @example(  # an answer cut before the snapshot of a name that was reset
     depth=16,
@@ -363,7 +364,7 @@ script = st.lists(st.tuples(st.lists(ticks, max_size=2), st.sampled_from([0, 0.0
 def test_what_polls_put_together_is_what_was_published(depth, resume_ticks, most_bytes, tier, quotes, script):
     clock = trio.testing.MockClock(autojump_threshold=0.001)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("encoding", "polls"):
+        for module in ("wire", "polls"):
             patch.setattr(f"marketfeed.fanout.{module}.MAX_POLL_BYTES", most_bytes)
         trio.run(put_together, depth, resume_ticks, tier, quotes, script, clock=clock)
 

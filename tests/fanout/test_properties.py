@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 import trio.testing
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from marketfeed.fanout.wire import BINARY, JSON, SSE
 from tests.support.lives import TIERS, live, steps
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     depth=st.sampled_from([16, 32, 64]),

@@ -315,6 +315,7 @@ steps = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     depth=st.sampled_from([16, 64, 1024]),

@@ -165,6 +165,7 @@ async def test_a_session_that_resumes_is_waited_for_from_its_cursor_on(autojump_
 rooms = st.lists(st.integers(0, 4), min_size=1, max_size=60)
 
 
+@pytest.mark.slow
 @given(
     sockets=st.lists(st.tuples(st.sampled_from([JSON, BINARY, SSE]), rooms), min_size=1, max_size=4),
     feeds=st.integers(1, 3),

@@ -225,6 +225,7 @@ async def test_wrong_sizes_and_offsets_in_an_archive_give_no_wrong_row(tmp_path,
         assert bids(intake) == PRICES
 
 
+@pytest.mark.slow
 async def test_no_flipped_bit_of_an_archive_loses_a_member_silently_or_names_it_otherwise(tmp_path):
     """In its directory too: lengths there hide what is listed next, and names tell the symbols."""
     out = io.BytesIO()

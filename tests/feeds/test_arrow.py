@@ -358,6 +358,7 @@ async def test_a_wrong_byte_in_a_page_with_a_checksum_is_found(tmp_path):
     assert f"{tmp_path}/day.parquet:1000: the file is damaged from here on: " in said
 
 
+@pytest.mark.slow
 async def test_fuzzed_files_are_told_in_one_line(tmp_path):
     chance = np.random.default_rng(11)
     count = 300

@@ -271,6 +271,7 @@ def test_what_looks_right():
     assert not BinanceRaw().looks_right([])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "quotes", "trades"),
     [("usdm_btcusdt_20240808.gz", 66_089, 21_313), ("spot_ethusdt_20240808.gz", 24_077, 6_106)],

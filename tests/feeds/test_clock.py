@@ -113,6 +113,7 @@ async def test_feeds_without_a_clock_begin_at_their_own_first_rows(autojump_cloc
 times = st.lists(st.integers(0, 400), max_size=40).map(sorted)
 
 
+@pytest.mark.slow
 @given(
     files=st.lists(times, min_size=1, max_size=4),
     speed=st.sampled_from([0, 0, 1, 1000]),

@@ -63,6 +63,7 @@ def at(ms, day=(2013, 10, 7)):
     return (round(datetime(*day, tzinfo=NEW_YORK).timestamp()) * 1000 + int(ms)) * 10**6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "count"), [("ibm", 24_293), ("spy", 250_601)])
 async def test_real_equity_trades(realdata, name, count):
     settings = {"path": f"us_equity_ticks/{name}_20131007_trade.zip", **EQUITY}
@@ -77,6 +78,7 @@ async def test_real_equity_trades(realdata, name, count):
     assert not intake.events
 
 
+@pytest.mark.slow
 async def test_real_equity_quotes_as_written_have_one_side_each(realdata):
     intake = await replayed(realdata, format="csv", symbol="IBM", **IBM_QUOTES)
     rows, quotes = rows_of(realdata, IBM_QUOTES), intake.quotes
@@ -87,6 +89,7 @@ async def test_real_equity_quotes_as_written_have_one_side_each(realdata):
     assert ((quotes["bid_sz"] > 0) ^ (quotes["ask_sz"] > 0)).all()
 
 
+@pytest.mark.slow
 async def test_real_equity_quotes_merged_by_exchange(realdata):
     intake = await replayed(realdata, format="csv", symbol="IBM.{exchange}", merge="exchange", **IBM_QUOTES)
     rows, quotes = rows_of(realdata, IBM_QUOTES), intake.quotes
@@ -101,6 +104,7 @@ async def test_real_equity_quotes_merged_by_exchange(realdata):
     assert list(zip(names(intake, quotes), *fields, strict=True)) == wanted
 
 
+@pytest.mark.slow
 async def test_real_equity_quotes_merged_over_all_exchanges(realdata):
     intake = await replayed(realdata, format="csv", symbol="IBM", merge="all", where={"7": "0"}, **IBM_QUOTES)
     state, wanted, last = {}, [], (0, 0.0, 0, 0.0)
@@ -124,6 +128,7 @@ async def test_real_equity_quotes_merged_over_all_exchanges(realdata):
     assert intake.events == {"filtered": 1}
 
 
+@pytest.mark.slow
 async def test_real_fx_quotes(realdata):
     settings = {"path": "fx_ticks/fxcm_eurusd_20140508_quote.zip", **FX}
     intake = await replayed(realdata, format="csv", **settings)
@@ -144,6 +149,7 @@ async def test_real_fx_quotes_with_a_header_and_iso_times(realdata):
     assert quotes["ts_event"].tolist() == times
 
 
+@pytest.mark.slow
 async def test_a_real_option_chain_comes_merged_by_time_with_its_herd(autojump_clock, realdata):
     feed, intake = make(realdata, format="csv", speed=1000, **CHAIN)
     await feed.run(intake.publish)
@@ -165,6 +171,7 @@ async def test_a_real_option_chain_comes_merged_by_time_with_its_herd(autojump_c
     assert got == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -25,6 +25,7 @@ odd = st.from_regex(r"[+-]?(\.[0-9]{1,9}|[0-9]{1,30}(\.[0-9]{1,25})?([eE][+-]?[0
 junk = st.text(st.characters(codec="ascii", exclude_characters='\n\r,"\x1f'), max_size=12)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.one_of(plain, odd, junk), min_size=1, max_size=30),
     st.sampled_from([1, 100, 10**4, 10**9, 8, 320]),

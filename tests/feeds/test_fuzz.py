@@ -134,6 +134,7 @@ def damaged(whole, chance):
     return bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 async def test_damaged_files_are_refused_or_lose_what_is_broken(tmp_path, case):
     name, settings, make = CASES[case]

@@ -335,6 +335,7 @@ def test_start_sessions_is_the_configurations(tmp_path):
     assert make(tmp_path, start_sessions=4)[0].start_sessions == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "quotes", "trades"),
     [("usdm_btcusdt_20240808.gz", 66_089, 21_313), ("spot_ethusdt_20240808.gz", 24_077, 6_106)],

@@ -40,6 +40,7 @@ def some_blocks(count, **settings):
     return [next(blocks) for _ in range(count)]
 
 
+@pytest.mark.slow
 async def test_the_same_seed_gives_the_same_ticks_in_whatever_batches(autojump_clock):
     sequences = []
     for rate, seconds in ((500, 30), (5000, 3), (50_000, 0.3)):
@@ -59,6 +60,7 @@ def test_another_seed_gives_other_ticks():
     assert ticks_of(some_blocks(1, seed=1)) != ticks_of(some_blocks(1, seed=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rate", "seconds"), [(100, 60), (10_000, 60), (1_000_000, 2), (0.5, 60), (333.3, 60)]
 )
@@ -87,6 +89,7 @@ async def test_a_quiet_feed_publishes_tick_by_tick(autojump_clock):
     assert [len(batch) for batch in intake.batches] == [1] * 9
 
 
+@pytest.mark.slow
 async def test_what_the_machine_could_not_do_is_given_up_and_counted(autojump_clock):
     intake = RecordingIntake()
     feed = make(intake, rate=1000, trades=0)
@@ -102,6 +105,7 @@ async def test_what_the_machine_could_not_do_is_given_up_and_counted(autojump_cl
     assert len(intake.quotes) + intake.events["behind"] == pytest.approx(10_000, abs=5)
 
 
+@pytest.mark.slow
 async def test_a_short_stall_is_made_up_for(autojump_clock):
     intake = RecordingIntake()
     stalls = iter([True])

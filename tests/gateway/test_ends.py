@@ -76,6 +76,7 @@ def unaided():
     gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 async def test_an_ended_session_is_no_cycle(way, unaided):
     async with serving() as live:

@@ -142,6 +142,7 @@ async def test_tls_on_the_plain_port_is_answered_and_costs_nobody_anything():
         assert (await client.next())["T"] == "pong"
 
 
+@pytest.mark.slow
 async def test_more_connections_than_an_address_may_have_are_closed():
     async with serving(dataclasses.replace(LIMITS, handshake_s=5.0)) as live:
         await open_strangers(live, 1024)

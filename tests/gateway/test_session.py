@@ -233,6 +233,7 @@ async def test_more_patterns_than_a_session_may_have_are_refused_and_names_are_c
         assert answers[1]["trades"] == ["A*", "D", "E*"]
 
 
+@pytest.mark.slow
 async def test_a_session_that_answers_slowly_and_asks_meanwhile_is_served_in_order():
     async with serving() as live:
         live.publish(*[f"S{i}" for i in range(200)])

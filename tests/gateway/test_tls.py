@@ -74,6 +74,7 @@ async def test_a_handshake_with_bare_line_ends_leaves_the_count_of_fragments_on(
         assert b'"code":4503' in await read_until(stream, b"limits violated")
 
 
+@pytest.mark.slow
 async def test_a_peer_that_reads_slowly_gets_everything_in_order(files):
     async with serving(certificate=files.certificate()) as live:
         live.publish(*[f"S{i}" for i in range(200)])

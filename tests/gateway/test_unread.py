@@ -129,6 +129,7 @@ async def test_answers_to_pipelined_requests_that_are_not_read_are_bounded(certi
         assert sum(outbox.waiting_bytes for outbox in outboxes) < WAITING_BYTES
 
 
+@pytest.mark.slow
 async def test_of_a_large_answer_that_is_not_read_a_piece_waits_for_the_socket(certificate, outboxes):
     async with serving(FAST, symbols=MANY, certificate=certificate and certificate.certificate()) as live:
         live.publish(*[f"S{i:06}" for i in range(MANY)])

@@ -63,6 +63,7 @@ async def test_feeds_come_and_go_and_change_while_others_run_on(roster, autojump
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_numbers_of_feeds_that_are_gone_are_given_again(roster, autojump_clock):
     async with trio.open_nursery() as nursery:
         for round_ in range(4):
@@ -136,6 +137,7 @@ def test_what_a_file_holds_is_not_judged_by_a_table_with_mistakes(roster, tmp_pa
     assert mistake.startswith("feeds.0.time: must be one of ")
 
 
+@pytest.mark.slow
 async def test_more_feeds_at_a_time_than_a_record_can_name_are_refused(roster, autojump_clock):
     async with trio.open_nursery() as nursery:
         await exchange(roster, nursery, *(table(f"a{i}", "A") for i in range(200)))

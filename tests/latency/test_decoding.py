@@ -26,6 +26,7 @@ def held(counts):
     return {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
 
 
+@pytest.mark.slow
 @settings(max_examples=120)
 @given(
     values,
@@ -183,6 +184,7 @@ def test_a_million_filled_buckets_are_the_most():
     assert len(part.buckets) == MIB
 
 
+@pytest.mark.slow
 def test_a_histogram_that_comes_in_pieces_is_whole():
     rng = random.Random(1)
     counts = [rng.choice([0, 0, 1, 5, 300]) for _ in range(200_000)]

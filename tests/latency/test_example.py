@@ -15,6 +15,7 @@ from tests.support.latency_logs import run
 TEXT = (Path(__file__).parents[2] / "docs" / "latency.md").read_text("utf-8")
 
 
+@pytest.mark.e2e
 def test_the_example_of_the_docs_prints_a_table_and_draws_a_picture(tmp_path):
     pytest.importorskip("pandas")
     pytest.importorskip("matplotlib")

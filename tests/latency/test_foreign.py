@@ -15,10 +15,13 @@ from tests.support.latency_logs import START_S, interval, write
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / ".venv" / "foreign" / "node_modules" / "hdr-histogram-js"
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("node") and MODULE.is_dir()),
-    reason="needs node, and: npm install --prefix .venv/foreign hdr-histogram-js@3.0.1",
-)
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        not (shutil.which("node") and MODULE.is_dir()),
+        reason="needs node, and: npm install --prefix .venv/foreign hdr-histogram-js@3.0.1",
+    ),
+]
 
 
 def node(verb, log):

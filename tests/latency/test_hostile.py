@@ -67,6 +67,7 @@ def hostile(path, kind):
     return path.stat().st_size / MIB
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("kind", ["one", "many"])
 def test_no_log_makes_a_report_take_memory_beyond_bounds(tmp_path, kind):
     size = hostile(tmp_path / "a.hlog", kind)
@@ -80,6 +81,7 @@ def test_no_log_makes_a_report_take_memory_beyond_bounds(tmp_path, kind):
     assert int(peak.split()[1]) < 256 + size, done.stderr
 
 
+@pytest.mark.slow
 def test_a_bomb_is_told_with_file_and_line_and_the_rest_is_read(tmp_path):
     hostile(tmp_path / "a.hlog", "one")
     found = read([tmp_path / "a.hlog"], ())
@@ -153,6 +155,7 @@ def test_logs_of_other_tools_are_read(tmp_path, head, encoded, tag):
     assert made.latencies.times_s == [START_S + 0.5 + 0.046, START_S + 5.5 + 0.046]
 
 
+@pytest.mark.e2e
 def test_a_log_that_counts_microseconds_is_read_with_unit_and_noted_without(tmp_path):
     path = foreign(tmp_path / "a.hlog", "#[Logging for: READ]\n", of(V1))
     assert any(
@@ -202,6 +205,7 @@ def test_a_name_that_a_spreadsheet_would_run_is_text_in_the_csv(tmp_path, name):
         assert any(f"'{name}" in row for row in rows)
 
 
+@pytest.mark.e2e
 def test_no_escape_sequence_of_a_log_reaches_the_terminal(tmp_path):
     path = tmp_path / "a.hlog"
     path.write_text(f"Tag=\x1b[2J\x1b]0;owned\x07\x9b,{START_S}.0,10.0,1.0,{of(V2)}\n")

@@ -163,6 +163,7 @@ def test_a_full_disk_is_a_problem(tmp_path):
     assert "No space left on device" in (log.problem or "")
 
 
+@pytest.mark.e2e
 def test_a_disk_that_fills_up_within_a_line_leaves_no_half_line(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()

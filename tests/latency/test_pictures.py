@@ -64,6 +64,7 @@ def labels(axes):
     }
 
 
+@pytest.mark.slow
 def test_a_tier_has_one_colour_in_every_panel_and_in_the_page(report):
     found = {}
     for left, right in panels(figure(report)):
@@ -105,6 +106,7 @@ def test_the_ten_symbols_with_the_most_values_differ():
     assert len({colours["total", f"S{i:02}"] for i in range(10)}) == 10
 
 
+@pytest.mark.slow
 def test_curves_are_named_at_their_ends_and_there_is_no_legend(report):
     for left, right in panels(figure(report)):
         for axes in (left, right):

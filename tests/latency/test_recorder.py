@@ -141,6 +141,7 @@ def test_a_long_flush_counts_ticks_at_the_times_its_sends_were_through_by_their_
     assert early == pytest.approx(3000, abs=30)
 
 
+@pytest.mark.slow
 def test_many_ticks_are_recorded_as_a_few_are():
     rng = np.random.default_rng(0)
     recv = (T + rng.integers(0, 50_000_000, 20_000)).tolist()

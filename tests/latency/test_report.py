@@ -161,6 +161,7 @@ def test_csv_holds_every_figure_in_ns(log):
     assert {row["p50_outside"] for row in table} == {"false"}
 
 
+@pytest.mark.e2e
 def test_the_command_prints_a_table_and_writes_picture_page_and_csv(log, tmp_path):
     (tmp_path / "broken.hlog").write_bytes(log.read_bytes()[:-40])
     done = command(
@@ -188,6 +189,7 @@ def test_the_command_prints_a_table_and_writes_picture_page_and_csv(log, tmp_pat
     assert (tmp_path / "o.csv").read_text().startswith("hop,tier,count,min_ns,")
 
 
+@pytest.mark.e2e
 def test_a_budget_that_holds_is_status_0_and_a_broken_one_is_status_1_and_names_the_row(log, tmp_path):
     kept = command("latency.hlog", "--hop", "total", "--tier", "vip", "--budget", "p99=20ms", cwd=tmp_path)
     assert (kept.returncode, kept.stderr) == (0, "")
@@ -198,6 +200,7 @@ def test_a_budget_that_holds_is_status_0_and_a_broken_one_is_status_1_and_names_
     assert broken.stderr == "over budget: total basic: p99 is 238 ms, the budget 20.0 ms\n"
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -223,6 +226,7 @@ def test_a_mistake_is_one_line_and_status_2(log, tmp_path, arguments, said):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("kind", ["--png", "--html"])
 def test_pictures_without_matplotlib_are_one_line_and_nothing_else(log, tmp_path, kind):
     (tmp_path / "without.py").write_text(
@@ -239,6 +243,7 @@ def test_pictures_without_matplotlib_are_one_line_and_nothing_else(log, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.e2e
 def test_tags_of_a_log_reach_the_terminal_as_text(log, tmp_path):
     lines = log.read_text().splitlines(keepends=True)
     hostile = [line.replace("tier=vip", "tier=\x1b[31m[red]vip") for line in lines]
@@ -253,6 +258,7 @@ def test_tags_of_a_log_reach_the_terminal_as_text(log, tmp_path):
     assert "\\x1b[31m[red]vip" in refused.stderr
 
 
+@pytest.mark.e2e
 def test_names_that_html_or_the_picture_would_read_are_shown_as_they_are(tmp_path):
     for name in ("_x", "$a$b", "<b>&"):
         write(tmp_path / "a.hlog", interval([MS], Tag("total", "vip", "0", name)))

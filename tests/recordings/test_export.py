@@ -38,6 +38,7 @@ def export(path, to, channel=None, symbols=("*",), start=None, end=None, **more)
     return run([path], Export(to, channel, list(symbols), start, end, **more))
 
 
+@pytest.mark.e2e
 def test_the_command_writes_a_table_of_each_channel_and_never_over_another(tmp_path):
     q, t = recording(tmp_path / "day.mfr.zst")
     done = command("day.mfr.zst", "--to", "day.parquet", cwd=tmp_path)
@@ -180,6 +181,7 @@ def test_names_that_a_spreadsheet_would_run_are_text_in_csv_unless_raw(tmp_path,
     assert "note" not in capsys.readouterr().err
 
 
+@pytest.mark.e2e
 def test_a_recording_that_was_cut_is_written_as_far_as_it_is_whole_and_status_1(tmp_path):
     recording(tmp_path / "day.mfr.zst")
     data = (tmp_path / "day.mfr.zst").read_bytes()
@@ -285,6 +287,7 @@ def test_without_pyarrow_csv_is_written_and_parquet_says_what_to_install(tmp_pat
         export(tmp_path / "day.mfr.zst", tmp_path / "more.csv")
 
 
+@pytest.mark.e2e
 def test_an_export_holds_a_row_group_and_no_more(tmp_path):
     recording(tmp_path / "small.mfr", 10)
     code = (

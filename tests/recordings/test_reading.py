@@ -293,6 +293,7 @@ def test_a_pandas_frame_is_the_table(tmp_path, channel, prices):
         assert ours == theirs, name
 
 
+@pytest.mark.e2e
 def test_reading_is_imported_with_the_package_and_needs_no_event_loop(tmp_path):
     recording(tmp_path / "day.mfr", 10)
     code = (

@@ -88,6 +88,7 @@ def check(folder, path, tiers, phases):
     return result
 
 
+@pytest.mark.slow
 def test_a_real_recording_is_what_counting_by_hand_says_at_every_phase(realdata, tmp_path):
     with gzip.open(realdata / "binance_raw_ws/usdm_btcusdt_20240808.gz") as file:
         (tmp_path / "day.txt").write_bytes(b"".join(islice(file, 6000)))
@@ -214,6 +215,7 @@ def day(tmp_path):
     return tmp_path
 
 
+@pytest.mark.e2e
 def test_the_command_shows_tiers_as_configured_and_as_they_might_be(day):
     done = command(day, "day.csv", "--feed", "fx", "--tier", "premium.interval_ms=200", "--phases", "1")
     assert done.returncode == 0, done.stderr
@@ -221,6 +223,7 @@ def test_the_command_shows_tiers_as_configured_and_as_they_might_be(day):
         assert text in done.stdout
 
 
+@pytest.mark.e2e
 def test_a_tier_that_is_not_configured_is_simulated_and_told_to_be_new(day):
     done = command(day, "day.csv", "--feed", "fx", "--tier", "premum.interval_ms=200", "--phases", "1")
     assert done.returncode == 0
@@ -229,6 +232,7 @@ def test_a_tier_that_is_not_configured_is_simulated_and_told_to_be_new(day):
     assert command(day, "day.csv", "--feed", "fx", "--tier", "vip.interval_ms=5").stderr == ""
 
 
+@pytest.mark.e2e
 def test_the_command_speaks_json(day):
     done = command(
         day, "day.csv", "--feed", "fx", "--tier", "premium.interval_ms=200", "--json", "--phases", "1"
@@ -242,6 +246,7 @@ def test_the_command_speaks_json(day):
     assert premium["what_if"]["conflated"] == 190
 
 
+@pytest.mark.e2e
 def test_names_that_the_recording_does_not_have_are_told_and_status_1(day):
     names = ["--symbols", "EUR/USD", "--symbols", "eurusd", "--symbols", "X*"]
     done = command(day, "day.csv", "--feed", "fx", "--phases", "1", *names)
@@ -255,6 +260,7 @@ def test_names_that_the_recording_does_not_have_are_told_and_status_1(day):
     assert json.loads(done.stdout)["unknown"] == ["eurusd", "X*"]
 
 
+@pytest.mark.e2e
 def test_a_title_is_a_line_of_its_own_however_narrow_the_table(day):
     (day / "one.csv").write_text("0,1.1,2\n" + "10,1.2,2\n" * 6 + "2000,1.3,2\n")
     done = command(day, "one.csv", "--feed", "fx", "--phases", "1")
@@ -264,6 +270,7 @@ def test_a_title_is_a_line_of_its_own_however_narrow_the_table(day):
     assert top.startswith("┏")
 
 
+@pytest.mark.e2e
 def test_figures_in_json_have_no_noise_of_floating_point(day):
     (day / "one.csv").write_text("0,1.1,2\n" + "10,1.2,2\n" * 6 + "1900,1.3,2\n")
     text = command(day, "one.csv", "--feed", "fx", "--json").stdout
@@ -277,6 +284,7 @@ def test_figures_in_json_have_no_noise_of_floating_point(day):
         assert isinstance(figures["interval_ms"], int)
 
 
+@pytest.mark.e2e
 def test_it_says_how_fast_it_ran(day):
     done = command(day, "day.csv", "--feed", "fx", "--phases", "1")
     assert re.search(
@@ -287,6 +295,7 @@ def test_it_says_how_fast_it_ran(day):
     assert found["ticks_per_s"] == pytest.approx(200 / found["took_s"])
 
 
+@pytest.mark.e2e
 def test_names_of_files_and_tiers_are_shown_as_they_are(day):
     (day / "[red]\x1b[31m.csv").write_text((day / "day.csv").read_text())
     new = "[b]new\x1b.interval_ms=200"
@@ -297,6 +306,7 @@ def test_names_of_files_and_tiers_are_shown_as_they_are(day):
     assert "[b]new\\x1b" in done.stdout
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -6,6 +6,7 @@ import gc
 import weakref
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 import trio.testing
 
@@ -73,6 +74,7 @@ async def test_a_quiet_process_is_rid_of_its_cycles_too(autojump_clock):
         assert collector.collections[1] >= 1
 
 
+@pytest.mark.slow
 async def test_objects_that_take_the_place_of_frozen_ones_do_not_pile_up(autojump_clock):
     kept = [make(10) for _ in range(100_000)]
     async with collecting() as collector:

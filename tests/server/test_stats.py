@@ -1,6 +1,7 @@
 """Reports of several serving halves add up exactly, and a dead one's is kept."""
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ REPORTS = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(REPORTS, max_size=5))
 def test_the_sum_has_every_figure_of_every_report(reports):
     before = [msgspec.msgpack.encode(report) for report in reports]

@@ -58,8 +58,8 @@ def engine():
 
 
 def test_the_package_gives_the_function():
-    assert marketfeed.shm.tap is connect
-    assert callable(marketfeed.shm.tap)
+    assert marketfeed.tap is connect
+    assert callable(marketfeed.tap)
 
 
 def test_names_are_seen_as_they_come(engine):

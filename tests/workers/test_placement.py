@@ -88,6 +88,7 @@ def test_a_worker_that_is_gone_is_missed_and_its_predecessor_is_not():
     assert placement.problems() == []
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 40), min_size=2, max_size=5), st.integers(2, 4), st.randoms())
 def test_a_rolling_restart_moves_every_connection_once(loads, rounds, random):
     """Connections that are sent away come back at once; others come and go meanwhile."""
