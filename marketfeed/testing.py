@@ -36,7 +36,8 @@ import structlog
 import trio
 from numpy.typing import NDArray
 
-from marketfeed.core.records import BUY, QUOTE, SELL, TRADE, UNKNOWN_SIDE, Batch, Records
+from marketfeed.core.details import valid_conditions
+from marketfeed.core.records import BUY, KIND_CORRECTION, QUOTE, SELL, TRADE, UNKNOWN_SIDE, Batch, Records
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import ConfigError, InvalidSymbolError, SymbolsFullError
 from marketfeed.ingest.clock import Seat
@@ -60,6 +61,7 @@ CHECKS: Final = {
     13: "run returning means done",
     14: "arrays are not reused after publishing",
     15: "no more is published than was granted",
+    16: "kind is 0, 1 or 2, and conditions are valid",
 }
 
 PROMPT_S: Final = 1.0
@@ -290,6 +292,8 @@ class _Trial:
                 times = records[column]
                 _each(8, records, (times == 0) | ((times >= FIRST_NS) & (times < LAST_NS)))
         _each(9, trades, np.isin(trades["side"], SIDES))
+        _each(16, trades, trades["kind"] <= KIND_CORRECTION)
+        _each(16, trades, valid_conditions(trades) == trades["cond"])
         for records in (quotes, trades):
             _each(10, records, (records["g"] == 0) & (records["n"] == 0))
 

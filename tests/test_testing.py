@@ -231,6 +231,8 @@ BROKEN = [
     (8, giving(Batch(quotes(ts_event=NOW_NS // 1000)))),
     (8, giving(Batch(trades=trades(ts_recv=NOW_NS * 3)))),
     (9, giving(Batch(trades=trades(side=0)))),
+    (16, giving(Batch(trades=trades(kind=3)))),
+    (16, giving(Batch(trades=trades(cond=b'"')))),
     (10, giving(Batch(quotes(g=1)))),
     (10, giving(Batch(trades=trades(n=1)))),
     (11, CannotTakeNone),

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.core.binary import Frame, FrameParser, Kind
+from marketfeed.core.details import details_fault
 from marketfeed.core.records import (
     BUY,
     NO_QUOTES,
@@ -149,7 +150,7 @@ class Publisher:
         trade_ids, sides = _NO_IDS, _NO_SIDES
         if len(trades):
             trade_ids, sides = self._ids.take(trades["symbol"]), _SIDES.take(trades["side"])
-            good = good and bool(trade_ids.min() >= 0 and sides.all())
+            good = good and bool(trade_ids.min() >= 0 and sides.all() and details_fault(trades) is None)
         if not good:
             before = self._before_fault(frames)
             if before < len(frames):
@@ -175,16 +176,14 @@ class Publisher:
             if frame.kind is Kind.TRADES and not _SIDES.take(records["side"]).all():
                 self._cut = PublisherCut("malformed", f"a {name} frame has a side that is not b, s or -")
                 return index
+            fault = details_fault(records) if frame.kind is Kind.TRADES and len(records) else None
+            if fault is not None:
+                self._cut = PublisherCut("malformed", f"a {name} frame has {fault}")
+                return index
         return len(frames)
 
     def _without_left_out(self, batch: Batch, quote_ids: Ids, trade_ids: Ids) -> Batch:
-        keep_quotes, keep_trades = quote_ids >= 0, trade_ids >= 0
-        channels = batch.channels
-        assert channels is not None
-        keep = np.empty(len(channels), bool)
-        keep[channels == QUOTES] = keep_quotes
-        keep[channels == TRADES] = keep_trades
-        kept = Batch(batch.quotes[keep_quotes], batch.trades[keep_trades], channels[keep])
+        kept = batch.only(quote_ids >= 0, trade_ids >= 0)
         self._count("left_out", len(batch) - len(kept))
         return kept
 

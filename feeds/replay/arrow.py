@@ -32,10 +32,12 @@ _MAY_BE: Final = {
     "size": "a float, a decimal, an integer or a text",
     "text": "a text, a number, a boolean or a time",
     "id": "an integer or a text",
+    "condition": "a text",
 }
 _KINDS: Final = {
     "time": "time", "date": "date", "millisecond": "size", "bid": "price", "ask": "price", "price": "price",
     "bid_size": "size", "ask_size": "size", "size": "size", "trade_id": "id",
+    "condition": "condition",
 }  # fmt: skip
 _SHOWN: Final = 60
 
@@ -101,6 +103,8 @@ class Cells:
                 return bool(number or types.is_null(kind) or text)
             case "id":
                 return bool(types.is_integer(kind) or types.is_decimal(kind) or types.is_null(kind) or text)
+            case "condition":
+                return bool(text or types.is_null(kind))
             case _:
                 return bool(number or text or types.is_primitive(kind) or types.is_null(kind))
 

@@ -51,6 +51,7 @@ class Columns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     side: Column | None = None  # the aggressor's: b, buy, s, sell …
     buyer_maker: Column | None = None  # true, 1: the buyer was the maker, so the aggressor sold
     trade_id: Column | None = None
+    condition: Column | None = None  # one to four letters, each a condition
 
 
 class TableKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,7 +83,7 @@ class Table:
     time_ns: NDArray[np.int64]
     symbol: tuple[NDArray[np.int64], list[str]] | None  # which of the names
     exchange: tuple[NDArray[np.int64], list[str]] | None
-    values: dict[str, NDArray[Any]]  # by the names of fields of QUOTE or TRADE
+    values: dict[str, NDArray[Any]]  # by fields of QUOTE or TRADE
 
 
 class Layout:
@@ -139,9 +140,10 @@ class Layout:
         keys, columns = self.keys, self.columns
         if self.quotes == (columns.price is not None):
             yield "columns: either bid and ask, or price, and not both"
-        for size, price in (("bid_size", "bid"), ("ask_size", "ask"), ("size", "price")):
-            if getattr(columns, size) is not None and getattr(columns, price) is None:
-                yield f"columns.{size}: there is no column {price} beside it"
+        beside = {"bid_size": "bid", "ask_size": "ask", "size": "price", "condition": "price"}
+        for column, price in beside.items():
+            if getattr(columns, column) is not None and getattr(columns, price) is None:
+                yield f"columns.{column}: there is no column {price} beside it"
         if keys.sides and columns.side is None:
             yield "sides: there is no columns.side whose words they are"
         if not keys.symbol and columns.symbol is None:

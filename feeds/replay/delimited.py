@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from feeds.replay.archives import Member, members, place_of, refuse_if_wrong, suffix, verify
 from feeds.replay.columns import Builder, Layout, Piece, Table, TableKeys, ticks_of
+from feeds.replay.conditions import Conditions, conditions_of
 from feeds.replay.fields import Fields, Rows, ids, pointed, prices, sizes, texts
 from feeds.replay.merging import merged
 from feeds.replay.reasons import REASONS, TIME_COLUMNS, TIME_REASONS, Hints
@@ -232,11 +233,14 @@ class _Reader:
             blame(bad, 4, size_name or "")
             values[sz] = np.where(layout.absent(name, numbers.values, numbers.missing), 0, values[sz])
             values[px] = np.where(values[sz] > 0, numbers.values, 0)
+        conditions: Conditions | None = None
         if not layout.quotes:
             blame(values["size"] == 0, 5)
             told_sides = sides_of(columns, layout.sides, lambda name: texts(rows.column(columns[name])))
             if "trade_id" in columns:
                 values["trade_id"] = ids(rows.column(columns["trade_id"]))
+            if "condition" in columns:
+                conditions = conditions_of(*texts(rows.column(columns["condition"])))
         named: dict[str, tuple[NDArray[np.int64], list[str]]] = {}
         for name, reason in (("symbol", 7), ("exchange", 10)):
             if name in columns:
@@ -246,6 +250,9 @@ class _Reader:
             values["side"] = np.full(len(rows), UNKNOWN_SIDE, np.uint8)
             if told_sides is not None:
                 values["side"][~broken] = told_sides.told(~broken, self._teller, self._at)
+            if conditions is not None:
+                values["cond"] = conditions.values
+                conditions.tell(~broken, self._teller, self._at)
         if broken.any():
             for row in np.flatnonzero(broken).tolist():
                 culprit = int(culprits[row])

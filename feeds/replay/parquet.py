@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from feeds.replay.arrow import Cells, Texts, refuse_column
 from feeds.replay.columns import Builder, Layout, Table, TableKeys, ticks_of
+from feeds.replay.conditions import Conditions, conditions_of
 from feeds.replay.recording import LOGGED, NOT_KEPT, Decoded, Symbol, Teller, needs, shown, unreadable
 from feeds.replay.words import sides_of
 from marketfeed.core.records import UNKNOWN_SIDE
@@ -156,6 +157,10 @@ class Parquet:
         sides = sides_of(layout.wanted, layout.sides, lambda name: cells.texts(columns[name])[:2])
         if not layout.quotes and "trade_id" in columns:
             values["trade_id"] = cells.ids(columns["trade_id"])
+        conditions: Conditions | None = None
+        if not layout.quotes and "condition" in columns:
+            conditions = conditions_of(*cells.texts(columns["condition"])[:2])
+            values["cond"] = conditions.values
         # All that may fail comes before anything is told, so that no row is told of twice.
         texts: dict[str, Texts] = {}
         for name in ("symbol", "exchange"):
@@ -182,6 +187,8 @@ class Parquet:
             values["side"] = np.full(int(keep.sum()), UNKNOWN_SIDE, np.uint8)
             if sides is not None:
                 values["side"] = sides.told(keep, self._teller, str(self._path))
+            if conditions is not None:
+                conditions.tell(keep, self._teller, str(self._path))
         return Table(time_ns[keep], kept.get("symbol"), kept.get("exchange"), values)
 
 

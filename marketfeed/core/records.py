@@ -39,7 +39,9 @@ TRADE: Final = np.dtype(
         ("trade_id", "<u8"),  # the venue's; 0 = not sent
         ("size", "<f8"),
         ("side", "u1"),  # aggressor: ord("b"), ord("s") or ord("-")
-        ("unused", "V7"),
+        ("kind", "u1"),  # KIND_* below
+        ("cond", "S4"),  # up to four conditions, a letter of the venue's each; 0 = none
+        ("unused", "V2"),  # 0
         ("n", "<u4"),
         ("symbol", "<u2"),
         ("feed", "u1"),
@@ -65,6 +67,10 @@ BUY: Final = ord("b")
 SELL: Final = ord("s")
 UNKNOWN_SIDE: Final = ord("-")
 
+KIND_TRADE: Final = 0
+KIND_CANCEL: Final = 1  # takes back an earlier trade
+KIND_CORRECTION: Final = 2  # replaces an earlier trade
+
 NO_QUOTES: Final[Records] = np.empty(0, QUOTE)
 NO_TRADES: Final[Records] = np.empty(0, TRADE)
 
@@ -85,8 +91,9 @@ class Batch:
     None means all quotes, then all trades.
 
     The feed fills in ``ts_event``, prices, sizes, ``side``, ``trade_id``,
-    ``symbol`` and, when it knows better than "now", ``ts_recv``. The engine
-    fills in ``g``, ``n``, ``feed`` and ``flags``.
+    ``symbol``, ``cond`` where it knows conditions and, when it knows better
+    than "now", ``ts_recv``. The engine fills in ``g``, ``n``, ``feed`` and
+    ``flags``. ``kind`` is 0: the engine leaves out other trades.
     """
 
     quotes: Records = field(default_factory=lambda: NO_QUOTES)
@@ -105,6 +112,16 @@ class Batch:
         return Batch(
             self.quotes[start - before : end - upto], self.trades[before:upto], self.channels[start:end]
         )
+
+    def only(self, quotes: NDArray[np.bool_], trades: NDArray[np.bool_]) -> Batch:
+        """Return the ticks for which the masks, of shapes ``(q,)`` and ``(t,)``, are true; copies."""
+        channels = self.channels
+        if channels is not None:
+            keep = np.empty(len(channels), bool)
+            keep[channels == QUOTES] = quotes
+            keep[channels == TRADES] = trades
+            channels = channels[keep]
+        return Batch(self.quotes[quotes], self.trades[trades], channels)
 
     def __post_init__(self) -> None:
         """Refuse, with ValueError, arrays that do not belong together."""

@@ -20,13 +20,12 @@ import structlog
 import trio
 from numpy.typing import NDArray
 
+from marketfeed.core.details import has_details
 from marketfeed.core.records import (
     BUY,
     CHANNELS,
     FLAG_CROSSED,
-    QUOTES,
     SELL,
-    TRADES,
     UNKNOWN_SIDE,
     Batch,
     Records,
@@ -35,6 +34,7 @@ from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError, InvalidSymbolError, SymbolsFullError
 from marketfeed.ingest.clock import Seat
+from marketfeed.ingest.details import with_valid_details
 
 MAX_FEEDS: Final = 255  # a record's feed is a u1
 # A feed's own time of receipt is taken if it is this close to our clock: the range of the latency histograms
@@ -164,6 +164,8 @@ class Pump:
 
     def publish(self, batch: Batch, intake: FeedIntake) -> None:
         """Screen, stamp and write ``batch``, and ring the doorbell."""
+        if len(batch.trades) and has_details(batch.trades):
+            batch = with_valid_details(batch, intake.count)
         batch = self._screened(batch, intake)
         if not len(batch):
             return
@@ -198,13 +200,7 @@ class Pump:
             return batch
         keep_quotes = np.ones(len(batch.quotes), bool) if good_quotes is None else good_quotes
         keep_trades = np.ones(len(batch.trades), bool) if good_trades is None else good_trades
-        channels = batch.channels
-        if channels is not None:
-            keep = np.empty(len(channels), bool)
-            keep[channels == QUOTES] = keep_quotes
-            keep[channels == TRADES] = keep_trades
-            channels = channels[keep]
-        screened = Batch(batch.quotes[keep_quotes], batch.trades[keep_trades], channels)
+        screened = batch.only(keep_quotes, keep_trades)
         intake.count("screened", len(batch) - len(screened))
         return screened
 

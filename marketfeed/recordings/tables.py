@@ -2,7 +2,8 @@
 
 Times are UTC to the nanosecond, null where the venue sent none. Prices are doubles, exact to 15
 digits (``float``), decimals of nine places (``decimal``) or integers of 1e-9 (``int``); price and size
-of a side that is missing are null, and so is a side or trade id that is not known.
+of a side that is missing are null, and so are a side or trade id that is not known and conditions where
+there are none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.core.cells import as_text
+from marketfeed.core.details import valid_conditions
 from marketfeed.core.fixed import DECIMALS, SCALE, floats_from_prices
 from marketfeed.core.records import BUY, CHANNELS, SELL, Records
 from marketfeed.errors import RecordingError
@@ -21,12 +23,21 @@ from marketfeed.errors import RecordingError
 PRICES: Final = ("float", "decimal", "int")
 SIDES: Final = ("b", "s")
 _DIGITS: Final = 19  # of an int64
-_TIME, _SYMBOL, _PRICE, _SIZE, _SIDE, _COUNT = "time", "symbol", "price", "size", "side", "count"
+_TIME, _SYMBOL, _PRICE, _SIZE, _SIDE = "time", "symbol", "price", "size", "side"
+_COUNT, _TEXT = "count", "text"
 _COMMON: Final = (("ts_event", _TIME), ("ts_recv", _TIME), ("symbol", _SYMBOL))
 _LAST: Final = (("flags", _COUNT), ("n", _COUNT), ("g", _COUNT))
 COLUMNS: Final = (
     (*_COMMON, ("bid_px", _PRICE), ("bid_sz", _SIZE), ("ask_px", _PRICE), ("ask_sz", _SIZE), *_LAST),
-    (*_COMMON, ("price", _PRICE), ("size", _SIZE), ("side", _SIDE), ("trade_id", _COUNT), *_LAST),
+    (
+        *_COMMON,
+        ("price", _PRICE),
+        ("size", _SIZE),
+        ("side", _SIDE),
+        ("trade_id", _COUNT),
+        ("cond", _TEXT),
+        *_LAST,
+    ),
 )
 _SIZE_OF: Final = {"bid_px": "bid_sz", "ask_px": "ask_sz", "bid_sz": "bid_sz", "ask_sz": "ask_sz"}
 
@@ -49,9 +60,19 @@ def columns(records: Records, channel: str) -> Iterator[TableColumn]:
             null = values == 0
         elif name in _SIZE_OF:
             null = records[_SIZE_OF[name]] == 0
+        elif kind == _TEXT:
+            values = _conditions(records)
+            null = values == ""
         elif kind == _SIDE:
             null = (values != BUY) & (values != SELL)
         yield TableColumn(name, kind, values, null)
+
+
+def _conditions(trades: Records) -> NDArray[np.str_]:
+    """Return the conditions of each trade as a text, shape ``(k,)``, those that are invalid left out."""
+    found, rows = np.unique(valid_conditions(trades), return_inverse=True)
+    texts = [letters.replace(b"\0", b"").decode("ascii") for letters in found.tolist()]
+    return np.array(texts, "U4")[rows]
 
 
 def arrow_table(records: Records, names: Sequence[str], channel: str, prices: str = "float") -> Any:
@@ -93,6 +114,8 @@ def _arrow(pa: Any, column: TableColumn, names: Sequence[str], prices: str) -> A
         case "side":
             codes = pa.array((values == SELL).astype(np.int8), mask=null)
             return pa.DictionaryArray.from_arrays(codes, pa.array(SIDES, pa.string()))
+        case "text":
+            return pa.array(values, pa.string(), mask=null)
         case "price" if prices == "float":
             return pa.array(floats_from_prices(values), mask=null)
         case "price" if prices == "decimal":
@@ -126,6 +149,8 @@ def pandas_frame(records: Records, names: Sequence[str], channel: str, prices: s
                 frame[name] = pd.Categorical.from_codes(codes, categories=list(SIDES))
             case "price" if prices == "float":
                 frame[name] = np.where(null, np.nan, floats_from_prices(values))
+            case "text":
+                frame[name] = np.array([text or None for text in values.tolist()], object)
             case "size":
                 frame[name] = np.where(null, np.nan, values)
             case _ if null.any() or name == "trade_id" or kind == "price":
@@ -163,6 +188,8 @@ def _cells(column: TableColumn, names: Sequence[str], prices: str, raw: bool) ->
             texts = [shown[number] for number in values.tolist()]
         case "side":
             texts = [chr(value) for value in values.tolist()]
+        case "text":
+            texts = [text if raw else as_text(text) for text in values.tolist()]
         case "price" if prices != "int":
             texts = [_decimal(value) for value in values.tolist()]
         case _:

@@ -37,7 +37,9 @@ TRADE_LAYOUT = [
     ("trade_id", 32, "<u8"),
     ("size", 40, "<f8"),
     ("side", 48, "|u1"),
-    ("unused", 49, "|V7"),
+    ("kind", 49, "|u1"),
+    ("cond", 50, "|S4"),
+    ("unused", 54, "|V2"),
     ("n", 56, "<u4"),
     ("symbol", 60, "<u2"),
     ("feed", 62, "|u1"),
@@ -69,6 +71,28 @@ def test_a_quote_is_these_64_bytes():
         "0100000000000000" "0200000000000000" "0300000000000000" "0400000000000000" "fbffffffffffffff"
         "000000000000f03f" "00000000000000c0" "06000000" "0700" "08" "09"
     )  # fmt: skip
+
+
+def test_a_trade_is_these_64_bytes():
+    trade = np.zeros(1, TRADE)
+    trade["ts_event"], trade["ts_recv"], trade["g"], trade["price"], trade["trade_id"] = 1, 2, 3, -5, 4
+    trade["size"], trade["side"], trade["kind"], trade["cond"] = -2.0, ord("b"), 2, b"@FTI"
+    trade["n"], trade["symbol"], trade["feed"], trade["flags"] = 6, 7, 8, 9
+    assert trade.tobytes().hex() == (
+        "0100000000000000" "0200000000000000" "0300000000000000" "fbffffffffffffff" "0400000000000000"
+        "00000000000000c0" "62" "02" "40465449" "0000" "06000000" "0700" "08" "09"
+    )  # fmt: skip
+
+
+def test_a_batch_of_some_ticks_keeps_their_order():
+    order = [0, 1, 1, 0, 0, 1]
+    batch = Batch(quotes_numbered(0, 3, 4), trades_numbered(1, 2, 5), np.array(order, np.uint8))
+    some = batch.only(np.array([True, False, True]), np.array([False, True, True]))
+    assert some.quotes["ts_event"].tolist() == [0, 4]
+    assert some.trades["ts_event"].tolist() == [2, 5]
+    assert some.channels.tolist() == [0, 1, 0, 1]
+    unordered = Batch(batch.quotes, batch.trades).only(np.zeros(3, bool), np.ones(3, bool))
+    assert (len(unordered.quotes), len(unordered.trades), unordered.channels) == (0, 3, None)
 
 
 def test_stamps_are_a_view():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from marketfeed.core.fixed import SCALE
 from marketfeed.core.records import QUOTE, QUOTES, TRADE, TRADES
 from marketfeed.core.symbols import SymbolTable
-from marketfeed.fanout.codecs import CHUNK, FEW, JsonCodec
+from marketfeed.fanout.codecs import CHUNK, FEW, MAX_CONDITIONS, JsonCodec
 
 NAMES = ("A", "%s", "BTC-USD", "{x}", "ABCDEFGHIJKLMNOPQRSTUVWX")
 SIZES = {
@@ -30,7 +30,7 @@ def table():
     return symbols
 
 
-def records_of(dtype, count, step_ns, sizes, seed):
+def records_of(dtype, count, step_ns, sizes, seed, conditions=False):
     rng = np.random.default_rng(seed)
     records = np.zeros(count, dtype)
     records["symbol"] = rng.integers(0, len(NAMES), count)
@@ -47,6 +47,8 @@ def records_of(dtype, count, step_ns, sizes, seed):
         records["size"] = rng.choice(sizes, count)
         records["side"] = rng.choice([ord("b"), ord("s"), ord("-")], count)
         records["trade_id"] = rng.integers(0, 2**63, count)
+        if conditions:
+            records["cond"] = rng.choice(np.frombuffer(b"\0\0\0@FT~", np.uint8), (count, 4)).view("S4")[:, 0]
     return records
 
 
@@ -76,6 +78,7 @@ def expected(record, channel):
         "d": chr(record["side"]),
         "i": int(record["trade_id"]),
         **common,
+        **({"c": [chr(letter) for letter in record["cond"] if letter]} if record["cond"] else {}),
     }
 
 
@@ -86,9 +89,10 @@ def expected(record, channel):
     step_ns=st.sampled_from([0, 1, 999, 1000, 123_456]),
     sizes=st.sampled_from(sorted(SIZES)),
     seed=st.integers(0, 2**32),
+    conditions=st.booleans(),
 )
-def test_each_fragment_is_its_record(channel, count, step_ns, sizes, seed):
-    records = records_of((QUOTE, TRADE)[channel], count, step_ns, SIZES[sizes], seed)
+def test_each_fragment_is_its_record(channel, count, step_ns, sizes, seed, conditions):
+    records = records_of((QUOTE, TRADE)[channel], count, step_ns, SIZES[sizes], seed, conditions)
     fragments = JsonCodec(table()).fragments(channel, records)
     assert list(map(json.loads, fragments)) == [expected(record, channel) for record in records]
 
@@ -126,3 +130,24 @@ def test_zero_and_negative_prices_are_sent_as_prices(price, text):
     records = records_of(QUOTE, 1, 0, [5.0], 4)
     records["bid_px"] = price
     assert b'"bp":%b,"bs":5.0' % text in JsonCodec(table()).fragments(QUOTES, records)[0]
+
+
+def test_a_trade_shows_its_conditions_in_snapshots_too_and_others_have_no_such_key():
+    records = records_of(TRADE, 3, 500, SIZES["whole"], 3)
+    records["cond"][1] = b"@F\0I"
+    codec = JsonCodec(table())
+    fragments = codec.fragments(TRADES, records)
+    assert fragments[1].endswith(b',"c":["@","F","I"]}')
+    assert [b'"c"' in fragment for fragment in fragments] == [False, True, False]
+    assert json.loads(codec.as_snapshot(fragments[1])) == {**expected(records[1], TRADES), "snap": 1}
+
+
+def test_any_number_of_combinations_of_conditions_is_written():
+    records = records_of(TRADE, MAX_CONDITIONS + 100, 500, SIZES["whole"], 4)
+    letters = [
+        b"%c%c%c" % (48 + code % 10, 48 + code // 10 % 10, 48 + code // 100) for code in range(len(records))
+    ]
+    records["cond"] = letters
+    assert len(set(letters)) > MAX_CONDITIONS
+    fragments = JsonCodec(table()).fragments(TRADES, records)
+    assert list(map(json.loads, fragments)) == [expected(record, TRADES) for record in records]

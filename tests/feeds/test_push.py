@@ -57,6 +57,12 @@ def trades(*ids: int, price: int = 100, side: int = ord("b")):
     return records
 
 
+def detailed(records, kind: int = 0, cond: bytes = b""):
+    records["kind"] = kind
+    records["cond"] = cond
+    return records
+
+
 AB = symbols_frame({"A": 0, "B": 1}, 0)
 GOOD = AB + quotes_frame(quotes(0), 0)
 
@@ -200,6 +206,15 @@ async def test_a_side_left_0_is_unknown(path):
         assert bytes(push.intake.trades["side"]) == b"-s"
 
 
+async def test_conditions_arrive_and_cancels_and_corrections_are_the_pumps_to_count(path):
+    frames = [detailed(trades(0), cond=b"@FTI"), detailed(trades(0), kind=1), detailed(trades(0), kind=2)]
+    async with running(path) as push:
+        await push.send_all(AB + b"".join(trades_frame(records, 0) for records in frames))
+        assert push.intake.trades["kind"].tolist() == [0, 1, 2]
+        assert push.intake.trades["cond"].tolist() == [b"@FTI", b"", b""]
+        assert push.reasons() == []
+
+
 async def test_a_frame_larger_than_a_batch_comes_in_several(path):
     count = 3 * BATCH_TICKS + 1
     sent = quotes(*(number % 2 for number in range(count)))
@@ -255,6 +270,8 @@ def bad_symbols(payload: bytes) -> bytes:
         (bad_symbols(b'{"A B":3}'), "malformed", "no symbol: 'A B'"),
         (bad_symbols(b'{"C":70000}'), "malformed", "gives C the id 70000"),
         (trades_frame(trades(0, side=ord('"')), 0), "malformed", "side that is not b, s or -"),
+        (trades_frame(detailed(trades(0), kind=3), 0), "malformed", "kind that is not 0, 1 or 2"),
+        (trades_frame(detailed(trades(0), cond=b'@"'), 0), "malformed", "conditions that are not printable"),
         (quotes_frame(quotes(0, 9, 8), 0), "unannounced", "a quotes frame uses id 9, never announced"),
         (trades_frame(trades(9), 0), "unannounced", "a trades frame uses id 9, never announced"),
         (quotes_frame(quotes(0), 0)[:-1], "unfinished", "left in a frame, 79 bytes into it"),

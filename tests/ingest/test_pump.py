@@ -111,6 +111,37 @@ def test_crossed_and_locked_quotes_are_flagged_only_with_both_sides(bench, intak
     assert bench.written(QUOTES)["flags"].tolist() == [0, FLAG_CROSSED, FLAG_CROSSED, 0, 0]
 
 
+def test_conditions_are_kept_and_invalid_ones_taken_out_and_counted(bench, intake):
+    batch = Batch(trades=trades(1.0, 2.0, 3.0))
+    batch.trades["cond"] = [b"@", b'F"T\n', b""]
+    batch.trades["unused"] = b"\1\2"
+    intake.publish(batch)
+    written = bench.written(TRADES)
+    assert written["cond"].tolist() == [b"@", b"F\0T", b""]
+    assert set(written["unused"].tolist()) == {b"\0\0"}
+    assert intake.events == {"condition_invalid": 1}
+
+
+def test_cancels_and_corrections_are_left_out_and_counted(bench, intake):
+    """Subscribers would take them for trades."""
+    order = np.array([TRADES, QUOTES, TRADES, TRADES, QUOTES], np.uint8)
+    batch = Batch(quotes(GOOD, GOOD), trades(1.0, 2.0, 3.0), order)
+    batch.trades["kind"] = [1, 0, 2]
+    intake.publish(batch)
+    assert bench.written(TRADES)["size"].tolist() == [2.0]
+    assert bench.written(TRADES)["g"].tolist() == [2]
+    assert len(bench.written(QUOTES)) == 2
+    assert intake.ticks == [2, 1]
+    assert intake.events == {"not_a_trade": 2}
+
+
+def test_a_batch_of_cancels_alone_publishes_nothing(bench, intake):
+    batch = Batch(trades=trades(1.0))
+    batch.trades["kind"] = 1
+    intake.publish(batch)
+    assert (bench.rings.head(), bench.bells) == (0, 0)
+
+
 @pytest.mark.parametrize("size", [NAN, -NAN, INF, -INF, -1.0, -1e-300])
 def test_impossible_sizes_are_screened_on_every_column(bench, intake, size):
     intake.publish(Batch(quotes(GOOD, (10, size, 11, 1.0), (10, 1.0, 11, size), GOOD), trades(size, 2.0)))

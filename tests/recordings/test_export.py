@@ -24,7 +24,14 @@ from tests.support.replay import names as names_of
 from tests.support.replay import replayed
 
 QUOTES = {"symbol": "symbol", "bid": "bid_px", "bid_size": "bid_sz", "ask": "ask_px", "ask_size": "ask_sz"}
-TRADES = {"symbol": "symbol", "price": "price", "size": "size", "side": "side", "trade_id": "trade_id"}
+TRADES = {
+    "symbol": "symbol",
+    "price": "price",
+    "size": "size",
+    "side": "side",
+    "trade_id": "trade_id",
+    "condition": "cond",
+}
 
 
 def command(*arguments, cwd):
@@ -161,6 +168,19 @@ def test_csv_is_exact_and_what_pandas_reads(tmp_path):
 
 def decimal(price):
     return format((Decimal(price) / 10**9).normalize(), "f")
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_conditions_are_a_column_of_text_empty_or_null_where_there_are_none(tmp_path, raw):
+    _, t = recording(tmp_path / "day.mfr")
+    wanted = [letters.decode() for letters in t["cond"].tolist()]
+    assert {"", "@", "@FTI", "=A"} == set(wanted)
+    assert export(tmp_path / "day.mfr", tmp_path / "day.csv", "trades", raw=raw) == 0
+    with (tmp_path / "day.csv").open() as file:
+        found = [row["cond"] for row in csv.DictReader(file)]
+    assert found == [text if raw or not text else f"'{text}" for text in wanted]
+    assert export(tmp_path / "day.mfr", tmp_path / "day.parquet", "trades") == 0
+    assert pq.read_table(tmp_path / "day.parquet")["cond"].to_pylist() == [text or None for text in wanted]
 
 
 HARMLESS = ["AAPL", "A=1", "'=X"]

@@ -268,6 +268,7 @@ def test_a_table_has_nulls_for_what_is_missing_and_a_dictionary_of_symbols(tmp_p
     table = day.to_arrow("trades")
     assert table["trade_id"].null_count == (t["trade_id"] == 0).sum()
     assert table["side"].to_pylist() == [{98: "b", 115: "s"}.get(side) for side in t["side"].tolist()]
+    assert table["cond"].to_pylist() == [letters.decode() or None for letters in t["cond"].tolist()]
     with pytest.raises(ValueError, match="quotes or trades"):
         day.to_arrow("alerts")
     with pytest.raises(ValueError, match="float, decimal, int"):

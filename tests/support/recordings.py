@@ -40,6 +40,7 @@ def trades(count, symbols=3, seed=1, first_g=1):
     records["trade_id"][::11] = 0
     records["g"], records["n"] = first_g + np.arange(count), 1 + np.arange(count)
     records["symbol"] = rng.integers(0, symbols, count)
+    records["cond"] = rng.choice([b"", b"@", b"@FTI", b"=A"], count)
     return records
 
 

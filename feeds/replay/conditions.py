@@ -1,0 +1,62 @@
+"""The conditions of trades: text cells of one to four letters, as TAQ files have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feeds.replay.recording import Teller
+from marketfeed.core.cells import FORMULAS
+from marketfeed.core.details import CONDITION_WORDS, CONDITIONS
+
+MOST: Final = 4  # conditions of a trade
+_NONE: Final = frozenset({"", "nan", "null"})
+_SEPARATORS: Final = str.maketrans({",": " ", ";": " ", "|": " "})
+
+
+class Conditions(NamedTuple):
+    """The conditions of each row."""
+
+    values: NDArray[np.bytes_]  # (k,) S4
+    codes: NDArray[np.int64]  # (k,) into ``names``
+    names: Sequence[str]
+    unknown: NDArray[np.bool_]  # (k,) the cell could not be read
+
+    def tell(self, keep: NDArray[np.bool_], teller: Teller, at: str) -> None:
+        """Count and log the cells of the rows to keep that could not be read."""
+        codes, counts = np.unique(self.codes[keep & self.unknown], return_counts=True)
+        for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
+            teller.unknown_word(
+                "condition", self.names[code], count, at, f"one to {MOST} conditions: {CONDITION_WORDS}"
+            )
+
+
+def conditions_of(codes: NDArray[np.int64], names: Sequence[str]) -> Conditions:
+    """Return the conditions of each row, whose cell is ``names[codes[row]]``."""
+    found = [condition_letters(name) for name in names] or [b""]
+    letters = np.array([text or b"" for text in found], f"S{MOST}")
+    unknown = np.array([text is None for text in found])
+    return Conditions(letters[codes], codes, names, unknown[codes])
+
+
+def condition_letters(text: str) -> bytes | None:
+    """Return the conditions in a cell, one byte each; None if it holds something else.
+
+    Blanks between them mean nothing; where there are separators (``,`` ``;`` ``|``), a condition of more
+    than one letter between two of them cannot be held. The ``'`` that an export writes before
+    what a spreadsheet would run is left out.
+    """
+    if text.lower() in _NONE:
+        return b""
+    if text.startswith("'") and text[1:].startswith(FORMULAS):
+        text = text[1:]
+    parts = text.translate(_SEPARATORS).split()
+    if text != text.translate(_SEPARATORS) and any(len(part) != 1 for part in parts):
+        return None
+    letters = "".join(parts)
+    if len(letters) > MOST or not CONDITIONS.issuperset(map(ord, letters)):
+        return None
+    return letters.encode("ascii")

@@ -1,0 +1,29 @@
+"""The kind and the conditions of trades that feeds publish, before they are written to the rings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from marketfeed.core.details import valid_conditions
+from marketfeed.core.records import KIND_TRADE, Batch
+
+
+def with_valid_details(batch: Batch, count: Callable[[str, int], None]) -> Batch:
+    """Return ``batch`` with valid conditions, and without cancels and corrections; ``count`` is told of both.
+
+    Subscribers would take a cancel or a correction for another trade: this version has no message for them.
+    """
+    trades = batch.trades
+    conditions = valid_conditions(trades)
+    invalid = conditions != trades["cond"]
+    if invalid.any():
+        count("condition_invalid", int(np.count_nonzero(invalid)))
+    trades["cond"] = conditions
+    trades["unused"] = b""
+    kept = trades["kind"] == KIND_TRADE
+    if kept.all():
+        return batch
+    count("not_a_trade", int(np.count_nonzero(~kept)))
+    return batch.only(np.ones(len(batch.quotes), bool), kept)
