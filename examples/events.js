@@ -1,5 +1,5 @@
 // In a browser. Server-Sent Events; no library needed.
-let last = ""; // the cursor: a new EventSource resumes where the previous one stopped
+let last = ""; // the cursor, opaque: a new EventSource resumes where the previous one stopped
 function open() {
   const after = last && `&after=${encodeURIComponent(last)}`;
   const events = new EventSource(`http://127.0.0.1:8765/v1/events?quotes=SY00*&tier=basic${after}`);

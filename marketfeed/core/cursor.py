@@ -1,4 +1,9 @@
-"""Cursors: ``"<epoch>:<g>"``, the text by which a client says what it has."""
+"""Cursors: the text by which a client says what it has.
+
+It is ``"<epoch>:<g>"``, which is the engine's own business: clients treat it as opaque, so
+that a later version can hold the positions of several origins in it. Exactly the text that
+:class:`Cursor` writes is read back.
+"""
 
 from __future__ import annotations
 
@@ -23,5 +28,5 @@ def parse_cursor(text: str) -> Cursor:
     """Return the cursor written in ``text``; raises ValueError if it is none."""
     match = _CURSOR.fullmatch(text)
     if match is None or int(match[2]) >= 2**64:
-        raise ValueError(f"not a cursor (epoch:g): {text[:60]!r}")
+        raise ValueError(f"not a cursor that the engine gave out: {text[:50]!r}")
     return Cursor(match[1], int(match[2]))

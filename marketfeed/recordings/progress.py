@@ -23,8 +23,9 @@ class Recorded:
         self.announced: dict[str, int] = {}  # symbols, on this connection
         self.names: set[str] = set()  # of symbols, ever
         self._holes = Holes()
-        self._epoch, self._g = "", 0
-        self._synced = False  # ever, in this epoch
+        self._epoch = ""
+        self._cursor = ""  # of the last `synced` in this epoch, as it came
+        self._g = 0  # of the newest tick that moved the cursor since then
         self._moving = False  # ticks move the cursor: after `synced`, or all through what was resumed
 
     @property
@@ -40,7 +41,10 @@ class Recorded:
     @property
     def cursor(self) -> str | None:
         """What to bring to the engine after a cut; None as long as there is nothing to go on from."""
-        return f"{self._epoch}:{self._g}" if self._g or self._synced else None
+        if not self._g:
+            return self._cursor or None
+        # The one thing that clients may do to a cursor: put the g of a later tick in place of its last part.
+        return f"{self._cursor.rpartition(':')[0]}:{self._g}"
 
     def take(self, frame: Frame) -> list[dict[str, Any]]:
         """Count a frame; return the messages in it. Raises FeedProtocolError."""
@@ -52,7 +56,7 @@ class Recorded:
                 self.quotes += len(records) * (channel == QUOTES)
                 self.trades += len(records) * (channel == TRADES)
                 fresh = records["flags"] & FLAG_SNAPSHOT == 0
-                if self._moving and fresh.any():
+                if self._moving and self._cursor and fresh.any():
                     self._g = max(self._g, int(records["g"][fresh].max()))
             case Kind.SYMBOLS:
                 symbols = frame.symbols()
@@ -67,14 +71,14 @@ class Recorded:
         match message:
             case {"T": "success", "epoch": epoch} if epoch != self._epoch:
                 self.restarts += bool(self._epoch)
-                self._epoch, self._g, self._synced = epoch, 0, False
+                self._epoch, self._cursor, self._g = epoch, "", 0
                 self._holes.forget()
             case {"T": "subscription"}:
                 self._moving = bool(message.get("resumed"))
                 self.lagging = False
             case {"T": "synced", "cursor": cursor}:
-                self._moving = self._synced = True
-                self._g = max(self._g, int(cursor.rpartition(":")[2]))
+                self._moving = True
+                self._cursor, self._g = cursor, 0
             case {"T": "lag", "on": True}:
                 self.lagging = True
             case {"T": "gap"} | {"T": "lag"}:

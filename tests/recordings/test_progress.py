@@ -59,6 +59,20 @@ def test_a_connection_cut_before_the_first_tick_goes_on_from_there():
     assert recorded(BEGUN, SYNCED, {**BEGUN, "epoch": "e2"}).cursor is None
 
 
+def test_a_cursor_is_sent_back_as_it_came_but_for_the_g_of_a_later_tick():
+    of_several = {"T": "synced", "cursor": "a:17,b:30"}  # a later engine's
+    assert recorded(BEGUN, of_several).cursor == "a:17,b:30"
+    assert recorded(BEGUN, of_several, quotes(31)).cursor == "a:17,b:31"
+    assert recorded(BEGUN, SYNCED, quotes(31), {"T": "synced", "cursor": "e1:40"}).cursor == "e1:40"
+
+
+def test_what_comes_after_a_cut_moves_the_cursor_only_if_all_of_it_resumes():
+    cut = [BEGUN, SYNCED, quotes(1, 2), BEGUN]
+    resumed = {"T": "subscription", "resumed": True}
+    assert recorded(*cut, resumed, quotes(3)).cursor == "e1:3"
+    assert recorded(*cut, {**resumed, "resumed": False}, quotes(3)).cursor == "e1:2"
+
+
 def test_names_of_all_connections_are_kept():
     one = Recorded()
     for symbols in ({"A": 0}, {"B": 1}):
