@@ -581,6 +581,10 @@ def test_keys_from_a_file_and_from_set_are_told_apart(loaded):
         ("gateway={ port = 70000 }", "--set gateway={ port = 70000 }: gateway.port: must be an integer from"),
         ("gateway.port=8766", "--set gateway.port=8766: admin.port, gateway.port: must differ, and both are"),
         ("gateway.default_tier=gold", "--set gateway.default_tier=gold: must be one of the tiers"),
+        (
+            "limits.handshakes_per_s=0.5",
+            "--set limits.handshakes_per_s=0.5: must be 0 (no limit), or from 1 to",
+        ),
         ("tiers.vip.interval_ms=0.5", "--set tiers.vip.interval_ms=0.5: must be 0, or from 1 to"),
         (
             "tiers.a b.interval_ms=1",

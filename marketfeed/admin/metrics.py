@@ -111,6 +111,8 @@ class _Snapshot(MetricSource):
             report.duration_s,
         )
         yield _counter("accepted_total", "Sessions begun.", "", {(): report.accepted})
+        text = "Most sessions begun in one second, of each process, added up."
+        yield _gauge("handshakes_shown_per_s", text, "", {(): report.handshakes_per_s})
         closes = {(str(code),): n for code, n in report.closes.items()}
         yield _counter("closes_total", "Sessions ended, by close code.", "code", closes)
         refused = {(reason,): n for reason, n in report.refused.items()}

@@ -91,6 +91,7 @@ class LimitsConfig(_Section, frozen=True):
     sessions: Count = 100_000
     sessions_per_ip: Count = 100_000
     requests_per_s: Annotated[float, Meta(ge=1, le=1_000_000)] = 50
+    handshakes_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 0
     handshake_s: Seconds = 5.0
     stall_s: Seconds = 10.0
     heartbeat_s: Seconds = 20.0
@@ -261,6 +262,9 @@ def _problems(config: Config) -> list[tuple[str, str]]:
         for name, tier in config.tiers.items()
         if 0 < tier.interval_ms < 1
     ]
+    if 0 < config.limits.handshakes_per_s < 1:
+        what = f"must be 0 (no limit), or from 1 to 1000000, not {config.limits.handshakes_per_s:g}"
+        found.append(("limits.handshakes_per_s", what))
     found += [
         (f"tiers.{name}", "a tier's name must be 1 to 32 letters, digits, _ or -")
         for name in config.tiers

@@ -7,10 +7,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+import trio
+
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.interest import Names
 
 DURATION_BOUNDS_S: Final = (1.0, 10.0, 60.0, 600.0, 3600.0, 28_800.0, 86_400.0)  # of sessions
+HANDSHAKES: Final = "handshakes_per_s"
 SWEEP_AT: Final = 4096  # addresses remembered before those that count nothing are forgotten
 
 
@@ -25,6 +28,7 @@ class Limits:
     requests_per_s: float
     handshake_s: float
     patterns_per_session: int = 500
+    handshakes_per_s: float = 0.0  # 0: any number
 
     def excess(self, names: Names) -> str | None:
         """Return why ``names`` are too many for one session, None if they are not."""
@@ -117,26 +121,37 @@ class Admits(Protocol):
 
 
 class Admission:
-    """Counts sessions in all and per address; ``limits`` may be exchanged."""
+    """Counts sessions in all and per address, and handshakes a second; ``limits`` may be exchanged."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self._handshakes: tuple[float, Bucket] | None = None  # of which rate
         self._by_address: Counter[str] = Counter()
         self.total = 0
 
-    def admit(self, address: str) -> str | None:
+    def admit(self, address: str, now_s: float) -> str | None:
         """Count one more session from ``address``; return which limit forbids it, None if none does."""
         if self.total >= self.limits.sessions:
             return "sessions"
         if self._by_address[address] >= self.limits.sessions_per_ip:
             return "sessions_per_ip"
+        if not self._may_shake_hands(now_s):
+            return HANDSHAKES
         self._by_address[address] += 1
         self.total += 1
         return None
 
     async def ask(self, address: str) -> str | None:
         """Do as :meth:`admit` does, for who asks across processes too."""
-        return self.admit(address)
+        return self.admit(address, trio.current_time())
+
+    def _may_shake_hands(self, now_s: float) -> bool:
+        rate = self.limits.handshakes_per_s
+        if not rate:
+            return True
+        if self._handshakes is None or self._handshakes[0] != rate:
+            self._handshakes = rate, Bucket(rate, now_s)
+        return self._handshakes[1].take(now_s)
 
     def release(self, address: str) -> None:
         """Count one session less; pair with an :meth:`admit` that returned None."""

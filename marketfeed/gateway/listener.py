@@ -201,7 +201,7 @@ class Gateway:
         refused = self._service.counters.refused
         trusted = self._service.proxies.trusts(peer)
         outbox.on_end = partial(self._broke_off, peer)
-        limit = None if trusted else self._strangers.admit(peer)
+        limit = None if trusted else self._strangers.admit(peer, trio.current_time())
         if limit is not None:
             refused[f"too many connections: limits.{limit}"] += 1
             return None
@@ -289,9 +289,14 @@ class Gateway:
                 session.end(CloseCode.DRAINING)
 
     async def drain(self) -> None:
-        """Ask every session to end because the engine does, answer every poll; return when all have gone."""
+        """Ask every session to end because the engine does, answer every poll; return when all have gone.
+
+        They are told to come back over a time in which their handshakes can be served.
+        """
         await self.routes.drain()
+        retry_ms = self._service.handshakes.retry_ms(len(self.sessions))
         for session in list(self.sessions):
+            session.retry_ms = retry_ms
             session.end(CloseCode.DRAINING)
         while self.sessions:
             await self._ended.park()
@@ -320,4 +325,5 @@ def _strangers(limits: Limits) -> Limits:
         limits,
         sessions=max(limits.sessions, LEAST_STRANGERS),
         sessions_per_ip=max(limits.sessions_per_ip, LEAST_STRANGERS),
+        handshakes_per_s=0,
     )

@@ -11,7 +11,7 @@ from marketfeed.gateway.complaints import Complaints
 from marketfeed.gateway.events import CONTENT_TYPE, EventSession
 from marketfeed.gateway.files import file_routes
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
-from marketfeed.gateway.limits import Rates
+from marketfeed.gateway.limits import HANDSHAKES, Rates
 from marketfeed.gateway.origins import Origins
 from marketfeed.gateway.polling import Polling
 from marketfeed.gateway.query import LAST_EVENT_ID, POLYFILL, check_keys, cursor_of, names_of, tier_of
@@ -21,6 +21,7 @@ from marketfeed.gateway.websocket import WebSocketSession
 
 STREAM: Final = "/v1/stream"
 EVENTS: Final = "/v1/events"
+RETRY_AFTER_S: Final = 5  # where there are too many sessions
 UNCOUNTED: Final = frozenset({STREAM})  # handshakes: bounded by limits.sessions, not by requests_per_s
 
 
@@ -107,6 +108,11 @@ class Routes:
         limit = await self._service.admission.ask(request.address)
         if limit is None:
             return None
-        reason = f"too many sessions: limits.{limit}"
+        retry_after_s = RETRY_AFTER_S
+        if limit == HANDSHAKES:
+            retry_after_s = self._service.handshakes.retry_after_s(trio.current_time())
+            most = self._service.limits.handshakes_per_s
+            self._complaints.tell("too many handshakes: limits.handshakes_per_s", most=most)
+        reason = f"too many {'handshakes' if limit == HANDSHAKES else 'sessions'}: limits.{limit}"
         self._service.counters.refused[reason] += 1
-        return error_response(503, reason, (("Retry-After", "5"), ("Connection", "close")))
+        return error_response(503, reason, (("Retry-After", str(retry_after_s)), ("Connection", "close")))

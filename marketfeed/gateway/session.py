@@ -19,6 +19,7 @@ from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import JSON, Encoding
 from marketfeed.gateway import protocol
 from marketfeed.gateway.clients import NO_SDK
+from marketfeed.gateway.handshakes import FLOOR_MS, Handshakes
 from marketfeed.gateway.hosts import Hosts
 from marketfeed.gateway.limits import Admits, Counters, Limits
 from marketfeed.gateway.outbox import Outbox
@@ -26,7 +27,6 @@ from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.tls import Certificate
 
 FAREWELL_S: Final = 1.0  # for the closing message and what follows it
-RETRY_MS: Final = (500, 3000)  # clients told to reconnect spread over this
 # Closed without a `closing` message: by the client, or as RFC 6455 lays down.
 SILENT: Final = frozenset(
     {CloseCode.NORMAL, CloseCode.PROTOCOL, CloseCode.ABNORMAL, CloseCode.INVALID_DATA, CloseCode.TOO_BIG}
@@ -46,6 +46,7 @@ class Service:
     allowed_origins: frozenset[str]  # the gateway's own among them
     admission: Admits
     counters: Counters
+    handshakes: Handshakes = field(default_factory=Handshakes)
     hosts: Hosts | None = None  # None: requests for any host are served
     encoding: Encoding = JSON  # what sessions begin with
     proxies: Proxies = field(default_factory=Proxies)
@@ -63,7 +64,7 @@ class Session(ABC):
         self.address = address
         self.sdk = sdk
         self.opened_at_s = trio.current_time()
-        self.retry_ms = RETRY_MS  # when to come back, if it is told to; from and to
+        self.retry_ms = FLOOR_MS  # when to come back, if it is told to; from and to
         self._service = service
         self._ending: CloseCode | None = None
         self._reading = trio.CancelScope()
@@ -100,6 +101,7 @@ class Session(ABC):
         """
         counters, shard = self._service.counters, self._service.shard
         counters.accepted += 1
+        self._service.handshakes.done(trio.current_time())
         member = self.member = shard.enter(self.id, outbox, tier, encoding)
         self._outbox = outbox
         outbox.drained = lambda: shard.drained(member)

@@ -27,6 +27,7 @@ from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import ENCODINGS, PROBE
+from marketfeed.gateway.handshakes import Handshakes
 from marketfeed.gateway.hosts import Hosts, own_names
 from marketfeed.gateway.limits import Admits, Counters, Limits
 from marketfeed.gateway.listener import Gateway
@@ -85,6 +86,7 @@ class LocalServer:
         self._probes: list[OwnProbe] = []
         self.collector = Collector()
         self.counters = Counters()
+        self._handshakes = Handshakes(processes=max(1, config.engine.workers))
         self._admission = admission
         cert, key = config.gateway.tls_cert, config.gateway.tls_key
         self._certificate = Certificate(cert, key) if cert and key else None
@@ -96,6 +98,8 @@ class LocalServer:
         """Return what sessions share, with the gateway on ``port``."""
         gateway = self._config.gateway
         tiers = tiers_of(self._config, self._worker)
+        limit_per_s = self._config.limits.handshakes_per_s
+        self._handshakes.limit_per_s = limit_per_s / max(1, self._config.engine.workers)
         own = own_origins(gateway.host, port, self._certificate is not None)
         # Those whose pages may read everything may also be who asks: a proxy's name is written once.
         allowed = [
@@ -112,6 +116,7 @@ class LocalServer:
             hosts=Hosts([*own_names(gateway.hosts, gateway.host), *allowed]),
             admission=self._admission,
             counters=self.counters,
+            handshakes=self._handshakes,
             encoding=ENCODINGS[gateway.encoding],
             proxies=Proxies(gateway.trusted_proxies),
             certificate=self._certificate,
@@ -242,6 +247,7 @@ class LocalServer:
             synced=self.shard.synced_sessions,
             groups=figures.statistics().groups,
             accepted=counters.accepted,
+            handshakes_per_s=self._handshakes.shown_per_s,
             closes={int(code): count for code, count in counters.closes.items()},
             refused=dict(counters.refused),
             requests=dict(counters.requests),
@@ -300,6 +306,7 @@ def limits_of(config: LimitsConfig) -> Limits:
         requests_per_s=config.requests_per_s,
         handshake_s=config.handshake_s,
         patterns_per_session=config.patterns_per_session,
+        handshakes_per_s=config.handshakes_per_s,
     )
 
 

@@ -28,6 +28,7 @@ class ServerStats(msgspec.Struct):
     synced: int = 0  # sessions now whose first `synced` was sent
     groups: int = 0  # now
     accepted: int = 0
+    handshakes_per_s: int = 0  # most in one second
     closes: dict[int, int] = {}  # by close code
     refused: dict[str, int] = {}  # connections, by reason
     requests: dict[tuple[str, int], int] = {}  # over HTTP, by route ("" for unknown ones) and status
@@ -74,6 +75,7 @@ class ServerStats(msgspec.Struct):
             synced=0,
             groups=0,
             polls=0,
+            handshakes_per_s=0,
             closes=closes,
             ledgers=ledgers,
             resident_bytes={},

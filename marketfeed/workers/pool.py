@@ -239,7 +239,8 @@ class WorkerPool:
         if old is None:
             return None
         old.retiring = True
-        spread_s = old.connections * SPREAD_PER_SESSION_S
+        most_per_s = self._config.limits.handshakes_per_s
+        spread_s = old.connections * max(SPREAD_PER_SESSION_S, 1 / most_per_s if most_per_s else 0)
         old.channel.send(Retire(spread_s + RETIRE_S, spread_s))
         return old
 
@@ -311,7 +312,7 @@ class WorkerPool:
             case Returned(number):
                 self._again(child.returned(number))
             case Admit(number, address):
-                limit = self._admission.admit(address)
+                limit = self._admission.admit(address, trio.current_time())
                 if limit is None:
                     child.admitted[address] += 1
                 child.channel.send(Verdict(number, limit))

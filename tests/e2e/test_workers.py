@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -218,6 +220,40 @@ async def test_limits_hold_over_all_workers_and_are_given_back(tmp_path):
             # What the dead one had is free again: one or two of the three.
             await join(nursery, running, 1, ALL)
             nursery.cancel_scope.cancel()
+
+
+async def test_the_limit_on_handshakes_holds_over_all_workers(tmp_path):
+    with (
+        trio.fail_after(60),
+        engine(SYNTHETIC, tmp_path, *TWO, "--set", "limits.handshakes_per_s=1") as running,
+    ):
+        answers = [handshake(running.port) for _ in range(12)]
+        let_in = [head for head in answers if head.startswith("HTTP/1.1 101")]
+        refused = [head for head in answers if head.startswith("HTTP/1.1 503")]
+        assert len(let_in) + len(refused) == 12
+        assert let_in
+        assert refused
+        assert all(re.search(r"\r\nRetry-After: [0-9]+\r\n", head, re.IGNORECASE) for head in refused)
+        shown = get(running.admin_port, "/metrics")[2].decode()
+        reason = "too many handshakes: limits.handshakes_per_s"
+        assert f'marketfeed_refused_total{{reason="{reason}"}} {len(refused)}.0' in shown
+        assert f"marketfeed_accepted_total {len(let_in)}.0" in shown
+        assert re.search(r"marketfeed_handshakes_shown_per_s [1-9][0-9]*\.0", shown)
+        running.logged(reason)
+
+
+def handshake(port: int) -> str:
+    """Return the head of the answer to a handshake; the connection is closed."""
+    key = base64.b64encode(bytes(16)).decode()
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+        sock.sendall(
+            f"GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        answer = b""
+        while b"\r\n\r\n" not in answer and (data := sock.recv(4096)):
+            answer += data
+    return answer.partition(b"\r\n\r\n")[0].decode() + "\r\n"
 
 
 async def _refused(session: Session) -> None:

@@ -1,0 +1,64 @@
+"""How many handshakes a second one process can serve, and so how long clients that are sent away should stay.
+
+Sessions that all end at once would all come back at once. They are told to come back over a time in which
+this process, or its successor, can serve their handshakes. Pure: time is an argument.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Final
+
+LEAST_PER_S: Final = 500.0  # of an engine that has not shown more: two cores do 600 (perf.many, perf.turns)
+WINDOW_S: Final = 1.0  # in which handshakes are counted
+FLOOR_MS: Final = (500, 3000)  # over which clients come back at least
+MAX_RETRY_S: Final = 600.0  # nobody is told to stay away for longer
+
+
+class Handshakes:
+    """The handshakes of one process."""
+
+    def __init__(self, limit_per_s: float = 0.0, processes: int = 1) -> None:
+        """``limit_per_s`` is this process's share of the limit, 0 for none, and may be changed.
+
+        ``processes`` is how many of them share the clients.
+        """
+        self.limit_per_s = limit_per_s
+        self.shown_per_s = 0  # most that were done within one window
+        self._least_per_s = LEAST_PER_S / processes
+        self._window_end_s = -math.inf
+        self._in_window = 0
+        self._waiting = 0.0  # clients that were refused and have not been let in since, an estimate
+        self._waiting_at_s = 0.0
+
+    def done(self, now_s: float) -> None:
+        """Count a handshake that began a session."""
+        if now_s >= self._window_end_s:
+            self._window_end_s, self._in_window = now_s + WINDOW_S, 0
+        self._in_window += 1
+        self.shown_per_s = max(self.shown_per_s, self._in_window)
+
+    @property
+    def rate_per_s(self) -> float:
+        """Return how many handshakes a second are expected to be served."""
+        shown = max(self._least_per_s, self.shown_per_s / WINDOW_S)
+        return min(shown, self.limit_per_s) if self.limit_per_s else shown
+
+    def retry_ms(self, sessions: int) -> tuple[int, int]:
+        """Return from when to when ``sessions`` that end together should come back."""
+        first_ms, last_ms = FLOOR_MS
+        spread_ms = int(min(sessions / self.rate_per_s, MAX_RETRY_S) * 1000)
+        return first_ms, max(last_ms, first_ms + spread_ms)
+
+    def retry_after_s(self, now_s: float) -> int:
+        """Count a handshake that the limit refuses; return when its client should try again.
+
+        At random within twice the time that those refused so far need, so that as many come back
+        each second as the limit lets in.
+        """
+        served = (now_s - self._waiting_at_s) * self.rate_per_s
+        self._waiting = max(0.0, self._waiting - served) + 1
+        self._waiting_at_s = now_s
+        spread_s = min(2 * self._waiting / self.rate_per_s, MAX_RETRY_S - 2)
+        return random.randint(1, 2 + int(spread_s))
