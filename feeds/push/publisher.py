@@ -96,7 +96,7 @@ class Publisher:
         start, self._given = self._given, min(self._given + BATCH_TICKS, len(self._whole))
         return self._whole.cut(start, self._given)
 
-    def _gather(self) -> Batch | None:
+    def _gather(self) -> Batch | None:  # noqa: C901 - one branch a kind of frame
         """Take frames until there are enough ticks, or one that changes what ids mean."""
         if self._cut is not None:
             raise self._cut

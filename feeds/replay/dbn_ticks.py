@@ -66,7 +66,7 @@ class Layouts:
 
 
 def _layout(message: Any) -> np.dtype[np.void]:
-    return np.dtype([(f[0], f[1] if f[1].startswith("S") else f"<{f[1]}") for f in message._dtypes])
+    return np.dtype([(f[0], f[1] if f[1].startswith("S") else f"<{f[1]}") for f in message._dtypes])  # noqa: SLF001 - the layout, public nowhere
 
 
 class Decoding:

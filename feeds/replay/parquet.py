@@ -124,7 +124,7 @@ class Parquet:
                 table = self._table(part.slice(0, 0), day_ns, at)
             yield table
 
-    def _table(self, batch: Any, day_ns: int | None, first_row: int) -> Table:
+    def _table(self, batch: Any, day_ns: int | None, first_row: int) -> Table:  # noqa: C901 - one branch an optional column
         layout, cells = self._layout, self._cells
         columns = {name: cells.plain(batch.column(str(column))) for name, column in layout.wanted.items()}
         rows = np.ones(batch.num_rows, bool)

@@ -231,7 +231,7 @@ def _complete_tiers(data: dict[str, Any]) -> None:
                 tiers[name] = {**DEFAULT_TIERS.get(name, {}), **tier}
 
 
-def _problems(config: Config) -> list[tuple[str, str]]:
+def _problems(config: Config) -> list[tuple[str, str]]:  # noqa: C901 - one branch a rule
     """Return what no single key's type can say: where, and what is wrong there."""
     engine, gateway, auth = config.engine, config.gateway, config.auth
     found: list[tuple[str, str]] = []

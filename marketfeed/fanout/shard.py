@@ -187,7 +187,7 @@ class Shard:
                 wake = min([wake, *(member.next_step_ns for member in lane.alone)])
         return wake
 
-    async def _flush(self, lane: Lane, now_ns: int, late_ns: int) -> None:
+    async def _flush(self, lane: Lane, now_ns: int, late_ns: int) -> None:  # noqa: C901 - hot: no call a group
         """Send every group of ``lane`` what is new for it, ``late_ns`` after its moment (-1: it has none)."""
         head = self._lanes.learn()
         began_ns = self.wall_ns()  # after the head: all up to it was published before

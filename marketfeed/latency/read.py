@@ -90,6 +90,10 @@ class Latencies:
         figures: list[list[int]] = _rows(self._figures).tolist()
         return figures
 
+    def values(self) -> Values:
+        """Return a copy of the figures of all rows, shape ``(k, 8)``."""
+        return np.array(_rows(self._figures))
+
     @property
     def span_s(self) -> tuple[float, float, int]:
         """Return when the rows begin and end, and how many different beginnings there are."""
@@ -229,7 +233,7 @@ def load(
     found = read([Path(path) for path in several], by, wanted, from_s, to_s, unit_ns=unit_ns)
     for problem in found.problems:
         warnings.warn(problem, stacklevel=2)
-    figures, keys = np.array(_rows(found._figures)), found.keys
+    figures, keys = found.values(), found.keys
     table: dict[str, Any] = {
         "start": (np.array(found.times_s, np.float64) * 1000)
         .round()

@@ -208,7 +208,7 @@ async def _session(
     member = shard.enter(id, sink, tier, encoding)
     member.phase = phase
     await shard.change(SubscriptionChange(member, names, tier, encoding, lambda resumption: b"\0\0", True))
-    while not member.synced_once:
+    while not member.synced_once:  # noqa: ASYNC110 - on a virtual clock, cycle by cycle
         await trio.sleep(max(tier.interval_ns, 1_000_000) / S)
     sink.bytes = sink.frames = 0
     return member, sink

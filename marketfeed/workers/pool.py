@@ -299,7 +299,7 @@ class WorkerPool:
         child.silent.set()
         child.kill()  # one that closed its channel is no use any more
 
-    def _hear(self, child: Child, message: Up) -> None:
+    def _hear(self, child: Child, message: Up) -> None:  # noqa: C901 - one case a message
         match message:
             case Alive():
                 pass

@@ -45,7 +45,7 @@ async def main() -> None:
     port = free_port()
     with tempfile.TemporaryDirectory() as name:
         config = Path(name, "nats.conf")
-        config.write_text(
+        config.write_text(  # noqa: ASYNC240 - before anything is served
             f'listen: "127.0.0.1:{port}"\nmax_pending: 1GB\nwrite_deadline: "10s"\n'
             f'websocket {{ listen: "127.0.0.1:{PORT}", no_tls: true, compression: false }}\n'
         )

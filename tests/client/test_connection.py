@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import trio
+import trio.lowlevel
 import trustme
 
 from marketfeed.client.connection import THEIR_ENDS, ConnectError, endpoint, endpoint_of, stream_url
@@ -71,7 +72,7 @@ class Server:
             try:
                 await stream.send_all(b"hello")
             except trio.BrokenResourceError:
-                await trio.sleep(0)  # refused by the client, or plain
+                await trio.lowlevel.checkpoint()  # refused by the client, or plain
 
         async with trio.open_nursery() as nursery:
             (listener,) = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
@@ -169,10 +170,14 @@ async def test_a_port_that_hangs_up_in_the_handshake():
         nursery.cancel_scope.cancel()
 
 
+async def say_nothing(stream):
+    await trio.sleep_forever()
+
+
 async def test_a_port_that_says_nothing_is_told_from_one_that_is_slow(autojump_clock):
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, lambda stream: trio.sleep_forever(), [listener])
+        nursery.start_soon(trio.serve_listeners, say_nothing, [listener])
         port = listener.socket.getsockname()[1]
         engine = endpoint(f"wss://127.0.0.1:{port}/")
         with pytest.raises(ConnectError, match=r"TLS: no answer within 10 s; is it a port for ws://\?"):

@@ -336,7 +336,7 @@ def test_what_a_client_put_together_over_cuts_is_what_was_published(
         trio.run(life, depth, resume_ticks, tiers, quotes, trades, script, clock=clock)
 
 
-async def life(depth, resume_ticks, tiers, quotes, trades, script):
+async def life(depth, resume_ticks, tiers, quotes, trades, script):  # noqa: C901 - one case an action
     bench = Bench(depth=depth, resume_ticks=resume_ticks)
     follower = Follower(tiers is EVERY)
     number = 0

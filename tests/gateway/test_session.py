@@ -7,6 +7,7 @@ import socket
 
 import pytest
 import trio
+import trio.lowlevel
 
 from marketfeed.errors import CLOSE_TEXT, CloseCode
 from marketfeed.gateway.websocket import MAX_REFUSED
@@ -243,7 +244,7 @@ async def test_a_session_that_answers_slowly_and_asks_meanwhile_is_served_in_ord
         await stream.send_all(masked(0x81, b'{"action":"subscribe","quotes":["*"]}'))
         while not any(member.waiting for member in live.shard.members):
             live.publish(*[f"S{i}" for i in range(200)])
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
         for number in range(5):
             await stream.send_all(masked(0x81, b'{"action":"ping","t":%d}' % number))
         got = b""

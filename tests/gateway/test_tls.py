@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.lowlevel
 import trio_websocket
 import trustme
 
@@ -84,7 +85,7 @@ async def test_a_peer_that_reads_slowly_gets_everything_in_order(files):
         await read_until(stream, b"synced")
         while not any(member.waiting for member in live.shard.members):
             live.publish(*[f"S{i}" for i in range(200)])
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
         live.publish("LAST")
         got = await read_until(stream, b'"S":"LAST"')
         (session,) = live.gateway.sessions

@@ -26,7 +26,7 @@ steps = st.one_of(
 )
 
 
-async def live(depth, tier, encodings, script):
+async def live(depth, tier, encodings, script):  # noqa: C901 - one case an action
     bench = Bench(depth=depth)
     sessions = {}
     for number in range(3):
