@@ -10,7 +10,8 @@ import base64
 import json
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import Any
 
 import trio
 
@@ -122,7 +123,7 @@ class Client:
         after = f"&after={self.cursor}" if self.cursor else ""
         return f"{query}&tier={self.tier}{after}"
 
-    def _stream(self) -> Iterator[bytes]:
+    def _stream(self) -> Generator[bytes, bytes, None]:
         """Speak WebSocket: bytes in, bytes to send out."""
         encoding = self.random.choice(("json", "binary"))
         key = base64.b64encode(b"0123456789abcdef").decode()
@@ -133,7 +134,7 @@ class Client:
         while b"\r\n\r\n" not in got:
             got += yield b""
         got = got.partition(b"\r\n\r\n")[2]
-        request = {"action": "subscribe", "tier": self.tier, "encoding": encoding}
+        request: dict[str, Any] = {"action": "subscribe", "tier": self.tier, "encoding": encoding}
         request |= {channel: names.split(",") for channel, names in self.want.items()}
         request |= {"after": self.cursor} if self.cursor else {}
         text = json.dumps(request).encode()
@@ -160,7 +161,7 @@ class Client:
                 epoch = self.cursor.split(":")[0]
                 self.move(f"{epoch}:{max(gs)}")
 
-    def _events(self) -> Iterator[bytes]:
+    def _events(self) -> Generator[bytes, bytes, None]:
         got = yield f"GET /v1/events?{self._query()} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         while b"\r\n\r\n" not in got:
             got += yield b""
@@ -176,7 +177,7 @@ class Client:
             if b"id" in fields:
                 self.move(fields[b"id"].decode())
 
-    def _poll(self) -> Iterator[bytes]:
+    def _poll(self) -> Generator[bytes, bytes, None]:
         got = yield f"GET /v1/poll?{self._query()} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         while b"\r\n\r\n" not in got:
             got += yield b""

@@ -110,7 +110,7 @@ class Wire:
         return b""
 
     def _frames(self) -> list[bytes]:
-        frames = []
+        frames: list[bytes] = []
         while True:
             if self.transport == "sse":
                 end = self._data.find(b"\n\n") + 2

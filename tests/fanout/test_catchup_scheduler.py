@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import trio.testing
@@ -21,7 +22,8 @@ class Table:
         self.steps: dict[str, int] = {}
         self.taken: list[str] = []
         self.rings = 0
-        self.turns = Turns(self._turn, self._ring)
+        advance: Any = self._turn  # names stand for sessions
+        self.turns = Turns(advance, self._ring)
 
     def _ring(self) -> None:
         self.rings += 1
@@ -37,7 +39,8 @@ class Table:
 
     def add(self, **steps: int) -> None:
         self.steps |= steps
-        self.turns.add(steps)
+        members: Any = steps
+        self.turns.add(members)
 
     def take(self) -> tuple[list[str], int]:
         """Return who had a turn, and how long all of them took, in nanoseconds."""

@@ -107,7 +107,7 @@ def test_prefixes_know_their_takers(steps):
 
 
 owners = st.integers(0, 5)
-waits = st.one_of(
+waits: st.SearchStrategy[tuple[str, int, list[str]]] = st.one_of(
     st.tuples(st.just("add"), owners, st.lists(names, min_size=1, max_size=6, unique=True)),
     st.tuples(st.just("discard"), owners, st.just([])),
     st.tuples(st.just("take"), st.just(0), st.lists(names, max_size=4, unique=True)),

@@ -40,7 +40,8 @@ def test_the_best_of_all_venues_is_that_of_their_books_however_rows_are_cut(whol
     records = np.zeros(len(rows), QUOTE)
     for record, (symbol, venue, bid, ask) in zip(records, rows, strict=True):
         record["symbol"], record["n"] = symbol, venue
-        record["bid_px"], record["bid_sz"], record["ask_px"], record["ask_sz"] = *bid, *ask
+        record["bid_px"], record["bid_sz"] = bid
+        record["ask_px"], record["ask_sz"] = ask
     merge, got = Merge(over_all=True, whole=whole), []
     edges = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
     for start, end in pairwise(edges):

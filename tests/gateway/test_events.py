@@ -62,7 +62,8 @@ class Source:
 
     async def until(self, kind: str) -> tuple[str | None, list[dict[str, Any]]]:
         """Return the last id and all messages up to one of ``kind``."""
-        last, messages = None, []
+        last: str | None = None
+        messages: list[dict[str, Any]] = []
         while not messages or messages[-1]["T"] != kind:
             event = await self.next()
             last = event.id or last

@@ -333,7 +333,7 @@ class Tap(trio.abc.HalfCloseableStream):
             await trio.sleep_forever()
         return piece
 
-    async def send_all(self, data: bytes) -> None:
+    async def send_all(self, data: bytes | bytearray | memoryview[int]) -> None:
         self.sent += data
 
     async def wait_send_all_might_not_block(self) -> None:

@@ -6,6 +6,7 @@ import json
 import socket
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import trio
@@ -73,7 +74,7 @@ async def open_stream(live: Live, files: Files | None) -> trio.abc.Stream:
     return stream
 
 
-def take_at_once(stream: trio.abc.Stream, size: int) -> None:
+def take_at_once(stream: Any, size: int) -> None:
     getattr(stream, "transport_stream", stream).setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
 

@@ -16,8 +16,8 @@ from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError
 from marketfeed.ingest import registry
-from marketfeed.ingest.pump import Pump
-from marketfeed.ingest.registry import MAX_FEEDS, feed_specs
+from marketfeed.ingest.pump import MAX_FEEDS, Pump
+from marketfeed.ingest.registry import feed_specs
 from marketfeed.ingest.roster import Roster
 
 KNOWN = ", ".join(sorted(point.name for point in entry_points(group="marketfeed.feeds")))

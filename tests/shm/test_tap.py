@@ -207,9 +207,9 @@ def check(engine: Engine, follower: Follower, reached: dict[tuple[str, str], int
     for channel, records in zip(CHANNELS, (step.quotes, step.trades), strict=True):
         assert (np.diff(records["g"].astype(np.int64)) > 0).all()
         for record in records:
-            key = (channel, engine.symbols.name(record["symbol"]))
-            assert record["n"] == reached.get(key, 0) + 1
-            reached[key] = int(record["n"])
+            of = (channel, engine.symbols.name(record["symbol"]))
+            assert record["n"] == reached.get(of, 0) + 1
+            reached[of] = int(record["n"])
             assert record["g"] <= step.head
 
 

@@ -203,7 +203,8 @@ class Bench:
         after: str | None = None,
     ) -> None:
         names = member.names.plus(Names(tuple(quotes.split()), tuple(trades.split())))
-        await self.rename(member, names, tier, True, request_id, encoding, after and parse_cursor(after))
+        cursor = parse_cursor(after) if after else None
+        await self.rename(member, names, tier, True, request_id, encoding, cursor)
 
     async def unsubscribe(self, member: Subscriber, quotes: str = "", trades: str = "") -> None:
         names = member.names.minus(Names(tuple(quotes.split()), tuple(trades.split())))

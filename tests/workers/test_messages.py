@@ -6,6 +6,7 @@ import array
 import os
 import resource
 import socket
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from marketfeed.config.schema import Config, load
 from marketfeed.errors import ControlError
 from marketfeed.fanout.ledger import Ledger
-from marketfeed.server.local import Listing
+from marketfeed.server.sessions import Listing
 from marketfeed.server.stats import ServerStats
 from marketfeed.workers import messages as control
 from marketfeed.workers.channel import Channel
@@ -103,7 +104,9 @@ def test_junk_is_refused_or_waits_for_more(data):
 
 def channels() -> tuple[Channel[object], Channel[object]]:
     ours, theirs = socket.socketpair()
-    return Channel(ours, Up), Channel(theirs, Down)
+    up: Any = Up  # a union of types, which msgspec takes
+    down: Any = Down
+    return Channel(ours, up), Channel(theirs, down)
 
 
 async def test_sockets_arrive_with_their_messages_in_order_among_others():
