@@ -86,6 +86,8 @@ def test_a_subscriber_gets_exactly_what_publishers_sent(tmp_path: Path):
     }
     with engine(FEEDS, tmp_path) as running, open_session(running.url) as ws:
         ws.send('{"action":"subscribe","quotes":["*"],"trades":["*"],"tier":"vip"}')
+        while '"synced"' not in str(ws.recv(timeout=30)):  # what came before would be a snapshot, or nothing
+            pass
         sockets = {feed: connect(address_of(running, feed)) for feed in publishers}
         expected: list[tuple] = []
         for feed, names in publishers.items():
