@@ -44,7 +44,7 @@ class ReplayConfig(TableKeys, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     path: str
     format: str = "binance-raw"
-    speed: Annotated[float, Meta(ge=0, le=1e6)] = 1.0  # 1.0 as recorded, 0 as fast as it goes
+    speed: Annotated[float, Meta(ge=0, le=1_000_000)] = 1.0  # 1.0 as recorded, 0 as fast as it goes
     loop: bool = False
     start_sessions: Annotated[int, Meta(ge=0)] = 0
     clock: Annotated[str, Meta(max_length=64)] = ""  # feeds of one clock keep time together
