@@ -303,7 +303,7 @@ def test_whole_recordings_to_the_last_decimal(realdata, name, quotes, trades):
             assert (bid_size, ask_size) == (float(data["B"]), float(data["A"]))
             assert ts_event == data.get("T", 0) * 1_000_000
         else:
-            ts_event, _, _, price, trade_id, size, side, _, _, symbol, _, _ = tick
+            ts_event, _, _, price, trade_id, size, side, _, _, _, _, symbol, _, _ = tick
             assert channel == TRADES
             assert Decimal(price).scaleb(-9) == Decimal(data["p"])
             assert (trade_id, size) == (data["t"], float(data["q"]))
