@@ -220,9 +220,10 @@ class CatchUp:
             latest = lane.encoder.latest(channel, sent, at[at > 0], lane.g)
             position = np.zeros(self._rings.max_symbols, np.int64)
             position[member.interest.symbols[channel]] = member.seen[channel]
-            # One that was overwritten just now has no snapshot: its next tick
-            # comes with a gap.
             position[symbols] = at
+            if member.tier.every and not (member.behind and channel == QUOTES):
+                # One that was overwritten meanwhile has no snapshot: it begins with a gap.
+                position[sent] -= 1
             position[sent[latest.held]] = latest.ns
             member.seen[channel] = position[member.interest.symbols[channel]]
             order = latest.gs.argsort()

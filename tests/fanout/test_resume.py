@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from marketfeed.fanout import newcomers
@@ -326,6 +326,14 @@ steps = st.one_of(
     script=st.lists(steps, max_size=40),
     most=st.sampled_from([1, newcomers.MOST]),  # symbols that may join in one cycle
 )
+@example(  # the lane waits for symbols to join, and the tick that it stands at is overwritten meanwhile
+    16, 5, EVERY, "A*", "",
+    [
+        ("publish", [("q", "A")] * 8 + [("q", "B"), ("q", "AB")]),
+        ("cut", (0, [[("q", "A")] * 2] * 5, 0, JSON)),
+    ],
+    1,
+)  # fmt: skip
 def test_what_a_client_put_together_over_cuts_is_what_was_published(
     depth, resume_ticks, tiers, quotes, trades, script, most
 ):
