@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test quick check format cover docs perf many prove clean
+.PHONY: run test quick check debt format cover docs perf many prove clean
 
 run: $(VENV)/.run
 	$(BIN)/marketfeed serve --config config.toml \
@@ -21,6 +21,10 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Complexity, lengths of files, duplicated blocks, import layers; fails on what is beyond its limit.
+debt: $(VENV)/.test
+	$(BIN)/python tests/debt.py
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix-only .

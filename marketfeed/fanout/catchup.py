@@ -1,13 +1,12 @@
 """Advance one session that is not at its lane's position: snapshot, catch-up, lag.
 
-A session alone holds its own position. Each call takes it one or more frames
-towards the lane, paced by its socket; when it stands where the lane stands,
-it joins a group and costs nothing of its own any more.
+A session that is catching up has its own position. Each call advances it by one or more frames towards the
+lane's position, at the pace of its socket. When it reaches the lane's position it joins a group, and has no
+cost of its own any more.
 
-A live session whose socket was full for a moment first gets what it missed in
-full. If that is too much, it lags: quotes become latest-per-symbol, trades
-stay complete, and it comes back only when its socket has room again. Longer
-than most files here, because all three move the same position by the same steps.
+A live session whose socket was full for a moment first gets everything it missed. If that is too much, it
+lags: only the newest quote of each symbol is sent, trades stay complete, and it joins its lane again only
+after its socket has room.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""A lane: all sessions of one tier, phase and codec. They share a position, and move together.
+"""A lane: all sessions of one tier, phase and codec, which share a position and advance together.
 
-    rings ──► collect (what is new for anybody here) ──► encode once
-          ──► hand each fragment to the groups that take its symbol ──► one frame a group ──► members
+    rings ──► collect what is new for any session ──► encode once
+          ──► append each fragment to the groups that take its symbol ──► one frame per group ──► members
 
-The innermost loop, fragment to group, is a bound ``list.append`` per delivery:
-with the join of the frame about 40 ns a delivered tick, less than numpy needs
-to sort the same deliveries by group (perf/fanout.py). A little longer than most
-files here, as both rules of collecting share the lane's position.
+The innermost loop, fragment to group, is one bound ``list.append`` per delivery. With the join of the frame
+it costs about 40 ns per delivered tick, less than numpy needs to sort the same deliveries by group
+(perf/fanout.py).
 """
 
 from __future__ import annotations

@@ -1,12 +1,8 @@
-"""The shard: the sessions one process serves, and the loop that moves them.
+"""The shard: the sessions that one process serves, and the loop that advances them.
 
-One cycle: flush the lanes that are due, apply what sessions asked for since
-the last cycle, advance the sessions that are alone. Sessions change groups
-only between flushes; while one is under way the loop yields every thousand
-sends or so, and whatever happens meanwhile waits its turn.
-
-Longer than most files here, because the loop and the changes it applies
-between flushes share the same few fields.
+One cycle flushes the lanes that are due, applies the changes that sessions have requested since the last
+cycle, and advances the sessions that are catching up. Sessions change groups only between flushes. During a
+flush the loop yields about every thousand sends; requests that arrive meanwhile wait for the end of it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The listener: accepts connections, serves HTTP on each, and lets sessions take them over.
-
-A little longer than most files here, as what bounds connections stands beside what accepts them.
-"""
+"""The listener: accept connections, serve HTTP on each, and hand connections over to sessions."""
 
 from __future__ import annotations
 

@@ -1,15 +1,14 @@
-"""The outbox: one socket, written by the shard without waiting and by trio-websocket with.
+"""The outbox: one socket that the shard writes without waiting and trio-websocket writes with waiting.
 
     shard ──► offer ──┐
-                      ├──► unsent bytes ──► drainer ──► kernel      (only when the kernel is full;
+                      ├──► unsent bytes ──► drainer ──► kernel      (only while the kernel's buffer is full;
     trio-websocket ──► send_all ──┘                                  otherwise straight to the kernel)
 
-Bytes leave in the order they were taken, a frame is never cut by another, and
-cancelling a waiter of ``send_all`` takes nothing out. There is no queue: the
-shard offers nothing to a session whose outbox holds bytes.
+Bytes leave in the order in which they were accepted, and no frame interrupts another. Cancelling a caller of
+``send_all`` removes nothing. There is no queue: the shard offers nothing to a session whose outbox holds
+bytes.
 
-Cost: ``offer`` is one ``send`` and about 0.2 µs (perf/fanout.py). Longer than most files here, as both
-directions of one socket share its state.
+Cost: ``offer`` is one ``send`` and about 0.2 µs (perf/fanout.py).
 """
 
 from __future__ import annotations

@@ -1,17 +1,16 @@
-"""The tap: the engine's live rings in another process of the same machine, without a copy and without asking.
+"""The tap: read the engine's rings from another process of the same machine, through shared memory.
 
     engine ──► rings in a memfd ──► read-only mapping ──► Tap: views, latest, read, follow
-       └─────► an eventfd of its own, rung once a batch ──► wait
+       └─────► one eventfd per reader, signalled once a batch ──► wait
 
-The engine listens on a Unix socket (``[engine] tap``). Who connects is sent one
-message, a :class:`Hello`, with two descriptors: the rings and a doorbell. From
-then on the two share memory alone: no read is seen by the engine, a reader
-that sleeps or dies costs it nothing, and the rings' seals let nobody but the
-engine write. The connection stays open, silent; its end is the engine's.
+The engine listens on a Unix socket (``[engine] tap``). It sends each program that connects one message, a
+:class:`Hello`, with two file descriptors: the rings and a doorbell. After that the two processes share only
+memory. The engine does not see reads, a reader that sleeps or dies costs it nothing, and the seals of the
+memfd allow writes by the engine only. The connection stays open without traffic; its end means that the
+engine has ended.
 
-A little longer than most files, as connecting, looking and waiting share one object's state.
-Everything here is synchronous: for scripts, notebooks and threads. An event
-loop can watch ``fileno()`` instead of ``wait``. Cost: perf/tap.py.
+Everything here is synchronous: for scripts, notebooks and threads. An event loop can watch ``fileno()``
+instead of calling ``wait``. Cost: perf/tap.py.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Worker processes: started, watched, given connections, replaced.
+"""Worker processes: start, watch and replace them, and distribute connections among them.
 
     listener ──► take ──► the worker with the fewest connections (its socket, over the control channel)
     pump ──► ring ──► every worker's doorbell
-    reports, limits, synced sessions ◄── every worker
+    statistics, limits, synced sessions ◄── every worker
 
-A worker that ends, or does nothing for SILENT_S, is replaced; what it was
-given and had not confirmed goes to another. Each child's tasks end with it.
-Longer than most files here: a worker's start, its watch and its end change the same few tables.
+A worker that ends, or makes no progress for SILENT_S, is replaced. Connections that it was given and had not
+confirmed go to another worker. The tasks of each worker end with its process.
 """
 
 from __future__ import annotations
