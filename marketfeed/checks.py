@@ -17,19 +17,18 @@ from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError, gathered
 from marketfeed.folders import file_problem
-from marketfeed.gateway.tls import Certificate
 from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.roster import Roster
+from marketfeed.server.local import validate
 from marketfeed.server.tap_listener import check_path
 
 
 def mistakes(loaded: Loaded) -> list[str]:
     """Return what is wrong beyond the values of keys: feeds and files (``key.path: what is allowed``)."""
-    config, gateway = loaded.config, loaded.config.gateway
+    config = loaded.config
     found: list[str] = []
     with gathered(found):
-        if gateway.tls_cert and gateway.tls_key:
-            Certificate(gateway.tls_cert, gateway.tls_key)
+        validate(config)
     with gathered(found):
         if (tap := tap_path(loaded)) is not None:
             check_path(tap)

@@ -41,7 +41,7 @@ from marketfeed.ingest.roster import Roster
 from marketfeed.latency.aggregator import Keeper
 from marketfeed.latency.log import IntervalLog
 from marketfeed.server.api import SessionServer
-from marketfeed.server.local import LocalServer, limits_of
+from marketfeed.server.local import LocalServer, limits_of, validate
 from marketfeed.server.tap_listener import Taps
 from marketfeed.workers.pool import WorkerPool
 
@@ -73,9 +73,12 @@ class Engine:
         self.admission = Admission(limits_of(config.limits))
         found: list[str] = []
         with gathered(found):
-            self.server: SessionServer = LocalServer(config, self.rings, self.symbols, self.admission)
-        if engine.workers:  # the one above was for its mistakes in the configuration
-            self.server = WorkerPool(config, loaded.base, self.rings, self.admission, log_level)
+            validate(config)
+            self.server: SessionServer = (
+                WorkerPool(config, loaded.base, self.rings, self.admission, log_level)
+                if engine.workers
+                else LocalServer(config, self.rings, self.symbols, self.admission)
+            )
         with gathered(found):
             self.taps = Taps(self.rings, tap_path(loaded), config.limits.taps)
         with gathered(found):
@@ -212,7 +215,7 @@ class Engine:
             forbidden = fixed(changed)
             found = [f"{', '.join(forbidden)}: cannot change without a restart"] if forbidden else []
             with gathered(found):
-                LocalServer(config, self.rings, self.symbols, self.admission)
+                validate(config)
             with gathered(found):
                 self.roster.plan(config.feeds, addresses(config))
             if found:

@@ -18,11 +18,10 @@ from marketfeed.fanout.group import Group
 from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.subscriber import Subscriber
-from marketfeed.fanout.wire import POLL, PROBE
+from marketfeed.fanout.wire import is_session
 
 FLUSH_BOUNDS_S: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 MAX_SIZE_BITS: Final = 40  # of a frame's length
-UNCOUNTED: Final = (POLL, PROBE)  # no sessions, and so in no ledger
 YIELD_EVERY: Final = 128  # sessions or groups summed up before others get their turn
 SYMBOLS: Final = 512  # that make as much work as one session or group
 REST: Final = 9  # times as long as a piece of work, if there is no hurry
@@ -72,7 +71,7 @@ class Figures:
 
     def end(self, member: Subscriber) -> None:
         """Book what is pending of a session that goes as abandoned, and keep its sums."""
-        if member.encoding in UNCOUNTED:
+        if not is_session(member.encoding):
             return
         ledgers = self.ledgers(member)
         for ledger in ledgers.values():
@@ -111,7 +110,7 @@ class Figures:
         """Count all who are in groups, at the cost of one session a group and little for each member."""
         began_ns = time.thread_time_ns()
         for lane in self._lanes:
-            groups = [group for group in lane.groups.values() if group.encoding not in UNCOUNTED]
+            groups = [group for group in lane.groups.values() if is_session(group.encoding)]
             while groups:
                 looked, some = 0, []
                 while groups and looked < YIELD_EVERY:
@@ -146,7 +145,7 @@ class Figures:
     async def _add_rest(self, sums: dict[str, Ledger], counted: set[Subscriber]) -> None:
         """Count who was in no group, or came into one behind us."""
         began_ns = time.thread_time_ns()
-        rest = [m for m in self._members if m not in counted and m.encoding not in UNCOUNTED]
+        rest = [m for m in self._members if m not in counted and is_session(m.encoding)]
         looked = 0
         for member in rest:
             if member not in counted:  # otherwise it has ended meanwhile
@@ -164,7 +163,7 @@ class Figures:
         return ShardStatistics(
             sessions=len(self._members),
             groups=sum(
-                group.encoding is not PROBE and bool(group.members)
+                group.encoding.counted and bool(group.members)
                 for lane in lanes
                 for group in lane.groups.values()
             ),

@@ -35,7 +35,7 @@ from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.slowest import Slowest
 from marketfeed.fanout.subscriber import Sink, Subscriber
 from marketfeed.fanout.tiers import Tier
-from marketfeed.fanout.wire import JSON, POLL, PROBE, Encoding, Moment
+from marketfeed.fanout.wire import JSON, Encoding, Moment
 from marketfeed.latency.recorder import Flush, LatencyRecorder, Marks
 
 # In a row: six milliseconds or so. Oftener, and what is received meanwhile would wait for the rest of the
@@ -205,7 +205,7 @@ class Shard:
                 await self._offer_widely(group, message, ticks, blocked, marks)
                 sends = 0
                 continue
-            if group.encoding is not PROBE:
+            if group.encoding.counted:
                 marks.deliveries += ticks * len(group.members)
             for member, offer in group.members.items():
                 if not offer(message):
@@ -219,13 +219,13 @@ class Shard:
         parts = marks.parts()
         for member, ticks in blocked:
             lane.leave(member)
-            marks.deliveries -= ticks if member.encoding is not PROBE else 0
+            marks.deliveries -= ticks if member.encoding.counted else 0
             member.waiting = True
             member.tail_ticks = ticks
             member.ledger.delivered -= ticks
         lane.record(Flush(began_ns, moment.sent_ns, late_ns, parts, marks.deliveries))
         for group in groups:
-            if group.encoding is POLL:
+            if group.encoding.one_shot:
                 self.polls.dissolve(lane, group)
         if lane.g < self.rings.head():
             self.ring()  # more than one flush takes, or new ticks meanwhile
@@ -254,7 +254,7 @@ class Shard:
         owed = len(member.synced)
         member.sent_ns = now_ns
         try:
-            if member.encoding is POLL:
+            if member.encoding.one_shot:
                 turn = self.polls.advance(lane, member)
             else:
                 turn = self._catch_up.advance(lane, member, now_ns)

@@ -15,12 +15,11 @@ import trio
 from marketfeed.core.units import S
 from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.subscriber import Subscriber
-from marketfeed.fanout.wire import POLL, PROBE
+from marketfeed.fanout.wire import is_session
 
 # A session with which one wait has lasted this many times `limits.stall_s` is waited for no longer. One that
 # acknowledges nothing is cut after `stall_s`; this bounds one that acknowledges a few bytes now and then.
 MOST_STALLS: Final = 3
-_NOT_AWAITED: Final = (POLL, PROBE)
 
 
 class Slowest:
@@ -69,7 +68,7 @@ class Slowest:
         return not any(
             lane.g < g
             and lane.tier.every
-            and any(group.encoding not in _NOT_AWAITED for group in lane.groups.values())
+            and any(is_session(group.encoding) for group in lane.groups.values())
             for lane in self._lanes
         )
 
@@ -81,6 +80,6 @@ class Slowest:
 
 
 def _is_behind(member: Subscriber, g: int) -> bool:
-    if member.g >= g or not member.awaited or member.gone or member.encoding in _NOT_AWAITED:
+    if member.g >= g or not member.awaited or member.gone or not is_session(member.encoding):
         return False
     return member.names.size > 0

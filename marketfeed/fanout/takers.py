@@ -17,7 +17,6 @@ from marketfeed.core.rings import Indices
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.prefixes import Prefixes
-from marketfeed.fanout.wire import PROBE
 
 FEW: Final = 4
 
@@ -78,7 +77,7 @@ class Takers:
     def grow(self, group: Group, channel: int, symbols: Indices, by_name: bool) -> None:
         """Let ``group`` take further ``symbols``, which its names or its prefixes mean."""
         self._want(channel, symbols, 1)
-        if group.encoding is not PROBE:
+        if group.encoding.counted:
             self.members[channel][symbols] += len(group.members)
         if by_name:
             for key in (symbols + channel * self._offset).tolist():
@@ -104,7 +103,7 @@ class Takers:
 
     def count(self, group: Group, more: int) -> None:
         """Count ``more`` members of ``group``."""
-        if group.encoding is PROBE:
+        if not group.encoding.counted:
             return
         for members, symbols in zip(self.members, group.interest.symbols, strict=True):
             if len(symbols):

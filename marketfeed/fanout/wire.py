@@ -84,6 +84,16 @@ class Encoding(Protocol):
         """Return whether fragments name symbols by ids, which have to be announced."""
         ...
 
+    @property
+    def counted(self) -> bool:
+        """Return whether deliveries count: False for the engine's own probes."""
+        ...
+
+    @property
+    def one_shot(self) -> bool:
+        """Return whether a subscriber ends with its first frame, as a long poll does."""
+        ...
+
     def frame(self, step: FrameContent, moment: Moment, ids: bool = True) -> bytes:
         """Return ``step`` as one frame; ``ids``: the position after it may be told as a cursor."""
         ...
@@ -101,6 +111,11 @@ class Encoding(Protocol):
         ...
 
 
+def is_session(encoding: Encoding) -> bool:
+    """Return whether a subscriber with ``encoding`` is a client's session, which has a ledger."""
+    return encoding.counted and not encoding.one_shot
+
+
 def _array(step: FrameContent) -> bytes:
     return b",".join(step.messages + step.ticks if step.messages else step.ticks)
 
@@ -113,6 +128,8 @@ class JsonEncoding:
     codec: Final = "json"
     mixed: Final = True
     announces: Final = False
+    counted: Final = True
+    one_shot: Final = False
 
     def frame(self, step: FrameContent, moment: Moment, ids: bool = True) -> bytes:
         """Return the step as one array."""
@@ -140,6 +157,8 @@ class BinaryEncoding:
     codec: Final = "binary"
     mixed: Final = False
     announces: Final = True
+    counted: Final = True
+    one_shot: Final = False
 
     def frame(self, step: FrameContent, moment: Moment, ids: bool = True) -> bytes:
         """Return announcements, messages, quotes and trades, in this order, as far as there are any."""
@@ -186,6 +205,8 @@ class SseEncoding:
     codec: Final = "json"
     mixed: Final = True
     announces: Final = False
+    counted: Final = True
+    one_shot: Final = False
 
     def frame(self, step: FrameContent, moment: Moment, ids: bool = True) -> bytes:
         """Return the step as one event."""
@@ -216,6 +237,8 @@ class PollEncoding:
     codec: Final = "json"
     mixed: Final = True
     announces: Final = False
+    counted: Final = True
+    one_shot: Final = True
 
     def frame(self, step: FrameContent, moment: Moment, ids: bool = True) -> bytes:
         """Return cursor and messages, without what was resumed and without the closing brace.
@@ -247,6 +270,7 @@ class ProbeEncoding(JsonEncoding):
     """As JSON, for the engine's own probe: in groups of their own, which nobody counts."""
 
     transport: Final = "probe"  # type: ignore[misc]
+    counted: Final = False  # type: ignore[misc]
 
     def ping(self) -> bytes:
         """Return nothing: a probe does not answer."""

@@ -26,7 +26,7 @@ from marketfeed.fanout.bell import Bell, DoorBell
 from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import Tier
-from marketfeed.fanout.wire import ENCODINGS, PROBE
+from marketfeed.fanout.wire import ENCODINGS
 from marketfeed.gateway.handshakes import Handshakes
 from marketfeed.gateway.hosts import Hosts, own_names
 from marketfeed.gateway.limits import Admits, Counters, Limits
@@ -47,6 +47,17 @@ from marketfeed.server.sessions import Listing, row_of, why_slow
 from marketfeed.server.stats import ServerStats
 
 YIELD_ROWS: Final = 100
+
+
+def validate(config: Config) -> None:
+    """Raise ConfigError if no server of sessions can be built from ``config``: for its certificate."""
+    certificate_of(config)
+
+
+def certificate_of(config: Config) -> Certificate | None:
+    """Return the certificate that ``config`` names, None if it names none; raises ConfigError."""
+    cert, key = config.gateway.tls_cert, config.gateway.tls_key
+    return Certificate(cert, key) if cert and key else None
 
 
 class LocalServer:
@@ -88,8 +99,7 @@ class LocalServer:
         self.counters = Counters()
         self._handshakes = Handshakes(processes=max(1, config.engine.workers))
         self._admission = admission
-        cert, key = config.gateway.tls_cert, config.gateway.tls_key
-        self._certificate = Certificate(cert, key) if cert and key else None
+        self._certificate = certificate_of(config)
         self._port = config.gateway.port
         self._gateway = Gateway(self._service(self._port))
         self._sessions: trio.Nursery | None = None
@@ -228,7 +238,7 @@ class LocalServer:
         ``unhurried``, it takes longer, so that nobody notices.
         """
         figures = self.shard.figures
-        members = [m for m in self.shard.members if not m.gone and m.encoding is not PROBE]
+        members = [m for m in self.shard.members if not m.gone and m.encoding.counted]
         ledgers = await figures.totals(unhurried)
         counters, collector = self.counters, self.collector
         arrivals = self._recorder.arrivals if self._recorder is not None else {}
