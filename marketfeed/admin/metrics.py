@@ -140,7 +140,7 @@ class _Snapshot(MetricSource):
         laps = {
             (name,): int((rings.published(c, count) // rings.depth).sum()) for c, name in enumerate(CHANNELS)
         }
-        yield _counter("ring_laps_total", "Times that rings came round, of all symbols.", "channel", laps)
+        yield _counter("ring_laps_total", "Ring wrap-arounds, all symbols.", "channel", laps)
         yield _gauge("published_g", "The newest tick of the rings.", "", {(): self._sources.rings.head()})
         yield _gauge("symbols", "Names in the symbol table.", "", {(): len(self._sources.symbols)})
         yield _gauge("groups", "Groups that share frames.", "", {(): report.groups})

@@ -55,7 +55,7 @@ def report(
         str, typer.Option(help="What the values of another tool's log count: ns, us (YCSB), ms or s.")
     ] = "ns",
 ) -> None:
-    """Say what latency logs hold: percentiles per hop and tier, as table, picture, page or CSV."""
+    """Summarise latency logs as percentiles per hop and tier: table, picture, page or CSV."""
     from marketfeed.cli import report_output as terminal
     from marketfeed.latency.report import BY, Budget, Selection
     from marketfeed.latency.units import moment_s, unit_ns

@@ -1,4 +1,4 @@
-"""Whose turn it is among the sessions that are alone, and for how long."""
+"""Fair scheduler for sessions that are catching up."""
 
 from __future__ import annotations
 

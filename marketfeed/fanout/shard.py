@@ -106,7 +106,7 @@ class Shard:
     # From other tasks: never waits, never changes a group.
 
     def ring(self) -> None:
-        """Say that there is something to do; any number of times."""
+        """Wake the shard. Idempotent; repeated calls coalesce."""
         self._bell.ring()
 
     def enter(self, id: str, sink: Sink, tier: Tier, encoding: Encoding = JSON) -> Subscriber:

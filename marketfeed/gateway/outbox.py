@@ -112,7 +112,7 @@ class Outbox(trio.abc.HalfCloseableStream):
             self._sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, send_buffer_bytes)
 
     def give_up_after(self, gone_s: float) -> None:
-        """Have the kernel give the peer up when it acknowledges nothing for so long."""
+        """Set TCP_USER_TIMEOUT to ``gone_s``, the time without an acknowledgement."""
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(gone_s * 1000))
 
     def end(self, code: CloseCode) -> None:

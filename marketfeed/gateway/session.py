@@ -1,4 +1,4 @@
-"""What all sessions share, and what is the same in each of them, whatever carries it."""
+"""Transport-independent base class and shared state of client sessions."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class SessionServer(Protocol):
         ...
 
     def ring(self) -> None:
-        """Say that there are new ticks; any number of times."""
+        """Wake every shard, because there are new ticks. Idempotent; repeated calls coalesce."""
         ...
 
     async def wait_reached(self, g: int) -> None:

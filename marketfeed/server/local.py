@@ -155,7 +155,7 @@ class LocalServer:
         return len(self._gateway.sessions)
 
     def ring(self) -> None:
-        """Say that there are new ticks; any number of times."""
+        """Wake the shard, because there are new ticks. Idempotent; repeated calls coalesce."""
         self.shard.ring()
 
     async def wait_reached(self, g: int) -> None:

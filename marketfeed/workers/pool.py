@@ -119,7 +119,7 @@ class WorkerPool:
         return sum(child.connections for child in self._children)
 
     def ring(self) -> None:
-        """Say to all workers that there are new ticks."""
+        """Wake all workers, because there are new ticks."""
         self._doorbells.ring()
 
     async def wait_reached(self, g: int) -> None:
