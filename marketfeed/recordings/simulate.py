@@ -11,8 +11,9 @@ the mean over the phases. What a real network adds is not in them.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
@@ -20,10 +21,11 @@ from typing import Any, Final, Protocol, runtime_checkable
 import trio
 import trio.testing
 
+from marketfeed import clock
 from marketfeed.core.records import Batch
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
-from marketfeed.core.units import S
+from marketfeed.core.units import MINUTE_NS, S
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import SourceError
 from marketfeed.fanout.interest import Names
@@ -166,7 +168,9 @@ async def _simulate(plan: Plan, progress: Progress) -> Result:
         }
         # All sessions are synced. A little past the grids, so that no tick comes in the very
         # moment of a flush: which of them is first would be chance.
-        await trio.sleep_until(int(trio.current_time()) + 1 + BESIDE_GRIDS_NS / S)
+        grid_ns = _common_grid_ns(plan.tiers.values())
+        begin_ns = (clock.now_ns() // grid_ns + 1) * grid_ns + BESIDE_GRIDS_NS
+        await trio.sleep_until(begin_ns / S)
         start_s = trio.current_time()
         damage = ""
         try:
@@ -193,6 +197,12 @@ async def _simulate(plan: Plan, progress: Progress) -> Result:
         names=tuple(shard.symbols.names(0)),
         damage=damage,
     )
+
+
+def _common_grid_ns(tiers: Iterable[Tier]) -> int:
+    """Return the time between flushes of all ``tiers`` at once; a second where it exceeds a minute."""
+    grid_ns = math.lcm(S, *(tier.interval_ns for tier in tiers if tier.interval_ns))
+    return grid_ns if grid_ns <= MINUTE_NS else S
 
 
 def _spread(tier: Tier, phases: int) -> list[int]:
