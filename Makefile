@@ -13,7 +13,7 @@ run: $(VENV)/.run
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q
 
-# While you write code: no processes, no network, under a minute.
+# While you write code: no other processes; about a minute.
 quick: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m "not e2e and not slow"
 

@@ -1,7 +1,7 @@
 """How many handshakes a second one process can serve, and so how long clients that are sent away should stay.
 
 Sessions that all end at once would all come back at once. They are told to come back over a time in which
-this process, or its successor, can serve their handshakes. Pure: time is an argument.
+this process, or its successor, can serve their handshakes. Time is an argument.
 """
 
 from __future__ import annotations
