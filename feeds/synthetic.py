@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 import numpy as np
@@ -21,7 +20,11 @@ from numpy.typing import NDArray
 from marketfeed.core.records import BUY, QUOTE, QUOTES, SELL, TRADE, TRADES, Batch
 from marketfeed.core.symbols import SYMBOL_WORDS, is_symbol
 from marketfeed.errors import ConfigError
-from marketfeed.ingest.feed import Intake, Publish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from marketfeed.ingest.feed import Intake, Publish
 
 CENT: Final = 10_000_000  # 0.01 in units of 1e-9
 BLOCK: Final = 8192  # ticks; made in one go, about 0.4 ms

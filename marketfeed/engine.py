@@ -14,18 +14,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
-from trio.socket import SocketType
 
 from marketfeed.admin.health import Health, Phase
 from marketfeed.admin.listener import Admin
 from marketfeed.admin.metrics import Sources
 from marketfeed.checks import addresses, check_log_path, contents, idle, tap_path
 from marketfeed.config.reload import changes, fixed
-from marketfeed.config.schema import Config, Loaded
 from marketfeed.core.layout import block_bytes
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
@@ -40,10 +38,17 @@ from marketfeed.ingest.room import Room
 from marketfeed.ingest.roster import Roster
 from marketfeed.latency.aggregator import Keeper
 from marketfeed.latency.log import IntervalLog
-from marketfeed.server.api import SessionServer
 from marketfeed.server.local import LocalServer, limits_of, validate
 from marketfeed.server.tap_listener import Taps
 from marketfeed.workers.pool import WorkerPool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from trio.socket import SocketType
+
+    from marketfeed.config.schema import Config, Loaded
+    from marketfeed.server.api import SessionServer
 
 log = structlog.get_logger()
 

@@ -28,20 +28,23 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
 import structlog
 import trio
-from numpy.typing import NDArray
 
 from marketfeed.core.details import valid_conditions
 from marketfeed.core.records import BUY, KIND_CORRECTION, QUOTE, SELL, TRADE, UNKNOWN_SIDE, Batch, Records
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import ConfigError, InvalidSymbolError, SymbolsFullError
 from marketfeed.ingest.clock import Seat
-from marketfeed.ingest.feed import Feed, FeedType
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from marketfeed.ingest.feed import Feed, FeedType
 
 __all__ = ["CHECKS", "RecordingIntake", "check_feed"]
 

@@ -8,8 +8,6 @@ servers.py starts and ends the servers; its names can be had from here.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
 import os
 import platform
@@ -21,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 
@@ -34,6 +32,10 @@ from perf.servers import free_port as free_port
 from perf.servers import marketfeed as marketfeed
 from perf.servers import metric as metric
 from perf.servers import process as process
+
+if TYPE_CHECKING:
+    import argparse
+    import contextlib
 
 MOST_MISSING: Final = 0.001  # conflated + lost, of what was offered
 LEAST_FEED: Final = 0.999  # of the rate asked for: below, the server's own feed fell behind

@@ -19,13 +19,16 @@ import argparse
 import contextlib
 import functools
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from perf import bench
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FRAME_TICKS = (1, 8, 45, 160)
 MOST_SHARED = 2.0  # quotes a frame, on average: by then the engine sends without a pause

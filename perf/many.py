@@ -29,11 +29,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from perf import bench
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PER_PROCESS: Final = 18_000  # of the 20,000 files that a process may have open where the limit is low
 TIERS: Final = ("vip", "premium", "basic")

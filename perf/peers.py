@@ -28,13 +28,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from perf import bench
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 SHARES = (0.25, 0.5, 0.8)
 OURS, UWS = "marketfeed", "socketify (uWebSockets)"

@@ -16,13 +16,15 @@ import argparse
 import socket
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from marketfeed.core.binary import HEADER, RECORD_BYTES, Kind, frame_header, symbols_frame
 from marketfeed.core.records import QUOTE, Records
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 STEP_S: Final = 0.001  # between frames of one connection, unless that were less than a quote
 FRAMES: Final = 64  # made in advance for each connection

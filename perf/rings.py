@@ -19,14 +19,16 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from marketfeed.core.records import QUOTE, QUOTES, Batch
 from marketfeed.core.rings import Rings
 from marketfeed.core.writer import RingWriter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SYMBOLS: Final = 1000
 DEPTH: Final = 1024

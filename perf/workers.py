@@ -17,12 +17,16 @@ import argparse
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from perf import bench
-from perf.servers import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from perf.servers import Server
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 

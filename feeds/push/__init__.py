@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import resource
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import trio
@@ -21,7 +21,9 @@ from msgspec import Meta
 
 from feeds.push.address import Listener, parse_address
 from feeds.push.publisher import Publisher, PublisherCut
-from marketfeed.ingest.feed import Intake, Publish
+
+if TYPE_CHECKING:
+    from marketfeed.ingest.feed import Intake, Publish
 
 READ_BYTES: Final = 262_144  # 4096 records
 FRAME_S: Final = 10.0  # for the rest of a frame once it was begun

@@ -10,12 +10,14 @@ import socket
 import stat
 import struct
 from contextlib import suppress
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from marketfeed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BACKLOG: Final = 128
 MAX_PATH_BYTES: Final = 107  # sun_path of Linux's sockaddr_un, less its end mark

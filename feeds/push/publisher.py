@@ -8,8 +8,7 @@ is the load to see it under.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +30,9 @@ from marketfeed.core.records import (
 )
 from marketfeed.core.symbols import MAX_SYMBOLS
 from marketfeed.errors import FeedProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 BATCH_TICKS: Final = 4096  # one turn's work: about 1 ms with all the engine does
 BATCH_FRAMES: Final = 512

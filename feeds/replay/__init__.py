@@ -7,10 +7,8 @@ they are paced, looped and told of is the same for all, and here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 import numpy as np
@@ -28,9 +26,14 @@ from feeds.replay.frames import Frames
 from feeds.replay.lines import Lines
 from feeds.replay.parquet import Parquet
 from feeds.replay.recording import Decoded, Source, Symbol, Teller
-from marketfeed.core.records import Batch
 from marketfeed.errors import ConfigError, ContentError, MarketfeedError, SourceError, gathered
-from marketfeed.ingest.feed import Intake, Pass, Publish
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from marketfeed.core.records import Batch
+    from marketfeed.ingest.feed import Intake, Pass, Publish
 
 FORMATS: Final = ("binance-raw", "csv", "parquet", "dbn", "marketfeed")
 FOR_DBN: Final = ("symbol", "merge")  # keys of tables that dbn takes too

@@ -9,15 +9,17 @@ much again for bzip2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from feeds.replay.packing import BZIP2, GZIP, READ_BYTES, XZ, Packing, unpacked, zstandard_packing
 from feeds.replay.recording import DamagedError, shown, unreadable
 from feeds.replay.zips import places, unzipped
 from marketfeed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
 MAX_VERIFIED_BYTES: Final = 1 << 30  # a packed file larger than this is not read twice
 SMALL_BYTES: Final = 4 << 20  # a packed file up to this is verified when it is opened …

@@ -6,19 +6,21 @@ no such thing are told by :meth:`Cells.refusal`, before any cell is read.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feeds.replay.fields import PAD, Fields, id_from_text, number_from_text
 from feeds.replay.fixedpoint import Prices, doubles_from_words, from_doubles, from_words, widened, words_of
-from feeds.replay.moments import Moments
 from feeds.replay.recording import shown
 from feeds.replay.times import DECIMALS, FIRST_NS, local_to_utc_ns, of_day
 from marketfeed.core.fixed import MAX_PX
 from marketfeed.core.units import DAY_NS
 from marketfeed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from feeds.replay.moments import Moments
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]

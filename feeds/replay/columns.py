@@ -6,10 +6,9 @@ Quotes where ``bid`` and ``ask`` are named, trades where ``price`` is; one table
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -27,6 +26,9 @@ from marketfeed.core.fixed import DECIMALS
 from marketfeed.core.records import QUOTE, QUOTES, TRADE, TRADES, Batch, Records
 from marketfeed.core.symbols import SYMBOL_WORDS, is_symbol
 from marketfeed.errors import ConfigError, gathered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 Column = Annotated[int, Meta(ge=0, le=1000)] | str
 Piece = tuple[Records, NDArray[np.int64]]  # ticks of one channel, and their times

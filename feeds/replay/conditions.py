@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from feeds.replay.recording import Teller
 from marketfeed.core.cells import FORMULAS
 from marketfeed.core.details import CONDITION_WORDS, CONDITIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from feeds.replay.recording import Teller
 
 MOST: Final = 4  # conditions of a trade
 _NONE: Final = frozenset({"", "nan", "null"})

@@ -7,9 +7,7 @@ Source: Databento, "Databento Binary Encoding".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from feeds.replay.archives import members, refuse_if_wrong, suffix, verify
 from feeds.replay.dbn_names import Instruments, spans_of
@@ -17,6 +15,10 @@ from feeds.replay.dbn_ticks import Decoding, Layouts, Venues
 from feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller, needs
 from marketfeed.core.counts import amount
 from marketfeed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 LOOK_BYTES: Final = 1 << 20  # of records, among which there should be a tick
 _PREFIX_BYTES: Final = 8  # "DBN", version, length of the metadata

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feeds.replay.recording import Symbol, symbol_name
 from marketfeed.core.units import DAY_NS
 from marketfeed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 NO_SYMBOL: Final = -1  # the symbol table could not take the name
 UNNAMED: Final = -2  # the file has no name for the instrument

@@ -11,16 +11,18 @@ taken from the package databento-dbn itself.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feeds.replay.bbo import Merge
 from feeds.replay.dbn_names import UNNAMED, Instruments
 from feeds.replay.recording import NOTHING, Decoded
 from marketfeed.core.records import BUY, QUOTE, QUOTES, SELL, TRADE, TRADES, UNKNOWN_SIDE, Batch, Records
 from marketfeed.core.symbols import MAX_SYMBOLS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MAX_RECORDS: Final = 4096  # decoded in one go
 _UNDEF_PRICE: Final = 2**63 - 1

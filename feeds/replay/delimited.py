@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feeds.replay.archives import Member, members, place_of, refuse_if_wrong, suffix, verify
 from feeds.replay.columns import Builder, Layout, Piece, Table, TableKeys, ticks_of
@@ -21,6 +18,12 @@ from feeds.replay.words import Where, sides_of
 from marketfeed.core.fixed import DECIMALS
 from marketfeed.core.records import UNKNOWN_SIDE
 from marketfeed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 CHUNK_BYTES: Final = 1 << 16  # decoded in one go, about 4 ms
 SHOWN_FIELD: Final = 60  # characters of a field in a message

@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import glob
 import os
-import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from feeds.replay.archives import suffix
-from feeds.replay.recording import Decoded, Source, Teller
 from marketfeed.errors import ConfigError
+
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Callable, Iterator
+
+    from feeds.replay.recording import Decoded, Source, Teller
 
 # How the files of each format end, in any case and before the ending of a packed file: those of a folder.
 ENDINGS: Final = {

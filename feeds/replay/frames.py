@@ -8,12 +8,9 @@ A file that was cut off is read up to its last whole frame, and told of.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feeds.replay.archives import SMALL_BUDGET, Member, members, refuse_if_wrong, suffix, verify
 from feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller
@@ -21,6 +18,12 @@ from marketfeed.core.binary import Frame, FrameParser, Kind
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE, QUOTES, TRADE, TRADES, Batch, Records
 from marketfeed.core.symbols import MAX_SYMBOLS
 from marketfeed.errors import ConfigError, FeedProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 MAX_STEP_BYTES: Final = 4 << 20  # what says it is one step, and is longer, is taken in parts
 MAX_TICKS: Final = 4096  # handed on in one piece

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from feeds.replay.archives import Member, members, place_of, refuse_if_wrong, verify
 from feeds.replay.recording import NOTHING, DamagedError, Decoded, Decoder, Symbol, Teller
 from feeds.replay.text import MAX_LINE_BYTES, whole_lines
 from marketfeed.core.counts import amount
 from marketfeed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 CHUNK_LINES: Final = 256  # decoded in one go, about 1 ms
 LOOK_LINES: Final = 4096  # in which there should be a tick; decoded within about 20 ms

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feeds.replay.columns import Piece
-from marketfeed.core.records import Records
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from feeds.replay.columns import Piece
+    from marketfeed.core.records import Records
 
 Times = NDArray[np.int64]
 _NO_TIMES: Final = np.empty(0, np.int64)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import date, datetime
-from typing import Any, Final
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -19,6 +18,9 @@ from feeds.replay.timeformat import MAX_CHARS, TimeFormat
 from feeds.replay.times import DECIMALS, FIRST_NS, clock_ns, iso, local_to_utc_ns, of_day
 from marketfeed.core.units import DAY_NS, S
 from marketfeed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 NOT_A_TIME, TOO_EARLY, BEYOND_THE_DAY, NOT_A_DATE = 1, 2, 3, 4  # what is wrong with a row's time
 _HHMMSS_DIGITS: Final = {"s": 6, "ms": 9, "us": 12, "ns": 15}

@@ -10,11 +10,13 @@ import bz2
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from feeds.replay.recording import DamagedError, needs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 READ_BYTES: Final = 1 << 16
 _ZSTD_READ_BYTES: Final = 1 << 11  # a block of Zstandard may be 40,000 times its packed size

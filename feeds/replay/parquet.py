@@ -6,12 +6,9 @@ Times are timestamps, dates, or integers in the unit ``time``. Prices are decima
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feeds.replay.arrow import Cells, Texts, refuse_column
 from feeds.replay.columns import Builder, Layout, Table, TableKeys, ticks_of
@@ -20,6 +17,12 @@ from feeds.replay.recording import LOGGED, NOT_KEPT, Decoded, Symbol, Teller, ne
 from feeds.replay.words import sides_of
 from marketfeed.core.records import UNKNOWN_SIDE
 from marketfeed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 BATCH_ROWS: Final = 4096
 LOOK_BATCHES: Final = 4  # in which there should be a tick; decoded within about 20 ms

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from feeds.replay.columns import Layout
 from feeds.replay.moments import BEYOND_THE_DAY, NOT_A_DATE, NOT_A_TIME, TOO_EARLY, date_of
 from feeds.replay.recording import LOGGED
+
+if TYPE_CHECKING:
+    from feeds.replay.columns import Layout
 
 REASONS: Final = (
     "",

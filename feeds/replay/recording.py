@@ -6,16 +6,20 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from marketfeed.core.counts import amount
 from marketfeed.core.records import Batch
 from marketfeed.errors import ConfigError
-from marketfeed.ingest.feed import Intake
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from marketfeed.ingest.feed import Intake
 
 Symbol = Callable[[str], int | None]
 MOST_KINDS: Final = 8  # of what was passed over, named in an error

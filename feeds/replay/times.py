@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
-from typing import Final
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from feeds.replay.fields import Fields, Ints, Mask, stripped
 from feeds.replay.timeformat import written_offset_s
 from marketfeed.core.units import S
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 DECIMALS: Final = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # of one unit in nanoseconds
 FIRST_NS: Final = 315_532_800 * 10**9  # 1980: earlier ones have a wrong unit, or lack their day

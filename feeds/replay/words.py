@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from feeds.replay.recording import Teller
 from marketfeed.core.records import BUY, SELL, UNKNOWN_SIDE
 from marketfeed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from feeds.replay.recording import Teller
 
 _BUYS: Final = frozenset({"b", "buy", "buyer", "bid"})
 _SELLS: Final = frozenset({"s", "sell", "seller", "a", "ask"})

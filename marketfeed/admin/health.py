@@ -10,15 +10,17 @@ with ``required = true`` is the exception that an operator asks for.
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from marketfeed.core.symbols import SymbolTable
-from marketfeed.ingest.roster import Roster
 from marketfeed.ingest.supervise import STALE_S, FeedState
-from marketfeed.latency.aggregator import Keeper
-from marketfeed.server.api import SessionServer
 from marketfeed.server.conditions import Condition
-from marketfeed.server.tap_listener import Taps
+
+if TYPE_CHECKING:
+    from marketfeed.core.symbols import SymbolTable
+    from marketfeed.ingest.roster import Roster
+    from marketfeed.latency.aggregator import Keeper
+    from marketfeed.server.api import SessionServer
+    from marketfeed.server.tap_listener import Taps
 
 # All kinds of conditions, for metrics: the first is a problem always, those of feeds if the feed is required.
 KINDS: Final = (

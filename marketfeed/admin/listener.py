@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from marketfeed.admin.metrics import CONTENT_TYPE, Sources, exposition
-from marketfeed.gateway.hosts import Hosts
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
 from marketfeed.gateway.query import check_keys
+
+if TYPE_CHECKING:
+    from marketfeed.gateway.hosts import Hosts
 
 MAX_ROWS: Final = 1000
 HEAD_S: Final = 5.0

@@ -10,7 +10,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -24,20 +24,22 @@ from prometheus_client.registry import Collector as MetricSource
 from marketfeed import __version__
 from marketfeed.admin.health import KINDS, Health
 from marketfeed.core.records import CHANNELS
-from marketfeed.core.rings import Rings
-from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.figures import FLUSH_BOUNDS_S
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.gateway.limits import DURATION_BOUNDS_S, Admission
 from marketfeed.gateway.protocol import VERSION
-from marketfeed.ingest.roster import Roster
 from marketfeed.ingest.supervise import FeedState
-from marketfeed.latency.aggregator import Keeper
-from marketfeed.server.api import SessionServer
-from marketfeed.server.conditions import Condition
 from marketfeed.server.process_usage import cpu_s, resident_bytes
-from marketfeed.server.stats import ServerStats
-from marketfeed.server.tap_listener import Taps
+
+if TYPE_CHECKING:
+    from marketfeed.core.rings import Rings
+    from marketfeed.core.symbols import SymbolTable
+    from marketfeed.ingest.roster import Roster
+    from marketfeed.latency.aggregator import Keeper
+    from marketfeed.server.api import SessionServer
+    from marketfeed.server.conditions import Condition
+    from marketfeed.server.stats import ServerStats
+    from marketfeed.server.tap_listener import Taps
 
 PREFIX = "marketfeed_"
 FRAME_BOUNDS = tuple(2**bits for bits in range(6, 21))

@@ -15,11 +15,10 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 import trio
-import trio_websocket
 
 from marketfeed.client.connection import BROKEN, Endpoint, known_symbols
 from marketfeed.client.session import FinalError, KeptSession
@@ -33,6 +32,9 @@ from marketfeed.latency.histogram import Histogram
 from marketfeed.latency.intervals import Interval, Tag
 from marketfeed.latency.log import IntervalLog
 from marketfeed.latency.units import shown_ns
+
+if TYPE_CHECKING:
+    import trio_websocket
 
 PING_S: Final = 1.0
 INTERVAL_S: Final = 10.0  # of the log

@@ -12,11 +12,10 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 import trio
-import trio_websocket
 from rich.console import Console
 from rich.live import Live
 
@@ -28,6 +27,9 @@ from marketfeed.client.session import FIRST_FINAL_CODE, FinalError, KeptSession
 from marketfeed.client.unknown_symbols import told, unmatched
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.printable import printable
+
+if TYPE_CHECKING:
+    import trio_websocket
 
 REDRAW_S: Final = 0.2
 

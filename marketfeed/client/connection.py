@@ -13,7 +13,7 @@ import ipaddress
 import ssl
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import SplitResult, urlsplit
 
 import h11
@@ -23,9 +23,11 @@ import trio_websocket
 
 from marketfeed import __version__
 from marketfeed.client.unreachable import plainly, tls_reason
-from marketfeed.config.schema import GatewayConfig
 from marketfeed.config.validation import shown
 from marketfeed.errors import ConfigError, FeedProtocolError, MarketfeedError
+
+if TYPE_CHECKING:
+    from marketfeed.config.schema import GatewayConfig
 
 CONNECT_S: Final = 10.0
 AGENT: Final = [(b"User-Agent", f"marketfeed-cli/{__version__}".encode("ascii"))]
@@ -107,7 +109,7 @@ class Endpoint:
             answer = _Answer(stream, waiting)
             return await trio_websocket.wrap_client_stream(
                 nursery,
-                cast(trio.SocketStream, answer),  # any stream does, as for its server
+                cast("trio.SocketStream", answer),  # any stream does, as for its server
                 self.parts.netloc,
                 self.resource,
                 extra_headers=AGENT,

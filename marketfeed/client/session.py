@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 import trio_websocket
@@ -12,6 +11,9 @@ from marketfeed.client.connection import RECEIVE_BYTES, THEIR_ENDS, Endpoint, St
 from marketfeed.client.unreachable import leaf, plainly
 from marketfeed.core.backoff import Backoff
 from marketfeed.errors import CloseCode, MarketfeedError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 FIRST_FINAL_CODE: Final = 4500  # of close codes: the same request would be refused again
 FIRST_RETRY_S: Final = 0.5

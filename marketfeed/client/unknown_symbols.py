@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 NEAR: Final = 3  # suggestions for one name
 CLOSE: Final = 0.6  # how similar they have to be, of 1: difflib's own default

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import inspect
 
-from marketfeed.config.validation import Mistake, Path
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from marketfeed.config.validation import Mistake, Path
 
 FEEDS: Final = "[[feeds]]"
 

@@ -13,7 +13,6 @@ import datetime
 import json
 import math
 import typing
-from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -21,6 +20,9 @@ from msgspec import inspect
 
 from marketfeed.config.guesses import guess
 from marketfeed.errors import ConfigError
+
+if typing.TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
 
 T = TypeVar("T", bound=msgspec.Struct)
 Path = tuple[str | int, ...]  # keys and list indices

@@ -13,9 +13,8 @@ is put together, once. ``tests/core/test_binary.py`` pins every offset.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import orjson
@@ -23,6 +22,9 @@ import orjson
 from marketfeed.core.records import QUOTE, TRADE, Records
 from marketfeed.core.symbols import MAX_SYMBOLS, is_symbol
 from marketfeed.errors import FeedProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 VERSION: Final = 1
 HEADER: Final = struct.Struct("<BBHIQ")

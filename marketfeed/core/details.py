@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from marketfeed.core.records import KIND_CORRECTION, Records
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # A condition is a printable ASCII character but comma, quote and backslash: JSON and CSV hold it as it is.
 CONDITIONS: Final = frozenset(range(0x21, 0x7F)) - frozenset(b'",\\')

@@ -8,10 +8,12 @@ whose shortest text is the same decimal (15 significant digits survive).
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SCALE: Final = 1_000_000_000
 DECIMALS: Final = 9

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from marketfeed.core.records import DTYPES, RECORD, Records
 from marketfeed.core.sequence import sequence_entries
 from marketfeed.core.stamps import STAMPS_BYTES
 from marketfeed.core.symbols import MAX_NAME_BYTES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Block = bytearray | memoryview | mmap.mmap
 

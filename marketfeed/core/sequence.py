@@ -8,12 +8,14 @@ record's own ``g``, and looks symbol by symbol where that fails.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from marketfeed.core.records import RECORD
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 ENTRIES: Final = 1 << 17  # ticks it reaches back at most; fewer where the rings hold fewer
 _CHANNEL_SHIFT: Final = 62

@@ -9,10 +9,12 @@ unless thousands of batches come while they do.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 ENTRIES: Final = 8192  # batches; readers see the newer half
 STAMPS_BYTES: Final = 2 * 2 * 8 * ENTRIES

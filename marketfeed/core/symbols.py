@@ -8,14 +8,16 @@ first and the count second has a name for every tick up to that head.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.errors import InvalidSymbolError, SymbolsFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAX_NAME_BYTES: Final = 24
 MAX_SYMBOLS: Final = 65536  # a record's symbol is a u2

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from marketfeed.core.records import QUOTES, RECORD, TRADES, Batch, Records, stamps_of
-from marketfeed.core.rings import Indices, Rings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from marketfeed.core.rings import Indices, Rings
 
 _ONE: Final[Indices] = np.ones(1, np.int64)
 

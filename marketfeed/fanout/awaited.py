@@ -8,11 +8,14 @@ come, so that a new name costs a binary search in each of a few.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
 
 MAX_MERGED: Final = 1 << 15  # entries of a block; merging more would take over 3 ms
 LEAST_DEAD: Final = 1024  # entries of those that are gone, for which blocks are gone through

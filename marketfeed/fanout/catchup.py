@@ -12,23 +12,26 @@ after its socket has room.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import orjson
 
 from marketfeed.core.cursor import Cursor
 from marketfeed.core.records import CHANNELS, QUOTES, TRADES, stamps_of
-from marketfeed.core.rings import Indices, Rings
-from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.codecs import gap_fragment
-from marketfeed.fanout.interest import Names
-from marketfeed.fanout.lane import Lane
 from marketfeed.fanout.resume import Resumption, resume
-from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tick_runs import EMPTY, Piece, Run, merged, size_of
 from marketfeed.fanout.wire import FrameContent, Moment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from marketfeed.core.rings import Indices, Rings
+    from marketfeed.core.symbols import SymbolTable
+    from marketfeed.fanout.interest import Names
+    from marketfeed.fanout.lane import Lane
+    from marketfeed.fanout.subscriber import Subscriber
 
 CHUNK: Final = 512  # fragments a frame, about 64 kB
 STEP: Final = (

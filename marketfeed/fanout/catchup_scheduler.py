@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from marketfeed import clock
 from marketfeed.fanout.catchup import Turn
-from marketfeed.fanout.subscriber import Subscriber
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from marketfeed.fanout.subscriber import Subscriber
 
 REST: Final = 3  # for each nanosecond of turns, so many of everything else: turns get a quarter
 TURNS_NS: Final = 1_000_000  # in a row where nobody else wants the time

@@ -10,20 +10,24 @@ The conditions of trades cost something only in calls where a trade has some.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import chain, repeat
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from marketfeed.core.details import details_of
 from marketfeed.core.fixed import floats_from_prices
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTES, RECORD, Records
-from marketfeed.core.rings import Indices, Rings
-from marketfeed.core.symbols import SymbolTable
-from marketfeed.fanout.wire import CodecName
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from marketfeed.core.rings import Indices, Rings
+    from marketfeed.core.symbols import SymbolTable
+    from marketfeed.fanout.wire import CodecName
 
 _QUOTE_HEAD: Final = b'{"T":"q","S":"%b","bp":'
 _TRADE_HEAD: Final = b'{"T":"t","S":"%b","p":'

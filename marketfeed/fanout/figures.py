@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import trio
 
 from marketfeed.core.records import CHANNELS
-from marketfeed.core.rings import Indices, Rings
 from marketfeed.core.units import S
-from marketfeed.fanout.group import Group
-from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.ledger import Ledger
-from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.wire import is_session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from marketfeed.core.rings import Indices, Rings
+    from marketfeed.fanout.group import Group
+    from marketfeed.fanout.lanes import Lanes
+    from marketfeed.fanout.subscriber import Subscriber
 
 FLUSH_BOUNDS_S: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 MAX_SIZE_BITS: Final = 40  # of a frame's length

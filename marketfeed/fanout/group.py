@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from marketfeed.fanout.interest import Interest
 from marketfeed.fanout.ledger import Ledger
-from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.wire import Encoding, FrameContent, Moment
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from marketfeed.core.rings import Indices
     from marketfeed.core.symbols import SymbolTable
+    from marketfeed.fanout.interest import Interest
+    from marketfeed.fanout.subscriber import Subscriber
 
 
 class Group:

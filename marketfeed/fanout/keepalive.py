@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from marketfeed.core.units import MS, S
 from marketfeed.errors import CloseCode
-from marketfeed.fanout.subscriber import Subscriber
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from marketfeed.fanout.subscriber import Subscriber
 
 MAX_PINGS: Final = 3  # unanswered in a row
 LOOK_MEMBERS: Final = 256  # looked at in one go

@@ -10,23 +10,26 @@ it costs about 40 ns per delivered tick, less than numpy needs to sort the same 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from marketfeed.core.records import CHANNELS, Records, stamps_of
-from marketfeed.core.rings import Indices, Rings, Ticks
-from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.codecs import Encoder, gap_fragment
 from marketfeed.fanout.group import Group
-from marketfeed.fanout.interest import Interest
-from marketfeed.fanout.newcomers import Newcomers
-from marketfeed.fanout.subscriber import LaneKey, Subscriber
 from marketfeed.fanout.takers import Takers
-from marketfeed.fanout.tiers import Tier
-from marketfeed.fanout.wire import Encoding
 from marketfeed.latency.recorder import Flush, FlushedTicks, TierRecorder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from marketfeed.core.rings import Indices, Rings, Ticks
+    from marketfeed.core.symbols import SymbolTable
+    from marketfeed.fanout.interest import Interest
+    from marketfeed.fanout.newcomers import Newcomers
+    from marketfeed.fanout.subscriber import LaneKey, Subscriber
+    from marketfeed.fanout.tiers import Tier
+    from marketfeed.fanout.wire import Encoding
 
 MAX_FLUSH_TICKS: Final = 16384  # in one step, so that other tasks get their turn under overload
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import trio
 
 from marketfeed import clock
 from marketfeed.core.records import NO_QUOTES, QUOTES, TRADES, Records, stamps_of
-from marketfeed.core.rings import Indices, Rings
 from marketfeed.core.symbols import SymbolTable, shortest_prefixes
 from marketfeed.core.units import S
 from marketfeed.fanout.codecs import BinaryCodec, Encoder, JsonCodec
-from marketfeed.fanout.interest import Interests
 from marketfeed.fanout.lane import Lane
 from marketfeed.fanout.newcomers import Newcomers
-from marketfeed.fanout.subscriber import LaneKey, Subscriber
-from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import POLL
-from marketfeed.latency.recorder import LatencyRecorder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from marketfeed.core.rings import Indices, Rings
+    from marketfeed.fanout.interest import Interests
+    from marketfeed.fanout.subscriber import LaneKey, Subscriber
+    from marketfeed.fanout.tiers import Tier
+    from marketfeed.latency.recorder import LatencyRecorder
 
 CHUNK: Final = 2048  # ticks encoded between two turns of others: one millisecond
 KEEP_NS: Final = 60 * S  # after a poll, so that the next one finds what the tier's last flush was

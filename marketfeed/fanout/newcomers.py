@@ -8,14 +8,16 @@ the lanes move only up to the first tick of the next one; the others join meanwh
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from marketfeed.core.records import CHANNELS
-from marketfeed.core.rings import Indices, Rings
-from marketfeed.core.symbols import SymbolTable
-from marketfeed.fanout.interest import Interests
+
+if TYPE_CHECKING:
+    from marketfeed.core.rings import Indices, Rings
+    from marketfeed.core.symbols import SymbolTable
+    from marketfeed.fanout.interest import Interests
 
 LEAST: Final = 32  # symbols a cycle
 MOST: Final = 2048  # 6 ms, where each is looked up by prefixes of all lengths

@@ -11,24 +11,28 @@ the ledger: what a poll did not get is behind the cursor that it got.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import orjson
 import trio
 
 from marketfeed.core.cursor import Cursor
-from marketfeed.core.rings import Rings
-from marketfeed.errors import CloseCode
 from marketfeed.fanout.catchup import CatchUp, Turn
-from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interests, Names
-from marketfeed.fanout.lane import Lane
-from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.subscriber import Subscriber
-from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import MAX_POLL_BYTES, POLL, FrameContent, Moment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from marketfeed.core.rings import Rings
+    from marketfeed.errors import CloseCode
+    from marketfeed.fanout.group import Group
+    from marketfeed.fanout.lane import Lane
+    from marketfeed.fanout.lanes import Lanes
+    from marketfeed.fanout.tiers import Tier
 
 
 @dataclass(frozen=True, slots=True)

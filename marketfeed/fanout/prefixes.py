@@ -6,10 +6,12 @@ the number of prefixes; then it costs what it matches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from marketfeed.core.symbols import MAX_NAME_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 T = TypeVar("T")
 

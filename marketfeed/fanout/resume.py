@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from marketfeed.core.cursor import Cursor
 from marketfeed.core.rings import Indices, Rings
-from marketfeed.core.symbols import SymbolTable
-from marketfeed.fanout.interest import Names
-from marketfeed.fanout.subscriber import Subscriber
+
+if TYPE_CHECKING:
+    from marketfeed.core.cursor import Cursor
+    from marketfeed.core.symbols import SymbolTable
+    from marketfeed.fanout.interest import Names
+    from marketfeed.fanout.subscriber import Subscriber
 
 _Placed = tuple[int, Indices, Indices, Indices]  # channel, symbols, where they are put, how many are missing
 

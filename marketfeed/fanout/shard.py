@@ -8,35 +8,38 @@ flush the loop yields about every thousand sends; requests that arrive meanwhile
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
 from marketfeed import clock
-from marketfeed.core.cursor import Cursor
-from marketfeed.core.rings import Rings
-from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.units import S
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.bell import Bell, DoorBell
 from marketfeed.fanout.catchup import CatchUp, Turn, push
 from marketfeed.fanout.catchup_scheduler import Turns
 from marketfeed.fanout.figures import Figures
-from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interests, Names
 from marketfeed.fanout.keepalive import LifeSigns, Timing
-from marketfeed.fanout.lane import Lane
 from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.polls import Polls
-from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.slowest import Slowest
 from marketfeed.fanout.subscriber import Sink, Subscriber
-from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import JSON, Encoding, Moment
 from marketfeed.latency.recorder import Flush, LatencyRecorder, Marks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from marketfeed.core.cursor import Cursor
+    from marketfeed.core.rings import Rings
+    from marketfeed.core.symbols import SymbolTable
+    from marketfeed.fanout.group import Group
+    from marketfeed.fanout.lane import Lane
+    from marketfeed.fanout.resume import Resumption
+    from marketfeed.fanout.tiers import Tier
 
 # In a row: six milliseconds or so. Oftener, and what is received meanwhile would wait for the rest of the
 # round, too.

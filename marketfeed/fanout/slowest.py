@@ -7,15 +7,18 @@ outbox no ring can overwrite. Polls and the engine's own probes are not waited f
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from marketfeed.core.units import S
-from marketfeed.fanout.lanes import Lanes
-from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.wire import is_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from marketfeed.fanout.lanes import Lanes
+    from marketfeed.fanout.subscriber import Subscriber
 
 # A session with which one wait has lasted this many times `limits.stall_s` is waited for no longer. One that
 # acknowledges nothing is cut after `stall_s`; this bounds one that acknowledges a few bytes now and then.

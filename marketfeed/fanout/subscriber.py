@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from marketfeed.core.rings import Indices, Rings
-from marketfeed.errors import CloseCode
 from marketfeed.fanout.interest import Interest, Names
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import CodecName, Encoding
 
 if TYPE_CHECKING:
+    from marketfeed.core.rings import Indices, Rings
+    from marketfeed.errors import CloseCode
     from marketfeed.fanout.group import Group
 
 LaneKey = tuple[Tier, int, CodecName]  # tier, which may come to mean something else, phase and codec

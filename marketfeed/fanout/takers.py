@@ -7,16 +7,19 @@ what was found. Keys are ``channel * max_symbols + symbol``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
 from marketfeed.core.records import CHANNELS
-from marketfeed.core.rings import Indices
-from marketfeed.core.symbols import SymbolTable
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.prefixes import Prefixes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from marketfeed.core.rings import Indices
+    from marketfeed.core.symbols import SymbolTable
 
 FEW: Final = 4
 

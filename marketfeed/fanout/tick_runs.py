@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from marketfeed.fanout.wire import FrameContent
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Piece = tuple[int, bytes]  # g and fragment of a tick
 

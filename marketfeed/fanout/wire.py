@@ -11,8 +11,7 @@ everything that a session gets between one position and the next.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 import orjson
 
@@ -20,6 +19,9 @@ from marketfeed.core.binary import Kind, frame_header, heartbeat_frame
 from marketfeed.core.records import RECORD
 from marketfeed.fanout.ws_frames import BINARY as BINARY_FRAME
 from marketfeed.fanout.ws_frames import PING, TEXT, frame, header
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_POLL_BYTES: Final = 768 << 10  # of messages in one body of a poll; its list of resets takes the rest
 CodecName = Literal["json", "binary"]

@@ -6,24 +6,26 @@ to all who asked for the same. Source: https://html.spec.whatwg.org/multipage/se
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
-from marketfeed.core.cursor import Cursor
 from marketfeed.errors import CloseCode
-from marketfeed.fanout.interest import Names
-from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.shard import SubscriptionChange
-from marketfeed.fanout.subscriber import Subscriber
-from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import SSE
 from marketfeed.gateway import protocol
 from marketfeed.gateway.clients import NO_SDK
-from marketfeed.gateway.exchange import Headers
-from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.session import FAREWELL_S, Service, Session
+
+if TYPE_CHECKING:
+    from marketfeed.core.cursor import Cursor
+    from marketfeed.fanout.interest import Names
+    from marketfeed.fanout.resume import Resumption
+    from marketfeed.fanout.subscriber import Subscriber
+    from marketfeed.fanout.tiers import Tier
+    from marketfeed.gateway.exchange import Headers
+    from marketfeed.gateway.outbox import Outbox
 
 CONTENT_TYPE: Final = "text/event-stream"
 RECONNECT_MS: Final = 2000  # how long a browser waits before it connects again

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import h11
 import trio
 
-from marketfeed.gateway.unread import Unread
+if TYPE_CHECKING:
+    from marketfeed.gateway.unread import Unread
 
 MAX_HEAD_BYTES: Final = 8192
 MAX_HEADERS: Final = 64

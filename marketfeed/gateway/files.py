@@ -6,12 +6,14 @@ No path of a request ever meets the file system, so there is nothing that dots a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from importlib import resources
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from marketfeed.gateway.http import Request, Response, Route, tagged
 from marketfeed.gateway.query import check_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # By path: the file in marketfeed/web, and its type.
 FILES: Final[Mapping[str, tuple[str, str]]] = {

@@ -8,9 +8,12 @@ which has the page's name. An address or ``localhost`` there cannot be the name 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from marketfeed.core.authority import parse_authority
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Hosts:

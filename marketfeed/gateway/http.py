@@ -20,12 +20,12 @@ import trio
 from marketfeed.errors import RequestError
 from marketfeed.gateway.complaints import Complaints, shown
 from marketfeed.gateway.exchange import CLOSE, Exchange, Headers, HeadTimeoutError, HttpError, body_bytes
-from marketfeed.gateway.hosts import Hosts
 from marketfeed.gateway.origins import Origins
 from marketfeed.gateway.target import TargetError, parse_target
 from marketfeed.gateway.unread import Unread
 
 if TYPE_CHECKING:
+    from marketfeed.gateway.hosts import Hosts
     from marketfeed.gateway.session import Session
 
 TAKES_BODY: Final = frozenset({"POST", "PUT", "PATCH"})

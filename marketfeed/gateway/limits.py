@@ -5,12 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from marketfeed.errors import CloseCode
-from marketfeed.fanout.interest import Names
+if TYPE_CHECKING:
+    from marketfeed.errors import CloseCode
+    from marketfeed.fanout.interest import Names
 
 DURATION_BOUNDS_S: Final = (1.0, 10.0, 60.0, 600.0, 3600.0, 28_800.0, 86_400.0)  # of sessions
 HANDSHAKES: Final = "handshakes_per_s"

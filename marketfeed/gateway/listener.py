@@ -5,25 +5,29 @@ from __future__ import annotations
 import errno
 import resource
 import socket
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
-from trio.socket import SocketType
 
 from marketfeed.errors import CloseCode, StartError
 from marketfeed.gateway.complaints import Complaints
-from marketfeed.gateway.http import HttpServer
 from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.pacer import Pacer
 from marketfeed.gateway.proxies import ProxyError, parse_preface
 from marketfeed.gateway.routes import Routes
-from marketfeed.gateway.session import Service, Session
 from marketfeed.gateway.tls import HANDSHAKE, TlsError, TlsOutbox
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trio.socket import SocketType
+
+    from marketfeed.gateway.http import HttpServer
+    from marketfeed.gateway.session import Service, Session
 
 BACKLOG: Final = 4096
 OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from marketfeed.core.authority import DEFAULT_PORTS, parse_authority, parse_origin
 from marketfeed.gateway.exchange import TOKEN, Headers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PREFLIGHT_S: Final = 7200  # how long a browser may remember the answer to a preflight
 # What clients of event streams and polls send, whether or not a preflight names it.

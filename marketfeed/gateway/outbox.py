@@ -17,14 +17,17 @@ import fcntl
 import socket
 import struct
 import termios
-from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from marketfeed.errors import CloseCode
-from marketfeed.gateway.pacer import Pacer
 from marketfeed.gateway.scan import FrameScanner, FramingAbuseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from marketfeed.gateway.pacer import Pacer
 
 TCP_NOTSENT_LOWAT: Final = 25  # linux/tcp.h; not in Python's socket module
 SIOCOUTQ: Final = termios.TIOCOUTQ  # bytes not yet acknowledged

@@ -9,10 +9,12 @@ it goes on with a piece. Those for which there is no time left in the round wait
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROUND_NS: Final = 4_000_000  # of a round; the last piece that began before may go beyond
 WOKEN: Final = 64  # connections that a round may serve if each costs little

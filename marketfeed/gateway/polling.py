@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import orjson
@@ -16,10 +16,12 @@ import structlog
 import trio
 
 from marketfeed.core.records import CHANNELS, QUOTES, TRADES
-from marketfeed.fanout.polls import PollAnswer
 from marketfeed.gateway import query as asked
 from marketfeed.gateway.http import NO_CACHE, Request, Response, error_response, tagged
-from marketfeed.gateway.session import Service
+
+if TYPE_CHECKING:
+    from marketfeed.fanout.polls import PollAnswer
+    from marketfeed.gateway.session import Service
 
 CHUNK: Final = 1024  # symbols between two turns of others: two milliseconds
 MANY_NAMES: Final = 64  # with more, one request at a time is answered

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import orjson
@@ -16,7 +16,9 @@ from marketfeed.core.cursor import Cursor, parse_cursor
 from marketfeed.core.symbols import MAX_NAME_BYTES
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
 from marketfeed.fanout.interest import Names
-from marketfeed.fanout.resume import Resumption
+
+if TYPE_CHECKING:
+    from marketfeed.fanout.resume import Resumption
 
 VERSION: Final = 1
 MIN_INT: Final = -(2**63)  # what JSON encoders agree on

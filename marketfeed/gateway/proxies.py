@@ -6,8 +6,10 @@ Source: "The PROXY protocol", versions 1 and 2, by HAProxy Technologies.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 V1: Final = b"PROXY "
 V1_BYTES: Final = 107  # the longest line, its end included

@@ -6,14 +6,16 @@ The same names, tiers and cursors as in a WebSocket's requests; docs/protocol.md
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from marketfeed.core.cursor import Cursor, parse_cursor
 from marketfeed.errors import ErrorCode, RequestError
-from marketfeed.fanout.interest import Names
-from marketfeed.fanout.tiers import Tier
 from marketfeed.gateway import protocol
-from marketfeed.gateway.limits import Limits
+
+if TYPE_CHECKING:
+    from marketfeed.fanout.interest import Names
+    from marketfeed.fanout.tiers import Tier
+    from marketfeed.gateway.limits import Limits
 
 # What polyfills of EventSource call the id of the last event, where they cannot send a header.
 LAST_EVENT_ID: Final = (

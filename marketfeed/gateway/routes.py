@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -15,9 +15,11 @@ from marketfeed.gateway.limits import HANDSHAKES, Rates
 from marketfeed.gateway.origins import Origins
 from marketfeed.gateway.polling import Polling
 from marketfeed.gateway.query import LAST_EVENT_ID, POLYFILL, check_keys, cursor_of, names_of, tier_of
-from marketfeed.gateway.session import Service, Session
 from marketfeed.gateway.upgrade import UpgradeError, opening_of
 from marketfeed.gateway.websocket import WebSocketSession
+
+if TYPE_CHECKING:
+    from marketfeed.gateway.session import Service, Session
 
 STREAM: Final = "/v1/stream"
 EVENTS: Final = "/v1/events"

@@ -5,26 +5,29 @@ from __future__ import annotations
 import random
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 import trio
 
 from marketfeed.errors import CLOSE_TEXT, CloseCode
-from marketfeed.fanout.shard import Shard
-from marketfeed.fanout.subscriber import Subscriber
-from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import JSON, Encoding
 from marketfeed.gateway import protocol
 from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.handshakes import FLOOR_MS, Handshakes
-from marketfeed.gateway.hosts import Hosts
-from marketfeed.gateway.limits import Admits, Counters, Limits
-from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.proxies import Proxies
-from marketfeed.gateway.tls import Certificate
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from marketfeed.fanout.shard import Shard
+    from marketfeed.fanout.subscriber import Subscriber
+    from marketfeed.fanout.tiers import Tier
+    from marketfeed.gateway.hosts import Hosts
+    from marketfeed.gateway.limits import Admits, Counters, Limits
+    from marketfeed.gateway.outbox import Outbox
+    from marketfeed.gateway.tls import Certificate
 
 FAREWELL_S: Final = 1.0  # for the closing message and what follows it
 # Closed without a `closing` message: by the client, or as RFC 6455 lays down.

@@ -6,10 +6,12 @@ Not by urllib: for ``urlsplit``, ``//x/v1/symbols`` is the path ``/v1/symbols`` 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_FIELDS: Final = 100  # of a query
 _ABSOLUTE: Final = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)

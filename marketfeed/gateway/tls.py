@@ -9,16 +9,19 @@ its ledger says as exactly what the kernel took. It costs one encryption per mem
 
 from __future__ import annotations
 
-import socket
 import ssl
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
 from marketfeed.errors import CloseCode, ConfigError
 from marketfeed.gateway.outbox import Outbox
-from marketfeed.gateway.pacer import Pacer
+
+if TYPE_CHECKING:
+    import socket
+
+    from marketfeed.gateway.pacer import Pacer
 
 READ_BYTES: Final = 16384
 PIECE_BYTES: Final = 1024  # decrypted in one go; 38 KeyUpdates of 29 µs each fit in

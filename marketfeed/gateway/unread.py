@@ -7,14 +7,16 @@ large answers together, and beyond it the oldest is given up.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from marketfeed.gateway.complaints import Complaints
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Iterator
 
 LARGE_BYTES: Final = 1 << 18  # smaller ones are not counted
 MOST_BYTES: Final = 48 << 20

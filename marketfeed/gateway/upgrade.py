@@ -8,10 +8,12 @@ says where the request ends, and none of what a client may write differently rea
 from __future__ import annotations
 
 import base64
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from marketfeed.gateway.exchange import CLOSE, TOKEN, Headers
-from marketfeed.gateway.http import Request
+
+if TYPE_CHECKING:
+    from marketfeed.gateway.http import Request
 
 VERSION: Final = "13"  # of the WebSocket protocol: RFC 6455 is the only one
 NEEDED: Final = "this is a WebSocket: it needs a handshake"

@@ -9,26 +9,28 @@ some protocol errors trio-websocket's reader waits for ever.
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 import trio
 import trio_websocket
 
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
-from marketfeed.fanout.interest import Names
-from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.shard import SubscriptionChange
-from marketfeed.fanout.subscriber import Subscriber
-from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import ENCODINGS, Encoding
 from marketfeed.fanout.ws_frames import CLOSE, frame
 from marketfeed.gateway import protocol
 from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.limits import Bucket
-from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.scan import FrameScanner
 from marketfeed.gateway.session import FAREWELL_S, Service, Session
+
+if TYPE_CHECKING:
+    from marketfeed.fanout.interest import Names
+    from marketfeed.fanout.resume import Resumption
+    from marketfeed.fanout.subscriber import Subscriber
+    from marketfeed.fanout.tiers import Tier
+    from marketfeed.gateway.outbox import Outbox
 
 MAX_BAD_REQUESTS: Final = 10  # in a row
 BREACHES: Final = (CloseCode.PROTOCOL, CloseCode.INVALID_DATA)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from marketfeed.core.details import valid_conditions
 from marketfeed.core.records import KIND_TRADE, Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def with_valid_details(batch: Batch, count: Callable[[str, int], None]) -> Batch:

@@ -10,13 +10,15 @@ and is called as ``feed_type(config, intake)``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-
-import msgspec
-import structlog
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from marketfeed.core.records import Batch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import msgspec
+    import structlog
 
 Publish = Callable[[Batch], None]
 

@@ -10,15 +10,12 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import structlog
 import trio
-from numpy.typing import NDArray
 
 from marketfeed.core.details import has_details
 from marketfeed.core.records import (
@@ -30,11 +27,18 @@ from marketfeed.core.records import (
     Batch,
     Records,
 )
-from marketfeed.core.symbols import SymbolTable
-from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError, InvalidSymbolError, SymbolsFullError
 from marketfeed.ingest.clock import Seat
 from marketfeed.ingest.details import with_valid_details
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from marketfeed.core.symbols import SymbolTable
+    from marketfeed.core.writer import RingWriter
 
 MAX_FEEDS: Final = 255  # a record's feed is a u1
 # A feed's own time of receipt is taken if it is this close to our clock: the range of the latency histograms

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -16,8 +15,12 @@ from marketfeed.config.misplaced import homes, placed
 from marketfeed.config.schema import Config
 from marketfeed.config.validation import checked, mistakes, shown, without
 from marketfeed.errors import ConfigError
-from marketfeed.ingest.feed import FeedType
 from marketfeed.ingest.pump import MAX_FEEDS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from marketfeed.ingest.feed import FeedType
 
 GROUP: Final = "marketfeed.feeds"
 _COMMON: Final = ("name", "type", "required")

@@ -6,9 +6,12 @@ that no session lags and no ring wraps past a tick that one of them has not been
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 
 class Room:

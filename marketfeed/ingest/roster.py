@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
@@ -14,9 +12,14 @@ import trio
 
 from marketfeed.errors import ConfigError, ContentError
 from marketfeed.ingest.clock import ReplayClock, Seat
-from marketfeed.ingest.pump import FeedIntake, Pump
 from marketfeed.ingest.registry import FeedSpec, read_specs
 from marketfeed.ingest.supervise import FeedState, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from marketfeed.ingest.pump import FeedIntake, Pump
 
 _KEYED: Final = re.compile(r"[a-z_][\w.]*(, [a-z_][\w.]*)*: ")  # a mistake that begins with its keys
 

@@ -6,16 +6,19 @@ A feed whose source is broken for good (:class:`SourceError`) is not run again.
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from marketfeed.core.backoff import Backoff
-from marketfeed.core.records import Batch
 from marketfeed.errors import FeedProtocolError, SourceError
-from marketfeed.ingest.feed import Feed
-from marketfeed.ingest.pump import FeedIntake
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from marketfeed.core.records import Batch
+    from marketfeed.ingest.feed import Feed
+    from marketfeed.ingest.pump import FeedIntake
 
 FIRST_DELAY_S: Final = 0.5
 MAX_DELAY_S: Final = 30.0

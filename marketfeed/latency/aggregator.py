@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import structlog
 import trio
 
-from marketfeed.core.rings import Indices
 from marketfeed.core.units import S
 from marketfeed.latency.histogram import Histogram, bucket_of
 from marketfeed.latency.intervals import Interval, Tag
-from marketfeed.latency.log import IntervalLog
 from marketfeed.latency.read import FIGURES
-from marketfeed.latency.recorder import LatencyRecorder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from marketfeed.core.rings import Indices
+    from marketfeed.latency.log import IntervalLog
+    from marketfeed.latency.recorder import LatencyRecorder
 
 Key = tuple[str, str]  # hop, tier
 

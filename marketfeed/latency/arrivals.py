@@ -10,7 +10,10 @@ itself, and nothing is added. Source: Gil Tene's HdrHistogram, ``recordCorrected
 
 from __future__ import annotations
 
-from marketfeed.latency.histogram import Histogram
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from marketfeed.latency.histogram import Histogram
 
 
 class Arrivals:

@@ -6,8 +6,10 @@ light for lines, and three of Paul Tol's "muted": all can be told apart with any
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 KNOWN: Final = {"vip": "#0072B2", "premium": "#D55E00", "basic": "#009E73"}
 OTHERS: Final = ("#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255", "#117733", "#999999")

@@ -23,15 +23,19 @@ import functools
 import math
 import struct
 import zlib
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from hdrh.codec import decode as varints
-from numpy.typing import NDArray
 
-from marketfeed.latency.histogram import Values
 from marketfeed.latency.sums import BucketLayout, Part
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from marketfeed.latency.histogram import Values
 
 PIECE_BYTES: Final = 1 << 16  # inflated in one go
 ROOM: Final = 1 << 16  # buckets that are decoded at once: 512 kB

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from marketfeed.latency.histogram import Histogram
+if TYPE_CHECKING:
+    from marketfeed.latency.histogram import Histogram
 
 HOPS: Final = ("venue", "venue_negative", "ring", "wait", "late", "encode", "send", "total", "client")
 MEANINGS: Final = {

@@ -13,14 +13,16 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from marketfeed.core.counts import amount
 from marketfeed.core.printable import printable
 from marketfeed.errors import LogError
 from marketfeed.latency.intervals import Tag
 from marketfeed.latency.log import BEYOND
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 YEAR_S: Final = 365 * 86_400
 LATEST_S: Final = 253_402_300_800  # the year 10000

@@ -20,13 +20,16 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from marketfeed.core.units import MINUTE_NS, MS, S
-from marketfeed.latency.intervals import Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from marketfeed.latency.intervals import Interval
 
 BEYOND: Final = "#[Beyond: "
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from marketfeed.errors import LogError
 from marketfeed.latency.colours import painted
-from marketfeed.latency.histogram import Values
 from marketfeed.latency.intervals import MEANINGS
 from marketfeed.latency.report import TITLES, Report, ReportRow
 from marketfeed.latency.units import shown_ns
@@ -19,6 +18,8 @@ from marketfeed.latency.units import shown_ns
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from marketfeed.latency.histogram import Values
 
 Floats = NDArray[np.float64]
 

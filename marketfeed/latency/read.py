@@ -14,19 +14,22 @@ import heapq
 import math
 import warnings
 from array import array
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from marketfeed.latency.decoding import HistogramDecoder, UndecodableError
 from marketfeed.latency.histogram import PERCENTILES, Values
 from marketfeed.latency.intervals import Tag
 from marketfeed.latency.lines import Line, Problems, Progress, lines
 from marketfeed.latency.sums import BucketLayout, Merged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
 FIGURES: Final = ("count", "min", "p50", "p90", "p99", "p99_9", "p99_99", "max")
 MAX_ROWS: Final = 10_000  # keys: hops, tiers, workers, symbols

@@ -17,17 +17,21 @@ as the part has deliveries: which of its sessions were served when is not kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from marketfeed.core.rings import Indices
-from marketfeed.core.stamps import Stamps
 from marketfeed.latency.arrivals import Arrivals
 from marketfeed.latency.histogram import BUCKETS, HIGHEST_NS, Histogram, Values, bucket_of
 from marketfeed.latency.intervals import Tag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from marketfeed.core.rings import Indices
+    from marketfeed.core.stamps import Stamps
 
 ROWS: Final = 4096
 MAX_PARTS: Final = 4

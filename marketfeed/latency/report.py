@@ -15,8 +15,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +25,13 @@ from marketfeed.core.counts import amount
 from marketfeed.errors import LogError
 from marketfeed.latency.histogram import PERCENTILES
 from marketfeed.latency.intervals import HOPS, Tag
-from marketfeed.latency.lines import Progress
 from marketfeed.latency.read import FIGURES, Latencies, read
 from marketfeed.latency.units import duration_ns, shown_ns, shown_s
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from marketfeed.latency.lines import Progress
 
 TITLES: Final = ("count", "min", "p50", "p90", "p99", "p99.9", "p99.99", "max")
 BY: Final = ("tier", "hop", "symbol", "worker")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from marketfeed import clock
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.units import S
-from marketfeed.errors import CloseCode
-from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import BINARY, Encoding
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from marketfeed.errors import CloseCode
+    from marketfeed.fanout.tiers import Tier
 
 START_NS: Final = 1_000_000_000 * S  # what the virtual wall clock shows at the start
 _BINS: Final = 10_000  # of the delays of a tier, over its interval

@@ -8,11 +8,9 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from rich.console import Console
@@ -26,6 +24,10 @@ from marketfeed.errors import ConfigError, RecordingError
 from marketfeed.folders import folder_problem
 from marketfeed.recordings import tables
 from marketfeed.recordings.reading import Recording, moment_ns, read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
 
 GROUP_ROWS: Final = 1 << 17  # of a row group: 8 MiB of records
 _UNIX: Final = re.compile(r"[0-9]{1,10}(\.[0-9]{1,9})?")

@@ -15,10 +15,9 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from marketfeed.core.binary import Frame, FrameParser, Kind
 from marketfeed.core.counts import amount
@@ -27,6 +26,9 @@ from marketfeed.core.symbols import MAX_SYMBOLS
 from marketfeed.errors import FeedProtocolError, RecordingError
 from marketfeed.recordings import tables
 from marketfeed.recordings.unpacking import CutError, DamagedRecordingError, Progress, blocks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SUFFIXES: Final = (".mfr", ".mfr.zst", ".mfr.gz")
 CHUNK_ROWS: Final = 1 << 16  # 4 MiB

@@ -11,12 +11,10 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 import trio
-import trio_websocket
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -29,7 +27,13 @@ from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.counts import amount
 from marketfeed.core.printable import printable
 from marketfeed.recordings.progress import Recorded
-from marketfeed.recordings.writer import RecordingWriter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import trio_websocket
+
+    from marketfeed.recordings.writer import RecordingWriter
 
 WRITE_S: Final = 0.25  # so much is at stake if the program is killed
 WRITE_BYTES: Final = 1 << 20  # or so much

@@ -13,31 +13,34 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import trio
 import trio.testing
 
 from marketfeed import clock
-from marketfeed.core.records import Batch
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.units import MINUTE_NS, S
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import SourceError
-from marketfeed.fanout.interest import Names
 from marketfeed.fanout.keepalive import Timing
-from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.shard import Shard, SubscriptionChange
-from marketfeed.fanout.subscriber import Subscriber
-from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import BINARY, JSON, Encoding
 from marketfeed.ingest.pump import Pump
-from marketfeed.ingest.registry import FeedSpec
 from marketfeed.recordings.counting_sink import CountingSink, Delays, wall_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from marketfeed.core.records import Batch
+    from marketfeed.fanout.interest import Names
+    from marketfeed.fanout.ledger import Ledger
+    from marketfeed.fanout.subscriber import Subscriber
+    from marketfeed.fanout.tiers import Tier
+    from marketfeed.ingest.registry import FeedSpec
 
 BESIDE_GRIDS_NS: Final = 300
 _NEVER_NS: Final = 1 << 62  # no life signs: they would be counted as bytes

@@ -8,17 +8,20 @@ there are none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from marketfeed.core.cells import as_text
 from marketfeed.core.details import valid_conditions
 from marketfeed.core.fixed import DECIMALS, SCALE, floats_from_prices
 from marketfeed.core.records import BUY, CHANNELS, SELL, Records
 from marketfeed.errors import RecordingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
 
 PRICES: Final = ("float", "decimal", "int")
 SIDES: Final = ("b", "s")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from marketfeed.errors import RecordingError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 READ_BYTES: Final = 1 << 16
 # A block of Zstandard may unpack to 32,768 times its size: 16 MiB of these.

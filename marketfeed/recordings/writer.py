@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from marketfeed.core.binary import symbols_frame
 from marketfeed.errors import ConfigError
 from marketfeed.folders import folder_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 PLAIN, PACKED = ".mfr", ".mfr.zst"
 LEVEL: Final = 3  # of Zstandard: 400 MB/s, and what more would gain in size is little

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import trio
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
 
-from marketfeed.config.schema import Config
-from marketfeed.gateway.limits import Counters
-from marketfeed.latency.intervals import Interval
-from marketfeed.server.conditions import Condition
-from marketfeed.server.gc_control import Collector
-from marketfeed.server.sessions import Listing
-from marketfeed.server.stats import ServerStats
+    import trio
+
+    from marketfeed.config.schema import Config
+    from marketfeed.gateway.limits import Counters
+    from marketfeed.latency.intervals import Interval
+    from marketfeed.server.conditions import Condition
+    from marketfeed.server.gc_control import Collector
+    from marketfeed.server.sessions import Listing
+    from marketfeed.server.stats import ServerStats
 
 
 class SessionServer(Protocol):

@@ -8,21 +8,15 @@ one, over the same rings. The code is the same in both.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy.ma  # noqa: F401  # np.unique imports it when first called: 50 ms in the middle of a flush
 import trio
 
-from marketfeed.config.schema import Config, LimitsConfig
 from marketfeed.core.authority import parse_origin
-from marketfeed.core.rings import Rings
-from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.units import MS, S
-from marketfeed.fanout.bell import Bell, DoorBell
 from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import Tier
@@ -37,14 +31,23 @@ from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.session import Service
 from marketfeed.gateway.tls import Certificate
 from marketfeed.latency.aggregator import tell_intervals
-from marketfeed.latency.intervals import Interval
 from marketfeed.latency.recorder import LatencyRecorder
-from marketfeed.server.conditions import Condition
 from marketfeed.server.gc_control import Collector
 from marketfeed.server.process_usage import cpu_s, resident_bytes
 from marketfeed.server.self_probe import OwnProbe
 from marketfeed.server.sessions import Listing, row_of, why_slow
 from marketfeed.server.stats import ServerStats
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable
+
+    from marketfeed.config.schema import Config, LimitsConfig
+    from marketfeed.core.rings import Rings
+    from marketfeed.core.symbols import SymbolTable
+    from marketfeed.fanout.bell import Bell, DoorBell
+    from marketfeed.latency.intervals import Interval
+    from marketfeed.server.conditions import Condition
 
 YIELD_ROWS: Final = 100
 

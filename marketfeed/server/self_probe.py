@@ -13,18 +13,20 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 import trio
 
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.shard import Shard, SubscriptionChange
-from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import PROBE
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.latency.arrivals import Arrivals
-from marketfeed.latency.recorder import TierRecorder
+
+if TYPE_CHECKING:
+    from marketfeed.fanout.tiers import Tier
+    from marketfeed.latency.recorder import TierRecorder
 
 CHOOSE_S: Final = 30.0  # between looks at which symbol is busiest
 FIRST_CHOICE_S: Final = 0.2

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
 
-from marketfeed.fanout.figures import Figures
-from marketfeed.gateway.session import Session
+if TYPE_CHECKING:
+    from marketfeed.fanout.figures import Figures
+    from marketfeed.gateway.session import Session
 
 
 class Listing(msgspec.Struct):

@@ -6,13 +6,15 @@ needs a field here, a line in server/local.py that fills it in, and one in admin
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.ledger import Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MAXIMA: Final = frozenset(
     {"gc_longest_s", "gc_longest_cpu_s"}

@@ -16,21 +16,25 @@ import stat
 import struct
 from array import array
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
 import trio
-from trio.socket import SocketType
 
 from marketfeed.core.layout import block_bytes
-from marketfeed.core.rings import Rings
 from marketfeed.errors import ConfigError, StartError
 from marketfeed.folders import folder_problem
 from marketfeed.gateway.listener import OUT_OF_FILES, REST_S
 from marketfeed.shm.tap import VERSION, Hello
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from trio.socket import SocketType
+
+    from marketfeed.core.rings import Rings
 
 MODE: Final = 0o600
 MAX_PATH_BYTES: Final = 107  # linux/un.h

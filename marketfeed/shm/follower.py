@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 import numpy as np
 
 from marketfeed.core.records import CHANNELS, NO_QUOTES, NO_TRADES, QUOTES, TRADES, Records, stamps_of
-from marketfeed.core.rings import Indices
 
 if TYPE_CHECKING:
+    from marketfeed.core.rings import Indices
     from marketfeed.shm.tap import Tap
 
 STEP_TICKS: Final = 1 << 17  # about what one step copies, 8 MB, however far behind a follower is

@@ -10,12 +10,14 @@ import array
 import os
 import socket
 from collections import deque
-from collections.abc import Iterator
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import trio
 
 from marketfeed.workers.messages import Connection, Down, Unframer, Up, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 READ_BYTES: Final = 65536
 # Of one message at a time; room for more, so that the kernel never has to leave one out for want of it.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 REST_S: Final = 0.004  # between rings of one bell, for each further worker that shares a core
 STEP_S: Final = 0.002  # between rings of bells whose workers share cores: what one is about to need

@@ -9,8 +9,7 @@ channel.py's.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
@@ -19,6 +18,9 @@ from marketfeed.errors import ControlError
 from marketfeed.latency.intervals import Interval
 from marketfeed.server.sessions import Listing
 from marketfeed.server.stats import ServerStats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 VERSION: Final = 1
 MAX_FRAME_BYTES: Final = 1 << 26

@@ -7,11 +7,13 @@ away, and a worker that is about to be replaced would send them away again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from marketfeed.server.conditions import Condition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 
 class WorkerSlot(Protocol):

@@ -11,10 +11,7 @@ confirmed go to another worker. The tasks of each worker end with its process.
 from __future__ import annotations
 
 import itertools
-import socket
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import structlog
@@ -23,11 +20,8 @@ import trio
 from marketfeed import __version__
 from marketfeed.config.schema import AlertsConfig, Config
 from marketfeed.core.backoff import delay_s
-from marketfeed.core.rings import Rings
 from marketfeed.errors import ControlError, StartError
 from marketfeed.gateway.limits import Admission, Counters
-from marketfeed.latency.intervals import Interval
-from marketfeed.server.conditions import Condition
 from marketfeed.server.gc_control import Collector
 from marketfeed.server.sessions import Listing
 from marketfeed.server.stats import ServerStats, merged
@@ -60,6 +54,15 @@ from marketfeed.workers.messages import (
 )
 from marketfeed.workers.placement import Placement
 from marketfeed.workers.process import SILENT_S, Child, Handed, ask_all
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from marketfeed.core.rings import Rings
+    from marketfeed.latency.intervals import Interval
+    from marketfeed.server.conditions import Condition
 
 PING_S: Final = 0.2
 START_S: Final = 20.0  # for a fresh interpreter on a busy machine

@@ -9,10 +9,9 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -21,6 +20,9 @@ from marketfeed.server.stats import ServerStats
 from marketfeed.workers.channel import Channel
 from marketfeed.workers.messages import SPARE_FILES, AskListing, AskReached, AskReport, Connection, Up
 from marketfeed.workers.progress import StepPage, used
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 SILENT_S: Final = 2.0  # without an answer or a step for this long a worker is as good as dead
 Question = AskReport | AskListing | AskReached

@@ -10,13 +10,15 @@ import base64
 import json
 import os
 import random
-from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from marketfeed.core.binary import FrameParser, Kind
 from tests.support.process import Engine, engine
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 # In the long form not all at once: the test itself would be too slow for any to get far.
 CLIENTS, CUTS, AT_ONCE = (500, 100, 30) if os.environ.get("MARKETFEED_PROVE") else (50, 10, 50)

@@ -8,8 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hdrh.histogram import HdrHistogram
@@ -19,6 +18,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from marketfeed.latency import load
 from marketfeed.latency.histogram import DIGITS, HIGHEST_NS, LOWEST_NS
 from tests.support.process import Engine, engine, open_session
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONFIG = """
 [latency]

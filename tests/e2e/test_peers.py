@@ -7,9 +7,8 @@ import json
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from websockets.asyncio.client import connect
@@ -18,6 +17,10 @@ from tests.support import SUPPORT
 from tests.support.peers import MODULES, ROOT, Files, Follower, curl, events, need
 from tests.support.ports import free_port
 from tests.support.process import Engine, engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
 CUTS = 5

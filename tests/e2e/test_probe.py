@@ -6,11 +6,14 @@ import json
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 from marketfeed.latency import load
 from tests.support.process import Engine, engine
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONFIG = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 5\nrate = 500\n'
 

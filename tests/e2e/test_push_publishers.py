@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from marketfeed import QUOTE, TRADE
 from marketfeed.core.binary import heartbeat_frame, quotes_frame, symbols_frame, trades_frame
 from tests.support.process import engine, open_session
 from tests.support.publishers import address_of, connect
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FEEDS = """
 [[feeds]]

@@ -9,12 +9,14 @@ import gzip
 import json
 import os
 from decimal import Decimal
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.process import Reader, engine
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FILES = {"BTCUSDT": "usdm_btcusdt_20240808.gz", "ETHUSDT": "spot_ethusdt_20240808.gz"}
 SPEEDS = [50, 1] if os.environ.get("MARKETFEED_PROVE") else [50]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 from tests.support.crowd import Roamer, Session, join, metrics, workers
 from tests.support.process import Engine, engine, open_session
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PROVE = bool(os.environ.get("MARKETFEED_PROVE"))
 BEFORE = """

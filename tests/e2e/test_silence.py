@@ -7,10 +7,9 @@ import json
 import socket
 import string
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,6 +19,10 @@ from marketfeed.core.binary import quotes_frame, symbols_frame
 from tests.support.healthy import Healthy
 from tests.support.process import Engine, engine, open_session
 from tests.support.publishers import address_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 CONFIG = """
 [engine]

@@ -9,13 +9,16 @@ import socketserver
 import subprocess
 import sys
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.peers import MODULES, ROOT, need
 from tests.support.ports import free_port
 from tests.support.process import engine
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 1000\nrate = 2000\n'
 COMES_S = 60

@@ -10,9 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidMessage
@@ -21,6 +21,9 @@ from websockets.sync.client import connect
 from tests.support import SUPPORT
 from tests.support.process import Engine, engine, open_session
 from tests.support.publishers import address_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
 SILENCE_S = 0.3

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import TYPE_CHECKING
 
 import pytest
-import trio
 
 from tests.support.live import LIMITS, Live, connected, masked, serving
+
+if TYPE_CHECKING:
+    import trio
 
 GET = b"GET /nope HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -15,6 +15,9 @@ import trustme
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ConfigError
 from tests.support.gateway_tls import Files
 from tests.support.live import Client, Live, connected, masked, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import socket
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -16,10 +16,12 @@ from marketfeed.errors import CloseCode
 from marketfeed.gateway import listener, unread
 from marketfeed.gateway.exchange import SEND_BYTES
 from marketfeed.gateway.outbox import Outbox
-from marketfeed.gateway.session import Session
 from marketfeed.gateway.tls import TlsOutbox
 from tests.support.gateway_tls import Files
 from tests.support.live import LIMITS, Live, serving
+
+if TYPE_CHECKING:
+    from marketfeed.gateway.session import Session
 
 MOST_BYTES = 16 << 20  # that a client may get rid of before it has to wait; kernels buffer a lot on loopback
 WAITING_BYTES = 256 << 10

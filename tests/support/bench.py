@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import trio
@@ -18,15 +17,19 @@ from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.units import MS
 from marketfeed.core.writer import RingWriter
-from marketfeed.errors import CloseCode
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.keepalive import Timing
-from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.shard import Shard, SubscriptionChange
-from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import JSON, Encoding
 from marketfeed.latency.recorder import LatencyRecorder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from marketfeed.errors import CloseCode
+    from marketfeed.fanout.resume import Resumption
+    from marketfeed.fanout.subscriber import Subscriber
 
 S = 1_000_000_000
 VIP = Tier("vip", 0, True, 65536)

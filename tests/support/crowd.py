@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 import trio_websocket
 
 from tests.support.admin_client import get, samples
 from tests.support.bench import Follower
-from tests.support.process import Engine
+
+if TYPE_CHECKING:
+    from tests.support.process import Engine
 
 
 class Session:

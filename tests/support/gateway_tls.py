@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ssl
+from typing import TYPE_CHECKING
 
 import trio
 import trustme
 
 from marketfeed.gateway.tls import Certificate
-from tests.support.live import Live
+
+if TYPE_CHECKING:
+    from tests.support.live import Live
 
 
 class Files:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import trio
 from trio.testing import memory_stream_pair
 
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, json_response
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 async def echo(request: Request) -> Response:

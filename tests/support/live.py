@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 import time
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import trio
@@ -28,7 +26,12 @@ from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.listener import Gateway, accept_from, open_listener
 from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.session import Service
-from marketfeed.gateway.tls import Certificate
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator
+
+    from marketfeed.gateway.tls import Certificate
 
 S = 1_000_000_000
 LIMITS = Limits(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
 
-from tests.support.process import Engine
+if TYPE_CHECKING:
+    from tests.support.process import Engine
 
 
 def address_of(running: Engine, feed: str) -> str:

@@ -6,11 +6,14 @@ import json
 import ssl
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from websockets.asyncio.client import connect
 
 from tests.support.peers import Files
-from tests.support.process import Engine
+
+if TYPE_CHECKING:
+    from tests.support.process import Engine
 
 FEED = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
 MOST_SILENT_S = 0.3
