@@ -12,10 +12,6 @@ import msgspec
 import pytest
 from msgspec import inspect
 
-from feeds.push import PushConfig
-from feeds.replay import ReplayConfig
-from feeds.replay.columns import Columns, TableKeys
-from feeds.synthetic import SyntheticConfig
 from marketfeed.config.schema import (
     AdminConfig,
     AlertsConfig,
@@ -28,6 +24,10 @@ from marketfeed.config.schema import (
     TierConfig,
     default_text,
 )
+from marketfeed.feeds.push import PushConfig
+from marketfeed.feeds.replay import ReplayConfig
+from marketfeed.feeds.replay.columns import Columns, TableKeys
+from marketfeed.feeds.synthetic import SyntheticConfig
 from marketfeed.ingest.registry import _Common
 
 PAGE = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text("utf-8")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from graphlib import TopologicalSorter
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -32,12 +34,14 @@ LAYERS = [
     {"marketfeed.cli", "marketfeed.__main__"},
     {"marketfeed.testing"},
 ]
-FOR_FEEDS = ("marketfeed.core", "marketfeed.errors", "marketfeed.ingest.feed", "feeds")
+FEEDS = "marketfeed.feeds"  # the folder feeds/, where marketfeed/feeds links
+FOR_FEEDS = ("marketfeed.core", "marketfeed.errors", "marketfeed.ingest.feed", FEEDS)
 PACKAGE = "marketfeed"  # its __init__ shows users what is theirs
 
 
 def module_of(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = (PACKAGE, *parts) if parts[0] == "feeds" else parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -67,7 +71,7 @@ def imports_of(path: Path, *, annotations: bool = True) -> set[str]:
 MODULES = {module_of(path): path for path in FILES}
 IMPORTS = {module: imports_of(path) for module, path in MODULES.items()}
 OURS = {
-    module: {name for name in names if name in MODULES or name.split(".")[0] in ("marketfeed", "feeds")}
+    module: {name for name in names if name in MODULES or name.split(".")[0] in (PACKAGE, "feeds")}
     for module, names in IMPORTS.items()
 }
 
@@ -88,11 +92,11 @@ def within(module: str, *entries: str) -> bool:
 
 @pytest.mark.parametrize("module", sorted(MODULES.keys() - {PACKAGE}))
 def test_a_module_imports_from_its_own_layer_and_those_before(module):
-    if within(module, "feeds"):
+    if within(module, FEEDS):
         assert not {name for name in OURS[module] if not within(name, *FOR_FEEDS)}
     else:
         ours = OURS[module] - {PACKAGE}
-        assert not {name for name in ours if within(name, "feeds") or layer_of(name) > layer_of(module)}
+        assert not {name for name in ours if within(name, FEEDS) or layer_of(name) > layer_of(module)}
 
 
 def test_the_package_itself_imports_core_and_the_tap_alone():
@@ -109,10 +113,25 @@ def test_the_fan_out_knows_nothing_of_ingest():
     assert not {name for module in fanout for name in OURS[module] if within(name, "marketfeed.ingest")}
 
 
-@pytest.mark.parametrize("module", sorted(module for module in MODULES if within(module, "feeds")))
+@pytest.mark.parametrize("module", sorted(module for module in MODULES if within(module, FEEDS)))
 def test_a_feed_imports_no_other_feed(module):
-    own = ".".join(module.split(".")[:2])
-    assert {name for name in OURS[module] if within(name, "feeds")} <= {m for m in MODULES if within(m, own)}
+    own = ".".join(module.split(".")[:3])
+    assert {name for name in OURS[module] if within(name, FEEDS)} <= {m for m in MODULES if within(m, own)}
+
+
+def test_feeds_have_one_name():
+    """In the root of the repository ``import feeds`` would run second copies of their modules."""
+    with pytest.raises(ImportError, match=r"^import marketfeed\.feeds"):
+        importlib.import_module("feeds")
+    everything = [
+        path
+        for folder in ("marketfeed", "feeds", "perf", "tests", "examples", "docs")
+        for path in ROOT.glob(f"{folder}/**/*.py")
+    ]
+    assert not {path for path in everything if any(within(name, "feeds") for name in imports_of(path))}
+    ours = [entry for entry in entry_points(group=FEEDS) if entry.dist and entry.dist.name == PACKAGE]
+    assert len(ours) == 3
+    assert all(within(entry.module, FEEDS) for entry in ours)
 
 
 def test_there_is_no_circle():
@@ -144,7 +163,7 @@ def test_long_lived_tasks_start_in_the_engine_alone():
         "marketfeed.client.session",
         "marketfeed.cli.session_view",
         "marketfeed.cli.latency_probe",
-        "feeds.push",
+        "marketfeed.feeds.push",
     }
     allowed |= {"marketfeed.workers.worker", "marketfeed.workers.pool"}
     allowed |= {"marketfeed.recordings.record", "marketfeed.recordings.simulate"}

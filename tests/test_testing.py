@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import trio
 
-from feeds.replay import ReplayFeed
-from feeds.synthetic import SyntheticFeed
 from marketfeed.core.records import BUY, QUOTE, TRADE, Batch
+from marketfeed.feeds.replay import ReplayFeed
+from marketfeed.feeds.synthetic import SyntheticFeed
 from marketfeed.testing import CHECKS, RecordingIntake, check_feed
 
 NOW_NS = 1_725_000_000 * 10**9

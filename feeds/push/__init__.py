@@ -19,8 +19,8 @@ import msgspec
 import trio
 from msgspec import Meta
 
-from feeds.push.address import Listener, parse_address
-from feeds.push.publisher import Publisher, PublisherCut
+from marketfeed.feeds.push.address import Listener, parse_address
+from marketfeed.feeds.push.publisher import Publisher, PublisherCut
 
 if TYPE_CHECKING:
     from marketfeed.ingest.feed import Intake, Publish

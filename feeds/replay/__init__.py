@@ -1,6 +1,6 @@
 """Recordings of real sessions, replayed in time.
 
-Each format is a module with a :class:`~feeds.replay.recording.Source`, which
+Each format is a module with a :class:`~marketfeed.feeds.replay.recording.Source`, which
 gives the file as ticks with times, a few milliseconds' work at a time. How
 they are paced, looped and told of is the same for all, and here.
 """
@@ -16,17 +16,17 @@ import trio
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from feeds.replay.binance_raw import BinanceRaw
-from feeds.replay.columns import Layout, TableKeys, pattern
-from feeds.replay.dbn import Dbn
-from feeds.replay.dbn_ticks import Venues
-from feeds.replay.delimited import Delimited
-from feeds.replay.files import InOrder, files_of
-from feeds.replay.frames import Frames
-from feeds.replay.lines import Lines
-from feeds.replay.parquet import Parquet
-from feeds.replay.recording import Decoded, Source, Symbol, Teller
 from marketfeed.errors import ConfigError, ContentError, MarketfeedError, SourceError, gathered
+from marketfeed.feeds.replay.binance_raw import BinanceRaw
+from marketfeed.feeds.replay.columns import Layout, TableKeys, pattern
+from marketfeed.feeds.replay.dbn import Dbn
+from marketfeed.feeds.replay.dbn_ticks import Venues
+from marketfeed.feeds.replay.delimited import Delimited
+from marketfeed.feeds.replay.files import InOrder, files_of
+from marketfeed.feeds.replay.frames import Frames
+from marketfeed.feeds.replay.lines import Lines
+from marketfeed.feeds.replay.parquet import Parquet
+from marketfeed.feeds.replay.recording import Decoded, Source, Symbol, Teller
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

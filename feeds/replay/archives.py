@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from feeds.replay.packing import BZIP2, GZIP, READ_BYTES, XZ, Packing, unpacked, zstandard_packing
-from feeds.replay.recording import DamagedError, shown, unreadable
-from feeds.replay.zips import places, unzipped
 from marketfeed.errors import ConfigError
+from marketfeed.feeds.replay.packing import BZIP2, GZIP, READ_BYTES, XZ, Packing, unpacked, zstandard_packing
+from marketfeed.feeds.replay.recording import DamagedError, shown, unreadable
+from marketfeed.feeds.replay.zips import places, unzipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -11,16 +11,23 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from feeds.replay.fields import PAD, Fields, id_from_text, number_from_text
-from feeds.replay.fixedpoint import Prices, doubles_from_words, from_doubles, from_words, widened, words_of
-from feeds.replay.recording import shown
-from feeds.replay.times import DECIMALS, FIRST_NS, local_to_utc_ns, of_day
 from marketfeed.core.fixed import MAX_PX
 from marketfeed.core.units import DAY_NS
 from marketfeed.errors import ConfigError
+from marketfeed.feeds.replay.fields import PAD, Fields, id_from_text, number_from_text
+from marketfeed.feeds.replay.fixedpoint import (
+    Prices,
+    doubles_from_words,
+    from_doubles,
+    from_words,
+    widened,
+    words_of,
+)
+from marketfeed.feeds.replay.recording import shown
+from marketfeed.feeds.replay.times import DECIMALS, FIRST_NS, local_to_utc_ns, of_day
 
 if TYPE_CHECKING:
-    from feeds.replay.moments import Moments
+    from marketfeed.feeds.replay.moments import Moments
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]

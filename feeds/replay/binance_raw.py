@@ -22,11 +22,11 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from feeds.replay.fields import number_from_text
-from feeds.replay.recording import Decoded, Symbol
 from marketfeed.core.fixed import price_from_text
 from marketfeed.core.records import BUY, QUOTE, QUOTES, SELL, TRADE, TRADES, Batch
 from marketfeed.core.units import MS, US
+from marketfeed.feeds.replay.fields import number_from_text
+from marketfeed.feeds.replay.recording import Decoded, Symbol
 
 _FIRST_US: Final = 10**14  # as ms this is the year 5138, as µs 1973
 _Q: Final = ["ts_event", "bid_px", "ask_px", "bid_sz", "ask_sz", "symbol"]

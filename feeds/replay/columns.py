@@ -16,16 +16,16 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from feeds.replay.bbo import Merge
-from feeds.replay.fields import TEXT_BYTES, fixed_from_text
-from feeds.replay.moments import Moments, date_of
-from feeds.replay.recording import Decoded, Symbol, symbol_name
-from feeds.replay.times import clock_ns
-from feeds.replay.words import Where, WhereValue, side_words, where_of
 from marketfeed.core.fixed import DECIMALS
 from marketfeed.core.records import QUOTE, QUOTES, TRADE, TRADES, Batch, Records
 from marketfeed.core.symbols import SYMBOL_WORDS, is_symbol
 from marketfeed.errors import ConfigError, gathered
+from marketfeed.feeds.replay.bbo import Merge
+from marketfeed.feeds.replay.fields import TEXT_BYTES, fixed_from_text
+from marketfeed.feeds.replay.moments import Moments, date_of
+from marketfeed.feeds.replay.recording import Decoded, Symbol, symbol_name
+from marketfeed.feeds.replay.times import clock_ns
+from marketfeed.feeds.replay.words import Where, WhereValue, side_words, where_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from feeds.replay.recording import Teller
+    from marketfeed.feeds.replay.recording import Teller
 
 MOST: Final = 4  # conditions of a trade
 _NONE: Final = frozenset({"", "nan", "null"})

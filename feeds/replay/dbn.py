@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from feeds.replay.archives import members, refuse_if_wrong, suffix, verify
-from feeds.replay.dbn_names import Instruments, spans_of
-from feeds.replay.dbn_ticks import Decoding, Layouts, Venues
-from feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller, needs
 from marketfeed.core.counts import amount
 from marketfeed.errors import ConfigError
+from marketfeed.feeds.replay.archives import members, refuse_if_wrong, suffix, verify
+from marketfeed.feeds.replay.dbn_names import Instruments, spans_of
+from marketfeed.feeds.replay.dbn_ticks import Decoding, Layouts, Venues
+from marketfeed.feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller, needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from feeds.replay.recording import Symbol, symbol_name
 from marketfeed.core.units import DAY_NS
 from marketfeed.errors import ConfigError
+from marketfeed.feeds.replay.recording import Symbol, symbol_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from feeds.replay.bbo import Merge
-from feeds.replay.dbn_names import UNNAMED, Instruments
-from feeds.replay.recording import NOTHING, Decoded
 from marketfeed.core.records import BUY, QUOTE, QUOTES, SELL, TRADE, TRADES, UNKNOWN_SIDE, Batch, Records
 from marketfeed.core.symbols import MAX_SYMBOLS
+from marketfeed.feeds.replay.bbo import Merge
+from marketfeed.feeds.replay.dbn_names import UNNAMED, Instruments
+from marketfeed.feeds.replay.recording import NOTHING, Decoded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

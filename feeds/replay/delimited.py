@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from feeds.replay.archives import Member, members, place_of, refuse_if_wrong, suffix, verify
-from feeds.replay.columns import Builder, Layout, Piece, Table, TableKeys, ticks_of
-from feeds.replay.conditions import Conditions, conditions_of
-from feeds.replay.fields import Fields, Rows, ids, pointed, prices, sizes, texts
-from feeds.replay.merging import merged
-from feeds.replay.reasons import REASONS, TIME_COLUMNS, TIME_REASONS, Hints
-from feeds.replay.recording import NOT_KEPT, NOTHING, DamagedError, Decoded, Symbol, Teller, shown
-from feeds.replay.text import MAX_LINE_BYTES, whole_lines
-from feeds.replay.words import Where, sides_of
 from marketfeed.core.fixed import DECIMALS
 from marketfeed.core.records import UNKNOWN_SIDE
 from marketfeed.errors import ConfigError
+from marketfeed.feeds.replay.archives import Member, members, place_of, refuse_if_wrong, suffix, verify
+from marketfeed.feeds.replay.columns import Builder, Layout, Piece, Table, TableKeys, ticks_of
+from marketfeed.feeds.replay.conditions import Conditions, conditions_of
+from marketfeed.feeds.replay.fields import Fields, Rows, ids, pointed, prices, sizes, texts
+from marketfeed.feeds.replay.merging import merged
+from marketfeed.feeds.replay.reasons import REASONS, TIME_COLUMNS, TIME_REASONS, Hints
+from marketfeed.feeds.replay.recording import NOT_KEPT, NOTHING, DamagedError, Decoded, Symbol, Teller, shown
+from marketfeed.feeds.replay.text import MAX_LINE_BYTES, whole_lines
+from marketfeed.feeds.replay.words import Where, sides_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

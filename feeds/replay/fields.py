@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from feeds.replay.quoting import unquoted
+from marketfeed.feeds.replay.quoting import unquoted
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]

@@ -8,14 +8,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from feeds.replay.archives import suffix
 from marketfeed.errors import ConfigError
+from marketfeed.feeds.replay.archives import suffix
 
 if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Iterator
 
-    from feeds.replay.recording import Decoded, Source, Teller
+    from marketfeed.feeds.replay.recording import Decoded, Source, Teller
 
 # How the files of each format end, in any case and before the ending of a packed file: those of a folder.
 ENDINGS: Final = {

@@ -7,8 +7,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from feeds.replay.fields import fixed_from_text
 from marketfeed.core.fixed import DECIMALS, MAX_PX, SCALE
+from marketfeed.feeds.replay.fields import fixed_from_text
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]

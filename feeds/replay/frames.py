@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from feeds.replay.archives import SMALL_BUDGET, Member, members, refuse_if_wrong, suffix, verify
-from feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller
 from marketfeed.core.binary import Frame, FrameParser, Kind
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE, QUOTES, TRADE, TRADES, Batch, Records
 from marketfeed.core.symbols import MAX_SYMBOLS
 from marketfeed.errors import ConfigError, FeedProtocolError
+from marketfeed.feeds.replay.archives import SMALL_BUDGET, Member, members, refuse_if_wrong, suffix, verify
+from marketfeed.feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

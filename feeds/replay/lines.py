@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from feeds.replay.archives import Member, members, place_of, refuse_if_wrong, verify
-from feeds.replay.recording import NOTHING, DamagedError, Decoded, Decoder, Symbol, Teller
-from feeds.replay.text import MAX_LINE_BYTES, whole_lines
 from marketfeed.core.counts import amount
 from marketfeed.errors import ConfigError
+from marketfeed.feeds.replay.archives import Member, members, place_of, refuse_if_wrong, verify
+from marketfeed.feeds.replay.recording import NOTHING, DamagedError, Decoded, Decoder, Symbol, Teller
+from marketfeed.feeds.replay.text import MAX_LINE_BYTES, whole_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

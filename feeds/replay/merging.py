@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from feeds.replay.columns import Piece
     from marketfeed.core.records import Records
+    from marketfeed.feeds.replay.columns import Piece
 
 Times = NDArray[np.int64]
 _NO_TIMES: Final = np.empty(0, np.int64)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from feeds.replay.fields import Fields, Ints, Mask, fixed, texts
-from feeds.replay.timeformat import MAX_CHARS, TimeFormat
-from feeds.replay.times import DECIMALS, FIRST_NS, clock_ns, iso, local_to_utc_ns, of_day
 from marketfeed.core.units import DAY_NS, S
 from marketfeed.errors import ConfigError
+from marketfeed.feeds.replay.fields import Fields, Ints, Mask, fixed, texts
+from marketfeed.feeds.replay.timeformat import MAX_CHARS, TimeFormat
+from marketfeed.feeds.replay.times import DECIMALS, FIRST_NS, clock_ns, iso, local_to_utc_ns, of_day
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo

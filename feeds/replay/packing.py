@@ -13,7 +13,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from feeds.replay.recording import DamagedError, needs
+from marketfeed.feeds.replay.recording import DamagedError, needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from feeds.replay.arrow import Cells, Texts, refuse_column
-from feeds.replay.columns import Builder, Layout, Table, TableKeys, ticks_of
-from feeds.replay.conditions import Conditions, conditions_of
-from feeds.replay.recording import LOGGED, NOT_KEPT, Decoded, Symbol, Teller, needs, shown, unreadable
-from feeds.replay.words import sides_of
 from marketfeed.core.records import UNKNOWN_SIDE
 from marketfeed.errors import ConfigError
+from marketfeed.feeds.replay.arrow import Cells, Texts, refuse_column
+from marketfeed.feeds.replay.columns import Builder, Layout, Table, TableKeys, ticks_of
+from marketfeed.feeds.replay.conditions import Conditions, conditions_of
+from marketfeed.feeds.replay.recording import (
+    LOGGED,
+    NOT_KEPT,
+    Decoded,
+    Symbol,
+    Teller,
+    needs,
+    shown,
+    unreadable,
+)
+from marketfeed.feeds.replay.words import sides_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from feeds.replay.moments import BEYOND_THE_DAY, NOT_A_DATE, NOT_A_TIME, TOO_EARLY, date_of
-from feeds.replay.recording import LOGGED
+from marketfeed.feeds.replay.moments import BEYOND_THE_DAY, NOT_A_DATE, NOT_A_TIME, TOO_EARLY, date_of
+from marketfeed.feeds.replay.recording import LOGGED
 
 if TYPE_CHECKING:
-    from feeds.replay.columns import Layout
+    from marketfeed.feeds.replay.columns import Layout
 
 REASONS: Final = (
     "",

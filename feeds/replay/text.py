@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from feeds.replay.recording import SHOWN_CHARS, DamagedError
+from marketfeed.feeds.replay.recording import SHOWN_CHARS, DamagedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

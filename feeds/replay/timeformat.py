@@ -15,9 +15,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from feeds.replay.fields import Fields, Ints, Mask, stripped
 from marketfeed.core.units import S
 from marketfeed.errors import ConfigError
+from marketfeed.feeds.replay.fields import Fields, Ints, Mask, stripped
 
 MAX_CHARS: Final = 40  # of a format: fields are padded by more
 _FRACTION_DIGITS: Final = 9

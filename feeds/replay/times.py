@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from feeds.replay.fields import Fields, Ints, Mask, stripped
-from feeds.replay.timeformat import written_offset_s
 from marketfeed.core.units import S
+from marketfeed.feeds.replay.fields import Fields, Ints, Mask, stripped
+from marketfeed.feeds.replay.timeformat import written_offset_s
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from feeds.replay.recording import Teller
+    from marketfeed.feeds.replay.recording import Teller
 
 _BUYS: Final = frozenset({"b", "buy", "buyer", "bid"})
 _SELLS: Final = frozenset({"s", "sell", "seller", "a", "ask"})

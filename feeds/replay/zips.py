@@ -17,9 +17,9 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from feeds.replay.packing import BZIP2, CUT, READ_BYTES, inflated
-from feeds.replay.recording import DamagedError, shown
 from marketfeed.errors import ConfigError
+from marketfeed.feeds.replay.packing import BZIP2, CUT, READ_BYTES, inflated
+from marketfeed.feeds.replay.recording import DamagedError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

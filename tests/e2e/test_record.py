@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import trio
 
-from feeds.replay import ReplayConfig, ReplayFeed
 from marketfeed.errors import ConfigError
+from marketfeed.feeds.replay import ReplayConfig, ReplayFeed
 from marketfeed.testing import RecordingIntake
 from tests.support.process import Engine, engine
 

@@ -13,7 +13,7 @@ import zipfile
 import pytest
 import zstandard
 
-from feeds.replay import archives
+from marketfeed.feeds.replay import archives
 from tests.support.replay import damaged, names, outcome, refusal, replayed
 
 ROWS = b"".join(b"%d,1.%05d,2\n" % (1_399_500_000_000 + n * 7, 39147 + n % 100) for n in range(400))

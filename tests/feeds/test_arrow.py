@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeds.replay.arrow import Cells
-from feeds.replay.fixedpoint import from_words, widened
+from marketfeed.feeds.replay.arrow import Cells
+from marketfeed.feeds.replay.fixedpoint import from_words, widened
 from tests.support.replay import damaged, names, outcome, refusal, replayed
 
 BASE = {"path": "day.parquet", "format": "parquet", "symbol": "A", "time": "s"}
@@ -97,7 +97,7 @@ async def test_a_side_of_a_quote_whose_size_is_an_empty_text_is_missing(tmp_path
 
 
 async def test_what_cannot_be_decoded_as_a_whole_is_halved_down_to_the_row(tmp_path, monkeypatch):
-    from feeds.replay.arrow import Cells
+    from marketfeed.feeds.replay.arrow import Cells
 
     plain_sizes = Cells.sizes
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeds.replay.bbo import Merge
 from marketfeed.core.records import QUOTE
+from marketfeed.feeds.replay.bbo import Merge
 
 SIDES = ("bid_px", "bid_sz", "ask_px", "ask_sz")
 

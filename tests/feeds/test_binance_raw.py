@@ -9,8 +9,8 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from feeds.replay.binance_raw import BinanceRaw
 from marketfeed.core.records import BUY, QUOTES, SELL, TRADES
+from marketfeed.feeds.replay.binance_raw import BinanceRaw
 
 # Recorded on 2024-08-08 and 2024-08-09; aggTrade from Binance's documentation.
 SPOT_BOOK = (

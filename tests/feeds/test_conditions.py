@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feeds.replay.conditions import condition_letters
+from marketfeed.feeds.replay.conditions import condition_letters
 from tests.support.replay import refusal, replayed
 
 START = 1_700_000_000_000_000_000

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import trio
 
-from feeds.replay import ReplayFeed
+from marketfeed.feeds.replay import ReplayFeed
 from marketfeed.testing import check_feed
 from tests.support.replay import damaged, make, names, refusal, refusals, replayed
 

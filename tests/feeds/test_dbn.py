@@ -11,9 +11,9 @@ import pytest
 import zstandard
 from databento_dbn import Action, Schema, Side, SType
 
-from feeds.replay import ReplayFeed
-from feeds.replay.dbn_names import venue
-from feeds.replay.recording import symbol_name
+from marketfeed.feeds.replay import ReplayFeed
+from marketfeed.feeds.replay.dbn_names import venue
+from marketfeed.feeds.replay.recording import symbol_name
 from marketfeed.testing import check_feed
 from tests.support.dbn import NOW_NS, UNDEF, mbp1, trade, write
 from tests.support.replay import damaged, names, refusal, replayed

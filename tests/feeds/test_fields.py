@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeds.replay.fields import Rows, fixed, number_from_text, sizes, texts
-from feeds.replay.times import iso
+from marketfeed.feeds.replay.fields import Rows, fixed, number_from_text, sizes, texts
+from marketfeed.feeds.replay.times import iso
 
 
 def column(values, index=0, delimiter=","):

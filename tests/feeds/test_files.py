@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 import trio
 
-from feeds.replay.files import ENDINGS
 from marketfeed.errors import SourceError
+from marketfeed.feeds.replay.files import ENDINGS
 from tests.support.replay import make, names, refusal, replayed
 
 CSV = {"format": "csv", "symbol": "X", "columns": {"time": 0, "bid": 1, "ask": 2}, "time": "ms"}

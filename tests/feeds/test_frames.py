@@ -11,9 +11,9 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from feeds.replay import ReplayFeed
 from marketfeed.core.binary import heartbeat_frame, messages_frame, quotes_frame, symbols_frame
 from marketfeed.core.records import FLAG_SNAPSHOT
+from marketfeed.feeds.replay import ReplayFeed
 from marketfeed.testing import check_feed
 from tests.support.frames import START_NS, quotes, steps, trades
 from tests.support.replay import damaged, make, names, refusal, replayed

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeds.replay.moments import variants
-from feeds.replay.timeformat import TimeFormat
+from marketfeed.feeds.replay.moments import variants
+from marketfeed.feeds.replay.timeformat import TimeFormat
 from tests.support.replay import make, names, refusal, replayed
 
 NY = "America/New_York"

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from feeds.replay import ReplayFeed
+from marketfeed.feeds.replay import ReplayFeed
 from marketfeed.testing import check_feed
 from tests.support.replay import damaged, names, refusal, replayed
 

@@ -15,9 +15,6 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeds.push import FRAME_S, REST_S, PushConfig, PushFeed
-from feeds.push.address import Listener
-from feeds.push.publisher import BATCH_TICKS, NAMES_TURN, Publisher, PublisherCut
 from marketfeed.core.binary import (
     HEADER,
     MAX_PAYLOAD_BYTES,
@@ -31,6 +28,9 @@ from marketfeed.core.binary import (
 )
 from marketfeed.core.records import QUOTE, QUOTES, TRADE, TRADES
 from marketfeed.errors import ConfigError
+from marketfeed.feeds.push import FRAME_S, REST_S, PushConfig, PushFeed
+from marketfeed.feeds.push.address import Listener
+from marketfeed.feeds.push.publisher import BATCH_TICKS, NAMES_TURN, Publisher, PublisherCut
 from marketfeed.testing import RecordingIntake, check_feed
 
 TIME_NS = 1_725_000_000_000_000_000

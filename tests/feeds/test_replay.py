@@ -8,11 +8,11 @@ import msgspec
 import pytest
 import trio
 
-from feeds.replay import FORMATS, ReplayConfig, ReplayFeed
-from feeds.replay.binance_raw import BinanceRaw
-from feeds.replay.lines import CHUNK_LINES, LOOK_LINES
-from feeds.replay.recording import LOGGED
 from marketfeed.errors import ConfigError, SourceError
+from marketfeed.feeds.replay import FORMATS, ReplayConfig, ReplayFeed
+from marketfeed.feeds.replay.binance_raw import BinanceRaw
+from marketfeed.feeds.replay.lines import CHUNK_LINES, LOOK_LINES
+from marketfeed.feeds.replay.recording import LOGGED
 from marketfeed.testing import RecordingIntake
 
 START_NS = 1_723_161_254_000_000_000
@@ -262,7 +262,7 @@ class Faulty:
     "error", [KeyError("k"), OSError("I/O error"), UnicodeDecodeError("a", b"", 0, 1, "b")]
 )
 async def test_a_fault_of_a_decoder_ends_the_feed_at_its_place(autojump_clock, tmp_path, monkeypatch, error):
-    monkeypatch.setattr("feeds.replay.BinanceRaw", lambda: Faulty(error))
+    monkeypatch.setattr("marketfeed.feeds.replay.BinanceRaw", lambda: Faulty(error))
     write(tmp_path, *many_lines(5 * CHUNK_LINES))
     feed, intake = make(tmp_path, speed=0)
     with pytest.raises(SourceError) as caught:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import trio
 
-from feeds.synthetic import BLOCK, MAX_BEHIND_S, SyntheticConfig, SyntheticFeed
 from marketfeed.core.records import BUY, SELL, TRADES, Batch
 from marketfeed.errors import ConfigError
+from marketfeed.feeds.synthetic import BLOCK, MAX_BEHIND_S, SyntheticConfig, SyntheticFeed
 from marketfeed.testing import RecordingIntake
 
 NOW_NS = 1_725_000_000 * 10**9

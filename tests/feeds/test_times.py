@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeds.replay.fields import PAD, Fields
-from feeds.replay.timeformat import TimeFormat
-from feeds.replay.times import clock_ns, of_day
+from marketfeed.feeds.replay.fields import PAD, Fields
+from marketfeed.feeds.replay.timeformat import TimeFormat
+from marketfeed.feeds.replay.times import clock_ns, of_day
 from tests.support.replay import replayed
 
 ZONES = ["UTC", "America/New_York", "Europe/London", "Asia/Kolkata", "Australia/Lord_Howe", "Pacific/Apia"]

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from feeds.replay.fields import Rows
-from feeds.replay.quoting import unquoted
 from marketfeed.errors import ConfigError
+from marketfeed.feeds.replay.fields import Rows
+from marketfeed.feeds.replay.quoting import unquoted
 from marketfeed.ingest.registry import feed_specs
 from tests.support.replay import names, outcome, refusal, replayed
 

@@ -9,12 +9,12 @@ import msgspec
 import pytest
 import trio
 
-from feeds.replay import ReplayConfig, ReplayFeed
-from feeds.synthetic import SyntheticConfig, SyntheticFeed
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError
+from marketfeed.feeds.replay import ReplayConfig, ReplayFeed
+from marketfeed.feeds.synthetic import SyntheticConfig, SyntheticFeed
 from marketfeed.ingest import registry
 from marketfeed.ingest.pump import MAX_FEEDS, Pump
 from marketfeed.ingest.registry import feed_specs
@@ -209,7 +209,10 @@ class Unchecked:
     ("value", "why"),
     [
         ("no_such_module:Feed", "cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'"),
-        ("feeds.synthetic:NoSuchFeed", "cannot be loaded: AttributeError: module 'feeds.synthetic' has no"),
+        (
+            "marketfeed.feeds.synthetic:NoSuchFeed",
+            "cannot be loaded: AttributeError: module 'marketfeed.feeds.synthetic' has no",
+        ),
         ("math:pi", "cannot be loaded: AttributeError: "),
         (f"{__name__}:Unchecked", "has a Config that is no msgspec.Struct"),
     ],

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from feeds.replay import ReplayConfig, ReplayFeed
 from marketfeed.errors import ConfigError, SourceError
+from marketfeed.feeds.replay import ReplayConfig, ReplayFeed
 from marketfeed.testing import RecordingIntake
 
 
