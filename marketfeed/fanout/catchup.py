@@ -21,6 +21,7 @@ from marketfeed.core.cursor import Cursor
 from marketfeed.core.records import CHANNELS, QUOTES, TRADES, stamps_of
 from marketfeed.fanout.codecs import gap_fragment
 from marketfeed.fanout.resume import Resumption, resume
+from marketfeed.fanout.state import State
 from marketfeed.fanout.tick_runs import EMPTY, Piece, Run, merged, size_of
 from marketfeed.fanout.wire import FrameContent, Moment
 
@@ -68,11 +69,11 @@ class CatchUp:
         self._resume_ticks = resume_ticks
         self._wall_ns = wall_ns
 
-    def advance(self, lane: Lane, member: Subscriber, now_ns: int) -> Turn:  # noqa: C901 - one exit a reason to stop
+    def advance(self, lane: Lane, member: Subscriber, now_ns: int) -> Turn:
         """Bring ``member`` a step of about STEP ticks closer to ``lane``; join it where it arrives."""
-        if member.waiting:
+        if member.blocked:
             return Turn.OVER
-        if member.behind and now_ns < member.next_step_ns:
+        if member.state is State.LAGGING and now_ns < member.next_step_ns:
             return Turn.LATER
         self._align(member)
         if member.encoding.announces:
@@ -86,16 +87,22 @@ class CatchUp:
             return Turn.OVER
         if any(map(len, member.fresh)):
             return Turn.AGAIN
-        for _ in range(LAG_STEPS if member.behind else 1):
+        return self._replay(lane, member, now_ns)
+
+    def _replay(self, lane: Lane, member: Subscriber, now_ns: int) -> Turn:
+        """Send the next ticks between ``member``, whose snapshots are sent, and ``lane``."""
+        for _ in range(LAG_STEPS if member.state is State.LAGGING else 1):
             missing, most = self._missing(lane, member)
             if not sum(missing):
                 # The lane may be behind one that comes from another lane.
                 return Turn.LATER if self._ahead(lane, member) else self._arrive(lane, member, now_ns)
-            if member.tier.every and not member.behind and self._too_far(member, sum(missing), most):
+            lagging = member.state is State.LAGGING
+            if member.tier.every and not lagging and self._too_far(member, sum(missing), most):
                 self._fall_behind(member)
-            in_full = 0 if not member.tier.every else sum(missing[TRADES if member.behind else QUOTES :])
+                lagging = True
+            in_full = 0 if not member.tier.every else sum(missing[TRADES if lagging else QUOTES :])
             self._step(lane, member, in_full)
-            if member.behind:
+            if lagging:
                 member.next_step_ns = now_ns + LAG_STEP_NS
             if not push(member):
                 return Turn.OVER
@@ -223,7 +230,7 @@ class CatchUp:
             position = np.zeros(self._rings.max_symbols, np.int64)
             position[member.interest.symbols[channel]] = member.seen[channel]
             position[symbols] = at
-            if member.tier.every and not (member.behind and channel == QUOTES):
+            if member.tier.every and not (member.state is State.LAGGING and channel == QUOTES):
                 # One that was overwritten meanwhile has no snapshot: it begins with a gap.
                 position[sent] -= 1
             position[sent[latest.held]] = latest.ns
@@ -251,7 +258,7 @@ class CatchUp:
         for channel, symbols in enumerate(member.interest.symbols):
             if not len(symbols):
                 continue
-            if member.tier.every and not (member.behind and channel == QUOTES):
+            if member.tier.every and not (member.state is State.LAGGING and channel == QUOTES):
                 runs.append(self._take_every(lane, member, channel, bound, upto.get(channel), gaps))
             else:
                 runs.append(self._take_latest(lane, member, channel, bound))
@@ -269,7 +276,7 @@ class CatchUp:
         if in_full <= STEP:
             return lane.g, {}
         ahead = []
-        for channel in [TRADES] if member.behind else [QUOTES, TRADES]:
+        for channel in [TRADES] if member.state is State.LAGGING else [QUOTES, TRADES]:
             symbols, seen = member.interest.symbols[channel], member.seen[channel]
             upto = lane.seen[channel][symbols]
             more = np.flatnonzero(upto > seen)
@@ -351,8 +358,7 @@ class CatchUp:
     def _fall_behind(self, member: Subscriber) -> None:
         if member.synced:
             self._say_synced(member)
-        member.behind = True
-        member.behind_conflated = 0
+        member.lag()
         self._tell(member, b'[{"T":"lag","on":true}]')
 
     def _say_synced(self, member: Subscriber) -> None:
@@ -372,13 +378,13 @@ class CatchUp:
         member.g = lane.g
         if member.synced:
             self._say_synced(member)
-        if member.behind:
+        if member.state is State.LAGGING:
             # Hysteresis: come back only with half the buffer free, or the
             # next burst would throw it out again.
             if member.sink.unsent() > member.tier.send_buffer_bytes // 2:
                 member.next_step_ns = now_ns + LAG_STEP_NS
                 return Turn.LATER if push(member) else Turn.OVER
-            member.behind = False
+            member.recover()
             self._tell(member, b'[{"T":"lag","on":false,"conflated":%d}]' % member.behind_conflated)
         if not push(member):
             return Turn.OVER
@@ -391,8 +397,8 @@ class CatchUp:
 def push(member: Subscriber) -> bool:
     """Offer the backlog frame by frame; False if the socket has had enough for now."""
     while member.backlog:
-        if member.waiting:
+        if member.blocked:
             return False
         if not member.offer(*member.backlog.pop(0)):
             return False
-    return not member.waiting
+    return not member.blocked

@@ -171,7 +171,7 @@ class Figures:
                 for group in lane.groups.values()
             ),
             lanes=len(lanes),
-            lagging=sum(member.behind for member in self._members),
+            lagging=sum(member.lagging for member in self._members),
             flushes=self.flushes,
             frames=self.frames,
         )

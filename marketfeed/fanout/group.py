@@ -81,11 +81,9 @@ class Group:
 
     def join(self, member: Subscriber, seen: list[Indices]) -> None:
         """Take in a session that stands exactly at the lane's position."""
-        member.group = self
-        member.bases = (self.position(seen), self.delivered, self.conflated, self.lost)
+        member.join(self, (self.position(seen), self.delivered, self.conflated, self.lost))
         self._add_bases(member, 1)
         self.members[member] = member.sink.offer
-        member.forget_position()
 
     def leave(self, member: Subscriber, seen: list[Indices]) -> None:
         """Let a session go, with its figures booked to its own ledger, and its position its own."""
@@ -97,6 +95,5 @@ class Group:
         ledger.conflated += self.conflated - conflated
         ledger.lost += self.lost - lost
         del self.members[member]
-        member.group = None
-        member.known = self.known
-        member.seen = [seen[channel][symbols] for channel, symbols in enumerate(self.interest.symbols)]
+        own = [seen[channel][symbols] for channel, symbols in enumerate(self.interest.symbols)]
+        member.leave_group(self.known, own)

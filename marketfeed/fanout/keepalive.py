@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from marketfeed.core.units import MS, S
 from marketfeed.errors import CloseCode
+from marketfeed.fanout.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -70,11 +71,11 @@ class LifeSigns:
         full: list[Subscriber] = []
         pings_left = timing.look_pings  # they are answered all at once, and who is due together came together
         for member in members:
-            if member.quiet_until_ns > now_ns and not member.waiting and not member.stuck_ns:
+            if member.quiet_until_ns > now_ns:
                 continue  # the usual one: nothing is due before then, whatever it does meanwhile
-            if member.gone:
+            if member.state is State.GONE:
                 continue
-            if member.waiting:  # nothing is sent meanwhile, and nothing counts as missed
+            if member.blocked:  # nothing is sent meanwhile, and nothing counts as missed
                 self._watch_stuck(member, now_ns)
                 continue
             member.stuck_ns = 0
@@ -92,13 +93,13 @@ class LifeSigns:
                     continue
                 member.pings += 1
                 member.pinged_ns = now_ns
-                if not member.offer(ping, 0):
+                if not member.sink.offer(ping):
                     full.append(member)
                     continue
             last_ns = max(member.sent_ns, member.group.sent_ns if member.group else 0)
             if now_ns - last_ns >= timing.heartbeat_ns:
                 member.sent_ns = last_ns = now_ns
-                if not member.offer(member.encoding.heartbeat(sent_ns), 0):
+                if not member.sink.offer(member.encoding.heartbeat(sent_ns)):
                     full.append(member)
             due_ns = min(member.pinged_ns + timing.ping_ns, last_ns + timing.heartbeat_ns)
             member.quiet_until_ns = min(due_ns, now_ns + timing.quiet_ns)

@@ -21,6 +21,7 @@ from marketfeed.core.cursor import Cursor
 from marketfeed.fanout.catchup import CatchUp, Turn
 from marketfeed.fanout.interest import Interests, Names
 from marketfeed.fanout.resume import Resumption
+from marketfeed.fanout.state import State
 from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.fanout.wire import MAX_POLL_BYTES, POLL, FrameContent, Moment
 
@@ -155,7 +156,7 @@ class Polls:
                 await poll.answered.wait()
         finally:
             if member in self._waiting:
-                member.gone = True
+                member.end()
                 self._over.append(member)
                 self._ring()
         if poll.answer is None:
@@ -167,7 +168,7 @@ class Polls:
         while self._new:
             member = self._new.popleft()
             poll = self._waiting.get(member)
-            if poll is not None and not member.gone:
+            if poll is not None and member.state is not State.GONE:
                 self._begin(member, poll)
             if late():
                 self._ring()
@@ -177,7 +178,7 @@ class Polls:
             poll = self._waiting.get(member)
             if poll is None:
                 continue
-            if not poll.looked and not member.gone and self._at_once(member, poll):
+            if not poll.looked and member.state is not State.GONE and self._at_once(member, poll):
                 self._over.append(member)  # however little time it has, what is there comes first
                 self._ring()
             else:
@@ -204,7 +205,7 @@ class Polls:
         return poll.after is None or not member.tier.interval_ns
 
     def _cursor(self, member: Subscriber, poll: LongPoll) -> Cursor:
-        if member.group is None and poll.after is not None:
+        if member.state is not State.LIVE and poll.after is not None:
             return poll.after  # nothing was done about it yet
         return Cursor(self._rings.epoch, self._lanes.of_polls(member.tier).g)
 
@@ -217,7 +218,7 @@ class Polls:
     def advance(self, lane: Lane, member: Subscriber) -> Turn:
         """Answer a poll that is alone, or let it wait in a group if there is nothing for it."""
         poll = self._waiting.get(member)
-        if poll is None or member.group is not None:
+        if poll is None:
             return Turn.OVER
         poll.looked = True
         step = FrameContent(mixed=True)

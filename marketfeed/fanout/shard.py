@@ -26,6 +26,7 @@ from marketfeed.fanout.keepalive import LifeSigns, Timing
 from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.polls import Polls
 from marketfeed.fanout.slowest import Slowest
+from marketfeed.fanout.state import State
 from marketfeed.fanout.subscriber import Sink, Subscriber
 from marketfeed.fanout.wire import JSON, Encoding, Moment
 from marketfeed.latency.recorder import Flush, LatencyRecorder, Marks
@@ -128,7 +129,7 @@ class Shard:
 
     def leave(self, member: Subscriber) -> None:
         """Let a session go, after the flush that may be under way."""
-        member.gone = True
+        member.end()
         self._leaving.append(member)
         self.ring()
 
@@ -171,8 +172,7 @@ class Shard:
         if now_ns >= self._next_sweep_ns:
             self._lanes.sweep()
             for member in self.life_signs.look(self.members, now_ns):
-                if member.group is not None:
-                    self._leave(member)
+                self._block(member)
             self._next_sweep_ns = now_ns + self.life_signs.pause_ns
         if self.slowest.waits:
             self.slowest.moved()
@@ -223,9 +223,8 @@ class Shard:
         for member, ticks in blocked:
             lane.leave(member)
             marks.deliveries -= ticks if member.encoding.counted else 0
-            member.waiting = True
-            member.tail_ticks = ticks
             member.ledger.delivered -= ticks
+            member.block(ticks)
         lane.record(Flush(began_ns, moment.sent_ns, late_ns, parts, marks.deliveries))
         for group in groups:
             if group.encoding.one_shot:
@@ -248,8 +247,8 @@ class Shard:
             await trio.lowlevel.checkpoint()
 
     def _turn(self, member: Subscriber, now_ns: int) -> Turn:
-        # In a group already: it was in both queues, and arrived by its turn in the first.
-        if member.gone or member.group is not None:
+        # Live already: it was in both queues, and arrived by its turn in the first.
+        if member.state is State.GONE or member.state is State.LIVE:
             return Turn.OVER
         lane = self._lanes.get(member)
         if lane is None:
@@ -275,14 +274,12 @@ class Shard:
     def _apply(self, now_ns: int) -> None:
         filled, self._filled = self._filled, []
         for member in filled:
-            if not member.gone:
-                if member.group is not None:
-                    self._leave(member)
-                member.waiting = True
+            if member.state is not State.GONE:
+                self._block(member)
         drained, self._drained = self._drained, []
         for member in drained:
-            # One in a group had a frame of the WebSocket library's own waiting.
-            if not member.gone and member.group is None:
+            # A live session's unsent bytes were the WebSocket library's.
+            if member.state is not State.GONE and member.state is not State.LIVE:
                 member.drained()
                 member.sent_ns = now_ns
                 if push(member):
@@ -307,7 +304,7 @@ class Shard:
         if not self._changes:
             return False
         change = self._changes.popleft()
-        if not change.member.gone:
+        if change.member.state is not State.GONE:
             try:
                 self._change(change, now_ns)
             except Exception:
@@ -335,6 +332,12 @@ class Shard:
         if lane is not None:
             lane.leave(member)
         self._turns.discard(member)
+
+    def _block(self, member: Subscriber) -> None:
+        """Send nothing to ``member`` until its sink has drained."""
+        if member.state is State.LIVE:
+            self._leave(member)
+        member.block()
 
     def _park(self, member: Subscriber, at_once: bool = False) -> Lane:
         """Put a session that is alone where its lane's next flush finds it, or have it go on at once."""
@@ -369,14 +372,14 @@ class Shard:
         if member.backlog and switched:  # what is under way is still in the encoding that was
             member.backlog.append((answer, 0))
         elif answer and not member.sink.offer(answer):
-            member.waiting = True
+            member.block()
         member.sent_ns = now_ns
         if change.synced:
             member.synced.append(change.request_id)
         self._lanes.apart.pop(member, None)
         if member.tier.every:
             self._lanes.apart[member] = None
-        if not member.waiting:
+        if not member.blocked:
             self._park(member)
 
     def _remove(self, member: Subscriber) -> None:

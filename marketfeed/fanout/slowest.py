@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from marketfeed.core.units import S
+from marketfeed.fanout.state import State
 from marketfeed.fanout.wire import is_session
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class Slowest:
 
 
 def _is_behind(member: Subscriber, g: int) -> bool:
-    if member.g >= g or not member.awaited or member.gone or not is_session(member.encoding):
+    if member.g >= g or not member.awaited or not is_session(member.encoding):
+        return False
+    if member.state is State.GONE:
         return False
     return member.names.size > 0

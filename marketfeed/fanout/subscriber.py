@@ -8,6 +8,7 @@ import numpy as np
 
 from marketfeed.fanout.interest import Interest, Names
 from marketfeed.fanout.ledger import Ledger
+from marketfeed.fanout.state import Event, State, after
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import CodecName, Encoding
 
@@ -50,26 +51,25 @@ class Sink(Protocol):
 
 
 class Subscriber:
-    """A position in the rings.
+    """A session's state, its subscription and its position in the rings.
 
-    ``group`` is set while the session is at its lane's position and gets the
-    group's frames. Otherwise it is alone: ``seen[channel]``, shape as
-    ``interest.symbols[channel]``, is its own position, and the lane advances
-    it whenever its socket has drained, until it can join.
+    ``state`` changes in :meth:`join`, :meth:`leave_group`, :meth:`block`, :meth:`drained`, :meth:`lag`,
+    :meth:`recover` and :meth:`end` only; :class:`~marketfeed.fanout.state.State` has the table.
+
+    A live session shares the position of its ``group``. Any other has its own: ``seen[channel]``, with the
+    shape of ``interest.symbols[channel]``, which the shard advances until the session can join a group.
     """
 
     __slots__ = (
         "awaited",
         "backlog",
         "bases",
-        "behind",
         "behind_conflated",
         "booked",
         "encoding",
         "former",
         "fresh",
         "g",
-        "gone",
         "group",
         "heard",
         "id",
@@ -87,6 +87,7 @@ class Subscriber:
         "seen",
         "sent_ns",
         "sink",
+        "state",
         "stuck_at",
         "stuck_ns",
         "synced",
@@ -94,7 +95,6 @@ class Subscriber:
         "tail_ticks",
         "tier",
         "untold",
-        "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +111,7 @@ class Subscriber:
         self.known: tuple[int, ...] = (0, 0)
         self.untold: Indices = _NOTHING
         self.ids = True  # what it gets moves its cursor: not before `synced`, unless all of it was resumed
+        self.state = State.CATCHING_UP
         self.group: Group | None = None
         self.bases = (0, 0, 0, 0)  # matched, delivered, conflated, lost of the group when it joined
         # Alone:
@@ -121,10 +122,8 @@ class Subscriber:
         self.synced: list[str | int | None] = []  # ids of requests whose `synced` is still to come
         self.synced_once = False
         self.awaited = True  # by feeds that can wait, while it is alone (slowest.py)
-        self.waiting = False  # the sink holds unsent bytes
         self.tail_ticks = 0  # ticks in the frame that waits
         self.replayed = 0  # ticks of the catch-up under way
-        self.behind = False  # told that it lags
         self.behind_conflated = 0
         self.next_step_ns = 0
         # Life signs:
@@ -132,8 +131,7 @@ class Subscriber:
         self.pings = 0
         self.heard = 0
         self.stuck_at = self.stuck_ns = 0
-        self.quiet_until_ns = 0  # no life sign is due before
-        self.gone = False
+        self.quiet_until_ns = 0  # no life sign is due before; 0 while the session is blocked
         self.ledger = Ledger()  # on the tier `booked`, which follows `tier` once it has caught up there
         self.booked = tier.name
         self.former: dict[str, Ledger] | None = None  # on tiers it had before
@@ -143,20 +141,67 @@ class Subscriber:
         """Return which lane it belongs to."""
         return self.tier, self.phase, self.encoding.codec
 
+    @property
+    def blocked(self) -> bool:
+        """Whether the sink holds unsent bytes."""
+        return self.state is State.BLOCKED or self.state is State.LAGGING_BLOCKED
+
+    @property
+    def lagging(self) -> bool:
+        """Whether the client was sent ``{"T":"lag","on":true}`` and no ``"on":false`` since."""
+        return self.state is State.LAGGING or self.state is State.LAGGING_BLOCKED
+
+    # Transitions: all of them.
+
+    def join(self, group: Group, bases: tuple[int, int, int, int]) -> None:
+        """Become a member of ``group``, whose totals are ``bases``; drop the session's own position."""
+        self.state = after(self.state, Event.JOIN)
+        self.group = group
+        self.bases = bases
+        self.seen = [_NOTHING, _NOTHING]
+
+    def leave_group(self, known: tuple[int, ...], seen: list[Indices]) -> None:
+        """Leave the group; ``known`` and ``seen`` are the group's and become the session's own."""
+        self.state = after(self.state, Event.LEAVE)
+        self.group = None
+        self.known = known
+        self.seen = seen
+
+    def block(self, ticks: int = 0) -> None:
+        """Record that the sink holds unsent bytes, among them ``ticks`` ticks."""
+        self.state = after(self.state, Event.BLOCK)
+        self.tail_ticks += ticks
+        self.quiet_until_ns = 0
+
+    def drained(self) -> None:
+        """Book the ticks that the sink held as delivered."""
+        self.state = after(self.state, Event.DRAIN)
+        self.ledger.delivered += self.tail_ticks
+        self.tail_ticks = 0
+
+    def lag(self) -> None:
+        """Begin to conflate quotes."""
+        self.state = after(self.state, Event.LAG)
+        self.behind_conflated = 0
+
+    def recover(self) -> None:
+        """Receive every quote again."""
+        self.state = after(self.state, Event.RECOVER)
+
+    def end(self) -> None:
+        """Mark the session as gone. Idempotent."""
+        self.state = after(self.state, Event.END)
+
     def offer(self, frame: bytes, ticks: int) -> bool:
-        """Send a frame to this session alone; its ticks are delivered now, or once the sink has drained."""
+        """Send a frame to this session only; its ticks count as delivered now, or once the sink has drained.
+
+        Returns False if the session is blocked afterwards. A live session has to leave its group first.
+        """
         if self.sink.offer(frame):
             self.ledger.delivered += ticks
             return True
-        self.waiting = True
-        self.tail_ticks += ticks
+        self.block(ticks)
         return False
-
-    def drained(self) -> None:
-        """Book what waited as delivered."""
-        self.waiting = False
-        self.ledger.delivered += self.tail_ticks
-        self.tail_ticks = 0
 
     def rename(self, names: Names, interest: Interest, rings: Rings) -> list[Indices]:
         """Exchange the names of a session that is alone; what it keeps stays where it is.
@@ -222,10 +267,6 @@ class Subscriber:
             self.tier = tier
             self.phase = tier.phase_of(self.id)
             self.sink.pace(tier.send_buffer_bytes)
-
-    def forget_position(self) -> None:
-        """Hold no position of its own any longer, as it has its lane's."""
-        self.seen = [_NOTHING, _NOTHING]
 
     def settle(self) -> None:
         """Turn to the ledger of the present tier, because all that was pending at the change is booked."""

@@ -19,6 +19,7 @@ from marketfeed.core.authority import parse_origin
 from marketfeed.core.units import MS, S
 from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.shard import Shard
+from marketfeed.fanout.state import State
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import ENCODINGS
 from marketfeed.gateway.handshakes import Handshakes
@@ -241,7 +242,7 @@ class LocalServer:
         ``unhurried``, it takes longer, so that nobody notices.
         """
         figures = self.shard.figures
-        members = [m for m in self.shard.members if not m.gone and m.encoding.counted]
+        members = [m for m in self.shard.members if m.state is not State.GONE and m.encoding.counted]
         ledgers = await figures.totals(unhurried)
         counters, collector = self.counters, self.collector
         arrivals = self._recorder.arrivals if self._recorder is not None else {}
@@ -256,7 +257,7 @@ class LocalServer:
                     if session.member is not None
                 )
             ),
-            lagging=dict(Counter(member.tier.name for member in members if member.behind)),
+            lagging=dict(Counter(member.tier.name for member in members if member.lagging)),
             synced=self.shard.synced_sessions,
             groups=figures.statistics().groups,
             accepted=counters.accepted,

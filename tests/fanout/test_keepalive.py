@@ -46,7 +46,7 @@ def test_who_comes_and_goes_meanwhile_disturbs_no_round():
     members, signs = crowd(2 * LOOK_MEMBERS), LifeSigns(TIMING, lambda: 0)
     signs.look(members, 20 * S)
     left, come = next(iter(members)), next(iter(crowd(1)))
-    left.gone = True
+    left.end()
     del members[left]
     members[come] = None
     signs.look(members, 20 * S)

@@ -5,6 +5,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from marketfeed.fanout.state import State
 from tests.support.bench import BASIC, PREMIUM, VIP, Bench, S
 
 
@@ -86,7 +87,7 @@ def test_every_hop_holds_what_the_groups_of_a_tier_delivered(steps, tier):
                 else:
                     bench.open(member, socket)
             await trio.sleep(0.6)
-            grouped = [m for m, _ in sessions if m.group is not None and not m.gone]
+            grouped = [m for m, _ in sessions if m.state is State.LIVE]
             before = {m: bench.shard.figures.ledgers(m)[tier.name].delivered for m in grouped}
             await bench.cycle()
             # Sessions that catch up are sent to one by one, and are in no histogram.

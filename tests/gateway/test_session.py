@@ -242,7 +242,7 @@ async def test_a_session_that_answers_slowly_and_asks_meanwhile_is_served_in_ord
         assert b" 101 " in await stream.receive_some()
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         await stream.send_all(masked(0x81, b'{"action":"subscribe","quotes":["*"]}'))
-        while not any(member.waiting for member in live.shard.members):
+        while not any(member.blocked for member in live.shard.members):
             live.publish(*[f"S{i}" for i in range(200)])
             await trio.lowlevel.checkpoint()
         for number in range(5):

@@ -86,7 +86,7 @@ async def test_a_peer_that_reads_slowly_gets_everything_in_order(files):
         stream.transport_stream.setsockopt(1, 8, 4096)  # SOL_SOCKET, SO_RCVBUF
         await stream.send_all(b"GET /v1/events?quotes=* HTTP/1.1\r\nHost: x\r\n\r\n")
         await read_until(stream, b"synced")
-        while not any(member.waiting for member in live.shard.members):
+        while not any(member.blocked for member in live.shard.members):
             live.publish(*[f"S{i}" for i in range(200)])
             await trio.lowlevel.checkpoint()
         live.publish("LAST")
