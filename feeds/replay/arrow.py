@@ -6,7 +6,7 @@ no such thing are told by :meth:`Cells.refusal`, before any cell is read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from marketfeed.core.fixed import MAX_PX
 from marketfeed.core.units import DAY_NS
 from marketfeed.errors import ConfigError
-from marketfeed.feeds.replay.fields import PAD, Fields, id_from_text, number_from_text
+from marketfeed.feeds.replay.fields import PAD, Fields, Texts, id_from_text, number_from_text
 from marketfeed.feeds.replay.fixedpoint import (
     Prices,
     doubles_from_words,
@@ -49,14 +49,6 @@ _KINDS: Final = {
     "condition": "condition",
 }  # fmt: skip
 _SHOWN: Final = 60
-
-
-class Texts(NamedTuple):
-    """A column of texts by numbers, shape ``(k,)``, into ``names``."""
-
-    codes: Ints
-    names: list[str]
-    broken: Mask  # no UTF-8
 
 
 class Cells:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from marketfeed.core.fixed import DECIMALS
-from marketfeed.core.records import UNKNOWN_SIDE
 from marketfeed.errors import ConfigError
 from marketfeed.feeds.replay.archives import Member, members, place_of, refuse_if_wrong, suffix, verify
 from marketfeed.feeds.replay.columns import Builder, Layout, Piece, Table, TableKeys, ticks_of
-from marketfeed.feeds.replay.conditions import Conditions, conditions_of
-from marketfeed.feeds.replay.fields import Fields, Rows, ids, pointed, prices, sizes, texts
+from marketfeed.feeds.replay.fields import Rows, Texts, ids, pointed, prices, sizes, texts
 from marketfeed.feeds.replay.merging import merged
-from marketfeed.feeds.replay.reasons import REASONS, TIME_COLUMNS, TIME_REASONS, Hints
+from marketfeed.feeds.replay.reasons import FIELD_FAULTS, REASONS, TIME_FAULTS, Hints
 from marketfeed.feeds.replay.recording import NOT_KEPT, NOTHING, DamagedError, Decoded, Symbol, Teller, shown
+from marketfeed.feeds.replay.rowfields import Fault, Faulty, RowFields
 from marketfeed.feeds.replay.text import MAX_LINE_BYTES, whole_lines
-from marketfeed.feeds.replay.words import Where, sides_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from marketfeed.feeds.replay.fields import Fields, Ints, Mask, Numbers
+    from marketfeed.feeds.replay.words import Where
 
 CHUNK_BYTES: Final = 1 << 16  # decoded in one go, about 4 ms
 SHOWN_FIELD: Final = 60  # characters of a field in a message
@@ -176,9 +177,19 @@ class _Reader:
         self._columns = {n: index(c, f"columns.{n}") for n, c in self._layout.wanted.items()}
         self._where = {index(c, "where"): where for c, where in self._layout.where.items()}
 
-    def _table(self, rows: Rows) -> Table:  # noqa: C901 - one branch an optional column
-        layout, columns = self._layout, self._columns
-        width = max([*columns.values(), *self._where]) + 1
+    def _table(self, rows: Rows) -> Table:
+        self._select(rows)
+        chunk = _TextChunk(rows, self._columns, self._layout, self._day_ns)
+        if self._looking:
+            chunk.refuse_clock_read_as_count()
+        fields = RowFields(self._layout, chunk)
+        for row in np.flatnonzero(fields.faulty).tolist():
+            self._tell_faulty(rows, row, fields.first_fault(row))
+        return fields.table(~fields.faulty, self._teller, self._at)
+
+    def _select(self, rows: Rows) -> None:
+        """Drop the rows that are not whole, which are broken, and those that ``where`` leaves out."""
+        width = max([*self._columns.values(), *self._where]) + 1
         self._leave_out(rows, rows.unclosed, "a quote that is not closed on its line")
         self._leave_out(rows, rows.widths < width, f"fewer than {width} columns")
         for column, where in self._where.items():
@@ -189,86 +200,14 @@ class _Reader:
                 self._teller.events({"filtered": filtered})
                 self._teller.passed({NOT_KEPT: filtered})
                 rows.keep(keep)
-        scale = layout.keys.price_scale
-        values: dict[str, NDArray[Any]] = {}
-        broken, reasons = np.zeros(len(rows), bool), np.zeros(len(rows), np.int64)
-        culprits = np.full(len(rows), -1)  # the column that is to blame, -1: the row as a whole
-        rounded = 0
 
-        def blame(mask: NDArray[np.bool_], reason: int, column: str = "") -> None:
-            reasons[mask & ~broken] = reason
-            culprits[mask & ~broken] = columns.get(column, -1)
-            np.logical_or(broken, mask, out=broken)
-
-        def numbers_of(name: str) -> Fields:
-            found = rows.column(columns[name])
-            return pointed(found) if layout.keys.decimal == "," else found
-
-        time = numbers_of("time") if layout.moments.counted else rows.column(columns["time"])
-        if self._looking and self._day_ns is not None and layout.moments.is_hhmmss(time):
-            raise ConfigError(
-                f"time: {layout.keys.time!r} counts from midnight, and {time.text(0)!r} is a clock; use "
-                f"{layout.moments.suggestion(time.text(0))}"
-            )
-        time_ns, wrong = layout.moments.read(
-            time,
-            rows.column(columns["date"]) if "date" in columns else None,
-            rows.column(columns["millisecond"]) if "millisecond" in columns else None,
-            self._day_ns,
-        )
-        for code, reason in TIME_REASONS.items():
-            blame(wrong == code, reason, TIME_COLUMNS.get(code, ""))
-        sides = (("bid", "bid_px", "bid_sz"), ("ask", "ask_px", "ask_sz"), ("price", "price", "size"))
-        for name, px, sz in sides:
-            if name not in columns:
-                continue
-            numbers = prices(numbers_of(name), DECIMALS, scale)
-            rounded += numbers.rounded - int(np.count_nonzero(numbers.vanished))
-            size_name = layout.size_column(name)
-            if size_name is not None:
-                values[sz], bad = sizes(numbers_of(size_name))
-            else:
-                values[sz], bad = np.full(len(rows), layout.keys.default_size), np.zeros(len(rows), bool)
-            # What stands for the price of a side without size says nothing.
-            priced = bad | (values[sz] > 0) | (name == "price")
-            blame(numbers.broken & priced, 3, name)
-            blame(numbers.vanished & priced, 6, name)
-            blame(bad, 4, size_name or "")
-            values[sz] = np.where(layout.absent(name, numbers.values, numbers.missing), 0, values[sz])
-            values[px] = np.where(values[sz] > 0, numbers.values, 0)
-        conditions: Conditions | None = None
-        if not layout.quotes:
-            blame(values["size"] == 0, 5)
-            told_sides = sides_of(columns, layout.sides, lambda name: texts(rows.column(columns[name])))
-            if "trade_id" in columns:
-                values["trade_id"] = ids(rows.column(columns["trade_id"]))
-            if "condition" in columns:
-                conditions = conditions_of(*texts(rows.column(columns["condition"])))
-        named: dict[str, tuple[NDArray[np.int64], list[str]]] = {}
-        for name, reason in (("symbol", 7), ("exchange", 10)):
-            if name in columns:
-                codes, names = named[name] = texts(rows.column(columns[name]))
-                blame(np.array(["\ufffd" in name for name in names], bool)[codes], reason)
-        if not layout.quotes:
-            values["side"] = np.full(len(rows), UNKNOWN_SIDE, np.uint8)
-            if told_sides is not None:
-                values["side"][~broken] = told_sides.told(~broken, self._teller, self._at)
-            if conditions is not None:
-                values["cond"] = conditions.values
-                conditions.tell(~broken, self._teller, self._at)
-        if broken.any():
-            for row in np.flatnonzero(broken).tolist():
-                culprit = int(culprits[row])
-                field = rows.column(culprit).text(row) if culprit >= 0 else ""
-                reason = int(reasons[row])
-                text = REASONS[reason] + self._hints.hint(reason, field or time.text(row))
-                if culprit >= 0 and rows.widths[row] > 1:
-                    text += f": '{shown(field, SHOWN_FIELD)}', of the row"
-                self._tell(int(rows.lines[row]), text, rows.row(row))
-            time_ns, values = time_ns[~broken], {name: v[~broken] for name, v in values.items()}
-            named = {name: (codes[~broken], names) for name, (codes, names) in named.items()}
-        self._teller.events({"rounded_price": rounded})
-        return Table(time_ns, named.get("symbol"), named.get("exchange"), values)
+    def _tell_faulty(self, rows: Rows, row: int, found: Faulty) -> None:
+        quoted = found.fault in FIELD_FAULTS
+        field = rows.column(self._columns[found.column if quoted else "time"]).text(row)
+        text = REASONS[found.fault] + self._hints.hint(found.fault, field)
+        if quoted and rows.widths[row] > 1:
+            text += f": '{shown(field, SHOWN_FIELD)}', of the row"
+        self._tell(int(rows.lines[row]), text, rows.row(row))
 
     def _leave_out(self, rows: Rows, bad: NDArray[np.bool_], reason: str) -> None:
         if bad.any():
@@ -281,3 +220,64 @@ class _Reader:
             there = "" if text is None else f": {shown(text)}"
             self.first_broken = f"{self._line + offset}: {reason}{there}"
         self._teller.broken(f"{self._at}:{self._line + offset}", reason, text=text)
+
+
+class _TextChunk:
+    """Implements :class:`Chunk` for rows of delimited text."""
+
+    def __init__(self, rows: Rows, columns: dict[str, int], layout: Layout, day_ns: int | None) -> None:
+        self._rows = rows
+        self._columns = columns
+        self._layout = layout
+        self._day_ns = day_ns
+
+    def refuse_clock_read_as_count(self) -> None:
+        """Raise ConfigError if times that would be read as counts from midnight are clocks (``093000``)."""
+        layout, time = self._layout, self._time()
+        if self._day_ns is not None and layout.moments.is_hhmmss(time):
+            raise ConfigError(
+                f"time: {layout.keys.time!r} counts from midnight, and {time.text(0)!r} is a clock; use "
+                f"{layout.moments.suggestion(time.text(0))}"
+            )
+
+    def times(self) -> tuple[Ints, list[Faulty]]:
+        """Return times in nanoseconds since the epoch, and the rows without one."""
+        time_ns, codes = self._layout.moments.read(
+            self._time(),
+            self._fields("date") if "date" in self._columns else None,
+            self._fields("millisecond") if "millisecond" in self._columns else None,
+            self._day_ns,
+        )
+        faulty = [
+            Faulty(codes == code, "date" if fault is Fault.NO_DATE else "time", fault)
+            for code, fault in TIME_FAULTS.items()
+        ]
+        return time_ns, faulty
+
+    def prices(self, column: str) -> Numbers:
+        """Return prices in units of 1e-9; vanished prices do not count as rounded."""
+        numbers = prices(self._numbers(column), DECIMALS, self._layout.keys.price_scale)
+        return numbers._replace(rounded=numbers.rounded - int(np.count_nonzero(numbers.vanished)))
+
+    def sizes(self, column: str) -> tuple[NDArray[np.float64], Mask]:
+        """Return sizes, 0 for empty cells, and which cells are broken."""
+        return sizes(self._numbers(column))
+
+    def ids(self, column: str) -> NDArray[np.uint64]:
+        """Return trade ids, 0 for none."""
+        return ids(self._fields(column))
+
+    def texts(self, column: str) -> Texts:
+        """Return the cells as texts."""
+        codes, names = texts(self._fields(column))
+        return Texts(codes, names, np.array(["\ufffd" in name for name in names], bool)[codes])
+
+    def _fields(self, column: str) -> Fields:
+        return self._rows.column(self._columns[column])
+
+    def _numbers(self, column: str) -> Fields:
+        found = self._fields(column)
+        return pointed(found) if self._layout.keys.decimal == "," else found
+
+    def _time(self) -> Fields:
+        return self._numbers("time") if self._layout.moments.counted else self._fields("time")

@@ -49,6 +49,14 @@ class Fields(NamedTuple):
         return Fields(self.data, self.starts[rows], self.ends[rows])
 
 
+class Texts(NamedTuple):
+    """A column of texts: the text of row ``i`` is ``names[codes[i]]``."""
+
+    codes: Ints  # (k,)
+    names: list[str]
+    broken: Mask  # (k,) not UTF-8
+
+
 class Rows:
     """A chunk of whole lines, split. Empty lines are no rows.
 

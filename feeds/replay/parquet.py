@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from marketfeed.core.records import UNKNOWN_SIDE
 from marketfeed.errors import ConfigError
-from marketfeed.feeds.replay.arrow import Cells, Texts, refuse_column
+from marketfeed.feeds.replay.arrow import Cells, refuse_column
 from marketfeed.feeds.replay.columns import Builder, Layout, Table, TableKeys, ticks_of
-from marketfeed.feeds.replay.conditions import Conditions, conditions_of
+from marketfeed.feeds.replay.fields import Numbers
 from marketfeed.feeds.replay.recording import (
     LOGGED,
     NOT_KEPT,
@@ -25,7 +24,7 @@ from marketfeed.feeds.replay.recording import (
     shown,
     unreadable,
 )
-from marketfeed.feeds.replay.words import sides_of
+from marketfeed.feeds.replay.rowfields import Fault, Faulty, RowFields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,9 +32,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from marketfeed.feeds.replay.fields import Ints, Mask, Texts
+
 BATCH_ROWS: Final = 4096
 LOOK_BATCHES: Final = 4  # in which there should be a tick; decoded within about 20 ms
-_SIDES: Final = (("bid", "bid_px", "bid_sz"), ("ask", "ask_px", "ask_sz"), ("price", "price", "size"))
+_REASONS: Final = {
+    Fault.NO_TIME: "no time",
+    Fault.NO_PRICE: "no price",
+    Fault.NO_SIZE: "no size",
+    Fault.TRADE_WITHOUT_PRICE: "a trade without price",
+    Fault.TRADE_WITHOUT_SIZE: "a trade without size",
+    Fault.SYMBOL_NOT_UTF8: "no UTF-8",
+    Fault.EXCHANGE_NOT_UTF8: "no UTF-8",
+}
 
 
 class Parquet:
@@ -136,72 +145,66 @@ class Parquet:
                 table = self._table(part.slice(0, 0), day_ns, at)
             yield table
 
-    def _table(self, batch: Any, day_ns: int | None, first_row: int) -> Table:  # noqa: C901 - one branch an optional column
-        layout, cells = self._layout, self._cells
+    def _table(self, batch: Any, day_ns: int | None, first_row: int) -> Table:
+        layout, cells, teller = self._layout, self._cells, self._teller
         columns = {name: cells.plain(batch.column(str(column))) for name, column in layout.wanted.items()}
         rows = np.ones(batch.num_rows, bool)
         for column, where in layout.where.items():
             found = cells.texts(cells.plain(batch.column(str(column))))
             rows &= where.keeps(found.names)[found.codes]
-        values: dict[str, NDArray[Any]] = {}
-        time_ns, bad = cells.times(columns["time"], day_ns, columns.get("date"), columns.get("millisecond"))
-        blamed: list[tuple[NDArray[np.bool_], str, str]] = [(bad, "time", "no time")]
-        rounded = 0
-        for name, px, sz in _SIDES:
-            if name not in columns:
-                continue
-            empty, prices, bad, inexact = cells.prices(columns[name])
-            rounded += inexact
-            size_name = layout.size_column(name)
-            sizes, bad_size = np.full(len(prices), layout.keys.default_size), np.zeros(len(prices), bool)
-            if size_name is not None:
-                sizes, bad_size = cells.sizes(columns[size_name])
-            # What stands for the price of a side without size says nothing.
-            bad = bad & (bad_size | (sizes > 0) | (name == "price"))
-            blamed += [(bad, name, "no price"), (bad_size, size_name or name, "no size")]
-            bad = bad | bad_size
-            absent = layout.absent(name, prices, empty)
-            if name == "price":
-                blamed.append((absent, name, "a trade without price"))
-                blamed.append((sizes == 0, size_name or name, "a trade without size"))
-            values[sz] = np.where(absent | bad, 0, sizes)
-            values[px] = np.where(values[sz] > 0, prices, 0)
-        sides = sides_of(layout.wanted, layout.sides, lambda name: cells.texts(columns[name])[:2])
-        if not layout.quotes and "trade_id" in columns:
-            values["trade_id"] = cells.ids(columns["trade_id"])
-        conditions: Conditions | None = None
-        if not layout.quotes and "condition" in columns:
-            conditions = conditions_of(*cells.texts(columns["condition"])[:2])
-            values["cond"] = conditions.values
-        # All that may fail comes before anything is told, so that no row is told of twice.
-        texts: dict[str, Texts] = {}
-        for name in ("symbol", "exchange"):
-            if name in columns:
-                texts[name] = cells.texts(columns[name])
-                blamed.append((texts[name].broken, name, "no UTF-8"))
-        broken = np.logical_or.reduce([mask for mask, _, _ in blamed]) & rows
+        fields = RowFields(layout, _ArrowChunk(cells, columns, day_ns))
+        broken = fields.faulty & rows
         for row in np.flatnonzero(broken).tolist():
-            name, what = next((name, what) for mask, name, what in blamed if mask[row])
-            column = f"{layout.wanted[name]}: {cells.shown(columns[name], row)}"
-            if name == "time" and self._hints < LOGGED:
-                self._hints += 1
-                suggestion = layout.moments.suggestion(cells.shown(columns[name], row).strip("'"))
-                if suggestion:
-                    column += f" (read by {layout.moments.configured()}); use {suggestion}"
-            self._teller.broken(f"{self._path}:{first_row + row}", f"{what}: {column}", "record")
+            self._tell_faulty(columns, row, fields.first_fault(row), f"{self._path}:{first_row + row}")
         filtered = int((~rows).sum())
-        self._teller.events({"rounded_price": rounded, "filtered": filtered})
-        self._teller.passed({NOT_KEPT: filtered} if filtered else {})
-        keep = rows & ~broken
-        kept = {name: (found.codes[keep], found.names) for name, found in texts.items()}
-        values = {name: column[keep] for name, column in values.items()}
-        if not layout.quotes:
-            values["side"] = np.full(int(keep.sum()), UNKNOWN_SIDE, np.uint8)
-            if sides is not None:
-                values["side"] = sides.told(keep, self._teller, str(self._path))
-            if conditions is not None:
-                conditions.tell(keep, self._teller, str(self._path))
-        return Table(time_ns[keep], kept.get("symbol"), kept.get("exchange"), values)
+        teller.events({"filtered": filtered})
+        teller.passed({NOT_KEPT: filtered} if filtered else {})
+        return fields.table(rows & ~broken, teller, str(self._path))
+
+    def _tell_faulty(self, columns: dict[str, Any], row: int, found: Faulty, at: str) -> None:
+        layout, name = self._layout, found.column
+        cell = self._cells.shown(columns[name], row)
+        text = f"{_REASONS[found.fault]}: {layout.wanted[name]}: {cell}"
+        if name == "time" and self._hints < LOGGED:
+            self._hints += 1
+            suggestion = layout.moments.suggestion(cell.strip("'"))
+            if suggestion:
+                text += f" (read by {layout.moments.configured()}); use {suggestion}"
+        self._teller.broken(at, text, "record")
+
+
+class _ArrowChunk:
+    """Implements :class:`Chunk` for Arrow arrays, by keys of ``columns``."""
+
+    def __init__(self, cells: Cells, columns: dict[str, Any], day_ns: int | None) -> None:
+        self._cells = cells
+        self._columns = columns
+        self._day_ns = day_ns
+
+    def times(self) -> tuple[Ints, list[Faulty]]:
+        """Return times in nanoseconds since the epoch, and the rows without one."""
+        columns = self._columns
+        time_ns, bad = self._cells.times(
+            columns["time"], self._day_ns, columns.get("date"), columns.get("millisecond")
+        )
+        return time_ns, [Faulty(bad, "time", Fault.NO_TIME)]
+
+    def prices(self, column: str) -> Numbers:
+        """Return prices in units of 1e-9; those that round to 0 are broken."""
+        empty, values, broken, rounded = self._cells.prices(self._columns[column])
+        return Numbers(values, empty, broken, rounded, np.zeros(len(values), bool))
+
+    def sizes(self, column: str) -> tuple[NDArray[np.float64], Mask]:
+        """Return sizes, 0 for empty cells, and which cells are broken."""
+        return self._cells.sizes(self._columns[column])
+
+    def ids(self, column: str) -> NDArray[np.uint64]:
+        """Return trade ids, 0 for none."""
+        return self._cells.ids(self._columns[column])
+
+    def texts(self, column: str) -> Texts:
+        """Return the cells as texts."""
+        return self._cells.texts(self._columns[column])
 
 
 def _said(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Why a row of delimited text is left out, in words, and which key would have it read."""
+"""Messages for faulty rows of delimited text, with the configuration key that would read them."""
 
 from __future__ import annotations
 
@@ -7,33 +7,35 @@ from typing import TYPE_CHECKING, Final
 
 from marketfeed.feeds.replay.moments import BEYOND_THE_DAY, NOT_A_DATE, NOT_A_TIME, TOO_EARLY, date_of
 from marketfeed.feeds.replay.recording import LOGGED
+from marketfeed.feeds.replay.rowfields import Fault
 
 if TYPE_CHECKING:
     from marketfeed.feeds.replay.columns import Layout
 
-REASONS: Final = (
-    "",
-    "not a time",
-    "a time before 1980; is `time` its unit, and does it lack a `day`?",
-    "not a price",
-    "not a size",
-    "a trade without price or size",
-    "a price finer than 1e-9",
-    "a symbol that is no UTF-8",
-    "a time more than 25 h after the day",
-    "not a date",
-    "an exchange that is no UTF-8",
+REASONS: Final = {
+    Fault.NO_TIME: "not a time",
+    Fault.TIME_TOO_EARLY: "a time before 1980; is `time` its unit, and does it lack a `day`?",
+    Fault.TIME_BEYOND_DAY: "a time more than 25 h after the day",
+    Fault.NO_DATE: "not a date",
+    Fault.NO_PRICE: "not a price",
+    Fault.PRICE_TOO_FINE: "a price finer than 1e-9",
+    Fault.NO_SIZE: "not a size",
+    Fault.TRADE_WITHOUT_PRICE: "a trade without price or size",
+    Fault.TRADE_WITHOUT_SIZE: "a trade without price or size",
+    Fault.SYMBOL_NOT_UTF8: "a symbol that is no UTF-8",
+    Fault.EXCHANGE_NOT_UTF8: "an exchange that is no UTF-8",
+}
+TIME_FAULTS: Final = {
+    NOT_A_TIME: Fault.NO_TIME,
+    TOO_EARLY: Fault.TIME_TOO_EARLY,
+    BEYOND_THE_DAY: Fault.TIME_BEYOND_DAY,
+    NOT_A_DATE: Fault.NO_DATE,
+}  # by the codes of moments.py
+# Faults of one field, which the message quotes; other faults concern the row as a whole.
+FIELD_FAULTS: Final = frozenset(
+    {Fault.NO_TIME, Fault.NO_DATE, Fault.NO_PRICE, Fault.PRICE_TOO_FINE, Fault.NO_SIZE}
 )
-TIME_REASONS: Final = {
-    NOT_A_TIME: 1,
-    TOO_EARLY: 2,
-    BEYOND_THE_DAY: 8,
-    NOT_A_DATE: 9,
-}  # by what moments.py says
-TIME_COLUMNS: Final = {NOT_A_TIME: "time", NOT_A_DATE: "date"}
-_TOO_EARLY: Final = TIME_REASONS[TOO_EARLY]
-_TIMES: Final = (1, 2, 8)
-_NOT_A_PRICE, _NOT_A_SIZE, _NOT_A_DATE = 3, 4, 9
+_TIMES: Final = (Fault.NO_TIME, Fault.TIME_TOO_EARLY, Fault.TIME_BEYOND_DAY)
 _COMMA: Final = re.compile(r"[+-]?[0-9]+,[0-9]+")
 _DATES: Final = (
     "%d.%m.%Y",
@@ -49,30 +51,34 @@ _DATES: Final = (
 
 
 class Hints:
-    """Says of the first rows that are left out which key would have them read."""
+    """Suggestions which configuration key would read a faulty row, for the first faulty rows."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._given = 0
 
-    def hint(self, reason: int, text: str) -> str:
-        """Return what to add to REASONS[``reason``] of a field with ``text``; "" if nothing is known."""
+    def hint(self, fault: Fault, text: str) -> str:
+        """Return the suggestion to append to REASONS[``fault``] of a field ``text``; "" for none."""
         keys = self._layout.keys
         if self._given >= LOGGED:
             return ""
         found = ""
-        if reason in _TIMES:
+        if fault in _TIMES:
             self._given += 1
             suggestion = self._layout.moments.suggestion(text)
             found = (
                 f" (read by {self._layout.moments.configured()})"
-                if suggestion or reason != _TOO_EARLY
+                if suggestion or fault is not Fault.TIME_TOO_EARLY
                 else ""
             )
             found += f"; use {suggestion}" if suggestion else ""
-        elif reason in (_NOT_A_PRICE, _NOT_A_SIZE) and keys.decimal != "," and _COMMA.fullmatch(text.strip()):
+        elif (
+            fault in (Fault.NO_PRICE, Fault.NO_SIZE)
+            and keys.decimal != ","
+            and _COMMA.fullmatch(text.strip())
+        ):
             found = '; use decimal = ","'
-        elif reason == _NOT_A_DATE:
+        elif fault is Fault.NO_DATE:
             formats = [one for one in _DATES if date_of(text, one) is not None]
             found = f'; use date_format = "{formats[0]}"' if formats else ""
         return found
