@@ -98,39 +98,53 @@ class Publisher:
         start, self._given = self._given, min(self._given + BATCH_TICKS, len(self._whole))
         return self._whole.cut(start, self._given)
 
-    def _gather(self) -> Batch | None:  # noqa: C901 - one branch a kind of frame
-        """Take frames until there are enough ticks, or one that changes what ids mean."""
+    def _gather(self) -> Batch | None:
+        """Return the ticks of the next frames; None if no frame is complete."""
         if self._cut is not None:
             raise self._cut
         try:
-            if self._announced is not None:
-                self._pieces, self._announced = self._announced.symbols_in_pieces(NAMES_TURN), None
-            for piece in self._pieces:
-                self._announce(piece)
-                if len(piece) in (0, NAMES_TURN):  # thousands may follow: others have their turn first
-                    return Batch()
-            frames: list[Frame] = []
-            ticks = 0
-            for taken in range(BATCH_FRAMES):
-                frame = self._next_frame()
-                if frame is None:
-                    if taken == 0 and self._cut is None:
-                        return None
-                    break
-                if frame.kind is Kind.SYMBOLS:
-                    self._announced = frame
-                    break
-                if frame.kind in _CHANNELS:
-                    frames.append(frame)
-                    ticks += len(frame.payload) // QUOTE.itemsize
-                    if ticks >= BATCH_TICKS:
-                        break
-                elif frame.kind is Kind.MESSAGES:
-                    self._count("message_ignored", 1)
-            return self._batch(frames)
+            if not self._announced_all():
+                return Batch()
+            frames = self._tick_frames()
+            return None if frames is None else self._batch(frames)
         except FeedProtocolError as error:
             self._cut = PublisherCut("malformed", str(error))
             raise self._cut from None
+
+    def _announced_all(self) -> bool:
+        """Look up the next names of an announcement under way; False if more may follow.
+
+        The caller then returns to the event loop, since an announcement may hold thousands of names.
+        """
+        if self._announced is not None:
+            self._pieces, self._announced = self._announced.symbols_in_pieces(NAMES_TURN), None
+        for names in self._pieces:
+            for name, number in names:
+                known = self._symbol(name)
+                self._ids[number] = LEFT_OUT if known is None else known
+            if len(names) in (0, NAMES_TURN):
+                return False
+        return True
+
+    def _tick_frames(self) -> list[Frame] | None:
+        """Return frames of ticks: enough for a batch, or up to an announcement; None if none is complete."""
+        frames: list[Frame] = []
+        ticks = 0
+        for number in range(BATCH_FRAMES):
+            frame = self._next_frame()
+            if frame is None:
+                return None if number == 0 and self._cut is None else frames
+            if frame.kind is Kind.SYMBOLS:
+                self._announced = frame
+                break
+            if frame.kind in _CHANNELS:
+                frames.append(frame)
+                ticks += len(frame.payload) // QUOTE.itemsize
+                if ticks >= BATCH_TICKS:
+                    break
+            elif frame.kind is Kind.MESSAGES:
+                self._count("message_ignored", 1)
+        return frames
 
     def _next_frame(self) -> Frame | None:
         try:
@@ -138,11 +152,6 @@ class Publisher:
         except FeedProtocolError as error:
             self._cut = PublisherCut("malformed", str(error))
             return None
-
-    def _announce(self, names: list[tuple[str, int]]) -> None:
-        for name, number in names:
-            known = self._symbol(name)
-            self._ids[number] = LEFT_OUT if known is None else known
 
     def _batch(self, frames: list[Frame]) -> Batch:
         """Return the ticks of ``frames``, with the engine's ids, up to the first that may not be taken."""
