@@ -341,61 +341,79 @@ def test_what_a_client_put_together_over_cuts_is_what_was_published(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(newcomers, "LEAST", most)
         patch.setattr(newcomers, "MOST", most)
-        trio.run(life, depth, resume_ticks, tiers, quotes, trades, script, clock=clock)
+        trio.run(live, depth, resume_ticks, tiers, quotes, trades, script, clock=clock)
 
 
-async def life(depth, resume_ticks, tiers, quotes, trades, script):  # noqa: C901 - one case an action
+class Life:
+    """One client over many sessions: what it put together, and the actions of a script."""
+
+    def __init__(self, bench, quotes, trades, tiers):
+        self._bench = bench
+        self._quotes, self._trades, self._tiers = quotes, trades, tiers
+        self._session_count = 0
+        self.follower = Follower(tiers is EVERY)
+        self.actions = {"publish": self._publish, "wait": self._wait, "room": self._room, "cut": self._cut}
+
+    async def connect(self, tier, encoding):
+        bench, cursor = self._bench, self.follower.cursor
+        self._session_count += 1
+        self.member, self.socket = bench.enter(f"s{self._session_count}", tier, encoding)
+        self.socket.decoder.id = cursor
+        await bench.subscribe(self.member, quotes=self._quotes, trades=self._trades, after=cursor)
+
+    def read(self):
+        self.follower.follow(self.socket.take())
+        if self.member.encoding is SSE:
+            assert self.socket.decoder.id == self.follower.cursor
+
+    async def _publish(self, ticks):
+        self._bench.publish(*ticks)
+        await self._bench.cycle()
+        self._read_if_open()
+
+    async def _wait(self, duration_s):
+        await trio.sleep(duration_s)
+        await self._bench.cycle()
+        self._read_if_open()
+
+    async def _room(self, frames):
+        self._bench.open(self.member, self.socket, frames)
+        await self._bench.cycle()
+        self._read_if_open()
+
+    async def _cut(self, detail):
+        lost, meanwhile, tier, encoding = detail
+        if lost:  # frames sent and never read
+            del self.socket.frames[-lost:]
+        self.read()
+        self.follower.cut()
+        self._bench.shard.leave(self.member)
+        for batch in meanwhile:
+            self._bench.publish(*batch)
+        await self.connect(self._tiers[tier], encoding)
+        self.socket.room = 1 if lost else None
+
+    def _read_if_open(self):
+        if self.socket.room is None:
+            self.read()
+
+
+async def live(depth, resume_ticks, tiers, quotes, trades, script):
     bench = Bench(depth=depth, resume_ticks=resume_ticks)
-    follower = Follower(tiers is EVERY)
-    number = 0
-
-    async def connect(tier, encoding):
-        nonlocal number
-        number += 1
-        member, socket = bench.enter(f"s{number}", tier, encoding)
-        socket.decoder.id = follower.cursor
-        await bench.subscribe(member, quotes=quotes, trades=trades, after=follower.cursor)
-        return member, socket
-
-    member, socket = await connect(tiers[0], JSON)
+    life = Life(bench, quotes, trades, tiers)
+    await life.connect(tiers[0], JSON)
     for action, detail in [*script, ("room", None)]:
-        match action:
-            case "publish":
-                bench.publish(*detail)
-                await bench.cycle()
-            case "wait":
-                await trio.sleep(detail)
-                await bench.cycle()
-            case "room":
-                bench.open(member, socket, detail)
-                await bench.cycle()
-            case "cut":
-                lost, meanwhile, tier, encoding = detail
-                if lost:  # sent, and never read
-                    del socket.frames[-lost:]
-                follower.follow(socket.take())
-                if member.encoding is SSE:
-                    assert socket.decoder.id == follower.cursor
-                follower.cut()
-                bench.shard.leave(member)
-                for batch in meanwhile:
-                    bench.publish(*batch)
-                member, socket = await connect(tiers[tier], encoding)
-                socket.room = 1 if lost else None
-        if action != "cut" and socket.room is None:
-            follower.follow(socket.take())
-            if member.encoding is SSE:
-                assert socket.decoder.id == follower.cursor
+        await life.actions[action](detail)
         bench.balanced()
     for _ in range(12):
-        bench.open(member, socket)
+        bench.open(life.member, life.socket)
         await trio.sleep(0.5)
         await bench.cycle(2)
-    follower.follow(socket.take())
-    for kind, names in zip("qt", member.interest.symbols, strict=True):
+    life.follower.follow(life.socket.take())
+    for kind, names in zip("qt", life.member.interest.symbols, strict=True):
         for symbol in names.tolist():
             name = bench.symbols.name(symbol)
-            assert follower.last.get((kind, name), 0) == len(bench.published.get((kind, name), []))
+            assert life.follower.last.get((kind, name), 0) == len(bench.published.get((kind, name), []))
     bench.balanced()
     for ledger in bench.shard.figures.ended.values():
         assert (ledger.difference, ledger.pending) == (0, 0)

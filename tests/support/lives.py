@@ -1,4 +1,4 @@
-"""Random lives of sessions, and the checks that each step of one has to pass."""
+"""Random sequences of actions on sessions, and the checks after each action."""
 
 from __future__ import annotations
 
@@ -26,41 +26,79 @@ steps = st.one_of(
 )
 
 
-async def live(depth, tier, encodings, script):  # noqa: C901 - one case an action
+class Lives:
+    """Three sessions by number, and the actions of a script; actions of a session that left do nothing."""
+
+    def __init__(self, bench):
+        self._bench = bench
+        self.sessions = {}
+        self.actions = {
+            "publish": self._publish,
+            "cycle": self._cycle,
+            "wait": self._wait,
+            "shut": self._shut,
+            "open": self._open,
+            "subscribe": self._subscribe,
+            "leave": self._leave,
+            "switch": self._switch,
+        }
+
+    async def enter(self, number, tier, encoding):
+        member, socket = self._bench.enter(f"s{number}", tier, encoding)
+        self.sessions[number] = (member, socket, Follower(tier.every))
+        await self._bench.subscribe(member, quotes="A", trades="A*")
+
+    async def _publish(self, ticks):
+        self._bench.publish(*ticks)
+
+    async def _cycle(self, _):
+        await self._bench.cycle()
+
+    async def _wait(self, duration_s):
+        await trio.sleep(duration_s)
+        await self._bench.cycle()
+
+    async def _shut(self, number):
+        if number in self.sessions:
+            self.sessions[number][1].room = 0
+
+    async def _open(self, detail):
+        number, room = detail
+        if number in self.sessions:
+            member, socket, _ = self.sessions[number]
+            self._bench.open(member, socket, room)
+            await self._bench.cycle()
+
+    async def _subscribe(self, detail):
+        number, pattern = detail
+        if number in self.sessions:
+            await self._bench.subscribe(self.sessions[number][0], quotes=pattern, trades=pattern)
+
+    async def _leave(self, number):
+        if number in self.sessions:
+            self._bench.shard.leave(self.sessions.pop(number)[0])
+            await self._bench.cycle()
+
+    async def _switch(self, detail):
+        number, encoding = detail
+        if number in self.sessions:
+            member = self.sessions[number][0]
+            if member.encoding is not SSE:
+                await self._bench.subscribe(member, encoding=encoding)
+
+
+async def live(depth, tier, encodings, script):
     bench = Bench(depth=depth)
-    sessions = {}
+    lives = Lives(bench)
+    sessions = lives.sessions
     for number in range(3):
-        member, socket = bench.enter(f"s{number}", tier, encodings[number])
-        sessions[number] = (member, socket, Follower(tier.every))
-        await bench.subscribe(member, quotes="A", trades="A*")
+        await lives.enter(number, tier, encodings[number])
     for action, detail in script:
-        match action:
-            case "publish":
-                bench.publish(*detail)
-            case "cycle":
-                await bench.cycle()
-            case "wait":
-                await trio.sleep(detail)
-                await bench.cycle()
-            case "shut" if detail in sessions:
-                sessions[detail][1].room = 0
-            case "open" if detail[0] in sessions:
-                member, socket, _ = sessions[detail[0]]
-                bench.open(member, socket, detail[1])
-                await bench.cycle()
-            case "subscribe" if detail[0] in sessions:
-                await bench.subscribe(sessions[detail[0]][0], quotes=detail[1], trades=detail[1])
-            case "switch" if detail[0] in sessions:
-                member, _, _ = sessions[detail[0]]
-                if member.encoding is not SSE:
-                    await bench.subscribe(member, encoding=detail[1])
-            case "leave" if detail in sessions:
-                bench.shard.leave(sessions.pop(detail)[0])
-                await bench.cycle()
+        await lives.actions[action](detail)
         bench.balanced()
         for _, socket, follower in sessions.values():
             follower.follow(socket.take())
-    # Let everybody read: at the end each stands at the head.
+    # Read everything: each session ends at the head.
     for _ in range(20):
         for member, socket, _ in sessions.values():
             bench.open(member, socket)
