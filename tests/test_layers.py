@@ -17,6 +17,7 @@ FILES = sorted([*ROOT.glob("marketfeed/**/*.py"), *ROOT.glob("feeds/**/*.py")])
 LAYERS = [
     {"marketfeed.errors"},
     {"marketfeed.core"},
+    {"marketfeed.api"},
     {
         "marketfeed.shm",
         "marketfeed.config",

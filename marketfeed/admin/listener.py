@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from marketfeed.admin.metrics import CONTENT_TYPE, Sources, exposition
+from marketfeed.api.operations import HealthAnswer, ReadinessAnswer, SessionsParameters
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
 from marketfeed.gateway.query import check_keys
 
@@ -38,18 +37,18 @@ class Admin:
         return Response(await exposition(self._sources), CONTENT_TYPE)
 
     async def _health(self, request: Request) -> Response:
-        return json_response({"status": "ok", "epoch": self._sources.rings.epoch})
+        return json_response(HealthAnswer("ok", self._sources.rings.epoch))
 
     async def _readiness(self, request: Request) -> Response:
         """Answer whether subscribers can be served: 200, or 503 with ``problems``; and ``warnings``."""
         health = self._sources.health
         status = health.status()
-        body = {
-            "status": status,
-            "feeds": health.feeds(),
-            "problems": [problem.text for problem in health.problems()],
-            "warnings": [warning.text for warning in health.warnings()],
-        }
+        body = ReadinessAnswer(
+            status,
+            health.feeds(),
+            problems=[problem.text for problem in health.problems()],
+            warnings=[warning.text for warning in health.warnings()],
+        )
         return json_response(body, 200 if status == "ready" else 503)
 
     async def _latency(self, request: Request) -> Response:
@@ -57,7 +56,7 @@ class Admin:
 
     async def _sessions(self, request: Request) -> Response:
         """List sessions, the slow ones first; ``?slow=1`` only those, ``limit`` at most so many."""
-        check_keys(request.query, ("slow", "limit"))
+        check_keys(request.query, SessionsParameters.__struct_fields__)
         limit_text = request.first("limit", "100")
         digits = limit_text.isascii() and limit_text.isdecimal() and len(limit_text) <= 4
         if not digits or not 1 <= int(limit_text) <= MAX_ROWS:
@@ -66,4 +65,4 @@ class Admin:
         if slow_text not in ("0", "1"):
             return error_response(400, "slow: 0 or 1")
         limit, only_slow = int(limit_text), slow_text == "1"
-        return json_response(msgspec.to_builtins(await self._sources.server.listing(limit, only_slow)))
+        return json_response(await self._sources.server.listing(limit, only_slow))

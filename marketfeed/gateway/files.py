@@ -1,4 +1,4 @@
-"""Static files: a fixed list, read once at the start.
+"""Static files and the documents of the API: a fixed list, read or built once.
 
 No path of a request ever meets the file system, so there is nothing that dots and slashes could get at.
 """
@@ -9,15 +9,21 @@ import hashlib
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
+from marketfeed.api import asyncapi, openapi
 from marketfeed.gateway.http import Request, Response, Route, tagged
 from marketfeed.gateway.query import check_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 # By path: the file in marketfeed/web, and its type.
 FILES: Final[Mapping[str, tuple[str, str]]] = {
     "/robots.txt": ("robots.txt", "text/plain; charset=utf-8"),
+}
+# By path: what builds the document, as JSON.
+DOCUMENTS: Final[Mapping[str, Callable[[], bytes]]] = {
+    "/asyncapi.json": asyncapi.document,
+    "/openapi.json": openapi.document,
 }
 
 
@@ -35,9 +41,11 @@ class StaticFile:
 
 
 def file_routes() -> dict[str, Mapping[str, Route]]:
-    """Return the routes of ``FILES``."""
+    """Return the routes of ``FILES`` and ``DOCUMENTS``."""
     folder = resources.files("marketfeed") / "web"
-    return {
-        path: {"GET": StaticFile((folder / name).read_bytes(), content_type).get}
+    found = {
+        path: StaticFile((folder / name).read_bytes(), content_type)
         for path, (name, content_type) in FILES.items()
     }
+    found |= {path: StaticFile(build(), "application/json") for path, build in DOCUMENTS.items()}
+    return {path: {"GET": file.get} for path, file in found.items()}

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import h11
-import orjson
+import msgspec
 import structlog
 import trio
 
+from marketfeed.api.answers import ErrorAnswer, ErrorDetail
 from marketfeed.errors import RequestError
 from marketfeed.gateway.complaints import Complaints, shown
 from marketfeed.gateway.exchange import CLOSE, Exchange, Headers, HeadTimeoutError, HttpError, body_bytes
@@ -83,13 +84,13 @@ Routes = Mapping[str, Mapping[str, Route]]  # by path, then by method
 
 def json_response(value: object, status: int = 200) -> Response:
     """Return ``value`` as JSON."""
-    return Response(orjson.dumps(value), status=status)
+    return Response(msgspec.json.encode(value), status=status)
 
 
 def error_response(status: int, msg: str, headers: Headers = ()) -> Response:
     """Return ``{"error": {"code": …, "msg": …}}``; the code is the HTTP status."""
-    body = orjson.dumps({"error": {"code": status, "msg": msg}})
-    return Response(body, status=status, headers=NO_STORE + headers)
+    answer = json_response(ErrorAnswer(ErrorDetail(status, msg)), status)
+    return replace(answer, headers=NO_STORE + headers)
 
 
 def tagged(request: Request, tag: str, answer: Callable[[], Response]) -> Response:

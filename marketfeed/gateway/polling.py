@@ -10,11 +10,12 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import numpy as np
-import orjson
 import structlog
 import trio
 
+from marketfeed.api.answers import LatestParameters, PollParameters, SymbolTimes
 from marketfeed.core.records import CHANNELS, QUOTES, TRADES
 from marketfeed.gateway import query as asked
 from marketfeed.gateway.http import NO_CACHE, Request, Response, error_response, tagged
@@ -41,7 +42,7 @@ class Polling:
     async def poll(self, request: Request) -> Response:
         """Answer ``GET /v1/poll``; a client that goes away is dropped at once."""
         service, query = self._service, request.query
-        asked.check_keys(query, ("quotes", "trades", "tier", "after", "timeout_s"))
+        asked.check_keys(query, PollParameters.__struct_fields__)
         names = asked.names_of(query, service.limits)
         tier = asked.tier_of(query, service.tiers, service.default_tier)
         after, timeout_s = asked.cursor_of(query), asked.timeout_of(query)
@@ -80,7 +81,7 @@ class Polling:
 
     async def _latest(self, request: Request, channel: int) -> Response:
         service, query = self._service, request.query
-        asked.check_keys(query, ("symbols", "tier"))
+        asked.check_keys(query, LatestParameters.__struct_fields__)
         names = asked.symbols_of(query, service.limits)
         tier = asked.tier_of(query, service.tiers, service.default_tier)
         many = len(names) > MANY_NAMES or any(name.endswith("*") for name in names)
@@ -112,7 +113,7 @@ class Polling:
                 held = ns > 0
                 last[held] = np.maximum(last[held], records["ts_recv"] // 1000)
             rows += [
-                orjson.dumps({"S": name, "first": first, "last": at})
+                msgspec.json.encode(SymbolTimes(name, first, at))
                 for name, first, at in zip(
                     names[start : start + CHUNK], firsts[ids].tolist(), last.tolist(), strict=True
                 )

@@ -10,8 +10,19 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import orjson
 
+from marketfeed.api import fields
+from marketfeed.api.fields import MAX_ID, MAX_INT, MIN_INT
+from marketfeed.api.messages import (
+    Authenticated,
+    Closing,
+    Connected,
+    Error,
+    Message,
+    Pong,
+    Subscription,
+)
+from marketfeed.api.requests import REQUESTS, ClientRequest, Ping, Subscribe, Unsubscribe
 from marketfeed.core.cursor import Cursor, parse_cursor
 from marketfeed.core.symbols import MAX_NAME_BYTES
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
@@ -21,59 +32,14 @@ if TYPE_CHECKING:
     from marketfeed.fanout.resume import Resumption
 
 VERSION: Final = 1
-MIN_INT: Final = -(2**63)  # what JSON encoders agree on
-MAX_INT: Final = 2**64 - 1
 MAX_ECHO: Final = 300  # characters of an error's text, which may quote what was sent
 # A symbol or a pattern, as is_symbol and is_pattern have it, in a third of their time.
-_NAME: Final = re.compile(rf"[!#-)+\--\[\]-~]{{1,{MAX_NAME_BYTES}}}\*?|\*")
+_NAME: Final = re.compile(fields.NAME)
 RequestId = str | int | None
 
 
 class NotJsonError(Exception):
     """A frame that is not JSON; the session ends."""
-
-
-class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    action: str
-    id: str | int | None = None
-
-
-class Subscribe(_Request, frozen=True):
-    """Add names; change tier or encoding."""
-
-    quotes: list[str] = []
-    trades: list[str] = []
-    tier: str | None = None
-    encoding: str | None = None
-    after: str | None = None
-
-
-class Unsubscribe(_Request, frozen=True):
-    """Remove exactly these names."""
-
-    quotes: list[str] = []
-    trades: list[str] = []
-
-
-class Ping(_Request, frozen=True):
-    """Ask for a sign of life; ``t`` comes back."""
-
-    t: int | float | str | None = None
-
-
-class Authenticate(_Request, frozen=True):
-    """Say who one is; needed only where the engine asks for it."""
-
-    token: str = ""
-
-
-ClientRequest = Subscribe | Unsubscribe | Ping | Authenticate
-_ACTIONS: Final[dict[str, type[Any]]] = {
-    "subscribe": Subscribe,
-    "unsubscribe": Unsubscribe,
-    "ping": Ping,
-    "auth": Authenticate,
-}
 
 
 def parse_request(text: str | bytes) -> ClientRequest:
@@ -96,10 +62,10 @@ def parse_request(text: str | bytes) -> ClientRequest:
     if not _can_be_id(id_):
         raise RequestError(ErrorCode.SYNTAX, "id: at most 256 characters, or an integer of at most 64 bits")
     action = data.get("action")
-    kind = _ACTIONS.get(action) if isinstance(action, str) else None
+    kind = REQUESTS.get(action) if isinstance(action, str) else None
     if kind is None:
         got = f"not {_shown(action)}" if "action" in data else "missing"
-        raise RequestError(ErrorCode.INVALID_ACTION, f"action: one of {', '.join(_ACTIONS)}; {got}", id_)
+        raise RequestError(ErrorCode.INVALID_ACTION, f"action: one of {', '.join(REQUESTS)}; {got}", id_)
     try:
         request: ClientRequest = msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
@@ -122,12 +88,12 @@ def _complaint(data: dict[str, Any], kind: type[Any]) -> str:
 
     "" if nothing is. Checks each value once, however many are wrong: a stranger chooses their number.
     """
-    fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    known = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
     for key, value in data.items():
-        if key not in fields:
-            return f"{_shown(key)}: unknown key; allowed: {', '.join(fields)}"
+        if key not in known:
+            return f"{_shown(key)}: unknown key; allowed: {', '.join(known)}"
         try:
-            msgspec.convert(value, fields[key])
+            msgspec.convert(value, known[key])
         except msgspec.ValidationError:
             if isinstance(value, list) and _ALLOWED[key] is _NAMES:
                 place, value = next((i, one) for i, one in enumerate(value) if not isinstance(one, str))
@@ -163,7 +129,7 @@ def id_of(text: str | bytes) -> RequestId:
 
 
 def _can_be_id(id_: RequestId) -> bool:
-    return len(id_) <= 256 if isinstance(id_, str) else id_ is None or MIN_INT <= id_ <= MAX_INT
+    return len(id_) <= MAX_ID if isinstance(id_, str) else id_ is None or MIN_INT <= id_ <= MAX_INT
 
 
 def names_of(request: Subscribe | Unsubscribe) -> Names:
@@ -179,45 +145,37 @@ def names_of(request: Subscribe | Unsubscribe) -> Names:
     return Names(request.quotes, request.trades)
 
 
-def _array(*messages: dict[str, Any]) -> bytes:
-    return orjson.dumps(messages)
+def _array(message: Message) -> bytes:
+    return msgspec.json.encode((message,))
 
 
-def _with_id(message: dict[str, Any], id_: RequestId) -> dict[str, Any]:
-    return message if id_ is None else {**message, "id": id_}
+def _id(id_: RequestId) -> str | int | msgspec.UnsetType:
+    return msgspec.UNSET if id_ is None else id_
 
 
 def connected(epoch: str, session: str) -> bytes:
-    """Return what every session begins with."""
-    return _array(
-        {"T": "success", "msg": "connected", "protocol": VERSION, "epoch": epoch, "session": session}
-    )
+    """Return the first message of every session."""
+    return _array(Connected("connected", VERSION, epoch, session))
 
 
 def authenticated(tier: str, id_: RequestId) -> bytes:
     """Return the answer to a successful ``auth``."""
-    return _array(_with_id({"T": "success", "msg": "authenticated", "tier": tier}, id_))
+    return _array(Authenticated("authenticated", tier, id=_id(id_)))
 
 
 def subscription(
     names: Names, tier: str, encoding: str, id_: RequestId, resumption: Resumption | None = None
 ) -> bytes:
-    """Return the answer to ``subscribe`` and ``unsubscribe``: all of the subscription as it stands."""
-    message: dict[str, Any] = {
-        "T": "subscription",
-        "quotes": names.quotes,
-        "trades": names.trades,
-        "alerts": (),
-        "tier": tier,
-        "encoding": encoding,
-    }
+    """Return the answer to ``subscribe`` and ``unsubscribe``: the whole subscription."""
+    resumed: bool | msgspec.UnsetType = msgspec.UNSET
+    reset: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     if resumption is not None:
-        message |= {"resumed": resumption.resumed, "reset": resumption.reset}
-    return _array(_with_id(message, id_))
+        resumed, reset = resumption.resumed, resumption.reset
+    return _array(Subscription(names.quotes, names.trades, (), tier, encoding, resumed, reset, id=_id(id_)))
 
 
 def cursor_of(request: Subscribe) -> Cursor | None:
-    """Return the cursor that the request brings; raises RequestError for what cannot be one."""
+    """Return the cursor in the request; raises RequestError for an invalid one."""
     if request.after is None:
         return None
     try:
@@ -228,23 +186,17 @@ def cursor_of(request: Subscribe) -> Cursor | None:
 
 def pong(request: Ping) -> bytes:
     """Return the answer to ``ping``."""
-    message: dict[str, Any] = {"T": "pong"}
-    if request.t is not None:
-        message["t"] = request.t
-    return _array(_with_id(message, request.id))
+    return _array(Pong(msgspec.UNSET if request.t is None else request.t, id=_id(request.id)))
 
 
 def error(code: ErrorCode, msg: str, id_: RequestId = None) -> bytes:
     """Return an error message."""
-    return _array(_with_id({"T": "error", "code": int(code), "msg": msg}, id_))
+    return _array(Error(int(code), msg, id=_id(id_)))
 
 
 def closing(code: CloseCode, retry_ms: int | None) -> bytes:
-    """Return the last message before a close that the client should know the reason of."""
-    message: dict[str, Any] = {"T": "closing", "code": int(code), "msg": CLOSE_TEXT[code]}
-    if retry_ms is not None:
-        message["retry_ms"] = retry_ms
-    return _array(message)
+    """Return the last message before a close, with the reason for it."""
+    return _array(Closing(int(code), CLOSE_TEXT[code], msgspec.UNSET if retry_ms is None else retry_ms))
 
 
 def _one_line(text: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from marketfeed.api.requests import Subscribe
 from marketfeed.core.cursor import Cursor, parse_cursor
 from marketfeed.errors import ErrorCode, RequestError
 from marketfeed.gateway import protocol
@@ -48,7 +49,7 @@ def check_keys(query: Query, allowed: tuple[str, ...], ignored: tuple[str, ...] 
 def names_of(query: Query, limits: Limits) -> Names:
     """Return the names in ``quotes`` and ``trades``, at least one; raises RequestError."""
     quotes, trades = (_listed(query, channel) for channel in ("quotes", "trades"))
-    names = protocol.names_of(protocol.Subscribe("subscribe", quotes=quotes, trades=trades))
+    names = protocol.names_of(Subscribe("subscribe", quotes=quotes, trades=trades))
     if not any(names):
         raise RequestError(
             ErrorCode.SYNTAX, "quotes, trades: at least one name in quotes=A,B* or trades=A,B*"
@@ -59,7 +60,7 @@ def names_of(query: Query, limits: Limits) -> Names:
 
 def symbols_of(query: Query, limits: Limits) -> tuple[str, ...]:
     """Return the names in ``symbols``, at least one; raises RequestError."""
-    names = protocol.names_of(protocol.Subscribe("subscribe", quotes=_listed(query, "symbols")))
+    names = protocol.names_of(Subscribe("subscribe", quotes=_listed(query, "symbols")))
     if not any(names):
         most = limits.symbols_per_session
         what = "empty" if "symbols" in query else "missing"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from marketfeed.api.answers import EventsParameters
 from marketfeed.gateway.clients import Sdks
 from marketfeed.gateway.complaints import Complaints
 from marketfeed.gateway.events import CONTENT_TYPE, EventSession
@@ -84,7 +85,7 @@ class Routes:
 
     async def _events(self, request: Request) -> Response | Session:
         service, query = self._service, request.query
-        check_keys(query, ("quotes", "trades", "tier", "after", *LAST_EVENT_ID), POLYFILL)
+        check_keys(query, (*EventsParameters.__struct_fields__, *LAST_EVENT_ID), POLYFILL)
         names = names_of(query, service.limits)
         tier = tier_of(query, service.tiers, service.default_tier)
         after = cursor_of(query, request.header(b"last-event-id"))

@@ -15,6 +15,7 @@ import structlog
 import trio
 import trio_websocket
 
+from marketfeed.api.requests import Authenticate, ClientRequest, Ping, Subscribe, Unsubscribe
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
 from marketfeed.fanout.shard import SubscriptionChange
 from marketfeed.fanout.wire import ENCODINGS, Encoding
@@ -148,21 +149,21 @@ class WebSocketSession(Session):
         if not outbox.offer(self._framed(member, payload)):
             self._service.shard.filled(member)
 
-    async def _answer(self, request: protocol.ClientRequest, outbox: Outbox, member: Subscriber) -> None:
+    async def _answer(self, request: ClientRequest, outbox: Outbox, member: Subscriber) -> None:
         match request:
-            case protocol.Ping():
+            case Ping():
                 self._offer(outbox, member, protocol.pong(request))
-            case protocol.Authenticate():
+            case Authenticate():
                 self._offer(outbox, member, protocol.authenticated(member.tier.name, request.id))
-            case protocol.Subscribe():
+            case Subscribe():
                 names = member.names.plus(protocol.names_of(request))
                 tier, encoding = self._tier_of(request, member), self._encoding_of(request, member)
                 await self._change(request, names, tier, encoding, member, synced=True)
-            case protocol.Unsubscribe():
+            case Unsubscribe():
                 names = member.names.minus(protocol.names_of(request))
                 await self._change(request, names, member.tier, member.encoding, member, synced=False)
 
-    def _tier_of(self, request: protocol.Subscribe, member: Subscriber) -> Tier:
+    def _tier_of(self, request: Subscribe, member: Subscriber) -> Tier:
         if request.tier is None:
             return member.tier
         tier = self._service.tiers.get(request.tier)
@@ -173,7 +174,7 @@ class WebSocketSession(Session):
         return tier
 
     @staticmethod
-    def _encoding_of(request: protocol.Subscribe, member: Subscriber) -> Encoding:
+    def _encoding_of(request: Subscribe, member: Subscriber) -> Encoding:
         if request.encoding is None:
             return member.encoding
         encoding = ENCODINGS.get(request.encoding)
@@ -184,7 +185,7 @@ class WebSocketSession(Session):
 
     async def _change(
         self,
-        request: protocol.Subscribe | protocol.Unsubscribe,
+        request: Subscribe | Unsubscribe,
         names: Names,
         tier: Tier,
         encoding: Encoding,
@@ -199,7 +200,7 @@ class WebSocketSession(Session):
             about = (member.names, member.tier.name, member.encoding.name, request.id, resumption)
             return self._framed(member, protocol.subscription(*about))
 
-        after = protocol.cursor_of(request) if isinstance(request, protocol.Subscribe) else None
+        after = protocol.cursor_of(request) if isinstance(request, Subscribe) else None
         await self._service.shard.change(
             SubscriptionChange(member, names, tier, encoding, answer, synced, request.id, after)
         )

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
     import trio
 
+    from marketfeed.api.operations import SessionList
     from marketfeed.config.schema import Config
     from marketfeed.gateway.limits import Counters
     from marketfeed.latency.intervals import Interval
     from marketfeed.server.conditions import Condition
     from marketfeed.server.gc_control import Collector
-    from marketfeed.server.sessions import Listing
     from marketfeed.server.stats import ServerStats
 
 
@@ -76,6 +76,6 @@ class SessionServer(Protocol):
         """Return what else is not as it should be."""
         ...
 
-    async def listing(self, limit: int, only_slow: bool) -> Listing:
+    async def listing(self, limit: int, only_slow: bool) -> SessionList:
         """Return at most ``limit`` sessions, the slow ones first or alone."""
         ...

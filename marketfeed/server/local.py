@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy.ma  # noqa: F401  # np.unique imports it when first called: 50 ms in the middle of a flush
 import trio
 
+from marketfeed.api.operations import SessionList, SessionRow
 from marketfeed.core.authority import parse_origin
 from marketfeed.core.units import MS, S
 from marketfeed.fanout.keepalive import Timing
@@ -36,7 +37,7 @@ from marketfeed.latency.recorder import LatencyRecorder
 from marketfeed.server.gc_control import Collector
 from marketfeed.server.process_usage import cpu_s, resident_bytes
 from marketfeed.server.self_probe import OwnProbe
-from marketfeed.server.sessions import Listing, row_of, why_slow
+from marketfeed.server.sessions import row_of, why_slow
 from marketfeed.server.stats import ServerStats
 
 if TYPE_CHECKING:
@@ -288,17 +289,17 @@ class LocalServer:
             unplaced=self._recorder.unplaced if self._recorder is not None else {},
         )
 
-    async def listing(self, limit: int, only_slow: bool) -> Listing:
+    async def listing(self, limit: int, only_slow: bool) -> SessionList:
         """Return at most ``limit`` sessions, the slow ones first or alone."""
         sessions = [session for session in list(self._gateway.sessions) if session.member is not None]
         slow = {session: None for session in sessions if why_slow(session)}
         chosen = [*slow, *([] if only_slow else (s for s in sessions if s not in slow))][:limit]
-        rows: list[dict[str, Any]] = []
+        rows: list[SessionRow] = []
         for session in chosen:
             rows.append(row_of(session, self.shard.figures))
             if len(rows) % YIELD_ROWS == 0:
                 await trio.lowlevel.checkpoint()
-        return Listing(len(sessions), len(slow), rows)
+        return SessionList(len(sessions), len(slow), rows)
 
 
 def tiers_of(config: Config, worker: int = 0) -> dict[str, Tier]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
 
+from marketfeed.api.operations import Channels, LedgerRow, SessionRow
 from marketfeed.fanout.state import State
 
 if TYPE_CHECKING:
@@ -23,34 +24,25 @@ SHOWN_STATES: Final = {
 }
 
 
-class Listing(msgspec.Struct):
-    """Sessions as ``/v1/sessions`` shows them, the slow ones first."""
-
-    sessions: int = 0
-    slow: int = 0
-    shown: list[dict[str, Any]] = []
-
-
-def row_of(session: Session, figures: Figures) -> dict[str, Any]:
-    """Return what there is to say of one session."""
+def row_of(session: Session, figures: Figures) -> SessionRow:
+    """Return the row of one session."""
     member = session.member
     assert member is not None
-    ledgers = figures.ledgers(member)
-    return {
-        "session": session.id,
-        "address": session.address,
-        "transport": member.encoding.transport,
-        "tier": member.tier.name,
-        "phase": member.phase,
-        "encoding": member.encoding.name,
-        "age_s": round(trio.current_time() - session.opened_at_s, 1),
-        "state": SHOWN_STATES[member.state],
-        "slow": why_slow(session),
-        "names": {"quotes": len(member.names.quotes), "trades": len(member.names.trades)},
-        "symbols": {"quotes": len(member.interest.symbols[0]), "trades": len(member.interest.symbols[1])},
-        "unsent_bytes": session.unsent_bytes,
-        "ledger": msgspec.to_builtins(ledgers),
-    }
+    return SessionRow(
+        session=session.id,
+        address=session.address,
+        transport=member.encoding.transport,
+        tier=member.tier.name,
+        phase=member.phase,
+        encoding=member.encoding.name,
+        age_s=round(trio.current_time() - session.opened_at_s, 1),
+        state=SHOWN_STATES[member.state],
+        slow=why_slow(session),
+        names=Channels(len(member.names.quotes), len(member.names.trades)),
+        symbols=Channels(*map(len, member.interest.symbols)),
+        unsent_bytes=session.unsent_bytes,
+        ledger=msgspec.convert(figures.ledgers(member), dict[str, LedgerRow], from_attributes=True),
+    )
 
 
 def why_slow(session: Session) -> str | None:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import msgspec
 
+from marketfeed.api.operations import SessionList
 from marketfeed.config.schema import Config
 from marketfeed.errors import ControlError
 from marketfeed.latency.intervals import Interval
-from marketfeed.server.sessions import Listing
 from marketfeed.server.stats import ServerStats
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class Listed(_Message, frozen=True):
     """The answer to an AskListing."""
 
     number: int
-    listing: Listing
+    listing: SessionList
 
 
 Down = (

@@ -18,12 +18,12 @@ import structlog
 import trio
 
 from marketfeed import __version__
+from marketfeed.api.operations import SessionList
 from marketfeed.config.schema import AlertsConfig, Config
 from marketfeed.core.backoff import delay_s
 from marketfeed.errors import ControlError, StartError
 from marketfeed.gateway.limits import Admission, Counters
 from marketfeed.server.gc_control import Collector
-from marketfeed.server.sessions import Listing
 from marketfeed.server.stats import ServerStats, merged
 from marketfeed.workers.doorbells import Doorbells
 from marketfeed.workers.messages import (
@@ -191,15 +191,17 @@ class WorkerPool:
         )
         return merged([self._past, own, *(child.report for child in self._children)])
 
-    async def listing(self, limit: int, only_slow: bool) -> Listing:
+    async def listing(self, limit: int, only_slow: bool) -> SessionList:
         """Return at most ``limit`` sessions of all workers, the slow ones first or alone."""
         answers = await self._ask(lambda number: AskListing(number, limit, only_slow))
-        total = Listing()
+        total = SessionList()
         for child, listing in answers.items():
             total.sessions += listing.sessions
             total.slow += listing.slow
-            total.shown += [{"worker": child.worker, **row} for row in listing.shown]
-        total.shown.sort(key=lambda row: row["slow"] is None)
+            for row in listing.shown:
+                row.worker = child.worker
+            total.shown += listing.shown
+        total.shown.sort(key=lambda row: row.slow is None)
         del total.shown[limit:]
         return total
 

@@ -14,10 +14,10 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketfeed.api.operations import Channels, LedgerRow, SessionList, SessionRow
 from marketfeed.config.schema import Config, load
 from marketfeed.errors import ControlError
 from marketfeed.fanout.ledger import Ledger
-from marketfeed.server.sessions import Listing
 from marketfeed.server.stats import ServerStats
 from marketfeed.workers import messages as control
 from marketfeed.workers.channel import Channel
@@ -40,7 +40,25 @@ REPORTS = st.builds(
     sessions=st.dictionaries(st.tuples(TEXTS, TEXTS), NUMBERS, max_size=3),
     ledgers=st.dictionaries(TEXTS, st.builds(Ledger, NUMBERS, NUMBERS), max_size=3),
 )
-LISTINGS = st.builds(Listing, NUMBERS, NUMBERS, st.lists(st.dictionaries(TEXTS, TEXTS), max_size=3))
+CHANNELS = st.builds(Channels, NUMBERS, NUMBERS)
+ROWS = st.builds(
+    SessionRow,
+    worker=NUMBERS | st.just(msgspec.UNSET),
+    session=TEXTS,
+    address=TEXTS,
+    transport=TEXTS,
+    tier=TEXTS,
+    phase=NUMBERS,
+    encoding=TEXTS,
+    age_s=st.floats(0, 1e9),
+    state=TEXTS,
+    slow=st.none() | TEXTS,
+    names=CHANNELS,
+    symbols=CHANNELS,
+    unsent_bytes=NUMBERS,
+    ledger=st.dictionaries(TEXTS, st.builds(LedgerRow, *[NUMBERS] * 6), max_size=2),
+)
+LISTINGS = st.builds(SessionList, NUMBERS, NUMBERS, st.lists(ROWS, max_size=3))
 UP = st.one_of(
     st.builds(control.Ready, TEXTS, NUMBERS),
     st.builds(control.Failed, TEXTS),
@@ -132,7 +150,22 @@ async def test_sockets_arrive_with_their_messages_in_order_among_others():
 
 async def test_what_the_kernel_does_not_take_is_sent_later_and_whole():
     engine, worker = channels()
-    listing = Listing(1, 1, [{"session": "x" * 1000}] * 2000)  # 2 MB
+    row = SessionRow(
+        session="x" * 1000,
+        address="192.0.2.1",
+        transport="sse",
+        tier="vip",
+        phase=0,
+        encoding="sse",
+        age_s=0,
+        state="live",
+        slow=None,
+        names=Channels(1, 0),
+        symbols=Channels(1, 0),
+        unsent_bytes=0,
+        ledger={},
+    )
+    listing = SessionList(1, 1, [row] * 2000)  # 2 MB
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker.drain)
         worker.send(control.Listed(1, listing))

@@ -1,0 +1,63 @@
+"""Requests of clients on ``/v1/stream``: one JSON object a frame."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from marketfeed.api.fields import MAX_INT, MIN_INT, Cursor, EncodingName, Name, RequestId, Tier
+
+Echo = Annotated[int, Meta(extra_json_schema={"minimum": MIN_INT, "maximum": MAX_INT})] | float | str | None
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What all requests have."""
+
+    action: str
+    id: Annotated[RequestId | None, Meta(description="Comes back in the answer.")] = None
+
+
+class Subscribe(Request, frozen=True):
+    """Add names to the subscription; change tier or encoding; resume from a cursor."""
+
+    action: Literal["subscribe"]
+    quotes: Annotated[list[Name], Meta(description="Names to receive quotes of.")] = []
+    trades: Annotated[list[Name], Meta(description="Names to receive trades of.")] = []
+    tier: Annotated[Tier | None, Meta(description="Tier of the whole session from now on.")] = None
+    encoding: Annotated[
+        EncodingName | None, Meta(description="Encoding of the whole session from this answer on.")
+    ] = None
+    after: Annotated[Cursor | None, Meta(description="Resume the names of this request from here.")] = None
+
+
+class Unsubscribe(Request, frozen=True):
+    """Remove exactly these names from the subscription."""
+
+    action: Literal["unsubscribe"]
+    quotes: Annotated[list[Name], Meta(description="Names to receive no more quotes of.")] = []
+    trades: Annotated[list[Name], Meta(description="Names to receive no more trades of.")] = []
+
+
+class Ping(Request, frozen=True):
+    """Ask for a `pong`."""
+
+    action: Literal["ping"]
+    t: Annotated[Echo, Meta(description="Comes back in the answer.")] = None
+
+
+class Authenticate(Request, frozen=True):
+    """Present a token. This version requires none and accepts any."""
+
+    action: Literal["auth"]
+    token: str = ""
+
+
+ClientRequest = Subscribe | Unsubscribe | Ping | Authenticate
+REQUESTS: dict[str, type[ClientRequest]] = {
+    "subscribe": Subscribe,
+    "unsubscribe": Unsubscribe,
+    "ping": Ping,
+    "auth": Authenticate,
+}
