@@ -388,7 +388,7 @@ MISTAKES = {
     "tokens": ('[auth]\nmode = "jwt"\n', 'auth.mode: must be "none" in this version, not "jwt"'),
     "certificate without a key": (
         '[gateway]\ntls_cert = "a.pem"\n',
-        "gateway.tls_key: missing; tls_cert and tls_key go together",
+        "gateway.tls_key: missing; required with gateway.tls_cert",
     ),
     "feed that is no table": ("feeds = [1]\n", "feeds.0: must be a table, not 1"),
     "[feeds] in place of [[feeds]]": (
@@ -608,7 +608,7 @@ def test_a_mistake_in_set_is_named(refusal, override, told):
         (
             '[gateway]\nhost = "::"\n[auth]\nanonymous = true\n',
             "auth.anonymous=false",
-            "that needs auth.anonymous = true (--set auth.anonymous=false)",
+            "that requires auth.anonymous = true (--set auth.anonymous=false)",
         ),
     ],
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -11,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from marketfeed.config.guesses import guess
 from marketfeed.config.misplaced import homes, placed
+from marketfeed.config.rules import problems
 from marketfeed.config.sources import applied, file_text, parsed, sourced
-from marketfeed.config.validation import Mistake, mistakes, shown, without
-from marketfeed.core.authority import host_problem, origin_problem
+from marketfeed.config.validation import Mistake, mistakes, without
 from marketfeed.core.symbols import MAX_SYMBOLS
 from marketfeed.errors import ConfigError
 
@@ -26,8 +23,6 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0.001, le=86_400)]
 DEFAULT_PATH: Final = Path("config.toml")
-# Empty: any address.
-_HOST: Final = re.compile(r"(?![0-9.]+$)([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|")
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -217,7 +212,7 @@ def _consequent(config: Config, wrong: Iterable[Mistake]) -> list[str]:
     known = {str(mistake).partition(": ")[0] for mistake in wrong}
     return [
         f"{where}: {problem}"
-        for where, problem in _problems(config)
+        for where, problem in problems(config)
         if not any(key == path or key.startswith(f"{path}.") for key in where.split(", ") for path in known)
     ]
 
@@ -231,74 +226,3 @@ def _complete_tiers(data: dict[str, Any]) -> None:
         for name, tier in tiers.items():
             if isinstance(tier, dict):
                 tiers[name] = {**DEFAULT_TIERS.get(name, {}), **tier}
-
-
-def _problems(config: Config) -> list[tuple[str, str]]:  # noqa: C901 - one branch a rule
-    """Return what no single key's type can say: where, and what is wrong there."""
-    engine, gateway, auth = config.engine, config.gateway, config.auth
-    found: list[tuple[str, str]] = []
-    if engine.ring_depth & (engine.ring_depth - 1):
-        found.append(("engine.ring_depth", f"must be a power of two, not {engine.ring_depth}"))
-    if gateway.default_tier not in config.tiers:
-        tiers = ", ".join(map(shown, config.tiers)) or "(there are none)"
-        hint = guess(gateway.default_tier, config.tiers)
-        what = f"must be one of the tiers {tiers}, not {shown(gateway.default_tier)}{hint}"
-        found.append(("gateway.default_tier", what))
-    for index, text in enumerate(gateway.trusted_proxies):
-        try:
-            ipaddress.ip_network(text)
-        except ValueError:
-            what = f"must be an address, or a network such as 10.0.0.0/8, not {shown(text)}"
-            found.append((f"gateway.trusted_proxies.{index}", what))
-    if gateway.port and gateway.port == config.admin.port and _overlap(gateway.host, config.admin.host):
-        found.append(("admin.port, gateway.port", f"must differ, and both are {gateway.port}"))
-    for where, texts, problem_of in (
-        ("gateway.hosts", gateway.hosts, host_problem),
-        ("gateway.allowed_origins", gateway.allowed_origins, origin_problem),
-        ("admin.hosts", config.admin.hosts, host_problem),
-    ):
-        problems = [(f"{where}.{index}", problem_of(text)) for index, text in enumerate(texts)]
-        found += [(at, problem) for at, problem in problems if problem is not None]
-    found += [
-        (f"tiers.{name}.interval_ms", f"must be 0, or from 1 to 3600000, not {tier.interval_ms:g}")
-        for name, tier in config.tiers.items()
-        if 0 < tier.interval_ms < 1
-    ]
-    if 0 < config.limits.handshakes_per_s < 1:
-        what = f"must be 0 (no limit), or from 1 to 1000000, not {config.limits.handshakes_per_s:g}"
-        found.append(("limits.handshakes_per_s", what))
-    found += [
-        (f"tiers.{name}", "a tier's name must be 1 to 32 letters, digits, _ or -")
-        for name in config.tiers
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name)
-    ]
-    if auth.mode != "none":
-        found.append(("auth.mode", f'must be "none" in this version, not {shown(auth.mode)}'))
-    if bool(gateway.tls_cert) != bool(gateway.tls_key):
-        which = "tls_key" if gateway.tls_cert else "tls_cert"
-        found.append((f"gateway.{which}", "missing; tls_cert and tls_key go together: two PEM files"))
-    for where, host in (("gateway.host", gateway.host), ("admin.host", config.admin.host)):
-        if not _HOST.fullmatch(host) and not _address(host):
-            what = f"must be an address or a host name without a port, not {shown(host)}"
-            found.append((where, what))
-        elif not _is_loopback(host) and not auth.anonymous:
-            found.append((where, f"{shown(host)} is not loopback: that needs auth.anonymous = true"))
-    return found
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
-
-
-def _is_loopback(host: str) -> bool:
-    address = _address(host)
-    return host == "localhost" if address is None else address.is_loopback
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Tell whether two listeners on these hosts cannot have the same port."""
-    hosts = ["127.0.0.1" if host == "localhost" else host or "0.0.0.0" for host in (one, other)]
-    return hosts[0] == hosts[1] or any(found and found.is_unspecified for found in map(_address, hosts))

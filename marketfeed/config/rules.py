@@ -1,0 +1,120 @@
+"""Rules of a configuration that the types of its keys do not express: one function per section. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING, Final
+
+from marketfeed.config.guesses import guess
+from marketfeed.config.validation import shown
+from marketfeed.core.authority import host_problem, origin_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from marketfeed.config.schema import Config
+
+Problem = tuple[str, str]  # key paths, separated by ", "; what is allowed there
+
+# The empty host binds every address.
+_HOST: Final = re.compile(r"(?![0-9.]+$)([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|")
+_TIER_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+
+def problems(config: Config) -> Iterator[Problem]:
+    """Yield every rule that ``config`` breaks, section by section."""
+    for rules in (_engine, _gateway, _admin, _auth, _tiers, _limits):
+        yield from rules(config)
+
+
+def _engine(config: Config) -> Iterator[Problem]:
+    depth = config.engine.ring_depth
+    if depth & (depth - 1):
+        yield "engine.ring_depth", f"must be a power of two, not {depth}"
+
+
+def _gateway(config: Config) -> Iterator[Problem]:
+    gateway = config.gateway
+    yield from _listener("gateway.host", gateway.host, config)
+    yield from _each("gateway.hosts", gateway.hosts, host_problem)
+    yield from _each("gateway.allowed_origins", gateway.allowed_origins, origin_problem)
+    yield from _each("gateway.trusted_proxies", gateway.trusted_proxies, _network_problem)
+    if gateway.default_tier not in config.tiers:
+        tiers = ", ".join(map(shown, config.tiers)) or "(there are none)"
+        hint = guess(gateway.default_tier, config.tiers)
+        yield (
+            "gateway.default_tier",
+            f"must be one of the tiers {tiers}, not {shown(gateway.default_tier)}{hint}",
+        )
+    if bool(gateway.tls_cert) != bool(gateway.tls_key):
+        missing, given = ("tls_key", "tls_cert") if gateway.tls_cert else ("tls_cert", "tls_key")
+        yield f"gateway.{missing}", f"missing; required with gateway.{given}: both are PEM files"
+
+
+def _admin(config: Config) -> Iterator[Problem]:
+    admin, gateway = config.admin, config.gateway
+    yield from _listener("admin.host", admin.host, config)
+    yield from _each("admin.hosts", admin.hosts, host_problem)
+    if gateway.port and gateway.port == admin.port and _overlap(gateway.host, admin.host):
+        yield "admin.port, gateway.port", f"must differ, and both are {gateway.port}"
+
+
+def _auth(config: Config) -> Iterator[Problem]:
+    if config.auth.mode != "none":
+        yield "auth.mode", f'must be "none" in this version, not {shown(config.auth.mode)}'
+
+
+def _tiers(config: Config) -> Iterator[Problem]:
+    for name, tier in config.tiers.items():
+        if not _TIER_NAME.fullmatch(name):
+            yield f"tiers.{name}", "a tier's name must be 1 to 32 letters, digits, _ or -"
+        if 0 < tier.interval_ms < 1:
+            yield f"tiers.{name}.interval_ms", f"must be 0, or from 1 to 3600000, not {tier.interval_ms:g}"
+
+
+def _limits(config: Config) -> Iterator[Problem]:
+    rate = config.limits.handshakes_per_s
+    if 0 < rate < 1:
+        yield "limits.handshakes_per_s", f"must be 0 (no limit), or from 1 to 1000000, not {rate:g}"
+
+
+def _each(path: str, texts: Sequence[str], problem_of: Callable[[str], str | None]) -> Iterator[Problem]:
+    """Check every item of the list at ``path``."""
+    for index, text in enumerate(texts):
+        if (problem := problem_of(text)) is not None:
+            yield f"{path}.{index}", problem
+
+
+def _listener(path: str, host: str, config: Config) -> Iterator[Problem]:
+    """Check the ``host`` that a listener binds; hosts beyond loopback require auth.anonymous."""
+    if not _HOST.fullmatch(host) and not _address(host):
+        yield path, f"must be an address or a host name without a port, not {shown(host)}"
+    elif not _is_loopback(host) and not config.auth.anonymous:
+        yield path, f"{shown(host)} is not loopback: that requires auth.anonymous = true"
+
+
+def _network_problem(text: str) -> str | None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return f"must be an address, or a network such as 10.0.0.0/8, not {shown(text)}"
+    return None
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether listeners on these two hosts conflict if they use the same port."""
+    hosts = ["127.0.0.1" if host == "localhost" else host or "0.0.0.0" for host in (one, other)]
+    return hosts[0] == hosts[1] or any(found and found.is_unspecified for found in map(_address, hosts))
