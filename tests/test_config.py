@@ -566,12 +566,12 @@ def test_keys_from_a_file_and_from_set_are_told_apart(loaded):
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("gateway.port", "--set gateway.port: written as dotted.path=value"),
-        ("=1", "--set =1: written as dotted.path=value"),
+        ("gateway.port", "--set gateway.port: must have the form dotted.path=value"),
+        ("=1", "--set =1: must have the form dotted.path=value"),
         ("feeds.1.rate=1", "--set feeds.1.rate=1: there is no feed 1; there is one feed, 0 (synthetic)"),
         ("feeds.x.rate=1", "--set feeds.x.rate=1: there is no feed x; there is one feed, 0 (synthetic)"),
-        ("gateway.port.x=1", "x is below a plain value"),
-        ("gateway.port.x.y=1", "x is below a plain value"),
+        ("gateway.port.x=1", "gateway.port is neither a table nor a list"),
+        ("gateway.port.x.y=1", "gateway.port is neither a table nor a list"),
         (
             "gateway.port=many",
             '--set gateway.port=many: must be an integer from 0 to 65535, not the string "many"',
@@ -670,7 +670,7 @@ def test_text_in_place_of_a_list_in_a_file_is_shown_as_a_list(refusal):
         (
             "[gateway]\nhosts = []\n",
             "gateway.hosts.0=z",
-            "gateway.hosts is empty, and has no 0; a whole list is written --set 'gateway.hosts=",
+            "gateway.hosts is empty and has no 0; set the whole list: --set 'gateway.hosts=",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""What was meant by a word that is not one of those known: only what is close to it, or nothing. Pure."""
+"""Suggestions for misspelled words: the closest known word, if any is close enough. Pure."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LEAST_PART: Final = 3  # letters of a word that a longer one is recognized by
+_LEAST_PART: Final = 3  # a part of a word counts as close from this many letters
 
 
 def guess(word: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean …?"`` if one of ``known`` is close to ``word``, else nothing."""
+    """Return ``"; did you mean …?"`` with the closest of ``known``, or "" if none is close to ``word``."""
     folded = word.casefold()
     near = [(_distance(folded, one.casefold()), one) for one in known if _alike(folded, one.casefold())]
     return f"; did you mean {min(near, key=lambda pair: pair[0])[1]}?" if near else ""
 
 
 def _alike(word: str, known: str) -> bool:
-    """Tell whether one is part of the other, or a third of it at most is mistyped."""
+    """Return whether one word contains the other, or at most a third of its letters is mistyped."""
     shorter, longer = sorted((word, known), key=len)
     if len(shorter) >= _LEAST_PART and shorter in longer:
         return True
@@ -27,7 +27,7 @@ def _alike(word: str, known: str) -> bool:
 
 
 def _distance(one: str, other: str) -> int:
-    """Return how many letters to insert, leave out, replace or swap with the next make them the same."""
+    """Return the optimal string alignment distance: insertions, deletions, substitutions, swaps."""
     before: list[int] = []
     last = list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):

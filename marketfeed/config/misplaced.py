@@ -1,4 +1,4 @@
-"""Keys that stand in the wrong table of a configuration: which table has them. Pure."""
+"""Keys written in the wrong table of a configuration: error messages that name the right one. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEEDS: Final = "[[feeds]]"
 
 
 def homes(config: type[msgspec.Struct], feed_keys: Collection[str]) -> dict[str, Collection[str]]:
-    """Return the keys of each table of a ``config``, by the line that begins the table."""
+    """Return the keys of each table of a ``config``, keyed by the table's header, such as ``[gateway]``."""
     found: dict[str, Collection[str]] = {}
     for field in inspect.type_info(config).fields:  # type: ignore[attr-defined]
         match field.type:
@@ -30,10 +30,10 @@ def homes(config: type[msgspec.Struct], feed_keys: Collection[str]) -> dict[str,
 def placed(
     wrong: Iterable[Mistake], tables: Mapping[str, Collection[str]], overridden: Collection[str]
 ) -> list[str]:
-    """Return the lines that report ``wrong``.
+    """Return one line per mistake in ``wrong``.
 
-    Unknown keys of one table that another one of ``tables`` has (see :func:`homes`) are one line, which
-    names that table. ``overridden`` are paths that ``--set`` has set.
+    Unknown keys of one table that belong to another one of ``tables`` (see :func:`homes`) share a
+    line, which names that table. ``overridden`` holds the paths that ``--set`` has set.
     """
     lines: dict[int, str] = {}
     strays: dict[tuple[Path, bool], dict[int, Path]] = {}
@@ -48,7 +48,7 @@ def placed(
                 table: [n for n, path in paths.items() if path[-1] in keys] for table, keys in tables.items()
             }
             most = max(map(len, has.values()))
-            # Of `path` and `format` both, only a feed has both.
+            # Several tables have `path`; only feeds have both `path` and `format`.
             best = [table for table, numbers in has.items() if len(numbers) == most]
             numbers = has[best[0]]
             lines[numbers[0]] = _line([paths[number] for number in numbers], best, by_set)

@@ -1,4 +1,4 @@
-"""What of a configuration may change while the engine runs, and what may not."""
+"""Keys of a configuration that may change while the engine runs, and those that require a restart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIVE: Final = frozenset(
 
 
 def changes(old: Config, new: Config) -> list[str]:
-    """Return the paths of what differs: whole sections for those in LIVE, keys for the others."""
+    """Return the paths that differ: the section's name for sections in LIVE, keys for the others."""
     found: list[str] = []
     for section in Config.__struct_fields__:
         before, after = getattr(old, section), getattr(new, section)
@@ -36,5 +36,5 @@ def changes(old: Config, new: Config) -> list[str]:
 
 
 def fixed(paths: list[str]) -> list[str]:
-    """Return those of ``paths`` that take a restart."""
+    """Return those of ``paths`` that require a restart."""
     return [path for path in paths if path not in LIVE]

@@ -1,4 +1,4 @@
-"""Configuration: TOML to checked, frozen structs. All mistakes are reported together, one line each."""
+"""Configuration: loads TOML into frozen structs, and reports all mistakes at once, one line each."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ DEFAULT_TIERS: Final[dict[str, dict[str, Any]]] = {
 
 
 class Config(_Section, frozen=True):
-    """A whole configuration. ``feeds`` are tables that their feed types check (ingest/registry.py)."""
+    """The whole configuration. Feed types validate the tables in ``feeds`` (ingest/registry.py)."""
 
     engine: EngineConfig = EngineConfig()
     gateway: GatewayConfig = GatewayConfig()
@@ -140,19 +140,19 @@ class Config(_Section, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A configuration, where it came from, and where its relative paths start."""
+    """A configuration, the name of its source, and the folder that its relative paths start at."""
 
     config: Config
     source: str
     base: Path
-    origins: dict[str, str] = {}  # which --set a path has its value from
+    origins: dict[str, str] = {}  # the --set that set the value, by key path
 
     def refusal(self, mistakes: Iterable[str]) -> ConfigError:
-        """Return the error that reports ``mistakes`` (``key.path: what is allowed``) and their sources."""
+        """Return the error for ``mistakes``, lines ``key.path: what is allowed``, with their sources."""
         return ConfigError(*map(self.sourced, mistakes))
 
     def sourced(self, line: str) -> str:
-        """Return ``line`` (``key.path: text``) with what that value is from: the file or a ``--set``."""
+        """Return ``line`` (``key.path: text``) prefixed with the value's source: the file or a ``--set``."""
         return sourced(line, self.source, self.origins)
 
 
@@ -162,14 +162,14 @@ def load(
     further: Callable[[Loaded], Sequence[str]] = lambda loaded: (),
     feed_keys: Callable[[], Collection[str]] = tuple,
 ) -> Loaded:
-    """Read and check ``path``, or ./config.toml, or the embedded default.
+    """Load ``path``, else ./config.toml, else the embedded default; raises ConfigError with all mistakes.
 
-    ``overrides`` are ``dotted.path=value`` with values in TOML; a value that
-    is no TOML is taken as text. Raises ConfigError with all mistakes. If there
-    are any, ``further`` is asked for more: what can be wrong beyond this
-    module, such as in feeds. It is given the configuration without the values
-    that are wrong, and returns lines ``key.path: what is allowed``. And
-    ``feed_keys`` is asked which keys a [[feeds]] table may have.
+    ``overrides`` have the form ``dotted.path=value`` with values in TOML; a
+    value that is not valid TOML is used as a string. The callbacks run only if
+    there are mistakes: ``further`` gets the configuration without the invalid
+    values, and returns mistakes that this module cannot find, such as those in
+    feeds, as lines ``key.path: what is allowed``. ``feed_keys`` returns the
+    keys that a [[feeds]] table may have.
     """
     if path is None and DEFAULT_PATH.is_file():
         path = DEFAULT_PATH
@@ -179,20 +179,20 @@ def load(
         source, base = str(path), path.resolve().parent
         text = file_text(path, source)
     data = parsed(text, source)
-    # Twice: --set may change one of the default tiers, and may add one.
+    # Before and after: --set may change a default tier, and may add a tier.
     _complete_tiers(data)
     origins, refused = applied(data, overrides)
     _complete_tiers(data)
     wrong = mistakes(data, Config)
     usable = without(data, wrong)
-    for mistake in wrong:  # a tier that is wrong is a tier all the same
+    for mistake in wrong:  # an invalid tier still counts as one that default_tier may name
         if mistake.path[0] == "tiers" and len(mistake.path) == 2:
             usable["tiers"][mistake.path[1]] = {}
     _complete_tiers(usable)
     config = msgspec.convert(usable, Config)
     told = placed(wrong, homes(Config, feed_keys()), origins) if wrong else []
     found = [*told, *_consequent(config, wrong)]
-    # Whoever serves, a worker process too, finds the files without knowing where the configuration was.
+    # Absolute paths: worker processes do not know the folder of the configuration.
     gateway = config.gateway
     paths = {key: str(base / path) for key in ("tls_cert", "tls_key") if (path := getattr(gateway, key))}
     config = msgspec.structs.replace(config, gateway=msgspec.structs.replace(gateway, **paths))
@@ -203,12 +203,12 @@ def load(
 
 
 def default_text() -> str:
-    """Return the embedded default configuration, the shipped config.toml."""
+    """Return the embedded default configuration, which is the shipped config.toml."""
     return resources.files("marketfeed").joinpath("default.toml").read_text("utf-8")
 
 
 def _consequent(config: Config, wrong: Iterable[Mistake]) -> list[str]:
-    """Return the problems of ``config`` that have nothing to do with what is ``wrong`` already."""
+    """Return the rules that ``config`` breaks, except those about keys that are ``wrong`` already."""
     known = {str(mistake).partition(": ")[0] for mistake in wrong}
     return [
         f"{where}: {problem}"
@@ -218,7 +218,7 @@ def _consequent(config: Config, wrong: Iterable[Mistake]) -> list[str]:
 
 
 def _complete_tiers(data: dict[str, Any]) -> None:
-    """Fill in what the default tiers leave out; a file that names tiers has these and no others."""
+    """Add the default tiers if ``data`` has none; else complete default tiers that it changes in part."""
     tiers = data.get("tiers")
     if tiers is None:
         data["tiers"] = {name: dict(tier) for name, tier in DEFAULT_TIERS.items()}

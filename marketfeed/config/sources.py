@@ -1,4 +1,4 @@
-"""Where the values of a configuration come from: the text of a file, and ``--set`` on the command line."""
+"""Sources of a configuration's values: a TOML file, and ``--set`` on the command line."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _KEY_PATH: Final = re.compile(r"[a-z_]+(?:\.[A-Za-z0-9_-]+)+")
-MOST_TOLD: Final = 8  # items of a list, where one was asked for that is not there
-MOST_CALLED: Final = 64  # characters of an item
+MAX_ITEMS_LISTED: Final = 8  # in an error about an index that is out of range
+MAX_NAME_CHARACTERS: Final = 64  # of an item in that error
 
 
 def file_text(path: Path, source: str) -> str:
-    """Return the text of ``path``, which is called ``source`` in errors; raises ConfigError."""
+    """Return the text of ``path``. Raises ConfigError, which calls the file ``source``."""
     try:
         return path.read_text("utf-8-sig")  # editors on Windows begin a file with a byte order mark
     except OSError as error:
@@ -30,7 +30,7 @@ def file_text(path: Path, source: str) -> str:
 
 
 def parsed(text: str, source: str) -> dict[str, Any]:
-    """Return the tables of a TOML ``text``; raises ConfigError, with line and column."""
+    """Parse TOML; raises ConfigError with line and column."""
     try:
         return tomllib.loads(text)
     except RecursionError:
@@ -45,10 +45,10 @@ def parsed(text: str, source: str) -> dict[str, Any]:
 def applied(data: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """Apply ``overrides`` to ``data`` in order.
 
-    Values are TOML; a value that is no TOML is taken as a string. A list of
-    tables goes by index. Returns which override set each path (``gateway.port``;
-    tables that it had to add, too), and one line for each override that
-    cannot be applied.
+    Values are TOML; a value that is not valid TOML is used as a string. Items
+    of lists are addressed by index. Returns the override that set each path
+    (``gateway.port``; also the tables that it added), and one line for each
+    override that cannot be applied.
     """
     origins: dict[str, str] = {}
     refused: list[str] = []
@@ -62,11 +62,11 @@ def applied(data: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, s
 
 
 def _apply(data: dict[str, Any], override: str) -> list[str]:
-    """Set one value in ``data``; return the paths that this made. Raises ValueError."""
+    """Set one value in ``data``; return the paths that were set or added. Raises ValueError."""
     path, equals, text = override.partition("=")
     keys = [key.strip() for key in path.split(".")]
     if not equals or not all(keys):
-        raise ValueError("written as dotted.path=value")
+        raise ValueError("must have the form dotted.path=value")
     made: list[str] = []
     at: Any = data
     for depth, key in enumerate(keys[:-1]):
@@ -89,22 +89,22 @@ def _apply(data: dict[str, Any], override: str) -> list[str]:
 def _value(text: str) -> Any:
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):  # of numbers with too many digits, too
+    except (ValueError, RecursionError):  # ValueError: also numbers with too many digits
         return text
     return parsed["value"] if len(parsed) == 1 else text
 
 
 def _index(items: Any, key: str, path: Sequence[str]) -> int:
-    """Return the index that ``key`` is into ``items``, which are at ``path``; raises ValueError."""
+    """Return ``key`` as an index into ``items``, the value at ``path``; raises ValueError."""
     if not isinstance(items, list):
-        raise ValueError(f"{key} is below a plain value")
+        raise ValueError(f"{'.'.join(path)} is neither a table nor a list")
     if not (key.isascii() and key.isdecimal()) or len(key) > 6 or int(key) >= len(items):
         name = ".".join(path)
         if not items:
             example = shlex.quote(f'{name}=["…"]')
-            raise ValueError(f"{name} is empty, and has no {key}; a whole list is written --set {example}")
-        there = [f"{i}{_called(item)}" for i, item in enumerate(items[:MOST_TOLD])]
-        there += [f"… {len(items) - 1}"] if len(items) > MOST_TOLD else []
+            raise ValueError(f"{name} is empty and has no {key}; set the whole list: --set {example}")
+        there = [f"{i}{_label(item)}" for i, item in enumerate(items[:MAX_ITEMS_LISTED])]
+        there += [f"… {len(items) - 1}"] if len(items) > MAX_ITEMS_LISTED else []
         found = f"{name} has no {key}; it has"
         if name == "feeds":
             count = "is one feed," if len(items) == 1 else f"are {len(items)} feeds,"
@@ -113,19 +113,19 @@ def _index(items: Any, key: str, path: Sequence[str]) -> int:
     return int(key)
 
 
-def _called(item: Any) -> str:
-    """Return in brackets what a table is called, or a plain value."""
+def _label(item: Any) -> str:
+    """Return a plain value, or the name or type of a table, in brackets."""
     if isinstance(item, dict):
         item = item.get("name", item.get("type", ""))
     text = str(item)
-    return f" ({text[:MOST_CALLED]})" if text else ""
+    return f" ({text[:MAX_NAME_CHARACTERS]})" if text else ""
 
 
 def sourced(mistake: str, source: str, origins: dict[str, str]) -> str:
-    """Return the line that reports ``mistake``, with the ``--set`` that the value is from, or the file.
+    """Return the line for ``mistake``, prefixed with the ``--set`` or the file that the value is from.
 
-    Where the value is the file's, and what is said of it names a key that was set, the ``--set`` stands at
-    the end of the line.
+    If the value is from the file, but the message names a key that was set by
+    ``--set``, that ``--set`` is appended to the line.
     """
     where, _, what = mistake.partition(": ")
     for key in where.split(", "):
@@ -136,7 +136,7 @@ def sourced(mistake: str, source: str, origins: dict[str, str]) -> str:
                 override = origins[path]
                 itself = where == ".".join(part.strip() for part in override.partition("=")[0].split("."))
                 said, write, value = what.rpartition(": write [")
-                if itself and write:  # a list, whose quotes a shell would take away
+                if itself and write:  # a list: a shell would remove its quotes
                     what = f"{said}: write --set {shlex.quote(f'{where}=[{value}')}"
                 return f"--set {override}: {what if itself else mistake}"
     named = [origins[key] for key in dict.fromkeys(_KEY_PATH.findall(what)) if key in origins]

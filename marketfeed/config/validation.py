@@ -1,8 +1,8 @@
-"""TOML tables checked against msgspec structs; every mistake is reported, one line each.
+"""Validation of TOML tables against msgspec structs that reports every mistake, one line each.
 
 msgspec stops at the first mistake and names neither the value nor, in a dict,
-the key. So this module walks the table beside the struct's fields itself.
-msgspec decides whether a single value is valid.
+the key. So this module walks the table and the struct's fields itself, and
+has msgspec validate the single values.
 """
 
 from __future__ import annotations
@@ -27,46 +27,49 @@ if typing.TYPE_CHECKING:
 T = TypeVar("T", bound=msgspec.Struct)
 Path = tuple[str | int, ...]  # keys and list indices
 
-_SHOWN_CHARACTERS: Final = 60
-_LISTED: Final = 5  # items of a list that is shown
-_PER_TABLE: Final = 10  # mistakes reported of one list, or of one table whose keys are names
+_SHOWN_CHARACTERS: Final = 60  # of a value in an error
+_LISTED: Final = 5  # items of a list in an error
+_PER_TABLE: Final = 10  # mistakes reported per list, and per table whose keys are names
 
 
 class Mistake(NamedTuple):
-    """What is wrong at one place of a table."""
+    """One mistake in a table: the path of the value, and what is allowed there."""
 
     path: Path
     what: str
-    unknown: bool = False  # there is no such key
+    unknown: bool = False  # whether the key does not exist
 
     def __str__(self) -> str:
         return f"{'.'.join(map(str, self.path))}: {' '.join(self.what.split())}"
 
 
 def checked(table: Any, struct: type[T], prefix: str = "", further_keys: Sequence[str] = ()) -> T:
-    """Return ``table`` as a ``struct``; raises ConfigError (each mistake: ``key.path: what is allowed``).
+    """Convert ``table`` to ``struct``; raises ConfigError with a line ``key.path: what is allowed`` each.
 
-    ``prefix`` is the path of ``table`` itself. An unknown key is a mistake;
-    its line names the allowed keys, ``further_keys`` among them.
+    ``prefix`` is the path of ``table`` itself. Unknown keys are mistakes,
+    except ``further_keys``, which are allowed beside the struct's fields.
     """
     path = (prefix,) if prefix else ()
     if found := mistakes(table, struct, path, further_keys):
         raise ConfigError(*map(str, found))
     try:
         return msgspec.convert(table, struct)
-    except msgspec.ValidationError as error:  # a check of the struct's own, such as in its __post_init__
+    except msgspec.ValidationError as error:  # raised by the struct itself, such as in __post_init__
         raise ConfigError(str(Mistake(path, str(error)))) from None
 
 
 def mistakes(
     table: Any, struct: type[msgspec.Struct], path: Path = (), further_keys: Sequence[str] = ()
 ) -> list[Mistake]:
-    """Return every mistake in ``table``, which is at ``path``, as a ``struct``; in the order of its keys."""
+    """Return every mistake that keeps ``table``, at ``path``, from being a ``struct``, in order of keys."""
     return list(_of_struct(table, struct, path, further_keys))
 
 
 def without(data: dict[str, Any], wrong: Iterable[Mistake]) -> dict[str, Any]:
-    """Return a copy of ``data`` without the values at the paths of ``wrong``; a list goes as a whole."""
+    """Return a copy of ``data`` without the values at the paths of ``wrong``.
+
+    A list that contains such a value is removed as a whole.
+    """
     data = copy.deepcopy(data)
     for path in (mistake.path for mistake in wrong):
         keys = path[: next((i for i, key in enumerate(path) if isinstance(key, int)), len(path))]
@@ -78,7 +81,7 @@ def without(data: dict[str, Any], wrong: Iterable[Mistake]) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """Return ``value`` as an operator would recognize it, in at most some 60 characters."""
+    """Return ``value`` as it is written in TOML, shortened to about 60 characters."""
     match value:
         case str():
             text = json.dumps(value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}…",
@@ -98,7 +101,7 @@ def shown(value: Any) -> str:
     return text
 
 
-# Walking.
+# The walk over a table.
 
 
 def _of_struct(
@@ -113,7 +116,7 @@ def _of_struct(
         if key in fields:
             yield from _of_value(value, fields[key].type, (*path, key))
         elif key not in further_keys and struct.__struct_config__.forbid_unknown_fields:
-            # A plain value was hardly meant to be a table.
+            # Suggest only keys whose type fits: tables for tables, plain keys for plain values.
             like = [name for name in allowed if name not in fields or _takes(fields[name].type, value)]
             hint = guess(key, like)
             text = f"unknown key{hint or ';'} allowed: {', '.join(allowed)}"
@@ -124,7 +127,7 @@ def _of_struct(
 
 
 def _of_value(value: Any, kind: Any, path: Path) -> Iterator[Mistake]:
-    """Yield the mistakes in ``value``, which is at ``path`` and should be of the type ``kind``."""
+    """Yield the mistakes in ``value``, at ``path``, which must be of the type ``kind``."""
     inner = _matching(value, kind)
     origin, arguments = typing.get_origin(inner) or inner, typing.get_args(inner)
     if _is_plain_struct(origin):
@@ -132,7 +135,7 @@ def _of_value(value: Any, kind: Any, path: Path) -> Iterator[Mistake]:
     elif origin in (list, dict) and arguments and isinstance(value, origin):
         items = enumerate(value) if origin is list else value.items()
         found = [one for key, item in items for one in _of_value(item, arguments[-1], (*path, key))]
-        # Of no item, but of their number: a list's length, for one.
+        # If no item is invalid, the collection itself may be, such as by its length.
         yield from found[:_PER_TABLE] or _of_leaf(value, kind, path)
         if len(found) > _PER_TABLE:
             yield Mistake(path, f"and {len(found) - _PER_TABLE} further mistakes like these")
@@ -148,7 +151,7 @@ def _of_leaf(value: Any, kind: Any, path: Path) -> Iterator[Mistake]:
 
 
 def _matching(value: Any, kind: Any) -> Any:
-    """Return ``kind`` without annotations; of a union, the member that ``value`` is meant to be."""
+    """Return ``kind`` without annotations; of a union, the member with the shape of ``value``."""
     if typing.get_origin(kind) is Annotated:
         return _matching(value, typing.get_args(kind)[0])
     if not isinstance(inspect.type_info(kind), inspect.UnionType):
@@ -163,7 +166,7 @@ def _matching(value: Any, kind: Any) -> Any:
 
 
 def _takes(kind: Any, value: Any) -> bool:
-    """Tell whether a ``kind`` is written as tables where ``value`` is some, and not where it is none."""
+    """Return whether ``kind`` and ``value`` agree in shape: both are tables, or neither is."""
     info = inspect.type_info(kind)
     kinds = info.types if isinstance(info, inspect.UnionType) else (info,)
     tables = [
@@ -181,18 +184,18 @@ def _takes(kind: Any, value: Any) -> bool:
 
 
 def _is_plain_struct(kind: Any) -> bool:
-    """Tell whether ``kind`` is a struct that is written as a table of its fields and nothing else."""
+    """Return whether ``kind`` is a struct that is written as a table of its fields and nothing else."""
     if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
         return False
     config = kind.__struct_config__
     return config.tag is None and not config.array_like
 
 
-# Words.
+# Messages.
 
 
 def _refusal(value: Any, kind: inspect.Type, path: Path, error: str) -> str:
-    """Return what to say of ``value``, which is no ``kind``; ``error`` is msgspec's text."""
+    """Return the message for ``value``, which is not a ``kind``; ``error`` is msgspec's text."""
     kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
     if all(isinstance(one, inspect.StructType | inspect.DictType | inspect.NoneType) for one in kinds):
         named = any(isinstance(one, inspect.DictType) for one in kinds)
@@ -207,8 +210,8 @@ def _refusal(value: Any, kind: inspect.Type, path: Path, error: str) -> str:
     if not allowed:
         return f"{error[0].lower()}{error[1:].replace('`', '')}, not {shown(value)}" if error else "invalid"
     text = f"must be {allowed}, not {'the string ' if isinstance(value, str) else ''}{shown(value)}"
-    if isinstance(value, dict) and any(map(_is_text, lists)):
-        text += f": write {_listed(', '.join(map(str, value.values())))}"  # by `--set hosts.0=a`, for one
+    if isinstance(value, dict) and any(map(_is_text, lists)):  # such as by `--set hosts.0=a`
+        text += f": write {_listed(', '.join(map(str, value.values())))}"
     if isinstance(value, str):
         if any(isinstance(one, inspect.IntType | inspect.FloatType) for one in kinds) and _is_number(value):
             text += ": write it without quotes"
@@ -233,7 +236,7 @@ def _is_text(kind: inspect.Type) -> bool:
 
 
 def _listed(text: str) -> str:
-    """Return in TOML the list that ``text``, such as ``[a, b]``, was meant to be."""
+    """Return ``text``, such as ``[a, b]``, as a TOML list of strings."""
     inner = text.strip().removeprefix("[").removesuffix("]")
     items = [item.strip().strip("'\"") for item in inner.split(",")] if inner.strip() else []
     return f"[{', '.join(map(shown, items[:_LISTED]))}{', …' if len(items) > _LISTED else ''}]"
@@ -246,7 +249,7 @@ def _is_number(text: str) -> bool:
 
 
 def _allowed(kind: inspect.Type) -> str:
-    """Return in words what ``kind`` takes, such as ``an integer from 0 to 65535``; nothing if unknown."""
+    """Describe the values that ``kind`` accepts, such as ``an integer from 0 to 65535``; "" if unknown."""
     match kind:
         case inspect.BoolType():
             return "true or false"
