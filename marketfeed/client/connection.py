@@ -1,10 +1,10 @@
-"""Connections of the commands to an engine: where it is, whom to trust there, and why there is none.
+"""Connections of the commands to an engine: its address, the certificates to trust, and connection errors.
 
     --url, --ca ──► Endpoint ──► TCP ──► TLS handshake ──► stream ──► WebSocket, or one GET
     -c file     ──►
 
-TLS is shaken hands here and not by the first write: within the WebSocket library its error would be lost, and
-all that a person saw were a timeout.
+The TLS handshake runs here, before the first write. Inside the WebSocket library its error would be lost,
+and the user would see a timeout only.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ BY_OPTION: Final = f"--url ws://HOST:PORT{_STREAM}"
 BY_ARGUMENT: Final = f"ws://HOST:PORT{_STREAM} before the symbols"
 _HTTP: Final = b"HTTP/"
 _TLS: Final = (b"\x15\x03", b"\x16\x03")  # records of an alert and of a handshake: RFC 8446, section 5.1
-NO_PEM: Final = "holds no certificate in PEM"
+NO_PEM: Final = "contains no certificate in PEM format"
 _PEM_END: Final = "-----END CERTIFICATE-----"
 
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 class ConnectError(MarketfeedError):
-    """No connection to an engine, for a reason that the text says in one line."""
+    """The connection to an engine failed; the message gives the reason in one line."""
 
 
 THEIR_ENDS: Final = (
@@ -59,37 +59,37 @@ THEIR_ENDS: Final = (
 )
 
 
-# What reading a message raises that is none of the protocol's, whatever is wrong with it.
+# What reading a message that breaks the protocol may raise.
 BROKEN: Final = (FeedProtocolError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An engine's stream; ``tls`` says whom to trust, None for ws://."""
+    """The URL of an engine's stream; ``tls`` holds the trusted certificates, None for ws://."""
 
     url: str
     parts: SplitResult
     tls: ssl.SSLContext | None
-    elsewhere: str = ""  # how to name another one, where a configuration named this one
+    elsewhere: str = ""  # how to give another address, if this one is from a configuration
 
     @property
     def resource(self) -> str:
-        """Return what the handshake asks for: path and query; /v1/stream where the URL names no path."""
+        """Return path and query of the handshake's request; /v1/stream if the URL has no path."""
         return (self.parts.path or "/v1/stream") + (f"?{self.parts.query}" if self.parts.query else "")
 
     def unreachable(self, error: BaseException) -> str:
-        """Return why there was no connection at all, and how to name another engine if none was named."""
-        hint = f"; an engine at another address: {self.elsewhere}" if self.elsewhere else ""
+        """Return why the connection failed, and how to give an address if none was given."""
+        hint = f"; for an engine at another address, use {self.elsewhere}" if self.elsewhere else ""
         return f"{plainly(error, secure=self.tls is not None)}{hint}"
 
     async def connect(self) -> Stream:
-        """Return a connection, over TLS after its handshake. Raises ConnectError and OSError."""
+        """Connect; with TLS, complete its handshake. Raises ConnectError and OSError."""
         host, port = self.parts.hostname or "", self.parts.port
         with trio.fail_after(CONNECT_S):
             stream = await trio.open_tcp_stream(host, port or (80 if self.tls is None else 443))
         if self.tls is None:
             return stream
-        # https_compatible: servers often end without TLS's own farewell.
+        # https_compatible: many servers close without TLS's close_notify.
         sealed = trio.SSLStream(stream, self.tls, server_hostname=host, https_compatible=True)
         try:
             with trio.fail_after(CONNECT_S):
@@ -104,12 +104,12 @@ class Endpoint:
     async def websocket(
         self, nursery: trio.Nursery, stream: Stream, receive_bytes: int = RECEIVE_BYTES
     ) -> trio_websocket.WebSocketConnection:
-        """Return the open WebSocket on ``stream``; raises what of THEIR_ENDS there is."""
+        """Open a WebSocket on ``stream``; raises one of THEIR_ENDS."""
         with trio.fail_after(CONNECT_S), trio.CancelScope() as waiting:
             answer = _Answer(stream, waiting)
             return await trio_websocket.wrap_client_stream(
                 nursery,
-                cast("trio.SocketStream", answer),  # any stream does, as for its server
+                cast("trio.SocketStream", answer),  # it accepts any stream; its annotation is too narrow
                 self.parts.netloc,
                 self.resource,
                 extra_headers=AGENT,
@@ -119,7 +119,7 @@ class Endpoint:
         raise ConnectError(answer.reason)
 
     async def get(self, path: str) -> Any:
-        """Return the JSON of a GET on the same port; raises ConnectError and others of THEIR_ENDS."""
+        """Return the JSON that a GET on the same port answers; raises one of THEIR_ENDS."""
         connection = h11.Connection(h11.CLIENT)
         headers = [(b"Host", self.parts.netloc.encode()), *AGENT, (b"Connection", b"close")]
         request = h11.Request(method="GET", target=path, headers=headers)
@@ -144,9 +144,10 @@ class Endpoint:
 
 
 class _Answer(trio.abc.Stream):
-    """The stream of a WebSocket that is about to open; ends the wait for an answer that is none of HTTP.
+    """Stream below a WebSocket handshake; cancels the handshake if the answer is not HTTP.
 
-    The WebSocket library waits on after a connection that ended without an answer, or with another one.
+    The WebSocket library itself keeps waiting if the connection ends without an answer, or the answer is not
+    HTTP.
     """
 
     def __init__(self, stream: Stream, waiting: trio.CancelScope) -> None:
@@ -159,14 +160,14 @@ class _Answer(trio.abc.Stream):
         if self._waiting is not None:
             waiting, self._waiting = self._waiting, None
             if not data:
-                self.reason = "closed without an answer" + _or_tls(self._stream)
+                self.reason = "connection closed without an answer" + _or_tls(self._stream)
             elif data.startswith(_TLS):
                 self.reason = "the answer is not HTTP" + _or_tls(self._stream)
             elif not data.startswith(_HTTP[: len(data)]):
                 self.reason = "the answer is not HTTP"
             if self.reason:
                 waiting.cancel()
-                return b""  # the library would read it as HTTP, and raise that from a task of its own
+                return b""  # given the data, the library would raise a parse error in one of its own tasks
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -180,11 +181,11 @@ class _Answer(trio.abc.Stream):
 
 
 def _or_tls(stream: Stream) -> str:
-    return "; is it a port for wss://?" if isinstance(stream, trio.SocketStream) else ""
+    return "; does this port serve wss://?" if isinstance(stream, trio.SocketStream) else ""
 
 
 async def known_symbols(engine: Endpoint) -> list[str]:
-    """Return the engine's symbols, by GET /v1/symbols beside its stream; [] if it does not tell."""
+    """Return the engine's symbols from GET /v1/symbols next to its stream; [] if that fails."""
     path = engine.parts.path
     if not path.endswith(_STREAM):
         return []
@@ -192,29 +193,29 @@ async def known_symbols(engine: Endpoint) -> list[str]:
         answer = await engine.get(path.removesuffix(_STREAM) + "/v1/symbols")
         return [str(row["S"]) for row in answer["symbols"]]
     except (*THEIR_ENDS, *BROKEN):
-        return []  # all that is lost are suggestions
+        return []  # the symbols only serve suggestions
 
 
 def endpoint(url: str, ca: Path | None = None, option: str = "--url ") -> Endpoint:
-    """Return where ``url`` points, which was given by ``option``.
+    """Return the endpoint at ``url``; errors name ``option``, which it was given by.
 
-    Certificates are checked against the system's authorities, or against those of the PEM file ``ca``
-    alone. Raises ConfigError.
+    Certificates are checked against the system's authorities, or, with ``ca``, only against those in that
+    PEM file. Raises ConfigError.
     """
     parts = parsed_url(url, option)
     if parts.scheme == "wss":
         return Endpoint(url, parts, trusting(ca))
     if ca is not None:
-        raise ConfigError(f"--ca {ca}: only wss:// has a certificate to check, and the stream is {url}")
+        raise ConfigError(f"--ca {ca}: requires a wss:// URL, not {url}")
     return Endpoint(url, parts, None)
 
 
 def endpoint_of(gateway: GatewayConfig, ca: Path | None = None, elsewhere: str = BY_OPTION) -> Endpoint:
-    """Return the stream of the engine with this configuration; ``elsewhere`` is how to name another one.
+    """Return the endpoint of the engine with this configuration.
 
-    Without ``ca``, the certificate of its ``tls_cert`` is trusted, and nothing else: no name has to match,
-    as it may well have been issued for the public name of an engine that is reached here by its address.
-    Raises ConfigError.
+    ``elsewhere`` describes how to give another address, for error messages. Without ``ca``, only the
+    certificate in ``tls_cert`` is trusted. Its name is not checked: it may have been issued for the
+    engine's public name, while this connection uses the address. Raises ConfigError.
     """
     url = stream_url(gateway, elsewhere)
     if not gateway.tls_cert or ca is not None:
@@ -223,13 +224,13 @@ def endpoint_of(gateway: GatewayConfig, ca: Path | None = None, elsewhere: str =
 
 
 def stream_url(gateway: GatewayConfig, elsewhere: str = BY_OPTION) -> str:
-    """Return where an engine so configured serves; raises ConfigError if it picks the port itself."""
+    """Return the URL of the stream of an engine with this configuration; raises ConfigError for port 0."""
     if gateway.port == 0:
-        raise ConfigError(f"gateway.port: 0 takes any free port, so give the engine's address: {elsewhere}")
+        raise ConfigError(f"gateway.port: 0 means any free port; give the engine's address: {elsewhere}")
     host = gateway.host
     try:
         address = ipaddress.ip_address(host)
-        if address.is_unspecified:  # it listens on all of them; here this machine's own is meant
+        if address.is_unspecified:  # the engine listens on all addresses; connect to loopback
             host = "127.0.0.1" if address.version == 4 else "::1"
     except ValueError:
         pass  # a name
@@ -238,24 +239,23 @@ def stream_url(gateway: GatewayConfig, elsewhere: str = BY_OPTION) -> str:
 
 
 def parsed_url(url: str, option: str = "--url ") -> SplitResult:
-    """Return the parts of a WebSocket's URL; raises ConfigError for any other, given by ``option``."""
+    """Return the parts of a WebSocket URL; raises ConfigError, which names ``option``, for other URLs."""
     try:
         parts = urlsplit(url)
         if parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0:
-            parts.hostname.encode("idna")  # as a look-up of its address does
+            parts.hostname.encode("idna")  # as getaddrinfo does
             return parts
     except UnicodeError:
-        raise ConfigError(f"{option}{url}: {shown(parts.hostname)} cannot be a host name") from None
+        raise ConfigError(f"{option}{url}: {shown(parts.hostname)} is not a valid host name") from None
     except ValueError as error:
         raise ConfigError(f"{option}{url}: {error}") from None
-    raise ConfigError(f"{option}{url}: written as ws://HOST:PORT/v1/stream, or wss://")
+    raise ConfigError(f"{option}{url}: must be ws://HOST:PORT/v1/stream, or wss://…")
 
 
 def trusting(ca: Path | None) -> ssl.SSLContext:
     """Return a context that trusts the authorities in the PEM file ``ca``, else the system's.
 
-    A certificate that is no authority's is trusted too where it is in the file, such as a self-signed one.
-    Raises ConfigError.
+    Server certificates in the file, such as self-signed ones, are trusted too. Raises ConfigError.
     """
     try:
         context = ssl.create_default_context(cafile=None if ca is None else str(ca))
@@ -268,7 +268,7 @@ def trusting(ca: Path | None) -> ssl.SSLContext:
 
 
 def _pinned(cert: Path) -> ssl.SSLContext:
-    """Return a context that trusts the first certificate of the file ``cert``, whatever name it has."""
+    """Return a context that trusts only the first certificate in ``cert``, for any host name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN

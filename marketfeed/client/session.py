@@ -1,4 +1,4 @@
-"""A WebSocket session that is kept up: connect, use, and connect again after each end that permits it."""
+"""A WebSocket session that reconnects after every end, except those that are final."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from marketfeed.errors import CloseCode, MarketfeedError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-FIRST_FINAL_CODE: Final = 4500  # of close codes: the same request would be refused again
+FIRST_FINAL_CODE: Final = 4500  # close codes from here on: the same request would be refused again
 FIRST_RETRY_S: Final = 0.5
 MAX_RETRY_S: Final = 10.0
-CLOSE_S: Final = 2.0  # for the engine's half of the close handshake
+CLOSE_S: Final = 2.0  # for the engine's close frame
 
 
 class FinalError(MarketfeedError):
-    """The engine refused for good what was asked for."""
+    """The engine refused the request, and would refuse it again."""
 
 
 class KeptSession:
-    """Connections to ``engine``, one after the other.
+    """A session over successive connections to ``engine``.
 
-    ``use(ws)`` has each open connection until it returns or the connection ends; it raises FinalError for
-    what another connection would not mend. ``lost(why, code)`` is called after each end that is not final,
-    with the close code where there was one, before the pause that ``backoff`` gives.
+    ``use(ws)`` is called with each open connection, and runs until it returns or the connection ends. It
+    raises FinalError for errors that a new connection would not fix. ``lost(why, code)`` is called after
+    each end that is not final, with the close code if there was one, before the delay of ``backoff``.
     """
 
     def __init__(
@@ -42,20 +42,23 @@ class KeptSession:
         receive_bytes: int = RECEIVE_BYTES,
     ) -> None:
         self.backoff = backoff or Backoff(FIRST_RETRY_S, MAX_RETRY_S)
-        self.connected = False  # at least once
+        self.connected = False  # whether a connection has been open
         self._engine, self._use, self._lost = engine, use, lost
         self._receive_bytes = receive_bytes
         self._stopped = False
         self._waiting: trio.CancelScope | None = None
 
     def stop(self) -> None:
-        """End: close the connection that is open, and do not come back."""
+        """Close the open connection, if any, and do not reconnect."""
         self._stopped = True
         if self._waiting is not None:
             self._waiting.cancel()
 
     async def run(self) -> BaseException | None:
-        """Return what ended it for good: FinalError, or why nothing was ever open; None if stopped."""
+        """Run until the session ends for good; return None if stopped, else the error.
+
+        The error is a FinalError, or what kept the first connection from opening.
+        """
         while True:
             ended = await self._once()
             if self._stopped:
@@ -77,15 +80,15 @@ class KeptSession:
             self._waiting = None
 
     async def _once(self) -> BaseException | None:
-        """Run one connection to its end; return what ended it."""
+        """Run one connection until it ends; return the error that ended it, if any."""
         stream: Stream | None = None
         ended: BaseException | None = None
         try:
             with trio.CancelScope() as self._waiting:
                 stream = await self._engine.connect()
-            if stream is None:  # stopped meanwhile
+            if stream is None:  # stop() was called while connecting
                 return None
-            # A stream of our own: open_websocket_url leaves its socket open when the server closes first.
+            # Not open_websocket_url: it leaves its socket open when the server closes first.
             async with stream, trio.open_nursery() as nursery:
                 ws = None
                 with trio.CancelScope() as self._waiting:
@@ -97,10 +100,10 @@ class KeptSession:
                             await self._use(ws)
                 finally:
                     self._waiting = None
-                    with trio.move_on_after(CLOSE_S, shield=True):  # also when the command is cancelled
+                    with trio.move_on_after(CLOSE_S, shield=True):  # also if cancelled
                         if ws is not None:
                             await ws.aclose()
-                    nursery.cancel_scope.cancel()  # the library's reader may wait for ever
+                    nursery.cancel_scope.cancel()  # the library's reader task may wait forever
         except* (FinalError, *THEIR_ENDS) as group:
             ended = leaf(group)
         return ended

@@ -1,4 +1,4 @@
-"""Names that were asked for and that no symbol has: which, and what was perhaps meant. Pure."""
+"""Subscribed names that match no symbol, and suggestions for them. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-NEAR: Final = 3  # suggestions for one name
-CLOSE: Final = 0.6  # how similar they have to be, of 1: difflib's own default
+MAX_SUGGESTIONS: Final = 3  # per name
+MIN_SIMILARITY: Final = 0.6  # from 0 to 1; difflib's default
 
 
 def unmatched(names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Return those of ``names``, patterns among them, that match none of ``known``: in order, each once."""
+    """Return the ``names`` and patterns that match none of ``known``, in order, without duplicates."""
     there = set(known)
     return [
         name
@@ -23,9 +23,9 @@ def unmatched(names: Iterable[str], known: Iterable[str]) -> list[str]:
 
 
 def near(name: str, known: Sequence[str]) -> list[str]:
-    """Return what of ``known`` is most like ``name``, whatever its case; for a pattern, patterns.
+    """Return the ``known`` names most similar to ``name``, ignoring case; for a pattern, patterns.
 
-    Compares with every name: 0.2 s for 65,536 of them.
+    Compares with every known name: 0.2 s for 65,536 of them.
     """
     if name == "*":
         return []
@@ -35,14 +35,14 @@ def near(name: str, known: Sequence[str]) -> list[str]:
     for one in known:
         cut = one[: len(wanted)] if star else one
         choices.setdefault(cut.casefold(), cut)
-    found = difflib.get_close_matches(wanted.casefold(), choices, NEAR, CLOSE)
+    found = difflib.get_close_matches(wanted.casefold(), choices, MAX_SUGGESTIONS, MIN_SIMILARITY)
     return [choices[one] + ("*" if star else "") for one in found]
 
 
 def told(name: str, known: Sequence[str], where: str) -> str:
-    """Return in words that ``where``, such as "the engine", has no symbol ``name``, and what is near."""
-    text = f"{where} has no symbol that begins so" if name.endswith("*") else f"{where} has no such symbol"
+    """Return the message that ``where``, such as "the engine", has no symbol ``name``, with suggestions."""
+    text = f"{where} has no symbol with this prefix" if name.endswith("*") else f"{where} has no such symbol"
     if name == "*":
-        text = f"{where} has no symbol"
+        text = f"{where} has no symbols"
     like = near(name, known)
     return f"{text}; did you mean {', '.join(like)}?" if like else text

@@ -1,4 +1,4 @@
-"""Why there is no connection to an engine: errors of sockets, TLS and HTTP as one line for people. Pure."""
+"""Errors of sockets, TLS and HTTP as one line that explains why a connection failed. Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import trio_websocket
 
 from marketfeed.core.printable import printable
 
-SAID_CHARACTERS: Final = 200  # of a refusal's body
-# What nginx, Apache, Go, Tomcat and others answer plain HTTP with at a port of TLS.
+BODY_CHARACTERS: Final = 200  # of a rejection's body, in an error
+# What nginx, Apache, Go, Tomcat and others answer to plain HTTP on a TLS port.
 _WANTS_TLS: Final = re.compile(r"\b(HTTPS|TLS|SSL)\b", re.IGNORECASE)
 _WANTS_TLS_STATUS: Final = (400, 403, 426, 497)
 _TRY_WSS: Final = "; try wss://"
-_IS_WS: Final = "; is it a port for ws://?"
+_IS_WS: Final = "; does this port serve ws://?"
 _NOT_TLS: Final = (
     "wrong version number",
     "unexpected message",
@@ -32,34 +32,34 @@ _WRONG_NAME: Final = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MI
 
 
 def plainly(error: BaseException, *, secure: bool = True) -> str:
-    """Return why there is no connection, on one line and printable; ``secure``: it was tried with TLS."""
+    """Return why a connection failed, as one printable line; ``secure``: TLS was used."""
     if isinstance(error, trio_websocket.ConnectionRejected):
         return printable(_rejection(error, secure))
     if isinstance(error, trio.TooSlowError):
         return "no answer"
-    while error.__cause__ is not None:  # trio's "all attempts failed" stands above the reason
+    while error.__cause__ is not None:  # the reason is the cause of trio's "all attempts failed"
         error = error.__cause__
-    if isinstance(error, BaseExceptionGroup):  # one for each address of the host
+    if isinstance(error, BaseExceptionGroup):  # one exception per address of the host
         error = error.exceptions[0]
     if isinstance(error, ConnectionRefusedError):
         return "connection refused, is the engine running?"
     if isinstance(error, socket.gaierror):
-        return printable(f"its host has no address: {error.strerror or error}")
+        return printable(f"cannot resolve its host name: {error.strerror or error}")
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return printable(" ".join(said.split()) or type(error).__name__)
 
 
 def tls_reason(error: BaseException, waited_s: float) -> str:
-    """Return why a TLS handshake failed, after at most ``waited_s``, and what to do about it."""
+    """Return why a TLS handshake failed, within ``waited_s``, and what to do about it."""
     if isinstance(error, ssl.SSLCertVerificationError):
         said = error.verify_message or str(error)
         return f"certificate verify failed: {said.rstrip('.')}; --ca FILE {_about_ca(error.verify_code)}"
     if isinstance(error, trio.TooSlowError):
         return f"no answer within {waited_s:g} s{_IS_WS}"
     if isinstance(error, ssl.SSLEOFError | OSError) and not isinstance(error, ssl.SSLError):
-        return "the connection was cut in the handshake"
+        return "the connection was reset during the handshake"
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return "the connection was closed in the handshake"
+        return "the connection was closed during the handshake"
     reason = str(getattr(error, "reason", None) or error).lower().replace("_", " ")
     return reason + (_IS_WS if reason in _NOT_TLS else "")
 
@@ -73,20 +73,20 @@ def leaf(error: BaseException) -> BaseException:
 
 def _about_ca(code: int) -> str:
     if code in _EXPIRED:
-        return "does not help against that: the engine needs another certificate, or the clock is wrong"
+        return "cannot fix this: the engine needs a new certificate, or a clock is wrong"
     if code in _WRONG_NAME:
-        return "does not help against that: the URL needs a name that the certificate has"
-    return "names the certificate, or its authority's, that is to be trusted"
+        return "cannot fix this: use a host name in the URL that the certificate contains"
+    return "sets the certificate, or its authority's, to trust"
 
 
 def _rejection(error: trio_websocket.ConnectionRejected, secure: bool) -> str:
-    """Return what the answer to a handshake says where it opens no WebSocket."""
+    """Describe an HTTP answer that rejected the handshake."""
     headers = {name.lower(): value.decode("latin-1") for name, value in error.headers}
     target = headers.get(b"location", "")
     text = f"refused with HTTP status {error.status_code}"
     if 300 <= error.status_code < 400 and target:
         wants_tls = target.lower().startswith(("https:", "wss:"))
-        text += f", which leads to {_cut(target)}"
+        text += f", a redirect to {_cut(target)}"
     else:
         body = (error.body or b"").decode("utf-8", "replace")
         said = _said(body, headers.get(b"content-type", ""))
@@ -96,11 +96,11 @@ def _rejection(error: trio_websocket.ConnectionRejected, secure: bool) -> str:
 
 
 def _said(body: str, content_type: str) -> str:
-    """Return what a refusal's body says: the ``msg`` of an engine's error, a page's title, else the text."""
+    """Return the ``msg`` of an engine's error, the title of an HTML page, or else the text of the body."""
     try:
         return str(orjson.loads(body)["error"]["msg"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        pass  # not one of ours
+        pass  # not from an engine
     if "html" in content_type.lower() or body.lstrip().startswith("<"):
         page = _Page()
         page.feed(body)
@@ -110,16 +110,16 @@ def _said(body: str, content_type: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= SAID_CHARACTERS else f"{text[:SAID_CHARACTERS].rstrip()}…"
+    return text if len(text) <= BODY_CHARACTERS else f"{text[:BODY_CHARACTERS].rstrip()}…"
 
 
 class _Page(HTMLParser):
-    """The title and the text of a page."""
+    """Parser for the title and the text of an HTML page."""
 
     def __init__(self) -> None:
         super().__init__()
         self.title = self.text = ""
-        self._within = ""  # an element whose text is not the page's
+        self._within = ""  # the open element whose text is not part of the page's text
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._within = tag if tag in ("title", "script", "style") else ""

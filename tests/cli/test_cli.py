@@ -323,15 +323,16 @@ def test_who_finds_no_engine_by_the_configuration_is_told_how_to_name_one(market
     refused = "127.0.0.1:1/v1/stream: connection refused, is the engine running?"
     done = marketfeed(*command, config="[gateway]\nport = 1\n")
     assert done.returncode
-    assert done.stderr.splitlines()[0].endswith(f"{refused}; an engine at another address: {elsewhere}")
+    assert done.stderr.splitlines()[0].endswith(
+        f"{refused}; for an engine at another address, use {elsewhere}"
+    )
     url = ("ws://127.0.0.1:1/v1/stream",) if command[0] == "probe" else ()
     more = () if url else ("--url", "ws://127.0.0.1:1/v1/stream")
     done = marketfeed(command[0], *url, *command[1:], *more)
     assert done.stderr.splitlines()[0].endswith(refused)
     free = marketfeed(*command, config="[gateway]\nport = 0\n").stderr
     assert (
-        free
-        == f"marketfeed: gateway.port: 0 takes any free port, so give the engine's address: {elsewhere}\n"
+        free == f"marketfeed: gateway.port: 0 means any free port; give the engine's address: {elsewhere}\n"
     )
 
 

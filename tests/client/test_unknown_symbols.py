@@ -39,8 +39,8 @@ def test_what_was_perhaps_meant(name, like):
 def test_it_is_told_in_words():
     assert told("APPL", KNOWN, "the engine") == "the engine has no such symbol; did you mean AAPL?"
     assert told("ZZ", KNOWN, "the recording") == "the recording has no such symbol"
-    assert told("BTX*", KNOWN, "it") == "it has no symbol that begins so; did you mean BTC*?"
-    assert told("*", [], "the engine") == "the engine has no symbol"
+    assert told("BTX*", KNOWN, "it") == "it has no symbol with this prefix; did you mean BTC*?"
+    assert told("*", [], "the engine") == "the engine has no symbols"
 
 
 @given(st.lists(st.text("AB*", max_size=4)), st.lists(st.text("AB", min_size=1, max_size=4)))

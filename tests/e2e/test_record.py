@@ -283,7 +283,7 @@ def test_names_that_the_engine_does_not_know_are_told_at_once_and_make_it_incomp
         status, said = recorder.end()
     begun = "marketfeed record: sy0001: the engine has no such symbol; did you mean SY0001"
     assert told[0].startswith(begun)
-    assert told[1] == "marketfeed record: NOPE*: the engine has no symbol that begins so (waiting for it)\n"
+    assert told[1] == "marketfeed record: NOPE*: the engine has no symbol with this prefix (waiting for it)\n"
     assert status == 1
     assert re.search(r"nothing for sy0001, NOPE\*  ·  \d+ s, not complete\n$", said), said
 
@@ -309,7 +309,7 @@ def run_record(folder, *arguments):
     ("arguments", "status", "said"),
     [
         (["--out", "day.txt"], 2, "--out day.txt: a name that ends in .mfr, or .mfr.zst"),
-        (["--out", "day.mfr", "--url", "http://x"], 2, "--url http://x: written as ws://HOST:PORT/v1/stream"),
+        (["--out", "day.mfr", "--url", "http://x"], 2, "--url http://x: must be ws://HOST:PORT/v1/stream"),
         (["--out", "day.mfr", "--url", "ws://127.0.0.1:1/v1/stream"], 1, "refused, is the engine running?"),
     ],
 )

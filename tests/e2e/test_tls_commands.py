@@ -104,7 +104,7 @@ def test_a_command_that_speaks_tls_to_a_plain_port_says_so(tmp_path, name):
     with engine(FEED, tmp_path) as running:
         said = refused(tmp_path, name, *at(name, running.url.replace("ws:", "wss:")))
         assert "TLS: " in said
-        assert said.endswith("is it a port for ws://?")
+        assert said.endswith("does this port serve ws://?")
 
 
 def test_a_ca_that_is_none_is_a_mistake_of_the_command(tmp_path, name):

@@ -149,7 +149,7 @@ def test_names_that_the_engine_does_not_know_are_told_with_what_is_near(terminal
     watching = terminal("SY0000", "sy0001", "NOPE", "ZZ*")
     watching.wait_for(rb"sy0001: the engine has no such symbol; did you mean SY0001")
     watching.wait_for(rb"NOPE: the engine has no such symbol \(waiting for it\)")
-    watching.wait_for(rb"ZZ\*: the engine has no symbol that begins so")
+    watching.wait_for(rb"ZZ\*: the engine has no symbol with this prefix")
     watching.type(b"q")
     assert watching.ended() == 0
     argv = [sys.executable, "-m", "marketfeed", "watch", "NOPE", "--url", running.url]

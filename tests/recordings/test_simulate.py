@@ -253,7 +253,7 @@ def test_names_that_the_recording_does_not_have_are_told_and_status_1(day):
     assert done.returncode == 1
     assert done.stderr == (
         "--symbols eurusd: the recording has no such symbol; did you mean EUR/USD?\n"
-        "--symbols X*: the recording has no symbol that begins so\n"
+        "--symbols X*: the recording has no symbol with this prefix\n"
     )
     assert "as configured" in done.stdout
     done = command(day, "day.csv", "--feed", "fx", "--phases", "1", "--json", *names)
