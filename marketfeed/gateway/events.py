@@ -57,7 +57,7 @@ class EventSession(Session):
 
     async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
         """Serve the client until either side ends it, and count why; ``nursery`` is cancelled afterwards."""
-        outbox.on_end = self.end
+        outbox.attach(self)
         outbox.give_up_after(GONE_S)
         await outbox.send_all(self._opening())
         code = await self._live(outbox, self._tier, SSE)

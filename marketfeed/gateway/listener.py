@@ -6,7 +6,6 @@ import errno
 import resource
 import socket
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -15,7 +14,7 @@ import trio
 from marketfeed.errors import CloseCode, StartError
 from marketfeed.gateway.complaints import Complaints
 from marketfeed.gateway.limits import Admission, Counters, Limits
-from marketfeed.gateway.outbox import Outbox
+from marketfeed.gateway.outbox import Nobody, Outbox
 from marketfeed.gateway.pacer import Pacer
 from marketfeed.gateway.proxies import ProxyError, parse_preface
 from marketfeed.gateway.routes import Routes
@@ -151,6 +150,20 @@ async def accept_from(
         await take(sock, accepted[1])
 
 
+class _Stranger(Nobody):
+    """The owner of a connection on which no session has begun."""
+
+    def __init__(self, counters: Counters, peer: str) -> None:
+        self._counters = counters
+        self._peer = peer
+
+    def end(self, code: CloseCode) -> None:
+        """Count a connection that is cut for abuse."""
+        if code is CloseCode.ABUSE:
+            self._counters.refused["TLS abuse"] += 1
+            log.warning("a client is cut: it floods TLS", address=self._peer)
+
+
 class Gateway:
     """Runs the sessions of connections it is given."""
 
@@ -173,7 +186,9 @@ class Gateway:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with trio.open_nursery() as nursery:
                 tls = self._service.certificate is not None
-                outbox = (TlsOutbox if tls else Outbox)(sock, nursery, self._pacer)
+                outbox = (TlsOutbox if tls else Outbox)(
+                    sock, nursery, _Stranger(self._service.counters, peer), self._pacer
+                )
                 try:
                     session = await self._meet(outbox, peer)
                     if session is not None:
@@ -201,7 +216,6 @@ class Gateway:
         """Serve HTTP until a request begins a session, and return that; None if none does."""
         refused = self._service.counters.refused
         trusted = self._service.proxies.trusts(peer)
-        outbox.on_end = partial(self._broke_off, peer)
         limit = None if trusted else self._strangers.admit(peer, trio.current_time())
         if limit is not None:
             refused[f"too many connections: limits.{limit}"] += 1
@@ -229,12 +243,6 @@ class Gateway:
             return None
         outbox.replay(handover.behind)
         return handover.session
-
-    def _broke_off(self, peer: str, code: CloseCode) -> None:
-        """Count a connection that is cut before it is a session's."""
-        if code is CloseCode.ABUSE:
-            self._service.counters.refused["TLS abuse"] += 1
-            log.warning("a client is cut: it floods TLS", address=peer)
 
     async def _proxied(self, outbox: Outbox) -> str | None:
         """Return the client's address from a PROXY header at the start of the connection, if there is one."""

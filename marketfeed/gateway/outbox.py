@@ -17,17 +17,16 @@ import fcntl
 import socket
 import struct
 import termios
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
 from marketfeed.errors import CloseCode
-from marketfeed.gateway.scan import FrameScanner, FramingAbuseError
+from marketfeed.gateway.scan import FramingAbuseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from marketfeed.gateway.pacer import Pacer
+    from marketfeed.gateway.scan import FrameScanner
 
 TCP_NOTSENT_LOWAT: Final = 25  # linux/tcp.h; not in Python's socket module
 SIOCOUTQ: Final = termios.TIOCOUTQ  # bytes not yet acknowledged
@@ -35,27 +34,60 @@ SIOCOUTQNSD: Final = 0x894B  # linux/sockios.h: bytes not yet sent
 _RESET: Final = struct.pack("ii", 1, 0)  # linger on, 0 s: closing sends RST and forgets what is unsent
 
 
+class Owner(Protocol):
+    """The user of a connection, which its outbox calls back. No method waits or raises."""
+
+    def drained(self) -> None:
+        """Continue: all unsent bytes have gone out."""
+        ...
+
+    def end(self, code: CloseCode) -> None:
+        """End the session: its peer is gone or violates the framing rules, or the shard closes it."""
+        ...
+
+    def last_words(self) -> bytes:
+        """Return the bytes to send before the socket closes. Called once."""
+        ...
+
+
+class Nobody:
+    """The owner of an outbox that nobody uses: ignores every call."""
+
+    def drained(self) -> None:
+        """Do nothing."""
+
+    def end(self, code: CloseCode) -> None:
+        """Do nothing."""
+
+    def last_words(self) -> bytes:
+        """Return b""."""
+        return b""
+
+
+_NOBODY: Final = Nobody()
+
+
 class Outbox(trio.abc.HalfCloseableStream):
     """A TCP socket as a stream whose sending side can also be used without waiting.
 
-    ``last_words`` returns what is to be sent before it closes, if there is room.
-    ``drained`` is called each time the unsent bytes have all gone out;
-    ``on_end`` when the session is to end: the peer is gone, or breaks the
-    rules of framing, or the shard has given it up.
+    It calls back its owner: the one it is made with, then the one that :meth:`attach` names.
     """
 
     __slots__ = (
-        "_held", "_lost", "_nursery", "_pacer", "_passed", "_preceding", "_progress", "_replay", "_send",
-        "_shut", "_sock",
-        "_tail", "_taken", "_trio_sock", "drained", "last_words", "on_end", "received", "scanner",
+        "_held", "_lost", "_nursery", "_owner", "_pacer", "_passed", "_preceding", "_progress", "_replay",
+        "_scanner", "_send", "_shut", "_sock", "_tail", "_taken", "_trio_sock", "received",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, nursery: trio.Nursery, pacer: Pacer | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket, nursery: trio.Nursery, owner: Owner, pacer: Pacer | None = None
+    ) -> None:
         """Take over ``sock``, a connected non-blocking socket; the drainer runs in ``nursery``.
 
         What is received waits for its turn at ``pacer``.
         """
         self._sock = sock
+        self._owner: Owner = owner
+        self._scanner: FrameScanner | None = None
         self._pacer = pacer
         self._send = sock.send
         self._trio_sock = trio.socket.from_stdlib_socket(sock)
@@ -70,10 +102,10 @@ class Outbox(trio.abc.HalfCloseableStream):
         self._held: trio.Event | None = None
         self._replay = b""
         self.received = 0
-        self.scanner: FrameScanner | None = None
-        self.drained: Callable[[], None] = _nothing
-        self.on_end: Callable[[CloseCode], None] = _ignore
-        self.last_words: Callable[[], bytes] = _none
+
+    def attach(self, owner: Owner, scanner: FrameScanner | None = None) -> None:
+        """Hand the connection over to ``owner``; ``scanner`` checks what is received from now on."""
+        self._owner, self._scanner = owner, scanner
 
     # For the shard.
 
@@ -81,7 +113,7 @@ class Outbox(trio.abc.HalfCloseableStream):
         """Hand ``frame`` to the kernel; False if some of it has to wait.
 
         Never waits and never raises. After False the session is lagging:
-        offer nothing until ``drained`` is called, then advance it from its
+        offer nothing until its owner is called with ``drained``, then advance it from its
         position. False too after :meth:`shut` and once the peer is gone.
         """
         if self._tail or self._shut:
@@ -120,7 +152,7 @@ class Outbox(trio.abc.HalfCloseableStream):
 
     def end(self, code: CloseCode) -> None:
         """Ask the session to end; it does so on its own time."""
-        self.on_end(code)
+        self._owner.end(code)
 
     def shut(self) -> None:
         """Take no more frames from the shard; what is unsent still goes out."""
@@ -167,7 +199,7 @@ class Outbox(trio.abc.HalfCloseableStream):
             self._break(CloseCode.ABNORMAL)
             return
         if not self._shut:
-            self.drained()
+            self._owner.drained()
 
     def _break(self, code: CloseCode) -> None:
         if not self._lost:
@@ -228,9 +260,9 @@ class Outbox(trio.abc.HalfCloseableStream):
         if self._held is not None:
             await self._held.wait()
         data = await self._receive(max_bytes or 65536)
-        if self.scanner is not None:
+        if self._scanner is not None:
             try:
-                while self.scanner.feed(data, trio.current_time()):
+                while self._scanner.feed(data, trio.current_time()):
                     data = await self._receive(max_bytes or 65536)
             except FramingAbuseError:
                 self.end(CloseCode.ABUSE)
@@ -302,29 +334,17 @@ class Outbox(trio.abc.HalfCloseableStream):
         self._passed = self._taken
         self._trio_sock.close()
         self._progress.unpark_all()
-        # Session, outbox and subscriber hold each other by these; apart, each goes with its last holder,
-        # and the collector, which looks at old objects no more, is not needed.
-        self.drained, self.on_end, self.scanner = _nothing, _ignore, None
         await trio.lowlevel.checkpoint()
 
     def _say_last_words(self) -> None:
-        words, self.last_words = self.last_words(), _none
+        words = self._owner.last_words()
         if words and not self._tail:
             self.offer(words)
+        # Session, outbox and subscriber form a cycle through the owner. Without the cycle, each is freed with
+        # its last reference; the garbage collector does not look at old objects.
+        self.attach(_NOBODY)
 
     def reset(self) -> None:
         """Have the coming close send RST: for a peer that does not read."""
         if self._sock.fileno() >= 0:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-
-
-def _nothing() -> None:
-    pass
-
-
-def _none() -> bytes:
-    return b""
-
-
-def _ignore(code: CloseCode) -> None:
-    pass

@@ -93,6 +93,15 @@ class Session(ABC):
             self._ending = code
             self._reading.cancel()
 
+    def drained(self) -> None:
+        """Have the shard continue with the session: its outbox holds no unsent bytes any more."""
+        if self.member is not None:
+            self._service.shard.drained(self.member)
+
+    def last_words(self) -> bytes:
+        """Return the bytes to send before the socket closes: none."""
+        return b""
+
     @abstractmethod
     async def _read(self, outbox: Outbox, member: Subscriber) -> CloseCode | None:
         """Serve what the client asks until it leaves; return its reason, None if we are to end it."""
@@ -107,7 +116,6 @@ class Session(ABC):
         self._service.handshakes.done(trio.current_time())
         member = self.member = shard.enter(self.id, outbox, tier, encoding)
         self._outbox = outbox
-        outbox.drained = lambda: shard.drained(member)
         closed: CloseCode | None = None
         try:
             with self._reading:
@@ -118,7 +126,6 @@ class Session(ABC):
             log.exception("session failed", session=self.id, address=self.address)
             self._ending = CloseCode.INTERNAL
         finally:
-            outbox.drained = lambda: None
             shard.leave(member)
             self._ending = self._ending or closed or CloseCode.INTERNAL
             if self._ending is CloseCode.SLOW:

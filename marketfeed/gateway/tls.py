@@ -21,6 +21,7 @@ from marketfeed.gateway.outbox import Outbox
 if TYPE_CHECKING:
     import socket
 
+    from marketfeed.gateway.outbox import Owner
     from marketfeed.gateway.pacer import Pacer
 
 READ_BYTES: Final = 16384
@@ -83,9 +84,11 @@ class TlsOutbox(Outbox):
 
     __slots__ = ("_incoming", "_outgoing", "_own_bytes", "_own_second", "_own_until", "_sealed", "_tls")
 
-    def __init__(self, sock: socket.socket, nursery: trio.Nursery, pacer: Pacer | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket, nursery: trio.Nursery, owner: Owner, pacer: Pacer | None = None
+    ) -> None:
         """Take over ``sock``, as Outbox does."""
-        super().__init__(sock, nursery, pacer)
+        super().__init__(sock, nursery, owner, pacer)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
         self._sealed = b""  # received, and not decrypted yet

@@ -50,6 +50,7 @@ class WebSocketSession(Session):
         self._opening = opening
         self._handshaking = trio.CancelScope()
         self._bad_requests = 0
+        self._scanner = FrameScanner()
         self._ws: trio_websocket.WebSocketConnection | None = None
 
     def end(self, code: CloseCode) -> None:
@@ -57,17 +58,19 @@ class WebSocketSession(Session):
         super().end(code)
         self._handshaking.cancel()
 
+    def last_words(self) -> bytes:
+        """Return the close frame for a client that violated the protocol."""
+        return b"" if self._ws is None else _breach(self._ws, self._scanner)
+
     async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
         """Serve the client until either side ends it, and count why; ``nursery`` is cancelled afterwards."""
-        outbox.on_end = self.end
+        outbox.attach(self, self._scanner)
         outbox.precede(self._opening)
         self._opening = b""  # a session lives for hours
-        scanner = outbox.scanner = FrameScanner()
         ws = await self._shake_hands(outbox, nursery)
         if ws is None:
             return
         self._ws = ws
-        outbox.last_words = lambda: _breach(ws, scanner)
         code = await self._live(outbox, self._service.default_tier, self._service.encoding)
         if code is not None:
             await self._say_goodbye(ws, outbox, code)

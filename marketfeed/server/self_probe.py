@@ -25,6 +25,8 @@ from marketfeed.gateway.outbox import Outbox
 from marketfeed.latency.arrivals import Arrivals
 
 if TYPE_CHECKING:
+    from marketfeed.errors import CloseCode
+    from marketfeed.fanout.subscriber import Subscriber
     from marketfeed.fanout.tiers import Tier
     from marketfeed.latency.recorder import TierRecorder
 
@@ -63,19 +65,31 @@ class OwnProbe:
         self._data = bytearray()
         self._ticks_before: dict[str, int] = {}
         self._running = trio.CancelScope()
+        self._member: Subscriber | None = None
 
     def stop(self) -> None:
         """End :meth:`run`."""
         self._running.cancel()
 
+    def drained(self) -> None:
+        """Have the shard continue: the outbox holds no unsent bytes any more."""
+        if self._member is not None:
+            self._shard.drained(self._member)
+
+    def end(self, code: CloseCode) -> None:
+        """Do nothing: the shard has logged why it closes the probe."""
+
+    def last_words(self) -> bytes:
+        """Return b"": the connection closes without a close frame."""
+        return b""
+
     async def run(self, nursery: trio.Nursery) -> None:
         """Measure for ever; the outbox's drainer runs in ``nursery``."""
         near, far = tcp_pair()
         near.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        outbox = Outbox(far, nursery)
+        outbox = Outbox(far, nursery, self)
         shard = self._shard
-        member = shard.enter(f"probe-{self._tier.name}", outbox, self._tier, PROBE)
-        outbox.drained = lambda: shard.drained(member)
+        member = self._member = shard.enter(f"probe-{self._tier.name}", outbox, self._tier, PROBE)
         try:
             with trio.socket.from_stdlib_socket(near) as sock, self._running:
                 wait_s = FIRST_CHOICE_S
@@ -92,7 +106,6 @@ class OwnProbe:
                             )
                             await shard.change(change)
         finally:
-            outbox.drained = lambda: None
             shard.leave(member)
             await trio.aclose_forcefully(outbox)
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 import trio
 
-from marketfeed.gateway.outbox import Outbox
+from marketfeed.gateway.outbox import Nobody, Outbox
 from marketfeed.gateway.pacer import ROUND_NS, WOKEN, Pacer
 
 CONNECTIONS = 200
@@ -78,7 +78,7 @@ async def test_what_was_received_is_kept_where_its_turn_never_came():
     with theirs:
         ours.setblocking(False)
         async with trio.open_nursery() as nursery:
-            outbox = Outbox(ours, nursery, Never())
+            outbox = Outbox(ours, nursery, Nobody(), Never())
             theirs.sendall(b"GET")
             with trio.move_on_after(0.05):
                 await outbox.receive_some()
