@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import trio
@@ -76,39 +76,58 @@ class Engine:
             raise StartError(f"{what}: {error}") from None
         self.symbols = SymbolTable(engine.max_symbols, self.rings.names)
         self.admission = Admission(limits_of(config.limits))
+        self._synced = trio.Event()
+        latency = config.latency
+        self.keeper = Keeper(
+            IntervalLog(loaded.base / latency.path, latency.max_bytes, latency.keep_files),
+            {name: tier.interval_ms for name, tier in config.tiers.items()},
+        )
         found: list[str] = []
         with gathered(found):
             validate(config)
-            self.server: SessionServer = (
-                WorkerPool(config, loaded.base, self.rings, self.admission, log_level)
-                if engine.workers
-                else LocalServer(config, self.rings, self.symbols, self.admission)
-            )
+            self.server = self._session_server(loaded, log_level)
         with gathered(found):
             self.taps = Taps(self.rings, tap_path(loaded), config.limits.taps)
         with gathered(found):
             check_log_path(loaded)
         room = Room(self.rings.head, most_missing(engine.ring_depth), self._wait_reached)
         writer = RingWriter(self.rings, time.time_ns)
-        self.pump = Pump(writer, self.symbols, self._ring, wait_room=room.wait)
+        self.pump = Pump(writer, self.symbols, self._wake, wait_room=room.wait)
         self.roster = Roster(self.pump, loaded.base, self._wait_sessions)
         with gathered(found):
             self.roster.plan(config.feeds, addresses(config))
         if found:
             raise loaded.refusal(found)
-        self._synced = trio.Event()
-        self.server.on_synced = self._on_synced
-        latency = config.latency
-        self.keeper = Keeper(
-            IntervalLog(loaded.base / latency.path, latency.max_bytes, latency.keep_files),
-            {name: tier.interval_ms for name, tier in config.tiers.items()},
-        )
-        self.server.on_latencies = self.keeper.take
-        self.server.overview = self.keeper.shown
         self.health = Health(self.server, self.roster, self.keeper, self.taps, self.symbols)
 
-    def _ring(self) -> None:
-        self.server.ring()
+    def _session_server(self, loaded: Loaded, log_level: str) -> SessionServer:
+        config = loaded.config
+        if config.engine.workers:
+            return WorkerPool(
+                config,
+                loaded.base,
+                self.rings,
+                self.admission,
+                log_level,
+                on_synced=self._on_synced,
+                on_latencies=self.keeper.take,
+                overview=self.keeper.shown,
+            )
+        return LocalServer(
+            config,
+            self.rings,
+            self.symbols,
+            self.admission,
+            on_synced=self._on_synced,
+            on_latencies=self.keeper.take,
+            overview=self._overview,
+        )
+
+    async def _overview(self) -> dict[str, Any]:
+        return self.keeper.shown()
+
+    def _wake(self) -> None:
+        self.server.wake()
         self.taps.ring()
 
     def _on_synced(self) -> None:

@@ -26,10 +26,10 @@ class Turns:
     meanwhile. The rest is for first steps, which is all that most need.
     """
 
-    def __init__(self, turn: Callable[[Subscriber, int], Turn], ring: Callable[[], None]) -> None:
-        """``turn(member, now_ns)`` takes one; ``ring`` asks for another cycle."""
+    def __init__(self, turn: Callable[[Subscriber, int], Turn], wake: Callable[[], None]) -> None:
+        """``turn(member, now_ns)`` takes one; ``wake`` asks for another cycle."""
         self._turn = turn
-        self._ring = ring
+        self._wake = wake
         self._first: dict[Subscriber, None] = {}
         self._begun: dict[Subscriber, None] = {}
         self._taken_ns = 0  # when the last turns ended
@@ -68,7 +68,7 @@ class Turns:
         while self._first or self._begun:
             # Another one that takes as long would end beyond by more than half of it.
             if spent_ns + self._step_ns // 2 > budget_ns and (spent_ns or not quiet):
-                self._ring()
+                self._wake()
                 break
             before_ns = at_ns
             begun = bool(self._begun) and (self._lead_ns <= 0 or not self._first)

@@ -117,7 +117,7 @@ class Polls:
         lanes: Lanes,
         park: Callable[[Subscriber, bool], Lane],
         leave: Callable[[Subscriber], None],
-        ring: Callable[[], None],
+        wake: Callable[[], None],
     ) -> None:
         """``park(member, at_once)`` puts a member into its lane, alone; ``leave`` takes it out."""
         self._rings = rings
@@ -126,7 +126,7 @@ class Polls:
         self._lanes = lanes
         self._park = park
         self._leave = leave
-        self._ring = ring
+        self._wake = wake
         self._waiting: dict[Subscriber, LongPoll] = {}
         self._new: deque[Subscriber] = deque()
         self._over: list[Subscriber] = []  # their time is up, or their client has gone
@@ -145,20 +145,20 @@ class Polls:
         member.phase = 0
         self._waiting[member] = poll
         self._new.append(member)
-        self._ring()
+        self._wake()
         try:
             with trio.move_on_after(timeout_s):
                 await poll.answered.wait()
             if not poll.answered.is_set():
                 # Its cursor is where it stands between two flushes, not within one.
                 self._over.append(member)
-                self._ring()
+                self._wake()
                 await poll.answered.wait()
         finally:
             if member in self._waiting:
                 member.end()
                 self._over.append(member)
-                self._ring()
+                self._wake()
         if poll.answer is None:
             raise RuntimeError("the fan-out failed at a poll")
         return poll.answer
@@ -171,7 +171,7 @@ class Polls:
             if poll is not None and member.state is not State.GONE:
                 self._begin(member, poll)
             if late():
-                self._ring()
+                self._wake()
                 break
         over, self._over = self._over, []
         for member in over:
@@ -180,7 +180,7 @@ class Polls:
                 continue
             if not poll.looked and member.state is not State.GONE and self._at_once(member, poll):
                 self._over.append(member)  # however little time it has, what is there comes first
-                self._ring()
+                self._wake()
             else:
                 poll.settle(PollAnswer(str(self._cursor(member, poll)), None))
                 self._end(member)

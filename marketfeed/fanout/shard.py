@@ -81,7 +81,11 @@ class Shard:
         wall_ns: Callable[[], int],
         recorder: LatencyRecorder | None = None,
         bell: Bell | DoorBell | None = None,
+        on_synced: Callable[[], None] | None = None,
     ) -> None:
+        """``on_synced`` is called each time one more session has been sent its first `synced`."""
+        self._bell = bell or Bell()
+        self.wake = self._bell.ring  # idempotent; repeated calls coalesce
         self.rings = rings
         self.symbols = symbols
         self.life_signs = LifeSigns(timing, wall_ns)
@@ -92,26 +96,21 @@ class Shard:
         self.ticks, self.latest = self._lanes.ticks, self._lanes.latest
         self.members: dict[Subscriber, None] = {}
         self.figures = Figures(rings, self.members, self._lanes)
-        self.slowest = Slowest(self._lanes, lambda: self.life_signs.timing.stall_ns)
-        self._turns = Turns(self._turn, self.ring)
+        self.slowest = Slowest(self._lanes, self.life_signs)
+        self._turns = Turns(self._turn, self.wake)
         self.polls = Polls(
-            rings, self._interests, self._catch_up, self._lanes, self._park, self._leave, self.ring
+            rings, self._interests, self._catch_up, self._lanes, self._park, self._leave, self.wake
         )
         self.poll = self.polls.answer
         self._changes: deque[SubscriptionChange] = deque()
         self._leaving: deque[Subscriber] = deque()
         self._filled: list[Subscriber] = []
         self._drained: list[Subscriber] = []
-        self._bell = bell or Bell()
         self._next_sweep_ns = 0
         self.synced_sessions = 0  # whose first `synced` was sent
-        self.on_synced: Callable[[], None] = lambda: None
+        self._on_synced = on_synced
 
     # From other tasks: never waits, never changes a group.
-
-    def ring(self) -> None:
-        """Wake the shard. Idempotent; repeated calls coalesce."""
-        self._bell.ring()
 
     def enter(self, id: str, sink: Sink, tier: Tier, encoding: Encoding = JSON) -> Subscriber:
         """Take in a new session, with no subscription yet."""
@@ -124,24 +123,24 @@ class Shard:
     async def change(self, change: SubscriptionChange) -> None:
         """Have ``change`` applied; returns when its answer has been handed to the sink."""
         self._changes.append(change)
-        self.ring()
+        self.wake()
         await change.applied.wait()
 
     def leave(self, member: Subscriber) -> None:
         """Let a session go, after the flush that may be under way."""
         member.end()
         self._leaving.append(member)
-        self.ring()
+        self.wake()
 
     def filled(self, member: Subscriber) -> None:
         """Say that something sent past the shard, such as an answer, has to wait in the member's sink."""
         self._filled.append(member)
-        self.ring()
+        self.wake()
 
     def drained(self, member: Subscriber) -> None:
         """Say that all the member's unsent bytes went out."""
         self._drained.append(member)
-        self.ring()
+        self.wake()
 
     # The loop.
 
@@ -168,7 +167,7 @@ class Shard:
         self._apply(now_ns)
         self._turns.take(now_ns)
         if newcomers.short or len(newcomers.pending):
-            self.ring()
+            self.wake()
         if now_ns >= self._next_sweep_ns:
             self._lanes.sweep()
             for member in self.life_signs.look(self.members, now_ns):
@@ -230,7 +229,7 @@ class Shard:
             if group.encoding.one_shot:
                 self.polls.dissolve(lane, group)
         if lane.g < self.rings.head():
-            self.ring()  # more than one flush takes, or new ticks meanwhile
+            self.wake()  # more than one flush takes, or new ticks meanwhile
         self.figures.flushed(now_ns, clock.now_ns())
 
     async def _offer_widely(
@@ -268,7 +267,8 @@ class Shard:
         if owed and not member.synced and not member.synced_once:
             member.synced_once = True
             self.synced_sessions += 1
-            self.on_synced()
+            if self._on_synced is not None:
+                self._on_synced()
         return turn
 
     def _apply(self, now_ns: int) -> None:
@@ -297,7 +297,7 @@ class Shard:
         """Do ``one`` thing after the other until it is False, or ask for a cycle that does the rest."""
         while one(now_ns):
             if clock.now_ns() > until_ns:
-                self.ring()
+                self.wake()
                 break
 
     def _apply_change(self, now_ns: int) -> bool:

@@ -16,8 +16,7 @@ from marketfeed.fanout.state import State
 from marketfeed.fanout.wire import is_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from marketfeed.fanout.keepalive import LifeSigns
     from marketfeed.fanout.lanes import Lanes
     from marketfeed.fanout.subscriber import Subscriber
 
@@ -29,9 +28,9 @@ MOST_STALLS: Final = 3
 class Slowest:
     """Looks at the lanes of a shard, and at the sessions of ``every`` tiers that are in no group."""
 
-    def __init__(self, lanes: Lanes, stall_ns: Callable[[], int]) -> None:
+    def __init__(self, lanes: Lanes, life_signs: LifeSigns) -> None:
         self._lanes = lanes
-        self._stall_ns = stall_ns
+        self._life_signs = life_signs
         self._last: Subscriber | None = None  # found behind by the last look
         self._moved = trio.Event()
         self.waits = 0  # under way; while 0 the shard need not call `moved`
@@ -56,7 +55,7 @@ class Slowest:
             self.waits -= 1
 
     def _until_s(self) -> float:
-        return trio.current_time() + MOST_STALLS * self._stall_ns() / S
+        return trio.current_time() + MOST_STALLS * self._life_signs.timing.stall_ns / S
 
     def reached(self, g: int) -> bool:
         """Tell whether every session that is waited for has taken all its ticks up to ``g``.

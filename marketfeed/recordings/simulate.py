@@ -139,7 +139,7 @@ def _engine(plan: Plan) -> tuple[Shard, Pump]:
     rings = Rings.private(plan.max_symbols, plan.ring_depth)
     symbols = SymbolTable(plan.max_symbols, rings.names)
     shard = Shard(rings, symbols, Timing(_NEVER_NS, _NEVER_NS, _NEVER_NS), 1 << 30, wall_ns)
-    return shard, Pump(RingWriter(rings), symbols, shard.ring, wall_ns)
+    return shard, Pump(RingWriter(rings), symbols, shard.wake, wall_ns)
 
 
 def _count(plan: Plan) -> int:

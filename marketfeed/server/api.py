@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import socket
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from marketfeed.api.operations import SessionList
     from marketfeed.config.schema import Config
     from marketfeed.gateway.limits import Counters
-    from marketfeed.latency.intervals import Interval
     from marketfeed.server.conditions import Condition
     from marketfeed.server.gc_control import Collector
     from marketfeed.server.stats import ServerStats
@@ -24,9 +23,7 @@ class SessionServer(Protocol):
 
     collector: Collector
     counters: Counters
-    on_synced: Callable[[], None]  # called each time one more session has had its first `synced`
-    overview: Callable[[], dict[str, Any]]  # what /v1/latency shows
-    on_latencies: Callable[[list[Interval]], None]  # called with what one worker measured in one interval
+    wake: Callable[[], None]  # wakes every shard: there are new ticks; idempotent, repeated calls coalesce
 
     @property
     def synced_sessions(self) -> int:
@@ -35,10 +32,6 @@ class SessionServer(Protocol):
 
     def __len__(self) -> int:
         """Return how many sessions there are."""
-        ...
-
-    def ring(self) -> None:
-        """Wake every shard, because there are new ticks. Idempotent; repeated calls coalesce."""
         ...
 
     async def wait_reached(self, g: int) -> None:

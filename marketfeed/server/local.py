@@ -74,10 +74,19 @@ class LocalServer:
         rings: Rings,
         symbols: SymbolTable,
         admission: Admits,
+        *,
+        on_synced: Callable[[], None],
+        on_latencies: Callable[[list[Interval]], None],
+        overview: Callable[[], Awaitable[dict[str, Any]]],
         worker: int = 0,
         bell: Bell | DoorBell | None = None,
     ) -> None:
-        """Build all that can be built without a socket; raises ConfigError."""
+        """Build everything that needs no socket; raises ConfigError.
+
+        ``on_synced`` is called each time one more session has been sent its first `synced`,
+        ``on_latencies`` with the measurements of each interval, and ``overview`` returns the body of
+        ``/v1/latency``.
+        """
         self._config = config
         self._worker = worker
         self._name = f"worker {worker}" if config.engine.workers else "engine"
@@ -87,7 +96,8 @@ class LocalServer:
             if latency.enabled
             else None
         )
-        self.on_latencies: Callable[[list[Interval]], None] = lambda intervals: None
+        self._on_latencies = on_latencies
+        self._overview = overview
         self.shard = Shard(
             rings,
             symbols,
@@ -96,9 +106,9 @@ class LocalServer:
             time.time_ns,
             self._recorder,
             bell,
+            on_synced,
         )
-        self.overview: Callable[[], dict[str, Any]] = dict
-        self.ask_overview: Callable[[], Awaitable[dict[str, Any]]] = self._own_overview
+        self.wake = self.shard.wake
         self._probes: list[OwnProbe] = []
         self.collector = Collector()
         self.counters = Counters()
@@ -135,20 +145,8 @@ class LocalServer:
             encoding=ENCODINGS[gateway.encoding],
             proxies=Proxies(gateway.trusted_proxies),
             certificate=self._certificate,
-            overview=lambda: self.ask_overview(),
+            overview=self._overview,
         )
-
-    async def _own_overview(self) -> dict[str, Any]:
-        return self.overview()
-
-    @property
-    def on_synced(self) -> Callable[[], None]:
-        """What is called each time one more session has had its first `synced`."""
-        return self.shard.on_synced
-
-    @on_synced.setter
-    def on_synced(self, call: Callable[[], None]) -> None:
-        self.shard.on_synced = call
 
     @property
     def synced_sessions(self) -> int:
@@ -158,10 +156,6 @@ class LocalServer:
     def __len__(self) -> int:
         """Return how many sessions there are."""
         return len(self._gateway.sessions)
-
-    def ring(self) -> None:
-        """Wake the shard, because there are new ticks. Idempotent; repeated calls coalesce."""
-        self.shard.ring()
 
     async def wait_reached(self, g: int) -> None:
         """Return once every session on an ``every`` tier has taken its ticks up to ``g`` from the rings."""
@@ -176,11 +170,7 @@ class LocalServer:
         if self._recorder is not None:
             interval_s = self._config.latency.interval_s
             nursery.start_soon(
-                tell_intervals,
-                self._recorder,
-                interval_s,
-                self.shard.ticks,
-                lambda told: self.on_latencies(told),
+                tell_intervals, self._recorder, interval_s, self.shard.ticks, self._on_latencies
             )
             self._probe()
 

@@ -84,8 +84,18 @@ class WorkerPool:
     """Serves sessions in worker processes."""
 
     def __init__(
-        self, config: Config, base: Path, rings: Rings, admission: Admission, log_level: str
+        self,
+        config: Config,
+        base: Path,
+        rings: Rings,
+        admission: Admission,
+        log_level: str,
+        *,
+        on_synced: Callable[[], None],
+        on_latencies: Callable[[list[Interval]], None],
+        overview: Callable[[], dict[str, Any]],
     ) -> None:
+        """``on_synced``, ``on_latencies`` and ``overview`` are as :class:`LocalServer` has them."""
         self._config = config
         self._base = base
         self._rings = rings
@@ -93,9 +103,9 @@ class WorkerPool:
         self._log_level = log_level
         self.counters = Counters()  # of connections that came to no worker
         self.collector = Collector()
-        self.on_synced: Callable[[], None] = _nothing
-        self.overview: Callable[[], dict[str, Any]] = dict
-        self.on_latencies: Callable[[list[Interval]], None] = lambda intervals: None
+        self._on_synced = on_synced
+        self._on_latencies = on_latencies
+        self._overview = overview
         self._port = 0
         self._nursery: trio.Nursery | None = None
         self._placement: Placement[Child] = Placement(config.engine.workers)
@@ -108,6 +118,7 @@ class WorkerPool:
         self._doorbells = Doorbells(
             config.engine.workers, lambda: [child.doorbell for child in self._children]
         )
+        self.wake = self._doorbells.ring
         self._room = trio.lowlevel.ParkingLot()  # for connections: many wait at once when a worker has died
 
     # SessionServer, for the engine.
@@ -120,10 +131,6 @@ class WorkerPool:
     def __len__(self) -> int:
         """Return how many connections the workers serve."""
         return sum(child.connections for child in self._children)
-
-    def ring(self) -> None:
-        """Wake all workers, because there are new ticks."""
-        self._doorbells.ring()
 
     async def wait_reached(self, g: int) -> None:
         """Return once all workers' sessions on ``every`` tiers have taken their ticks up to ``g``."""
@@ -321,7 +328,7 @@ class WorkerPool:
                     child.admitted[address] += 1
                 child.channel.send(Verdict(number, limit))
             case AskOverview(number):
-                child.channel.send(Overview(number, self.overview()))
+                child.channel.send(Overview(number, self._overview()))
             case Release(address):
                 child.admitted[address] -= 1
                 if not child.admitted[address]:
@@ -330,14 +337,14 @@ class WorkerPool:
             case Synced(count):
                 more, child.synced = count > child.synced, count
                 if more:
-                    self.on_synced()
+                    self._on_synced()
             case Reported(number, report):
                 child.report, child.synced = report, report.synced
                 child.take_answer(number, report)
             case Reached(number):
                 child.take_answer(number, True)
             case Measured(intervals):
-                self.on_latencies(intervals)
+                self._on_latencies(intervals)
             case Listed(number, listing):
                 child.take_answer(number, listing)
             case Failed(reason):
@@ -398,7 +405,3 @@ class WorkerPool:
             failures += 1
             next_s = delay_s(failures, FIRST_DELAY_S, MAX_DELAY_S)
             log.error("worker cannot start", worker=worker, reason=failure, again_in_s=next_s)
-
-
-def _nothing() -> None:
-    pass

@@ -13,7 +13,7 @@ from __future__ import annotations
 import socket
 import time
 from dataclasses import dataclass, field
-from typing import Any, Final, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import structlog
 import trio
@@ -55,6 +55,9 @@ from marketfeed.workers.messages import (
     Verdict,
 )
 from marketfeed.workers.progress import Pulse
+
+if TYPE_CHECKING:
+    from marketfeed.latency.intervals import Interval
 
 LEAST_FILES: Final = 2 * SPARE_FILES
 REPORT_S: Final = (1.0, 20.0)  # between reports: at least, at most
@@ -148,16 +151,27 @@ class Worker:
         self._admission = RemoteAdmission(channel)
         symbols = SymbolTable(rings.max_symbols, rings.names)
         self._overview = RemoteOverview(channel)
-        self._server = LocalServer(
-            start.config, rings, symbols, self._admission, start.worker, DoorBell(doorbell)
-        )
-        self._server.ask_overview = self._overview.ask
-        self._server.on_latencies = lambda intervals: channel.send(Measured(intervals))
         self._synced = trio.Event()
-        self._server.on_synced = lambda: self._synced.set()
+        self._server = LocalServer(
+            start.config,
+            rings,
+            symbols,
+            self._admission,
+            on_synced=self._on_synced,
+            on_latencies=self._on_latencies,
+            overview=self._overview.ask,
+            worker=start.worker,
+            bell=DoorBell(doorbell),
+        )
         self._told: Drain | Retire | None = None
         self._ending = trio.Event()
         self._retiring = trio.CancelScope()
+
+    def _on_synced(self) -> None:
+        self._synced.set()
+
+    def _on_latencies(self, intervals: list[Interval]) -> None:
+        self._channel.send(Measured(intervals))
 
     async def run(self, files: int) -> None:
         """Serve until told to drain, or until the engine is gone; ``files`` may be open."""

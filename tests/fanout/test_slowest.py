@@ -117,7 +117,7 @@ async def test_an_interval_tier_with_every_tick_is_waited_for_until_its_flush(au
         for _ in range(5 * DEPTH // 16):
             granted = await room.wait()
             bench.publish(*[("q", "A")] * granted)
-            bench.shard.ring()
+            bench.shard.wake()
         await trio.sleep(0.2)
         nursery.cancel_scope.cancel()
     got = [m["n"] for m in socket.messages() if m["T"] == "q"]
@@ -191,13 +191,13 @@ def test_every_session_gets_every_tick_of_feeds_that_wait_without_lag_or_gap(soc
             while left:
                 granted = min(await room.wait(), left)
                 bench.publish(*[(next(kinds_), next(names)) for _ in range(granted)])
-                bench.shard.ring()
+                bench.shard.wake()
                 left -= granted
 
         async def peer(member, socket, steps):
             while True:
                 bench.open(member, socket, next(steps))
-                bench.shard.ring()
+                bench.shard.wake()
                 await trio.sleep(0.001)
 
         async with trio.open_nursery() as others:

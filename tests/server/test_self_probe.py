@@ -54,7 +54,7 @@ async def test_a_probe_measures_the_busiest_symbol_and_is_in_no_ledger(tier):
         quotes = np.zeros(len(ids), QUOTE)
         quotes["symbol"], quotes["bid_sz"], quotes["ts_recv"] = ids, 1, time.time_ns()
         writer.write(Batch(quotes))
-        shard.ring()
+        shard.wake()
 
     probe = OwnProbe(shard, tier, recorder.tier(tier.name), S)
     with trio.fail_after(20):

@@ -62,7 +62,7 @@ class Live:
         quotes["bid_px"], quotes["ask_px"], quotes["bid_sz"], quotes["ask_sz"] = 10**9, 2 * 10**9, 1, 2
         quotes["ts_recv"] = time.time_ns()
         self._writer.write(Batch(quotes))
-        self.shard.ring()
+        self.shard.wake()
 
     @staticmethod
     async def read_to_end(stream: trio.SocketStream) -> None:
