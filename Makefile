@@ -1,10 +1,10 @@
-# Everything sets itself up: a virtual environment in .venv, remade when pyproject.toml changes.
+# Everything sets itself up: a virtual environment in .venv, remade when pyproject.toml or requirements/ change.
 # make run PORT=9000 ADMIN_PORT=9001 ARGS='--set feeds.0.rate=1000'
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test quick check debt format cover docs perf many prove clean
+.PHONY: run test lock quick check debt format cover docs perf many prove clean
 
 run: $(VENV)/.run
 	$(BIN)/marketfeed serve --config config.toml \
@@ -51,22 +51,43 @@ many: $(VENV)/.perf
 prove: $(VENV)/.test
 	MARKETFEED_PROVE=1 $(BIN)/python -m pytest -q
 
-$(VENV)/.run: pyproject.toml
+# What is installed: the releases that requirements/ pins, each checked against its hash. The package itself is
+# built with the pinned setuptools, without a build environment of its own.
+INSTALL := $(BIN)/pip install -q --require-hashes -r
+
+$(VENV)/.run: pyproject.toml requirements/run.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "marketfeed needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -e .
+	$(INSTALL) requirements/run.txt
+	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 
-$(VENV)/.test: $(VENV)/.run
-	$(BIN)/pip install -q -e '.[test]'
+$(VENV)/.test: $(VENV)/.run requirements/test.txt
+	$(INSTALL) requirements/test.txt
 	touch $@
 
-$(VENV)/.docs: $(VENV)/.run
-	$(BIN)/pip install -q -e '.[docs]'
+$(VENV)/.docs: $(VENV)/.run requirements/docs.txt
+	$(INSTALL) requirements/docs.txt
 	touch $@
 
-$(VENV)/.perf: $(VENV)/.test
-	$(BIN)/pip install -q -e '.[perf]'
+$(VENV)/.perf: $(VENV)/.test requirements/perf.txt
+	$(INSTALL) requirements/perf.txt
+	touch $@
+
+# Pins releases that pyproject.toml allows, for Python 3.11 and newer; UPGRADE=1 pins the newest. setuptools builds
+# the package. Run it after each change of a dependency.
+COMPILE = echo 'setuptools>=77' | $(BIN)/uv pip compile --quiet --no-config --generate-hashes --universal --python-version 3.11 \
+	--default-index https://pypi.org/simple --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) \
+	pyproject.toml -
+
+lock: $(VENV)/.uv
+	$(COMPILE) --extra test -o requirements/test.txt
+	$(COMPILE) -c requirements/test.txt -o requirements/run.txt
+	$(COMPILE) -c requirements/test.txt --extra docs -o requirements/docs.txt
+	$(COMPILE) -c requirements/test.txt -c requirements/docs.txt --extra perf -o requirements/perf.txt
+
+$(VENV)/.uv: $(VENV)/.run
+	$(BIN)/pip install -q 'uv>=0.8'
 	touch $@
 
 clean:
