@@ -153,8 +153,8 @@ def test_core_knows_no_event_loop_no_clock_and_no_socket(module):
 def test_long_lived_tasks_start_in_the_engine_alone():
     """Elsewhere nurseries are opened by what ends with one connection, poll, command or run of a feed.
 
-    worker.py is the task tree of a process of its own; workers.py has a nursery per such process, and ends it
-    with that.
+    worker.py is the task tree of a worker process; supervisor.py has a nursery per worker process, which ends
+    with that process.
     """
     openers = {module for module, path in MODULES.items() if "open_nursery(" in path.read_text("utf-8")}
     allowed = {
@@ -166,6 +166,6 @@ def test_long_lived_tasks_start_in_the_engine_alone():
         "marketfeed.cli.latency_probe",
         "marketfeed.feeds.push",
     }
-    allowed |= {"marketfeed.workers.worker", "marketfeed.workers.pool"}
+    allowed |= {"marketfeed.workers.worker", "marketfeed.workers.supervisor"}
     allowed |= {"marketfeed.recordings.record", "marketfeed.recordings.simulate"}
     assert openers <= allowed

@@ -1,1 +1,1 @@
-"""Worker processes: started, told, watched and replaced by the engine."""
+"""Worker processes: started, controlled, watched and replaced by the engine."""

@@ -1,7 +1,7 @@
-"""One end of the socket between the engine and a worker: messages both ways, sockets down.
+"""One end of the control channel between the engine and a worker.
 
-Sending never waits: what the kernel does not take is kept, and sent by
-:meth:`Channel.drain`. Receiving keeps each descriptor with its message.
+Messages travel in both directions, file descriptors of connections from the engine to the
+worker. Sending never waits: :meth:`Channel.drain` sends what the kernel did not accept at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 READ_BYTES: Final = 65536
-# Of one message at a time; room for more, so that the kernel never has to leave one out for want of it.
+# A message carries one descriptor. Room for more: the kernel drops descriptors that do not fit.
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(4 * 16)
 
 M = TypeVar("M")
@@ -30,20 +30,23 @@ class Channel(Generic[M]):
     """One end of a control socket, which receives messages of type ``M``."""
 
     def __init__(self, sock: socket.socket, direction: type[M]) -> None:
-        """Take over ``sock``; ``direction`` is what comes from the other end: :data:`Down` or :data:`Up`."""
+        """Take over ``sock``; ``direction`` is that of the received messages: :data:`Down` or :data:`Up`."""
         sock.setblocking(False)
         self._sock = sock
         self._trio_sock = trio.socket.from_stdlib_socket(sock)
         self._unframer = Unframer(direction)
         self._messages: Iterator[M] = iter(())
-        self._descriptors: deque[int | None] = deque()  # None: one that the kernel could not give us
+        self._descriptors: deque[int | None] = deque()  # None: the kernel could not deliver it
         self._unsent: deque[tuple[bytes, int | None]] = deque()
         self._more = trio.Event()
         self._empty = trio.Event()
         self._broken = False
 
     def send(self, message: Down | Up, descriptor: int | None = None) -> None:
-        """Send ``message``, with ``descriptor``, which stays ours; never waits. Lost if the peer is gone."""
+        """Send ``message`` with a copy of ``descriptor``; never waits.
+
+        The message is lost if the peer has closed its end.
+        """
         if self._broken:
             return
         self._unsent.append((encode(message), descriptor))
@@ -52,7 +55,7 @@ class Channel(Generic[M]):
             self._more.set()
 
     def _push(self) -> bool:
-        """Give the kernel what it takes of the unsent; True if that was all."""
+        """Send what the kernel accepts; return whether nothing is unsent."""
         while self._unsent:
             data, descriptor = self._unsent[0]
             rights = [] if descriptor is None else [_rights(descriptor)]
@@ -64,7 +67,7 @@ class Channel(Generic[M]):
                 self._broken = True
                 self._unsent.clear()
                 break
-            # The descriptor went with the first byte.
+            # The descriptor is sent with the first byte.
             self._unsent[0] = (data[sent:], None)
             if sent == len(data):
                 self._unsent.popleft()
@@ -72,7 +75,7 @@ class Channel(Generic[M]):
         return True
 
     async def drain(self) -> None:
-        """Send what has to wait, for ever."""
+        """Send the unsent messages whenever the socket is writable. Runs for ever."""
         while True:
             await self._more.wait()
             self._more = trio.Event()
@@ -86,9 +89,9 @@ class Channel(Generic[M]):
             await self._empty.wait()
 
     async def receive(self) -> tuple[M, int | None] | None:
-        """Return the next message, with the descriptor of a Connection, None at the end.
+        """Return the next message, and the descriptor of a Connection; None at the end of the channel.
 
-        A Connection without one is one for which this process had no room.
+        A Connection comes without its descriptor if this process had too many files open.
         Raises ControlError.
         """
         while True:
@@ -114,7 +117,7 @@ class Channel(Generic[M]):
             self._messages = self._unframer.feed(data)
 
     def close(self) -> None:
-        """Close the socket, and what came with messages that nobody will read."""
+        """Close the socket, and the descriptors of messages that were not read."""
         self._broken = True
         self._unsent.clear()
         self._trio_sock.close()

@@ -1,9 +1,8 @@
-"""What the engine and its worker processes say to each other, and how it is framed.
+"""Messages between the engine and its worker processes, and their framing.
 
-A frame is eight bytes, ``version u32 | length u32`` little-endian, and then so
-many bytes of MessagePack: one of the structs below, tagged with its name.
-:class:`Connection` comes with a file descriptor beside it. Pure; the socket is
-channel.py's.
+A frame is a header of eight bytes, ``version u32 | length u32`` little-endian, and ``length``
+bytes of MessagePack: one of the structs below, tagged with its name. A file descriptor
+accompanies each :class:`Connection`. Pure: channel.py does the I/O.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 VERSION: Final = 1
 MAX_FRAME_BYTES: Final = 1 << 26
-SPARE_FILES: Final = 64  # of a worker, for what is no connection
+SPARE_FILES: Final = 64  # descriptors that a worker reserves for other files than connections
 HEAD: Final = struct.Struct("<II")
 
 
@@ -36,30 +35,33 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Start(_Message, frozen=True):
-    """Serve like this; the first message. ``config`` is without feeds."""
+    """The first message: how to serve. ``config`` contains no feeds."""
 
     worker: int
     config: Config
-    base: str  # relative paths in the configuration start here
+    base: str  # the folder that relative paths in the configuration refer to
     port: int  # the gateway's
 
 
 class Connection(_Message, frozen=True):
-    """Serve the socket that comes with this; answered by Taken or Returned, later by Ended."""
+    """Serve the socket that accompanies this message.
+
+    Answered by Accepted, and later Ended, or by Returned.
+    """
 
     number: int
     address: str
 
 
 class Verdict(_Message, frozen=True):
-    """The answer to an Admit: which limit forbids the session, None if none does."""
+    """Response to an Admit: the limit that forbids the session, None if none does."""
 
     number: int
     limit: str | None
 
 
 class AskReport(_Message, frozen=True):
-    """Send a Reported of this moment."""
+    """Send a Reported now."""
 
     number: int
 
@@ -80,26 +82,26 @@ class AskReached(_Message, frozen=True):
 
 
 class Overview(_Message, frozen=True):
-    """The answer to an AskOverview: what ``/v1/latency`` shows, of all workers."""
+    """Response to an AskOverview: the body of ``/v1/latency``, for all workers."""
 
     number: int
     shown: dict[str, Any]
 
 
 class CheckAlive(_Message, frozen=True):
-    """Send a Pong, at once."""
+    """Send an Alive at once."""
 
 
 class Drain(_Message, frozen=True):
-    """Tell every session that the engine ends, and end when all have gone, or ``drain_s`` later."""
+    """Close every session because the engine ends; end when all are closed, or after ``drain_s``."""
 
     drain_s: float
 
 
 class Retire(_Message, frozen=True):
-    """Send every session elsewhere, and end when all have gone, or ``drain_s`` later.
+    """Close every session, so that its client reconnects; end when all are closed, or after ``drain_s``.
 
-    They are told one after the other over ``spread_s``.
+    The closes are spread over ``spread_s``.
     """
 
     drain_s: float
@@ -110,45 +112,45 @@ class Retire(_Message, frozen=True):
 
 
 class Ready(_Message, frozen=True):
-    """The worker takes connections."""
+    """The worker accepts connections."""
 
     release: str  # marketfeed.__version__
-    files: int  # how many it may have open
+    files: int  # that the worker may have open
 
 
 class Failed(_Message, frozen=True):
-    """The worker cannot serve, and ends."""
+    """The worker cannot serve, and will end."""
 
     reason: str
 
 
 class Accepted(_Message, frozen=True):
-    """The connection is the worker's now; said before its first byte is read."""
+    """The worker owns the connection. Sent before its first byte is read."""
 
     number: int
 
 
 class Returned(_Message, frozen=True):
-    """The worker could not take the connection."""
+    """The worker could not accept the connection."""
 
     number: int
 
 
 class Ended(_Message, frozen=True):
-    """A connection that was Taken is closed."""
+    """A connection that was Accepted is closed."""
 
     number: int
 
 
 class Admit(_Message, frozen=True):
-    """May a session from ``address`` begin? Answered by a Verdict."""
+    """Ask whether a session from ``address`` may begin. Answered by a Verdict."""
 
     number: int
     address: str
 
 
 class AskOverview(_Message, frozen=True):
-    """A client wants to see the latencies of all workers; answered by an Overview."""
+    """Ask for the latencies of all workers, for a client. Answered by an Overview."""
 
     number: int
 
@@ -160,36 +162,36 @@ class Release(_Message, frozen=True):
 
 
 class Synced(_Message, frozen=True):
-    """So many sessions have had their first `synced`."""
+    """How many sessions have had their first `synced`."""
 
     count: int
 
 
 class Reached(_Message, frozen=True):
-    """The answer to an AskReached."""
+    """Response to an AskReached."""
 
     number: int
 
 
 class Alive(_Message, frozen=True):
-    """The worker lives."""
+    """Response to a CheckAlive."""
 
 
 class Reported(_Message, frozen=True):
-    """The worker's figures; ``number`` is that of the AskReport, 0 without one."""
+    """The worker's statistics: the response to AskReport ``number``, or unasked with number 0."""
 
     number: int
     report: ServerStats
 
 
 class Measured(_Message, frozen=True):
-    """What the worker measured in one interval."""
+    """The latencies that the worker measured in one interval."""
 
     intervals: list[Interval]
 
 
 class Listed(_Message, frozen=True):
-    """The answer to an AskListing."""
+    """Response to an AskListing."""
 
     number: int
     listing: SessionList
@@ -207,22 +209,8 @@ Down = (
     | Drain
     | Retire
 )
-Up = (
-    Ready
-    | Failed
-    | Accepted
-    | Returned
-    | Ended
-    | Admit
-    | AskOverview
-    | Release
-    | Synced
-    | Reached
-    | Alive
-    | Reported
-    | Measured
-    | Listed
-)
+Status = Alive | Accepted | Ended | Reported | Reached | Listed | Failed | Ready  # of the worker itself
+Up = Status | Returned | Admit | AskOverview | Release | Synced | Measured
 
 M = TypeVar("M")
 
@@ -234,7 +222,7 @@ def encode(message: Down | Up) -> bytes:
 
 
 class Unframer(Generic[M]):
-    """Cuts what comes from a socket into messages of one direction."""
+    """Incremental decoder of the frames of one direction."""
 
     def __init__(self, direction: type[M]) -> None:
         """``direction`` is :data:`Down` or :data:`Up`."""
@@ -242,7 +230,7 @@ class Unframer(Generic[M]):
         self._data = bytearray()
 
     def feed(self, data: bytes) -> Iterator[M]:
-        """Yield the messages that ``data`` completes; raises ControlError for what is none."""
+        """Yield the messages that ``data`` completes; raises ControlError for invalid frames."""
         self._data += data
         while len(self._data) >= HEAD.size:
             version, length = HEAD.unpack_from(self._data)

@@ -1,8 +1,8 @@
-"""Whether a worker makes progress: its event loop counts its steps in a page that the engine sees too.
+"""Progress of a worker: its event loop counts task steps in a page of memory that the engine maps too.
 
-A worker that serves thousands at once may take seconds to come to the engine's question,
-and must not be killed for that; each of its steps takes milliseconds. One that counts no
-further is stuck. One that the machine does not let run is not: it is ready to, and has used no time.
+A worker that serves thousands of sessions at once may take seconds to respond to a liveness
+check, although each of its steps takes milliseconds. Only a worker that makes no step hangs.
+A worker that is ready to run but gets no CPU does not hang.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class StepPage:
-    """The engine's end: the page of one worker, ``fd``, which is closed by :meth:`close`."""
+    """The engine's end: the page of one worker. :meth:`close` closes its descriptor, ``fd``."""
 
     def __init__(self) -> None:
-        """Make the page; raises OSError."""
+        """Create the page; raises OSError."""
         self.fd = os.memfd_create("marketfeed-progress", os.MFD_CLOEXEC)
         try:
             os.ftruncate(self.fd, mmap.PAGESIZE)
@@ -33,18 +33,18 @@ class StepPage:
 
     @property
     def steps(self) -> int:
-        """Return how many steps the worker's loop has begun."""
+        """Return how many task steps the worker has begun."""
         return self._steps[0]
 
     def close(self) -> None:
-        """Let go of the page."""
+        """Unmap the page and close its descriptor."""
         self._steps.release()
         self._page.close()
         os.close(self.fd)
 
 
 class Pulse(trio.abc.Instrument):
-    """The worker's end: counts each step of a task. Costs half a microsecond a step."""
+    """The worker's end: counts each task step. Costs half a microsecond a step."""
 
     def __init__(self, fd: int) -> None:
         """``fd`` is the page of the engine's :class:`StepPage`."""
@@ -57,10 +57,10 @@ class Pulse(trio.abc.Instrument):
         self._steps[0] = self._count
 
 
-def used(pid: int) -> tuple[bool, float]:
-    """Return whether process ``pid`` is ready to run, and how much CPU time it has had, in seconds.
+def cpu_usage(pid: int) -> tuple[bool, float]:
+    """Return whether process ``pid`` is ready to run, and its CPU time in seconds.
 
-    Not ready, and infinitely much, once it is gone. Source: proc_pid_stat(5).
+    Returns False and infinity if the process has ended. Source: proc_pid_stat(5).
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,18 +1,17 @@
-"""A worker process: sessions over rings that the engine writes, connections that the engine accepted.
+"""A worker process: serves sessions from the engine's rings, on connections that the engine accepted.
 
     work
     └── watch          last to end: control channel, collector, reports
         └── sessions   the shard, and a task per connection
 
-Started by process.py through __main__.py; it hears no signals, as the engine tells it
-what to do, and ends when the engine does.
+Started by process.py through __main__.py. It handles no signals: the engine controls it over
+the control channel, and it ends when the engine ends.
 """
 
 from __future__ import annotations
 
 import socket
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import structlog
@@ -55,57 +54,50 @@ from marketfeed.workers.messages import (
     Verdict,
 )
 from marketfeed.workers.progress import Pulse
+from marketfeed.workers.requests import Requests
 
 if TYPE_CHECKING:
     from marketfeed.latency.intervals import Interval
 
 LEAST_FILES: Final = 2 * SPARE_FILES
 REPORT_S: Final = (1.0, 20.0)  # between reports: at least, at most
-REPORT_SHARE: Final = 0.01  # of the worker's time that reports may take
-SYNCED_S: Final = 0.01  # the engine is told of synced sessions at most this often
-LAST_WORD_S: Final = 0.5
+REPORT_SHARE: Final = 0.01  # of the worker's CPU time, for reports
+SYNCED_S: Final = 0.01  # at least, between reports of synced sessions
+LAST_REPORT_S: Final = 0.5  # for sending the last report
 
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class _Asked:
-    address: str
-    answered: trio.Event = field(default_factory=trio.Event)
-    limit: str | None = None
-    awaited: bool = True
-
-
 class RemoteAdmission:
-    """Asks the engine, which counts the sessions of all workers."""
+    """Admission by the engine, which counts the sessions of all workers."""
 
     def __init__(self, channel: Channel[Down]) -> None:
         self._channel = channel
-        self._asked: dict[int, _Asked] = {}
-        self._numbers = 0
+        self._requests: Requests[Verdict] = Requests()
+        self._abandoned: dict[int, str] = {}  # addresses whose verdicts nobody waits for any more
 
     async def ask(self, address: str) -> str | None:
-        """Count one more session from ``address``; return which limit forbids it, None if none does."""
-        self._numbers += 1
-        asked = self._asked[self._numbers] = _Asked(address)
-        self._channel.send(Admit(self._numbers, address))
-        try:
-            await asked.answered.wait()
-        except trio.Cancelled:
-            # The engine counts it all the same: a verdict that nobody awaits is given back.
-            asked.awaited = False
-            if asked.answered.is_set() and asked.limit is None:
-                self.release(address)
-            raise
-        return asked.limit
+        """Count one more session from ``address``; return the limit that forbids it, None if none does."""
+        with self._requests.open() as request:
+            self._channel.send(Admit(request.number, address))
+            try:
+                await request.wait()
+            except trio.Cancelled:
+                # The engine counts the session all the same, so it has to be released.
+                if request.response is None:
+                    self._abandoned[request.number] = address
+                elif request.response.limit is None:
+                    self.release(address)
+                raise
+        assert request.response is not None
+        return request.response.limit
 
     def answer(self, verdict: Verdict) -> None:
-        """Pass on what the engine said."""
-        asked = self._asked.pop(verdict.number)
-        asked.limit = verdict.limit
-        asked.answered.set()
-        if not asked.awaited and asked.limit is None:
-            self.release(asked.address)
+        """Pass on a verdict of the engine."""
+        if not self._requests.respond(verdict.number, verdict):
+            address = self._abandoned.pop(verdict.number)
+            if verdict.limit is None:
+                self.release(address)
 
     def release(self, address: str) -> None:
         """Count one session less."""
@@ -113,38 +105,30 @@ class RemoteAdmission:
 
 
 class RemoteOverview:
-    """Asks the engine, which has the latencies of all workers."""
+    """Latencies of all workers, from the engine."""
 
     def __init__(self, channel: Channel[Down]) -> None:
         self._channel = channel
-        self._asked: dict[int, tuple[trio.Event, list[dict[str, Any]]]] = {}
-        self._numbers = 0
+        self._requests: Requests[Overview] = Requests()
 
     async def ask(self) -> dict[str, Any]:
-        """Return what ``/v1/latency`` shows."""
-        self._numbers += 1
-        number = self._numbers
-        answered, shown = self._asked[number] = (trio.Event(), [])
-        self._channel.send(AskOverview(number))
-        try:
-            await answered.wait()
-        finally:
-            del self._asked[number]
-        return shown[0]
+        """Return the body of ``/v1/latency``."""
+        with self._requests.open() as request:
+            self._channel.send(AskOverview(request.number))
+            await request.wait()
+        assert request.response is not None
+        return request.response.shown
 
     def answer(self, overview: Overview) -> None:
-        """Pass on what the engine said, if it is still wanted."""
-        if overview.number in self._asked:
-            answered, shown = self._asked[overview.number]
-            shown.append(overview.shown)
-            answered.set()
+        """Pass on a response of the engine."""
+        self._requests.respond(overview.number, overview)
 
 
 class Worker:
     """One worker process, from its first message to its last."""
 
     def __init__(self, start: Start, channel: Channel[Down], rings_fd: int, doorbell: int) -> None:
-        """Build all that sessions need; raises ConfigError, OSError and ValueError."""
+        """Build what sessions need; raises ConfigError, OSError and ValueError."""
         rings = Rings.attach(rings_fd)
         self._start = start
         self._channel = channel
@@ -174,7 +158,7 @@ class Worker:
         self._channel.send(Measured(intervals))
 
     async def run(self, files: int) -> None:
-        """Serve until told to drain, or until the engine is gone; ``files`` may be open."""
+        """Serve until the engine has the worker drain, or ends; ``files`` descriptors may be open."""
         server = self._server
         async with trio.open_nursery() as watch:
             watch.start_soon(self._channel.drain)
@@ -188,7 +172,7 @@ class Worker:
                 await self._ending.wait()
                 await self._end()
                 sessions.cancel_scope.cancel()
-            with trio.move_on_after(LAST_WORD_S):
+            with trio.move_on_after(LAST_REPORT_S):
                 self._channel.send(Reported(0, await server.statistics()))
                 await self._channel.flushed()
             watch.cancel_scope.cancel()
@@ -201,7 +185,7 @@ class Worker:
             await self._server.drain(self._told.drain_s)
 
     async def _obey(self, watch: trio.Nursery, sessions: trio.Nursery) -> None:
-        """Do what the engine says, until it is gone."""
+        """Act on the messages of the engine until it ends."""
         while (received := await self._channel.receive()) is not None:
             message, descriptor = received
             match message:
@@ -216,7 +200,7 @@ class Worker:
                 case AskReport() | AskListing() | AskReached():
                     watch.start_soon(self._answer, message)
                 case Drain() | Retire():
-                    if isinstance(message, Drain):  # which hurries up one that retires
+                    if isinstance(message, Drain):  # also ends a retirement in progress
                         self._retiring.cancel()
                     self._told = message
                     self._ending.set()
@@ -231,7 +215,7 @@ class Worker:
         if descriptor is None:
             self._channel.send(Returned(message.number))
             return
-        # Before anything is read from it: what is not taken, another worker may be given.
+        # Before anything is read from it: the engine may pass unconfirmed connections to another worker.
         self._channel.send(Accepted(message.number))
         sock = socket.socket(fileno=descriptor)
         sock.setblocking(False)
@@ -261,7 +245,7 @@ class Worker:
             await trio.sleep(SYNCED_S)
 
     async def _report(self) -> None:
-        """Report now and then, so that little is unknown of a worker that dies."""
+        """Report at intervals, so that little is lost of the statistics of a worker that dies."""
         least_s, most_s = REPORT_S
         while True:
             began_s = time.thread_time()
@@ -271,7 +255,7 @@ class Worker:
 
 
 async def work(channel: Channel[Down], rings_fd: int, doorbell: int) -> int:
-    """Be a worker; return the exit status."""
+    """Serve as a worker until it is drained; return the exit status."""
     try:
         files = raise_file_limit()
         received = await channel.receive()
@@ -292,7 +276,7 @@ async def work(channel: Channel[Down], rings_fd: int, doorbell: int) -> int:
 
 
 def run(control: int, rings_fd: int, doorbell: int, progress: int, log_level: str) -> int:
-    """Run a worker over these descriptors; return the exit status."""
+    """Run a worker with these inherited descriptors; return the exit status."""
     logs.configure(log_level)
     return trio.run(_run, control, rings_fd, doorbell, instruments=[Pulse(progress)])
 

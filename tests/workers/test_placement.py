@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,6 +88,57 @@ def test_a_worker_that_is_gone_is_missed_and_its_predecessor_is_not():
         assert not placement.is_fresh(0)
     assert [condition.kind for condition in placement.warnings()] == ["worker_down"]
     assert placement.problems() == []
+
+
+async def test_connections_wait_until_a_worker_has_room(autojump_clock):
+    busy = Child(0, 0, waiting=True)
+    placement = placed(busy)
+    placed_with = []
+
+    async def connect():
+        placed_with.append(await placement.place())
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(connect)
+        await trio.testing.wait_all_tasks_blocked()
+        assert placed_with == []
+        busy.waiting = False
+        placement.room_freed()
+    assert placed_with == [busy] * 3
+
+
+async def test_connections_that_wait_for_a_worker_go_to_its_successor(autojump_clock):
+    busy = Child(0, 0, waiting=True)
+    placement = placed(busy)
+    async with trio.open_nursery() as nursery:
+        placed_with = []
+
+        async def connect():
+            placed_with.append(await placement.place())
+
+        nursery.start_soon(connect)
+        await trio.testing.wait_all_tasks_blocked()
+        placement.drop(busy)
+        await trio.testing.wait_all_tasks_blocked()
+        assert placed_with == []
+        placement.put(successor := Child(0, 0))
+    assert placed_with == [successor]
+
+
+async def test_connections_that_wait_are_refused_when_only_full_workers_are_left(autojump_clock):
+    busy = Child(0, 0, waiting=True)
+    placement = placed(busy, Child(1, 0, 1000))
+    async with trio.open_nursery() as nursery:
+        placed_with = []
+
+        async def connect():
+            placed_with.append(await placement.place())
+
+        nursery.start_soon(connect)
+        await trio.testing.wait_all_tasks_blocked()
+        placement.drop(busy)
+    assert placed_with == [None]
 
 
 @pytest.mark.slow
