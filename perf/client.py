@@ -383,7 +383,10 @@ class Load:
 
 
 def send(sock: socket.socket, opcode: int, payload: bytes) -> None:
-    """Send one frame masked with zeros; requests are small, so the socket takes them whole."""
+    """Send one frame masked with zeros; requests are small, so the socket takes them whole.
+
+    The lengths are written and read here separately from the engine's code, which this client measures.
+    """
     size = len(payload)
     short, rest = (
         (size, b"") if size < 126 else (126, size.to_bytes(2)) if size < 65536 else (127, size.to_bytes(8))

@@ -1,4 +1,6 @@
-"""WebSocket frames as bytes. A server's frames are unmasked, so one frame serves every member of a group.
+"""WebSocket frames: headers and payload lengths. Pure.
+
+Frames from a server are unmasked, so all members of a group are sent the same bytes.
 
 Source: RFC 6455, section 5.2.
 """
@@ -12,15 +14,34 @@ TEXT: Final = 0x81  # FIN and opcode
 BINARY: Final = 0x82
 PING: Final = 0x89
 CLOSE: Final = 0x88
+MASKED: Final = 0x80  # of the second byte
+MAX_SHORT: Final = 125  # bytes of payload whose length is in the second byte
 
 
 def header(opcode: int, length: int) -> bytes:
     """Return the header of an unmasked frame whose payload has ``length`` bytes."""
-    if length < 126:
+    if length <= MAX_SHORT:
         return bytes((opcode, length))
     if length < 65536:
         return struct.pack("!BBH", opcode, 126, length)
     return struct.pack("!BBQ", opcode, 127, length)
+
+
+def payload_span(data: bytes | bytearray, at: int = 0) -> tuple[int, int] | None:
+    """Return where the payload of the frame at ``data[at]`` begins, and its length in bytes.
+
+    A masking key belongs to the header. Returns None while the header is incomplete; the payload may
+    be incomplete.
+    """
+    if len(data) < at + 2:
+        return None
+    length, start = data[at + 1] & 0x7F, at + 2
+    if length > MAX_SHORT:
+        start += 2 if length == 126 else 8
+        length = int.from_bytes(data[at + 2 : start], "big")
+    if data[at + 1] & MASKED:
+        start += 4
+    return (start, length) if start <= len(data) else None
 
 
 def frame(opcode: int, payload: bytes) -> bytes:

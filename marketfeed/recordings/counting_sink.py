@@ -10,6 +10,7 @@ from marketfeed import clock
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.units import S
 from marketfeed.fanout.wire import BINARY, Encoding
+from marketfeed.fanout.ws_frames import payload_span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +80,9 @@ class CountingSink:
         if self.delays is not None:
             now_ns = wall_ns()
             parser = FrameParser()
-            parser.feed(frame[{126: 4, 127: 10}.get(frame[1], 2) :])
+            span = payload_span(frame)
+            assert span is not None
+            parser.feed(frame[span[0] :])
             for part in parser:
                 if part.kind in (Kind.QUOTES, Kind.TRADES):
                     self.delays.add(now_ns - part.records()["ts_recv"])

@@ -21,6 +21,7 @@ import trio
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.shard import Shard, SubscriptionChange
 from marketfeed.fanout.wire import PROBE
+from marketfeed.fanout.ws_frames import TEXT, payload_span
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.latency.arrivals import Arrivals
 
@@ -140,22 +141,13 @@ class OwnProbe:
 
 
 def texts_of(data: bytearray) -> list[bytes]:
-    """Take the whole frames out of ``data``, as a server sends them, unmasked; return the texts.
-
-    Source: RFC 6455, section 5.2.
-    """
+    """Remove the complete WebSocket frames from ``data``; return the payloads of text frames."""
     texts, at = [], 0
-    while len(data) >= at + 2:
-        length, start = data[at + 1] & 0x7F, at + 2
-        if length > 125:
-            width = 2 if length == 126 else 8
-            start += width
-            if len(data) < start:
-                break
-            length = int.from_bytes(data[start - width : start], "big")
+    while (span := payload_span(data, at)) is not None:
+        start, length = span
         if len(data) < start + length:
             break
-        if data[at] & 0x0F == 1:
+        if data[at] == TEXT:
             texts.append(bytes(data[start : start + length]))
         at = start + length
     del data[:at]

@@ -20,6 +20,7 @@ import trio
 
 from tests.support.bench import Decoder, Follower
 from tests.support.process import engine
+from tests.support.ws_frames import masked, split_frame
 
 PROVE = bool(os.environ.get("MARKETFEED_PROVE"))
 CLIENTS, CUTS = (500, 100) if PROVE else (40, 15)
@@ -89,9 +90,7 @@ class Subscription:
     def request(self, encoding: str, after: str | None) -> bytes:
         """Return the WebSocket frame that subscribes, masked with zeros."""
         request = {"action": "subscribe", "tier": self.tier, "encoding": encoding, **self.channels}
-        text = json.dumps(request | ({"after": after} if after else {})).encode()
-        size = bytes([0x80 | len(text)]) if len(text) < 126 else struct.pack("!BH", 0x80 | 126, len(text))
-        return b"\x81" + size + bytes(4) + text
+        return masked(0x81, json.dumps(request | ({"after": after} if after else {})).encode())
 
     def get(self, path: str, after: str | None, header: bool) -> bytes:
         """Return the HTTP request that subscribes; the cursor is in the query, or in Last-Event-ID."""
@@ -156,16 +155,10 @@ class Wire:
                 if end < 2:
                     return frames
             else:
-                if len(self._data) < 10:  # shorter than any frame the engine sends, or not yet known
+                whole = split_frame(self._data)
+                if whole is None:
                     return frames
-                length, start = self._data[1], 2
-                if length == 126:
-                    length, start = int.from_bytes(self._data[2:4], "big"), 4
-                elif length == 127:
-                    length, start = int.from_bytes(self._data[2:10], "big"), 10
-                end = start + length
-                if len(self._data) < end:
-                    return frames
+                end = len(self._data) - len(whole[2])
             frames.append(self._data[:end])
             self._data = self._data[end:]
 

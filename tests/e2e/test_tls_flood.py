@@ -14,6 +14,7 @@ from tests.support import tls_peer
 from tests.support.process import Engine, engine
 from tests.support.tls_load import MIB, MOST_SILENT_S, ROUNDS, longest_silence_s, resident_bytes, tls_config
 from tests.support.tls_peer import TLS1_2, TLS1_3, UPGRADE, TlsPeer
+from tests.support.ws_frames import masked
 
 ATTACKERS = 4
 FLOOD_S = 3
@@ -74,9 +75,7 @@ def test_a_few_key_updates_are_answered_and_the_session_lives(tmp_path):
         peer.read_until(b"connected")
         for _ in range(20):
             assert peer.update_key()
-        ping = b'{"action":"ping","t":1}'
-        mask = b"\0\0\0\0"
-        peer.write(bytes([0x81, 0x80 | len(ping)]) + mask + ping)
+        peer.write(masked(0x81, b'{"action":"ping","t":1}'))
         peer.read_until(b'"T":"pong"')
 
 

@@ -8,6 +8,7 @@ from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.records import QUOTE, TRADE
 from marketfeed.fanout.wire import BINARY, JSON, SSE, FrameContent, Moment
 from tests.support.bench import BASIC, VIP, Bench, Follower, S
+from tests.support.ws_frames import split_frame
 
 
 def kinds(messages):
@@ -16,10 +17,10 @@ def kinds(messages):
 
 def binary_frames(frame):
     """Return the frames of one binary message."""
-    assert frame[0] == 0x82
-    start = {126: 4, 127: 10}.get(frame[1], 2)
+    first, payload, rest = split_frame(frame)
+    assert (first, rest) == (0x82, b"")
     parser = FrameParser()
-    parser.feed(frame[start:])
+    parser.feed(payload)
     return list(parser)
 
 

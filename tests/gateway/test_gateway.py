@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.live import LIMITS, Live, connected, masked, serving
+from tests.support.live import LIMITS, Live, connected, serving
+from tests.support.ws_frames import masked
 
 if TYPE_CHECKING:
     import trio

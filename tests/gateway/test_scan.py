@@ -7,17 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.gateway.scan import MAX_CONTROL_FRAMES, MAX_FRAGMENTS, FrameScanner, FramingAbuseError
-
-
-def masked(first: int, payload: bytes) -> bytes:
-    size = len(payload)
-    if size < 126:
-        head = bytes([first, 128 | size])
-    elif size < 65536:
-        head = bytes([first, 128 | 126]) + size.to_bytes(2, "big")
-    else:
-        head = bytes([first, 128 | 127]) + size.to_bytes(8, "big")
-    return head + b"\1\2\3\4" + payload
+from tests.support.ws_frames import masked
 
 
 def feed_in_pieces(data: bytes, cuts: list[int]) -> int:

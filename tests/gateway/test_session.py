@@ -11,7 +11,8 @@ import trio.lowlevel
 
 from marketfeed.errors import CLOSE_TEXT, CloseCode
 from marketfeed.gateway.websocket import MAX_REFUSED
-from tests.support.live import LIMITS, connected, masked, serving
+from tests.support.live import LIMITS, connected, serving
+from tests.support.ws_frames import masked
 
 
 async def test_subscribe_snapshot_live_unsubscribe():

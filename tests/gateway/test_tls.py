@@ -14,7 +14,8 @@ import trustme
 
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ConfigError
 from tests.support.gateway_tls import Files
-from tests.support.live import Client, Live, connected, masked, serving
+from tests.support.live import Client, Live, connected, serving
+from tests.support.ws_frames import masked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -19,6 +19,7 @@ from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.tls import TlsOutbox
 from tests.support.gateway_tls import Files
 from tests.support.live import LIMITS, Live, serving
+from tests.support.ws_frames import masked
 
 if TYPE_CHECKING:
     from marketfeed.gateway.session import Session
@@ -29,15 +30,8 @@ MANY = 6000  # symbols
 FAST = replace(LIMITS, requests_per_s=1e6, handshake_s=20.0)
 
 
-def masked(opcode: int, payload: bytes) -> bytes:
-    """Return a client's frame, masked with zeros."""
-    size = len(payload)
-    head = bytes([0x80 | size]) if size < 126 else bytes([0xFE]) + size.to_bytes(2, "big")
-    return bytes([0x80 | opcode]) + head + bytes(4) + payload
-
-
 def asking(**request: object) -> bytes:
-    return masked(1, json.dumps(request).encode())
+    return masked(0x81, json.dumps(request).encode())
 
 
 NAMES = [f"N{i:03}" for i in range(5)]
@@ -45,7 +39,7 @@ FLOODS = {
     "requests": asking(action="ping", t=1, id="x" * 100),
     "subscriptions": asking(action="subscribe", quotes=NAMES, id="x" * 100),
     "bad requests": asking(action="ping", t=1) + asking(action="nope"),
-    "big pings of the protocol": masked(9, b"x" * 125),
+    "big pings of the protocol": masked(0x89, b"x" * 125),
 }
 
 

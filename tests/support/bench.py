@@ -23,6 +23,7 @@ from marketfeed.fanout.shard import Shard, SubscriptionChange
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import JSON, Encoding
 from marketfeed.latency.recorder import LatencyRecorder
+from tests.support.ws_frames import split_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,19 +58,17 @@ class Decoder:
             return []
         if frame[:3] == b"id:" or frame[:5] == b"data:":
             return self._event(frame)
-        if frame[0] == 0x89:
+        whole = split_frame(frame)
+        assert whole is not None
+        first, payload, rest = whole
+        assert not rest
+        if first == 0x89:
             return []
-        length, start = frame[1], 2
-        if length == 126:
-            length, start = int.from_bytes(frame[2:4], "big"), 4
-        elif length == 127:
-            length, start = int.from_bytes(frame[2:10], "big"), 10
-        assert len(frame) == start + length
-        if frame[0] == 0x81:
-            messages: list[dict[str, Any]] = json.loads(frame[start:])
+        if first == 0x81:
+            messages: list[dict[str, Any]] = json.loads(payload)
             return messages
-        assert frame[0] == 0x82
-        return self._step(frame[start:])
+        assert first == 0x82
+        return self._step(payload)
 
     def _event(self, event: bytes) -> list[dict[str, Any]]:
         assert event.endswith(b"\n\n")

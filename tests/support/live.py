@@ -220,9 +220,3 @@ async def connected(live: Live) -> AsyncIterator[Client]:
         finally:
             await ws.aclose()
             await trio.aclose_forcefully(stream)
-
-
-def masked(first: int, payload: bytes) -> bytes:
-    """Return a client's frame, masked with zeros."""
-    assert len(payload) < 126
-    return bytes([first, 128 | len(payload)]) + b"\0\0\0\0" + payload
