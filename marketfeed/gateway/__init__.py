@@ -1,1 +1,1 @@
-"""What subscribers connect to: listener, WebSocket sessions, the outbox, limits."""
+"""The server that subscribers connect to: listener, HTTP, sessions, the outbox, limits."""

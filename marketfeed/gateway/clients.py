@@ -1,4 +1,4 @@
-"""What a client says it is: the SDK in its ``User-Agent``, as a label that strangers cannot multiply."""
+"""Client SDKs by ``User-Agent``, as a metric label with a bounded number of values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 NO_SDK: Final = "none"
 OTHER_SDK: Final = "other"
-MOST_SDKS: Final = 50  # told apart by one process; who comes after them is "other"
+MOST_SDKS: Final = 50  # distinct values per process; further ones are counted as "other"
 
 _SDK: Final = re.compile(r"marketfeed-[a-z]{1,12}/\d{1,4}(?:\.\d{1,4}){0,2}(?![^\s;(])")
 
@@ -26,4 +26,4 @@ class Sdks:
         sdk = found.group()
         if sdk not in self._seen and len(self._seen) >= MOST_SDKS:
             return OTHER_SDK
-        return self._seen.setdefault(sdk, sdk)  # one string for all sessions that say it
+        return self._seen.setdefault(sdk, sdk)  # all sessions share one string

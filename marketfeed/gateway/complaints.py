@@ -1,4 +1,4 @@
-"""Log lines about what strangers do: one of each kind a minute, however often it happens."""
+"""Rate-limited warnings about clients: at most one of each kind a minute."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import structlog
 import trio
 
 PERIOD_S: Final = 60.0
-MAX_SHOWN: Final = 120  # characters of what a stranger sent
+MAX_SHOWN: Final = 120  # characters of text from a client
 
 log = structlog.get_logger()
 
 
 class Complaints:
-    """Writes warnings, and says in each how many of its kind were left out before it."""
+    """Writes warnings; each has the number of suppressed warnings of its kind since the last."""
 
     def __init__(self) -> None:
         self._next_s: dict[str, float] = {}
@@ -32,5 +32,5 @@ class Complaints:
 
 
 def shown(text: str) -> str:
-    """Return ``text``, which a stranger sent, fit for a terminal: bounded, all but plain ASCII escaped."""
+    """Return ``text`` from a client in a form safe for terminals: truncated, and escaped except ASCII."""
     return text[:MAX_SHOWN].encode("unicode_escape").decode("ascii")

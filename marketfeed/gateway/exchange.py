@@ -1,6 +1,6 @@
-"""One connection's HTTP/1.1: heads and bodies in, whole answers out, over h11.
+"""HTTP/1.1 on one connection, over h11: reads heads and bodies, sends complete responses.
 
-Everything that a peer can draw out or blow up is bounded here. Source: RFC 9112.
+Sizes and durations that a peer controls are bounded here. Source: RFC 9112.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ MAX_HEADERS: Final = 64
 LONG_LINE: Final = f"a request line of at most {MAX_HEAD_BYTES} bytes"
 LONG_HEAD: Final = f"a head of at most {MAX_HEAD_BYTES} bytes"
 READ_BYTES: Final = 8192
-SEND_BYTES: Final = 65536  # of an answer at once
-PIPELINED_BYTES: Final = 65536  # kept while an answer is under way; what comes behind that is thrown away
+SEND_BYTES: Final = 65536  # of a response per send
+PIPELINED_BYTES: Final = 65536  # buffered during a response; further bytes are discarded
 FLOOD: Final = f"more than {PIPELINED_BYTES} bytes behind a request that had no answer yet"
-DISCARD_BYTES: Final = 65536  # read at once to be thrown away,
-DISCARD_READS: Final = 16  # or in so many pieces: TLS hands out small records by the kilobyte;
-DISCARD_S: Final = 0.05  # and the pause before the next, so that a flood costs its sender more than us
+DISCARD_BYTES: Final = 65536  # discarded before a pause,
+DISCARD_READS: Final = 16  # or so many reads, as small TLS records are read by the kilobyte;
+DISCARD_S: Final = 0.05  # the pause, so that a flood costs its sender more than this process
 FRAMING_BYTES: Final = 16384  # of a chunked body: chunk sizes, line ends, trailers
-EVENTS_A_TURN: Final = 16  # pieces of a body between two turns of others
-IDLE_S: Final = 30.0  # a kept-alive connection without a request; an answer or a body under way
-LINGER_S: Final = 1.0  # for a refused peer to take its answer before the connection is closed on it
+EVENTS_PER_CHECKPOINT: Final = 16  # data events of a body between two checkpoints
+IDLE_S: Final = 30.0  # for the next request on a kept-alive connection, for a body, for a response
+LINGER_S: Final = 1.0  # for a refused peer to read its response before the connection is closed
 LINGER_BYTES: Final = 1 << 20
-_QUOTED: Final = re.compile(r"\bbytearray\(b?(.*?)\)", re.DOTALL)  # how h11 shows what it was sent
-_TLS_RECORD: Final = b"\x16\x03"  # how a TLS handshake begins
+_QUOTED: Final = re.compile(r"\bbytearray\(b?(.*?)\)", re.DOTALL)  # how h11 quotes received bytes
+_TLS_RECORD: Final = b"\x16\x03"  # the first bytes of a TLS handshake
 
 TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, section 5.6.2
 
@@ -41,7 +41,7 @@ CLOSE: Final[Headers] = (("Connection", "close"),)
 
 
 class HttpError(Exception):
-    """A peer that broke HTTP, or a limit on it: it is answered, and the connection closed."""
+    """The peer violated HTTP or exceeded a limit; it gets this response, and the connection is closed."""
 
     def __init__(self, status: int, msg: str) -> None:
         super().__init__(msg)
@@ -49,32 +49,32 @@ class HttpError(Exception):
 
 
 class HeadTimeoutError(Exception):
-    """A request's head did not come in time; ``begun`` tells whether some of it had."""
+    """A request's head did not arrive in time."""
 
 
 def body_bytes(request: h11.Request) -> int | None:
-    """Return how large a body the request's head announces; None if only its end will tell."""
+    """Return the size of the body as announced in the head; None if it is chunked."""
     headers = dict(request.headers)
     return None if b"transfer-encoding" in headers else int(headers.get(b"content-length", 0))
 
 
 class Exchange:
-    """Requests and answers on one stream, one after the other."""
+    """Requests and responses on one stream, one after the other."""
 
     def __init__(self, stream: trio.abc.HalfCloseableStream, head_s: float, unread: Unread) -> None:
-        """``head_s`` is how long a request's head may take; the first counts from now."""
+        """``head_s`` bounds the arrival of each request's head; that of the first counts from now."""
         self._stream = stream
         self._unread = unread
         self._head_s = head_s
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
-        self._received = bytearray()  # of the request under way, while its head is not whole
+        self._received = bytearray()  # of the current request, until its head is complete
         self._first = True
-        self._cut = False  # something that the peer sent has been thrown away
+        self._cut = False  # some received bytes were discarded
 
     async def head(self) -> h11.Request | None:
-        """Return the next request's head; None at the connection's end.
+        """Return the next request's head; None at the end of the connection.
 
-        Raises HeadTimeoutError, and HttpError for what is no request.
+        Raises HeadTimeoutError, and HttpError for an invalid request.
         """
         first, self._first = self._first, False
         begun = bool(self._received)
@@ -85,7 +85,7 @@ class Exchange:
                 if event is not h11.NEED_DATA:
                     break
                 data = await self._receive()
-                if data and not begun and not first:  # from its first byte on, a head has its own deadline
+                if data and not begun and not first:  # the deadline of a head begins with its first byte
                     waiting.deadline = trio.current_time() + self._head_s
                 begun = begun or bool(data)
                 self._received += data
@@ -96,7 +96,7 @@ class Exchange:
             return None
         if not isinstance(event, h11.Request):
             return None
-        # The parser bounds what is not whole yet; a head that came whole in one piece is bounded here.
+        # h11 bounds incomplete heads only; a head that arrived complete in one read is bounded here.
         if len(self._received) - len(self._h11.trailing_data[0]) > MAX_HEAD_BYTES:
             line = self._received.find(b"\n")
             raise HttpError(414, LONG_LINE) if line >= MAX_HEAD_BYTES else HttpError(431, LONG_HEAD)
@@ -109,21 +109,21 @@ class Exchange:
 
     @property
     def behind(self) -> bytes:
-        """Return what came behind the request's head, which is where the parser says that it ends."""
+        """Return the bytes received after the request's head, as far as h11 has not parsed them."""
         return bytes(self._h11.trailing_data[0])
 
     def no_body(self) -> None:
-        """Go past the end of a request that has no body."""
+        """Parse the end of a request without a body."""
         self._next()
 
     async def body(self, most: int) -> bytes:
-        """Return the body of the request; raises HttpError for one of more than ``most`` bytes.
+        """Return the body of the request; raises HttpError for a body of more than ``most`` bytes.
 
-        Each piece of a chunked body costs as much as many bytes: what is not data is bounded too, and
-        others have their turn between pieces.
+        Small chunks are expensive to parse, so the bytes of chunk framing are bounded too, and other
+        tasks run between chunks.
         """
         body = bytearray()
-        wire, pieces = len(self.behind), 0
+        wire, events = len(self.behind), 0
         with trio.move_on_after(IDLE_S) as waiting:
             while True:
                 event = self._next()
@@ -131,8 +131,8 @@ class Exchange:
                     body += event.data
                     if len(body) > most:
                         raise HttpError(413, f"a body of at most {most} bytes")
-                    pieces += 1
-                    if pieces % EVENTS_A_TURN == 0:
+                    events += 1
+                    if events % EVENTS_PER_CHECKPOINT == 0:
                         await trio.lowlevel.checkpoint()
                 elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed) or event is h11.PAUSED:
                     break
@@ -147,7 +147,7 @@ class Exchange:
         return bytes(body)
 
     async def _go_on(self) -> int:
-        """Give the parser more of a body; return how many bytes."""
+        """Read more of a body; return how many bytes were read."""
         if self._h11.they_are_waiting_for_100_continue:
             go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
             await self._stream.send_all(self._h11.send(go_on) or b"")
@@ -177,11 +177,11 @@ class Exchange:
         return HttpError(400, _QUOTED.sub(r"\1", str(error)))
 
     async def wait_gone(self) -> None:
-        """Return once the peer has gone away, which it may while it waits for an answer.
+        """Return once the peer has closed the connection while it waits for a response.
 
-        What it pipelines meanwhile is kept for later, up to a bound. Beyond that it is read and thrown
-        away, as the end of the stream lies behind it, and the connection ends with what was kept. Raises
-        what reading raises.
+        Requests that it pipelines meanwhile are buffered, up to PIPELINED_BYTES. Further bytes are
+        read and discarded, because the end of the stream is behind them, and the connection is closed
+        after the buffered requests. Raises the errors of reading.
         """
         kept = len(self.behind)
         thrown = reads = 0
@@ -203,7 +203,7 @@ class Exchange:
     async def send(
         self, status: int, headers: Headers, body: bytes, content_type: str, head_only: bool = False
     ) -> None:
-        """Send a whole answer; raises BrokenResourceError if the peer does not take it."""
+        """Send a complete response; raises BrokenResourceError if the peer does not read it in time."""
         own: list[tuple[str, str]] = [("Server", "marketfeed")]
         if status not in (204, 304):
             own += [("Content-Type", content_type), ("Content-Length", str(len(body)))]
@@ -214,10 +214,10 @@ class Exchange:
             body = b""
         first = self._h11.send(head) or b""
         if body:
-            self._h11.send(h11.Data(body))  # the length is known, so it goes onto the wire as it is
+            self._h11.send(h11.Data(body))  # its length is known, so it is sent unchanged
         self._h11.send(h11.EndOfMessage())
         with self._unread.sending(len(body), IDLE_S) as sending:
-            # The stream keeps a copy of what waits: no more than a piece where the peer does not read.
+            # The stream copies unsent bytes; sending in parts bounds the copy if the peer does not read.
             await self._stream.send_all(first + body[:SEND_BYTES])
             for start in range(SEND_BYTES, len(body), SEND_BYTES):
                 await self._stream.send_all(body[start : start + SEND_BYTES])
@@ -226,11 +226,11 @@ class Exchange:
 
     @property
     def answerable(self) -> bool:
-        """Tell whether an answer can still be sent to the request under way."""
+        """Return whether a response to the current request can still be sent."""
         return self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE)
 
     async def linger(self) -> None:
-        """End the answers, and read on for a moment: a close on unread bytes would reset the answer away."""
+        """Shut down sending and read on briefly: closing with unread bytes would discard the response."""
         with trio.move_on_after(LINGER_S):
             await self._stream.send_eof()
             left = LINGER_BYTES
@@ -238,7 +238,7 @@ class Exchange:
                 left -= len(data)
 
     def again(self) -> bool:
-        """Turn to the next request; False if there can be none."""
+        """Prepare for the next request; return False if there can be none."""
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             return False
         self._received = bytearray(self._h11.trailing_data[0])

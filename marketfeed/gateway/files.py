@@ -1,6 +1,6 @@
 """Static files and the documents of the API: a fixed list, read or built once.
 
-No path of a request ever meets the file system, so there is nothing that dots and slashes could get at.
+Paths of requests are never used as file paths, so path traversal is impossible.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from marketfeed.gateway.query import check_keys
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-# By path: the file in marketfeed/web, and its type.
+# By path: the file in marketfeed/web and its content type.
 FILES: Final[Mapping[str, tuple[str, str]]] = {
     "/robots.txt": ("robots.txt", "text/plain; charset=utf-8"),
 }
@@ -28,14 +28,14 @@ DOCUMENTS: Final[Mapping[str, Callable[[], bytes]]] = {
 
 
 class StaticFile:
-    """One file; its ETag is of what it holds, so it changes with a release that changes it, and only then."""
+    """One file. Its ETag is a hash of its content, so it changes only when the content does."""
 
     def __init__(self, body: bytes, content_type: str) -> None:
         self._whole = Response(body, content_type)
         self._tag = hashlib.sha256(body).hexdigest()[:16]
 
     async def get(self, request: Request) -> Response:
-        """Answer a request: the file, or 304 to a client that has it."""
+        """Return the file, or 304 if the client has it."""
         check_keys(request.query, ())
         return tagged(request, self._tag, lambda: self._whole)
 

@@ -1,7 +1,7 @@
-"""How many handshakes a second one process can serve, and so how long clients that are sent away should stay.
+"""Handshake rate of one process, and the reconnect delays that follow from it.
 
-Sessions that all end at once would all come back at once. They are told to come back over a time in which
-this process, or its successor, can serve their handshakes. Time is an argument.
+If many sessions are closed at once, their clients would all reconnect at once. So the reconnects are spread
+over the time in which this process, or its successor, can serve their handshakes. Time is an argument.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ import math
 import random
 from typing import Final
 
-LEAST_PER_S: Final = 500.0  # of an engine that has not shown more: two cores do 600 (perf.many, perf.turns)
+LEAST_PER_S: Final = 500.0  # assumed until more were measured: two cores serve 600 (perf.many, perf.turns)
 WINDOW_S: Final = 1.0  # in which handshakes are counted
-FLOOR_MS: Final = (500, 3000)  # over which clients come back at least
-MAX_RETRY_S: Final = 600.0  # nobody is told to stay away for longer
+FLOOR_MS: Final = (500, 3000)  # the shortest range of reconnect delays
+MAX_RETRY_S: Final = 600.0  # the longest reconnect delay
 
 
 class Handshakes:
-    """The handshakes of one process."""
+    """Counts the handshakes of one process, and computes reconnect delays."""
 
     def __init__(self, limit_per_s: float = 0.0, processes: int = 1) -> None:
-        """``limit_per_s`` is this process's share of the limit, 0 for none, and may be changed.
+        """``limit_per_s`` is this process's share of the limit, or 0 for none; it may be changed.
 
-        ``processes`` is how many of them share the clients.
+        ``processes`` is the number of processes that share the clients.
         """
         self.limit_per_s = limit_per_s
-        self.shown_per_s = 0  # most that were done within one window
+        self.shown_per_s = 0  # the most within one window
         self._least_per_s = LEAST_PER_S / processes
         self._window_end_s = -math.inf
         self._in_window = 0
-        self._waiting = 0.0  # clients that were refused and have not been let in since, an estimate
+        self._waiting = 0.0  # estimate of the refused clients that have not been admitted since
         self._waiting_at_s = 0.0
 
     def done(self, now_s: float) -> None:
@@ -41,21 +41,21 @@ class Handshakes:
 
     @property
     def rate_per_s(self) -> float:
-        """Return how many handshakes a second are expected to be served."""
+        """Return how many handshakes a second this process is expected to serve."""
         shown = max(self._least_per_s, self.shown_per_s / WINDOW_S)
         return min(shown, self.limit_per_s) if self.limit_per_s else shown
 
     def retry_ms(self, sessions: int) -> tuple[int, int]:
-        """Return from when to when ``sessions`` that end together should come back."""
+        """Return the range of reconnect delays for ``sessions`` that are closed together."""
         first_ms, last_ms = FLOOR_MS
         spread_ms = int(min(sessions / self.rate_per_s, MAX_RETRY_S) * 1000)
         return first_ms, max(last_ms, first_ms + spread_ms)
 
     def retry_after_s(self, now_s: float) -> int:
-        """Count a handshake that the limit refuses; return when its client should try again.
+        """Count a handshake that the limit refuses; return the delay after which its client should retry.
 
-        At random within twice the time that those refused so far need, so that as many come back
-        each second as the limit lets in.
+        The delay is random within twice the time that the clients refused so far need, so that about as
+        many retry each second as the limit admits.
         """
         served = (now_s - self._waiting_at_s) * self.rate_per_s
         self._waiting = max(0.0, self._waiting - served) + 1

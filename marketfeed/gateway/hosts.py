@@ -1,8 +1,8 @@
-"""Which names a listener answers to, as a protection against DNS rebinding.
+"""Host names that a listener serves: protection against DNS rebinding.
 
-A web page may have its own name resolve to the engine's address, and is then of one origin with the engine
-for a browser: requests come without Origin, answers may be read. What tells them apart is the Host header,
-which has the page's name. An address or ``localhost`` there cannot be the name of somebody else's page.
+An attacker may have the host name of a web page resolve to the engine's address. For a browser the page and
+the engine are then one origin: it sends requests without Origin, and lets the page read the responses. Only
+the Host header reveals the page's name. An IP address or ``localhost`` there cannot be the attacker's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Hosts:
-    """The names in a configuration: ``feed.example.com``, ``*.example.com`` (sub-domains alone), ``*``."""
+    """Configured names: ``feed.example.com``, ``*.example.com`` (sub-domains only), ``*`` (any)."""
 
     def __init__(self, names: Iterable[str]) -> None:
         lower = {name.lower().removesuffix(".") for name in names}
@@ -26,11 +26,11 @@ class Hosts:
         self._below = (".localhost", *(name[1:] for name in lower if name.startswith("*.")))
 
     def serves(self, authority: str) -> bool:
-        """Tell whether a request for ``authority``, a Host header's value, is to be served."""
+        """Return whether to serve a request for ``authority``, the value of a Host header."""
         return self._any or self.knows(authority)
 
     def knows(self, authority: str) -> bool:
-        """Tell whether ``authority`` is an address or a name that is known, without the help of ``*``."""
+        """Return whether ``authority`` is an IP address or a configured name; ``*`` does not count."""
         parsed = parse_authority(authority)
         if parsed is None:
             return False
@@ -39,5 +39,5 @@ class Hosts:
 
 
 def own_names(configured: Iterable[str], bound: str) -> list[str]:
-    """Return ``configured``, the name that the listener is bound to if it is one, and this machine's."""
+    """Return ``configured``, the host that the listener is bound to, and this machine's host name."""
     return [*configured, bound, socket.gethostname()]

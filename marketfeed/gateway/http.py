@@ -1,8 +1,8 @@
-"""An HTTP/1.1 server: fixed routes, whole answers, and connections that a session takes over.
+"""HTTP/1.1 server: fixed routes, complete responses, and connections that sessions take over.
 
-One request at a time per connection; what a client pipelines waits its turn. A route answers with a
-:class:`Response`, or hands the connection over, as WebSockets and event streams need: then nothing of the
-server lives on, and the session finds what was read so far in :class:`Handover`.
+Requests of a connection are served one after the other. A route returns a :class:`Response`, or hands
+the connection over to a session, for WebSockets and event streams: then the server's objects are
+discarded, and :class:`Handover` contains the bytes that were read so far.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 TAKES_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 NO_STORE: Final[Headers] = (("Cache-Control", "no-store"),)
-NO_CACHE: Final[Headers] = (("Cache-Control", "no-cache"),)  # kept by nobody who does not ask again
+NO_CACHE: Final[Headers] = (("Cache-Control", "no-cache"),)  # caches have to revalidate
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole answer."""
+    """A complete response."""
 
     body: bytes
     content_type: str = "application/json"
@@ -48,7 +48,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a route is given; of the query each name with its values in order."""
+    """A request as routes see it. ``query`` maps each name to its values in order."""
 
     path: str
     query: Mapping[str, list[str]] = field(default_factory=dict)
@@ -56,9 +56,9 @@ class Request:
     headers: Sequence[tuple[bytes, bytes]] = ()  # names in lower case
     body: bytes = b""
     version: str = "1.1"  # of HTTP
-    authority: str | None = None  # host and port that the request is for, where that host is known to be ours
-    address: str = ""  # the client's, as far as proxies can be believed
-    wait_gone: Callable[[], Awaitable[None]] = trio.sleep_forever  # returns once the client has gone away
+    authority: str | None = None  # requested host and port, if that host is one of ours
+    address: str = ""  # the client's, as reported by trusted proxies
+    wait_gone: Callable[[], Awaitable[None]] = trio.sleep_forever  # until the client closes the connection
 
     def first(self, name: str, default: str) -> str:
         """Return the first value of ``name`` in the query."""
@@ -72,10 +72,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """A connection that from now on is a session's."""
+    """A connection that a session takes over."""
 
     session: Session
-    behind: bytes = b""  # what came behind the request's head
+    behind: bytes = b""  # bytes received after the request's head
 
 
 Route = Callable[[Request], Awaitable["Response | Session"]]
@@ -94,7 +94,7 @@ def error_response(status: int, msg: str, headers: Headers = ()) -> Response:
 
 
 def tagged(request: Request, tag: str, answer: Callable[[], Response]) -> Response:
-    """Return ``answer()`` with the ETag ``tag``, or 304 to a client that has it; RFC 9110, section 13.1.2."""
+    """Return ``answer()`` with the ETag ``tag``, or 304 if the client has it; RFC 9110, section 13.1.2."""
     headers = (*NO_CACHE, ("ETag", f'"{tag}"'))
     held = [text.strip().removeprefix("W/") for text in (request.header(b"if-none-match") or "").split(",")]
     if f'"{tag}"' in held or "*" in held:
@@ -104,16 +104,16 @@ def tagged(request: Request, tag: str, answer: Callable[[], Response]) -> Respon
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Who is served, beside the routes.
+    """Checks that a request passes before its route.
 
-    ``hosts`` judges the name that a request is for, ``hosts_key`` is where the configuration has these
-    names; without it any is served. ``origins`` judges browsers: without it they get neither permission
-    nor refusal. ``address`` turns the peer's address and X-Forwarded-For into the
-    client's. ``refuse`` may answer a request before it reaches its route.
+    ``hosts`` checks the requested host, or accepts any if None; ``hosts_key`` is the configuration key of
+    its names. ``origins`` checks web pages; if None, they are neither permitted nor refused. ``address``
+    returns the client's address for the peer's address and X-Forwarded-For. ``refuse`` may answer a
+    request in place of its route.
     """
 
-    head_s: float  # how long a request's head may take
-    body_bytes: int = 0  # how large a body may be
+    head_s: float  # for a request's head to arrive
+    body_bytes: int = 0  # the largest body
     hosts: Hosts | None = None
     hosts_key: str = "gateway.hosts"
     origins: Origins | None = None
@@ -131,22 +131,22 @@ class HttpServer:
         refused: Counter[str] | None = None,
         requests: Counter[tuple[str, int]] | None = None,
     ) -> None:
-        """Count into ``requests`` by route ("" for unknown ones) and status.
+        """``requests`` counts by route ("" if unknown) and status.
 
-        ``refused`` counts connections that were let go before an answer, by reason.
+        ``refused`` counts connections that were closed without a response, by reason.
         """
         self._routes = routes
         self._rules = rules
         self._complaints = Complaints()
         self.refused = Counter() if refused is None else refused
         self._unread = Unread(self.refused)
-        self.closing = False  # connections end with the answer under way
+        self.closing = False  # connections end with their current response
         self.requests = Counter() if requests is None else requests
 
     async def serve(self, stream: trio.abc.HalfCloseableStream, peer: str) -> Handover | None:
         """Answer requests of ``peer``, an address, until the stream ends or a session takes it over.
 
-        Nothing that the peer does raises. Closing the stream is the caller's.
+        Does not raise, whatever the peer does. The caller closes the stream.
         """
         exchange = Exchange(stream, self._rules.head_s, self._unread)
         try:
@@ -167,7 +167,7 @@ class HttpServer:
         return None
 
     async def _one(self, exchange: Exchange, peer: str) -> Session | None:
-        """Serve one request; return the session that takes the connection over, if one does."""
+        """Serve one request; return the session that takes the connection over, if any."""
         head = await exchange.head()
         if head is None:
             return None
@@ -189,7 +189,7 @@ class HttpServer:
             judged = error_response(400, f"not a target: {error}")
         else:
             request = replace(request, path=target.path, query=target.query)
-            # All that the head tells is judged before a byte of a body is parsed: most bodies nobody wants.
+            # The head is checked before the body is parsed: most requests with a body are refused.
             request, judged = self._judge(request, target.authority, length)
         answer: Response | Session
         if isinstance(judged, Response):
@@ -214,15 +214,15 @@ class HttpServer:
     def _judge(
         self, request: Request, named: str | None, length: int | None
     ) -> tuple[Request, Response | Route]:
-        """Return who is to answer the request, or the answer to one that no route gets to see.
+        """Return the route for the request, or the response if a check refuses it.
 
-        ``named`` is the host that the target itself names, which goes before the Host header (RFC 9112,
-        section 3.2.2); ``length`` is that of the body, None for one in chunks.
+        ``named`` is the host in the target, which takes precedence over the Host header (RFC 9112,
+        section 3.2.2); ``length`` is that of the body, None if it is chunked.
         """
         hosts, host = self._rules.hosts, request.header(b"host")
         if hosts is not None:
             for authority in (named, host):
-                # A request of HTTP/1.0 may have neither: no browser sends such a one.
+                # An HTTP/1.0 request may have neither; no browser sends one.
                 if authority is not None and not hosts.serves(authority):
                     return request, self._misdirected(request, authority)
             meant = host if named is None else named
@@ -275,7 +275,7 @@ class HttpServer:
         return self._rules.origins.permission(request.header(b"origin"), request.authority)
 
     async def refuse(self, stream: trio.abc.HalfCloseableStream, status: int, msg: str) -> None:
-        """Answer a peer that speaks something else, whatever it sent."""
+        """Send an error to a peer that speaks another protocol."""
         await self._refuse(Exchange(stream, self._rules.head_s, self._unread), HttpError(status, msg))
 
     async def _refuse(self, exchange: Exchange, error: HttpError) -> None:

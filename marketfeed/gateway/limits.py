@@ -1,4 +1,4 @@
-"""Limits on what strangers may do, and the counters of what they tried."""
+"""Limits on clients, and counters of their connections, requests and sessions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 DURATION_BOUNDS_S: Final = (1.0, 10.0, 60.0, 600.0, 3600.0, 28_800.0, 86_400.0)  # of sessions
 HANDSHAKES: Final = "handshakes_per_s"
-SWEEP_AT: Final = 4096  # addresses remembered before those that count nothing are forgotten
+SWEEP_AT: Final = 4096  # addresses stored before those with full buckets are dropped
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one session, one address and all together may ask for."""
+    """Limits per session, per address, and for all sessions together."""
 
     request_bytes: int
     symbols_per_session: int
@@ -45,7 +45,7 @@ class Limits:
 
 
 class Bucket:
-    """A token bucket: ``rate`` a second, and a burst of as many."""
+    """A token bucket: ``rate`` tokens a second, and a burst of as many."""
 
     __slots__ = ("_at_s", "_rate", "_tokens")
 
@@ -64,12 +64,12 @@ class Bucket:
         return True
 
     def full(self, now_s: float) -> bool:
-        """Tell whether the bucket is as good as a new one."""
+        """Return whether the bucket is in the state of a new one."""
         return self._tokens + (now_s - self._at_s) * self._rate >= self._rate
 
 
 class Rates:
-    """A bucket per address, remembered as long as it says something."""
+    """A token bucket per address; full buckets are dropped."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
@@ -92,11 +92,11 @@ class Rates:
 
 @dataclass(slots=True)
 class Counters:
-    """What happened at the gateway, since the start."""
+    """Counters of the gateway since the start."""
 
     accepted: int = 0
-    refused: Counter[str] = field(default_factory=Counter)  # by reason, before a session began
-    requests: Counter[tuple[str, int]] = field(default_factory=Counter)  # by route ("": none), status
+    refused: Counter[str] = field(default_factory=Counter)  # before a session began, by reason
+    requests: Counter[tuple[str, int]] = field(default_factory=Counter)  # by route ("" if unknown) and status
     closes: Counter[CloseCode] = field(default_factory=Counter)
     errors: Counter[int] = field(default_factory=Counter)  # error messages, by code
     durations: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BOUNDS_S) + 1))
@@ -110,7 +110,7 @@ class Counters:
 
 
 class Admits(Protocol):
-    """Who lets sessions in; where several processes serve, another one."""
+    """Admission of sessions; with several processes, by another process."""
 
     async def ask(self, address: str) -> str | None:
         """Count one more session from ``address``; return which limit forbids it, None if none does."""
@@ -122,11 +122,11 @@ class Admits(Protocol):
 
 
 class Admission:
-    """Counts sessions in all and per address, and handshakes a second; ``limits`` may be exchanged."""
+    """Counts sessions, sessions per address, and handshakes a second. ``limits`` may be replaced."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._handshakes: tuple[float, Bucket] | None = None  # of which rate
+        self._handshakes: tuple[float, Bucket] | None = None  # and its rate
         self._by_address: Counter[str] = Counter()
         self.total = 0
 
@@ -143,7 +143,7 @@ class Admission:
         return None
 
     async def ask(self, address: str) -> str | None:
-        """Do as :meth:`admit` does, for who asks across processes too."""
+        """Call :meth:`admit`; async because other implementations ask another process."""
         return self.admit(address, trio.current_time())
 
     def _may_shake_hands(self, now_s: float) -> bool:

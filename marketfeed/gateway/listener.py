@@ -1,4 +1,4 @@
-"""The listener: accept connections, serve HTTP on each, and hand connections over to sessions."""
+"""The listener: accepts connections, serves HTTP on them, and hands them over to sessions."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 BACKLOG: Final = 4096
 OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-SOON_MS: Final = (10, 200)  # when sessions may come back that somebody else serves at once
-RETIRE_LOOK_S: Final = 0.05  # between looks at who has finished a handshake meanwhile
+SOON_MS: Final = (10, 200)  # reconnect delays where another process or a new configuration serves at once
+RETIRE_LOOK_S: Final = 0.05  # between checks for sessions that have finished their handshake
 RESERVED_FILES: Final = 128  # a quarter of a limit below 512
-REST_S: Final = 0.1  # before accepting again when the machine is out of something
-LEAST_STRANGERS: Final = 1024  # connections without a session, where limits.sessions is less
+REST_S: Final = 0.1  # before accepting again when the machine is out of a resource
+LEAST_STRANGERS: Final = 1024  # the least limit of connections without a session
 
 log = structlog.get_logger()
 
@@ -47,9 +47,9 @@ def raise_file_limit() -> int:
 
 
 async def open_listener(host: str, port: int, section: str = "gateway") -> SocketType:
-    """Return a listening TCP socket; raises StartError, in one line, if it cannot be had.
+    """Return a listening TCP socket; raises StartError, in one line.
 
-    The line names the keys that ``host`` and ``port`` are from, which are in ``section``.
+    The line names the configuration key at fault: ``host`` or ``port`` in ``section``.
     """
     try:
         family, kind, proto, _, address = (
@@ -64,7 +64,7 @@ async def open_listener(host: str, port: int, section: str = "gateway") -> Socke
             listener.close()
             raise
     except OSError as error:
-        # An address in use, or a port that needs a privilege, is the port's fault; all else the address's.
+        # An address in use, or a port that requires a privilege, concerns the port; all else the host.
         of_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
         key = f"{section}.{'port' if of_port else 'host'}"
         other = f"another port is set by --set {key}=N" if of_port else f"see {key}"
@@ -74,32 +74,32 @@ async def open_listener(host: str, port: int, section: str = "gateway") -> Socke
 
 
 def files_for_clients() -> tuple[int, int]:
-    """Return how many files the process may have open while it takes clients, and how many it reserves."""
+    """Return below which descriptor number clients are accepted, and how many descriptors are reserved."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     reserved = min(RESERVED_FILES, soft // 4)
     return soft - reserved, reserved
 
 
 async def accept(listener: SocketType, complaints: Complaints) -> tuple[SocketType, str] | None:
-    """Return the next connection and its address, None when there is none to be had just now."""
+    """Return the next connection and its address; None if accepting failed."""
     try:
         sock, peer = await listener.accept()
     except OSError as error:
         if error.errno in OUT_OF_FILES:
             complaints.tell("cannot accept", reason=error.strerror)
             await trio.sleep(REST_S)
-        return None  # otherwise the client was gone before we looked
+        return None  # or the client has closed the connection already
     return sock, str(peer[0])
 
 
 async def accept_http(listener: SocketType, server: HttpServer, connections: trio.Nursery) -> None:
-    """Serve HTTP alone on ``listener`` for ever.
+    """Serve HTTP without sessions on ``listener`` for ever.
 
-    It may use half of the files that are reserved; beyond that the oldest connection gives way to the
-    newest, so that who holds connections keeps nobody out.
+    Connections may use half of the reserved descriptors. Beyond that the oldest connection is closed for
+    each new one, so that idle connections cannot block the port.
     """
     complaints, most = Complaints(), files_for_clients()[1] // 2
-    served: dict[trio.CancelScope, None] = {}  # the oldest first
+    served: dict[trio.CancelScope, None] = {}  # oldest first
 
     async def serve(sock: SocketType, peer: str, scope: trio.CancelScope) -> None:
         try:
@@ -127,10 +127,10 @@ async def accept_http(listener: SocketType, server: HttpServer, connections: tri
 async def accept_from(
     listener: SocketType, counters: Counters, take: Callable[[socket.socket, str], Awaitable[None]]
 ) -> None:
-    """Accept for ever; give each connection, with its address, to ``take``.
+    """Accept for ever; pass each connection, with its address, to ``take``.
 
-    One that would take a file of the reserve is closed: the admin port, taps and publishers connect by
-    these, and logs and certificates are opened with them.
+    A connection that would use a reserved descriptor is closed: these are for the admin port, taps,
+    publishers, logs and certificates.
     """
     complaints, (most, reserved) = Complaints(), files_for_clients()
     while True:
@@ -138,13 +138,13 @@ async def accept_from(
         if accepted is None:
             counters.refused["accept failed"] += 1
             continue
-        # A new file has the lowest number that is free: all below it are open.
+        # A new descriptor has the lowest free number: all below it are in use.
         if accepted[0].fileno() >= most:
             accepted[0].close()
             counters.refused["too many open files"] += 1
             complaints.tell("a connection was refused: see ulimit -n", files=most, reserved=reserved)
             continue
-        # The bare socket, so that the shard can send without waiting.
+        # A plain socket, so that the shard can send without waiting.
         sock = socket.socket(fileno=accepted[0].detach())
         sock.setblocking(False)
         await take(sock, accepted[1])
@@ -158,27 +158,27 @@ class _Stranger(Nobody):
         self._peer = peer
 
     def end(self, code: CloseCode) -> None:
-        """Count a connection that is cut for abuse."""
+        """Count a connection that the outbox cuts for abuse."""
         if code is CloseCode.ABUSE:
             self._counters.refused["TLS abuse"] += 1
             log.warning("a client is cut: it floods TLS", address=self._peer)
 
 
 class Gateway:
-    """Runs the sessions of connections it is given."""
+    """Serves HTTP and sessions on the connections that it is passed."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self.routes = Routes(service)
         self.sessions: dict[Session, None] = {}
-        # Connections on which no session has begun, so that an address cannot take all files with them.
+        # Counts connections without a session, so that one address cannot use up all descriptors.
         self._strangers = Admission(_strangers(service.limits))
         self._pacer = Pacer()
         self._connections = 0
-        self._ended = trio.lowlevel.ParkingLot()  # a drain may come while a retirement waits
+        self._ended = trio.lowlevel.ParkingLot()  # a drain may begin while a retirement waits
 
     async def serve(self, sock: socket.socket, peer: str) -> None:
-        """Serve a connection of ``peer`` from its first byte to its last; nothing that it does raises."""
+        """Serve a connection of ``peer`` until it ends. Does not raise, whatever the peer does."""
         session: Session | None = None
         self._connections += 1
         refused = self._service.counters.refused
@@ -198,11 +198,11 @@ class Gateway:
                     nursery.cancel_scope.cancel()
                     await trio.aclose_forcefully(outbox)
         except Exception as error:
-            if session is not None and session.member is None:  # a handshake that the libraries stumble over
+            if session is not None and session.member is None:  # a handshake on which the libraries failed
                 refused["broken handshake"] += 1
                 log.warning("handshake failed", address=session.address, error=repr(error)[:200])
             else:
-                # The socket died between accept and here, or a bug: this connection's alone.
+                # The socket broke after accept, or a bug: only this connection is affected.
                 log.exception("connection failed", address=peer)
             sock.close()
         finally:
@@ -213,7 +213,7 @@ class Gateway:
             self._ended.unpark_all()
 
     async def _meet(self, outbox: Outbox, peer: str) -> Session | None:
-        """Serve HTTP until a request begins a session, and return that; None if none does."""
+        """Serve HTTP until a request begins a session; return the session, or None at the end."""
         refused = self._service.counters.refused
         trusted = self._service.proxies.trusts(peer)
         limit = None if trusted else self._strangers.admit(peer, trio.current_time())
@@ -245,7 +245,7 @@ class Gateway:
         return handover.session
 
     async def _proxied(self, outbox: Outbox) -> str | None:
-        """Return the client's address from a PROXY header at the start of the connection, if there is one."""
+        """Return the client's address from the PROXY header that the connection begins with, if any."""
         data = b""
         while (preface := parse_preface(data)) is None:
             more = await outbox.receive_some(4096)
@@ -256,7 +256,7 @@ class Gateway:
         return preface.address if preface else None
 
     async def _seal(self, outbox: TlsOutbox, peer: str) -> bool:
-        """Go through the TLS handshake; False if the peer does not."""
+        """Perform the TLS handshake; return whether it succeeded."""
         assert self._service.certificate is not None
         refused = self._service.counters.refused
         data = await outbox.receive_some(4096)
@@ -275,17 +275,17 @@ class Gateway:
         return True
 
     def reload_certificates(self) -> None:
-        """Read the certificate's files again, for connections to come.
+        """Read the certificate's files again, for new connections.
 
-        Raises ConfigError, and goes on with what it had then.
+        After a ConfigError, the old certificate stays in use.
         """
         if self._service.certificate is not None:
             self._service.certificate.reload()
 
     def exchange(self, service: Service) -> None:
-        """Serve by ``service`` from now on.
+        """Replace the configuration of this gateway by ``service``.
 
-        Sessions whose tier means something else now, or is gone, are told to come back.
+        Sessions whose tier has changed or was removed are closed, so that their clients reconnect.
         """
         self._service = service
         self.routes = Routes(service)
@@ -298,9 +298,9 @@ class Gateway:
                 session.end(CloseCode.DRAINING)
 
     async def drain(self) -> None:
-        """Ask every session to end because the engine does, answer every poll; return when all have gone.
+        """Close every session because the engine ends, and answer every poll; return when all have ended.
 
-        They are told to come back over a time in which their handshakes can be served.
+        Clients are told to reconnect over the time in which their handshakes can be served.
         """
         await self.routes.drain()
         retry_ms = self._service.handshakes.retry_ms(len(self.sessions))
@@ -311,10 +311,10 @@ class Gateway:
             await self._ended.park()
 
     async def retire(self, spread_s: float) -> None:
-        """Ask every session to come back soon, to somebody else; return when all have gone.
+        """Close every session, so that its client reconnects to another process; return when all have ended.
 
-        One after the other over ``spread_s``, so that they do not come back all
-        at once. One whose handshake is under way finishes that first.
+        The closes are spread over ``spread_s``, so that the clients do not reconnect all at once. Handshakes
+        in progress are finished first.
         """
         told: set[Session] = set()
         await self.routes.drain()

@@ -1,4 +1,4 @@
-"""Which web pages may use the gateway from a browser. Source: the Fetch standard, "CORS protocol"."""
+"""Web pages that may use the gateway from a browser. Source: the Fetch standard, "CORS protocol"."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from marketfeed.gateway.exchange import TOKEN, Headers
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PREFLIGHT_S: Final = 7200  # how long a browser may remember the answer to a preflight
-# What clients of event streams and polls send, whether or not a preflight names it.
+PREFLIGHT_S: Final = 7200  # for which browsers may cache the response to a preflight
+# Headers that clients of event streams and polls send, always permitted.
 REQUEST_HEADERS: Final = ("Authorization", "Cache-Control", "Content-Type", "If-None-Match", "Last-Event-ID")
-RESPONSE_HEADERS: Final = "ETag, Retry-After, X-Cursor"  # beside those that scripts may always read
+RESPONSE_HEADERS: Final = "ETag, Retry-After, X-Cursor"  # in addition to those that scripts may always read
 MAX_ASKED: Final = 64  # headers in a preflight
 
 
 class Origins:
-    """The origins whose pages may connect; "*" among them allows all, ``https://*.example.com`` sub-domains.
+    """The origins whose pages may connect: "*" allows all, ``https://*.example.com`` sub-domains.
 
-    A request without Origin comes from no web page, and is not judged here.
+    A request without Origin does not come from a web page, and is always allowed.
     """
 
     def __init__(self, allowed: Iterable[str], tls: bool = False) -> None:
-        """``tls`` tells that the listener speaks TLS, so that a page of its own comes by https alone."""
+        """``tls`` is whether the listener speaks TLS; its own pages are then loaded over https only."""
         texts = list(allowed)
         parsed = [origin for text in texts if (origin := parse_origin(text)) is not None]
         self._any = "*" in texts
@@ -34,12 +34,12 @@ class Origins:
         self._own_schemes = ("https",) if tls else tuple(DEFAULT_PORTS)
 
     def allows(self, origin: str | None, authority: str | None = None) -> bool:
-        """Tell whether a request with this Origin header is to be served.
+        """Return whether to serve a request with this Origin header.
 
-        ``authority`` is the host and port that the request is for, where that host is known to be ours
-        (hosts.py): then a page of the same host and port was served from here, or from a proxy in front of
-        us, by whatever address it was reached. Without the judgement of hosts this would let everybody in
-        whose name resolves to us. Behind a proxy that ends TLS the page comes by https, the request by http.
+        ``authority`` is the requested host and port, or None if the host is not one of this engine's
+        (hosts.py). A page with the same host and port was loaded from this engine or from a proxy in front
+        of it, so it is allowed. Without the check of the host, any page whose name resolves to the engine
+        would be. If a proxy terminates TLS, the page is loaded over https and the request arrives over http.
         """
         if origin is None or self._any:
             return True
@@ -57,7 +57,7 @@ class Origins:
         return (ours.host, DEFAULT_PORTS[scheme] if ours.port is None else ours.port) == (host, port)
 
     def permission(self, origin: str | None, authority: str | None = None) -> Headers:
-        """Return the headers by which a browser lets a page of ``origin`` read the answer."""
+        """Return the headers that let a page of ``origin`` read the response."""
         vary = (("Vary", "Origin"),)
         if origin is None or not self.allows(origin, authority):
             return vary
@@ -69,11 +69,11 @@ class Origins:
 
     @staticmethod
     def preflight(methods: str, asked: str = "", private: bool = False) -> Headers:
-        """Return what a preflight asks for, beside :meth:`permission`.
+        """Return the headers of the response to a preflight, in addition to :meth:`permission`.
 
-        Every header in ``asked`` is permitted: none of them means anything here that could do harm, and
-        clients add their own, for caches or for tracing. ``private`` is whether the browser asks if a
-        public page may reach this private address (Private Network Access).
+        Every header in ``asked`` is permitted: none has an effect here that could do harm, and clients
+        add their own, for caches or for tracing. ``private`` is whether the browser asks if a public page
+        may reach this private address (Private Network Access).
         """
         names = {name.lower(): name for name in REQUEST_HEADERS}
         for name in [part.strip() for part in asked.split(",")][:MAX_ASKED]:
@@ -88,9 +88,9 @@ class Origins:
 
 
 def own_origins(host: str, port: int, tls: bool) -> frozenset[str]:
-    """Return the origins of pages that come from a listener on ``host`` and ``port`` of this machine.
+    """Return the origins of pages that are loaded from a listener on ``host`` and ``port`` of this machine.
 
-    One on all addresses has further ones, which only the Host header of a request tells.
+    A listener on all addresses has further origins, which only the Host headers of requests reveal.
     """
     names = {"localhost"}
     try:

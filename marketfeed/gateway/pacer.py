@@ -1,9 +1,9 @@
-"""Bounds the part of each scheduling round that goes into what clients send.
+"""Limit on the part of each scheduling round that is spent on data from clients.
 
-Trio runs every task that can run once in a round. A piece of what a client sends may cost ten milliseconds,
-such as 4 KiB of empty fragments or a TLS handshake, and hundreds of clients may send one at once: the shard,
-which has one turn in a round as everybody else, would wait for all of them. So a connection asks here before
-it goes on with a piece. Those for which there is no time left in the round wait for a later one, in order.
+In each round, Trio runs every runnable task once. Received data may take ten milliseconds to process, such as
+4 KiB of empty fragments or a TLS handshake, and hundreds of clients may send at once. The shard runs once per
+round, so it would wait for all of them. Connections therefore call :meth:`Pacer.turn` before they process
+received data. If no time is left in the round, they wait for a later one, in order.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROUND_NS: Final = 4_000_000  # of a round; the last piece that began before may go beyond
-WOKEN: Final = 64  # connections that a round may serve if each costs little
+ROUND_NS: Final = 4_000_000  # per round; processing that began before may exceed it
+WOKEN: Final = 64  # waiting connections that are resumed per round
 
 
 class Pacer(trio.abc.Instrument):
-    """Shared by all connections of a gateway; to be used in one run of trio. ``clock_ns`` is monotonic."""
+    """Shared by all connections of a gateway, within one run of Trio. ``clock_ns`` is monotonic."""
 
     def __init__(self, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
         self._clock_ns = clock_ns
         self._waiting = trio.lowlevel.ParkingLot()
-        self._began_ns = 0  # the first piece of this round; 0: none yet
+        self._began_ns = 0  # when the first connection of this round began; 0 if none has
         self._installed = self._waking = False
 
     def before_io_wait(self, timeout: float) -> None:
-        """Begin a round; called by trio."""
+        """Begin a round; called by Trio."""
         self._began_ns = 0
 
     async def turn(self) -> None:
-        """Wait until the caller may go on with what it received; a checkpoint only if it has to wait."""
+        """Wait until the caller may process received data; a checkpoint only if it has to wait."""
         if not self._installed:
             self._installed = True
             trio.lowlevel.add_instrument(self)
@@ -52,7 +52,7 @@ class Pacer(trio.abc.Instrument):
         return now_ns - self._began_ns > ROUND_NS
 
     async def _wake(self) -> None:
-        """Wake some that wait, each round, as long as there are any."""
+        """Resume up to WOKEN waiting connections per round, until none waits."""
         while self._waiting:
             self._waiting.unpark(count=WOKEN)
             await trio.lowlevel.cancel_shielded_checkpoint()

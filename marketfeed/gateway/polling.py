@@ -1,7 +1,7 @@
-"""Subscribers that ask again and again: long polls, short polls, and the list of symbols.
+"""Polling: long polls, short polls, and the list of symbols.
 
-A long poll is a request with a position: it is answered at the first flush of its tier that has something
-behind its cursor, and costs nothing until then.
+A long poll is a subscriber with a position for one response: the first flush of its tier that has ticks after
+its cursor answers it. Until then it costs nothing.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from marketfeed.fanout.polls import PollAnswer
     from marketfeed.gateway.session import Service
 
-CHUNK: Final = 1024  # symbols between two turns of others: two milliseconds
-MANY_NAMES: Final = 64  # with more, one request at a time is answered
+CHUNK: Final = 1024  # symbols between two checkpoints: two milliseconds
+MANY_NAMES: Final = 64  # requests for more names are served one at a time
 
 log = structlog.get_logger()
 
 
 class Polling:
-    """The handlers, over one service."""
+    """The handlers of one service."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -40,7 +40,7 @@ class Polling:
         self._answered = trio.lowlevel.ParkingLot()
 
     async def poll(self, request: Request) -> Response:
-        """Answer ``GET /v1/poll``; a client that goes away is dropped at once."""
+        """Answer ``GET /v1/poll``; if the client disconnects, the poll ends at once."""
         service, query = self._service, request.query
         asked.check_keys(query, PollParameters.__struct_fields__)
         names = asked.names_of(query, service.limits)
@@ -64,7 +64,7 @@ class Polling:
         raise trio.BrokenResourceError("the client of a poll went away")
 
     async def drain(self) -> None:
-        """Answer every waiting poll with 503; return when all are on their way."""
+        """Answer every waiting poll with 503; return when all have ended."""
         self._draining = True
         for scope in self._waiting:
             scope.cancel()
@@ -87,7 +87,7 @@ class Polling:
         many = len(names) > MANY_NAMES or any(name.endswith("*") for name in names)
         async with service.large if many else nullcontext():
             latest = service.shard.latest(channel, names, tier)
-            # One URL, one set of names: whatever is new in the answer has a higher g.
+            # The names are part of the URL, so any change of the response raises its highest g.
             tag = f"{service.shard.rings.epoch}:{latest.version}"
             answer = tagged(request, tag, lambda: Response(b""))
             if answer.status == 304:
@@ -95,7 +95,7 @@ class Polling:
             return replace(answer, body=b"[%b]" % b",".join(await latest.fragments()))
 
     async def symbols(self, request: Request) -> Response:
-        """Answer ``GET /v1/symbols``; times are of receipt, in µs, 0 where there was no tick yet."""
+        """Answer ``GET /v1/symbols``; times are those of receipt, in µs, 0 before the first tick."""
         asked.check_keys(request.query, ())
         async with self._service.large:
             return await self._symbols()

@@ -1,6 +1,6 @@
-"""Messages of a session: requests from bytes, answers to JSON arrays, not framed yet. Pure.
+"""Messages of a session: parse requests, build responses as JSON arrays without framing. Pure.
 
-docs/protocol.md is the user's view of this.
+docs/protocol.md describes the messages for users.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
     from marketfeed.fanout.resume import Resumption
 
 VERSION: Final = 1
-MAX_ECHO: Final = 300  # characters of an error's text, which may quote what was sent
-# A symbol or a pattern, as is_symbol and is_pattern have it, in a third of their time.
+MAX_ECHO: Final = 300  # characters of an error's text, which may quote the request
+# A symbol or a pattern, as in is_symbol and is_pattern, but three times as fast.
 _NAME: Final = re.compile(fields.NAME)
 RequestId = str | int | None
 
 
 class NotJsonError(Exception):
-    """A frame that is not JSON; the session ends."""
+    """A frame is not JSON; the session is closed."""
 
 
 def parse_request(text: str | bytes) -> ClientRequest:
     """Return the request in ``text``.
 
-    Raises NotJsonError for what is not JSON at all, and RequestError, with
-    the request's id where it has one, for everything else that is wrong.
+    Raises NotJsonError if ``text`` is not JSON, and RequestError, with the request's id if it has
+    one, for every other error.
     """
     try:
         data = msgspec.json.decode(text)
@@ -84,9 +84,9 @@ _ALLOWED: Final[dict[str, str]] = {
 
 
 def _complaint(data: dict[str, Any], kind: type[Any]) -> str:
-    """Return what is wrong with ``data`` as a request of ``kind``: the key, what is allowed, what was sent.
+    """Return the first error in ``data`` as a request of ``kind``: the key, the allowed and the sent value.
 
-    "" if nothing is. Checks each value once, however many are wrong: a stranger chooses their number.
+    Returns "" if there is none. Each value is checked once, because the client chooses their number.
     """
     known = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
     for key, value in data.items():
@@ -103,7 +103,7 @@ def _complaint(data: dict[str, Any], kind: type[Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return what a client sent in at most some 40 characters, all of them printable ASCII."""
+    """Return a value that a client sent as at most about 40 characters of printable ASCII."""
     match value:
         case str():
             return ascii(value[:40])
@@ -120,7 +120,7 @@ class _Named(msgspec.Struct, frozen=True):
 
 
 def id_of(text: str | bytes) -> RequestId:
-    """Return the ``id`` of a request of which nothing else is looked at; None where it has none."""
+    """Return the ``id`` of a request that is not parsed otherwise; None if it has none."""
     try:
         id_ = msgspec.json.decode(text, type=_Named).id
     except (msgspec.DecodeError, RecursionError):
@@ -133,7 +133,7 @@ def _can_be_id(id_: RequestId) -> bool:
 
 
 def names_of(request: Subscribe | Unsubscribe) -> Names:
-    """Return the request's names without doubles; raises RequestError for one that cannot be."""
+    """Return the request's names without duplicates; raises RequestError for an invalid name."""
     for name in (*request.quotes, *request.trades):
         if _NAME.fullmatch(name) is None:
             raise RequestError(
@@ -159,14 +159,14 @@ def connected(epoch: str, session: str) -> bytes:
 
 
 def authenticated(tier: str, id_: RequestId) -> bytes:
-    """Return the answer to a successful ``auth``."""
+    """Return the response to a successful ``auth``."""
     return _array(Authenticated("authenticated", tier, id=_id(id_)))
 
 
 def subscription(
     names: Names, tier: str, encoding: str, id_: RequestId, resumption: Resumption | None = None
 ) -> bytes:
-    """Return the answer to ``subscribe`` and ``unsubscribe``: the whole subscription."""
+    """Return the response to ``subscribe`` and ``unsubscribe``: the complete subscription."""
     resumed: bool | msgspec.UnsetType = msgspec.UNSET
     reset: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     if resumption is not None:
@@ -185,7 +185,7 @@ def cursor_of(request: Subscribe) -> Cursor | None:
 
 
 def pong(request: Ping) -> bytes:
-    """Return the answer to ``ping``."""
+    """Return the response to ``ping``."""
     return _array(Pong(msgspec.UNSET if request.t is None else request.t, id=_id(request.id)))
 
 

@@ -1,4 +1,4 @@
-"""Where a client is, by the word of trusted proxies alone: X-Forwarded-For and the PROXY protocol. Pure.
+"""Client addresses as trusted proxies report them: X-Forwarded-For and the PROXY protocol. Pure.
 
 Source: "The PROXY protocol", versions 1 and 2, by HAProxy Technologies.
 """
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 V1: Final = b"PROXY "
-V1_BYTES: Final = 107  # the longest line, its end included
+V1_BYTES: Final = 107  # the longest line, including its end
 V2: Final = b"\r\n\r\n\x00\r\nQUIT\n"
-V2_BYTES: Final = 16 + 2048  # head and what may follow it; 36 bytes of addresses, and extensions
+V2_BYTES: Final = 16 + 2048  # header, then at most 36 bytes of addresses, and extensions
 
 
 class ProxyError(Exception):
-    """A PROXY header that is none."""
+    """Invalid PROXY header."""
 
 
 class Preface(NamedTuple):
-    """A PROXY header taken apart."""
+    """A parsed PROXY header."""
 
-    address: str | None  # the client's; None where the proxy speaks for itself
+    address: str | None  # the client's; None if the proxy connects on its own behalf
     size: int  # bytes
 
 
 def parse_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    """Return the network, or the address as a network of one; raises ValueError for what is neither."""
+    """Return the network, or the address as a network of one address; raises ValueError."""
     return ipaddress.ip_network(text)
 
 
@@ -40,7 +40,7 @@ class Proxies:
         self._networks = [parse_network(text) for text in trusted]
 
     def trusts(self, address: str) -> bool:
-        """Tell whether ``address`` is one of them."""
+        """Return whether ``address`` is one of them."""
         if not self._networks:
             return False
         try:
@@ -50,10 +50,10 @@ class Proxies:
         return any(ip in network for network in self._networks)
 
     def client(self, peer: str, forwarded: str | None) -> str:
-        """Return the client's address: the last one in X-Forwarded-For that no trusted proxy has.
+        """Return the client's address: the last one in X-Forwarded-For that is not a trusted proxy's.
 
-        What stands before that one is the client's own word. ``peer`` itself
-        if it is not trusted, or what it says is no address.
+        The client may have forged the addresses before it. Returns ``peer`` if that is not trusted, or
+        sent no valid address.
         """
         if forwarded is None or not self.trusts(peer):
             return peer
@@ -69,7 +69,7 @@ class Proxies:
 
 
 def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Return the address; one of IPv4 that a listener of IPv6 shows as such is of IPv4."""
+    """Return the address; an IPv4 address that is mapped to IPv6 is returned as IPv4."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     return getattr(ip, "ipv4_mapped", None) or ip
 
@@ -81,9 +81,9 @@ def _without_port(text: str) -> str:
 
 
 def parse_preface(data: bytes) -> Preface | None:
-    """Return the PROXY header at the start of ``data``; None if more bytes are needed to tell.
+    """Return the PROXY header at the start of ``data``; None if more bytes are needed.
 
-    Without any, its size is 0. Raises ProxyError for a broken one.
+    Its size is 0 if there is none. Raises ProxyError for an invalid header.
     """
     if not data:
         return None
@@ -124,7 +124,7 @@ def _version_2(data: bytes) -> Preface | None:
     if len(data) < size:
         return None
     length = {1: 4, 2: 16}.get(family)
-    if command == 0 or length is None:  # LOCAL, such as the proxy's own probes; or of no IP family
+    if command == 0 or length is None:  # LOCAL, such as health checks of the proxy; or not an IP family
         return Preface(None, size)
     if size < 16 + 2 * length + 4:
         raise ProxyError("a PROXY header too short for its addresses")

@@ -1,6 +1,6 @@
-"""What a subscriber asks for in a URL, checked. Pure.
+"""Query parameters of subscriptions over HTTP: parse and check. Pure.
 
-The same names, tiers and cursors as in a WebSocket's requests; docs/protocol.md is the user's view.
+Names, tiers and cursors are those of a WebSocket's requests; docs/protocol.md describes them for users.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from marketfeed.fanout.tiers import Tier
     from marketfeed.gateway.limits import Limits
 
-# What polyfills of EventSource call the id of the last event, where they cannot send a header.
+# Names under which polyfills of EventSource send the last event id, as they cannot send a header.
 LAST_EVENT_ID: Final = (
     "lastEventId",
     "lastEventID",
@@ -27,15 +27,15 @@ LAST_EVENT_ID: Final = (
     "last_event_id",
     "evs_last_event_id",
 )
-# What they add beside it, for old browsers and against caches.
+# Parameters that they add for old browsers and against caches.
 POLYFILL: Final = ("padding", "r", "evs_preamble", "evs_buffer_size_limit")
-CACHE_BUSTER: Final = "_"  # which clients such as jQuery add to any URL
+CACHE_BUSTER: Final = "_"  # clients such as jQuery add it to any URL
 MAX_TIMEOUT_S: Final = 300.0  # of a long poll
 Query = Mapping[str, list[str]]
 
 
 def check_keys(query: Query, allowed: tuple[str, ...], ignored: tuple[str, ...] = ()) -> None:
-    """Raise RequestError for a parameter that the route does not know, or one that is there twice."""
+    """Raise RequestError for a parameter that is not allowed, or is given more than once."""
     for key, values in query.items():
         if key in ignored or key == CACHE_BUSTER:
             continue
@@ -85,10 +85,10 @@ def tier_of(query: Query, tiers: Mapping[str, Tier], default: Tier) -> Tier:
 
 
 def cursor_of(query: Query, last_event_id: str | None = None) -> Cursor | None:
-    """Return where to go on from; raises RequestError for what is no cursor.
+    """Return the cursor to resume from; raises RequestError for an invalid one.
 
-    That is ``last_event_id``, the header; else the parameter that polyfills of EventSource send in its
-    place; else ``after``, which is what the page began with.
+    It is the first of: ``last_event_id``, the header; the parameter that polyfills of EventSource send
+    instead; ``after``, with which the page first connected.
     """
     said = [("Last-Event-ID", last_event_id or "")]
     said += [(key, query.get(key, [""])[0]) for key in (*LAST_EVENT_ID, "after")]
@@ -102,7 +102,7 @@ def cursor_of(query: Query, last_event_id: str | None = None) -> Cursor | None:
 
 
 def timeout_of(query: Query) -> float:
-    """Return ``timeout_s``, 30 where there is none; raises RequestError."""
+    """Return ``timeout_s``, 30 by default; raises RequestError."""
     text = query.get("timeout_s", ["30"])[0]
     try:
         # Python would read 1_0 as 10.

@@ -1,4 +1,4 @@
-"""What the gateway serves over HTTP, and to whom."""
+"""Routes of the gateway: handlers, admission of sessions, and limits on requests."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 STREAM: Final = "/v1/stream"
 EVENTS: Final = "/v1/events"
-RETRY_AFTER_S: Final = 5  # where there are too many sessions
-UNCOUNTED: Final = frozenset({STREAM})  # handshakes: bounded by limits.sessions, not by requests_per_s
+RETRY_AFTER_S: Final = 5  # if there are too many sessions
+UNCOUNTED: Final = frozenset({STREAM})  # its handshakes are limited by limits.sessions, not by requests_per_s
 
 
 class Routes:
-    """The handlers, over one service."""
+    """The handlers of one service."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -62,12 +62,12 @@ class Routes:
         )
 
     async def drain(self) -> None:
-        """End every poll, and every connection with the answer it is owed; return when polls have ended."""
+        """End all polls, and each connection with its current response; return when the polls have ended."""
         self.server.closing = True
         await self.polling.drain()
 
     def refuse(self, request: Request) -> Response | None:
-        """Answer an address that asks too often."""
+        """Return 429 for an address that exceeds its request rate."""
         if request.path in UNCOUNTED or self._rates.take(request.address, trio.current_time()):
             return None
         most = self._service.limits.requests_per_s
@@ -100,14 +100,14 @@ class Routes:
         check_keys(request.query, ())
         async with self._service.large:
             shown = {} if self._service.overview is None else await self._service.overview()
-        # Where the log lies on the engine's disk is the operator's alone: the admin port tells.
+        # The path of the log is for operators only: the admin port shows it.
         return json_response({key: value for key, value in shown.items() if key != "log"})
 
     def _sdk(self, request: Request) -> str:
         return self._sdks.label(request.header(b"user-agent"))
 
     async def _admit(self, request: Request) -> Response | None:
-        """Count one more session; the answer if there is one too many."""
+        """Count one more session; return the refusal if a limit forbids it."""
         limit = await self._service.admission.ask(request.address)
         if limit is None:
             return None

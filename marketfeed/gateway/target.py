@@ -1,6 +1,6 @@
-"""The target of an HTTP request, taken apart. Pure. Source: RFC 9112, section 3.2.
+"""Parser of the target of an HTTP request. Pure. Source: RFC 9112, section 3.2.
 
-Not by urllib: for ``urlsplit``, ``//x/v1/symbols`` is the path ``/v1/symbols`` on the host x.
+urllib does not fit: ``urlsplit`` reads ``//x/v1/symbols`` as the path ``/v1/symbols`` on the host x.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")  # RFC 3986, sect
 
 
 class TargetError(Exception):
-    """A target that is none; the text says why."""
+    """Invalid target; the text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is asked for; ``path`` is as it was written, percent-encoding included."""
+    """A parsed target; ``path`` is unchanged, including percent-encoding."""
 
     path: str
     query: Mapping[str, list[str]] = field(default_factory=dict)  # by name, the values in order
-    authority: str | None = None  # the host that an absolute target names
+    authority: str | None = None  # host and port of an absolute target
 
 
 def parse_target(text: str) -> Target:

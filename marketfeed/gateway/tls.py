@@ -1,10 +1,10 @@
-"""TLS: the gateway's certificate, and an outbox that seals what it sends.
+"""TLS: the gateway's certificate, and an outbox that encrypts.
 
     shard, HTTP, trio-websocket ──► TLS records in memory ──► outbox ──► kernel
 
-Not over trio.SSLStream, whose only way to send is to wait: each frame would cost its session the place in its
-group. The ssl module's memory BIOs seal without waiting, so a session over TLS is served like any other, and
-its ledger says as exactly what the kernel took. It costs one encryption per member and frame.
+trio.SSLStream can only send by waiting, so every frame would remove its session from its group. The ssl
+module's memory BIOs encrypt without waiting: a session over TLS stays in its group, and its ledger counts
+the bytes that the kernel accepted. This costs one encryption per member and frame.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from marketfeed.gateway.pacer import Pacer
 
 READ_BYTES: Final = 16384
-PIECE_BYTES: Final = 1024  # decrypted in one go; 38 KeyUpdates of 29 µs each fit in
-OWN_BYTES: Final = 2048  # a second, of records that TLS answers with by itself; 75 KeyUpdates
-RECORD_BYTES: Final = 8192  # sealed in one go; TLS keeps room for the longest to the end of the session
-HANDSHAKE: Final = b"\x16"  # how every TLS connection begins: RFC 8446, section 5.1
+PIECE_BYTES: Final = 1024  # decrypted at a time: at most 38 KeyUpdates of 29 µs each
+OWN_BYTES: Final = 2048  # a second, of records that TLS itself sends: the answers to 75 KeyUpdates
+RECORD_BYTES: Final = 8192  # encrypted at a time; a MemoryBIO never shrinks
+HANDSHAKE: Final = b"\x16"  # the first byte of every TLS connection: RFC 8446, section 5.1
 
 log = structlog.get_logger()
 
 
 class TlsError(Exception):
-    """A peer that does not get through the TLS handshake."""
+    """The TLS handshake failed."""
 
 
 class Certificate:
-    """The certificate that new connections are shown; connections keep the one they began with."""
+    """The certificate of new connections; existing connections keep theirs."""
 
     def __init__(self, cert: str, key: str) -> None:
         """Read the PEM files ``cert``, with its chain, and ``key``; raises ConfigError."""
@@ -46,7 +46,7 @@ class Certificate:
         self.context = self._load()
 
     def reload(self) -> None:
-        """Read the files again; raises ConfigError, and goes on with the old ones then."""
+        """Read the files again; after a ConfigError, the old certificate stays in use."""
         self.context = self._load()
         log.info("certificate read", cert=self._cert)
 
@@ -65,7 +65,7 @@ class Certificate:
         if found:
             raise ConfigError(*found)
         try:
-            # A key that needs a pass phrase is refused, not asked for on a terminal.
+            # Refuses a key with a pass phrase; without a password, OpenSSL would prompt on the terminal.
             context.load_cert_chain(self._cert, self._key, password="")
         except (ssl.SSLError, ValueError) as error:
             reason = getattr(error, "reason", None) or str(error)
@@ -75,11 +75,11 @@ class Certificate:
 
 
 class TlsOutbox(Outbox):
-    """An outbox whose bytes are sealed; until :meth:`shake_hands` it passes them as they are.
+    """An outbox that encrypts; before :meth:`shake_hands` it sends plain bytes.
 
     A peer can make TLS itself send records: answers to KeyUpdates (RFC 8446, section 4.6.3), and alerts
-    that refuse a renegotiation (RFC 5246, section 7.2.2). While such records wait for the kernel nothing
-    more is decrypted, and a peer that asks for more than OWN_BYTES of them a second is cut with ABUSE.
+    that refuse a renegotiation (RFC 5246, section 7.2.2). While such records are unsent, nothing more is
+    decrypted, and a peer that causes more than OWN_BYTES of them a second is disconnected with ABUSE.
     """
 
     __slots__ = ("_incoming", "_outgoing", "_own_bytes", "_own_second", "_own_until", "_sealed", "_tls")
@@ -87,16 +87,16 @@ class TlsOutbox(Outbox):
     def __init__(
         self, sock: socket.socket, nursery: trio.Nursery, owner: Owner, pacer: Pacer | None = None
     ) -> None:
-        """Take over ``sock``, as Outbox does."""
+        """Take ownership of ``sock``, as Outbox does."""
         super().__init__(sock, nursery, owner, pacer)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
-        self._sealed = b""  # received, and not decrypted yet
+        self._sealed = b""  # received and not decrypted yet
         self._own_bytes = self._own_second = 0
-        self._own_until = 0  # of all bytes ever put into the tail, those up to TLS's own last record
+        self._own_until = 0  # end of TLS's own last record, counted in all bytes of the tail
 
     async def shake_hands(self, context: ssl.SSLContext) -> None:
-        """Be the server of a TLS handshake; raises TlsError, and what reading raises."""
+        """Perform the TLS handshake as the server; raises TlsError and the errors of reading."""
         tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         while True:
             try:
@@ -104,7 +104,7 @@ class TlsOutbox(Outbox):
             except ssl.SSLWantReadError:
                 self._flush()
             except ssl.SSLError as error:
-                self._flush()  # the alert that says why
+                self._flush()  # the alert with the reason
                 await self.wait_send_all_might_not_block()
                 raise TlsError(error.reason or str(error)) from None
             else:
@@ -117,14 +117,14 @@ class TlsOutbox(Outbox):
         self._flush()
 
     def offer(self, frame: bytes) -> bool:
-        """Hand ``frame`` to the kernel, sealed; False if some of it has to wait. See Outbox.offer."""
-        # Nothing is sealed that is not sent: the peer would miss a record.
+        """Encrypt ``frame`` and hand it to the kernel; False if some of it has to wait. See Outbox.offer."""
+        # What is encrypted has to be sent: the peer would miss a record.
         return not self._shut and super().offer(bytes(self._wire(frame)))
 
     def _wire(self, data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
         if self._tls is None:
             return data
-        # Piece by piece: what the memory has once held it keeps, to the end of the session.
+        # RECORD_BYTES at a time: a MemoryBIO never releases memory.
         sealed: list[bytes] = []
         try:
             for start in range(0, len(data), RECORD_BYTES):
@@ -137,14 +137,14 @@ class TlsOutbox(Outbox):
         return sealed[0] if len(sealed) == 1 else b"".join(sealed)
 
     def _flush(self) -> None:
-        """Send what TLS itself has to say, after what is unsent."""
+        """Queue the records of TLS itself behind the unsent bytes."""
         if self._outgoing.pending and not self._lost and self._sock.fileno() >= 0:
             if not self._tail:
                 self._nursery.start_soon(self._drain)
             self._append(self._outgoing.read())
 
     def _feed(self) -> bool:
-        """Have a piece of what was received decrypted next; False if there is none."""
+        """Give TLS the next received bytes to decrypt; return False if there are none."""
         piece, self._sealed = self._sealed[:PIECE_BYTES], self._sealed[PIECE_BYTES:]
         self._incoming.write(piece)
         return bool(piece)
@@ -153,7 +153,7 @@ class TlsOutbox(Outbox):
         if self._tls is None:
             return await super()._read(max_bytes)
         while True:
-            while self._passed < self._own_until:  # who does not read is not read
+            while self._passed < self._own_until:  # until the peer has read what TLS sent
                 await self._progress.park()
             self._check_open()
             data = self._decrypted(max_bytes)
@@ -163,7 +163,7 @@ class TlsOutbox(Outbox):
             if not self._sealed:
                 self._sealed = await super()._read(READ_BYTES)
             elif self._pacer is not None:
-                await self._pacer.turn()  # records of one byte each cost a millisecond a piece
+                await self._pacer.turn()  # PIECE_BYTES of one-byte records cost a millisecond
             if not self._feed():
                 return b""
 
@@ -174,7 +174,7 @@ class TlsOutbox(Outbox):
             self._sealed = data
 
     def _decrypted(self, max_bytes: int) -> bytes | None:
-        """Return what the records fed so far hold; None if they hold nothing, b"" at the end."""
+        """Return the plain text of the records so far; None if there is none, b"" at the end."""
         assert self._tls is not None
         data = b""
         try:
@@ -186,7 +186,7 @@ class TlsOutbox(Outbox):
         except ssl.SSLWantReadError:
             return data or None
         except ssl.SSLZeroReturnError:
-            return data  # and once more b""
+            return data  # b"" if the end was read before
         except ssl.SSLError as error:
             if not data:
                 self._break(CloseCode.ABNORMAL)
@@ -194,7 +194,7 @@ class TlsOutbox(Outbox):
         return data
 
     def _answer(self) -> None:
-        """Queue what TLS answers by itself; raises BrokenResourceError where that is too much."""
+        """Queue the answers of TLS itself; raises BrokenResourceError if they exceed OWN_BYTES a second."""
         if not self._outgoing.pending:
             return
         second = int(trio.current_time())
@@ -209,13 +209,13 @@ class TlsOutbox(Outbox):
         self._own_until = self._taken
 
     async def send_eof(self) -> None:
-        """Tell the peer that nothing more comes."""
+        """Send close_notify and shut down the sending side."""
         self._say_end()
         self._flush()
         await super().send_eof()
 
     async def aclose(self) -> None:
-        """Close the socket; what is unsent is forgotten and the peer reset if there was any."""
+        """Close the socket; if some bytes are unsent, they are dropped and the connection is reset."""
         self._say_last_words()
         if not self._tail and not self._lost and self._sock.fileno() >= 0:
             self._say_end()

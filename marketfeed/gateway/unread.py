@@ -1,8 +1,8 @@
-"""Large answers on their way to clients, in bounded memory.
+"""Limit on the memory of large responses that clients have not read.
 
-An answer is whole before it is sent: 10 MB for the quotes of a full symbol table. A client that asks and does
-not read keeps it in memory until it times out, and it may ask on many connections. So there is a limit on all
-large answers together, and beyond it the oldest is given up.
+A response is complete before it is sent: 10 MB for the quotes of a full symbol table. A client that does not
+read keeps it in memory until the send times out, and may do so on many connections. So there is a limit on
+all large responses together; beyond it the oldest is aborted.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterator
 
-LARGE_BYTES: Final = 1 << 18  # smaller ones are not counted
+LARGE_BYTES: Final = 1 << 18  # smaller responses are not counted
 MOST_BYTES: Final = 48 << 20
-GRACE_S: Final = 1.0  # that any client has to take its answer
+GRACE_S: Final = 1.0  # before a response may be aborted
 
 
 class Unread:
-    """The large answers of a server; counts into ``refused`` what it gives up."""
+    """The large responses of a server; counts aborted ones in ``refused``."""
 
     def __init__(self, refused: Counter[str]) -> None:
         self._refused = refused
-        self._sizes: dict[trio.CancelScope, int] = {}  # the oldest first
+        self._sizes: dict[trio.CancelScope, int] = {}  # oldest first
         self._began_s: dict[trio.CancelScope, float] = {}
         self._complaints = Complaints()
         self.waiting_bytes = 0
 
     @contextmanager
     def sending(self, size: int, most_s: float) -> Iterator[trio.CancelScope]:
-        """Count an answer of ``size`` bytes as large, or not, while the block sends it.
+        """Bound the block, which sends a response of ``size`` bytes.
 
-        The block is cancelled if the answer is given up, and after ``most_s`` seconds.
+        The block is cancelled after ``most_s`` seconds, or if the response has to be aborted.
         """
         with trio.move_on_after(most_s) as scope:
             if size <= LARGE_BYTES:

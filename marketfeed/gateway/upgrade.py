@@ -1,8 +1,8 @@
-"""The request that begins a WebSocket, judged. Pure. Source: RFC 6455, section 4.2.1; RFC 9110, section 7.8.
+"""Checks of a WebSocket handshake request. Pure. Source: RFC 6455, section 4.2.1; RFC 9110, section 7.8.
 
-trio-websocket would parse the request a second time, and answer what it does not like with an empty 400. It
-gets one of our own making instead, in which nothing is the client's but the key: so there is one parser that
-says where the request ends, and none of what a client may write differently reaches the other.
+trio-websocket would parse the request a second time, and answer an invalid one with an empty 400. It is given
+a generated request instead, which contains only the key of the client's. So only one parser sees the client's
+bytes, and both cannot disagree about where the request ends.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from marketfeed.gateway.exchange import CLOSE, TOKEN, Headers
 if TYPE_CHECKING:
     from marketfeed.gateway.http import Request
 
-VERSION: Final = "13"  # of the WebSocket protocol: RFC 6455 is the only one
+VERSION: Final = "13"  # of the WebSocket protocol; RFC 6455 defines no other
 NEEDED: Final = "this is a WebSocket: it needs a handshake"
 PROXY: Final = "a proxy in between has to pass Upgrade and Connection on"
 
 
 class UpgradeError(Exception):
-    """A request that begins no WebSocket; ``status`` and ``headers`` are those of the answer."""
+    """Not a valid WebSocket handshake; ``status`` and ``headers`` are those of the response."""
 
     def __init__(self, msg: str, status: int = 400, headers: Headers = ()) -> None:
         super().__init__(msg)
@@ -30,9 +30,9 @@ class UpgradeError(Exception):
 
 
 def opening_of(request: Request) -> bytes:
-    """Return the handshake to give to trio-websocket for ``request``; raises UpgradeError.
+    """Return the handshake request for trio-websocket that corresponds to ``request``; raises UpgradeError.
 
-    Where a client offers several protocols, as in ``Upgrade: h2c, websocket``, the WebSocket is taken.
+    If a client offers several protocols, as in ``Upgrade: h2c, websocket``, WebSocket is chosen.
     """
     if "websocket" not in _tokens(request, b"upgrade"):
         raise UpgradeError(f"{NEEDED} (Upgrade: websocket); {PROXY}")

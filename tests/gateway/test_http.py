@@ -9,7 +9,7 @@ import trio
 from trio.testing import memory_stream_pair
 
 from marketfeed.gateway.exchange import (
-    EVENTS_A_TURN,
+    EVENTS_PER_CHECKPOINT,
     FRAMING_BYTES,
     IDLE_S,
     MAX_HEAD_BYTES,
@@ -425,7 +425,7 @@ async def test_a_body_in_tiny_chunks_is_refused_early_and_lets_others_run_meanwh
         nursery.cancel_scope.cancel()
     assert stream.sent.startswith(b"HTTP/1.1 413 ")
     chunks = FRAMING_BYTES // 5
-    assert turns >= chunks // EVENTS_A_TURN
+    assert turns >= chunks // EVENTS_PER_CHECKPOINT
 
 
 async def test_a_body_in_chunks_of_a_usual_size_is_no_flood(autojump_clock):
