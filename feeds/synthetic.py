@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 CENT: Final = 10_000_000  # 0.01 in units of 1e-9
 BLOCK: Final = 8192  # ticks; made in one go, about 0.4 ms
-TURN: Final = 16384  # ticks, before others get their turn: 5 ms when it has to catch up, else never
+STEP_TICKS: Final = 16384  # ticks, before others get their step: 5 ms when it has to catch up, else never
 MAX_BEHIND_S: Final = 0.25  # what the machine could not do in this time is given up
 MIN_SLEEP_S: Final = 0.001
 MIN_BID_CENTS: Final = 100
-MAX_TOLD: Final = 10  # names that cannot be symbols, each with a line of its own
+MAX_REPORTED: Final = 10  # names that cannot be symbols, each with a line of its own
 
 
 Cents = NDArray[np.int64]
@@ -80,19 +80,19 @@ class SyntheticFeed:
         while True:
             behind_s = trio.current_time() - start_s - published / self._rate
             if behind_s > MAX_BEHIND_S:
-                given_up = int((behind_s - MAX_BEHIND_S) * self._rate)
-                self._intake.count("behind", given_up)
-                start_s += given_up / self._rate
+                dropped = int((behind_s - MAX_BEHIND_S) * self._rate)
+                self._intake.count("behind", dropped)
+                start_s += dropped / self._rate
             due = int((trio.current_time() - start_s) * self._rate) + 1 - published
-            turn = 0
+            step = 0
             while due > 0:
                 if at == len(batch):
                     batch, at = next(blocks), 0
                 size = min(due, len(batch) - at)
                 self._publish(batch.cut(at, at + size), publish)
-                at, due, published, turn = at + size, due - size, published + size, turn + size
-                if turn >= TURN:
-                    turn = 0
+                at, due, published, step = at + size, due - size, published + size, step + size
+                if step >= STEP_TICKS:
+                    step = 0
                     await trio.lowlevel.checkpoint()
             next_s = start_s + published / self._rate
             await trio.sleep_until(max(next_s, trio.current_time() + MIN_SLEEP_S))
@@ -169,8 +169,8 @@ def _names(config: SyntheticConfig) -> list[str]:
         elif first.setdefault(name, index) != index:
             found.append(f"symbols.{index}: {name} is symbols.{first[name]} too")
     if found:
-        rest = [f"symbols: and {len(found) - MAX_TOLD} further mistakes like these"]
-        raise ConfigError(*found[:MAX_TOLD], *(rest if len(found) > MAX_TOLD else []))
+        rest = [f"symbols: and {len(found) - MAX_REPORTED} further mistakes like these"]
+        raise ConfigError(*found[:MAX_REPORTED], *(rest if len(found) > MAX_REPORTED else []))
     return list(first)
 
 

@@ -103,7 +103,7 @@ class PushFeed:
         log.info("publisher connected")
         self._intake.count("publisher_connected")
         try:
-            await self._take(connection, publish)
+            await self._receive(connection, publish)
             log.info("publisher left")
         except PublisherCut as cut:
             self._intake.count("publisher_cut")
@@ -119,7 +119,7 @@ class PushFeed:
             self._connected -= 1
             connection.close()
 
-    async def _take(self, connection: trio.socket.SocketType, publish: Publish) -> None:
+    async def _receive(self, connection: trio.socket.SocketType, publish: Publish) -> None:
         """Publish what the connection brings until its end; raises PublisherCut and OSError."""
         publisher = Publisher(self._intake.symbol, self._intake.count)
         deadline_s = math.inf

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 BATCH_TICKS: Final = 4096  # one turn's work: about 1 ms with all the engine does
 BATCH_FRAMES: Final = 512
-NAMES_TURN: Final = 2048  # of an announcement: 3 ms
+STEP_NAMES: Final = 2048  # of an announcement: 3 ms
 UNANNOUNCED: Final = -1
-LEFT_OUT: Final = -2  # announced, but the engine's symbol table cannot take the name
+UNMAPPED: Final = -2  # announced, but the engine's symbol table cannot take the name
 
 # What a trade's side becomes; 0 is refused. Anything else would reach subscribers inside JSON.
 _SIDES: Final = np.zeros(256, np.uint8)
@@ -68,9 +68,9 @@ class Publisher:
         self._parser = FrameParser()
         self._ids = np.full(MAX_SYMBOLS, UNANNOUNCED, np.int32)  # its id to the engine's
         self._announced: Frame | None = None  # applies to what comes after the last batch
-        self._pieces: Iterator[list[tuple[str, int]]] = iter(())  # of the announcement under way
+        self._names: Iterator[list[tuple[str, int]]] = iter(())  # of the announcement under way
         self._whole = Batch()  # being given out, in parts
-        self._given = 0
+        self._returned = 0
         self._cut: PublisherCut | None = None  # once what came before is given out
 
     @property
@@ -88,22 +88,22 @@ class Publisher:
         Raises PublisherCut for what ends the connection, after all batches of
         the frames before it.
         """
-        if self._given == len(self._whole):
+        if self._returned == len(self._whole):
             gathered = self._gather()
             if gathered is None:
                 return None
             if len(gathered) <= BATCH_TICKS:
                 return gathered
-            self._whole, self._given = gathered, 0
-        start, self._given = self._given, min(self._given + BATCH_TICKS, len(self._whole))
-        return self._whole.cut(start, self._given)
+            self._whole, self._returned = gathered, 0
+        start, self._returned = self._returned, min(self._returned + BATCH_TICKS, len(self._whole))
+        return self._whole.cut(start, self._returned)
 
     def _gather(self) -> Batch | None:
         """Return the ticks of the next frames; None if no frame is complete."""
         if self._cut is not None:
             raise self._cut
         try:
-            if not self._announced_all():
+            if not self._looked_up_all():
                 return Batch()
             frames = self._tick_frames()
             return None if frames is None else self._batch(frames)
@@ -111,18 +111,18 @@ class Publisher:
             self._cut = PublisherCut("malformed", str(error))
             raise self._cut from None
 
-    def _announced_all(self) -> bool:
+    def _looked_up_all(self) -> bool:
         """Look up the next names of an announcement under way; False if more may follow.
 
         The caller then returns to the event loop, since an announcement may hold thousands of names.
         """
         if self._announced is not None:
-            self._pieces, self._announced = self._announced.symbols_in_pieces(NAMES_TURN), None
-        for names in self._pieces:
+            self._names, self._announced = self._announced.symbols_in_pieces(STEP_NAMES), None
+        for names in self._names:
             for name, number in names:
                 known = self._symbol(name)
-                self._ids[number] = LEFT_OUT if known is None else known
-            if len(names) in (0, NAMES_TURN):
+                self._ids[number] = UNMAPPED if known is None else known
+            if len(names) in (0, STEP_NAMES):
                 return False
         return True
 
@@ -172,7 +172,7 @@ class Publisher:
         kinds = [_CHANNELS[frame.kind] for frame in frames]
         counts = [len(frame.payload) // QUOTE.itemsize for frame in frames]
         batch = Batch(quotes, trades, np.repeat(np.array(kinds, np.uint8), counts))
-        return batch if good else self._without_left_out(batch, quote_ids, trade_ids)
+        return batch if good else self._without_unmapped(batch, quote_ids, trade_ids)
 
     def _before_fault(self, frames: list[Frame]) -> int:
         """Return how many frames come before the first that may not be taken, and note the cut it means."""
@@ -193,7 +193,7 @@ class Publisher:
                 return index
         return len(frames)
 
-    def _without_left_out(self, batch: Batch, quote_ids: Ids, trade_ids: Ids) -> Batch:
+    def _without_unmapped(self, batch: Batch, quote_ids: Ids, trade_ids: Ids) -> Batch:
         kept = batch.only(quote_ids >= 0, trade_ids >= 0)
         self._count("left_out", len(batch) - len(kept))
         return kept

@@ -26,7 +26,7 @@ from marketfeed.feeds.replay.files import InOrder, files_of
 from marketfeed.feeds.replay.frames import Frames
 from marketfeed.feeds.replay.lines import Lines
 from marketfeed.feeds.replay.parquet import Parquet
-from marketfeed.feeds.replay.recording import Decoded, Source, Symbol, Teller
+from marketfeed.feeds.replay.recording import Decoded, Reporter, Source, Symbol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,11 +65,11 @@ class ReplayFeed:
         self._config = config
         self._intake = intake
         self._clock = intake.clock(config.clock, config.speed, config.loop)
-        self._teller = Teller(intake)
+        self._reporter = Reporter(intake)
         self._published = 0  # ticks, by the present run
         self._refused = False  # the symbol table could not take a name: its ticks are left out
         try:
-            self._source = _source(config, intake, self._symbol, self._teller)
+            self._source = _source(config, intake, self._symbol, self._reporter)
         except Exception as error:
             if isinstance(error, MarketfeedError):
                 raise
@@ -91,7 +91,7 @@ class ReplayFeed:
         """
         self._published = 0
         while True:
-            self._teller.begin()
+            self._reporter.begin()
             published = self._published
             try:
                 await self._replay(publish)
@@ -102,10 +102,10 @@ class ReplayFeed:
                     raise
                 where = f"{self._config.path}, after {self._published} ticks"
                 raise SourceError(f"{where}: {_one_line(error)}") from error
-            if self._teller.damage:
-                raise SourceError(self._teller.damage)
+            if self._reporter.damage:
+                raise SourceError(self._reporter.damage)
             if self._published == published and not self._refused:
-                raise SourceError(f"{self._config.path}: no tick in it: {self._teller.account()}")
+                raise SourceError(f"{self._config.path}: no tick in it: {self._reporter.account()}")
             if not self._config.loop:
                 return
             await trio.lowlevel.checkpoint()  # a file without ticks must not keep the engine to itself
@@ -127,7 +127,7 @@ class ReplayFeed:
                 last_ns = int(times[-1])
                 self._published += len(times)
                 late = int(np.searchsorted(times, under_way.from_ns)) if under_way.from_ns > times[0] else 0
-                self._teller.events({"before_clock": late})
+                self._reporter.events({"before_clock": late})
                 if self._config.speed == 0:
                     await self._publish_at_once(decoded.batch, times, late, publish)
                 else:
@@ -147,7 +147,7 @@ class ReplayFeed:
         edges = [start, *(np.flatnonzero(np.diff(slots)) + 1 + start).tolist(), len(times)]
         for at, end in pairwise(edges):
             while at < end:
-                bound_ns = await self._clock.turn(int(times[at]))
+                bound_ns = await self._clock.wait_earliest(int(times[at]))
                 await trio.sleep_until(under_way.began_s + int(due[at]) / 1e9)
                 stop = min(end, int(np.searchsorted(times, bound_ns, "right")))
                 publish(batch.cut(at, stop))
@@ -155,10 +155,10 @@ class ReplayFeed:
 
     async def _publish_at_once(self, batch: Batch, times: Times, at: int, publish: Publish) -> None:
         """Publish what of ``batch`` is behind ``at`` as fast as the sessions that get every tick take it."""
-        piece = _Piece(batch, times, at, publish)
-        while (next_ns := piece.next_ns) is not None:
-            await self._clock.turn(next_ns, piece)
-            if piece.next_ns is not None:  # nor did another feed publish all of it meanwhile
+        pending = _PendingBatch(batch, times, at, publish)
+        while (next_ns := pending.next_ns) is not None:
+            await self._clock.wait_earliest(next_ns, pending)
+            if pending.next_ns is not None:  # nor did another feed publish all of it meanwhile
                 self._clock.play(await self._intake.wait_room())
 
     def chunks(self) -> Iterator[Decoded]:
@@ -166,8 +166,8 @@ class ReplayFeed:
         return self._source.chunks()
 
 
-class _Piece:
-    """What is left of a batch; a :class:`~marketfeed.ingest.feed.Piece`."""
+class _PendingBatch:
+    """What is left of a batch; a :class:`~marketfeed.ingest.feed.PendingBatch`."""
 
     def __init__(self, batch: Batch, times: Times, at: int, publish: Publish) -> None:
         self._batch, self._times, self._at, self._publish = batch, times, at, publish
@@ -187,7 +187,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-def _source(config: ReplayConfig, intake: Intake, symbol: Symbol, teller: Teller) -> Source:
+def _source(config: ReplayConfig, intake: Intake, symbol: Symbol, reporter: Reporter) -> Source:
     """Return the recording that ``config`` names; raises ConfigError."""
     if config.format not in FORMATS:
         raise ConfigError(f"format: {config.format!r} is not one of {', '.join(FORMATS)}")
@@ -212,26 +212,28 @@ def _source(config: ReplayConfig, intake: Intake, symbol: Symbol, teller: Teller
     if found:
         raise ConfigError(*found)
     try:
-        return _opened(config, path, paths, symbol, teller)
+        return _opened(config, path, paths, symbol, reporter)
     except ConfigError as error:
         raise ContentError(*error.mistakes) from error.__cause__
 
 
-def _opened(config: ReplayConfig, path: Path, paths: list[Path], symbol: Symbol, teller: Teller) -> Source:
+def _opened(
+    config: ReplayConfig, path: Path, paths: list[Path], symbol: Symbol, reporter: Reporter
+) -> Source:
     if config.format == "marketfeed":
-        return Frames(paths, symbol, teller)
-    alone = paths == [path]  # of several files one may have no tick
+        return Frames(paths, symbol, reporter)
+    only_file = paths == [path]  # of several files one may have no tick
 
     def opened(path: Path) -> Source:
         match config.format:
             case "csv":
-                return Delimited(path, config, symbol, teller, alone)
+                return Delimited(path, config, symbol, reporter, only_file)
             case "parquet":
-                return Parquet(path, config, symbol, teller, alone)
+                return Parquet(path, config, symbol, reporter, only_file)
             case "dbn":
                 choice = Venues(config.symbol or "{symbol}", config.merge == "all", config.take)
-                return Dbn(path, choice, symbol, teller, alone)
+                return Dbn(path, choice, symbol, reporter, only_file)
             case _:
-                return Lines(path, config.format, BinanceRaw, symbol, teller, alone)
+                return Lines(path, config.format, BinanceRaw, symbol, reporter, only_file)
 
-    return opened(path) if alone else InOrder(paths, opened, teller)
+    return opened(path) if only_file else InOrder(paths, opened, reporter)

@@ -43,7 +43,7 @@ _Tick = tuple[int, str, tuple[Any, ...], bool]
 class BinanceRaw:
     """Decodes lines; keeps nothing between chunks."""
 
-    def looks_right(self, first_lines: list[bytes]) -> bool:
+    def matches(self, first_lines: list[bytes]) -> bool:
         """Tell whether one of the lines is a timestamp and a JSON object or array."""
         return any(_parts(line) is not None for line in first_lines)
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 Column = Annotated[int, Meta(ge=0, le=1000)] | str
-Piece = tuple[Records, NDArray[np.int64]]  # ticks of one channel, and their times
+TimedRecords = tuple[Records, NDArray[np.int64]]  # ticks of one channel, and their times
 MAX_ROWS: Final = 4096  # handed on in one piece
 NO_SYMBOL: Final = 1 << 16  # above every id
 
@@ -253,7 +253,7 @@ class Builder:
         self._ids: dict[tuple[str | None, str | None], int] = {}
         self._exchanges = exchanges
 
-    def records(self, table: Table) -> Piece:
+    def records(self, table: Table) -> TimedRecords:
         """Return ticks and their times, shape ``(m,)``: rows whose symbol cannot be taken are left out.
 
         The exchange's number is in ``n``, for :func:`ticks_of`.
@@ -287,7 +287,7 @@ class Builder:
         return known
 
 
-def ticks_of(layout: Layout, pieces: Iterator[Piece]) -> Iterator[Decoded]:
+def ticks_of(layout: Layout, pieces: Iterator[TimedRecords]) -> Iterator[Decoded]:
     """Yield ``pieces`` as ticks, quotes merged as configured, none longer than MAX_ROWS."""
     merge = None if layout.keys.merge == "none" else Merge(over_all=layout.keys.merge == "all")
     for records, times in pieces:

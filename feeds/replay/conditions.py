@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from marketfeed.feeds.replay.recording import Teller
+    from marketfeed.feeds.replay.recording import Reporter
 
 MOST: Final = 4  # conditions of a trade
 _NONE: Final = frozenset({"", "nan", "null"})
@@ -29,11 +29,11 @@ class Conditions(NamedTuple):
     names: Sequence[str]
     unknown: NDArray[np.bool_]  # (k,) the cell could not be read
 
-    def tell(self, keep: NDArray[np.bool_], teller: Teller, at: str) -> None:
+    def report(self, keep: NDArray[np.bool_], reporter: Reporter, at: str) -> None:
         """Count and log the cells of the rows to keep that could not be read."""
         codes, counts = np.unique(self.codes[keep & self.unknown], return_counts=True)
         for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
-            teller.unknown_word(
+            reporter.unknown_word(
                 "condition", self.names[code], count, at, f"one to {MOST} conditions: {CONDITION_WORDS}"
             )
 

@@ -14,13 +14,13 @@ from marketfeed.errors import ConfigError
 from marketfeed.feeds.replay.archives import members, refuse_if_wrong, suffix, verify
 from marketfeed.feeds.replay.dbn_names import Instruments, spans_of
 from marketfeed.feeds.replay.dbn_ticks import Decoding, Layouts, Venues
-from marketfeed.feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller, needs
+from marketfeed.feeds.replay.recording import NOTHING, DamagedError, Decoded, Reporter, Symbol, needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LOOK_BYTES: Final = 1 << 20  # of records, among which there should be a tick
+PROBE_BYTES: Final = 1 << 20  # of records, among which there should be a tick
 _PREFIX_BYTES: Final = 8  # "DBN", version, length of the metadata
 _MAX_METADATA: Final = 64 << 20
 _QUOTES: Final = ("mbp-1", "mbp-10", "bbo-1s", "bbo-1m", "cmbp-1", "cbbo-1s", "cbbo-1m")
@@ -32,7 +32,7 @@ class Dbn:
     """One DBN file."""
 
     def __init__(
-        self, path: Path, choice: Venues, symbol: Symbol, teller: Teller, alone: bool = True
+        self, path: Path, choice: Venues, symbol: Symbol, reporter: Reporter, only_file: bool = True
     ) -> None:
         """Look at the metadata and the first records; raises ConfigError."""
         try:
@@ -42,7 +42,7 @@ class Dbn:
         self._path = path
         self._choice = choice
         self._symbol = symbol
-        self._teller = teller
+        self._reporter = reporter
         if suffix(path) == ".zip":
             raise ConfigError(f"path: {path}: DBN files are plain, .zst, .gz, .bz2 or .xz")
         (self._member,) = members(path)
@@ -67,7 +67,7 @@ class Dbn:
         self._schema = None if metadata.schema is None else str(metadata.schema)
         self._spans = spans_of(metadata)
         self._refuse_schema()
-        self._look(alone)
+        self._probe(only_file)
 
     def _refuse_schema(self) -> None:
         """Raise ConfigError if the file's schema has nothing of what is asked for."""
@@ -85,10 +85,10 @@ class Dbn:
         if (take == "quotes" and schema == "trades") or (take == "trades" and schema in _SAMPLED):
             raise ConfigError(f"take: {take!r}, and {self._path} holds {schema}, in which there are none")
 
-    def _look(self, alone: bool) -> None:
+    def _probe(self, only_file: bool) -> None:
         """Raise ConfigError if the first records have no names, or no tick and there are no more.
 
-        A file that is not ``alone`` may have no tick.
+        A file that is not the ``only_file`` may have no tick.
         """
         decoding = self._decoding(lambda name: 0)
         read = records = 0
@@ -100,15 +100,15 @@ class Dbn:
             read, records = read + data, records + count
             for kind, times in found.passed.items():
                 passed[kind] = passed.get(kind, 0) + times
-            if read >= LOOK_BYTES:
+            if read >= PROBE_BYTES:
                 break
         if "unnamed instrument" in decoding.notices:
             raise ConfigError(f"symbol: {self._path}: {decoding.notices['unnamed instrument']}")
-        if alone and records and read < LOOK_BYTES and not damage:
-            told = (
+        if only_file and records and read < PROBE_BYTES and not damage:
+            kinds = (
                 ", ".join(f"{times:,} {kind}" for kind, times in passed.items()) or "none that is asked for"
             )
-            raise ConfigError(f"path: {self._path}: no tick in it: {amount(records, 'records')} ({told})")
+            raise ConfigError(f"path: {self._path}: no tick in it: {amount(records, 'records')} ({kinds})")
 
     def _decoding(self, symbol: Symbol) -> Decoding:
         instruments = Instruments(self._spans, self._choice.symbol, symbol)
@@ -124,14 +124,14 @@ class Dbn:
         decoding, damage, end = self._decoding(self._symbol), list[str](), self._start
         for taken, count, found in self._runs(decoding, damage):
             end += taken
-            self._teller.read("records", count)
-            self._teller.events(found.events)
-            self._teller.passed(found.passed)
+            self._reporter.read("records", count)
+            self._reporter.events(found.events)
+            self._reporter.passed(found.passed)
             for about, text in decoding.notices.items():
-                self._teller.notice(about, text)
+                self._reporter.notice(about, text)
             yield found
         if damage:
-            self._teller.damaged(f"{self._path}:byte {end}", damage[0], "record")
+            self._reporter.damaged(f"{self._path}:byte {end}", damage[0], "record")
 
     def _runs(self, decoding: Decoding, damage: list[str]) -> Iterator[tuple[int, int, Decoded]]:
         """Yield runs of records of one kind: bytes, count, ticks. A fault of the file goes to ``damage``."""

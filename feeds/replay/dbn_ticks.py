@@ -141,7 +141,7 @@ class Decoding:
             if rtype == _TRADE:
                 events["other_trade"] = int((known & (found["action"] != b"T")).sum())
             if self._mixed:
-                events["duplicate_trade"] = self._once(is_trade, symbols, rtype)
+                events["duplicate_trade"] = self._drop_duplicates(is_trade, symbols, rtype)
         quotes = self._quotes(found, symbols, is_quote, rtype)
         trades = self._trades(found[is_trade], symbols[is_trade])
         # Two ticks of one record: in which order. Elsewhere the quote is the book after the trade.
@@ -155,7 +155,7 @@ class Decoding:
         times = np.concatenate([when[is_quote], when[is_trade]])[order]
         return Decoded(Batch(quotes, trades, channels), times, [], events, passed)
 
-    def _once(self, is_trade: NDArray[np.bool_], symbols: NDArray[np.int64], rtype: int) -> int:
+    def _drop_duplicates(self, is_trade: NDArray[np.bool_], symbols: NDArray[np.int64], rtype: int) -> int:
         """Leave out trades that another record type brings too; return how many. Changes ``is_trade``."""
         rows = np.flatnonzero(is_trade)
         theirs = self._trade_type[symbols[rows]]
@@ -187,10 +187,10 @@ class Decoding:
             is_quote[np.flatnonzero(is_quote)[~ticks]] = False
             return quotes[ticks]
         if not self._instruments.by_venue and rtype not in _CONSOLIDATED:
-            self._watch(quotes["symbol"], publishers)
+            self._note_publishers(quotes["symbol"], publishers)
         return quotes
 
-    def _watch(self, symbols: NDArray[Any], publishers: NDArray[np.int32]) -> None:
+    def _note_publishers(self, symbols: NDArray[Any], publishers: NDArray[np.int32]) -> None:
         """Note it if one symbol has quotes of several publishers."""
         unseen = self._publisher[symbols] == _NO_PUBLISHER
         self._publisher[symbols[unseen]] = publishers[unseen]

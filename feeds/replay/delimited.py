@@ -9,11 +9,19 @@ import numpy as np
 from marketfeed.core.fixed import DECIMALS
 from marketfeed.errors import ConfigError
 from marketfeed.feeds.replay.archives import Member, members, place_of, refuse_if_wrong, suffix, verify
-from marketfeed.feeds.replay.columns import Builder, Layout, Piece, Table, TableKeys, ticks_of
+from marketfeed.feeds.replay.columns import Builder, Layout, Table, TableKeys, TimedRecords, ticks_of
 from marketfeed.feeds.replay.fields import Rows, Texts, ids, pointed, prices, sizes, texts
 from marketfeed.feeds.replay.merging import merged
 from marketfeed.feeds.replay.reasons import FIELD_FAULTS, REASONS, TIME_FAULTS, Hints
-from marketfeed.feeds.replay.recording import NOT_KEPT, NOTHING, DamagedError, Decoded, Symbol, Teller, shown
+from marketfeed.feeds.replay.recording import (
+    NOT_KEPT,
+    NOTHING,
+    DamagedError,
+    Decoded,
+    Reporter,
+    Symbol,
+    shown,
+)
 from marketfeed.feeds.replay.rowfields import Fault, Faulty, RowFields
 from marketfeed.feeds.replay.text import MAX_LINE_BYTES, whole_lines
 
@@ -28,20 +36,20 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES: Final = 1 << 16  # decoded in one go, about 4 ms
 SHOWN_FIELD: Final = 60  # characters of a field in a message
-LOOK_BYTES: Final = 1 << 18  # in which there should be a tick, unless `where` leaves rows out
+PROBE_BYTES: Final = 1 << 18  # in which there should be a tick, unless `where` leaves rows out
 
 
 class Delimited:
     """A text file with columns, or an archive of such files."""
 
     def __init__(
-        self, path: Path, keys: TableKeys, symbol: Symbol, teller: Teller, alone: bool = True
+        self, path: Path, keys: TableKeys, symbol: Symbol, reporter: Reporter, only_file: bool = True
     ) -> None:
         """Look at the first rows; raises ConfigError."""
         self._path = path
         self._layout = layout = Layout(keys, "csv")
         self._symbol = symbol
-        self._teller = teller
+        self._reporter = reporter
         if not keys.header and any(isinstance(c, str) for c in [*layout.wanted.values(), *layout.where]):
             raise ConfigError("columns: by number, from 0; names need header = true")
         self._members = members(path)
@@ -52,55 +60,55 @@ class Delimited:
         for member in self._members:
             layout.day_ns(self._layout.groups(member.name))
         refuse_if_wrong(path, self._members)
-        self._look(alone)
+        self._probe(only_file)
 
     def chunks(self) -> Iterator[Decoded]:
         """Yield the rows in order of the file, or of time over the members of an archive."""
         for _ in verify(self._path, self._members):
             yield NOTHING
         exchanges: dict[str, int] = {}
-        pieces = [self._pieces(member, exchanges) for member in self._members]
+        pieces = [self._timed_records(member, exchanges) for member in self._members]
         stream = merged(pieces) if len(pieces) > 1 else pieces[0]
         yield from ticks_of(self._layout, stream)
 
-    def _look(self, alone: bool) -> None:
+    def _probe(self, only_file: bool) -> None:
         """Raise ConfigError, saying why, if the first rows are not as configured.
 
-        A member of an archive may have no row, and so may a file that is not ``alone``.
+        A member of an archive may have no row, and so may a file that is not the ``only_file``.
         """
-        teller, read = Teller(None), 0
+        reporter, read = Reporter(None), 0
         for member in self._members:
             groups = self._layout.groups(member.name)
-            reader = _Reader(self._path, member, self._layout, groups, teller, looking=True)
+            reader = _Reader(self._path, member, self._layout, groups, reporter, probing=True)
             for table in reader.tables():
                 if len(table.time_ns):
                     return
-                if read + reader.read_bytes >= LOOK_BYTES:
+                if read + reader.read_bytes >= PROBE_BYTES:
                     break
             read += reader.read_bytes
-            filtered = NOT_KEPT in teller.kinds
-            if reader.first_broken and (read < LOOK_BYTES or not filtered):
+            filtered = NOT_KEPT in reporter.kinds
+            if reader.first_broken and (read < PROBE_BYTES or not filtered):
                 why = f"line {reader.first_broken}"
                 at = place_of(self._path, member)
                 raise ConfigError(f"path: {at} does not look like csv with these columns: {why}")
-            if read >= LOOK_BYTES:
+            if read >= PROBE_BYTES:
                 return
-        if alone:
-            filtered = NOT_KEPT in teller.kinds
+        if only_file:
+            filtered = NOT_KEPT in reporter.kinds
             what = "holds no tick" if filtered else "does not look like csv with these columns"
-            raise ConfigError(f"path: {self._path} {what}: {teller.account()}")
+            raise ConfigError(f"path: {self._path} {what}: {reporter.account()}")
 
-    def _pieces(self, member: Member, exchanges: dict[str, int]) -> Iterator[Piece]:
+    def _timed_records(self, member: Member, exchanges: dict[str, int]) -> Iterator[TimedRecords]:
         groups = self._layout.groups(member.name)
         builder = Builder(self._layout, groups, self._symbol, exchanges)
-        for table in _Reader(self._path, member, self._layout, groups, self._teller).tables():
+        for table in _Reader(self._path, member, self._layout, groups, self._reporter).tables():
             yield builder.records(table)
 
 
 class _Reader:
     """Turns one member into tables, chunk by chunk.
 
-    Where it is ``looking``, mistakes of the configuration are raised as ConfigError.
+    Where it is ``probing``, mistakes of the configuration are raised as ConfigError.
     """
 
     def __init__(
@@ -109,14 +117,14 @@ class _Reader:
         member: Member,
         layout: Layout,
         groups: dict[str, str],
-        teller: Teller,
-        looking: bool = False,
+        reporter: Reporter,
+        probing: bool = False,
     ) -> None:
         self._at = place_of(path, member)
         self._member = member
         self._layout = layout
-        self._teller = teller
-        self._looking = looking
+        self._reporter = reporter
+        self._probing = probing
         self.read_bytes = 0
         self._line = 1
         self._day_ns = layout.day_ns(groups)
@@ -139,12 +147,12 @@ class _Reader:
                 try:
                     self._name_columns(rows)
                 except ConfigError as error:
-                    if self._looking:
+                    if self._probing:
                         raise
-                    self._tell(0, str(error))  # of a later file in an archive: it is passed over
+                    self._report(0, str(error))  # of a later file in an archive: it is passed over
                     return
                 rows.keep(np.arange(len(rows)) > 0)
-            self._teller.read("rows", len(rows))
+            self._reporter.read("rows", len(rows))
             yield self._table(rows)
             self._line += rows.line_count
 
@@ -154,14 +162,14 @@ class _Reader:
             for text, too_long in whole_lines(self._member.blocks(), CHUNK_BYTES):
                 self.read_bytes += len(text)
                 if too_long:
-                    self._tell(0, f"longer than {MAX_LINE_BYTES} bytes", text)
+                    self._report(0, f"longer than {MAX_LINE_BYTES} bytes", text)
                     self._line += 1
                 else:
                     yield text
         except DamagedError as error:
             at = f"{self._line}: the file is damaged from here on: {error}"
             self.first_broken = self.first_broken or at
-            self._teller.damaged(f"{self._at}:{self._line}", str(error))
+            self._reporter.damaged(f"{self._at}:{self._line}", str(error))
 
     def _name_columns(self, rows: Rows) -> None:
         names = [rows.column(i).text(0).strip().lstrip("\ufeff") for i in range(int(rows.widths[0]))]
@@ -180,12 +188,12 @@ class _Reader:
     def _table(self, rows: Rows) -> Table:
         self._select(rows)
         chunk = _TextChunk(rows, self._columns, self._layout, self._day_ns)
-        if self._looking:
+        if self._probing:
             chunk.refuse_clock_read_as_count()
         fields = RowFields(self._layout, chunk)
         for row in np.flatnonzero(fields.faulty).tolist():
-            self._tell_faulty(rows, row, fields.first_fault(row))
-        return fields.table(~fields.faulty, self._teller, self._at)
+            self._report_faulty(rows, row, fields.first_fault(row))
+        return fields.table(~fields.faulty, self._reporter, self._at)
 
     def _select(self, rows: Rows) -> None:
         """Drop the rows that are not whole, which are broken, and those that ``where`` leaves out."""
@@ -197,29 +205,29 @@ class _Reader:
             keep = where.keeps(names)[codes]
             if not keep.all():
                 filtered = int((~keep).sum())
-                self._teller.events({"filtered": filtered})
-                self._teller.passed({NOT_KEPT: filtered})
+                self._reporter.events({"filtered": filtered})
+                self._reporter.passed({NOT_KEPT: filtered})
                 rows.keep(keep)
 
-    def _tell_faulty(self, rows: Rows, row: int, found: Faulty) -> None:
+    def _report_faulty(self, rows: Rows, row: int, found: Faulty) -> None:
         quoted = found.fault in FIELD_FAULTS
         field = rows.column(self._columns[found.column if quoted else "time"]).text(row)
         text = REASONS[found.fault] + self._hints.hint(found.fault, field)
         if quoted and rows.widths[row] > 1:
             text += f": '{shown(field, SHOWN_FIELD)}', of the row"
-        self._tell(int(rows.lines[row]), text, rows.row(row))
+        self._report(int(rows.lines[row]), text, rows.row(row))
 
     def _leave_out(self, rows: Rows, bad: NDArray[np.bool_], reason: str) -> None:
         if bad.any():
             for row in np.flatnonzero(bad).tolist():
-                self._tell(int(rows.lines[row]), reason, rows.row(row))
+                self._report(int(rows.lines[row]), reason, rows.row(row))
             rows.keep(~bad)
 
-    def _tell(self, offset: int, reason: str, text: bytes | None = None) -> None:
+    def _report(self, offset: int, reason: str, text: bytes | None = None) -> None:
         if not self.first_broken:
             there = "" if text is None else f": {shown(text)}"
             self.first_broken = f"{self._line + offset}: {reason}{there}"
-        self._teller.broken(f"{self._at}:{self._line + offset}", reason, text=text)
+        self._reporter.broken(f"{self._at}:{self._line + offset}", reason, text=text)
 
 
 class _TextChunk:

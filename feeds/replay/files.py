@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Iterator
 
-    from marketfeed.feeds.replay.recording import Decoded, Source, Teller
+    from marketfeed.feeds.replay.recording import Decoded, Reporter, Source
 
 # How the files of each format end, in any case and before the ending of a packed file: those of a folder.
 ENDINGS: Final = {
@@ -65,12 +65,12 @@ def _is_of(path: Path, endings: tuple[str, ...]) -> bool:
 class InOrder:
     """Files of one format, one after the other; one is open at a time."""
 
-    def __init__(self, paths: list[Path], opened: Callable[[Path], Source], teller: Teller) -> None:
+    def __init__(self, paths: list[Path], opened: Callable[[Path], Source], reporter: Reporter) -> None:
         """Look at the first file; raises ConfigError. ``opened`` makes the source of one file."""
         opened(paths[0])
         self._paths = paths
         self._opened = opened
-        self._teller = teller
+        self._reporter = reporter
 
     def chunks(self) -> Iterator[Decoded]:
         """Yield the files; one that is not as configured is told of, and left out."""
@@ -78,6 +78,6 @@ class InOrder:
             try:
                 source = self._opened(path)
             except ConfigError as error:
-                self._teller.damaged(str(path), str(error), "file")
+                self._reporter.damaged(str(path), str(error), "file")
                 continue
             yield from source.chunks()

@@ -17,7 +17,7 @@ from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE, QUOTES, TRADE, TRADES,
 from marketfeed.core.symbols import MAX_SYMBOLS
 from marketfeed.errors import ConfigError, FeedProtocolError
 from marketfeed.feeds.replay.archives import SMALL_BUDGET, Member, members, refuse_if_wrong, suffix, verify
-from marketfeed.feeds.replay.recording import NOTHING, DamagedError, Decoded, Symbol, Teller
+from marketfeed.feeds.replay.recording import NOTHING, DamagedError, Decoded, Reporter, Symbol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ _NO_TIMES: Final = np.empty(0, np.int64)
 class Frames:
     """One recording of binary frames, in one file or several."""
 
-    def __init__(self, paths: list[Path], symbol: Symbol, teller: Teller) -> None:
+    def __init__(self, paths: list[Path], symbol: Symbol, reporter: Reporter) -> None:
         """Look for the first frame; raises ConfigError."""
         self._files: list[tuple[Path, Member]] = []
         budget = SMALL_BUDGET
@@ -47,7 +47,7 @@ class Frames:
             budget = refuse_if_wrong(file, [member], budget)
             self._files.append((file, member))
         self._symbol = symbol
-        self._teller = teller
+        self._reporter = reporter
         for file, member in self._files:
             try:
                 first = next(self._frames(file, member, quiet=True), None)
@@ -70,7 +70,7 @@ class Frames:
             step_bytes = 0
             try:
                 for frame in self._frames(path, member):
-                    self._teller.read("frames", 1)
+                    self._reporter.read("frames", 1)
                     if step and (frame.sent_ns != step[0].sent_ns or step_bytes > MAX_STEP_BYTES):
                         yield from self._ticks(step, ids, path)
                         step, step_bytes = [], 0
@@ -84,7 +84,7 @@ class Frames:
                     elif frame.kind is Kind.MESSAGES:
                         self._read_messages(frame.messages())
             except FeedProtocolError as error:
-                self._teller.damaged(str(path), str(error), "record")
+                self._reporter.damaged(str(path), str(error), "record")
             if step:
                 yield from self._ticks(step, ids, path)
 
@@ -102,13 +102,13 @@ class Frames:
         except OSError as error:
             raise FeedProtocolError(error.strerror or str(error)) from None
         if not quiet and (cut or parser.pending_bytes):
-            self._teller.broken(str(path), f"cut short: {cut or 'it ends within a frame'}", "record")
+            self._reporter.broken(str(path), f"cut short: {cut or 'it ends within a frame'}", "record")
 
     def _read_messages(self, messages: list[Any]) -> None:
         """Count what the recorder was told it missed."""
         gaps = [m for m in messages if isinstance(m, dict) and m.get("T") == "gap"]
         lost = [m["lost"] for m in gaps if isinstance(m.get("lost"), int)]
-        self._teller.events({"recorded_gap": len(gaps), "recorded_lost": sum(lost)})
+        self._reporter.events({"recorded_gap": len(gaps), "recorded_lost": sum(lost)})
 
     def _ticks(self, step: list[Frame], ids: NDArray[np.int32], path: Path) -> Iterator[Decoded]:
         """Yield one step's ticks in order of ``g``."""
@@ -120,7 +120,7 @@ class Frames:
             ticks = frame.records().copy()
             numbers = ids[ticks["symbol"]]
             if (numbers == _UNANNOUNCED).any():
-                self._teller.broken(str(path), "ticks of a symbol that was not announced", "record")
+                self._reporter.broken(str(path), "ticks of a symbol that was not announced", "record")
             ticks, numbers = ticks[numbers >= 0], numbers[numbers >= 0]
             ticks["symbol"] = numbers
             # A snapshot's ticks may be hours old: they are due when they were sent.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from marketfeed.core.counts import amount
 from marketfeed.errors import ConfigError
 from marketfeed.feeds.replay.archives import Member, members, place_of, refuse_if_wrong, verify
-from marketfeed.feeds.replay.recording import NOTHING, DamagedError, Decoded, Decoder, Symbol, Teller
+from marketfeed.feeds.replay.recording import NOTHING, DamagedError, Decoded, Decoder, Reporter, Symbol
 from marketfeed.feeds.replay.text import MAX_LINE_BYTES, whole_lines
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHUNK_LINES: Final = 256  # decoded in one go, about 1 ms
-LOOK_LINES: Final = 4096  # in which there should be a tick; decoded within about 20 ms
-LOOK_BYTES: Final = 4 << 20
+PROBE_LINES: Final = 4096  # in which there should be a tick; decoded within about 20 ms
+PROBE_BYTES: Final = 4 << 20
 FIRST_LINES: Final = 20  # looked at to tell whether this is such a file
 _CHUNK_BYTES: Final = 1 << 16
 
@@ -30,14 +30,14 @@ class Lines:
         format: str,
         make_decoder: Callable[[], Decoder],
         symbol: Symbol,
-        teller: Teller,
-        alone: bool = True,
+        reporter: Reporter,
+        only_file: bool = True,
     ) -> None:
-        """Look at the first lines; raises ConfigError. A file that is not ``alone`` may have no tick."""
+        """Look at the first lines; raises ConfigError. A file that is not the ``only_file`` may have no tick."""
         self._path = path
         self._decoder = make_decoder()
         self._symbol = symbol
-        self._teller = teller
+        self._reporter = reporter
         self._members = members(path)
         refuse_if_wrong(path, self._members)
         lines: list[bytes] = []
@@ -47,7 +47,7 @@ class Lines:
                 for text, _ in whole_lines(member.blocks(), _CHUNK_BYTES):
                     lines += _lines(text)
                     size += len(text)
-                    if len(lines) >= LOOK_LINES or size >= LOOK_BYTES:
+                    if len(lines) >= PROBE_LINES or size >= PROBE_BYTES:
                         ended = False
                         break
                 if any(map(bytes.strip, lines)):  # a member may have none
@@ -55,9 +55,9 @@ class Lines:
                     break
         except DamagedError as error:
             damage = error.reason
-        if (alone or lines) and not self._decoder.looks_right(lines[:FIRST_LINES]):
+        if (only_file or lines) and not self._decoder.matches(lines[:FIRST_LINES]):
             raise ConfigError(f"path: {path}{f': {damage}' if damage else f' does not look like {format}'}")
-        if alone and ended and not damage:
+        if only_file and ended and not damage:
             self._refuse_without_ticks(make_decoder().decode(lines, lambda name: 0), len(lines))
 
     def _refuse_without_ticks(self, found: Decoded, lines: int) -> None:
@@ -77,11 +77,11 @@ class Lines:
             at = place_of(self._path, member)
             for line_number, lines in self._chunks(member, at):
                 decoded = self._decoder.decode(lines, self._symbol)
-                self._teller.events(decoded.events)
-                self._teller.passed(decoded.passed)
-                self._teller.read("lines", len(lines))
+                self._reporter.events(decoded.events)
+                self._reporter.passed(decoded.passed)
+                self._reporter.read("lines", len(lines))
                 for offset, what in decoded.broken:
-                    self._teller.broken(f"{at}:{line_number + offset}", what, text=lines[offset])
+                    self._reporter.broken(f"{at}:{line_number + offset}", what, text=lines[offset])
                 yield decoded
 
     def _chunks(self, member: Member, at: str) -> Iterator[tuple[int, list[bytes]]]:
@@ -94,7 +94,7 @@ class Lines:
                 if too_long:
                     yield number, pending
                     number += len(pending)
-                    self._teller.broken(f"{at}:{number}", f"longer than {MAX_LINE_BYTES} bytes", text=text)
+                    self._reporter.broken(f"{at}:{number}", f"longer than {MAX_LINE_BYTES} bytes", text=text)
                     number, pending = number + 1, []
                     continue
                 pending += _lines(text)
@@ -107,7 +107,7 @@ class Lines:
             damage = error.reason
         yield number, pending
         if damage:
-            self._teller.damaged(f"{at}:{number + len(pending)}", damage)
+            self._reporter.damaged(f"{at}:{number + len(pending)}", damage)
 
 
 def _lines(text: bytes) -> list[bytes]:

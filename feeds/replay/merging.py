@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from marketfeed.core.records import Records
-    from marketfeed.feeds.replay.columns import Piece
+    from marketfeed.feeds.replay.columns import TimedRecords
 
 Times = NDArray[np.int64]
 _NO_TIMES: Final = np.empty(0, np.int64)
 
 
-def merged(sources: list[Iterator[Piece]]) -> Iterator[Piece]:
+def merged(sources: list[Iterator[TimedRecords]]) -> Iterator[TimedRecords]:
     """Yield the pieces of all ``sources`` as pieces in order of time.
 
     Each source is assumed to be in order. One piece of each is buffered; rows up to the earliest last

@@ -18,8 +18,8 @@ from marketfeed.feeds.replay.recording import (
     LOGGED,
     NOT_KEPT,
     Decoded,
+    Reporter,
     Symbol,
-    Teller,
     needs,
     shown,
     unreadable,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from marketfeed.feeds.replay.fields import Ints, Mask, Texts
 
 BATCH_ROWS: Final = 4096
-LOOK_BATCHES: Final = 4  # in which there should be a tick; decoded within about 20 ms
+PROBE_BATCHES: Final = 4  # in which there should be a tick; decoded within about 20 ms
 _REASONS: Final = {
     Fault.NO_TIME: "no time",
     Fault.NO_PRICE: "no price",
@@ -51,7 +51,7 @@ class Parquet:
     """One Parquet file. One that was cut short has lost its footer, and nobody can read it."""
 
     def __init__(
-        self, path: Path, keys: TableKeys, symbol: Symbol, teller: Teller, alone: bool = True
+        self, path: Path, keys: TableKeys, symbol: Symbol, reporter: Reporter, only_file: bool = True
     ) -> None:
         """Look at the schema, and for a tick unless it is one of several files; raises ConfigError."""
         try:
@@ -60,9 +60,9 @@ class Parquet:
         except ImportError:
             raise needs("pyarrow", "parquet", "format: parquet") from None
         self._pa, self._pq = pyarrow, pyarrow.parquet
-        self._path, self._symbol, self._teller = path, symbol, teller
+        self._path, self._symbol, self._reporter = path, symbol, reporter
         self._layout = Layout(keys, "parquet")
-        self._hints = 0  # rows that were told of with a way to read their times
+        self._hints = 0  # rows that were reported of with a way to read their times
         self._cells = Cells(pyarrow, keys, self._layout.zone, self._layout.moments)
         if keys.header or keys.delimiter != "," or keys.decimal != ".":
             raise ConfigError("header, delimiter, decimal: only with format csv")
@@ -85,20 +85,20 @@ class Parquet:
                 count = "no column" if str(column) not in names else "more than one column"
                 raise ConfigError(f"columns: {count} {str(column)!r} in {path}; it has {has}")
             refuse_column(self._cells, role, str(column), schema.field(str(column)).type, path)
-        if alone:
+        if only_file:
             self._refuse_without_ticks()
 
     def _refuse_without_ticks(self) -> None:
         """Raise ConfigError if all rows of a short file were read, and no tick is in it."""
-        told, self._teller = self._teller, Teller(None)
+        reported, self._reporter = self._reporter, Reporter(None)
         try:
             for number, table in enumerate(self._tables()):
-                if len(table.time_ns) or self._teller.damage or number == LOOK_BATCHES:
+                if len(table.time_ns) or self._reporter.damage or number == PROBE_BATCHES:
                     return
-            if not self._teller.damage:
-                raise ConfigError(f"path: {self._path}: no tick in it: {self._teller.account()}")
+            if not self._reporter.damage:
+                raise ConfigError(f"path: {self._path}: no tick in it: {self._reporter.account()}")
         finally:
-            self._teller, self._hints = told, 0
+            self._reporter, self._hints = reported, 0
 
     def chunks(self) -> Iterator[Decoded]:
         """Yield the rows in order of the file."""
@@ -121,11 +121,11 @@ class Parquet:
                     try:
                         batch = next(batches, None)
                     except Exception as error:  # as when it was opened
-                        self._teller.damaged(f"{self._path}:{at}", _said(error), "record")
+                        self._reporter.damaged(f"{self._path}:{at}", _said(error), "record")
                         return
                     if batch is None:
                         break
-                    self._teller.read("rows", batch.num_rows)
+                    self._reporter.read("rows", batch.num_rows)
                     yield from self._decoded(batch, day_ns, at)
                     at += batch.num_rows
 
@@ -138,7 +138,7 @@ class Parquet:
                 table = self._table(part, day_ns, at)
             except Exception as error:
                 if part.num_rows <= 1:
-                    self._teller.broken(f"{self._path}:{at}", _said(error), "record")
+                    self._reporter.broken(f"{self._path}:{at}", _said(error), "record")
                 else:
                     middle = part.num_rows // 2
                     halves += [(part.slice(middle), at + middle), (part.slice(0, middle), at)]
@@ -146,7 +146,7 @@ class Parquet:
             yield table
 
     def _table(self, batch: Any, day_ns: int | None, first_row: int) -> Table:
-        layout, cells, teller = self._layout, self._cells, self._teller
+        layout, cells, reporter = self._layout, self._cells, self._reporter
         columns = {name: cells.plain(batch.column(str(column))) for name, column in layout.wanted.items()}
         rows = np.ones(batch.num_rows, bool)
         for column, where in layout.where.items():
@@ -155,13 +155,13 @@ class Parquet:
         fields = RowFields(layout, _ArrowChunk(cells, columns, day_ns))
         broken = fields.faulty & rows
         for row in np.flatnonzero(broken).tolist():
-            self._tell_faulty(columns, row, fields.first_fault(row), f"{self._path}:{first_row + row}")
+            self._report_faulty(columns, row, fields.first_fault(row), f"{self._path}:{first_row + row}")
         filtered = int((~rows).sum())
-        teller.events({"filtered": filtered})
-        teller.passed({NOT_KEPT: filtered} if filtered else {})
-        return fields.table(rows & ~broken, teller, str(self._path))
+        reporter.events({"filtered": filtered})
+        reporter.passed({NOT_KEPT: filtered} if filtered else {})
+        return fields.table(rows & ~broken, reporter, str(self._path))
 
-    def _tell_faulty(self, columns: dict[str, Any], row: int, found: Faulty, at: str) -> None:
+    def _report_faulty(self, columns: dict[str, Any], row: int, found: Faulty, at: str) -> None:
         layout, name = self._layout, found.column
         cell = self._cells.shown(columns[name], row)
         text = f"{_REASONS[found.fault]}: {layout.wanted[name]}: {cell}"
@@ -170,7 +170,7 @@ class Parquet:
             suggestion = layout.moments.suggestion(cell.strip("'"))
             if suggestion:
                 text += f" (read by {layout.moments.configured()}); use {suggestion}"
-        self._teller.broken(at, text, "record")
+        self._reporter.broken(at, text, "record")
 
 
 class _ArrowChunk:

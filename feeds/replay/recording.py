@@ -47,7 +47,7 @@ NOTHING: Final = Decoded(Batch(channels=np.empty(0, np.uint8)), np.empty(0, np.i
 class Decoder(Protocol):
     """Turns lines of one format into ticks. Keeps nothing between chunks."""
 
-    def looks_right(self, first_lines: list[bytes]) -> bool:
+    def matches(self, first_lines: list[bytes]) -> bool:
         """Tell whether a file that begins like this is of this format."""
         ...
 
@@ -62,13 +62,13 @@ class Source(Protocol):
     def chunks(self) -> Iterator[Decoded]:
         """Yield the recording from its start, in pieces of a few milliseconds' work.
 
-        What is broken is told to the :class:`Teller` and left out, and so is a
+        What is broken is told to the :class:`Reporter` and left out, and so is a
         place from which on nothing can be read; nothing is raised for either.
         """
         ...
 
 
-class Teller:
+class Reporter:
     """Counts what is broken in a recording, and logs the first few by their place.
 
     Without an intake nothing is counted or logged: for a look at the beginning of a file, of which

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from marketfeed.feeds.replay.fields import Ints, Mask, Numbers, Texts
-    from marketfeed.feeds.replay.recording import Teller
+    from marketfeed.feeds.replay.recording import Reporter
 
 # Price column, and the record fields of its price and size.
 PRICE_COLUMNS: Final = (("bid", "bid_px", "bid_sz"), ("ask", "ask_px", "ask_sz"), ("price", "price", "size"))
@@ -105,17 +105,17 @@ class RowFields:
         """Return the first fault of a faulty row."""
         return next(found for found in self._faulty if found.rows[row])
 
-    def table(self, keep: Mask, teller: Teller, at: str) -> Table:
+    def table(self, keep: Mask, reporter: Reporter, at: str) -> Table:
         """Return the rows in ``keep``, none of them faulty; counts rounded prices and unknown words."""
-        teller.events({"rounded_price": self.rounded})
+        reporter.events({"rounded_price": self.rounded})
         values, time_ns = self._values, self.time_ns
         names = {column: (texts.codes, texts.names) for column, texts in self._names.items()}
         if not self._layout.quotes:
             values = {**values, "side": np.full(len(keep), UNKNOWN_SIDE, np.uint8)}
             if self._sides is not None:
-                values["side"][keep] = self._sides.told(keep, teller, at)
+                values["side"][keep] = self._sides.resolved(keep, reporter, at)
             if self._conditions is not None:
-                self._conditions.tell(keep, teller, at)
+                self._conditions.report(keep, reporter, at)
         if not keep.all():
             time_ns = time_ns[keep]
             values = {field: column[keep] for field, column in values.items()}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from marketfeed.feeds.replay.recording import Teller
+    from marketfeed.feeds.replay.recording import Reporter
 
 _BUYS: Final = frozenset({"b", "buy", "buyer", "bid"})
 _SELLS: Final = frozenset({"s", "sell", "seller", "a", "ask"})
@@ -84,14 +84,14 @@ class Sides(NamedTuple):
     names: list[str]
     values: NDArray[np.uint8]
 
-    def told(self, keep: NDArray[np.bool_], teller: Teller, at: str) -> NDArray[np.uint8]:
+    def resolved(self, keep: NDArray[np.bool_], reporter: Reporter, at: str) -> NDArray[np.uint8]:
         """Return the sides of the rows to keep, unknown words as neither; these are counted and told."""
         values = self.values[keep]
         unknown = values == UNKNOWN
         if unknown.any():
             codes, counts = np.unique(self.codes[keep][unknown], return_counts=True)
             for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
-                teller.unknown_word(self.column, self.names[code], count, at, _HINTS[self.column])
+                reporter.unknown_word(self.column, self.names[code], count, at, _HINTS[self.column])
         return np.where(unknown, np.uint8(UNKNOWN_SIDE), values)
 
 

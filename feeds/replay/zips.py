@@ -77,9 +77,11 @@ def places(path: Path) -> tuple[list[MemberPlace], bool]:
                 )
                 for i in archive.infolist()
             ]
-        told = _told(path)
-        if told not in (len(found), _MANY):
-            raise ConfigError(f"path: {path} is damaged: {told} members are told, {len(found)} are listed")
+        declared = _declared_count(path)
+        if declared not in (len(found), _MANY):
+            raise ConfigError(
+                f"path: {path} is damaged: {declared} members are declared, {len(found)} are listed"
+            )
         _refuse_other_names(path, found)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, OSError, struct.error):
         whole = False
@@ -97,7 +99,7 @@ def places(path: Path) -> tuple[list[MemberPlace], bool]:
     return [place for place in found if not place.name.endswith("/")], whole
 
 
-def _told(path: Path) -> int:
+def _declared_count(path: Path) -> int:
     """Return how many members the end of the directory says there are, _MANY if it does not say."""
     with path.open("rb") as file:
         end = file.seek(0, io.SEEK_END)

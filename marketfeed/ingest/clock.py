@@ -15,9 +15,9 @@ from typing import Final
 
 import trio
 
-from marketfeed.ingest.feed import Pass, Piece
+from marketfeed.ingest.feed import Pass, PendingBatch
 
-MAX_TURNS: Final = 64  # taken at once; each takes about 0.1 ms
+MAX_PLAYED_BATCHES: Final = 64  # taken at once; each takes about 0.1 ms
 
 
 class ReplayClock:
@@ -44,15 +44,15 @@ class ReplayClock:
 
     def play(self, most: int) -> None:
         """Publish at most ``most`` ticks in order of time from the seats' pieces, until one has none."""
-        for _ in range(MAX_TURNS):
+        for _ in range(MAX_PLAYED_BATCHES):
             seat = self.first()
-            if seat is None or seat.piece is None or most <= 0:
+            if seat is None or seat.pending is None or most <= 0:
                 return
-            most -= seat.piece.publish(self.bound(seat), most)
-            if seat.piece.next_ns is None:
-                seat.piece = None  # its next tick may be of the same time as the last
+            most -= seat.pending.publish(self.bound(seat), most)
+            if seat.pending.next_ns is None:
+                seat.pending = None  # its next tick may be of the same time as the last
             else:
-                seat.next_ns = seat.piece.next_ns
+                seat.next_ns = seat.pending.next_ns
 
     def begin_if_ready(self) -> None:
         """Begin a pass if every feed is ready for one."""
@@ -85,7 +85,7 @@ class Seat:
         self.ready = False
         self.next_ns: int | None = None  # within a pass: it has nothing to publish before
         self.finished = False  # has been through the present pass
-        self.piece: Piece | None = None  # decoded, not published yet
+        self.pending: PendingBatch | None = None  # decoded, not published yet
         self._woken = trio.Event()
         self._clock = ReplayClock()
         self._clock.seats.append(self)
@@ -98,7 +98,7 @@ class Seat:
     def leave(self) -> None:
         """Let the others of the clock go on without this feed."""
         self._clock.seats.remove(self)
-        self.next_ns, self.ready, self.piece = None, False, None
+        self.next_ns, self.ready, self.pending = None, False, None
         self._clock.end_if_over()
         self._clock.begin_if_ready()
         self._wake_first()
@@ -132,12 +132,12 @@ class Seat:
         began_s, began_ns = clock.began or (trio.current_time(), first_ns or 0)
         return Pass(began_s, began_ns, self.next_ns if self.next_ns is not None else began_ns)
 
-    async def turn(self, next_ns: int, piece: Piece | None = None) -> int:
+    async def wait_earliest(self, next_ns: int, pending: PendingBatch | None = None) -> int:
         """Wait until no other feed has a tick before ``next_ns``; return up to when there is none.
 
-        From now on :meth:`play` of any seat may publish from ``piece``.
+        From now on :meth:`play` of any seat may publish from ``pending``.
         """
-        self.next_ns, self.piece = next_ns, piece
+        self.next_ns, self.pending = next_ns, pending
         while self._clock.first() is not self:
             self._wake_first()
             await self._wait()
@@ -149,7 +149,7 @@ class Seat:
 
     def end(self, finished: bool) -> None:
         """Leave the pass: ``finished``, or to join it again."""
-        self.next_ns, self.ready, self.finished, self.piece = None, False, finished, None
+        self.next_ns, self.ready, self.finished, self.pending = None, False, finished, None
         self._clock.end_if_over()
         self._wake_first()
 

@@ -31,7 +31,7 @@ class Pass(NamedTuple):
     from_ns: int  # ticks before this are left out: the feed joined when the others were past them
 
 
-class Piece(Protocol):
+class PendingBatch(Protocol):
     """What a feed has decoded and not published yet, for a clock that publishes it in its turn."""
 
     @property
@@ -51,10 +51,10 @@ class Clock(Protocol):
         """Wait until all feeds of the clock begin; ``first_ns`` is the first tick's time, None: no tick."""
         ...
 
-    async def turn(self, next_ns: int, piece: Piece | None = None) -> int:
+    async def wait_earliest(self, next_ns: int, pending: PendingBatch | None = None) -> int:
         """Wait until no feed has a tick before ``next_ns``; return up to which time none has, inclusive.
 
-        From then on :meth:`play` of any feed may publish from ``piece``.
+        From then on :meth:`play` of any feed may publish from ``pending``.
         """
         ...
 

@@ -60,17 +60,17 @@ class Supervisor:
         self._backoff = backoff or Backoff(FIRST_DELAY_S, MAX_DELAY_S, (1 - JITTER, 1 + JITTER))
         self._phase = FeedState.STARTING
         self._started_s = 0.0
-        self._heard_s: float | None = None  # when the present run last published
+        self._published_s: float | None = None  # when the present run last published
 
     def state(self) -> FeedState:
         """Return what the feed is doing now."""
         if self._phase is not FeedState.LIVE:
             return self._phase
-        if trio.current_time() - (self._heard_s or self._started_s) >= STALE_S:
+        if trio.current_time() - (self._published_s or self._started_s) >= STALE_S:
             return FeedState.STALE
-        return FeedState.STARTING if self._heard_s is None else FeedState.LIVE
+        return FeedState.STARTING if self._published_s is None else FeedState.LIVE
 
-    def _tell(self, error: Exception) -> None:
+    def _log_failure(self, error: Exception) -> None:
         """Log a failure: a venue's everyday troubles in a line, anything else with its traceback."""
         causes = list(_leaves(error))
         text = "; ".join(f"{type(cause).__name__}: {cause}" for cause in causes)
@@ -84,7 +84,7 @@ class Supervisor:
             self.intake.log.error("feed failed unexpectedly", error=text, exc_info=error)
 
     def _publish(self, batch: Batch) -> None:
-        self._heard_s = trio.current_time()
+        self._published_s = trio.current_time()
         self.intake.publish(batch)
 
     async def run(self) -> None:
@@ -94,7 +94,7 @@ class Supervisor:
             await self._wait_sessions(self.start_sessions)
         while True:
             self._started_s = trio.current_time()
-            self._heard_s = None
+            self._published_s = None
             self._phase = FeedState.LIVE
             try:
                 await self.feed.run(self._publish)
@@ -102,7 +102,7 @@ class Supervisor:
                 self.failures += 1
                 broken = any(isinstance(cause, SourceError) for cause in _leaves(error))
                 self._phase = FeedState.FAILED if broken else FeedState.DOWN
-                self._tell(error)
+                self._log_failure(error)
                 if broken:
                     return
             else:

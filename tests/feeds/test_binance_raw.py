@@ -265,10 +265,10 @@ def test_a_name_that_cannot_be_taken_leaves_its_ticks_out():
     assert (decoded.broken, decoded.events) == ([], {})
 
 
-def test_what_looks_right():
-    assert BinanceRaw().looks_right([b"junk\n", SPOT_BOOK])
-    assert not BinanceRaw().looks_right([b"time,bid,ask\n", b"1,2,3\n"])
-    assert not BinanceRaw().looks_right([])
+def test_matches_lines_of_a_timestamp_and_json():
+    assert BinanceRaw().matches([b"junk\n", SPOT_BOOK])
+    assert not BinanceRaw().matches([b"time,bid,ask\n", b"1,2,3\n"])
+    assert not BinanceRaw().matches([])
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError
-from marketfeed.ingest.clock import MAX_TURNS
+from marketfeed.ingest.clock import MAX_PLAYED_BATCHES
 from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.roster import Roster
 from marketfeed.ingest.supervise import FeedState
@@ -153,7 +153,7 @@ async def test_at_speed_0_feeds_that_alternate_take_many_turns_at_once(autojump_
     tables = quotes(tmp_path, *range(0, 6000, 2)), trades(tmp_path, *range(1, 6000, 2))
     await engine.to_the_end(*[table | {"speed": 0} for table in tables])
     assert [ms for _, ms in engine.ticks()] == list(range(6000))
-    assert engine.asked <= 2 * 6000 / MAX_TURNS
+    assert engine.asked <= 2 * 6000 / MAX_PLAYED_BATCHES
 
 
 async def test_a_loop_begins_anew_for_all_when_the_last_has_ended(autojump_clock, tmp_path):

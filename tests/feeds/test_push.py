@@ -30,7 +30,7 @@ from marketfeed.core.records import QUOTE, QUOTES, TRADE, TRADES
 from marketfeed.errors import ConfigError
 from marketfeed.feeds.push import FRAME_S, REST_S, PushConfig, PushFeed
 from marketfeed.feeds.push.address import Listener
-from marketfeed.feeds.push.publisher import BATCH_TICKS, NAMES_TURN, Publisher, PublisherCut
+from marketfeed.feeds.push.publisher import BATCH_TICKS, STEP_NAMES, Publisher, PublisherCut
 from marketfeed.testing import RecordingIntake, check_feed
 
 TIME_NS = 1_725_000_000_000_000_000
@@ -556,8 +556,8 @@ def test_an_announcement_of_all_names_there_can_be_is_taken_in_pieces():
     while (batch := publisher.next_batch()) is not None:
         seen.append(len(known))
         ticks = len(batch)
-    assert max(np.diff(seen)) <= NAMES_TURN
-    assert (seen.count(0), seen[-1], ticks) == (65536 // NAMES_TURN, 65536, 1)
+    assert max(np.diff(seen)) <= STEP_NAMES
+    assert (seen.count(0), seen[-1], ticks) == (65536 // STEP_NAMES, 65536, 1)
 
 
 def test_an_announcement_with_a_mistake_at_its_end_numbers_no_name():

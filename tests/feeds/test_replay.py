@@ -11,7 +11,7 @@ import trio
 from marketfeed.errors import ConfigError, SourceError
 from marketfeed.feeds.replay import FORMATS, ReplayConfig, ReplayFeed
 from marketfeed.feeds.replay.binance_raw import BinanceRaw
-from marketfeed.feeds.replay.lines import CHUNK_LINES, LOOK_LINES
+from marketfeed.feeds.replay.lines import CHUNK_LINES, PROBE_LINES
 from marketfeed.feeds.replay.recording import LOGGED
 from marketfeed.testing import RecordingIntake
 
@@ -137,7 +137,7 @@ def test_a_short_file_without_a_tick_is_refused_at_once(tmp_path):
 
 @pytest.mark.parametrize("loop", [False, True])
 async def test_a_file_of_which_nothing_could_be_used_ends_the_feed_as_failed(autojump_clock, tmp_path, loop):
-    write(tmp_path, *[DEPTH] * LOOK_LINES, KLINE, b"junk\n", line(0, 1).replace(b'"b":"1"', b'"b":1'))
+    write(tmp_path, *[DEPTH] * PROBE_LINES, KLINE, b"junk\n", line(0, 1).replace(b'"b":"1"', b'"b":1'))
     feed, intake = make(tmp_path, speed=0, loop=loop)
     with pytest.raises(SourceError) as caught:
         await feed.run(intake.publish)
@@ -248,7 +248,7 @@ class Faulty:
     def __init__(self, error):
         self._decoder, self._error, self._chunks = BinanceRaw(), error, 0
 
-    def looks_right(self, first_lines):
+    def matches(self, first_lines):
         return True
 
     def decode(self, lines, symbol):
