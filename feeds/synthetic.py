@@ -1,8 +1,8 @@
-"""A synthetic market: random walks with a believable spread, the same ticks for the same seed.
+"""Feed type ``synthetic``: random walks with realistic spreads, deterministic for a seed.
 
-Ticks are made in blocks of fixed size, so that the sequence depends on the
-configuration alone; publishing cuts batches from the blocks by the clock.
-Cost: about 0.05 µs a tick, beside the ring write that perf/rings.py measures.
+Ticks are generated in blocks of fixed size, so that their sequence depends only on
+the configuration; the clock decides how blocks are cut into batches.
+Cost: about 0.05 µs per tick, without the ring write that perf/rings.py measures.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from marketfeed.ingest.feed import Intake, Publish
 
 CENT: Final = 10_000_000  # 0.01 in units of 1e-9
-BLOCK: Final = 8192  # ticks; made in one go, about 0.4 ms
-STEP_TICKS: Final = 16384  # ticks, before others get their step: 5 ms when it has to catch up, else never
-MAX_BEHIND_S: Final = 0.25  # what the machine could not do in this time is given up
+BLOCK: Final = 8192  # ticks generated at a time, about 0.4 ms
+STEP_TICKS: Final = 16384  # ticks between two checkpoints, 5 ms; reached only when behind
+MAX_BEHIND_S: Final = 0.25  # ticks further behind are dropped
 MIN_SLEEP_S: Final = 0.001
 MIN_BID_CENTS: Final = 100
-MAX_REPORTED: Final = 10  # names that cannot be symbols, each with a line of its own
+MAX_REPORTED: Final = 10  # invalid names reported, one line each
 
 
 Cents = NDArray[np.int64]
@@ -47,11 +47,11 @@ class SyntheticConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     activity: Literal["zipf", "uniform"] = "zipf"
     trades: Annotated[float, Meta(ge=0, le=10)] = 0.1  # trades per quote
     seed: Annotated[int, Meta(ge=0)] = 0
-    start_sessions: Annotated[int, Meta(ge=0)] = 0  # quiet until so many sessions are synced
+    start_sessions: Annotated[int, Meta(ge=0)] = 0  # start once this many sessions are synced
 
 
 class SyntheticFeed:
-    """Publishes its ticks at the configured rate, without drift, for ever."""
+    """Publishes ticks at the configured rate, without drift and without end."""
 
     Config = SyntheticConfig
 
@@ -69,11 +69,11 @@ class SyntheticFeed:
         self._config = config
         self._intake = intake
         self._wall_ns = wall_ns
-        # Ticks a second over both channels.
+        # Ticks per second over both channels.
         self._rate = config.rate * (1 + config.trades)
 
     async def run(self, publish: Publish) -> None:
-        """Publish what is due, about every millisecond, or tick by tick when that is slower."""
+        """Publish due ticks about every millisecond, or one by one at rates below that."""
         blocks = self.blocks()
         batch, at = next(blocks), 0
         start_s, published = trio.current_time(), 0
@@ -105,7 +105,7 @@ class SyntheticFeed:
         publish(batch)
 
     def blocks(self) -> Iterator[Batch]:
-        """Yield the ticks in order, BLOCK at a time, without times; the same for the same configuration."""
+        """Yield the ticks in order, in blocks of BLOCK, without times; deterministic for a configuration."""
         config, symbols = self._config, self._symbols
         rng = np.random.default_rng(config.seed)
         draw = _zipf if config.activity == "zipf" else _uniform
@@ -135,12 +135,12 @@ class SyntheticFeed:
 
     @staticmethod
     def _walk(bids: Cents, which: NDArray[np.uint16], moves: NDArray[np.int8]) -> Cents:
-        """Move each symbol's bid tick by tick, never below MIN_BID_CENTS; return the bid at each tick.
+        """Return the bid at each tick of the symbols' random walks, never below MIN_BID_CENTS.
 
-        ``bids``, int64 in cents, has one entry a symbol and is left at the
-        last. A running sum within each symbol, without a loop.
+        ``bids``, int64 in cents, has one entry per symbol and is updated to the
+        last bids. Computes cumulative sums per symbol without a loop.
         """
-        order = np.argsort(which, kind="stable")  # a radix sort, as symbols are u2
+        order = np.argsort(which, kind="stable")  # a radix sort, because symbols are u2
         by_symbol, moved = which[order], moves[order].astype(np.int64)
         sums = np.cumsum(moved)
         starts = np.flatnonzero(np.concatenate(([True], by_symbol[1:] != by_symbol[:-1])))
@@ -155,11 +155,13 @@ class SyntheticFeed:
 
 
 def _names(config: SyntheticConfig) -> list[str]:
-    """Return the names of the symbols; raises ConfigError, with each that cannot be one."""
+    """Return the names of the symbols; raises ConfigError that lists invalid names."""
     if isinstance(config.symbols, int):
         names = [f"{config.prefix}{i:04d}" for i in range(config.symbols)]
         if not is_symbol(names[-1]):
-            raise ConfigError(f"prefix: {json.dumps(config.prefix)} cannot begin a symbol: {SYMBOL_WORDS}")
+            raise ConfigError(
+                f"prefix: {json.dumps(config.prefix)} is no valid start of a symbol: {SYMBOL_WORDS}"
+            )
         return names
     first: dict[str, int] = {}
     found = [] if config.symbols else ["symbols: at least one name, or a number"]
@@ -175,13 +177,13 @@ def _names(config: SyntheticConfig) -> list[str]:
 
 
 def _uniform(rng: np.random.Generator, symbols: int) -> NDArray[np.uint16]:
-    """Return BLOCK indices of ``symbols``, each as likely as any other."""
+    """Draw BLOCK indices below ``symbols``, uniformly."""
     return rng.integers(0, symbols, BLOCK, np.uint16, endpoint=False)
 
 
 def _zipf(rng: np.random.Generator, symbols: int) -> NDArray[np.uint16]:
-    """Return BLOCK indices of ``symbols``, the k-th with a weight of 1 / k."""
+    """Draw BLOCK indices below ``symbols``; index k has weight 1 / (k + 1)."""
     edges = np.cumsum(1 / np.arange(1, symbols + 1))
-    # Sorted draws are found several times faster; which comes when is then drawn too.
+    # Searching sorted draws is several times faster; a permutation restores a random order.
     drawn = np.searchsorted(edges, np.sort(rng.random(BLOCK)) * edges[-1])
     return rng.permutation(np.minimum(drawn, symbols - 1).astype(np.uint16))

@@ -1,12 +1,11 @@
-"""Publishers connect and send binary frames; many at once, each with symbol ids of its own.
+"""Feed type ``push``: publishers connect and send binary frames, each with its own symbol ids.
 
-    publisher ──► kernel ──► parser ──► its ids to ours ──► publish
+    publisher ──► kernel ──► parser ──► map ids to the engine's ──► publish
     publisher ──►   …
 
-Each connection is a task. It takes turns with the others: one turn is one
-batch of bounded size, so a publisher that floods delays the rest by a turn
-and otherwise only itself, as its own socket fills up. Whatever a publisher
-does wrong ends its connection and nothing else.
+Each connection is a task that yields after every batch, and batches are bounded. A flooding
+publisher delays others by at most one batch; its own data waits in its socket.
+An error of a publisher closes only its own connection.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ if TYPE_CHECKING:
     from marketfeed.ingest.feed import Intake, Publish
 
 READ_BYTES: Final = 262_144  # 4096 records
-FRAME_S: Final = 10.0  # for the rest of a frame once it was begun
-REST_S: Final = 0.1  # before accepting again when that failed, as when out of files
-KEPT_FILES: Final = 64  # for the admin port and for logs, whatever publishers there are
+FRAME_S: Final = 10.0  # timeout for the rest of a frame
+REST_S: Final = 0.1  # delay after accept failed, for example without free file descriptors
+KEPT_FILES: Final = 64  # file descriptors reserved for the admin port and logs
 
 
 class PushConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,7 +38,7 @@ class PushConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PushFeed:
-    """Listens for publishers, and publishes what they send, for ever."""
+    """Listens for publishers and publishes their ticks, without end."""
 
     Config = PushConfig
     start_sessions = 0
@@ -52,16 +51,16 @@ class PushFeed:
 
     @property
     def listens(self) -> str | None:
-        """Where publishers connect; the engine compares it with other listeners. None for any free port."""
+        """Listening address, which the engine compares with other listeners; None for port 0."""
         return self._address.shown
 
     async def run(
         self, publish: Publish, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Take publishers; raises OSError if the address cannot be had.
+        """Accept publishers; raises OSError if the address is not available.
 
-        Through ``task_status`` it gives the address, with the port that port
-        0 became, once publishers can connect.
+        Once publishers can connect, reports the address through ``task_status``,
+        with the actual port for port 0.
         """
         listener = await self._address.open()
         try:
@@ -82,7 +81,7 @@ class PushFeed:
                 self._intake.log.error("cannot accept a publisher", reason=str(error))
                 await trio.sleep(REST_S)
                 continue
-            # A new file has the lowest number that is free: all below it are open.
+            # A new descriptor gets the lowest free number, so all lower ones are open.
             if connection.fileno() >= files:
                 connection.close()
                 self._intake.count("publisher_refused")
@@ -98,7 +97,7 @@ class PushFeed:
             publishers.start_soon(self._serve, connection, peer, publish)
 
     async def _serve(self, connection: trio.socket.SocketType, peer: str, publish: Publish) -> None:
-        """Serve one publisher to its end, whatever that is; never raises."""
+        """Serve one publisher until its connection ends; never raises."""
         log = self._intake.log.bind(publisher=peer)
         log.info("publisher connected")
         self._intake.count("publisher_connected")
@@ -120,7 +119,7 @@ class PushFeed:
             connection.close()
 
     async def _receive(self, connection: trio.socket.SocketType, publish: Publish) -> None:
-        """Publish what the connection brings until its end; raises PublisherCut and OSError."""
+        """Publish the connection's frames until it closes; raises PublisherCut and OSError."""
         publisher = Publisher(self._intake.symbol, self._intake.count)
         deadline_s = math.inf
         while True:
@@ -140,19 +139,21 @@ class PushFeed:
             elif turns or deadline_s == math.inf:
                 deadline_s = trio.current_time() + FRAME_S
         if publisher.started_bytes:
-            raise PublisherCut("unfinished", f"left in a frame, {publisher.started_bytes} bytes into it")
+            raise PublisherCut(
+                "unfinished", f"closed within a frame, after {publisher.started_bytes} bytes of it"
+            )
 
 
 def _files() -> int:
-    """Return how many files the process may have open while it takes publishers."""
+    """Return the number of open files up to which publishers are accepted."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft - min(KEPT_FILES, soft // 8)
 
 
 async def _read(connection: trio.socket.SocketType, deadline_s: float) -> bytes:
-    """Return what there is, b"" at the end; raises PublisherCut if there is nothing until ``deadline_s``."""
-    if deadline_s == math.inf:  # the usual case, without the price of a scope
+    """Return received bytes, b"" at the end; raises PublisherCut at ``deadline_s``."""
+    if deadline_s == math.inf:  # the usual case, without the cost of a cancel scope
         return await connection.recv(READ_BYTES)
     with trio.CancelScope(deadline=deadline_s):
         return await connection.recv(READ_BYTES)
-    raise PublisherCut("stalled", f"a frame was begun and not finished within {FRAME_S:g} s")
+    raise PublisherCut("stalled", f"a frame was not completed within {FRAME_S:g} s")

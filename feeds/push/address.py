@@ -1,4 +1,4 @@
-"""Where publishers connect to: a loopback port or a Unix socket, both closed to other machines."""
+"""Listening addresses for publishers: a loopback port or a Unix socket, neither reachable remotely."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BACKLOG: Final = 128
-MAX_PATH_BYTES: Final = 107  # sun_path of Linux's sockaddr_un, less its end mark
-MODE: Final = 0o600  # whoever may write to the socket may publish
+MAX_PATH_BYTES: Final = 107  # sun_path of Linux's sockaddr_un, without the terminating NUL
+MODE: Final = 0o600  # write access to the socket is the permission to publish
 _UCRED: Final = struct.Struct("3i")  # pid, uid, gid
 
 
 class TcpAddress:
-    """A loopback host and a port; port 0 is any free one."""
+    """A loopback host and a port; port 0 selects a free port."""
 
     def __init__(self, host: str, port: int) -> None:
         self.host, self.port = host, port
 
     @property
     def shown(self) -> str | None:
-        """The address in numbers; None where the port is any free one."""
+        """The numeric address; None for port 0."""
         host = "127.0.0.1" if self.host == "localhost" else self.host
         return _host_port((host, self.port)) if self.port else None
 
     async def open(self) -> Listener:
-        """Listen; raises OSError if that cannot be."""
+        """Listen; raises OSError on failure."""
         found = await trio.socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         family, kind, proto, _, address = found[0]
         listening = trio.socket.socket(family, kind, proto)
@@ -66,16 +66,15 @@ class UnixAddress:
         return str(self.path.resolve())
 
     async def open(self) -> Listener:
-        """Listen, so that only our own user can connect; raises OSError if that cannot be.
+        """Listen with permissions for the own user only; raises OSError on failure.
 
-        A socket on which nobody answers, left by a process that died, is
-        replaced; any other file stays.
+        Replaces a stale socket of a dead process; never removes any other file.
         """
         listening = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._remove_stale()
             await listening.bind(str(self.path))
-            # Before listen(): until then nobody can connect, whatever the mode is.
+            # Before listen(): until then connections fail regardless of the mode.
             self.path.chmod(MODE)
             listening.listen(BACKLOG)
             return Listener(listening, str(self.path), self.path)
@@ -89,17 +88,17 @@ class UnixAddress:
         except FileNotFoundError:
             return
         if not stat.S_ISSOCK(mode):
-            raise OSError(errno.EEXIST, "a file is there that is no socket")
+            raise OSError(errno.EEXIST, "a file that is not a socket exists there")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.setblocking(False)  # a full backlog, too, is an answer
+            probe.setblocking(False)  # a full backlog also proves a listener
             if probe.connect_ex(str(self.path)) == errno.ECONNREFUSED:
                 self.path.unlink()
                 return
-        raise OSError(errno.EADDRINUSE, "another process answers there")
+        raise OSError(errno.EADDRINUSE, "another process is listening there")
 
 
 class Listener:
-    """A listening socket; ``address`` is where it can be reached."""
+    """A listening socket and its ``address``."""
 
     def __init__(self, listening: trio.socket.SocketType, address: str, path: Path | None = None) -> None:
         self.address = address
@@ -108,7 +107,7 @@ class Listener:
         self._file = None if path is None else _identity(path)
 
     async def accept(self) -> tuple[trio.socket.SocketType, str]:
-        """Return the next connection, and who it is in words for the log."""
+        """Accept a connection; return it and a description of the peer for logs."""
         connection, peer = await self._socket.accept()
         if self._path is None:
             return connection, _host_port(peer)
@@ -116,7 +115,7 @@ class Listener:
         return connection, f"pid {pid} of user {uid}"
 
     def close(self) -> None:
-        """Close the socket, and remove its file unless that has become another's."""
+        """Close the socket, and remove its file unless another process has replaced it."""
         with suppress(OSError):
             if self._path is not None and _identity(self._path) == self._file:
                 self._path.unlink()
@@ -124,7 +123,7 @@ class Listener:
 
 
 def parse_address(listen: str, base: Path) -> TcpAddress | UnixAddress:
-    """Return what ``listen`` names, a relative path from ``base``; raises ConfigError (``listen: …``)."""
+    """Parse ``listen``, with paths relative to ``base``; raises ConfigError (``listen: …``)."""
     if "/" in listen:
         path = base / listen
         if len(os.fsencode(path)) > MAX_PATH_BYTES or "\0" in listen:

@@ -1,9 +1,9 @@
-"""One publisher's stream: its bytes in, batches with the engine's symbol ids out. No I/O.
+"""One publisher's stream: bytes in, batches with the engine's symbol ids out. No I/O.
 
-Frames that came together become one batch, in order of arrival; a frame too
-large for one batch becomes several. Ids go through one table lookup per batch.
-Costs 3 µs a frame, and with 1000 quotes in it 25 ns a quote; perf/publish.py
-is the load to see it under.
+Frames received together become one batch, in order of arrival; a frame too
+large for one batch is split. One table lookup per batch maps the ids.
+Cost: 3 µs per frame, or 25 ns per quote with 1000 quotes per frame; perf/publish.py
+generates the load.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from marketfeed.errors import FeedProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-BATCH_TICKS: Final = 4096  # one turn's work: about 1 ms with all the engine does
+BATCH_TICKS: Final = 4096  # at most; about 1 ms of work including the engine's
 BATCH_FRAMES: Final = 512
-STEP_NAMES: Final = 2048  # of an announcement: 3 ms
+STEP_NAMES: Final = 2048  # of an announcement per step; 3 ms
 UNANNOUNCED: Final = -1
-UNMAPPED: Final = -2  # announced, but the engine's symbol table cannot take the name
+UNMAPPED: Final = -2  # announced, but refused by the engine's symbol table
 
-# What a trade's side becomes; 0 is refused. Anything else would reach subscribers inside JSON.
+# The stored side by received side; 0 marks invalid ones, which would reach subscribers inside JSON.
 _SIDES: Final = np.zeros(256, np.uint8)
 _SIDES[[0, BUY, SELL, UNKNOWN_SIDE]] = UNKNOWN_SIDE, BUY, SELL, UNKNOWN_SIDE
 
@@ -52,7 +52,7 @@ _CHANNELS: Final = {Kind.QUOTES: QUOTES, Kind.TRADES: TRADES}
 
 
 class PublisherCut(Exception):  # noqa: N818
-    """This publisher's connection must end: ``reason`` is one of a few words, the text says more."""
+    """The publisher's connection must be closed. ``reason`` names the counter, the text has details."""
 
     def __init__(self, reason: str, text: str) -> None:
         super().__init__(text)
@@ -60,33 +60,32 @@ class PublisherCut(Exception):  # noqa: N818
 
 
 class Publisher:
-    """Its stream so far, and its ids: ``symbol`` gives a name's engine id, ``count`` counts events."""
+    """Parser of one publisher's stream. ``symbol`` maps names to engine ids, ``count`` counts events."""
 
     def __init__(self, symbol: Callable[[str], int | None], count: Callable[[str, int], None]) -> None:
         self._symbol = symbol
         self._count = count
         self._parser = FrameParser()
-        self._ids = np.full(MAX_SYMBOLS, UNANNOUNCED, np.int32)  # its id to the engine's
-        self._announced: Frame | None = None  # applies to what comes after the last batch
-        self._names: Iterator[list[tuple[str, int]]] = iter(())  # of the announcement under way
-        self._whole = Batch()  # being given out, in parts
+        self._ids = np.full(MAX_SYMBOLS, UNANNOUNCED, np.int32)  # publisher's id to engine's id
+        self._announced: Frame | None = None  # applies to frames after the last batch
+        self._names: Iterator[list[tuple[str, int]]] = iter(())  # of the announcement in progress
+        self._whole = Batch()  # gathered ticks, returned in parts
         self._returned = 0
-        self._cut: PublisherCut | None = None  # once what came before is given out
+        self._cut: PublisherCut | None = None  # raised after the frames before it
 
     @property
     def started_bytes(self) -> int:
-        """How many bytes of an unfinished frame there are, once :meth:`next_batch` has returned None."""
+        """Number of bytes of an incomplete frame, once :meth:`next_batch` has returned None."""
         return self._parser.pending_bytes
 
     def feed(self, data: bytes) -> None:
-        """Take what was received."""
+        """Append received bytes."""
         self._parser.feed(data)
 
     def next_batch(self) -> Batch | None:
-        """Return the next ticks, at most BATCH_TICKS and perhaps none; None until more is fed.
+        """Return the next ticks, at most BATCH_TICKS and possibly none; None if more bytes are needed.
 
-        Raises PublisherCut for what ends the connection, after all batches of
-        the frames before it.
+        Raises PublisherCut for an invalid frame, after all batches of the frames before it.
         """
         if self._returned == len(self._whole):
             gathered = self._gather()
@@ -154,7 +153,7 @@ class Publisher:
             return None
 
     def _batch(self, frames: list[Frame]) -> Batch:
-        """Return the ticks of ``frames``, with the engine's ids, up to the first that may not be taken."""
+        """Return the ticks of ``frames`` before the first invalid one, with the engine's ids."""
         quotes, trades = _joined(frames, Kind.QUOTES), _joined(frames, Kind.TRADES)
         quote_ids = self._ids.take(quotes["symbol"])
         good = not len(quotes) or bool(quote_ids.min() >= 0)
@@ -175,14 +174,16 @@ class Publisher:
         return batch if good else self._without_unmapped(batch, quote_ids, trade_ids)
 
     def _before_fault(self, frames: list[Frame]) -> int:
-        """Return how many frames come before the first that may not be taken, and note the cut it means."""
+        """Return the number of frames before the first invalid one, and set ``_cut`` for that one."""
         for index, frame in enumerate(frames):
             records, name = frame.records(), frame.kind.name.lower()
             symbols = records["symbol"]
             unannounced = self._ids.take(symbols) == UNANNOUNCED
             if unannounced.any():
                 first = int(symbols[unannounced][0])
-                self._cut = PublisherCut("unannounced", f"a {name} frame uses id {first}, never announced")
+                self._cut = PublisherCut(
+                    "unannounced", f"a {name} frame uses id {first}, which was not announced"
+                )
                 return index
             if frame.kind is Kind.TRADES and not _SIDES.take(records["side"]).all():
                 self._cut = PublisherCut("malformed", f"a {name} frame has a side that is not b, s or -")
@@ -200,7 +201,7 @@ class Publisher:
 
 
 def _joined(frames: list[Frame], kind: Kind) -> Records:
-    """Return the records of the frames of ``kind``, copied: what was received must not be written to."""
+    """Return a copy of the records in the frames of ``kind``: received bytes are read-only."""
     payloads = [frame.payload for frame in frames if frame.kind is kind]
     if not payloads:
         return NO_QUOTES if kind is Kind.QUOTES else NO_TRADES

@@ -1,8 +1,8 @@
-"""Recordings of real sessions, replayed in time.
+"""Feed type ``replay``: recorded market data, replayed in its own time.
 
 Each format is a module with a :class:`~marketfeed.feeds.replay.recording.Source`, which
-gives the file as ticks with times, a few milliseconds' work at a time. How
-they are paced, looped and told of is the same for all, and here.
+decodes the file into ticks with times, in chunks of a few milliseconds. This module
+paces, loops and reports recordings of all formats.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from marketfeed.ingest.feed import Intake, Pass, Publish
 
 FORMATS: Final = ("binance-raw", "csv", "parquet", "dbn", "marketfeed")
-FOR_DBN: Final = ("symbol", "merge")  # keys of tables that dbn takes too
+FOR_DBN: Final = ("symbol", "merge")  # keys of TableKeys that dbn shares
 TABLES: Final = ("csv", "parquet")
 Times = NDArray[np.int64]  # (k,) ns since the Unix epoch
-SLOT_NS: Final = 1_000_000  # ticks due within this of replay time are one batch
+SLOT_NS: Final = 1_000_000  # of replay time; ticks due within one slot are one batch
 
 
 class ReplayConfig(TableKeys, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -47,33 +47,36 @@ class ReplayConfig(TableKeys, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     path: str
     format: str = "binance-raw"
-    speed: Annotated[float, Meta(ge=0, le=1_000_000)] = 1.0  # 1.0 as recorded, 0 as fast as it goes
+    speed: Annotated[float, Meta(ge=0, le=1_000_000)] = 1.0  # 1.0: as recorded; 0: unpaced
     loop: bool = False
     start_sessions: Annotated[int, Meta(ge=0)] = 0
-    clock: Annotated[str, Meta(max_length=64)] = ""  # feeds of one clock keep time together
-    take: Literal["all", "quotes", "trades"] = "all"  # of a DBN file
+    clock: Annotated[str, Meta(max_length=64)] = ""  # feeds with the same clock are replayed in step
+    take: Literal["all", "quotes", "trades"] = "all"  # channels of a DBN file
 
 
 class ReplayFeed:
-    """Replays one recording. Ticks are stamped with the time of replay; ``ts_event`` stays the venue's."""
+    """Replays one recording.
+
+    ``ts_recv`` is the time of replay; ``ts_event`` stays the venue's time.
+    """
 
     Config = ReplayConfig
 
     def __init__(self, config: ReplayConfig, intake: Intake) -> None:
-        """Look at the recording's beginning; raises ConfigError if it is not as configured."""
+        """Decode the first rows; raises ConfigError if the recording does not match ``config``."""
         self.start_sessions = config.start_sessions
         self._config = config
         self._intake = intake
         self._clock = intake.clock(config.clock, config.speed, config.loop)
         self._reporter = Reporter(intake)
-        self._published = 0  # ticks, by the present run
-        self._refused = False  # the symbol table could not take a name: its ticks are left out
+        self._published = 0  # ticks, in the current run
+        self._refused = False  # the symbol table refused a name; its ticks are dropped
         try:
             self._source = _source(config, intake, self._symbol, self._reporter)
         except Exception as error:
             if isinstance(error, MarketfeedError):
                 raise
-            # Decoders meet files of any content: what they stumble over cannot be replayed.
+            # A file may hold anything; a decoder that fails on it cannot replay it.
             raise ContentError(f"path: {config.path} cannot be read: {_one_line(error)}") from error
 
     def _symbol(self, name: str) -> int | None:
@@ -82,11 +85,11 @@ class ReplayFeed:
         return number
 
     async def run(self, publish: Publish) -> None:
-        """Publish the recording in its own time; again and again with ``loop``.
+        """Publish the recording in its own time; with ``loop``, repeatedly.
 
-        Raises SourceError at the end of a pass in which a file could not be
-        read to its end or had no tick in it, and at once when a decoder
-        fails: a further run would publish the same ticks up to the same place.
+        Raises SourceError after a pass in which a file was damaged or held no
+        tick, and immediately when a decoder fails: another run would publish
+        the same ticks and stop at the same place.
         Raises OSError if a file cannot be opened.
         """
         self._published = 0
@@ -108,7 +111,7 @@ class ReplayFeed:
                 raise SourceError(f"{self._config.path}: no tick in it: {self._reporter.account()}")
             if not self._config.loop:
                 return
-            await trio.lowlevel.checkpoint()  # a file without ticks must not keep the engine to itself
+            await trio.lowlevel.checkpoint()  # a file without ticks must not block the event loop
 
     async def _replay(self, publish: Publish) -> None:
         under_way: Pass | None = None
@@ -122,7 +125,7 @@ class ReplayFeed:
                 if under_way is None:
                     last_ns = int(decoded.times_ns[0])
                     under_way = await self._clock.begin(last_ns)
-                # A clock that went back in the recording does not hold up what follows.
+                # If the recorded time steps back, later ticks are due at once.
                 times = np.maximum.accumulate(np.maximum(decoded.times_ns, last_ns))
                 last_ns = int(times[-1])
                 self._published += len(times)
@@ -141,7 +144,7 @@ class ReplayFeed:
     async def _publish_in_time(
         self, batch: Batch, times: Times, start: int, under_way: Pass, publish: Publish
     ) -> None:
-        """Publish what of ``batch`` is behind ``start`` when it is due; ``times`` do not fall."""
+        """Publish the ticks of ``batch`` from ``start`` on when they are due; ``times`` never decrease."""
         due = ((times - under_way.began_ns) / self._config.speed).astype(np.int64)
         slots = due[start:] // SLOT_NS
         edges = [start, *(np.flatnonzero(np.diff(slots)) + 1 + start).tolist(), len(times)]
@@ -154,20 +157,20 @@ class ReplayFeed:
                 at = stop
 
     async def _publish_at_once(self, batch: Batch, times: Times, at: int, publish: Publish) -> None:
-        """Publish what of ``batch`` is behind ``at`` as fast as the sessions that get every tick take it."""
+        """Publish the ticks of ``batch`` from ``at`` on, at the pace of the sessions that get every tick."""
         pending = _PendingBatch(batch, times, at, publish)
         while (next_ns := pending.next_ns) is not None:
             await self._clock.wait_earliest(next_ns, pending)
-            if pending.next_ns is not None:  # nor did another feed publish all of it meanwhile
+            if pending.next_ns is not None:  # another feed's play() may have published it all
                 self._clock.play(await self._intake.wait_room())
 
     def chunks(self) -> Iterator[Decoded]:
-        """Yield the recording once, decoded; what is broken in it is counted and logged."""
+        """Yield one decoded pass of the recording; broken rows are counted and logged."""
         return self._source.chunks()
 
 
 class _PendingBatch:
-    """What is left of a batch; a :class:`~marketfeed.ingest.feed.PendingBatch`."""
+    """The unpublished rest of a batch; implements :class:`~marketfeed.ingest.feed.PendingBatch`."""
 
     def __init__(self, batch: Batch, times: Times, at: int, publish: Publish) -> None:
         self._batch, self._times, self._at, self._publish = batch, times, at, publish
@@ -188,7 +191,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _source(config: ReplayConfig, intake: Intake, symbol: Symbol, reporter: Reporter) -> Source:
-    """Return the recording that ``config`` names; raises ConfigError."""
+    """Open the recording that ``config`` names; raises ConfigError."""
     if config.format not in FORMATS:
         raise ConfigError(f"format: {config.format!r} is not one of {', '.join(FORMATS)}")
     found: list[str] = []
@@ -201,7 +204,7 @@ def _source(config: ReplayConfig, intake: Intake, symbol: Symbol, reporter: Repo
                 found.append(f"{field.name}: only with format {formats}")
     else:
         with gathered(found):
-            Layout(config, config.format)  # before any file is opened: one that is missing is told beside it
+            Layout(config, config.format)  # before opening files, so that all mistakes are reported
     if config.take != "all" and config.format != "dbn":
         found.append("take: only with format dbn")
     if config.format == "dbn" and config.merge == "exchange":
@@ -222,7 +225,7 @@ def _opened(
 ) -> Source:
     if config.format == "marketfeed":
         return Frames(paths, symbol, reporter)
-    only_file = paths == [path]  # of several files one may have no tick
+    only_file = paths == [path]  # one of several files may have no tick
 
     def opened(path: Path) -> Source:
         match config.format:

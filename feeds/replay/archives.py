@@ -1,10 +1,8 @@
-"""Files, plain or packed (.gz, .bz2, .xz, .zst, .zip), as blocks; one cut short is read up to the cut.
+"""Plain and compressed files (.gz, .bz2, .xz, .zst, .zip) as blocks; a truncated file is read up to the cut.
 
-Checksums stand at the end of what they are of. So that no wrong price is
-sent, a packed file is read twice: :func:`verify` reads it to its end, and
-then :meth:`Member.blocks` gives out what is known to be right. That costs
-one more unpacking, a tenth of the time that decoding takes for gzip and zip, and about as
-much again for bzip2.
+Checksums follow the data that they protect. So that no wrong price is published, a compressed file is
+decompressed twice: :func:`verify` checks all of it, then :meth:`Member.blocks` yields the verified bytes.
+The first pass costs a tenth of the decoding time for gzip and zip, and about the decoding time for bzip2.
 """
 
 from __future__ import annotations
@@ -21,27 +19,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-MAX_VERIFIED_BYTES: Final = 1 << 30  # a packed file larger than this is not read twice
-SMALL_BYTES: Final = 4 << 20  # a packed file up to this is verified when it is opened …
-SMALL_BUDGET: Final = 16 << 20  # … up to so many bytes of text out of gzip, 50 ms, or what takes as long
-_STEP_BYTES: Final = 1 << 18  # unpacked between two turns of others, about 2 ms
+MAX_VERIFIED_BYTES: Final = 1 << 30  # larger compressed files are not verified
+SMALL_BYTES: Final = 4 << 20  # compressed files up to this size are verified when opened …
+SMALL_BUDGET: Final = 16 << 20  # … within the time of decompressing this much gzip, 50 ms
+_STEP_BYTES: Final = 1 << 18  # decompressed between two checkpoints, about 2 ms
 SUFFIXES: Final = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 
 @dataclass(slots=True)
 class Member:
-    """One file of text: the file itself, or one in an archive."""
+    """One file of text: a file on disk, or a member of an archive."""
 
     name: str
-    _open: Callable[[], Iterator[bytes]]  # blocks, an empty one where those before are verified
+    _open: Callable[[], Iterator[bytes]]  # yields blocks; an empty block marks those before it as verified
     packed: bool = True
-    cost: int = 1  # how many times as long as gzip unpacking takes
-    _damage: DamagedError | None = None  # found by verify
-    _good_bytes: int | None = None  # how much is right; None: not verified, or all
-    _verified: tuple[int, int] | None = None  # which version of the file was, by time and size
+    cost: int = 1  # decompression time relative to gzip
+    _damage: DamagedError | None = None  # found by verify()
+    _good_bytes: int | None = None  # verified bytes; None: not verified, or all
+    _verified: tuple[int, int] | None = None  # modification time and size of the verified version
 
     def blocks(self) -> Iterator[bytes]:
-        """Yield the text; raises DamagedError after the last that can be read and, if verified, is right."""
+        """Yield the text; raises DamagedError after the last readable and, if verified, correct block."""
         left = self._good_bytes
         for block in self._open():
             if left is not None:
@@ -55,7 +53,7 @@ class Member:
             raise DamagedError(self._damage.reason, self._damage.cut)
 
     def verify(self, version: tuple[int, int]) -> Iterator[int]:
-        """Read all, and note up to where it is right. Yields how many bytes were read since the last time."""
+        """Read the whole member and record how far it is correct; yields counts of bytes read."""
         if not self.packed or version == self._verified:
             return
         total = good = step = 0
@@ -69,19 +67,19 @@ class Member:
                     yield step
                     step = 0
         except DamagedError as error:
-            # Before a cut all bytes are those that were written; before a wrong byte only whole streams are.
+            # Before a cut all bytes are correct; before a wrong byte only complete streams are.
             self._damage, self._good_bytes = error, total if error.cut else good
         self._verified = version
         yield step
 
     @property
     def wrong(self) -> str:
-        """Say what is wrong with it, if some byte of it is known to be; a cut is no wrong byte."""
+        """The corruption that verify() found, "" if none; a truncated member is not corrupt."""
         return self._damage.reason if self._damage is not None and not self._damage.cut else ""
 
 
 def members(path: Path) -> list[Member]:
-    """Return the files of text that ``path`` holds, in order; raises ConfigError if it cannot be opened."""
+    """Return the text files in ``path``, in order; raises ConfigError if it cannot be opened."""
     try:
         with path.open("rb") as file:
             file.read(1)
@@ -106,18 +104,21 @@ def members(path: Path) -> list[Member]:
 
 
 def suffix(path: Path) -> str:
-    """Return how ``path`` is packed, by its name's end in any case: one of SUFFIXES, else ""."""
+    """Return the suffix of ``path`` in lower case if it is one of SUFFIXES, else ""."""
     last = path.suffix.lower()
     return last if last in SUFFIXES else ""
 
 
 def place_of(path: Path, member: Member) -> str:
-    """Return how messages name ``member``."""
+    """Return the name of ``member`` for messages."""
     return f"{path}/{shown(member.name)}" if suffix(path) == ".zip" else str(path)
 
 
 def verify(path: Path, found: Sequence[Member]) -> Iterator[None]:
-    """Verify what of ``path`` is packed, in steps of about 2 ms, unless it is very large; once a version."""
+    """Verify the compressed members of ``path`` in steps of about 2 ms, once per version of the file.
+
+    Files above MAX_VERIFIED_BYTES are not verified.
+    """
     stat = path.stat()
     if stat.st_size <= MAX_VERIFIED_BYTES:
         for member in found:
@@ -126,9 +127,9 @@ def verify(path: Path, found: Sequence[Member]) -> Iterator[None]:
 
 
 def refuse_if_wrong(path: Path, found: Sequence[Member], budget: int = SMALL_BUDGET) -> int:
-    """Raise ConfigError if ``path`` is packed, small, and holds what is known to be wrong.
+    """Raise ConfigError if ``path`` is a small compressed file that fails verification.
 
-    Takes the time of unpacking ``budget`` bytes of gzip at most; returns what is left of it.
+    Takes at most the time of decompressing ``budget`` bytes of gzip; returns the unused budget.
     """
     stat = path.stat()
     if stat.st_size > SMALL_BYTES or budget <= 0:
@@ -164,9 +165,9 @@ def _zipped(path: Path) -> list[Member]:
         try:
             yield from unzipped(path, found[number])
         except DamagedError as error:
-            # An archive that ends in its directory was not cut: a size or an offset is wrong.
+            # An archive with a directory at its end is not truncated: a size or an offset is wrong.
             raise DamagedError(error.reason, error.cut and not whole) from None
-        if not whole and number == len(found) - 1:  # there may have been further ones
+        if not whole and number == len(found) - 1:  # further members may be missing
             raise DamagedError("the directory at the archive's end is missing", cut=True)
 
     return [

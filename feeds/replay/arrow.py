@@ -1,7 +1,7 @@
-"""What cells of Arrow arrays hold, as numpy columns: prices, sizes, times, texts and ids, of every type.
+"""Conversion of Arrow arrays of any type to numpy columns of prices, sizes, times, texts and ids.
 
-Nothing here fails for what a cell holds: it is a mask that says which rows are broken. Types that hold
-no such thing are told by :meth:`Cells.refusal`, before any cell is read.
+No cell value raises: masks mark broken rows. :meth:`Cells.refusal` rejects unsuitable column types before
+any cell is read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_FIXED_BYTES: Final = 16  # of prices that some engines write as integers of 128 bits
+_FIXED_BYTES: Final = 16  # 128-bit integers, the fixed-point prices of some engines
 _UNITS_NS: Final = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 _MAY_BE: Final = {
     "time": "a timestamp, a date or an integer; with time_format, columns.date or iso a text",
@@ -52,13 +52,13 @@ _SHOWN: Final = 60
 
 
 class Cells:
-    """Reads the columns of one table; ``keys`` are those of TableKeys."""
+    """Reader of the columns of one table; ``keys`` is a TableKeys."""
 
     def __init__(self, pa: Any, keys: Any, zone: Any, moments: Moments) -> None:
         self._pa, self._keys, self._zone, self._moments = pa, keys, zone, moments
 
     def refusal(self, role: str, kind: Any) -> str:
-        """Return "" if a column of type ``kind`` can be read for ``role``, else what it may be.
+        """Return "" if a column of type ``kind`` can be read for ``role``, else the types that can.
 
         ``role`` is a key of ``columns``, or ``where``.
         """
@@ -74,7 +74,7 @@ class Cells:
         return ""
 
     def plain(self, column: Any) -> Any:
-        """Return ``column`` without dictionary and extension type."""
+        """Decode dictionary and extension types of ``column``."""
         kind = column.type
         if isinstance(kind, self._pa.BaseExtensionType):
             column = column.storage
@@ -136,7 +136,7 @@ class Cells:
                 return self.texts(column)
 
     def fields(self, column: Any) -> Fields:
-        """Return the cells as text, empty where they are null."""
+        """Return the cells as text, empty for nulls."""
         column = column.cast(self._pa.string()).fill_null("")
         _, offsets, data = column.buffers()
         at = np.frombuffer(offsets, "<i4")[column.offset : column.offset + len(column) + 1].astype(np.int64)
@@ -146,10 +146,10 @@ class Cells:
     def times(
         self, column: Any, day_ns: int | None, dates: Any = None, milliseconds: Any = None
     ) -> tuple[Ints, Mask]:
-        """Return times in nanoseconds since the epoch, and which are missing or cannot be.
+        """Return times in nanoseconds since the epoch, and which are missing or out of range.
 
         Integers count in the unit ``time`` from the epoch, or from midnight of the day ``day_ns``.
-        Timestamps and dates without a zone are clocks in ``zone``.
+        Timestamps and dates without a time zone are local times in ``zone``.
         """
         if self._moments.textual or self._is_text(column.type):
             day = None if dates is None else self.fields(dates)
@@ -165,7 +165,7 @@ class Cells:
         else:
             unit, local = DAY_NS if types.is_date32(kind) else _UNITS_NS["ms"], True
         values, broken = self._int64s(column)
-        most = (MAX_PX - DAY_NS if local else MAX_PX) // unit  # a zone's offset is less than a day
+        most = (MAX_PX - DAY_NS if local else MAX_PX) // unit  # UTC offsets are below a day
         broken |= (values > most) | (values < -most)
         times = np.where(broken, 0, values) * unit
         if types.is_integer(kind) and day_ns is not None:
@@ -176,7 +176,7 @@ class Cells:
         return times, broken | (times < FIRST_NS)
 
     def _int64s(self, column: Any) -> tuple[Ints, Mask]:
-        """Return integers, and which are null or too large."""
+        """Return integers, and which are null or beyond int64."""
         broken = nulls(column)
         if self._pa.types.is_uint64(column.type):
             unsigned = column.fill_null(0).to_numpy(zero_copy_only=False)
@@ -187,7 +187,7 @@ class Cells:
         return column.cast(self._pa.int64()).fill_null(0).to_numpy(zero_copy_only=False), broken
 
     def prices(self, column: Any) -> Prices:
-        """Return prices: decimals and integers exact, floats as the decimals that they stand for."""
+        """Return prices: decimals and integers exactly, floats as their shortest decimals."""
         types, kind, scale = self._pa.types, column.type, self._keys.price_scale
         empty = nulls(column)
         if types.is_null(kind):
@@ -205,7 +205,7 @@ class Cells:
         )
 
     def sizes(self, column: Any) -> tuple[NDArray[np.float64], Mask]:
-        """Return sizes, 0 where the cell is empty, and which are no finite number from 0 up."""
+        """Return sizes, 0 for empty cells, and which are negative, infinite or not numbers."""
         types, kind = self._pa.types, column.type
         if self._is_text(kind):
             texts = self.texts(column)
@@ -229,7 +229,7 @@ class Cells:
         return np.where(broken, 0.0, floats), broken
 
     def ids(self, column: Any) -> NDArray[np.uint64]:
-        """Return trade ids, 0 where there is none."""
+        """Return trade ids, 0 for none."""
         if self._pa.types.is_uint64(column.type):
             return np.asarray(column.fill_null(0).to_numpy(zero_copy_only=False), np.uint64)
         if self._pa.types.is_integer(column.type):
@@ -239,7 +239,7 @@ class Cells:
         return np.array([id_from_text(name) for name in texts.names], np.uint64)[texts.codes]
 
     def texts(self, column: Any) -> Texts:
-        """Return what is written, without spaces around it; empty where the cell is null."""
+        """Return the cells as stripped texts, empty for nulls."""
         is_text = self._is_text(column.type)
         column = column.cast(self._pa.binary() if is_text else self._pa.string())
         column = column.fill_null(b"" if is_text else "").dictionary_encode()
@@ -252,14 +252,14 @@ class Cells:
         return Texts(codes, names, np.array(broken, bool)[codes])
 
     def shown(self, column: Any, row: int) -> str:
-        """Return one cell as it stands, escaped."""
+        """Return one cell for a message, escaped."""
         one = column.slice(row, 1)
         if self._is_text(one.type):
             value = one.cast(self._pa.binary()).to_pylist()[0]
             return "null" if value is None else f"'{shown(value, _SHOWN)}'"
         try:
             return shown(str(one.to_pylist()[0]).encode("utf-8", "replace"), _SHOWN)
-        except (ValueError, OverflowError) as error:  # a time beyond the year 9999
+        except (ValueError, OverflowError) as error:  # a timestamp beyond the year 9999
             return shown(f"({error})", _SHOWN)
 
 
@@ -272,10 +272,10 @@ def refuse_column(cells: Cells, role: str, column: str, kind: Any, path: Any) ->
 
 
 def kind_shown(kind: Any) -> str:
-    """Return the name of a type, which a file may make as long as it likes."""
+    """Return the name of a type, shortened: names of nested types have no bound."""
     return shown(str(kind), _SHOWN)
 
 
 def nulls(column: Any) -> Mask:
-    """Return which cells are null."""
+    """Return the mask of nulls."""
     return np.array(column.is_null().to_numpy(zero_copy_only=False), bool)

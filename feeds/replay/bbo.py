@@ -1,10 +1,10 @@
-"""Completes quotes of one side or one exchange: what a row does not state keeps its last value.
+"""Merges quotes of one side or one exchange into full quotes; a side that a row omits keeps its last value.
 
 ``exchange``: each exchange has its own bid and offer, and each row is a tick of
 that exchange. ``all``: the best bid and offer over all exchanges, with the
-size of all that are at that price; a row that changes neither is no tick.
-Where rows are ``whole``, each states both sides of its exchange: one that is
-missing is gone.
+total size at that price; a row that changes neither is no tick.
+With ``whole`` rows, each row states both sides of its exchange: a missing
+side has been withdrawn.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _SIDES: Final = (("bid_px", "bid_sz"), ("ask_px", "ask_sz"))
 
 
 class Merge:
-    """Keeps the last bid and offer of every symbol, and of every exchange where those are merged."""
+    """Last bid and offer per symbol, and per exchange when exchanges are merged."""
 
     def __init__(self, over_all: bool, whole: bool = False) -> None:
         self._over_all = over_all
         self._whole = whole
-        # By symbol: last of each exchange, shape (exchanges,), and the best of all, shape (1,).
+        # By symbol: the last quote per exchange, shape (exchanges,), and the best, shape (1,).
         self._last: dict[int, Records] = {}
         self._best: dict[int, Records] = {}
 
     def apply(self, records: Records) -> NDArray[np.bool_]:
-        """Complete QUOTE ``records`` in place, exchanges numbered in ``n``; return which are ticks."""
+        """Complete QUOTE ``records`` in place and return which are ticks; ``n`` holds the exchange number."""
         ticks = np.ones(len(records), bool)
         ids = records["symbol"]
         order = np.argsort(ids, kind="stable")
@@ -85,7 +85,7 @@ class Merge:
 def _filled(
     px: Ints, sz: NDArray[np.float64], news: NDArray[np.bool_], last_px: np.int64, last_sz: np.float64
 ) -> tuple[Ints, NDArray[np.float64]]:
-    """Return price and size of one side, taken from the row before where a row has no ``news`` of it."""
+    """Return price and size of one side, carried forward over rows where ``news`` is False."""
     at = np.where(news, np.arange(len(sz)), -1)
     at = np.maximum.accumulate(at)
     return np.where(at >= 0, px[at], last_px), np.where(at >= 0, sz[at], last_sz)

@@ -2,11 +2,11 @@
 
 A frame is a combined stream's wrapper ``{"stream":…,"data":…}``, a bare event, or an array of events.
 bookTicker, of one symbol or of all (``!bookTicker``), becomes quotes; trade and aggTrade become trades;
-everything else (depth updates, REST snapshots, acknowledgements) is counted by its kind and passed over.
-A futures trade whose ``X`` is anything but MARKET did not come from the order book (ADL, INSURANCE_FUND,
-NA and the like): aggTrade and Binance's klines leave these out, and so does this module, counted as
-``other_trade``. A trade of nothing is counted as ``empty_trade``. Spot bookTicker carries no venue time: its
-``ts_event`` is 0.
+everything else (depth updates, REST snapshots, acknowledgements) is counted by kind and skipped.
+A futures trade whose ``X`` is not MARKET did not come from the order book (ADL, INSURANCE_FUND, NA and the
+like): aggTrade and Binance's klines exclude these, and so does this module, counting them as ``other_trade``.
+A trade of size 0 is counted as ``empty_trade``. Spot bookTicker carries no venue time: its ``ts_event`` is
+0.
 
 Source: Binance API documentation, "Web Socket Streams" (spot) and "USDⓈ-M Futures, Websocket Market
 Streams": ``T`` is ms since the epoch, or µs on spot connections with ``timeUnit=MICROSECOND``; ``m`` is true
@@ -31,20 +31,20 @@ from marketfeed.feeds.replay.recording import Decoded, Symbol
 _FIRST_US: Final = 10**14  # as ms this is the year 5138, as µs 1973
 _Q: Final = ["ts_event", "bid_px", "ask_px", "bid_sz", "ask_sz", "symbol"]
 _T: Final = ["ts_event", "price", "trade_id", "size", "side", "symbol"]
-_NO_PRICE: Final = (0, True)  # and it is exact
+_NO_PRICE: Final = (0, True)  # value, exact
 _KIND: Final = re.compile(r"[0-9A-Za-z_]{1,32}")
-_BOOK: Final = frozenset("sbBaA")  # the keys of a bare spot bookTicker, which does not say what it is
+_BOOK: Final = frozenset("sbBaA")  # keys of a bare spot bookTicker, which has no event type
 
 
-# Channel, symbol's name, values by _Q or _T but for the symbol, and whether prices are exact.
+# Channel, symbol name, values in the order of _Q or _T without the symbol, whether prices are exact.
 _Tick = tuple[int, str, tuple[Any, ...], bool]
 
 
 class BinanceRaw:
-    """Decodes lines; keeps nothing between chunks."""
+    """Stateless decoder of lines."""
 
     def matches(self, first_lines: list[bytes]) -> bool:
-        """Tell whether one of the lines is a timestamp and a JSON object or array."""
+        """Return whether any line is a timestamp followed by a JSON object or array."""
         return any(_parts(line) is not None for line in first_lines)
 
     def decode(self, lines: list[bytes], symbol: Symbol) -> Decoded:
@@ -116,7 +116,7 @@ def _frames(frame: Any) -> list[tuple[Any, Any]]:
 
 
 def _kind(stream: str, data: dict[str, Any]) -> Any:
-    """Return what an event says it is, or what its stream or its keys say, "" if nothing does."""
+    """Return the event type, else the kind by stream name or keys, "" if unknown."""
     if "e" in data:
         return data["e"]
     if stream:
@@ -125,7 +125,7 @@ def _kind(stream: str, data: dict[str, Any]) -> Any:
 
 
 def _named(kind: object, data: object) -> str:
-    """Return what to call an event that is passed over."""
+    """Return the name of a skipped event for messages."""
     if isinstance(kind, str) and _KIND.fullmatch(kind):
         return kind
     if isinstance(data, dict) and "lastUpdateId" in data:
@@ -134,7 +134,7 @@ def _named(kind: object, data: object) -> str:
 
 
 def _tick(kind: object, data: Any) -> _Tick | str:
-    """Return the tick that an event is, or as what it is counted if it is none."""
+    """Return the tick in an event, or the counter of an event that is no tick."""
     if data is None:
         return "other_frame"
     if not isinstance(data, dict):
@@ -189,4 +189,4 @@ def _size(value: object) -> float:
     size = number_from_text(_text(value))
     if size is None or not 0 <= size < float("inf"):
         raise ValueError(f"not a size: {str(value)[:40]!r}")
-    return size + 0.0  # which makes 0.0 of -0.0
+    return size + 0.0  # turns -0.0 into 0.0

@@ -1,6 +1,6 @@
-"""What the columns of a table mean: the configuration of ``csv`` and ``parquet``, and from columns to ticks.
+"""Configuration of the formats ``csv`` and ``parquet``, and conversion of table columns to ticks.
 
-Quotes where ``bid`` and ``ask`` are named, trades where ``price`` is; one table holds one of the two.
+A table with ``bid`` or ``ask`` holds quotes, a table with ``price`` trades; none holds both.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 Column = Annotated[int, Meta(ge=0, le=1000)] | str
-TimedRecords = tuple[Records, NDArray[np.int64]]  # ticks of one channel, and their times
-MAX_ROWS: Final = 4096  # handed on in one piece
+TimedRecords = tuple[Records, NDArray[np.int64]]  # ticks of one channel and their recorded times
+MAX_ROWS: Final = 4096  # per yielded batch
 NO_SYMBOL: Final = 1 << 16  # above every id
 
 
 class Columns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``columns = {…}``: where each value is, by number from 0, or by name where the file has names."""
+    """``columns = {…}``: the column of each value, by number from 0 or by name in the header."""
 
     time: Column
-    date: Column | None = None  # of a clock in `time`
-    millisecond: Column | None = None  # beyond the second in `time`
+    date: Column | None = None  # of the time of day in `time`
+    millisecond: Column | None = None  # added to the second in `time`
     symbol: Column | None = None
     exchange: Column | None = None
     bid: Column | None = None
@@ -50,46 +50,46 @@ class Columns(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ask_size: Column | None = None
     price: Column | None = None
     size: Column | None = None
-    side: Column | None = None  # the aggressor's: b, buy, s, sell …
-    buyer_maker: Column | None = None  # true, 1: the buyer was the maker, so the aggressor sold
+    side: Column | None = None  # of the aggressor: b, buy, s, sell …
+    buyer_maker: Column | None = None  # true or 1: the buyer was the maker, the aggressor sold
     trade_id: Column | None = None
     condition: Column | None = None  # one to four letters, each a condition
 
 
 class TableKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The keys that ``csv`` and ``parquet`` take."""
+    """Keys of the formats ``csv`` and ``parquet``."""
 
     columns: Columns | None = None
-    symbol: str | None = None  # of all rows, or made of {symbol}, {exchange} and the groups of `member`
-    member: str | None = None  # a regular expression: which files of a .zip, and what their names tell
+    symbol: str | None = None  # a name or a template of {symbol}, {exchange} and groups of `member`
+    member: str | None = None  # regular expression on names of files; selects members of a .zip
     header: bool = False
     delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
     time: Literal["s", "ms", "us", "ns", "iso"] = "ns"
-    time_format: str | None = None  # a layout such as %d.%m.%Y %H:%M:%S.%f, in place of `time`
-    date_format: str | None = None  # of columns.date, or of the group `day` of `member`; as strptime has it
-    day: date | None = None  # times count from its midnight
-    decimal: Literal[".", ","] = "."  # between the whole and the decimals of a number
+    time_format: str | None = None  # such as %d.%m.%Y %H:%M:%S.%f; replaces `time`
+    date_format: str | None = None  # strptime format of columns.date or of the group `day` of `member`
+    day: date | None = None  # times count from midnight of this day
+    decimal: Literal[".", ","] = "."  # decimal point of numbers
     zone: str = "UTC"
     price_scale: Annotated[int, Meta(ge=1, le=10**18)] = 1
-    default_size: Annotated[float, Meta(gt=0, lt=1e18)] = 1.0  # where no column holds sizes
+    default_size: Annotated[float, Meta(gt=0, lt=1e18)] = 1.0  # without a size column
     merge: Literal["none", "exchange", "all"] = "none"
-    no_price: int | float | str | None = None  # the number that stands for no price, as in the file
-    sides: dict[str, str] = {}  # word = "b", "s" or "-": what the words of columns.side mean
-    where: dict[str, WhereValue] = {}  # column = text, [texts] or { not = … }: the rows to keep
+    no_price: int | float | str | None = None  # placeholder for a missing price, as in the file
+    sides: dict[str, str] = {}  # word = "b", "s" or "-": meaning of the words in columns.side
+    where: dict[str, WhereValue] = {}  # column = text, [texts] or { not = … }: rows to keep
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One chunk's columns; all have shape ``(k,)``. A side of a quote without size is missing."""
+    """Decoded columns of one chunk, each of shape ``(k,)``. A quote's side of size 0 is missing."""
 
     time_ns: NDArray[np.int64]
-    symbol: tuple[NDArray[np.int64], list[str]] | None  # which of the names
+    symbol: tuple[NDArray[np.int64], list[str]] | None  # codes and names
     exchange: tuple[NDArray[np.int64], list[str]] | None
-    values: dict[str, NDArray[Any]]  # by fields of QUOTE or TRADE
+    values: dict[str, NDArray[Any]]  # by field of QUOTE or TRADE
 
 
 class Layout:
-    """The checked configuration of one table; raises ConfigError with all its mistakes."""
+    """Validated configuration of one table; construction raises ConfigError with all mistakes."""
 
     def __init__(self, keys: TableKeys, format: str) -> None:
         found: list[str] = []
@@ -128,7 +128,7 @@ class Layout:
                     self._check_template(groups)
         if not keys.delimiter.isascii() or keys.delimiter in '"\r\n':
             found.append(
-                f"delimiter: one ASCII character that is no quote and no line end, not {keys.delimiter!r}"
+                f"delimiter: one ASCII character except quotes and line ends, not {keys.delimiter!r}"
             )
         if keys.decimal == keys.delimiter:
             found.append(f"decimal: {keys.decimal!r} is the delimiter")
@@ -138,48 +138,48 @@ class Layout:
             raise ConfigError(*found)
 
     def _column_mistakes(self) -> Iterator[str]:
-        """Yield which columns, and which keys beside them, do not go together."""
+        """Yield conflicts between columns, and between columns and other keys."""
         keys, columns = self.keys, self.columns
         if self.quotes == (columns.price is not None):
-            yield "columns: either bid and ask, or price, and not both"
+            yield "columns: either bid and ask, or price; not both"
         beside = {"bid_size": "bid", "ask_size": "ask", "size": "price", "condition": "price"}
         for column, price in beside.items():
             if getattr(columns, column) is not None and getattr(columns, price) is None:
-                yield f"columns.{column}: there is no column {price} beside it"
+                yield f"columns.{column}: needs columns.{price}"
         if keys.sides and columns.side is None:
-            yield "sides: there is no columns.side whose words they are"
+            yield "sides: needs columns.side"
         if not keys.symbol and columns.symbol is None:
-            yield "symbol: a name for all rows, or columns.symbol where a column has it"
+            yield "symbol: set a name for all rows, or columns.symbol"
         if keys.merge != "none" and not self.quotes:
-            yield f"merge: {keys.merge!r} merges quotes, and there are none"
+            yield f"merge: {keys.merge!r} merges quotes; this table holds trades"
         if keys.merge == "exchange" and columns.exchange is None:
             yield f"merge: {keys.merge!r} needs columns.exchange"
 
     def _check_template(self, groups: dict[str, str]) -> None:
-        """Raise ConfigError if ``symbol`` cannot make a symbol; ``groups`` are those of ``member``."""
+        """Raise ConfigError if the template yields no valid symbol; ``groups`` are those of ``member``."""
         merge, columns = self.keys.merge, self.columns
         if merge == "exchange" and columns.exchange is not None and "{exchange" not in self.template:
             raise ConfigError(
-                "symbol: with merge = 'exchange' it has to hold {exchange}, as 'IBM.{exchange}'"
+                "symbol: with merge = 'exchange' it must contain {exchange}, such as 'IBM.{exchange}'"
             )
         if merge == "all" and "{exchange" in self.template:
-            raise ConfigError("symbol: with merge = 'all' a quote is of no one {exchange}")
+            raise ConfigError("symbol: with merge = 'all' quotes have no {exchange}")
         shortest = self.name(
             groups, "X" if columns.symbol is not None else None, "X" if columns.exchange else None
         )
         if not is_symbol(shortest):
-            raise ConfigError(f"symbol: {self.template!r} cannot make a symbol: {SYMBOL_WORDS}")
+            raise ConfigError(f"symbol: {self.template!r} yields no valid symbol: {SYMBOL_WORDS}")
 
     def size_column(self, price: str) -> str | None:
-        """Return which of the columns holds the sizes that belong to ``price``: bid, ask or price."""
+        """Return the size column of the price column ``price`` (bid, ask or price), None if there is none."""
         name = "size" if price == "price" else f"{price}_size"
         return name if name in self.wanted else None
 
     def absent(self, price: str, prices: NDArray[np.int64], empty: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return where there is no price: in empty cells, and where ``no_price`` stands.
+        """Return the mask of missing prices: empty cells and cells that hold ``no_price``.
 
-        0 is a price. Only where rows of one side are merged and no column has sizes does 0 stand for none
-        without being configured: nothing else could tell which side a row has.
+        0 is a valid price, with one exception: if rows are merged and the side has no size column, 0
+        means no price by default, because nothing else shows which side a row has.
         """
         none = self._no_price
         if none is None and self.keys.merge != "none" and self.size_column(price) is None:
@@ -187,24 +187,24 @@ class Layout:
         return empty if none is None else empty | (prices == none)
 
     def day_ns(self, groups: dict[str, str]) -> int | None:
-        """Return the day whose midnight times count from, as :func:`clock_ns` has it; None for the epoch.
+        """Return the day that times count from, in the form of :func:`clock_ns`; None for the epoch.
 
-        The group ``day`` of ``member`` stands for the key.
+        The group ``day`` of ``member`` takes precedence over the key.
         """
         day = self.keys.day
         if self.moments.uses_day and "day" in groups:
             day = date_of(groups["day"], self.keys.date_format)
             if day is None:
-                raise ConfigError(f"member: its group day matched {groups['day']!r}, no date")
+                raise ConfigError(f"member: the group day matched {groups['day']!r}, which is no date")
         return None if day is None else clock_ns(day)
 
     def groups(self, name: str) -> dict[str, str]:
-        """Return what ``member`` finds in the name of a file; nothing if it does not match."""
+        """Return the groups that ``member`` matches in a file name; empty if it does not match."""
         match = self.member.search(name) if self.member else None
         return {k: v or "" for k, v in match.groupdict().items()} if match else {}
 
     def name(self, groups: dict[str, str], symbol: str | None, exchange: str | None) -> str:
-        """Return a symbol's name."""
+        """Return the symbol made of the template; raises ConfigError for an unknown placeholder."""
         known = dict(groups)
         if symbol is not None:
             known["symbol"] = symbol
@@ -213,14 +213,14 @@ class Layout:
         try:
             return symbol_name(self.template.format_map(known))
         except (KeyError, ValueError, IndexError, AttributeError, TypeError):
-            may = ", ".join(f"{{{key}}}" for key in known) or "nothing in braces"
-            raise ConfigError(f"symbol: {self.template!r} may hold {may}") from None
+            may = ", ".join(f"{{{key}}}" for key in known) or "no placeholder"
+            raise ConfigError(f"symbol: {self.template!r} may contain {may}") from None
 
 
 def _number(text: str, scale: int) -> int:
     found = fixed_from_text(text, DECIMALS, scale)
     if found is None:
-        raise ConfigError(f"no_price: {text!r} is no number that a price could be")
+        raise ConfigError(f"no_price: {text!r} is no valid price")
     return found[0]
 
 
@@ -229,20 +229,20 @@ def _zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (ValueError, OSError, KeyError):
         raise ConfigError(
-            f"zone: {name!r} is no time zone of this machine, such as America/New_York"
+            f"zone: {name!r} is not a time zone known on this machine, such as America/New_York"
         ) from None
 
 
 def pattern(text: str | None) -> re.Pattern[str] | None:
-    """Return the key ``member`` as a pattern; raises ConfigError."""
+    """Compile the key ``member``; raises ConfigError."""
     try:
         return None if text is None else re.compile(text)
     except re.error as error:
-        raise ConfigError(f"member: no regular expression: {error}") from None
+        raise ConfigError(f"member: not a regular expression: {error}") from None
 
 
 class Builder:
-    """Makes records of the tables of one file. ``exchanges`` numbers the exchanges of all."""
+    """Builder of records from the tables of one file. ``exchanges`` numbers the exchanges of all files."""
 
     def __init__(
         self, layout: Layout, groups: dict[str, str], symbol: Symbol, exchanges: dict[str, int]
@@ -254,9 +254,9 @@ class Builder:
         self._exchanges = exchanges
 
     def records(self, table: Table) -> TimedRecords:
-        """Return ticks and their times, shape ``(m,)``: rows whose symbol cannot be taken are left out.
+        """Return ticks and their times, shape ``(m,)``, without rows whose symbol the table refuses.
 
-        The exchange's number is in ``n``, for :func:`ticks_of`.
+        ``n`` holds the exchange's number, for :func:`ticks_of`.
         """
         count = len(table.time_ns)
         ids, exchanges = self._numbers(table, count)
@@ -287,10 +287,10 @@ class Builder:
         return known
 
 
-def ticks_of(layout: Layout, pieces: Iterator[TimedRecords]) -> Iterator[Decoded]:
-    """Yield ``pieces`` as ticks, quotes merged as configured, none longer than MAX_ROWS."""
+def ticks_of(layout: Layout, chunks: Iterator[TimedRecords]) -> Iterator[Decoded]:
+    """Yield ``chunks`` as batches of at most MAX_ROWS ticks, quotes merged as configured."""
     merge = None if layout.keys.merge == "none" else Merge(over_all=layout.keys.merge == "all")
-    for records, times in pieces:
+    for records, times in chunks:
         if merge is not None:
             ticks = merge.apply(records)
             records, times = records[ticks], times[ticks]

@@ -1,4 +1,4 @@
-"""The conditions of trades: text cells of one to four letters, as TAQ files have them."""
+"""Trade conditions: text cells of one to four letters, as in TAQ files."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _SEPARATORS: Final = str.maketrans({",": " ", ";": " ", "|": " "})
 
 
 class Conditions(NamedTuple):
-    """The conditions of each row."""
+    """Conditions of each row."""
 
     values: NDArray[np.bytes_]  # (k,) S4
     codes: NDArray[np.int64]  # (k,) into ``names``
     names: Sequence[str]
-    unknown: NDArray[np.bool_]  # (k,) the cell could not be read
+    unknown: NDArray[np.bool_]  # (k,) unreadable cells
 
     def report(self, keep: NDArray[np.bool_], reporter: Reporter, at: str) -> None:
-        """Count and log the cells of the rows to keep that could not be read."""
+        """Count and log unreadable cells of the rows in ``keep``."""
         codes, counts = np.unique(self.codes[keep & self.unknown], return_counts=True)
         for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
             reporter.unknown_word(
@@ -39,7 +39,7 @@ class Conditions(NamedTuple):
 
 
 def conditions_of(codes: NDArray[np.int64], names: Sequence[str]) -> Conditions:
-    """Return the conditions of each row, whose cell is ``names[codes[row]]``."""
+    """Return the conditions of each row; the cell of a row is ``names[codes[row]]``."""
     found = [condition_letters(name) for name in names] or [b""]
     letters = np.array([text or b"" for text in found], f"S{MOST}")
     unknown = np.array([text is None for text in found])
@@ -47,11 +47,10 @@ def conditions_of(codes: NDArray[np.int64], names: Sequence[str]) -> Conditions:
 
 
 def condition_letters(text: str) -> bytes | None:
-    """Return the conditions in a cell, one byte each; None if it holds something else.
+    """Return the conditions in a cell, one byte each; None if the cell is invalid.
 
-    Blanks between them mean nothing; where there are separators (``,`` ``;`` ``|``), a condition of more
-    than one letter between two of them cannot be held. The ``'`` that an export writes before
-    what a spreadsheet would run is left out.
+    Blanks are ignored. Between separators (``,`` ``;`` ``|``) a condition has exactly one letter. A
+    leading ``'``, which exports write before text that a spreadsheet would run as a formula, is ignored.
     """
     if text.lower() in _NONE:
         return b""

@@ -1,6 +1,6 @@
-"""Databento's DBN, versions 1 to 3: the file, its metadata, and which of its schemas can be replayed.
+"""Databento's DBN, versions 1 to 3: files, metadata, and the schemas that can be replayed.
 
-How records become ticks is in dbn_ticks.py, what their instruments are called in dbn_names.py.
+dbn_ticks.py converts records to ticks; dbn_names.py names their instruments.
 
 Source: Databento, "Databento Binary Encoding".
 """
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PROBE_BYTES: Final = 1 << 20  # of records, among which there should be a tick
+PROBE_BYTES: Final = 1 << 20  # of records; a file without a tick in them is searched no further
 _PREFIX_BYTES: Final = 8  # "DBN", version, length of the metadata
 _MAX_METADATA: Final = 64 << 20
 _QUOTES: Final = ("mbp-1", "mbp-10", "bbo-1s", "bbo-1m", "cmbp-1", "cbbo-1s", "cbbo-1m")
-_SAMPLED: Final = ("bbo-1s", "bbo-1m", "cbbo-1s", "cbbo-1m")  # they have no trades
+_SAMPLED: Final = ("bbo-1s", "bbo-1m", "cbbo-1s", "cbbo-1m")  # without trades
 _SCHEMAS: Final = (*_QUOTES, "tbbo", "tcbbo", "trades")
 
 
@@ -34,7 +34,7 @@ class Dbn:
     def __init__(
         self, path: Path, choice: Venues, symbol: Symbol, reporter: Reporter, only_file: bool = True
     ) -> None:
-        """Look at the metadata and the first records; raises ConfigError."""
+        """Decode the metadata and the first records; raises ConfigError."""
         try:
             import databento_dbn
         except ImportError:
@@ -55,7 +55,7 @@ class Dbn:
                 if len(head) >= _PREFIX_BYTES and len(head) >= _metadata_end(head):
                     break
         except DamagedError as error:
-            raise ConfigError(f"path: {path} is no whole DBN file: {error}") from None
+            raise ConfigError(f"path: {path} is not a complete DBN file: {error}") from None
         end = _metadata_end(head) if head.startswith(b"DBN") and len(head) >= _PREFIX_BYTES else 0
         if not end or len(head) < end:
             raise ConfigError(f"path: {path} does not look like dbn")
@@ -70,25 +70,25 @@ class Dbn:
         self._probe(only_file)
 
     def _refuse_schema(self) -> None:
-        """Raise ConfigError if the file's schema has nothing of what is asked for."""
+        """Raise ConfigError if the file's schema holds none of the channels in ``take``."""
         schema, take = self._schema, self._choice.take
         if schema == "mbo" and take != "trades":
             raise ConfigError(
-                f"path: {self._path} holds mbo, single orders, and their best bid and offer cannot be told "
-                "without an order book: take = 'trades' plays its trades, and mbp-1 and mbp-10 have quotes"
+                f"path: {self._path} holds mbo, single orders; quotes from it need an order book: "
+                "take = 'trades' replays its trades; mbp-1 and mbp-10 have quotes"
             )
         if schema is not None and schema not in (*_SCHEMAS, "mbo"):
             raise ConfigError(
                 f"path: {self._path} holds {schema}, neither quotes nor trades; "
-                f"{', '.join(_SCHEMAS)} can be replayed"
+                f"supported are {', '.join(_SCHEMAS)}"
             )
         if (take == "quotes" and schema == "trades") or (take == "trades" and schema in _SAMPLED):
-            raise ConfigError(f"take: {take!r}, and {self._path} holds {schema}, in which there are none")
+            raise ConfigError(f"take: {take!r}, but {self._path} holds {schema}, which has none")
 
     def _probe(self, only_file: bool) -> None:
-        """Raise ConfigError if the first records have no names, or no tick and there are no more.
+        """Raise ConfigError if instruments of the first records have no names, or a short file has no tick.
 
-        A file that is not the ``only_file`` may have no tick.
+        One of several files (``only_file`` is False) may have no tick.
         """
         decoding = self._decoding(lambda name: 0)
         read = records = 0
@@ -106,24 +106,25 @@ class Dbn:
             raise ConfigError(f"symbol: {self._path}: {decoding.notices['unnamed instrument']}")
         if only_file and records and read < PROBE_BYTES and not damage:
             kinds = (
-                ", ".join(f"{times:,} {kind}" for kind, times in passed.items()) or "none that is asked for"
+                ", ".join(f"{times:,} {kind}" for kind, times in passed.items())
+                or "none of the requested channels"
             )
             raise ConfigError(f"path: {self._path}: no tick in it: {amount(records, 'records')} ({kinds})")
 
     def _decoding(self, symbol: Symbol) -> Decoding:
         instruments = Instruments(self._spans, self._choice.symbol, symbol)
         if self._choice.merge and instruments.by_venue:
-            raise ConfigError("symbol: with merge = 'all' a quote is of no one {venue} or {publisher}")
+            raise ConfigError("symbol: with merge = 'all' quotes have no {venue} or {publisher}")
         before_trade = self._schema in ("tbbo", "tcbbo")
         return Decoding(self._layouts, instruments, self._choice, before_trade, mixed=self._schema is None)
 
     def chunks(self) -> Iterator[Decoded]:
-        """Yield the file's records."""
+        """Yield one decoded pass of the file."""
         for _ in verify(self._path, [self._member]):
             yield NOTHING
         decoding, damage, end = self._decoding(self._symbol), list[str](), self._start
-        for taken, count, found in self._runs(decoding, damage):
-            end += taken
+        for run_bytes, count, found in self._runs(decoding, damage):
+            end += run_bytes
             self._reporter.read("records", count)
             self._reporter.events(found.events)
             self._reporter.passed(found.passed)
@@ -134,7 +135,7 @@ class Dbn:
             self._reporter.damaged(f"{self._path}:byte {end}", damage[0], "record")
 
     def _runs(self, decoding: Decoding, damage: list[str]) -> Iterator[tuple[int, int, Decoded]]:
-        """Yield runs of records of one kind: bytes, count, ticks. A fault of the file goes to ``damage``."""
+        """Yield bytes, count and ticks per run of records of one type; appends faults to ``damage``."""
         rest, skip, why = b"", self._start, ""
         blocks = self._member.blocks()
         while True:
@@ -148,9 +149,9 @@ class Dbn:
                 block, skip = block[skip:], max(skip - len(block), 0)
             rest += block
             while len(rest) > 1 and rest[0] and len(rest) >= rest[0] * 4:
-                taken, count, found = decoding.run(rest)
-                rest = rest[taken:]
-                yield taken, count, found
+                run_bytes, count, found = decoding.run(rest)
+                rest = rest[run_bytes:]
+                yield run_bytes, count, found
             if rest and not rest[0]:
                 why = "a record of length 0"
                 break

@@ -1,11 +1,11 @@
-"""What the instruments of a DBN file are called: by its metadata and by mapping records, each by time.
+"""Names of the instruments in a DBN file by time, from its metadata and its mapping records.
 
-Historical files name instruments in their metadata, with the days for which each name holds; live ones in
-mapping records that come before the ticks, and again when a name changes. Of a request by instrument id
-neither knows a name.
+Historical files name instruments in their metadata, with the days for which each name is valid. Live files
+have mapping records before the ticks, and again when a name changes. Files requested by instrument id have no
+names.
 
-Source: Databento, "Symbology" and "Databento Binary Encoding"; VENUES are the venues of publishers 1, 2 …
-as listed there.
+Source: Databento, "Symbology" and "Databento Binary Encoding", which list the venues of publishers 1, 2 …
+(VENUES).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from marketfeed.feeds.replay.recording import Symbol, symbol_name
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-NO_SYMBOL: Final = -1  # the symbol table could not take the name
+NO_SYMBOL: Final = -1  # the symbol table refused the name
 UNNAMED: Final = -2  # the file has no name for the instrument
 _BY_TIME: Final = -3  # the name changes within the day
 _UNDEF: Final = 2**63 - 1
@@ -40,7 +40,7 @@ VENUES: Final = tuple(_VENUES.split())
 
 
 class Span(NamedTuple):
-    """A name of an instrument from ``start_ns`` up to ``end_ns``, exclusive; Unix."""
+    """Name of an instrument from ``start_ns`` until before ``end_ns``, in Unix nanoseconds."""
 
     start_ns: int
     end_ns: int
@@ -51,12 +51,12 @@ Spans = Mapping[int, list[Span]]  # by instrument
 
 
 def venue(publisher: int) -> str:
-    """Return a publisher's venue, its number where it is not known."""
+    """Return the venue of a publisher, or its number if the venue is unknown."""
     return VENUES[publisher - 1] if 1 <= publisher <= len(VENUES) else str(publisher)
 
 
 def spans_of(metadata: Any) -> Spans:
-    """Return the names in a file's metadata; instruments whose only name is their number have none."""
+    """Return the names in a file's metadata, without those that equal the instrument's number."""
     inverse = str(metadata.stype_in) == "instrument_id" and str(metadata.stype_out) != "instrument_id"
     spans: dict[int, list[Span]] = {}
     for asked, intervals in metadata.mappings.items():
@@ -89,11 +89,11 @@ class Instruments:
         self._name_of(1, 1, "X")
 
     def learn(self, records: NDArray[Any]) -> None:
-        """Take mapping records: from here on their names go before those of the metadata."""
+        """Add mapping records; their names take precedence over those of the metadata."""
         for record in records.tolist():
             fields = dict(zip(records.dtype.names or (), record, strict=True))
             instrument = int(fields["instrument_id"])
-            # The symbol that was found; of one found by its number, the symbol that was asked for.
+            # The resolved symbol, or the requested one if it resolved to a number.
             names = [fields[f"stype_{way}_symbol"].decode("utf-8", "replace") for way in ("out", "in")]
             name = next((name for name in names if name and name != str(instrument)), None)
             if name is None:
@@ -108,7 +108,7 @@ class Instruments:
     def ids(
         self, instruments: NDArray[Any], publishers: NDArray[Any], times_ns: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Return each record's symbol id, NO_SYMBOL or UNNAMED; all of shape ``(k,)``."""
+        """Return the symbol id of each record, or NO_SYMBOL or UNNAMED, shape ``(k,)``."""
         days = np.clip(times_ns // DAY_NS, 0, 0xFFFF).astype(np.uint64)
         keys = instruments.astype(np.uint64) << np.uint64(32) | days
         if self.by_venue:
@@ -130,14 +130,14 @@ class Instruments:
         return known
 
     def _all(self, instrument: int) -> list[Span]:
-        """Return the instrument's names, those that go before others first."""
+        """Return the instrument's names in order of precedence."""
         return [*reversed(self._mapped.get(instrument, ())), *self._spans.get(instrument, ())]
 
     def _id_at(self, instrument: int, publisher: int, time_ns: int) -> int:
         spans = self._all(instrument)
         name = next((span.name for span in spans if span.start_ns <= time_ns < span.end_ns), None)
         if name is None and len({span.name for span in spans}) == 1:
-            name = spans[0].name  # it never had another
+            name = spans[0].name  # its only name
         if name is None and self._needs_name:
             return UNNAMED
         text = self._name_of(instrument, publisher, name or "")
@@ -155,4 +155,4 @@ class Instruments:
             return symbol_name(self._template.format_map(known))
         except (KeyError, ValueError, IndexError, AttributeError, TypeError):
             may = ", ".join(f"{{{key}}}" for key in known)
-            raise ConfigError(f"symbol: {self._template!r} may hold {may}") from None
+            raise ConfigError(f"symbol: {self._template!r} may contain {may}") from None

@@ -1,11 +1,11 @@
-"""From DBN records to ticks.
+"""Conversion of DBN records to ticks.
 
-A record of mbp-1 or mbp-10 is a quote, its best level, and before it a trade if its action says so; one of
-tbbo is the quote before the trade, and the trade; bbo-* are quotes as of ``ts_recv``. Prices are DBN's own,
-in units of 1e-9; a side is missing where its price is undefined or its size 0.
+A record of mbp-1 or mbp-10 yields a quote, its best level, preceded by a trade if its action is a trade. A
+record of tbbo yields the quote before the trade, then the trade. Records of bbo-* are quotes as of
+``ts_recv``. DBN prices are in units of 1e-9. A side is missing if its price is undefined or its size 0.
 
-Source: Databento, "Databento Binary Encoding" (UNDEF_PRICE is the largest i8), with the layouts of records
-taken from the package databento-dbn itself.
+Source: Databento, "Databento Binary Encoding" (UNDEF_PRICE is the largest i8); record layouts come from the
+package databento-dbn.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from marketfeed.feeds.replay.recording import NOTHING, Decoded
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAX_RECORDS: Final = 4096  # decoded in one go
+MAX_RECORDS: Final = 4096  # per batch
 _UNDEF_PRICE: Final = 2**63 - 1
 _TRADE: Final = 0x00
 _MAPPING: Final = 0x16
 _MBO: Final = 0xA0
-# rtype: what it holds.
+# By rtype: the message class in databento-dbn.
 _QUOTE_TYPES: Final = {0x01: "MBP1Msg", 0x0A: "MBP10Msg", 0xC3: "BBOMsg", 0xC4: "BBOMsg", 0xC5: "MBP1Msg"} | {
     0xB1: "CMBP1Msg", 0xC0: "CBBOMsg", 0xC1: "CBBOMsg", 0xC2: "CMBP1Msg",
 }  # fmt: skip
 _SAMPLED: Final = (0xC0, 0xC1, 0xC3, 0xC4)
-_CONSOLIDATED: Final = (0xB1, 0xC0, 0xC1, 0xC2)  # over all venues: whose the record is says nothing
+_CONSOLIDATED: Final = (0xB1, 0xC0, 0xC1, 0xC2)  # over all venues; the publisher id is meaningless
 _BEFORE_TRADE: Final = (0xC2, 0xC5)
 _OTHERS: Final = {
     0x11: "ohlcv", 0x12: "status", 0x13: "definition", 0x14: "imbalance", 0x15: "error", _MAPPING: "mapping",
@@ -46,7 +46,7 @@ _NO_TYPE: Final = -1
 
 
 class Venues(NamedTuple):
-    """What is asked of a file."""
+    """Selection and naming of a file's ticks, from the configuration."""
 
     symbol: str  # a template
     merge: bool  # quotes of all publishers become one best bid and offer
@@ -54,7 +54,7 @@ class Venues(NamedTuple):
 
 
 class Layouts:
-    """How records lie in memory, by rtype; those of mapping records by their size, as versions differ."""
+    """Record layouts by rtype; those of mapping records by size, because DBN versions differ."""
 
     def __init__(self, package: Any) -> None:
         names = {**_QUOTE_TYPES, _TRADE: "TradeMsg", _MBO: "MBOMsg"}
@@ -62,20 +62,20 @@ class Layouts:
         self._mappings = [_layout(package.SymbolMappingMsg), _layout(package.SymbolMappingMsgV1)]
 
     def of(self, rtype: int, size: int) -> np.dtype[np.void] | None:
-        """Return the layout of a record of ``size`` bytes, which may have a field more; None if unknown."""
+        """Return the layout of a record of ``size`` bytes, which may exceed the layout; None if unknown."""
         layouts = self._mappings if rtype == _MAPPING else [self._layouts.get(rtype)]
         return next((layout for layout in layouts if layout is not None and layout.itemsize <= size), None)
 
 
 def _layout(message: Any) -> np.dtype[np.void]:
-    return np.dtype([(f[0], f[1] if f[1].startswith("S") else f"<{f[1]}") for f in message._dtypes])  # noqa: SLF001 - the layout, public nowhere
+    return np.dtype([(f[0], f[1] if f[1].startswith("S") else f"<{f[1]}") for f in message._dtypes])  # noqa: SLF001 - the layout has no public name
 
 
 class Decoding:
-    """One pass over a file's records.
+    """State of one pass over a file's records.
 
-    ``mixed``: the file holds several schemas, as live ones do. ``notices`` are
-    texts for the log by what they are about, each worth a line once.
+    ``mixed``: the file holds several schemas, as live files do. ``notices`` holds
+    warnings by topic, each to be logged once.
     """
 
     def __init__(
@@ -88,13 +88,13 @@ class Decoding:
         self._before_trade = before_trade
         self._mixed = mixed
         self._merge = Merge(over_all=True, whole=True) if choice.merge else None
-        self._numbers: dict[int, int] = {}  # of publishers, in the order in which they came
-        # By symbol: whose quotes it has, and of which record type its trades are.
+        self._numbers: dict[int, int] = {}  # of publishers, in order of appearance
+        # By symbol: the publisher of its quotes, and the record type of its trades.
         self._publisher = np.full(MAX_SYMBOLS, _NO_PUBLISHER, np.int32)
         self._trade_type = np.full(MAX_SYMBOLS, _NO_TYPE, np.int32)
 
     def run(self, data: bytes) -> tuple[int, int, Decoded]:
-        """Decode the records of one kind at the start of ``data``; return their bytes, count and ticks."""
+        """Decode the run of records of one type that starts ``data``; return its bytes, count and ticks."""
         stride = data[0] * 4
         count = min(len(data) // stride, MAX_RECORDS)
         heads = np.frombuffer(data, np.uint8, count * stride).reshape(count, stride)[:, :2]
@@ -109,7 +109,7 @@ class Decoding:
                 count,
                 replace(NOTHING, events={"other_record": count}, passed={kind: count}),
             )
-        # A stream with ts_out has eight more bytes a record.
+        # Streams with ts_out append eight bytes to each record.
         block = np.frombuffer(data, np.uint8, count * stride).reshape(count, stride)[:, : layout.itemsize]
         records = np.ascontiguousarray(block).view(layout)[:, 0]
         if rtype == _MAPPING:
@@ -144,7 +144,7 @@ class Decoding:
                 events["duplicate_trade"] = self._drop_duplicates(is_trade, symbols, rtype)
         quotes = self._quotes(found, symbols, is_quote, rtype)
         trades = self._trades(found[is_trade], symbols[is_trade])
-        # Two ticks of one record: in which order. Elsewhere the quote is the book after the trade.
+        # Two ticks of one record: a tbbo quote precedes the trade, other quotes show the book after it.
         before = self._before_trade or rtype in _BEFORE_TRADE
         quote_place, trade_place = (0, 1) if before else (1, 0)
         places = np.concatenate([
@@ -156,7 +156,7 @@ class Decoding:
         return Decoded(Batch(quotes, trades, channels), times, [], events, passed)
 
     def _drop_duplicates(self, is_trade: NDArray[np.bool_], symbols: NDArray[np.int64], rtype: int) -> int:
-        """Leave out trades that another record type brings too; return how many. Changes ``is_trade``."""
+        """Clear trades in ``is_trade`` that another record type also reports; return how many."""
         rows = np.flatnonzero(is_trade)
         theirs = self._trade_type[symbols[rows]]
         other = (theirs != _NO_TYPE) & (theirs != rtype)
@@ -167,7 +167,7 @@ class Decoding:
     def _quotes(
         self, found: NDArray[Any], symbols: NDArray[np.int64], is_quote: NDArray[np.bool_], rtype: int
     ) -> Records:
-        """Return the quotes among ``found``; takes from ``is_quote`` those that a merge makes none."""
+        """Return the quotes among ``found``; clears ``is_quote`` for rows that a merge drops."""
         rows, publishers = found[is_quote], found["publisher_id"][is_quote].astype(np.int32)
         quotes = np.zeros(len(rows), QUOTE)
         if not len(rows):
@@ -191,7 +191,7 @@ class Decoding:
         return quotes
 
     def _note_publishers(self, symbols: NDArray[Any], publishers: NDArray[np.int32]) -> None:
-        """Note it if one symbol has quotes of several publishers."""
+        """Add a notice if a symbol has quotes of several publishers."""
         unseen = self._publisher[symbols] == _NO_PUBLISHER
         self._publisher[symbols[unseen]] = publishers[unseen]
         other = self._publisher[symbols] != publishers
@@ -214,7 +214,7 @@ class Decoding:
 
 
 def _times(values: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return times as nanoseconds, 0 where DBN has none (all bits set)."""
+    """Return times as nanoseconds, 0 for undefined times (all bits set)."""
     return np.where(values >= _UNDEF_PRICE, 0, values).astype(np.int64)
 
 

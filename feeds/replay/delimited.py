@@ -1,4 +1,4 @@
-"""Recordings as delimited text (CSV): a file, or the members of an archive merged by time."""
+"""Recordings in delimited text (CSV): one file, or the members of an archive merged by time."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
     from marketfeed.feeds.replay.fields import Fields, Ints, Mask, Numbers
     from marketfeed.feeds.replay.words import Where
 
-CHUNK_BYTES: Final = 1 << 16  # decoded in one go, about 4 ms
-SHOWN_FIELD: Final = 60  # characters of a field in a message
-PROBE_BYTES: Final = 1 << 18  # in which there should be a tick, unless `where` leaves rows out
+CHUNK_BYTES: Final = 1 << 16  # decoded per step, about 4 ms
+SHOWN_FIELD: Final = 60  # characters of a field in messages
+PROBE_BYTES: Final = 1 << 18  # a tick must occur within these, unless `where` filters rows
 
 
 class Delimited:
-    """A text file with columns, or an archive of such files."""
+    """Source for a delimited text file, or an archive of such files."""
 
     def __init__(
         self, path: Path, keys: TableKeys, symbol: Symbol, reporter: Reporter, only_file: bool = True
     ) -> None:
-        """Look at the first rows; raises ConfigError."""
+        """Decode the first rows; raises ConfigError if they do not match the configuration."""
         self._path = path
         self._layout = layout = Layout(keys, "csv")
         self._symbol = symbol
         self._reporter = reporter
         if not keys.header and any(isinstance(c, str) for c in [*layout.wanted.values(), *layout.where]):
-            raise ConfigError("columns: by number, from 0; names need header = true")
+            raise ConfigError("columns: use numbers from 0; names need header = true")
         self._members = members(path)
         if layout.member is not None and suffix(path) == ".zip":
             self._members = [m for m in self._members if layout.member.search(m.name)]
@@ -63,7 +63,7 @@ class Delimited:
         self._probe(only_file)
 
     def chunks(self) -> Iterator[Decoded]:
-        """Yield the rows in order of the file, or of time over the members of an archive."""
+        """Yield the rows in file order; members of an archive are merged by time."""
         for _ in verify(self._path, self._members):
             yield NOTHING
         exchanges: dict[str, int] = {}
@@ -72,9 +72,9 @@ class Delimited:
         yield from ticks_of(self._layout, stream)
 
     def _probe(self, only_file: bool) -> None:
-        """Raise ConfigError, saying why, if the first rows are not as configured.
+        """Raise ConfigError if the first rows do not match the configuration.
 
-        A member of an archive may have no row, and so may a file that is not the ``only_file``.
+        A member of an archive may be empty, and so may one of several files (``only_file`` is False).
         """
         reporter, read = Reporter(None), 0
         for member in self._members:
@@ -106,9 +106,9 @@ class Delimited:
 
 
 class _Reader:
-    """Turns one member into tables, chunk by chunk.
+    """Reader of one member, table by table.
 
-    Where it is ``probing``, mistakes of the configuration are raised as ConfigError.
+    With ``probing``, configuration mistakes raise ConfigError.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class _Reader:
             self._where = {int(column): where for column, where in layout.where.items()}
 
     def tables(self) -> Iterator[Table]:
-        """Yield the rows, a few milliseconds' work at a time."""
+        """Yield the rows as tables, each decoded within a few milliseconds."""
         for text in self._chunks():
             rows = Rows(text, self._layout.keys.delimiter)
             if self._layout.keys.header and not self._columns:
@@ -149,7 +149,7 @@ class _Reader:
                 except ConfigError as error:
                     if self._probing:
                         raise
-                    self._report(0, str(error))  # of a later file in an archive: it is passed over
+                    self._report(0, str(error))  # in a later file of an archive, which is skipped
                     return
                 rows.keep(np.arange(len(rows)) > 0)
             self._reporter.read("rows", len(rows))
@@ -157,7 +157,7 @@ class _Reader:
             self._line += rows.line_count
 
     def _chunks(self) -> Iterator[bytes]:
-        """Yield whole lines."""
+        """Yield blocks of whole lines; overlong lines and damage are reported."""
         try:
             for text, too_long in whole_lines(self._member.blocks(), CHUNK_BYTES):
                 self.read_bytes += len(text)
@@ -196,7 +196,7 @@ class _Reader:
         return fields.table(~fields.faulty, self._reporter, self._at)
 
     def _select(self, rows: Rows) -> None:
-        """Drop the rows that are not whole, which are broken, and those that ``where`` leaves out."""
+        """Drop incomplete rows, which count as broken, and rows that ``where`` filters out."""
         width = max([*self._columns.values(), *self._where]) + 1
         self._leave_out(rows, rows.unclosed, "a quote that is not closed on its line")
         self._leave_out(rows, rows.widths < width, f"fewer than {width} columns")

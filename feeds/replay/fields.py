@@ -1,9 +1,8 @@
-"""Delimited text in columns: where fields lie, and what numbers, names and times they hold.
+"""Columns of delimited text: splitting of chunks into fields, and parsing of numbers and names.
 
-A chunk is split with numpy alone, and numbers are read digit by digit over all
-rows at once: 250,000 rows take about half a second, and a price is exactly the decimal that
-was written. What is out of the ordinary (an exponent, 19 digits and more,
-spaces) takes a slower way, row by row, to the same result.
+numpy splits a chunk and parses numbers digit by digit over all rows at once: 250,000 rows take about half a
+second, and prices are exactly the decimals in the text. Rare forms (an exponent, 19 digits or more, spaces)
+are parsed row by row, more slowly and with the same result.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 MAX_INT: Final = 2**63 - 1
-_WIDTH: Final = 20  # characters of a number read the quick way
-_DIGITS: Final = 18  # fit int64 whatever they are
-TEXT_BYTES: Final = 64  # of a name, an exchange or a side; longer ones end in an ellipsis
+_WIDTH: Final = 20  # longest number on the vectorized path
+_DIGITS: Final = 18  # always fit int64
+TEXT_BYTES: Final = 64  # of a name, an exchange or a side; longer ones are cut, with an ellipsis
 PAD: Final = bytes(TEXT_BYTES + 1)
 _POWERS: Final = 10 ** np.arange(19, dtype=np.int64)
 _NUMBER: Final = re.compile(r"\s*[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?\s*")
@@ -45,7 +44,7 @@ class Fields(NamedTuple):
         return self.data[self.starts[row] : self.ends[row]].tobytes().decode("utf-8", "replace")
 
     def take(self, rows: Ints) -> Fields:
-        """Return the fields of ``rows`` alone."""
+        """Return the fields of ``rows``."""
         return Fields(self.data, self.starts[rows], self.ends[rows])
 
 
@@ -58,9 +57,9 @@ class Texts(NamedTuple):
 
 
 class Rows:
-    """A chunk of whole lines, split. Empty lines are no rows.
+    """A chunk of whole lines, split into fields. Empty lines are skipped.
 
-    A line is a row: a quote that is not closed on its line (``unclosed``) does not take in further lines.
+    Each line is one row: a quoted field never spans lines. ``unclosed`` marks rows with an unclosed quote.
     """
 
     def __init__(self, text: bytes, delimiter: str) -> None:
@@ -81,18 +80,18 @@ class Rows:
         self._marks = np.append(np.flatnonzero(self._data[: len(text)] == mark[0]), len(text))
         self._first = np.searchsorted(self._marks, self._starts)
         self.widths: Ints = np.searchsorted(self._marks[:-1], self._ends) - self._first + 1  # fields
-        self._line_ends: Ints | None = None  # in the text as it stands
+        self._line_ends: Ints | None = None  # in the original text
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def keep(self, rows: Mask) -> None:
-        """Go on with some of the rows."""
+        """Drop all rows but those in the mask ``rows``."""
         self.lines, self.widths, self.unclosed = self.lines[rows], self.widths[rows], self.unclosed[rows]
         self._starts, self._ends, self._first = self._starts[rows], self._ends[rows], self._first[rows]
 
     def column(self, index: int) -> Fields:
-        """Return the fields numbered ``index``, from 0; every row must be wide enough."""
+        """Return the fields of column ``index``, from 0; every row must have that column."""
         last = len(self._marks) - 1
         before = self._marks[np.minimum(self._first + index - 1, last)]
         starts = self._starts if index == 0 else before + 1
@@ -102,7 +101,7 @@ class Rows:
         return Fields(self._data, starts, ends)
 
     def row(self, number: int) -> bytes:
-        """Return one row as it stands in the file."""
+        """Return the original text of one row."""
         if self._line_ends is None:
             self._line_ends = np.flatnonzero(np.frombuffer(self._text, np.uint8) == 10)
         line, ends = int(self.lines[number]), self._line_ends
@@ -112,20 +111,20 @@ class Rows:
 
 
 class Numbers(NamedTuple):
-    """What a column of numbers holds."""
+    """A parsed column of numbers."""
 
-    values: Ints  # (k,) 0 where there is none
+    values: Ints  # (k,) 0 if missing or broken
     missing: Mask  # (k,) the field is empty
-    broken: Mask  # (k,) it is no number that fits
-    rounded: int  # how many were finer than a unit
-    vanished: Mask  # (k,) it is not 0, and so small that it rounds to 0
+    broken: Mask  # (k,) not a number, or out of range
+    rounded: int  # how many were rounded to a unit
+    vanished: Mask  # (k,) not 0, but rounds to 0
 
 
 def fixed(fields: Fields, decimals: int, scale: int = 1) -> Numbers:
-    """Return the numbers of a column in units of ``10**-decimals × scale``, exact where they can be.
+    """Return the numbers of a column in units of ``10**-decimals × scale``, exact if representable.
 
     With decimals 9 and scale 10000, ``1800100`` is 180.01 and becomes
-    180_010_000_000. What is finer than a unit is rounded half to even and counted.
+    180_010_000_000. Numbers finer than a unit are rounded half to even and counted.
     """
     data, starts, ends = fields
     lengths = ends - starts
@@ -172,7 +171,7 @@ def fixed(fields: Fields, decimals: int, scale: int = 1) -> Numbers:
 
 
 def prices(fields: Fields, decimals: int, scale: int) -> Numbers:
-    """Return a column of prices as :func:`fixed` does; blanks, ``nan`` and ``null`` are missing."""
+    """Parse a column of prices like :func:`fixed`; blanks, ``nan`` and ``null`` are missing."""
     numbers = fixed(fields, decimals, scale)
     for row in np.flatnonzero(numbers.broken).tolist():
         if fields.text(row).strip().lower() in _NO_NUMBER:
@@ -181,7 +180,7 @@ def prices(fields: Fields, decimals: int, scale: int) -> Numbers:
 
 
 def ids(fields: Fields) -> NDArray[np.uint64]:
-    """Return a column of trade ids, 0 where there is none."""
+    """Parse a column of trade ids, 0 for none."""
     numbers = fixed(fields, 0)
     found = np.where(numbers.values < 0, 0, numbers.values).astype(np.uint64)
     for row in np.flatnonzero(numbers.broken).tolist():
@@ -190,12 +189,15 @@ def ids(fields: Fields) -> NDArray[np.uint64]:
 
 
 def id_from_text(text: str) -> int:
-    """Return a trade id of 64 bits, 0 for what is none."""
+    """Parse a 64-bit trade id; 0 if ``text`` is not one."""
     return int(text) if text.isdecimal() and len(text) < 21 and int(text) < 2**64 else 0
 
 
 def fixed_from_text(text: str, decimals: int, scale: int) -> tuple[int, bool] | None:
-    """Return the number in units of ``10**-decimals × scale`` and whether it is exact; None if it is none."""
+    """Parse a number in units of ``10**-decimals × scale``.
+
+    Return it and whether it is exact, None if invalid.
+    """
     if not _NUMBER.fullmatch(text):
         return None
     number = Decimal(text.strip())
@@ -213,8 +215,8 @@ def fixed_from_text(text: str, decimals: int, scale: int) -> tuple[int, bool] | 
 
 
 def number_from_text(text: str) -> float | None:
-    """Return the number that is written, 0 for an empty text; None if it is none."""
-    # The common form without the pattern, in two thirds of the time.
+    """Parse a number; 0 for an empty text, None if invalid."""
+    # Fast path for the common form: two thirds of the time of the regular expression.
     if len(text) <= _WIDTH and text.isascii() and text.replace(".", "", 1).isdigit():
         return float(text)
     if not text.strip():
@@ -223,7 +225,7 @@ def number_from_text(text: str) -> float | None:
 
 
 def stripped(fields: Fields) -> Fields:
-    """Return the fields without the blanks around them."""
+    """Return the fields without surrounding blanks."""
     data, starts, ends = fields
     last = len(data) - 1
     while (blank := (starts < ends) & (data[np.clip(starts, 0, last)] == 32)).any():
@@ -234,15 +236,15 @@ def stripped(fields: Fields) -> Fields:
 
 
 def pointed(fields: Fields) -> Fields:
-    """Return numbers that are written with a comma as with a point; one with a point is no number then."""
+    """Swap commas and points in numbers with a decimal comma; a number with a point becomes invalid."""
     return Fields(_COMMA_TO_POINT[fields.data], fields.starts, fields.ends)
 
 
 def sizes(fields: Fields) -> tuple[NDArray[np.float64], Mask]:
-    """Return sizes, 0 where the field is empty, and which are no finite number from 0 up."""
+    """Parse sizes, 0 for empty fields; return them and which are negative, infinite or not numbers."""
     numbers = fixed(fields, 9)
     floats = numbers.values / 1e9
-    # A double is exact up to 2**53; what is larger or finer is read as a whole.
+    # Doubles are exact up to 2**53; larger or finer sizes are parsed from their text.
     odd = (np.abs(numbers.values) >= 2**53) | numbers.broken
     if numbers.rounded:
         odd |= True
@@ -257,7 +259,7 @@ def sizes(fields: Fields) -> tuple[NDArray[np.float64], Mask]:
 
 
 def texts(fields: Fields) -> tuple[Ints, list[str]]:
-    """Return a column of names as numbers, shape ``(k,)``, and the names that they number."""
+    """Return a column of names as codes, shape ``(k,)``, and the names that the codes index."""
     lengths = np.minimum(fields.ends - fields.starts, TEXT_BYTES + 1)
     width = max(int(lengths.max(initial=1)), 1)
     columns = np.arange(width)

@@ -1,4 +1,4 @@
-"""A recording in several files: a folder or a pattern, replayed in order of their names as one."""
+"""Recordings in several files, a folder or a pattern, replayed as one in order of file names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from marketfeed.feeds.replay.recording import Decoded, Reporter, Source
 
-# How the files of each format end, in any case and before the ending of a packed file: those of a folder.
+# Suffixes of each format's files in a folder, case-insensitive, before the suffix of a compressed file.
 ENDINGS: Final = {
     "binance-raw": (".txt", ".log", ".raw", ".json", ".jsonl", ".ndjson"),
     "csv": (".csv", ".txt", ".tsv", ".psv", ".asc", ".dat"),
@@ -28,14 +28,14 @@ ENDINGS: Final = {
 
 
 def files_of(path: Path, format: str, member: re.Pattern[str] | None) -> list[Path]:
-    """Return the files that ``path`` names, in order of their names; raises ConfigError if there is none.
+    """Return the files that ``path`` names, sorted by name; raises ConfigError if there is none.
 
-    ``path`` is a file, a folder, or a pattern such as ``2024/**/*.csv.gz``. Of several files only those are
-    meant whose names ``member`` matches; a .zip is, as ``member`` then is about what it holds.
+    ``path`` is a file, a folder, or a pattern such as ``2024/**/*.csv.gz``. If there are several files,
+    ``member`` selects by name; .zip files are always selected, because ``member`` selects within them.
     """
     if path.is_dir():
         found = [file for file in path.iterdir() if _is_of(file, ENDINGS[format])]
-        what = f"{path} holds no file that ends in {', '.join(ENDINGS[format])}, packed or not"
+        what = f"{path} holds no file that ends in {', '.join(ENDINGS[format])}, compressed or not"
     elif path.exists():
         return [path]
     elif not glob.has_magic(str(path)):
@@ -63,17 +63,17 @@ def _is_of(path: Path, endings: tuple[str, ...]) -> bool:
 
 
 class InOrder:
-    """Files of one format, one after the other; one is open at a time."""
+    """Source for several files of one format, in order; one file is open at a time."""
 
     def __init__(self, paths: list[Path], opened: Callable[[Path], Source], reporter: Reporter) -> None:
-        """Look at the first file; raises ConfigError. ``opened`` makes the source of one file."""
+        """Probe the first file; raises ConfigError. ``opened`` opens the source of one file."""
         opened(paths[0])
         self._paths = paths
         self._opened = opened
         self._reporter = reporter
 
     def chunks(self) -> Iterator[Decoded]:
-        """Yield the files; one that is not as configured is told of, and left out."""
+        """Yield one pass over all files; files that do not match the configuration are reported."""
         for path in self._paths:
             try:
                 source = self._opened(path)

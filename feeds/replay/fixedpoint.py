@@ -1,4 +1,4 @@
-"""Numbers as other programs store them, floats and wide integers, in units of 1e-9."""
+"""Conversion of floats and wide integers to fixed point in units of 1e-9."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from marketfeed.feeds.replay.fields import fixed_from_text
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-# Decimals of so many digits survive a float of the type: floor(bits of the mantissa × log10 2).
+# Digits of a decimal that survive a float of the type: floor(bits of the mantissa × log10 2).
 _DIGITS: Final = {"float16": 3, "float32": 7}
 _MAX_DECIMALS: Final = 16
-_EXACT_POWERS: Final = 22  # of 10 that are doubles
+_EXACT_POWERS: Final = 22  # powers of 10 that doubles represent exactly
 
 
 class Prices(NamedTuple):
@@ -24,16 +24,16 @@ class Prices(NamedTuple):
 
     empty: Mask
     values: Ints  # 0 where empty or broken
-    broken: Mask  # it does not fit, or is not 0 and rounds to 0
-    rounded: int  # how many were finer than a unit
+    broken: Mask  # out of range, or not 0 but rounds to 0
+    rounded: int  # how many were rounded to a unit
 
 
 def widened(floats: NDArray[Any]) -> NDArray[np.float64]:
-    """Return floats as doubles; those of 16 and 32 bits as the decimals that were stored in them.
+    """Convert floats to doubles; 16-bit and 32-bit floats become the short decimals that they encode.
 
-    A decimal of up to 7 digits survives a float of 32 bits (3 digits 16 bits), so that 0.1 comes
-    back as 0.1. What has more digits, and every integer, is the exact number that is stored:
-    61195288.05 was stored as 61195288.0.
+    A decimal of up to 7 digits survives a 32-bit float (3 digits a 16-bit float), so that 0.1 becomes
+    0.1. Numbers with more digits, and all integers, keep the stored value: 61195288.05 was stored as
+    61195288.0.
     """
     wide = floats.astype(np.float64)
     digits = _DIGITS.get(floats.dtype.name)
@@ -51,7 +51,7 @@ def widened(floats: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def from_doubles(floats: NDArray[np.float64], empty: Mask, scale: int) -> Prices:
-    """Return doubles over ``scale`` in units of 1e-9, each the decimal that it stands for; NaN is empty."""
+    """Return doubles over ``scale`` in units of 1e-9, by their shortest decimals; NaN is empty."""
     empty = empty | np.isnan(floats)
     with np.errstate(over="ignore"):
         scaled = np.where(empty, 0, floats) * SCALE
@@ -67,9 +67,9 @@ def from_doubles(floats: NDArray[np.float64], empty: Mask, scale: int) -> Prices
 
 
 def words_of(data: Any, offset: int, count: int, width: int) -> Ints:
-    """Return ``count`` integers of ``width`` bytes as words of 64 bits, lowest first: ``(count, words)``.
+    """Return ``count`` integers of ``width`` bytes as 64-bit words, lowest first, shape ``(count, words)``.
 
-    ``data`` is a buffer, or None for integers that are all null; ``offset`` is where they begin in it.
+    ``data`` is a buffer, or None if all integers are null; ``offset`` is the index of the first integer.
     """
     words = max(width // 8, 1)
     if data is None or not count:
@@ -105,7 +105,7 @@ def doubles_from_words(words: Ints, empty: Mask, decimals: int) -> NDArray[np.fl
     Arrow's own cast rounds twice.
     """
     low = words[:, 0]
-    # Where both are exact doubles, one division rounds once.
+    # If both operands are exact doubles, one division rounds once.
     quick = (words[:, 1:] == (low >> 63)[:, None]).all(axis=1) & (np.abs(low) < 2**53)
     quick &= decimals <= _EXACT_POWERS
     floats = np.where(quick & ~empty, low, 0) / 10.0 ** min(decimals, _EXACT_POWERS)

@@ -1,9 +1,9 @@
-"""Our own recordings: binary frames, back to back, as ``marketfeed record`` writes them.
+"""Recordings of ``marketfeed record``: consecutive binary frames.
 
-``path`` is a file, a pattern such as ``day.*.mfr.zst``, or a folder: files are
-read in order of their names, as one recording. Each announces its own symbols. Frames
-with the same ``sent_ns`` were one step: their ticks, of both channels, come in order of ``g``.
-A file that was cut off is read up to its last whole frame, and told of.
+``path`` is a file, a pattern such as ``day.*.mfr.zst``, or a folder; files are
+read in order of their names, as one recording. Each file announces its own symbols.
+Frames with the same ``sent_ns`` form a step, whose ticks of both channels are ordered by ``g``.
+A truncated file is read up to its last complete frame, and reported.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MAX_STEP_BYTES: Final = 4 << 20  # what says it is one step, and is longer, is taken in parts
-MAX_TICKS: Final = 4096  # handed on in one piece
-_UNKNOWN: Final = -1  # announced, but the symbol table could not take it
+MAX_STEP_BYTES: Final = 4 << 20  # larger steps are split
+MAX_TICKS: Final = 4096  # per batch
+_UNKNOWN: Final = -1  # announced, but refused by the symbol table
 _UNANNOUNCED: Final = -2
 _CHANNEL: Final = {Kind.QUOTES: QUOTES, Kind.TRADES: TRADES}
 _NO_TIMES: Final = np.empty(0, np.int64)
 
 
 class Frames:
-    """One recording of binary frames, in one file or several."""
+    """Source for a recording of binary frames, in one file or several."""
 
     def __init__(self, paths: list[Path], symbol: Symbol, reporter: Reporter) -> None:
-        """Look for the first frame; raises ConfigError."""
+        """Read the first frame; raises ConfigError if there is none."""
         self._files: list[tuple[Path, Member]] = []
         budget = SMALL_BUDGET
         for file in paths:
@@ -53,15 +53,15 @@ class Frames:
                 first = next(self._frames(file, member, quiet=True), None)
             except FeedProtocolError as error:
                 raise ConfigError(
-                    f"path: {file} is no recording of frames, which `marketfeed record` writes: {error}"
+                    f"path: {file} is not a recording of `marketfeed record`: {error}"
                 ) from None
             if first is not None:
                 return
         others = ", and neither do the files after it" if len(paths) > 1 else ""
-        raise ConfigError(f"path: {paths[0]} holds no whole frame{others}")
+        raise ConfigError(f"path: {paths[0]} holds no complete frame{others}")
 
     def chunks(self) -> Iterator[Decoded]:
-        """Yield the ticks of all files."""
+        """Yield one decoded pass over all files."""
         for path, member in self._files:
             for _ in verify(path, [member]):
                 yield NOTHING
@@ -89,7 +89,7 @@ class Frames:
                 yield from self._ticks(step, ids, path)
 
     def _frames(self, path: Path, member: Member, quiet: bool = False) -> Iterator[Frame]:
-        """Yield the whole frames of one file; raises FeedProtocolError at what is none."""
+        """Yield the complete frames of one file; raises FeedProtocolError for anything else."""
         parser, cut = FrameParser(), ""
         try:
             for block in member.blocks():
@@ -105,13 +105,13 @@ class Frames:
             self._reporter.broken(str(path), f"cut short: {cut or 'it ends within a frame'}", "record")
 
     def _read_messages(self, messages: list[Any]) -> None:
-        """Count what the recorder was told it missed."""
+        """Count the gaps that the engine reported to the recorder."""
         gaps = [m for m in messages if isinstance(m, dict) and m.get("T") == "gap"]
         lost = [m["lost"] for m in gaps if isinstance(m.get("lost"), int)]
         self._reporter.events({"recorded_gap": len(gaps), "recorded_lost": sum(lost)})
 
     def _ticks(self, step: list[Frame], ids: NDArray[np.int32], path: Path) -> Iterator[Decoded]:
-        """Yield one step's ticks in order of ``g``."""
+        """Yield the ticks of one step in order of ``g``."""
         records: list[Records] = [np.empty(0, QUOTE), np.empty(0, TRADE)]
         times: list[NDArray[np.int64]] = [_NO_TIMES, _NO_TIMES]
         stamps: list[NDArray[Any]] = [np.empty(0, np.uint64), np.empty(0, np.uint64)]
@@ -123,7 +123,7 @@ class Frames:
                 self._reporter.broken(str(path), "ticks of a symbol that was not announced", "record")
             ticks, numbers = ticks[numbers >= 0], numbers[numbers >= 0]
             ticks["symbol"] = numbers
-            # A snapshot's ticks may be hours old: they are due when they were sent.
+            # Snapshot ticks may be hours old; they are due when they were sent.
             late = (ticks["ts_recv"] == 0) | (ticks["flags"] & FLAG_SNAPSHOT > 0)
             due = np.where(late, frame.sent_ns, ticks["ts_recv"])
             records[channel] = np.concatenate([records[channel], ticks])
@@ -134,7 +134,7 @@ class Frames:
             ticks["ts_recv"], ticks["g"], ticks["n"], ticks["feed"], ticks["flags"] = 0, 0, 0, 0, 0
         channels = np.repeat(np.array([QUOTES, TRADES], np.uint8), [len(quotes), len(trades)])
         order = np.argsort(np.concatenate(stamps), kind="stable")
-        # Each channel by itself is put in order of g too, as a batch wants it.
+        # Batches require each channel in order of g, too.
         quotes, trades = (r[np.argsort(s, kind="stable")] for r, s in zip(records, stamps, strict=True))
         batch = Batch(quotes, trades, channels[order])
         due = np.concatenate(times)[order]

@@ -1,4 +1,4 @@
-"""Recordings of one line a message, plain or packed, decoded line by line."""
+"""Recordings with one message per line, plain or compressed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-CHUNK_LINES: Final = 256  # decoded in one go, about 1 ms
-PROBE_LINES: Final = 4096  # in which there should be a tick; decoded within about 20 ms
+CHUNK_LINES: Final = 256  # decoded per step, about 1 ms
+PROBE_LINES: Final = 4096  # a short file must hold a tick; decoded within about 20 ms
 PROBE_BYTES: Final = 4 << 20
-FIRST_LINES: Final = 20  # looked at to tell whether this is such a file
+FIRST_LINES: Final = 20  # given to Decoder.matches()
 _CHUNK_BYTES: Final = 1 << 16
 
 
 class Lines:
-    """A file that a :class:`Decoder` reads; the members of an archive one after the other."""
+    """Source for a file of lines, decoded by a :class:`Decoder`; members of an archive follow each other."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Lines:
         reporter: Reporter,
         only_file: bool = True,
     ) -> None:
-        """Look at the first lines; raises ConfigError. A file that is not the ``only_file`` may have no tick."""
+        """Probe the first lines; raises ConfigError. An ``only_file`` must hold a tick."""
         self._path = path
         self._decoder = make_decoder()
         self._symbol = symbol
@@ -50,7 +50,7 @@ class Lines:
                     if len(lines) >= PROBE_LINES or size >= PROBE_BYTES:
                         ended = False
                         break
-                if any(map(bytes.strip, lines)):  # a member may have none
+                if any(map(bytes.strip, lines)):  # a member may be empty
                     ended = ended and member is self._members[-1]
                     break
         except DamagedError as error:
@@ -61,7 +61,7 @@ class Lines:
             self._refuse_without_ticks(make_decoder().decode(lines, lambda name: 0), len(lines))
 
     def _refuse_without_ticks(self, found: Decoded, lines: int) -> None:
-        """Raise ConfigError if ``found``, what all lines of a short file hold, has no tick."""
+        """Raise ConfigError if ``found``, all of a short file, has no tick."""
         if len(found.batch):
             return
         kinds = [f"{times:,} {kind}" for kind, times in found.passed.items()]
@@ -70,7 +70,7 @@ class Lines:
         raise ConfigError(f"path: {self._path}: no tick in it: {amount(lines, 'lines')} ({', '.join(kinds)})")
 
     def chunks(self) -> Iterator[Decoded]:
-        """Yield the file decoded, CHUNK_LINES lines at a time; what is broken is counted and logged."""
+        """Yield the decoded file, CHUNK_LINES lines at a time; broken lines are counted and logged."""
         for _ in verify(self._path, self._members):
             yield NOTHING
         for member in self._members:
@@ -85,9 +85,9 @@ class Lines:
                 yield decoded
 
     def _chunks(self, member: Member, at: str) -> Iterator[tuple[int, list[bytes]]]:
-        """Yield lines, and the number of the first; sometimes none, so that others have their turn."""
+        """Yield lines and the number of the first; empty lists allow the caller to run other tasks."""
         pending: list[bytes] = []
-        number = 1  # of the first that is pending
+        number = 1  # of the first pending line
         damage = ""
         try:
             for text, too_long in whole_lines(member.blocks(), _CHUNK_BYTES):

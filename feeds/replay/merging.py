@@ -1,4 +1,4 @@
-"""Several recordings as one, by time, none of them held whole."""
+"""Streaming merge of several recordings by time."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ _NO_TIMES: Final = np.empty(0, np.int64)
 
 
 def merged(sources: list[Iterator[TimedRecords]]) -> Iterator[TimedRecords]:
-    """Yield the pieces of all ``sources`` as pieces in order of time.
+    """Merge the chunks of all ``sources`` by time.
 
-    Each source is assumed to be in order. One piece of each is buffered; rows up to the earliest last
-    row of these are yielded, sorted by time. An empty piece follows each that is read, so that the caller can
-    let other tasks run.
+    Each source must be in order of time. One chunk of each source is buffered; rows up to the earliest last
+    row of the buffered chunks are yielded, sorted by time. An empty chunk is yielded after each chunk read,
+    so that the caller can run other tasks.
     """
-    held: dict[int, tuple[Records, Times, Times]] = {}  # ticks, their times, and the times they are sorted by
+    held: dict[int, tuple[Records, Times, Times]] = {}  # ticks, times, sort keys
     live = dict(enumerate(sources))
     while True:
         for number in [n for n in live if n not in held]:
-            piece = next((p for p in live[number] if len(p[1])), None)
-            if piece is None:
+            chunk = next((c for c in live[number] if len(c[1])), None)
+            if chunk is None:
                 del live[number]
             else:
-                # After a clock that went back, not before what stands before it in its source.
-                held[number] = (*piece, np.maximum.accumulate(piece[1]))
-                yield piece[0][:0], _NO_TIMES
+                # If the recorded time steps back, the rows keep their order within the source.
+                held[number] = (*chunk, np.maximum.accumulate(chunk[1]))
+                yield chunk[0][:0], _NO_TIMES
         if not held:
             return
-        # A source that is not at its end may go on at the time of its last row.
+        # The next chunk of a source may begin at the time of its last row.
         bound = min(int(due[-1]) for _, _, due in held.values())
         ready: list[tuple[Records, Times, Times]] = []
         for number, (records, times, due) in list(held.items()):
@@ -48,5 +48,5 @@ def merged(sources: list[Iterator[TimedRecords]]) -> Iterator[TimedRecords]:
             else:
                 held[number] = (records[end:], times[end:], due[end:])
         records, times, due = (np.concatenate(columns) for columns in zip(*ready, strict=True))
-        order = np.argsort(due, kind="stable")  # of one moment: in order of the sources
+        order = np.argsort(due, kind="stable")  # ties in order of the sources
         yield records[order], times[order]

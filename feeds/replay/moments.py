@@ -1,7 +1,7 @@
-"""How the rows of a table say when they happened: units, formats, dates in a column of their own.
+"""Row times of tables: units, formats, and dates in a separate column.
 
-The clock may be a number since midnight (``time``), ISO 8601 text or a layout of the user's
-(``time_format``); the date may be in the same text, in ``columns.date``, in the key ``day`` or in the
+The time of day is a number since midnight (``time``), ISO 8601 text, or text in a configured format
+(``time_format``). The date is in the same text, in ``columns.date``, in the key ``day`` or in the
 name of the file.
 """
 
@@ -22,10 +22,10 @@ from marketfeed.feeds.replay.times import DECIMALS, FIRST_NS, clock_ns, iso, loc
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-NOT_A_TIME, TOO_EARLY, BEYOND_THE_DAY, NOT_A_DATE = 1, 2, 3, 4  # what is wrong with a row's time
+NOT_A_TIME, TOO_EARLY, BEYOND_THE_DAY, NOT_A_DATE = 1, 2, 3, 4  # fault codes of a row's time
 _HHMMSS_DIGITS: Final = {"s": 6, "ms": 9, "us": 12, "ns": 15}
 _DATE: Final = re.compile(r"(\d{4})([-./]?)(\d{2})\2(\d{2})")
-# Tried in this order on a text that cannot be read, to tell what would read it.
+# Formats tried in this order on unreadable text, for a suggestion.
 _COMMON: Final = (
     "%H:%M:%S.%f", "%Y.%m.%d %H:%M:%S.%f", "%Y/%m/%d %H:%M:%S.%f", "%d.%m.%Y %H:%M:%S.%f",
     "%m/%d/%Y %H:%M:%S.%f", "%d/%m/%Y %H:%M:%S.%f", "%Y%m%d %H:%M:%S.%f", "%Y%m%d %H%M%S%3f", "%Y%m%d %H%M%S",
@@ -39,7 +39,7 @@ _UNITS_BY_DIGITS: Final = {10: "s", 13: "ms", 16: "us", 19: "ns"}
 
 
 class Moments:
-    """Reads the times of one table; ``keys`` are those of TableKeys. Raises ConfigError."""
+    """Parser of the times of one table; ``keys`` is a TableKeys. Construction raises ConfigError."""
 
     def __init__(self, keys: Any, zone: ZoneInfo, day_in_name: bool) -> None:
         self._keys, self._zone = keys, zone
@@ -48,12 +48,12 @@ class Moments:
         dated = keys.time == "iso" or (self._format is not None and self._format.has_date)
         named = "time = 'iso'" if keys.time == "iso" else f"time_format = {keys.time_format!r}"
         if self._format is not None and keys.time != "ns":
-            raise ConfigError(f"time: not with {named}, which says how times are written")
+            raise ConfigError(f"time: not with {named}, which defines how times are written")
         if dated and (keys.day is not None or own_column):
             key = "day" if keys.day is not None else "columns.date"
-            raise ConfigError(f"{key}: not with {named}, where the text has the day")
+            raise ConfigError(f"{key}: not with {named}, whose text has the day")
         if own_column and keys.day is not None:
-            raise ConfigError("day: not with columns.date, where each row has its day")
+            raise ConfigError("day: not with columns.date, which has the day of each row")
         if self._format is not None and not (dated or own_column or keys.day is not None or day_in_name):
             raise ConfigError(
                 f"time_format: {keys.time_format!r} has no date: set day, columns.date or member"
@@ -63,19 +63,19 @@ class Moments:
                 raise ConfigError("date_format: only with columns.date, or member with a group day")
             if date_of(datetime(2001, 2, 3).strftime(keys.date_format), keys.date_format) != date(2001, 2, 3):
                 raise ConfigError(
-                    f"date_format: {keys.date_format!r} is no date such as %d/%m/%Y, as strptime has it"
+                    f"date_format: {keys.date_format!r} is no strptime format of a date, such as %d/%m/%Y"
                 )
-        self.uses_day = not (dated or own_column)  # the key, or the name of the file
+        self.uses_day = not (dated or own_column)  # from the key or the file name
         self.counted = self._format is None and keys.time != "iso"  # the time is a number
         self.textual = self._format is not None or own_column or keys.columns.millisecond is not None
 
     def read(
         self, time: Fields, dates: Fields | None, milliseconds: Fields | None, day_ns: int | None
     ) -> tuple[Ints, Ints]:
-        """Return times in nanoseconds since the epoch, and what is wrong with each row, 0 for nothing.
+        """Return times in nanoseconds since the epoch, and a fault code for each row, 0 for none.
 
-        ``day_ns``: the day that times count from, as :func:`clock_ns` has it, where neither the text nor
-        ``dates`` has it; None for the epoch.
+        ``day_ns`` is the day that times count from, in the form of :func:`clock_ns`, if neither the text
+        nor ``dates`` has it; None for the epoch.
         """
         wrong = np.zeros(len(time.starts), np.int64)
         day: int | Ints | None = day_ns
@@ -113,16 +113,17 @@ class Moments:
         return times, wrong
 
     def _days(self, dates: Fields) -> tuple[Ints, Mask]:
-        """Return each row's day as :func:`clock_ns` has it, and which are no dates; days repeat."""
+        """Return each row's day in the form of :func:`clock_ns`, and which rows have no date."""
         codes, names = texts(dates)
         days = [date_of(name, self._keys.date_format) for name in names]
         found = np.array([0 if day is None else clock_ns(day) for day in days], np.int64)
         return found[codes], np.array([day is None for day in days], bool)[codes]
 
     def is_hhmmss(self, time: Fields) -> bool:
-        """Tell whether numbers that are configured as a count are written with leading zeros, as a clock is.
+        """Return whether numbers configured as counts from midnight are clock readings such as ``093000``.
 
-        A count of seconds has 60 of them in a row that no clock shows; a count has no zeros in front.
+        Clock readings have leading zeros and a fixed width, and fields such as minutes stay below 60;
+        counts have no leading zeros.
         """
         digits = _HHMMSS_DIGITS.get(self._keys.time)
         if digits is None or self._format is not None or not len(time.starts):
@@ -133,11 +134,11 @@ class Moments:
         return not reading.broken.any()
 
     def configured(self) -> str:
-        """Return the keys that say how times are written."""
+        """Return the configured time key, for messages."""
         return f"time_format = {self._keys.time_format!r}" if self._format else f"time = {self._keys.time!r}"
 
     def suggestion(self, text: str) -> str:
-        """Return which keys would read ``text``, "" if none that are known do."""
+        """Return keys that would parse ``text``, "" if no known ones do."""
         text = text.strip()
         if not text.isascii() or not 0 < len(text) <= 60:
             return ""
@@ -152,7 +153,7 @@ class Moments:
         )
         if self._keys.time != "iso" and not iso(field, self._zone)[1].any():
             return 'time = "iso"'
-        # The zero in front of the hour may be missing.
+        # The leading zero of the hour may be missing.
         digits = _BY_DIGITS.get(len(text), _BY_DIGITS.get(len(text) + 1)) if text.isdecimal() else None
         dated = self._keys.day is not None or self._keys.columns.date is not None
         with_day = [_DATED_BY_DIGITS[len(text)]] if text.isdecimal() and len(text) in _DATED_BY_DIGITS else []
@@ -165,10 +166,10 @@ class Moments:
 
 
 def variants(format: str | None) -> list[str]:
-    """Return formats that differ from ``format`` in what is most often mistaken, the likeliest first.
+    """Return variants of ``format`` with one or more common mistakes corrected, the likeliest first.
 
-    Decimals of the second after a point, a comma, a colon or not at all; other signs in the date, month and
-    day the other way round, a T between date and time.
+    They differ in the separator of the second's decimals, the separators of the date, the order of month and
+    day, and the separator between date and time.
     """
     if format is None:
         return []
@@ -205,9 +206,9 @@ def _between(format: str) -> list[str]:
 
 
 def date_of(text: str, format: str | None) -> date | None:
-    """Return the date in ``text``, None if it is none.
+    """Parse a date in ``format``; None if ``text`` is not one.
 
-    In ``format``; without one YYYYMMDD, also with ``-``, ``.`` or ``/`` between.
+    The default format is YYYYMMDD, optionally separated by ``-``, ``.`` or ``/``.
     """
     try:
         if format is not None:

@@ -1,6 +1,6 @@
-"""Packed streams (gzip, bzip2, xz, Zstandard, bare deflate) as blocks of bytes.
+"""Decompression of streams (gzip, bzip2, xz, Zstandard, raw deflate) into blocks of bytes.
 
-A stream's checksum stands at its end, so its blocks are verified only once that has been read. An empty block
+A stream's checksum follows its data, so blocks are verified only at the end of the stream. An empty block
 marks all blocks before it as verified.
 """
 
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 READ_BYTES: Final = 1 << 16
-_ZSTD_READ_BYTES: Final = 1 << 11  # a block of Zstandard may be 40,000 times its packed size
-_XZ_MEMORY: Final = 256 << 20  # four times what the highest preset takes
-_GZIP_LEAST_BYTES: Final = 20  # of a file that holds anything
-_GZIP_BLOCK_BYTES: Final = 1 << 20  # more than a block of deflated text holds
+_ZSTD_READ_BYTES: Final = 1 << 11  # Zstandard blocks expand up to 40,000 times
+_XZ_MEMORY: Final = 256 << 20  # four times the memory of the highest preset
+_GZIP_LEAST_BYTES: Final = 20  # smallest file that is not empty
+_GZIP_BLOCK_BYTES: Final = 1 << 20  # more text than one deflate block holds
 CUT: Final = "it ends in the middle"
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """One way to pack. ``unpack`` yields what a piece of packed bytes holds, in blocks of bounded size."""
+    """A compression format. ``unpack`` decompresses bytes into blocks of bounded size."""
 
     name: str
-    begins: bytes  # the first bytes of a file of this kind
+    begins: bytes  # magic number
     new: Callable[[], Any]
     unpack: Callable[[Any, bytes], Iterator[bytes]]
     errors: tuple[type[Exception], ...]
-    cost: int = 1  # how many times as long as gzip it takes
+    cost: int = 1  # decompression time relative to gzip
     read_bytes: int = READ_BYTES
 
 
 def unpacked(file: BinaryIO, packing: Packing) -> Iterator[bytes]:
-    """Yield what ``file`` holds, and an empty block after each whole stream; raises DamagedError.
+    """Yield the decompressed ``file``, with an empty block after each complete stream; raises DamagedError.
 
-    A file may hold several streams, with zeros between them.
+    A file may hold several streams, separated by zeros.
     """
     begins = file.read(len(packing.begins))
     if begins != packing.begins:
@@ -58,7 +58,7 @@ def unpacked(file: BinaryIO, packing: Packing) -> Iterator[bytes]:
             packed, stream, size = packed.lstrip(b"\0"), packing.new(), 0
         if not packed:
             if packing is GZIP and _ends_whole(file, size):
-                raise DamagedError("not gzip data: it is at its end in the middle of a block")
+                raise DamagedError("not gzip data: the last block does not end")
             raise DamagedError(CUT, cut=True)
         try:
             for block in packing.unpack(stream, packed):
@@ -73,9 +73,9 @@ def unpacked(file: BinaryIO, packing: Packing) -> Iterator[bytes]:
 
 
 def _ends_whole(file: BinaryIO, size: int) -> bool:
-    """Tell whether a gzip file of which ``size`` bytes came has its end: the size of its text stands there.
+    """Return whether a gzip file that yielded ``size`` bytes is complete, by the size in its trailer.
 
-    A wrong byte in the last block may hide where the block ends; then the file seems to be cut.
+    A corrupt byte in the last block may hide the end of the block, so that the file looks truncated.
     """
     if file.seek(0, io.SEEK_END) < _GZIP_LEAST_BYTES:
         return False
@@ -85,10 +85,10 @@ def _ends_whole(file: BinaryIO, size: int) -> bool:
 
 
 def inflated(file: BinaryIO, packed_bytes: int | None) -> Iterator[bytes]:
-    """Yield what the bare deflate stream at the file's position holds; raises DamagedError.
+    """Yield the decompressed raw deflate stream at the file's position; raises DamagedError.
 
-    ``packed_bytes`` is how long it is, None if that is not known. Afterwards
-    the file's position is where the stream ended.
+    ``packed_bytes`` is the length of the stream, None if unknown. Afterwards
+    the file's position is the end of the stream.
     """
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     left = packed_bytes
@@ -139,7 +139,7 @@ XZ: Final = Packing(
 
 
 def zstandard_packing(key: str, extra: str) -> Packing:
-    """Return Zstandard; ``key`` and ``extra`` say what needs the package. Raises ConfigError."""
+    """Return the Zstandard format; raises ConfigError, naming ``key`` and ``extra``, without the package."""
     try:
         import zstandard
     except ImportError:

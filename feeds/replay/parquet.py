@@ -1,7 +1,7 @@
-"""Recordings as Parquet: any types that hold times, prices and sizes, by the names of columns.
+"""Recordings in Parquet files, with columns by name and of any type that holds times, prices or sizes.
 
-Times are timestamps, dates, or integers in the unit ``time``. Prices are decimals and 128-bit fixed point
-(exact), integers with ``price_scale``, or floats, each read as the decimal that it stands for.
+Times are timestamps, dates, or integers in the unit ``time``. Prices are decimals or 128-bit fixed point
+(exact), integers with ``price_scale``, or floats, read as their shortest decimals.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from marketfeed.feeds.replay.fields import Ints, Mask, Texts
 
 BATCH_ROWS: Final = 4096
-PROBE_BATCHES: Final = 4  # in which there should be a tick; decoded within about 20 ms
+PROBE_BATCHES: Final = 4  # a short file must hold a tick; decoded within about 20 ms
 _REASONS: Final = {
     Fault.NO_TIME: "no time",
     Fault.NO_PRICE: "no price",
@@ -48,12 +48,12 @@ _REASONS: Final = {
 
 
 class Parquet:
-    """One Parquet file. One that was cut short has lost its footer, and nobody can read it."""
+    """Source for one Parquet file. A truncated file has lost its footer and cannot be read."""
 
     def __init__(
         self, path: Path, keys: TableKeys, symbol: Symbol, reporter: Reporter, only_file: bool = True
     ) -> None:
-        """Look at the schema, and for a tick unless it is one of several files; raises ConfigError."""
+        """Check the schema, and that an ``only_file`` holds a tick; raises ConfigError."""
         try:
             import pyarrow
             import pyarrow.parquet
@@ -62,7 +62,7 @@ class Parquet:
         self._pa, self._pq = pyarrow, pyarrow.parquet
         self._path, self._symbol, self._reporter = path, symbol, reporter
         self._layout = Layout(keys, "parquet")
-        self._hints = 0  # rows that were reported of with a way to read their times
+        self._hints = 0  # reported rows with a suggestion for their times
         self._cells = Cells(pyarrow, keys, self._layout.zone, self._layout.moments)
         if keys.header or keys.delimiter != "," or keys.decimal != ".":
             raise ConfigError("header, delimiter, decimal: only with format csv")
@@ -72,10 +72,10 @@ class Parquet:
                 schema = file.schema_arrow
                 names = list(schema.names)
         except OSError as error:
-            if error.errno is None:  # of Arrow itself: it could not make sense of what it read
+            if error.errno is None:  # raised by Arrow for invalid data
                 raise self._no_parquet(error) from None
             raise unreadable(path, error) from None
-        except Exception as error:  # of whatever class: Arrow has many, and bindings that raise Python's own
+        except Exception as error:  # Arrow raises many classes, built-in ones among them
             raise self._no_parquet(error) from None
         roles = [*self._layout.wanted.items(), *(("where", column) for column in self._layout.where)]
         self._names = [str(column) for _, column in roles]
@@ -89,8 +89,8 @@ class Parquet:
             self._refuse_without_ticks()
 
     def _refuse_without_ticks(self) -> None:
-        """Raise ConfigError if all rows of a short file were read, and no tick is in it."""
-        reported, self._reporter = self._reporter, Reporter(None)
+        """Raise ConfigError if the file is short, undamaged and without a tick."""
+        reporter, self._reporter = self._reporter, Reporter(None)
         try:
             for number, table in enumerate(self._tables()):
                 if len(table.time_ns) or self._reporter.damage or number == PROBE_BATCHES:
@@ -98,10 +98,10 @@ class Parquet:
             if not self._reporter.damage:
                 raise ConfigError(f"path: {self._path}: no tick in it: {self._reporter.account()}")
         finally:
-            self._reporter, self._hints = reported, 0
+            self._reporter, self._hints = reporter, 0
 
     def chunks(self) -> Iterator[Decoded]:
-        """Yield the rows in order of the file."""
+        """Yield one decoded pass, in file order."""
         builder = Builder(self._layout, self._groups, self._symbol, {})
         return ticks_of(self._layout, (builder.records(table) for table in self._tables()))
 
@@ -109,19 +109,19 @@ class Parquet:
         return self._pq.ParquetFile(self._path, page_checksum_verification=True)
 
     def _no_parquet(self, error: Exception) -> ConfigError:
-        return ConfigError(f"path: {self._path} is no whole Parquet file: {_said(error)}")
+        return ConfigError(f"path: {self._path} is not a complete Parquet file: {_one_line(error)}")
 
     def _tables(self) -> Iterator[Table]:
         day_ns, at = self._layout.day_ns(self._groups), 0
         with self._open() as file:
-            # By the row group: of one that is damaged nothing can be read, of those before it everything.
+            # By row group: a damaged one cannot be read at all, those before it can.
             for group in range(file.metadata.num_row_groups):
                 batches = file.iter_batches(BATCH_ROWS, [group], sorted(set(self._names)), use_threads=False)
                 while True:
                     try:
                         batch = next(batches, None)
-                    except Exception as error:  # as when it was opened
-                        self._reporter.damaged(f"{self._path}:{at}", _said(error), "record")
+                    except Exception as error:  # see __init__
+                        self._reporter.damaged(f"{self._path}:{at}", _one_line(error), "record")
                         return
                     if batch is None:
                         break
@@ -130,7 +130,7 @@ class Parquet:
                     at += batch.num_rows
 
     def _decoded(self, batch: Any, day_ns: int | None, first_row: int) -> Iterator[Table]:
-        """Yield the rows of ``batch``; what cannot be decoded as a whole is halved, down to the row."""
+        """Yield the rows of ``batch``; a batch that fails is halved until single rows fail."""
         halves = [(batch, first_row)]
         while halves:
             part, at = halves.pop()
@@ -138,7 +138,7 @@ class Parquet:
                 table = self._table(part, day_ns, at)
             except Exception as error:
                 if part.num_rows <= 1:
-                    self._reporter.broken(f"{self._path}:{at}", _said(error), "record")
+                    self._reporter.broken(f"{self._path}:{at}", _one_line(error), "record")
                 else:
                     middle = part.num_rows // 2
                     halves += [(part.slice(middle), at + middle), (part.slice(0, middle), at)]
@@ -207,5 +207,5 @@ class _ArrowChunk:
         return self._cells.texts(self._columns[column])
 
 
-def _said(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return shown(str(error).partition("\n")[0].encode("utf-8", "replace"), 200) or type(error).__name__

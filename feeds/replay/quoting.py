@@ -1,21 +1,21 @@
-"""Quoted fields (RFC 4180, ``"a ""b"", c"``) without their quotes, by a separator that is in none of them."""
+"""Removal of quotes from quoted fields (RFC 4180, ``"a ""b"", c"``), with an unambiguous separator."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# Characters that no text should hold, in the order in which they are tried; of a text that holds them
-# all the first becomes a space.
+# Control characters, tried in this order as separators. If a text holds all of them, the first is
+# replaced by a space.
 _SEPARATORS: Final = bytes([31, 30, 29, 28, *range(1, 9), 11, 12, *range(14, 28), 127])
 _QUOTE: Final = b'"'
 
 
 def unquoted(text: bytes, delimiter: bytes) -> tuple[bytes, bytes, frozenset[int]]:
-    """Return the lines of ``text`` without quotes, what separates their fields now, and the unclosed lines.
+    """Return ``text`` without quotes, the new field separator, and the numbers of lines with unclosed quotes.
 
-    Each line stays one line, its number the same. In a line whose last quote
-    is not closed every delimiter separates fields. Text after a closing
-    quote belongs to the field, and a quote within an unquoted field is a character.
+    Line numbers do not change. In a line with an unclosed quote every
+    delimiter separates fields. Text after a closing quote belongs to the
+    field, and a quote within an unquoted field is an ordinary character.
     """
     separator = next((bytes([c]) for c in _SEPARATORS if c not in text), None)
     if separator is None:
@@ -38,7 +38,7 @@ def unquoted(text: bytes, delimiter: bytes) -> tuple[bytes, bytes, frozenset[int
 
 
 def _plain(line: bytes, delimiter: bytes, separator: bytes) -> bytes | None:
-    """Return a line whose quotes all enclose whole fields, or are doubled in one; None if it is another."""
+    """Unquote a line whose quotes enclose whole fields or are doubled within one; None for other lines."""
     pieces = line.split(_QUOTE)
     last = len(pieces) - 1
     if last % 2:
@@ -58,7 +58,7 @@ def _plain(line: bytes, delimiter: bytes, separator: bytes) -> bytes | None:
 
 
 def _fields(line: bytes, delimiter: bytes) -> list[bytes] | None:
-    """Return the fields of any line, None if a quote is not closed."""
+    """Return the fields of any line, None for an unclosed quote."""
     fields, at = [], 0
     while True:
         pieces = []

@@ -1,4 +1,4 @@
-"""What a format of recordings has to offer, and what it makes of a piece of one."""
+"""Interfaces of recording formats, and the reporter of faults in recordings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from marketfeed.ingest.feed import Intake
 
 Symbol = Callable[[str], int | None]
-MOST_KINDS: Final = 8  # of what was passed over, named in an error
+MOST_KINDS: Final = 8  # kinds of skipped records named in an error
 SHOWN_CHARS: Final = 80  # of a line or a cell in a message
 _REASON_CHARS: Final = 400
 NOT_KEPT: Final = "not kept by `where`"
@@ -32,50 +32,50 @@ _NO_SYMBOL: Final = re.compile(r'[\s,*"\\]+')
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A piece of a recording: its ticks, when each came, and what else was in it."""
+    """One decoded chunk of a recording: ticks, their times, and counts of everything else."""
 
     batch: Batch  # channels is set
-    times_ns: NDArray[np.int64]  # (len(batch),) the recorder's clock
-    broken: list[tuple[int, str]] = field(default_factory=list)  # line, from 0, and what is wrong with it
-    events: dict[str, int] = field(default_factory=dict)  # counted
-    passed: dict[str, int] = field(default_factory=dict)  # what is no tick, by what the format calls it
+    times_ns: NDArray[np.int64]  # (len(batch),) recorded times
+    broken: list[tuple[int, str]] = field(default_factory=list)  # line from 0, reason
+    events: dict[str, int] = field(default_factory=dict)  # counters of the feed
+    passed: dict[str, int] = field(default_factory=dict)  # records that are no ticks, by the format's name
 
 
 NOTHING: Final = Decoded(Batch(channels=np.empty(0, np.uint8)), np.empty(0, np.int64))
 
 
 class Decoder(Protocol):
-    """Turns lines of one format into ticks. Keeps nothing between chunks."""
+    """Stateless decoder of lines of one format."""
 
     def matches(self, first_lines: list[bytes]) -> bool:
-        """Tell whether a file that begins like this is of this format."""
+        """Return whether these may be the first lines of a file of this format."""
         ...
 
     def decode(self, lines: list[bytes], symbol: Symbol) -> Decoded:
-        """Return the ticks in ``lines``; ``symbol`` maps a name to its id or None."""
+        """Return the ticks in ``lines``; ``symbol`` maps a name to its id, or None to drop the tick."""
         ...
 
 
 class Source(Protocol):
-    """One recording, its file opened anew for each pass. Made, it has looked at the beginning of the file."""
+    """One recording, whose file is opened for each pass. The constructor probes the start of the file."""
 
     def chunks(self) -> Iterator[Decoded]:
-        """Yield the recording from its start, in pieces of a few milliseconds' work.
+        """Yield one pass of the recording, in chunks decoded within a few milliseconds.
 
-        What is broken is told to the :class:`Reporter` and left out, and so is a
-        place from which on nothing can be read; nothing is raised for either.
+        Broken rows are reported to the :class:`Reporter` and skipped; damage
+        that makes the rest unreadable is reported, too. Neither raises.
         """
         ...
 
 
 class Reporter:
-    """Counts what is broken in a recording, and logs the first few by their place.
+    """Counter of faults in a recording, which logs the first few with their places.
 
-    Without an intake nothing is counted or logged: for a look at the beginning of a file, of which
-    :meth:`account` tells.
+    Without an intake nothing is counted for metrics or logged. Probes use that, and
+    summarise what they read with :meth:`account`.
 
-    ``damage`` is the first place from which on a file could not be read in the
-    present pass, and why; empty if all files were read to their ends.
+    ``damage`` is the place and reason of the first damage in the current pass;
+    empty if all files were read to their ends.
     """
 
     def __init__(self, intake: Intake | None) -> None:
@@ -88,33 +88,33 @@ class Reporter:
         self._passed: Counter[str] = Counter()
 
     def begin(self) -> None:
-        """Begin a pass: forget what was read and passed over in the one before."""
+        """Begin a pass: reset its counts."""
         self.damage = ""
         self._read.clear()
         self._passed.clear()
 
     def read(self, kind: str, times: int) -> None:
-        """Note that so many lines, rows or records (``kind``) were read."""
+        """Count lines, rows or records (``kind``) that were read."""
         self._read[kind] += times
 
     def passed(self, kinds: dict[str, int]) -> None:
-        """Note what was no tick, by what the format calls it."""
+        """Count records that were no ticks, by kind."""
         self._passed.update(kinds)
 
     @property
     def kinds(self) -> Set[str]:
-        """What in this pass was no tick."""
+        """Kinds of records in this pass that were no ticks."""
         return self._passed.keys()
 
     def account(self) -> str:
-        """Return in words what was read in this pass and what of it could not be used."""
+        """Return a summary of this pass for messages: records read, and those that were no ticks."""
         read = " and ".join(amount(times, kind) for kind, times in self._read.items() if times)
         passed = ", ".join(f"{times:,} {kind}" for kind, times in self._passed.most_common(MOST_KINDS))
         more = ", …" if len(self._passed) > MOST_KINDS else ""
         return (read or "nothing to read") + (f" ({passed}{more})" if passed else "")
 
     def broken(self, at: str, reason: str, kind: str = "line", text: bytes | None = None) -> None:
-        """Count one broken ``kind`` at ``at``, a file and a place in it; ``text`` is what stands there."""
+        """Count one broken ``kind`` at ``at``, a file and a place in it; ``text`` is its content."""
         self._passed["broken"] += 1
         if self._intake is None:
             return
@@ -129,7 +129,7 @@ class Reporter:
             self._intake.log.warning(f"broken {kind}", at=at, reason=reason)
 
     def unknown_word(self, column: str, word: str, times: int, at: str, reason: str) -> None:
-        """Count ticks whose ``column`` holds a word of unknown meaning; log each of the first few words."""
+        """Count ticks with an unknown ``word`` in ``column``; log each of the first few words."""
         if self._intake is None:
             return
         self._intake.count(f"unknown_{column}", times)
@@ -138,7 +138,7 @@ class Reporter:
             self._intake.log.warning(f"unknown {column}", at=at, word=shown(word), reason=reason)
 
     def damaged(self, at: str, reason: str, kind: str = "line") -> None:
-        """Count and log that from ``at`` on a file cannot be read."""
+        """Count and log damage that makes a file unreadable from ``at`` on."""
         reason = f"the file is damaged from here on: {reason}"
         self.damage = self.damage or f"{at}: {reason}"
         if self._intake is None:
@@ -147,22 +147,22 @@ class Reporter:
         self._intake.log.error("damaged file", at=at, reason=reason)
 
     def notice(self, about: str, text: str) -> None:
-        """Log a warning that holds for the whole recording, once."""
+        """Log a warning about the whole recording, once per topic."""
         if self._intake is not None and about not in self._noticed:
             self._noticed.add(about)
             self._intake.log.warning(about, reason=text)
 
     def events(self, events: dict[str, int]) -> None:
-        """Count what else was met."""
+        """Add to the feed's counters."""
         for event, times in events.items():
             if times and self._intake is not None:
                 self._intake.count(event, times)
 
 
 class DamagedError(Exception):
-    """From here on the file cannot be read.
+    """The rest of the file cannot be read.
 
-    ``cut``: it ends here; else some byte of it is wrong.
+    ``cut``: the file is truncated; otherwise its data is corrupt.
     """
 
     def __init__(self, reason: str, cut: bool = False) -> None:
@@ -172,22 +172,22 @@ class DamagedError(Exception):
 
 
 def symbol_name(text: str) -> str:
-    """Return ``text`` with what no symbol may hold replaced: ``AAPL  250221C00250000`` has spaces."""
+    """Replace characters that symbols exclude, such as the spaces in ``AAPL  250221C00250000``."""
     return _NO_SYMBOL.sub("_", text.strip())
 
 
 def shown(text: bytes | str, limit: int = SHOWN_CHARS) -> str:
-    """Return the beginning of ``text`` as it stands, but control characters and broken UTF-8 escaped."""
+    """Return the start of ``text`` for a message; control characters and invalid UTF-8 are escaped."""
     chars = text if isinstance(text, str) else text[: 4 * limit + 4].decode("utf-8", "backslashreplace")
     escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in chars[:limit])
     return escaped[:limit] + ("…" if len(escaped) > limit or len(chars) > limit else "")
 
 
 def unreadable(path: Path, error: Exception) -> ConfigError:
-    """Return what to tell the operator of a file that cannot be opened."""
+    """Return the error for a file that cannot be opened."""
     return ConfigError(f"path: {path}: {getattr(error, 'strerror', None) or error}")
 
 
 def needs(package: str, extra: str, key: str) -> ConfigError:
-    """Return what to tell the operator where an optional package is missing."""
+    """Return the error for a missing optional package."""
     return ConfigError(f"{key} needs the package {package}: pip install 'marketfeed[{extra}]'")

@@ -1,4 +1,4 @@
-"""Text in files as whole lines of UTF-8."""
+"""Text files as whole lines of UTF-8."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_LINE_BYTES: Final = 1 << 20
-# A mark that begins with another comes first.
+# Byte order marks; a mark precedes its prefixes.
 _MARKS: Final = (
     (codecs.BOM_UTF8, ""),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -23,16 +23,16 @@ _LONGEST_MARK: Final = 4
 
 
 class TextLines(NamedTuple):
-    """A piece of a text. ``too_long``: it is the beginning of one line longer than MAX_LINE_BYTES."""
+    """Part of a text. ``too_long``: the start of one line longer than MAX_LINE_BYTES."""
 
-    text: bytes  # whole lines; the last line of the file may lack its end
+    text: bytes  # whole lines; the last line of the file may lack its newline
     too_long: bool = False
 
 
 def whole_lines(blocks: Iterator[bytes], chunk_bytes: int) -> Iterator[TextLines]:
-    """Yield text in pieces of whole lines, of about ``chunk_bytes``; empty pieces come in between.
+    """Yield whole lines in chunks of about ``chunk_bytes``, some of them empty.
 
-    Raises DamagedError after the last whole line, if the text does not end there.
+    If the text is damaged, raises DamagedError after the last complete line.
     """
     rest, skipping = b"", False
     blocks = as_utf8(blocks)
@@ -40,7 +40,7 @@ def whole_lines(blocks: Iterator[bytes], chunk_bytes: int) -> Iterator[TextLines
         try:
             block = next(blocks, None)
         except DamagedError as error:
-            # A line cut off could still pass for one.
+            # A truncated line could still parse.
             rest = rest[: rest.rfind(b"\n") + 1]
             if rest:
                 yield TextLines(rest)
@@ -68,9 +68,9 @@ def whole_lines(blocks: Iterator[bytes], chunk_bytes: int) -> Iterator[TextLines
 
 
 def as_utf8(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield text as UTF-8 without a byte order mark, from UTF-8, or from UTF-16 and UTF-32 with one.
+    """Yield UTF-8 text without byte order mark, from UTF-8, or UTF-16 and UTF-32 with a mark.
 
-    Raises DamagedError where ``blocks`` does; an OSError becomes one.
+    Passes on the DamagedError of ``blocks``, and converts OSError to it.
     """
     try:
         head = b""

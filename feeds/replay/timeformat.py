@@ -1,9 +1,9 @@
-"""Times in a layout of the user's: a format such as ``%d.%m.%Y %H:%M:%S.%f``, read over all rows at once.
+"""Times in a configured format such as ``%d.%m.%Y %H:%M:%S.%f``, parsed over all rows at once.
 
-The directives are those of strptime, with three differences that recordings need. ``%f`` takes any
-number of decimals of the second, of which nine count, and may be missing together with the point or
-comma before it. ``%3f``, ``%6f`` and ``%9f`` are as many digits. Where directives stand side by side, as in
-``%H%M%S%3f``, leading zeros may be missing: ``93000123`` is 09:30:00.123.
+The directives are those of strptime, with three differences that recordings need. ``%f`` accepts any
+number of decimals of the second, of which it uses nine, and may be absent together with the point or
+comma before it. ``%3f``, ``%6f`` and ``%9f`` match that many digits. Adjacent directives, as in
+``%H%M%S%3f``, allow missing leading zeros: ``93000123`` is 09:30:00.123.
 
 Source: ISO C, strftime; Python's documentation of datetime, "strftime() and strptime() Format Codes".
 """
@@ -19,7 +19,7 @@ from marketfeed.core.units import S
 from marketfeed.errors import ConfigError
 from marketfeed.feeds.replay.fields import Fields, Ints, Mask, stripped
 
-MAX_CHARS: Final = 40  # of a format: fields are padded by more
+MAX_CHARS: Final = 40  # of a format; less than the padding of fields
 _FRACTION_DIGITS: Final = 9
 _WIDTHS: Final = {"Y": 4, "y": 2, "m": 2, "d": 2, "H": 2, "I": 2, "M": 2, "S": 2}
 _RANGES: Final = {"Y": (1970, 2261), "y": (0, 99), "m": (1, 12), "d": (1, 31), "H": (0, 23), "I": (1, 12),
@@ -28,20 +28,20 @@ _KNOWN: Final = "%Y %y %m %b %d %H %I %p %M %S %f %3f %6f %9f %z %%"
 _TOKEN: Final = re.compile(r"%([369]?f|[YymdHIMSbpz%])|([^%])")
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _OFFSET: Final = re.compile(r"[Zz]|([+-])([01][0-9]|2[0-3])(?::?([0-5][0-9])(?::?([0-5][0-9]))?)?")
-_CENTURY_FROM: Final = 69  # %y from here on is 19.., as POSIX has it
+_CENTURY_FROM: Final = 69  # %y from 69 means 1969, as in POSIX
 
 
 class Reading(NamedTuple):
-    """What a column of texts says. Where ``broken``, the other values mean nothing."""
+    """A parsed column of times. Values of ``broken`` rows are undefined."""
 
     day: Ints | None  # days since 1970-01-01; None: the format has no date
-    clock_ns: Ints  # since midnight, on the clock
+    clock_ns: Ints  # time of day since midnight
     offset_s: Ints | None  # from UTC; None: the format has no %z
     broken: Mask
 
 
 class TimeFormat:
-    """One format, checked; raises ConfigError that begins with ``key``."""
+    """One validated format; construction raises ConfigError that begins with ``key``."""
 
     def __init__(self, text: str, key: str = "time_format") -> None:
         self._key, self.text = key, text
@@ -60,7 +60,7 @@ class TimeFormat:
         names = [part[-1] for part in parts if part[0] != "="]
         twice = next((name for name in names if name != "%" and names.count(name) > 1), None)
         if twice is not None:
-            raise ConfigError(f"{key}: %{twice} stands twice in {text!r}")
+            raise ConfigError(f"{key}: %{twice} occurs twice in {text!r}")
         dated = [bool({*"Yy"} & {*names}), bool({*"mb"} & {*names}), "d" in names]
         self.has_date = all(dated)
         if any(dated) and not self.has_date:
@@ -70,12 +70,12 @@ class TimeFormat:
         if ("I" in names) != ("p" in names):
             raise ConfigError(f"{key}: {text!r} needs %I and %p together")
         if "z" in names and parts[-1] != "z":
-            raise ConfigError(f"{key}: %z stands at the end, not as in {text!r}")
+            raise ConfigError(f"{key}: %z must be last, not as in {text!r}")
         self.has_offset = "z" in names
         self._runs = _runs_of(parts)
 
     def read(self, fields: Fields) -> Reading:
-        """Read a column; blanks around the text are passed over."""
+        """Parse a column; surrounding blanks are ignored."""
         cursor = _Cursor(fields)
         found: dict[str, Ints] = {}
         for run in self._runs:
@@ -105,7 +105,7 @@ class TimeFormat:
 
 
 def _runs_of(parts: list[str]) -> list[list[str]]:
-    """Return what is read in one go: digits side by side, a word, a character, or one with its fraction."""
+    """Group the parts parsed together: adjacent digits, a word, a character, a separator and fraction."""
     runs: list[list[str]] = []
     for number, part in enumerate(parts):
         before = parts[number - 1] if number else ""
@@ -124,7 +124,7 @@ def _is_digits(part: str) -> bool:
 
 
 class _Cursor:
-    """Reads all rows from left to right."""
+    """Parser of all rows in parallel, from left to right."""
 
     def __init__(self, fields: Fields) -> None:
         self._data, starts, self._ends = stripped(fields)
@@ -140,13 +140,13 @@ class _Cursor:
         return digit, (self._at < self._ends) & (digit >= 0) & (digit < 10)
 
     def literal(self, char: int) -> dict[str, Ints]:
-        """Pass over ``char``."""
+        """Match ``char``."""
         self._broken |= (self._at >= self._ends) | (self._char(self._at) != char)
         self._at += 1
         return {}
 
     def fraction(self, char: int) -> dict[str, Ints]:
-        """Read decimals behind ``char``, if it stands there."""
+        """Parse ``char`` and decimals after it, if present."""
         there = (self._at < self._ends) & (self._char(self._at) == char)
         self._at += there
         return {"f": self._decimals(there)}
@@ -167,7 +167,7 @@ class _Cursor:
             there, place = more, place + 1
 
     def digits(self, run: list[str]) -> dict[str, Ints]:
-        """Read directives that stand side by side; ``f`` at their end takes all further digits."""
+        """Parse adjacent directives; a final ``f`` takes all further digits."""
         fixed = [name for name in run if name != "f"]
         widths = [int(name[0]) if name[-1] == "f" else _WIDTHS[name] for name in fixed]
         width = sum(widths)
@@ -177,7 +177,7 @@ class _Cursor:
             more &= count == self._at - start
             count += more
             self._at += more
-        # Zeros in front may be missing, but not those of a year, nor where decimals follow.
+        # Leading zeros may be missing, except in years and before decimals.
         self._broken |= count < (width if {"Y", "y", "f"} & {*run} else 1)
         found: dict[str, Ints] = {}
         place = 0
@@ -193,7 +193,7 @@ class _Cursor:
         return found
 
     def word(self, words: tuple[str, ...]) -> Ints:
-        """Read one of ``words``, in any case; return which."""
+        """Parse one of ``words``, case-insensitively; return its index."""
         value = np.full(len(self._at), -1, np.int64)
         for number, word in enumerate(words):
             same = self._at + len(word) <= self._ends
@@ -205,7 +205,7 @@ class _Cursor:
         return np.maximum(value, 0)
 
     def offset(self) -> Ints:
-        """Read the rest as an offset from UTC: ``+0100``, ``-05:00``, ``Z``; return seconds."""
+        """Parse the rest as an offset from UTC (``+0100``, ``-05:00``, ``Z``) in seconds."""
         seconds = np.zeros(len(self._at), np.int64)
         known: dict[bytes, int | None] = {}
         for row in np.flatnonzero(~self._broken).tolist():
@@ -219,13 +219,13 @@ class _Cursor:
         return seconds
 
     def finish(self) -> Mask:
-        """Return which rows are broken, those with anything left among them."""
+        """Return the broken rows; unparsed text makes a row broken."""
         self._broken |= self._at != self._ends
         return self._broken
 
 
 def _days(found: dict[str, Ints], broken: Mask) -> Ints:
-    """Return the days since 1970-01-01; marks those that are in no calendar as broken."""
+    """Return the days since 1970-01-01; marks impossible dates in ``broken``."""
     year = found["Y"] if "Y" in found else found["y"] + np.where(found["y"] >= _CENTURY_FROM, 1900, 2000)
     months = (np.clip(year, 1970, 2261) - 1970) * 12 + np.clip(found["m"], 1, 12) - 1
     firsts = months.astype("M8[M]").astype("M8[D]")
@@ -236,7 +236,7 @@ def _days(found: dict[str, Ints], broken: Mask) -> Ints:
 
 
 def written_offset_s(text: str) -> int | None:
-    """Return an offset from UTC as it is written, in seconds; None if it is none."""
+    """Parse an offset from UTC, in seconds; None if invalid."""
     match = _OFFSET.fullmatch(text.strip())
     if match is None:
         return None

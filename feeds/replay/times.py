@@ -1,4 +1,4 @@
-"""When a row happened: numbers since the epoch or since midnight, or ISO 8601 text, in any time zone."""
+"""Row times: numbers since the epoch or since midnight, and ISO 8601 text, in any time zone."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from marketfeed.feeds.replay.timeformat import written_offset_s
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-DECIMALS: Final = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # of one unit in nanoseconds
-FIRST_NS: Final = 315_532_800 * 10**9  # 1980: earlier ones have a wrong unit, or lack their day
+DECIMALS: Final = {"s": 9, "ms": 6, "us": 3, "ns": 0}  # decimal digits of a unit in nanoseconds
+FIRST_NS: Final = 315_532_800 * 10**9  # 1980; earlier times have a wrong unit or lack their day
 _HOUR: Final = 3600
 _EPOCH: Final = date(1970, 1, 1)
-MAX_OF_DAY_NS: Final = 25 * _HOUR * S  # on the clock after midnight: a day, and an hour for late trades
+MAX_OF_DAY_NS: Final = 25 * _HOUR * S  # of local time after midnight: a day, and an hour for late trades
 
 
 def clock_ns(day: date) -> int:
-    """Return what a clock shows at midnight of ``day``: nanoseconds since its midnight of 1970-01-01."""
+    """Return local midnight of ``day``, in nanoseconds since local midnight of 1970-01-01."""
     return (day - _EPOCH).days * 86_400 * S
 
 
 def of_day(values: Ints, day_ns: int | Ints, zone: ZoneInfo) -> tuple[Ints, Mask]:
-    """Return the moments at which clocks in ``zone`` showed ``values``, and which are no time of the day.
+    """Convert local times of day in ``zone`` to UTC; return them and which are out of range.
 
-    ``values`` are nanoseconds on the clock since midnight of the day ``day_ns`` (:func:`clock_ns`, one or a
-    day for each row), not time that has passed: 18 hours are 18:00 on a day of 23 or 25 hours too. Up to
-    MAX_OF_DAY_NS they may go on beyond the day's end.
+    ``values`` are nanoseconds of local time since midnight of ``day_ns`` (:func:`clock_ns`, one day or one
+    per row), not elapsed time: 18 hours are 18:00 even on a day of 23 or 25 hours. They may exceed the day,
+    up to MAX_OF_DAY_NS.
     """
     beyond = np.abs(values) > MAX_OF_DAY_NS
     local = np.where(beyond, np.int64(0), values) + np.int64(day_ns)
@@ -39,11 +39,11 @@ def of_day(values: Ints, day_ns: int | Ints, zone: ZoneInfo) -> tuple[Ints, Mask
 
 
 def iso(fields: Fields, zone: ZoneInfo) -> tuple[Ints, Mask]:
-    """Return times in nanoseconds written as ``2013-01-01 22:00:00.295+00:00``, and which are broken.
+    """Parse times such as ``2013-01-01 22:00:00.295+00:00``; return nanoseconds, and which are broken.
 
-    Between date and time stands a space or a T, the date may lack its dashes, the second may have up to nine
-    decimals, behind a point or a comma. Without an offset the time is the clock's in ``zone``. Blanks around
-    it are passed over.
+    A space or a T separates date and time, the dashes of the date are optional, and the second may have up
+    to nine decimals after a point or a comma. Without an offset the time is local time in ``zone``.
+    Surrounding blanks are ignored.
     """
     if not len(fields.starts):
         return np.empty(0, np.int64), np.empty(0, bool)
@@ -84,7 +84,7 @@ def iso(fields: Fields, zone: ZoneInfo) -> tuple[Ints, Mask]:
 
 
 def _fraction(data: np.ndarray[tuple[int], np.dtype[np.uint8]], at: Ints, ends: Ints) -> tuple[Ints, Ints]:
-    """Return the decimals of the second in nanoseconds, and where they end."""
+    """Parse the decimals of the second; return nanoseconds and the end positions."""
     value, at = np.zeros(len(at), np.int64), at.copy()
     last = len(data) - 1
     inside = (at < ends) & np.isin(data[np.minimum(at, last)], np.frombuffer(b".,", np.uint8))
@@ -98,7 +98,7 @@ def _fraction(data: np.ndarray[tuple[int], np.dtype[np.uint8]], at: Ints, ends: 
 
 
 def _offsets(fields: Fields, at: Ints, local_s: Ints, zone: ZoneInfo, broken: Mask) -> Ints:
-    """Return each row's offset from UTC in seconds: as written at ``at``, else the zone's at that hour."""
+    """Return offsets from UTC in seconds: the one written at ``at``, else that of ``zone`` at the time."""
     offsets = np.zeros(len(at), np.int64)
     rest = fields.ends - at
     bare = rest <= 0
@@ -121,16 +121,16 @@ def _is_z(fields: Fields, at: Ints, rest: Ints) -> Mask:
 
 
 def local_to_utc_ns(local_ns: Ints, zone: ZoneInfo) -> Ints:
-    """Return the moments at which clocks in ``zone`` showed ``local_ns``.
+    """Convert local times in ``zone`` to UTC.
 
-    Of an hour that came twice the first is meant. An hour that was left out is read as if the clock had
-    not been put forward: 02:30 is then the moment of 03:30.
+    Times in a repeated hour mean its first occurrence. Times in a skipped hour are converted with the
+    offset before the change: 02:30 becomes the moment of 03:30.
     """
     return local_ns - _zone_offsets_s(local_ns // S, zone) * S if len(local_ns) else local_ns
 
 
 def _zone_offsets_s(local_s: Ints, zone: ZoneInfo) -> Ints:
-    # A zone's offset changes at full quarters of an hour.
+    # UTC offsets change only at quarters of an hour.
     quarters, which = np.unique(local_s // (_HOUR // 4), return_inverse=True)
     return np.array([_zone_offset_s(quarter, zone) for quarter in quarters.tolist()], np.int64)[which]
 

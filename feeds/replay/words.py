@@ -1,4 +1,4 @@
-"""What words in cells mean: which side a trade was of, and which rows to keep."""
+"""Meaning of words in cells: sides of trades, and rows to keep."""
 
 from __future__ import annotations
 
@@ -19,18 +19,16 @@ if TYPE_CHECKING:
 
 _BUYS: Final = frozenset({"b", "buy", "buyer", "bid"})
 _SELLS: Final = frozenset({"s", "sell", "seller", "a", "ask"})
-_NEITHER: Final = frozenset(
-    {"", "-", "n", "none", "null", "nan", "unknown"}
-)  # the file says that it does not know
+_NEITHER: Final = frozenset({"", "-", "n", "none", "null", "nan", "unknown"})  # explicitly unknown
 _TRUE: Final = frozenset({"true", "t", "1", "yes", "y"})
 _FALSE: Final = frozenset({"false", "f", "0", "no", "n"})
-UNKNOWN: Final = 0  # a word that means no side
+UNKNOWN: Final = 0  # unrecognised word
 
 Text = str | int
 
 
 class Not(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``{ not = … }``: any text but this one, or these."""
+    """``{ not = … }``: any other text."""
 
     other: Text | list[Text] = msgspec.field(name="not")
 
@@ -39,18 +37,18 @@ WhereValue = Text | list[Text] | Not
 
 
 class Where(NamedTuple):
-    """Which texts of a column keep a row: those in ``texts``, or with ``inverted`` all others."""
+    """Filter on one column: keep rows whose text is in ``texts``, or, if ``inverted``, is not."""
 
     texts: frozenset[str]
     inverted: bool
 
     def keeps(self, names: Sequence[str]) -> NDArray[np.bool_]:
-        """Return for each of ``names`` whether it keeps its row."""
+        """Return whether each of ``names`` passes the filter."""
         return np.array([(name in self.texts) != self.inverted for name in names], bool)
 
 
 def where_of(key: str, value: WhereValue, max_bytes: int) -> Where:
-    """Return the meaning of one entry of ``where``; raises ConfigError."""
+    """Parse one entry of ``where``; raises ConfigError."""
     inverted = isinstance(value, Not)
     wanted = value.other if isinstance(value, Not) else value
     texts = frozenset(str(text).strip() for text in (wanted if isinstance(wanted, list) else [wanted]))
@@ -63,7 +61,7 @@ def where_of(key: str, value: WhereValue, max_bytes: int) -> Where:
 
 
 def side_words(sides: dict[str, str]) -> dict[str, int]:
-    """Return the configured ``sides`` by their words; raises ConfigError."""
+    """Return the configured ``sides`` as records have them; raises ConfigError."""
     found = {word.strip(): _side(side.strip().lower()) for word, side in sides.items()}
     if UNKNOWN in found.values():
         raise ConfigError(
@@ -77,7 +75,7 @@ def side_words(sides: dict[str, str]) -> dict[str, int]:
 
 
 class Sides(NamedTuple):
-    """The aggressor's side of each row, shape ``(k,)``; UNKNOWN where the word is not known."""
+    """The aggressor's side of each row, shape ``(k,)``; UNKNOWN for unrecognised words."""
 
     column: str  # side or buyer_maker
     codes: NDArray[np.int64]
@@ -85,7 +83,7 @@ class Sides(NamedTuple):
     values: NDArray[np.uint8]
 
     def resolved(self, keep: NDArray[np.bool_], reporter: Reporter, at: str) -> NDArray[np.uint8]:
-        """Return the sides of the rows to keep, unknown words as neither; these are counted and told."""
+        """Return the sides of the rows in ``keep``; unrecognised words become "-", are counted and logged."""
         values = self.values[keep]
         unknown = values == UNKNOWN
         if unknown.any():
@@ -96,7 +94,7 @@ class Sides(NamedTuple):
 
 
 _HINTS: Final = {
-    "side": 'no side is known by it; sides = { "…" = "b", "…" = "s" } says what the file\'s words mean',
+    "side": 'not a known side; sides = { "…" = "b", "…" = "s" } defines the file\'s words',
     "buyer_maker": "neither true nor false",
 }
 
@@ -106,9 +104,9 @@ def sides_of(
     words: dict[str, int],
     texts: Callable[[str], tuple[NDArray[np.int64], list[str]]],
 ) -> Sides | None:
-    """Return the aggressor's side of each row, None where no column tells it.
+    """Return the aggressor's side of each row, None without a column for it.
 
-    ``words`` are those of the configuration; they come before the known ones.
+    ``words`` is the configured ``sides``; it takes precedence over the built-in words.
     """
     for column, known in (("side", _side), ("buyer_maker", _maker)):
         if column in wanted:
@@ -125,7 +123,7 @@ def _side(word: str) -> int:
 
 
 def _maker(word: str) -> int:
-    """Return the aggressor's side by whether the buyer was the maker."""
+    """Return the aggressor's side for a cell of ``buyer_maker``."""
     if word in _TRUE:
         return SELL
     if word in _FALSE:

@@ -1,10 +1,9 @@
-"""The members of a zip file, read through their local headers, with their checksums.
+"""Members of a zip file, read through their local headers and verified by their checksums.
 
-Where the directory at the end is missing, because the file was cut, the
-members are found one after the other.
+If the central directory is missing, because the file is truncated, the members are found by a scan.
 
 Source: PKWARE, APPNOTE.TXT 6.3, sections 4.3.7 (local file header), 4.3.9 (data descriptor) and 4.4;
-RFC 1951 (a deflate stream says itself where it ends).
+RFC 1951 (deflate streams mark their own end).
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ _LOCAL_MAGIC: Final = b"PK\x03\x04"
 _DESCRIPTOR_MAGIC: Final = b"PK\x07\x08"
 _DESCRIPTOR_BYTES: Final = 24  # at most, with its magic and sizes of 64 bits
 _METHODS: Final = {0: "stored", 8: "deflate", 12: "bzip2"}
-_ENCRYPTED, _DESCRIBED, _UTF8 = 1, 8, 0x800  # flags; a described member has its checksum after its data
+_ENCRYPTED, _DESCRIBED, _UTF8 = 1, 8, 0x800  # flags; the checksum of a described member follows its data
 _END: Final = struct.Struct("<4s4H2LH")  # of the directory
 _END_MAGIC: Final = b"PK\x05\x06"
 _MAX_COMMENT: Final = 0xFFFF
-_MANY: Final = 0xFFFF  # members, or more: their number stands elsewhere
+_MANY: Final = 0xFFFF  # members or more; their number is in the zip64 record
 
 
 @dataclass(frozen=True, slots=True)
 class MemberPlace:
-    """Where a member is, and what it must turn out to be. ``crc`` is None if it stands after the data."""
+    """Position and expected content of a member. ``crc`` is None if it follows the data."""
 
     name: str
     header_at: int
@@ -48,18 +47,18 @@ class MemberPlace:
     packed: int
     size: int | None
     crc: int | None
-    header_name: str  # as the local header has to have it
+    header_name: str  # name that the local header must have
 
     @property
     def cost(self) -> int:
-        """How many times as long as deflate unpacking takes."""
+        """Decompression time relative to deflate."""
         return BZIP2.cost if _METHODS.get(self.method) == "bzip2" else 1
 
 
 def places(path: Path) -> tuple[list[MemberPlace], bool]:
-    """Return the members of ``path`` that are files, in order, and whether its directory is there.
+    """Return the files in ``path``, in order, and whether it has its central directory.
 
-    Raises ConfigError if it is no zip file, or one of its members cannot be unpacked.
+    Raises ConfigError if it is not a zip file, or a member has an unsupported format.
     """
     whole = True
     try:
@@ -88,19 +87,19 @@ def places(path: Path) -> tuple[list[MemberPlace], bool]:
         with path.open("rb") as file:
             found = list(_scan(file))
         if not found:
-            raise ConfigError(f"path: {path} is no zip file") from None
+            raise ConfigError(f"path: {path} is not a zip file") from None
     for place in found:
         name = f"{path}/{shown(place.name)}"
         if place.flags & _ENCRYPTED:
             raise ConfigError(f"path: {name} is encrypted")
         if place.method not in _METHODS:
             known = ", ".join(_METHODS.values())
-            raise ConfigError(f"path: {name} is packed by method {place.method}, not by {known}")
+            raise ConfigError(f"path: {name} has compression method {place.method}; supported are {known}")
     return [place for place in found if not place.name.endswith("/")], whole
 
 
 def _declared_count(path: Path) -> int:
-    """Return how many members the end of the directory says there are, _MANY if it does not say."""
+    """Return the number of members in the end-of-directory record, _MANY if unknown."""
     with path.open("rb") as file:
         end = file.seek(0, io.SEEK_END)
         file.seek(max(end - _END.size - _MAX_COMMENT, 0))
@@ -112,20 +111,20 @@ def _declared_count(path: Path) -> int:
 
 
 def _refuse_other_names(path: Path, found: list[MemberPlace]) -> None:
-    """Raise ConfigError if a member has another name in its header; names say what is played, and as what."""
+    """Raise ConfigError if a name in the directory differs from the local header's: names select members."""
     with path.open("rb") as file:
         for place in found:
             try:
                 name = _local_header(file, place.header_at)[0].header_name
             except DamagedError:
-                continue  # this is told when the member is read
+                continue  # reported when the member is read
             if name != place.header_name:
                 names = f"{shown(place.header_name)!r} is {shown(name)!r} in its header"
                 raise ConfigError(f"path: {path} is damaged: {names}")
 
 
 def unzipped(path: Path, place: MemberPlace) -> Iterator[bytes]:
-    """Yield what one member holds, and an empty block once its checksum is right; raises DamagedError."""
+    """Yield the content of a member, then an empty block if its checksum matches; raises DamagedError."""
     with path.open("rb") as file:
         header, data_at = _local_header(file, place.header_at)
         file.seek(data_at)
@@ -143,7 +142,7 @@ def unzipped(path: Path, place: MemberPlace) -> Iterator[bytes]:
 
 
 def _blocks(file: BinaryIO, method: int, packed: int | None) -> Iterator[bytes]:
-    """Yield what the member at the file's position holds; ``packed`` bytes, None if that is not known."""
+    """Yield the content of the member at the file's position, of ``packed`` bytes, None if unknown."""
     if _METHODS.get(method) == "deflate":
         yield from inflated(file, packed)
     elif _METHODS.get(method) == "bzip2":
@@ -173,7 +172,7 @@ def _bunzipped(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _described(file: BinaryIO, crc: int) -> int:
-    """Return the checksum that stands at the file's position, after a member's data."""
+    """Read the checksum from the data descriptor at the file's position."""
     after = file.read(_DESCRIPTOR_BYTES)
     if len(after) < _DESCRIPTOR_BYTES // 2:
         raise DamagedError(CUT, cut=True)
@@ -183,7 +182,7 @@ def _described(file: BinaryIO, crc: int) -> int:
 
 
 def _local_header(file: BinaryIO, at: int) -> tuple[MemberPlace, int]:
-    """Return the member whose header is at ``at``, and where its data begins; raises DamagedError."""
+    """Parse the local header at ``at``; return the member and the start of its data; raises DamagedError."""
     if not 0 <= at < 2**62:
         raise DamagedError("its directory is damaged")
     file.seek(at)
@@ -192,7 +191,7 @@ def _local_header(file: BinaryIO, at: int) -> tuple[MemberPlace, int]:
         raise DamagedError(CUT, cut=True)
     magic, _, flags, method, _, _, crc, packed, size, name_bytes, extra_bytes = _LOCAL.unpack(head)
     if magic != _LOCAL_MAGIC:
-        raise DamagedError("no member is where one should be")
+        raise DamagedError("there is no local header where the directory expects one")
     written = file.read(name_bytes)
     name = written.decode("utf-8", "replace")
     header_name = name if flags & _UTF8 else written.decode("cp437")
@@ -204,7 +203,7 @@ def _local_header(file: BinaryIO, at: int) -> tuple[MemberPlace, int]:
 
 
 def _scan(file: BinaryIO) -> Iterator[MemberPlace]:
-    """Yield each member that begins in a zip file without its directory."""
+    """Yield the members of a zip file without its directory, by their local headers."""
     at = 0
     while True:
         try:
@@ -219,6 +218,6 @@ def _scan(file: BinaryIO) -> Iterator[MemberPlace]:
         except DamagedError:
             return
         end = file.tell()
-        # A data descriptor may stand between this member and the next.
+        # A data descriptor may precede the next member.
         after = file.read(_DESCRIPTOR_BYTES + len(_LOCAL_MAGIC))
         at = end + max(after.find(_LOCAL_MAGIC), 0)

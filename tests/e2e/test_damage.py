@@ -95,7 +95,7 @@ def binary(folder):
 REFUSED = {
     fixed_size_binary: "feeds.0.columns.price: p is fixed_size_binary[16] in {}/day.parquet; 16 bytes of ",
     lists: "feeds.0.columns.price: p is list<element: double> in {}/day.parquet; it may be a ",
-    torn_footer: "feeds.0.path: {}/day.parquet is no whole Parquet file: ",
+    torn_footer: "feeds.0.path: {}/day.parquet is not a complete Parquet file: ",
     wrong_checksum: "feeds.0.path: {}/day.zip/day.csv is damaged: its checksum (CRC-32) is ",
     binary: "feeds.0.path: {}/day.csv does not look like csv with these columns: line 1: ",
 }

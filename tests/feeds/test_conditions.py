@@ -74,7 +74,7 @@ def test_quotes_have_no_conditions(tmp_path):
     columns = {"time": 0, "bid": 1, "ask": 2, "condition": 3}
     (tmp_path / "x.csv").write_text("1,2,3,@\n")
     said = refusal(tmp_path, path="x.csv", format="csv", symbol="X", columns=columns)
-    assert "columns.condition: there is no column price beside it" in said
+    assert "columns.condition: needs columns.price" in said
 
 
 @pytest.mark.parametrize("text", ["@FTIX", "ab,c", '"', "\\", "\x7f", "é", "☃"])

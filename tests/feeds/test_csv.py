@@ -433,24 +433,25 @@ async def test_a_full_symbol_table_leaves_rows_out(tmp_path):
         ({"columns": None},
          "columns: csv needs to know its columns, such as {{ time = 0, bid = 1, ask = 2 }}, "
          "in a [[feeds]] table; on the command line, --feed names the one"),
-        ({"columns": {"time": 0}}, "columns: either bid and ask, or price, and not both"),
+        ({"columns": {"time": 0}}, "columns: either bid and ask, or price; not both"),
         ({"columns": {"time": 0, "bid": 1, "price": 2}},
-         "columns: either bid and ask, or price, and not both"),
+         "columns: either bid and ask, or price; not both"),
         ({"columns": {"time": 0, "bid": 1, "ask_size": 2}},
-         "columns.ask_size: there is no column ask beside it"),
-        ({"columns": {"time": "t", "bid": 1}}, "columns: by number, from 0; names need header = true"),
+         "columns.ask_size: needs columns.ask"),
+        ({"columns": {"time": "t", "bid": 1}}, "columns: use numbers from 0; names need header = true"),
         ({"header": True, "columns": {"time": "t", "bid": 1}},
          "columns.time: no column 't' in {}; it has 0, 1.00000, 1.00001"),
-        ({"symbol": None}, "symbol: a name for all rows, or columns.symbol where a column has it"),
-        ({"symbol": "{root}"}, "symbol: '{{root}}' may hold nothing in braces"),
+        ({"symbol": None}, "symbol: set a name for all rows, or columns.symbol"),
+        ({"symbol": "{root}"}, "symbol: '{{root}}' may contain no placeholder"),
         ({"zone": "Nowhere/Town"},
-         "zone: 'Nowhere/Town' is no time zone of this machine, such as America/New_York"),
-        ({"member": "("}, "member: no regular expression: missing ), unterminated subpattern at position 0"),
-        ({"no_price": "none"}, "no_price: 'none' is no number that a price could be"),
+         "zone: 'Nowhere/Town' is not a time zone known on this machine, such as America/New_York"),
+        ({"member": "("},
+         "member: not a regular expression: missing ), unterminated subpattern at position 0"),
+        ({"no_price": "none"}, "no_price: 'none' is no valid price"),
         ({"merge": "exchange"}, "merge: 'exchange' needs columns.exchange"),
         ({"merge": "exchange", "columns": {"time": 0, "bid": 1, "exchange": 2}},
-         "symbol: with merge = 'exchange' it has to hold {{exchange}}, as 'IBM.{{exchange}}'"),
-        ({"time": "iso"}, "day: not with time = 'iso', where the text has the day"),
+         "symbol: with merge = 'exchange' it must contain {{exchange}}, such as 'IBM.{{exchange}}'"),
+        ({"time": "iso"}, "day: not with time = 'iso', whose text has the day"),
         ({"day": None}, "path: {} does not look like csv with these columns: line 1: a time before 1980; "
          "is `time` its unit, and does it lack a `day`?: 0,1.00000,1.00001"),
         ({"path": "none.csv"}, "path: {.parent}/none.csv: No such file or directory"),
@@ -507,7 +508,7 @@ async def test_an_archive_may_begin_with_members_without_a_row(tmp_path, first):
 
 def test_a_zip_that_is_none(tmp_path):
     (tmp_path / "day.zip").write_bytes(b"junk" * 100)
-    assert refusal(tmp_path, **{**PLAIN, "path": "day.zip"}) == f"path: {tmp_path}/day.zip is no zip file"
+    assert refusal(tmp_path, **{**PLAIN, "path": "day.zip"}) == f"path: {tmp_path}/day.zip is not a zip file"
 
 
 async def test_an_endless_line_is_passed_over(tmp_path):

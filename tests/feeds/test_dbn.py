@@ -204,7 +204,7 @@ async def test_quotes_or_trades_alone_can_be_taken(tmp_path, take, quotes, trade
 def test_what_a_schema_does_not_have_cannot_be_taken(tmp_path):
     write(tmp_path, trade(5), schema="trades")
     said = refusal(tmp_path, path="a.dbn", format="dbn", take="quotes")
-    assert said == f"take: 'quotes', and {tmp_path}/a.dbn holds trades, in which there are none"
+    assert said == f"take: 'quotes', but {tmp_path}/a.dbn holds trades, which has none"
     write(tmp_path, schema="bbo-1s")
     assert "holds bbo-1s" in refusal(tmp_path, path="a.dbn", format="dbn", take="trades")
 
@@ -339,9 +339,10 @@ async def test_trades_of_several_venues_and_consolidated_quotes_are_nothing_to_w
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"symbol": "{root}"}, "symbol: '{root}' may hold {symbol}, {venue}, {publisher}, {instrument_id}"),
+        ({"symbol": "{root}"},
+         "symbol: '{root}' may contain {symbol}, {venue}, {publisher}, {instrument_id}"),
         ({"symbol": "{symbol}.{venue}", "merge": "all"},
-         "symbol: with merge = 'all' a quote is of no one {venue} or {publisher}"),
+         "symbol: with merge = 'all' quotes have no {venue} or {publisher}"),
         ({"merge": "exchange"},
          "merge: with dbn 'none' or 'all'; symbol = '{symbol}.{venue}' keeps venues apart"),
         ({"zone": "Europe/Paris"}, "zone: only with format csv or parquet"),

@@ -106,7 +106,7 @@ async def test_the_first_of_several_files_may_be_empty(tmp_path):
     intake = await replayed(tmp_path, path="*.mfr", format="marketfeed")
     assert prices(intake) == list(range(1, 16))
     (tmp_path / "day.2.mfr").write_bytes(b"")
-    assert "holds no whole frame, and neither do the files after it" in refusal(
+    assert "holds no complete frame, and neither do the files after it" in refusal(
         tmp_path, path=".", format="marketfeed"
     )
 
@@ -180,4 +180,4 @@ def test_a_folder_or_a_pattern_without_recordings(tmp_path):
 def test_another_file_is_refused_with_what_writes_one(tmp_path):
     (tmp_path / "README.md").write_text("# no recording\n" * 9)
     said = refusal(tmp_path, format="marketfeed", path="README.md")
-    assert "README.md is no recording of frames, which `marketfeed record` writes: " in said
+    assert "README.md is not a recording of `marketfeed record`: " in said

@@ -259,8 +259,8 @@ def test_what_is_no_time_is_shown_with_the_key_that_would_read_it(tmp_path, text
             {"time_format": "%H:%M:%Q", "day": DAY},
             "time_format: '%Q' in '%H:%M:%Q' is not known; known are %Y",
         ),
-        ({"time_format": "%H%H", "day": DAY}, "time_format: %H stands twice in '%H%H'"),
-        ({"time_format": "%z %H", "day": DAY}, "time_format: %z stands at the end, not as in '%z %H'"),
+        ({"time_format": "%H%H", "day": DAY}, "time_format: %H occurs twice in '%H%H'"),
+        ({"time_format": "%z %H", "day": DAY}, "time_format: %z must be last, not as in '%z %H'"),
         ({"time_format": "", "day": DAY}, "time_format: 1 to 40 ASCII characters"),
         ({"time_format": "%H", "time": "ms", "day": DAY}, "time: not with time_format = '%H'"),
         ({"time_format": "%Y%m%d%H", "day": DAY}, "day: not with time_format = '%Y%m%d%H'"),
@@ -281,7 +281,9 @@ def test_dates_in_a_column_that_cannot_be(tmp_path):
     said = """not a date; use date_format = "%d.%m.%Y": '31.12.2024', of the row: 31.12.2024,09:30:00"""
     assert said in refusal(tmp_path, **settings)
     make(tmp_path, **settings, date_format="%d.%m.%Y")
-    assert refusal(tmp_path, **settings, date_format="%Y").startswith("date_format: '%Y' is no date such as")
+    assert refusal(tmp_path, **settings, date_format="%Y").startswith(
+        "date_format: '%Y' is no strptime format of a date, such as"
+    )
     assert refusal(tmp_path, **settings, day=DAY).startswith("day: not with columns.date")
 
 

@@ -181,7 +181,7 @@ def test_a_file_cut_short_is_told(tmp_path):
     whole = (tmp_path / "day.parquet").read_bytes()
     (tmp_path / "day.parquet").write_bytes(whole[:-20])
     said = refusal(tmp_path, path="day.parquet", format="parquet", symbol="A", columns=COLUMNS)
-    assert "is no whole Parquet file" in said
+    assert "is not a complete Parquet file" in said
 
 
 def test_an_unknown_column_and_one_of_another_kind(tmp_path):

@@ -272,10 +272,14 @@ def bad_symbols(payload: bytes) -> bytes:
         (trades_frame(trades(0, side=ord('"')), 0), "malformed", "side that is not b, s or -"),
         (trades_frame(detailed(trades(0), kind=3), 0), "malformed", "kind that is not 0, 1 or 2"),
         (trades_frame(detailed(trades(0), cond=b'@"'), 0), "malformed", "conditions that are not printable"),
-        (quotes_frame(quotes(0, 9, 8), 0), "unannounced", "a quotes frame uses id 9, never announced"),
-        (trades_frame(trades(9), 0), "unannounced", "a trades frame uses id 9, never announced"),
-        (quotes_frame(quotes(0), 0)[:-1], "unfinished", "left in a frame, 79 bytes into it"),
-        (b"\x01", "unfinished", "left in a frame, 1 bytes into it"),
+        (
+            quotes_frame(quotes(0, 9, 8), 0),
+            "unannounced",
+            "a quotes frame uses id 9, which was not announced",
+        ),
+        (trades_frame(trades(9), 0), "unannounced", "a trades frame uses id 9, which was not announced"),
+        (quotes_frame(quotes(0), 0)[:-1], "unfinished", "closed within a frame, after 79 bytes of it"),
+        (b"\x01", "unfinished", "closed within a frame, after 1 bytes of it"),
     ],
 )
 async def test_what_is_bad_ends_its_publisher_alone_and_what_came_before_stays(listen, bad, reason, detail):
@@ -497,7 +501,7 @@ async def test_a_socket_file_that_nobody_answers_on_is_replaced(path):
 async def test_a_socket_that_answers_is_left_alone(path):
     async with running(path) as push:
         second = PushFeed(PushConfig(listen=path), RecordingIntake())
-        with pytest.raises(OSError, match="another process answers") as raised:
+        with pytest.raises(OSError, match="another process is listening") as raised:
             await second.run(push.intake.publish)
         assert raised.value.errno == errno.EADDRINUSE
         await push.send_all(GOOD)
@@ -508,7 +512,7 @@ async def test_a_file_that_is_no_socket_is_left_alone(path):
     with open(path, "w") as file:
         file.write("precious")
     feed = PushFeed(PushConfig(listen=path), RecordingIntake())
-    with pytest.raises(OSError, match="no socket"):
+    with pytest.raises(OSError, match="not a socket"):
         await feed.run(RecordingIntake().publish)
     with open(path) as file:
         assert file.read() == "precious"

@@ -205,7 +205,7 @@ def test_names():
         ),
         ({"symbols": 5}, ["symbols: 5 are too many: engine.max_symbols leaves room for 4"]),
         ({"symbols": [*"ABCDE"]}, ["symbols: 5 are too many: engine.max_symbols leaves room for 4"]),
-        ({"prefix": "S,"}, ['prefix: "S," cannot begin a symbol: 1 to 24']),
+        ({"prefix": "S,"}, ['prefix: "S," is no valid start of a symbol: 1 to 24']),
     ],
 )
 def test_symbols_that_cannot_be_are_a_configuration_error(settings, told):

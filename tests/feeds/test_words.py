@@ -124,7 +124,7 @@ def test_sides_that_mean_nothing_are_mistakes(tmp_path):
     assert refusal(tmp_path, **CSV, sides={"1": "up"}) == said
     columns = {"time": 0, "price": 1}
     said = refusal(tmp_path, **{**CSV, "columns": columns}, sides={"1": "b"})
-    assert said == "sides: there is no columns.side whose words they are"
+    assert said == "sides: needs columns.side"
     assert refusal(tmp_path, path="day.csv", sides={"1": "b"}) == "sides: only with format csv or parquet"
 
 
@@ -262,7 +262,7 @@ async def test_an_exchange_that_is_no_utf8_costs_its_rows(tmp_path):
 def test_delimiters_that_cannot_be(tmp_path, delimiter):
     write_csv(tmp_path, "1,2,b")
     assert refusal(tmp_path, **CSV, delimiter=delimiter).startswith(
-        "delimiter: one ASCII character that is no quote"
+        "delimiter: one ASCII character except quotes"
     )
 
 
