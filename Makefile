@@ -4,18 +4,23 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# Each of the hundreds of processes that tests start would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test lock quick check debt format cover docs perf many prove clean
 
 run: $(VENV)/.run
 	$(BIN)/marketfeed serve --config config.toml \
 		$(if $(PORT),--set gateway.port=$(PORT)) $(if $(ADMIN_PORT),--set admin.port=$(ADMIN_PORT)) $(ARGS)
 
+# Two tests a core; then one at a time those that depend on how busy the machine is.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not alone"
+	$(BIN)/python -m pytest -q -m alone
 
-# While you write code: no other processes; about a minute.
+# While you write code: no other processes and no network; under a minute.
 quick: $(VENV)/.test
-	$(BIN)/python -m pytest -q -m "not e2e and not slow"
+	$(BIN)/python -m pytest -q -n logical --dist worksteal -m "not e2e and not slow and not alone"
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .

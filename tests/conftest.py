@@ -1,4 +1,10 @@
-"""Hooks for all tests: markers by folder, no processes in quick tests, real recordings, no skips in CI."""
+"""Hooks for all tests: markers and timeouts, parallel runs, no processes in quick tests, no skips.
+
+Tests run in parallel (``-n auto``, pytest-xdist): a test uses ports that the kernel chose or that
+tests/support/ports.py found, its own ``tmp_path``, and no fixed name outside of that. Tests that depend on
+how busy the machine is (figures of time and memory, floods, soaks) are marked ``alone``; `make test` runs
+them after the others, one at a time.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Timing is never asserted: a deadline of hypothesis's would, on whatever machine is busy.
-settings.register_profile("marketfeed", deadline=None)
+PROVE = bool(os.environ.get("MARKETFEED_PROVE"))
+EXAMPLES = 1000 if PROVE else 30  # of each property, unless the test says otherwise
+
+# Timing is never asserted: Hypothesis's deadline and its check for slow data fail on a busy machine.
+settings.register_profile(
+    "marketfeed", deadline=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("marketfeed")
 
 E2E = Path(__file__).parent / "e2e"
@@ -25,12 +36,21 @@ PROCESSES = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.
 running: pytest.Item | None = None
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many tests run at a time: one a core with ``-n logical``, two a core with ``-n auto``.
+
+    Two suit tests that wait for other processes most of their time.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return cores if config.getoption("numprocesses") == "logical" else 2 * cores
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests in tests/e2e as `e2e`, and give tests that are `e2e` or `slow` more time."""
     for item in items:
         if item.path.is_relative_to(E2E):
             item.add_marker(pytest.mark.e2e)
-        if os.environ.get("MARKETFEED_PROVE"):
+        if PROVE:
             item.add_marker(pytest.mark.timeout(PROVE_TIMEOUT_S))
         elif item.get_closest_marker("e2e") or item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(E2E_TIMEOUT_S))

@@ -58,7 +58,8 @@ def imports_of(path: Path, *, annotations: bool = True) -> set[str]:
         typing_only = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
         if typing_only and not annotations:
             continue
-        nodes.extend(ast.iter_child_nodes(node))
+        children = ast.iter_child_nodes(node)
+        nodes.extend(child for child in children if not isinstance(child, ast.expr))
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
         elif isinstance(node, ast.ImportFrom):

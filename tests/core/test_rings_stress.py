@@ -17,7 +17,7 @@ from marketfeed.core.layout import block_bytes
 from marketfeed.core.rings import Rings
 from tests.support import rings_worker
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 SYMBOLS = 64
 HANG_S = 240

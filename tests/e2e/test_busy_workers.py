@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
 import trio
 
 from tests.support.crowd import join, lives, metrics, workers
 from tests.support.process import engine
+
+pytestmark = pytest.mark.alone
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
 ONE = ("--set", "engine.workers=1")

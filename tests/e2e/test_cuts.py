@@ -16,11 +16,14 @@ from collections import Counter
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import pytest
 import trio
 
 from tests.support.bench import Decoder, Follower
 from tests.support.process import engine
 from tests.support.ws_frames import masked, split_frame
+
+pytestmark = pytest.mark.alone
 
 PROVE = bool(os.environ.get("MARKETFEED_PROVE"))
 CLIENTS, CUTS = (500, 100) if PROVE else (40, 15)

@@ -17,6 +17,8 @@ from websockets.asyncio.client import connect
 from tests.support.crowd import workers
 from tests.support.process import engine
 
+pytestmark = pytest.mark.alone
+
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 100\n'
 KIB = 1024
 FIRST, MORE = 15, 60  # sessions: those that fill what the process has anyway, and those that are measured

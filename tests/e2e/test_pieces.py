@@ -20,6 +20,8 @@ from tests.support.tls_load import (
     tls_config,
 )
 
+pytestmark = pytest.mark.alone
+
 FLOOD_S = 3
 CONNECTIONS = 100
 

@@ -39,6 +39,7 @@ def same(number: float, text: str) -> bool:
     return Decimal(repr(number)) == Decimal(text)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("speed", SPEEDS)
 def test_two_sessions_replayed_to_all_tiers(realdata, tmp_path, speed):
     truth = {symbol: recorded(realdata, name) for symbol, name in FILES.items()}

@@ -172,6 +172,7 @@ async def test_a_rolling_restart_closes_every_session_once(tmp_path, count, sign
         assert running.stop() == 0
 
 
+@pytest.mark.alone
 async def test_a_rolling_restart_refuses_nobody_and_nobody_misses_a_tick(tmp_path):
     # Few ticks, as all clients are one process: one that cannot keep up hears no farewell.
     count, rates = (500, ("rate = 5", "rate = 5")) if PROVE else (40, ("rate = 50", "rate = 100"))

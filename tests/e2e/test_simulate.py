@@ -16,6 +16,7 @@ import threading
 import time
 
 import numpy as np
+import pytest
 from websockets.sync.client import connect
 
 from marketfeed.core.binary import quotes_frame, symbols_frame, trades_frame
@@ -139,6 +140,7 @@ def same(outcome, ledger, flushes):
     assert outcome.json_bytes == sum(wire_bytes(raw) for raw, _ in flushes)
 
 
+@pytest.mark.alone
 def test_a_simulation_has_the_figures_of_a_real_run(tmp_path):
     write_recording(tmp_path / "day.mfr")
     sessions = run_for_real(tmp_path)

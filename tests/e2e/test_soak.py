@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 LONG = ["--seconds", "600", "--rate", "50000"]
 # In seconds the engine has not yet come to its full size, which a leak must stand out against: 200 visits

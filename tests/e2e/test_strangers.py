@@ -25,6 +25,8 @@ from tests.support.publishers import address_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.alone
+
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
 SILENCE_S = 0.3
 TRIES = 4

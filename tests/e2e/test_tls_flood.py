@@ -16,6 +16,8 @@ from tests.support.tls_load import MIB, MOST_SILENT_S, ROUNDS, longest_silence_s
 from tests.support.tls_peer import TLS1_2, TLS1_3, UPGRADE, TlsPeer
 from tests.support.ws_frames import masked
 
+pytestmark = pytest.mark.alone
+
 ATTACKERS = 4
 FLOOD_S = 3
 PEERS = 8  # of which the memory is measured together: the kernel hands it out in pages of up to 2 MiB

@@ -11,7 +11,7 @@ import trio.lowlevel
 
 from marketfeed.errors import CLOSE_TEXT, CloseCode
 from marketfeed.gateway.websocket import MAX_REFUSED
-from tests.support.live import LIMITS, connected, serving
+from tests.support.live import HASTY, LIMITS, connected, serving
 from tests.support.ws_frames import masked
 
 
@@ -257,7 +257,7 @@ async def test_a_session_that_answers_slowly_and_asks_meanwhile_is_served_in_ord
 
 
 async def test_half_open_connections_leave_nothing_behind():
-    limits = dataclasses.replace(LIMITS, sessions=1000, sessions_per_ip=1000)
+    limits = dataclasses.replace(HASTY, sessions=1000, sessions_per_ip=1000)
     async with serving(limits) as live:
         before = trio.lowlevel.current_statistics().tasks_living
         for _ in range(500):
@@ -331,7 +331,7 @@ async def test_a_flood_of_frames_is_closed_with_4503(flood):
 
 
 async def test_a_client_that_sends_nothing_is_let_go_after_the_handshake_deadline():
-    async with serving() as live:
+    async with serving(HASTY) as live:
         stream = await live.connect()
         assert await stream.receive_some() == b""
         await live.until_empty()
@@ -339,7 +339,7 @@ async def test_a_client_that_sends_nothing_is_let_go_after_the_handshake_deadlin
 
 
 async def test_half_a_handshake_is_let_go_too():
-    async with serving() as live:
+    async with serving(HASTY) as live:
         stream = await live.connect()
         await stream.send_all(b"GET /v1/stream HTTP/1.1\r\nHost: x\r\n")
         assert await stream.receive_some() == b""
@@ -347,7 +347,7 @@ async def test_half_a_handshake_is_let_go_too():
 
 
 async def test_a_session_that_only_listens_lives():
-    async with serving() as live:
+    async with serving(HASTY) as live:
         live.publish("A")
         async with connected(live) as client:
             await trio.sleep(0.4)  # past the handshake deadline

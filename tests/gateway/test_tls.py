@@ -14,7 +14,7 @@ import trustme
 
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ConfigError
 from tests.support.gateway_tls import Files
-from tests.support.live import Client, Live, connected, serving
+from tests.support.live import HASTY, Client, Live, connected, serving
 from tests.support.ws_frames import masked
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ async def test_plain_http_on_the_tls_port_is_told_so_and_costs_nobody_anything(f
 
 
 async def test_handshakes_that_break_or_stop_are_counted(files):
-    async with serving(certificate=files.certificate()) as live:
+    async with serving(HASTY, certificate=files.certificate()) as live:
         broken = await live.connect()
         await broken.send_all(b"\x16\x03\x01\x00\x05junk!")
         assert (await broken.receive_some()).startswith(b"\x15")  # a TLS alert

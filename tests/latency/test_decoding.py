@@ -145,7 +145,7 @@ def outer(base, payload, word=8):
         (outer(V2, payload_of(HDR, COUNTS, V2, highest=10)), "from 1000 to 10"),
         (outer(V2, payload_of(HDR, [2**54], V2)), "values"),
         (outer(V2, payload_of(HDR, [1, *[0] * 30_000, 1], V2)), "counts are damaged"),
-        (outer(V2, payload_of(HDR, [1, *[0] * 10**7, 1], V2, digits=5)), "beyond the"),
+        (outer(V2, payload_of(HDR, np.r_[1, np.zeros(10**7, np.int64), 1], V2, digits=5)), "beyond the"),
         (outer(V1, payload_of(HDR, [1] * 30_000, V1)), "more than the"),
         (outer(V1, payload_of(HDR, [1] * 30_000, V1, 2), 2), "more than the 36,864 bytes"),
         (bomb(V0, 64 * MIB), "unpacks to more than the 147,456 bytes of its range"),

@@ -37,16 +37,15 @@ def zigzag(value):
 
 def runs(counts):
     """Return V2's words: counts, and a run of zeros as its negative length."""
-    found, zeros = b"", 0
-    for count in [*counts, None]:
-        if count == 0:
-            zeros += 1
-            continue
-        if zeros:
+    counts = np.asarray(counts)
+    found, end = b"", 0
+    for index in map(int, np.flatnonzero(counts)):
+        if zeros := index - end:
             found += zigzag(-zeros if zeros > 1 else 0)
-            zeros = 0
-        if count is not None:
-            found += zigzag(int(count))
+        found += zigzag(int(counts[index]))
+        end = index + 1
+    if zeros := len(counts) - end:
+        found += zigzag(-zeros if zeros > 1 else 0)
     return found
 
 
