@@ -1,13 +1,18 @@
-"""Hooks for all tests: markers and timeouts, parallel runs, no processes in quick tests, no skips.
+"""Hooks for all tests: markers and timeouts, parallel runs, no processes or network in quick tests, no skips.
 
 Tests run in parallel (``-n auto``, pytest-xdist): a test uses ports that the kernel chose or that
 tests/support/ports.py found, its own ``tmp_path``, and no fixed name outside of that. Tests that depend on
 how busy the machine is (figures of time and memory, floods, soaks) are marked ``alone``; `make test` runs
 them after the others, one at a time.
+
+Tests without the marker ``e2e`` start no process and use no network: the audit hook below makes starting a
+process, connecting and sending to any address outside this machine raise. Loopback TCP is allowed,
+because resets, half-closed connections and the kernel's buffers are what the tests of the gateway are about.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import sys
 from pathlib import Path
@@ -31,7 +36,8 @@ settings.load_profile("marketfeed")
 E2E = Path(__file__).parent / "e2e"
 E2E_TIMEOUT_S = 300
 PROVE_TIMEOUT_S = 3600  # of the long forms that `make prove` runs
-PROCESSES = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec")
+PROCESSES = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system")
+LOCAL_NAMES = ("", "localhost")  # "" is the wildcard address
 
 running: pytest.Item | None = None
 
@@ -56,13 +62,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(E2E_TIMEOUT_S))
 
 
-def refuse_processes(event: str, arguments: tuple[object, ...]) -> None:
-    """Audit hook: a test that starts a process has to have the marker `e2e`."""
-    if event in PROCESSES and running is not None and not running.get_closest_marker("e2e"):
+def on_this_machine(host: str) -> bool:
+    """Tell whether ``host`` is localhost, or an address that means this machine."""
+    if host in LOCAL_NAMES:
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def refuse_processes_and_networks(event: str, arguments: tuple[object, ...]) -> None:
+    """Audit hook: raise where a test without the marker `e2e` starts a process or leaves this machine.
+
+    Source of the events and their arguments: https://docs.python.org/3/library/audit_events.html
+    """
+    if running is None or running.get_closest_marker("e2e"):
+        return
+    if event in PROCESSES:
         raise RuntimeError(f"{running.nodeid} starts a process: mark it with pytest.mark.e2e")
+    if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
+        address = arguments[1]
+        if isinstance(address, tuple) and not on_this_machine(str(address[0])):
+            raise RuntimeError(f"{running.nodeid} uses the network: {event} {address}")
 
 
-sys.addaudithook(refuse_processes)
+sys.addaudithook(refuse_processes_and_networks)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import trio
 import trio.lowlevel
+import trio.socket
 import trustme
 
 from marketfeed.client.connection import THEIR_ENDS, ConnectError, endpoint, endpoint_of, stream_url
@@ -302,8 +304,19 @@ def test_a_ca_that_is_none(tmp_path):
             endpoint_of(gateway)
 
 
+class NoSuchName(trio.abc.HostnameResolver):
+    """A resolver that knows no name."""
+
+    async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async def getnameinfo(self, sockaddr, flags):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
 @pytest.mark.parametrize("host", ["nope.invalid", "256.1.1.1"])
 async def test_a_host_without_an_address_is_said_so(host):
+    trio.socket.set_custom_hostname_resolver(NoSuchName())
     with trio.fail_after(30), pytest.raises(OSError) as caught:
         await endpoint(f"wss://{host}/").connect()
     said = endpoint(f"wss://{host}/").unreachable(caught.value)
