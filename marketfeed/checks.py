@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from marketfeed.config.schema import AlertsConfig, Config, GatewayConfig, Loaded
+from marketfeed.core.addresses import host_port
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
@@ -87,8 +88,7 @@ def addresses(config: Config) -> dict[str, str]:
     ):
         if port:
             every = host in ("", "0.0.0.0", "::", "localhost")
-            shown = f"[{host}]" if ":" in host else host
-            found |= {f"{one}:{port}": key for one in (("127.0.0.1", "[::1]") if every else (shown,))}
+            found |= {host_port(one, port): key for one in (("127.0.0.1", "::1") if every else (host,))}
     return found
 
 

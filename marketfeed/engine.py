@@ -24,6 +24,7 @@ from marketfeed.admin.listener import Admin
 from marketfeed.admin.metrics import Sources
 from marketfeed.checks import addresses, check_log_path, contents, idle, tap_path
 from marketfeed.config.reload import changes, fixed
+from marketfeed.core.addresses import host_port
 from marketfeed.core.layout import block_bytes
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
@@ -267,9 +268,8 @@ class Engine:
         log.info("reloaded", changed=changed)
 
     def _say_ready(self, host: str, port: int) -> None:
-        shown = f"[{host}]" if ":" in host else host
         scheme = "https" if self.config.gateway.tls_cert else "http"
-        print(f"marketfeed ready {scheme}://{shown}:{port} epoch={self.rings.epoch}", flush=True)
+        print(f"marketfeed ready {scheme}://{host_port(host, port)} epoch={self.rings.epoch}", flush=True)
 
 
 async def _stop_on_second(signals: AsyncIterator[int]) -> None:

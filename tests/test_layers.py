@@ -25,6 +25,7 @@ LAYERS = [
         "marketfeed.clock",
         "marketfeed.folders",
         "marketfeed.logs",
+        "marketfeed.unix_sockets",
     },
     {"marketfeed.ingest", "marketfeed.latency"},
     {"marketfeed.fanout"},
@@ -36,7 +37,13 @@ LAYERS = [
     {"marketfeed.testing"},
 ]
 FEEDS = "marketfeed.feeds"  # the folder feeds/, where marketfeed/feeds links
-FOR_FEEDS = ("marketfeed.core", "marketfeed.errors", "marketfeed.ingest.feed", FEEDS)
+FOR_FEEDS = (
+    "marketfeed.core",
+    "marketfeed.errors",
+    "marketfeed.unix_sockets",
+    "marketfeed.ingest.feed",
+    FEEDS,
+)
 PACKAGE = "marketfeed"  # its __init__ shows users what is theirs
 
 

@@ -9,7 +9,6 @@ difference is part of every figure, and the round trip says how large it may be.
 
 from __future__ import annotations
 
-import ipaddress
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -23,6 +22,7 @@ import trio
 from marketfeed.client.connection import BROKEN, Endpoint, known_symbols
 from marketfeed.client.session import FinalError, KeptSession
 from marketfeed.client.unknown_symbols import told, unmatched
+from marketfeed.core.addresses import is_loopback
 from marketfeed.core.backoff import Backoff
 from marketfeed.core.counts import amount
 from marketfeed.core.printable import printable
@@ -205,7 +205,7 @@ class LatencyProbe:
         lines += [
             "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
         ]
-        if not _is_here(self._engine.parts.hostname or ""):
+        if not is_loopback(self._engine.parts.hostname or ""):
             lines.append("two machines: the difference of their clocks is in every latency")
         for seen in self._seen:
             if seen.latency.negative is not None:
@@ -228,10 +228,3 @@ class LatencyProbe:
             f"{arrivals.interruptions} × {interrupted_s:.1f} s",
             f"{interrupted_s / seconds * DAY_S:.0f} s",
         ]
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

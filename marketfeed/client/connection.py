@@ -9,7 +9,6 @@ and the user would see a timeout only.
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ import trio_websocket
 from marketfeed import __version__
 from marketfeed.client.unreachable import plainly, tls_reason
 from marketfeed.config.validation import shown
+from marketfeed.core.addresses import host_port, parse_ip
 from marketfeed.errors import ConfigError, FeedProtocolError, MarketfeedError
 
 if TYPE_CHECKING:
@@ -228,14 +228,10 @@ def stream_url(gateway: GatewayConfig, elsewhere: str = BY_OPTION) -> str:
     if gateway.port == 0:
         raise ConfigError(f"gateway.port: 0 means any free port; give the engine's address: {elsewhere}")
     host = gateway.host
-    try:
-        address = ipaddress.ip_address(host)
-        if address.is_unspecified:  # the engine listens on all addresses; connect to loopback
-            host = "127.0.0.1" if address.version == 4 else "::1"
-    except ValueError:
-        pass  # a name
-    host = f"[{host}]" if ":" in host else host
-    return f"{'wss' if gateway.tls_cert else 'ws'}://{host}:{gateway.port}{_STREAM}"
+    address = parse_ip(host)
+    if address is not None and address.is_unspecified:  # the engine listens on all addresses
+        host = "127.0.0.1" if address.version == 4 else "::1"
+    return f"{'wss' if gateway.tls_cert else 'ws'}://{host_port(host, gateway.port)}{_STREAM}"
 
 
 def parsed_url(url: str, option: str = "--url ") -> SplitResult:

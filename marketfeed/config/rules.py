@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from marketfeed.config.guesses import guess
 from marketfeed.config.validation import shown
+from marketfeed.core.addresses import is_loopback, parse_ip
 from marketfeed.core.authority import host_problem, origin_problem
 
 if TYPE_CHECKING:
@@ -88,9 +89,9 @@ def _each(path: str, texts: Sequence[str], problem_of: Callable[[str], str | Non
 
 def _listener(path: str, host: str, config: Config) -> Iterator[Problem]:
     """Check the ``host`` that a listener binds; hosts beyond loopback require auth.anonymous."""
-    if not _HOST.fullmatch(host) and not _address(host):
+    if not _HOST.fullmatch(host) and not parse_ip(host):
         yield path, f"must be an address or a host name without a port, not {shown(host)}"
-    elif not _is_loopback(host) and not config.auth.anonymous:
+    elif not is_loopback(host) and not config.auth.anonymous:
         yield path, f"{shown(host)} is not loopback: that requires auth.anonymous = true"
 
 
@@ -102,19 +103,7 @@ def _network_problem(text: str) -> str | None:
     return None
 
 
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(host)
-    except ValueError:
-        return None
-
-
-def _is_loopback(host: str) -> bool:
-    address = _address(host)
-    return host == "localhost" if address is None else address.is_loopback
-
-
 def _overlap(one: str, other: str) -> bool:
     """Return whether listeners on these two hosts conflict if they use the same port."""
     hosts = ["127.0.0.1" if host == "localhost" else host or "0.0.0.0" for host in (one, other)]
-    return hosts[0] == hosts[1] or any(found and found.is_unspecified for found in map(_address, hosts))
+    return hosts[0] == hosts[1] or any(found and found.is_unspecified for found in map(parse_ip, hosts))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
+from marketfeed.core.addresses import host_port
 from marketfeed.errors import CloseCode, StartError
 from marketfeed.gateway.complaints import Complaints
 from marketfeed.gateway.limits import Admission, Counters, Limits
@@ -68,7 +69,7 @@ async def open_listener(host: str, port: int, section: str = "gateway") -> Socke
         of_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
         key = f"{section}.{'port' if of_port else 'host'}"
         other = f"another port is set by --set {key}=N" if of_port else f"see {key}"
-        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        where = host_port(host, port)
         raise StartError(f"{key}: cannot listen on {where}: {error.strerror or error}; {other}") from error
     return listener
 

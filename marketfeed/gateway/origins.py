@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING, Final
 
+from marketfeed.core.addresses import parse_ip, url_host
 from marketfeed.core.authority import DEFAULT_PORTS, parse_authority, parse_origin
 from marketfeed.gateway.exchange import TOKEN, Headers
 
@@ -93,14 +93,13 @@ def own_origins(host: str, port: int, tls: bool) -> frozenset[str]:
     A listener on all addresses has further origins, which only the Host headers of requests reveal.
     """
     names = {"localhost"}
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
+    address = parse_ip(host)
+    if address is None:
         names.add(host)
     else:
         if address.is_loopback or address.is_unspecified:
             names |= {"127.0.0.1", "[::1]"}
         if not address.is_unspecified:
-            names.add(f"[{address}]" if address.version == 6 else str(address))
+            names.add(url_host(str(address)))
     schemes = ("https",) if tls else ("http", "https")
     return frozenset(f"{scheme}://{name}:{port}" for scheme in schemes for name in names if name)

@@ -9,11 +9,8 @@ readers' side.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket
-import stat
-import struct
 from array import array
 from collections import Counter
 from typing import TYPE_CHECKING, Final
@@ -27,6 +24,7 @@ from marketfeed.errors import ConfigError, StartError
 from marketfeed.folders import folder_problem
 from marketfeed.gateway.listener import OUT_OF_FILES, REST_S
 from marketfeed.shm.tap import VERSION, Hello
+from marketfeed.unix_sockets import UnixListener, path_problem, peer_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,10 +34,7 @@ if TYPE_CHECKING:
 
     from marketfeed.core.rings import Rings
 
-MODE: Final = 0o600
-MAX_PATH_BYTES: Final = 107  # linux/un.h
 BACKLOG: Final = 64
-_UCRED: Final = struct.Struct("3i")  # pid, uid, gid
 
 log = structlog.get_logger()
 
@@ -57,8 +52,7 @@ class Taps:
         self._rings = rings
         self._path = path
         self.most = most
-        self._door: SocketType | None = None
-        self._file: tuple[int, int] | None = None  # the socket's, while it listens
+        self._listener: UnixListener | None = None  # while it listens
         self._trouble: str | None = None  # why the last connection could not be accepted
         self._bells: dict[int, None] = {}
         self.accepted = 0
@@ -78,12 +72,8 @@ class Taps:
 
     def problem(self) -> str | None:
         """Return why readers cannot connect now, None if they can or are not meant to."""
-        if self._path is not None and self._file is not None:
-            try:
-                if _identity(self._path) != self._file:
-                    return f"{self._path} is another process's now"
-            except OSError as error:
-                return f"{self._path}: {error.strerror}"
+        if self._listener is not None and (problem := self._listener.problem()) is not None:
+            return problem
         return self._trouble
 
     @contextlib.contextmanager
@@ -95,32 +85,27 @@ class Taps:
         if self._path is None:
             yield
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
-            try:
-                _remove_stale(self._path)
-                # The file takes its mode from the socket's, so there is no moment when others can connect.
-                os.fchmod(door.fileno(), MODE)
-                door.bind(str(self._path))
-                door.listen(BACKLOG)
-                self._file = file = _identity(self._path)
-            except OSError as error:
-                why = error.strerror or str(error)
-                raise StartError(f"engine.tap: cannot listen at {self._path}: {why}") from None
-            self._door = trio.socket.from_stdlib_socket(door)
-            log.info("tap listening", path=str(self._path))
-            try:
-                yield
-            finally:
-                self._file = None
-                with contextlib.suppress(OSError):  # its folder may be gone, or the file another's
-                    if _identity(self._path) == file:
-                        self._path.unlink()
+        try:
+            listener = UnixListener(self._path, socket.SOCK_SEQPACKET, BACKLOG)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise StartError(f"engine.tap: cannot listen at {self._path}: {why}") from None
+        self._listener = listener
+        log.info("tap listening", path=str(self._path))
+        try:
+            yield
+        finally:
+            self._listener = None
+            listener.close()
 
     async def accept(self, readers: trio.Nursery) -> None:
         """Accept for ever; each reader's connection is watched in the nursery ``readers``."""
-        while self._door is not None:
+        if self._listener is None:
+            return
+        listening = trio.socket.from_stdlib_socket(self._listener.sock)
+        while True:
             try:
-                connection, _ = await self._door.accept()
+                connection, _ = await listening.accept()
             except OSError as error:
                 if error.errno in OUT_OF_FILES:
                     self._trouble = f"a reader cannot be accepted: {error.strerror}"
@@ -132,9 +117,7 @@ class Taps:
 
     async def _serve(self, connection: SocketType) -> None:
         with connection:
-            pid, uid, _ = _UCRED.unpack(
-                connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-            )
+            pid, uid = peer_credentials(connection)
             if len(self._bells) >= self.most:
                 await self._refuse(connection, "too many taps", f"limits.taps is {self.most}", pid)
                 return
@@ -177,10 +160,8 @@ class Taps:
 
 def check_path(path: Path) -> None:
     """Raise ConfigError if there can be no socket at ``path``."""
-    if len(os.fsencode(path)) > MAX_PATH_BYTES:
-        raise ConfigError(f"engine.tap: at most {MAX_PATH_BYTES} bytes with its folder, not {path}")
-    if not path.parent.is_dir():
-        raise ConfigError(f"engine.tap: {path}: there is no folder {path.parent}")
+    if problem := path_problem(path):
+        raise ConfigError(f"engine.tap: {problem}")
     if problem := folder_problem(path.parent):
         raise ConfigError(f"engine.tap: {problem}")
 
@@ -188,23 +169,3 @@ def check_path(path: Path) -> None:
 async def _send(connection: SocketType, hello: Hello, fds: list[int]) -> None:
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
     await connection.sendmsg([msgspec.json.encode(hello)], rights)
-
-
-def _remove_stale(path: Path) -> None:
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise OSError(errno.EEXIST, "a file is there that is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        probe.setblocking(False)  # a full backlog, too, is an answer
-        if probe.connect_ex(str(path)) == errno.ECONNREFUSED:
-            path.unlink()
-            return
-    raise OSError(errno.EADDRINUSE, "another engine answers there")
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    at = path.lstat()
-    return at.st_dev, at.st_ino

@@ -135,7 +135,7 @@ def test_a_second_engine_does_not_take_a_living_ones_tap(tmp_path):
         assert second.returncode == 2
         (line,) = [line for line in second.stderr.splitlines() if line.startswith("marketfeed: ")]
         assert "engine.tap: cannot listen at" in line
-        assert "another engine answers there" in line
+        assert "another process is listening there" in line
         with marketfeed.tap(tmp_path / "tap.sock") as tap:
             assert tap.wait(30)
         assert served.stop() == 0

@@ -165,7 +165,10 @@ async def test_what_a_dead_engine_left_is_replaced_and_ours_is_removed(tmp_path)
 async def test_another_engines_tap_is_left_alone(tmp_path):
     path = tmp_path / "tap.sock"
     with opened(path):
-        with pytest.raises(StartError, match=r"engine\.tap: .*another engine answers there"), opened(path):
+        with (
+            pytest.raises(StartError, match=r"engine\.tap: .*another process is listening there"),
+            opened(path),
+        ):
             pass
         assert path.exists()
 
@@ -173,7 +176,7 @@ async def test_another_engines_tap_is_left_alone(tmp_path):
 async def test_a_file_that_is_no_socket_stays(tmp_path):
     path = tmp_path / "tap.sock"
     path.write_text("mine")
-    with pytest.raises(StartError, match="a file is there that is no socket"), opened(path):
+    with pytest.raises(StartError, match="a file that is not a socket exists there"), opened(path):
         pass
     assert path.read_text() == "mine"
 
@@ -194,8 +197,13 @@ async def test_a_successors_socket_is_not_removed(tmp_path):
 
 
 async def test_a_path_that_no_socket_can_have_is_a_configuration_error(tmp_path):
-    with pytest.raises(ConfigError, match=r"engine\.tap: at most 107 bytes"):
+    with pytest.raises(ConfigError, match=r"engine\.tap: a Unix socket's path has at most 107 bytes"):
         Taps(Rings.private(4, 8), tmp_path / ("x" * 120), 1)
+
+
+async def test_a_path_with_a_null_character_is_a_configuration_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"^engine\.tap: .*a path has no null character$"):
+        Taps(Rings.private(4, 8), tmp_path / "tap\0.sock", 1)
 
 
 async def test_without_a_path_there_is_no_door(tmp_path):
