@@ -1,8 +1,8 @@
-"""Everything new in a tap's rings, step by step, from a position of its own; what is lost is told.
+"""Iterator over the new ticks in a tap's rings; reports lost ticks as gaps.
 
-    tap ──► wait ──► what was published since ──► one step: records in order of g, and gaps
+    tap ──► wait ──► ticks published since ──► one step: records in order of g, and gaps
 
-Synchronous, as the tap is. :meth:`marketfeed.shm.tap.Tap.follow` makes followers.
+Synchronous, as the tap is. :meth:`marketfeed.shm.tap.Tap.follow` creates followers.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from marketfeed.core.rings import Indices
     from marketfeed.shm.tap import Tap
 
-STEP_TICKS: Final = 1 << 17  # about what one step copies, 8 MB, however far behind a follower is
+STEP_TICKS: Final = 1 << 17  # approximate limit of one step: 8 MB of records
 
 Channel = Literal["quotes", "trades"]
 
 
 class Gap(NamedTuple):
-    """Ticks that the engine had overwritten before they were read."""
+    """Ticks that were overwritten before they were read."""
 
     channel: Channel
     symbol: str
@@ -34,20 +34,20 @@ class Gap(NamedTuple):
 
 
 class NewTicks(NamedTuple):
-    """What is new since the step before. The records are copies, each kind in order of ``g``."""
+    """Ticks since the last step. The records are copies, in order of ``g`` per channel."""
 
     quotes: Records  # (q,) QUOTE
     trades: Records  # (t,) TRADE
     gaps: list[Gap]
-    head: int  # everything up to this ``g`` has been looked at
+    head: int  # all ticks up to this ``g`` have been read
 
     def __bool__(self) -> bool:
-        """Tell whether anything is in it."""
+        """Return whether there are ticks or gaps."""
         return bool(len(self.quotes) or len(self.trades) or self.gaps)
 
 
 class Follower(Iterator[NewTicks]):
-    """A position of its own in a tap's rings; :meth:`Tap.follow` makes them. For one thread."""
+    """Iterates from its own position in a tap's rings. For one thread; :meth:`Tap.follow` creates it."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Follower(Iterator[NewTicks]):
                 self._seen[channel][:count] = self._rings.position(channel, symbols, self.g)
 
     def __next__(self) -> NewTicks:
-        """Return the next step that has something, or an empty one after ``timeout_s``."""
+        """Return the next step that is not empty, or an empty one after ``timeout_s``."""
         deadline_s = None if self.timeout_s is None else time.monotonic() + self.timeout_s
         while not (step := self.take()):
             left_s = None if deadline_s is None else max(deadline_s - time.monotonic(), 0.0)
@@ -86,8 +86,8 @@ class Follower(Iterator[NewTicks]):
         return step
 
     def take(self) -> NewTicks:
-        """Return what is new since the last step, which may be nothing; never waits."""
-        # The head before the names: then every tick up to it has a name by now.
+        """Return the ticks since the last step, possibly none; never waits."""
+        # The head before the names: every tick up to the head has a name by then.
         head = self._rings.head()
         gaps: list[Gap] = []
         found: list[Records] = [NO_QUOTES, NO_TRADES]
@@ -115,7 +115,7 @@ class Follower(Iterator[NewTicks]):
         return ticks.records.take(stamps_of(ticks.records).argsort(kind="stable"))
 
     def _bound(self, changed: list[Indices], upto: list[Indices], head: int) -> int:
-        """Return the head, or an earlier one to which it is not too much, with ``upto`` to match."""
+        """Return the head up to which to read, so that a step is bounded; reduce ``upto`` accordingly."""
         waiting, oldest = 0, head
         for channel in self._channels:
             symbols = changed[channel]
@@ -136,7 +136,7 @@ class Follower(Iterator[NewTicks]):
         return head
 
     def _learn(self) -> int:
-        """Take in symbols that are new; return how many there are."""
+        """Learn new symbols; return how many there are in total."""
         names = self._tap.learned().names(self._known)
         for number, name in enumerate(names, self._known):
             self._wanted[number] = name in self._plain or name.startswith(self._prefixes)

@@ -36,15 +36,15 @@ from marketfeed.shm.follower import STEP_TICKS, Channel, Follower
 
 VERSION: Final = 1
 MAX_HELLO_BYTES: Final = 4096
-CONNECT_S: Final = 5.0  # for the engine to answer
+CONNECT_S: Final = 5.0  # for the engine to respond
 
 Names = str | Iterable[str]
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """The engine's only message, in JSON; with it come the descriptors of the rings and of the doorbell.
+    """The engine's only message, in JSON, with the descriptors of the rings and of the doorbell.
 
-    With ``refused``, the reason in words, nothing comes.
+    If ``refused``, the reason in words, is set, there are no descriptors.
     """
 
     version: int
@@ -56,24 +56,24 @@ class Hello(msgspec.Struct, frozen=True):
 
 
 class Tap:
-    """The rings of a running engine, read-only. :func:`tap` makes them.
+    """The rings of a running engine, read-only. :func:`tap` creates it.
 
-    Any thread may call anything. ``rings`` is the reader that the engine itself
-    uses, for work in whole columns; ids of symbols index its arrays.
+    All methods are thread-safe. ``rings`` is the reader that the engine itself
+    uses, for work on whole columns; symbol ids index its arrays.
     """
 
     def __init__(self, rings: Rings, door: socket.socket, bell: int) -> None:
         """Take over the connection ``door`` and the descriptor ``bell``."""
         self.rings = rings
         self._door = door
-        self._bell = os.fdopen(bell, "rb", 0)  # an object, so that a forgotten tap closes it
+        self._bell = os.fdopen(bell, "rb", 0)  # an object: closed when it is collected
         self._symbols = SymbolTable(rings.max_symbols, rings.names)
         self._learning = threading.Lock()
         self._poll = select.poll()
         self._poll.register(self._bell, select.POLLIN)
         self._poll.register(door, select.POLLIN)
         self._turn = threading.Condition()
-        self._led = False  # whether a thread is at the doorbell on behalf of all that wait
+        self._led = False  # whether one thread polls the doorbell on behalf of all waiting threads
         self._gone = self._closed = False
         self._waited_g = rings.head()
 
@@ -81,20 +81,20 @@ class Tap:
 
     @property
     def epoch(self) -> str:
-        """The life of the rings: another engine, or the same one started again, has another."""
+        """Identifies this lifetime of the rings; each start of an engine has another epoch."""
         epoch: str = self.rings.epoch
         return epoch
 
     def names(self) -> list[str]:
-        """Return the names of all symbols so far, by id; new ones are seen without asking."""
+        """Return the names of all symbols so far, by id."""
         return self.learned().names()
 
     def name(self, symbol: int) -> str:
-        """Return the name of an id, such as a record's ``symbol``; raises IndexError if it is none."""
+        """Return the name of a symbol id, such as a record's ``symbol``; raises IndexError."""
         return self.learned().name(symbol)
 
     def id(self, name: str) -> int | None:
-        """Return the id of ``name``, None while no feed has sent it."""
+        """Return the id of ``name``; None until a feed has sent it."""
         return self.learned().find(name)
 
     def ids(self, names: Names = "*") -> Indices:
@@ -114,17 +114,17 @@ class Tap:
 
     @property
     def quotes(self) -> Records:
-        """The slots of all quotes as they lie in memory, shape ``(max_symbols, ring_depth)``, QUOTE.
+        """View of the slots of all quotes, shape ``(max_symbols, ring_depth)``, QUOTE.
 
-        Live and without a copy: tick ``n`` of a symbol is in slot ``(n - 1) % ring_depth``
-        until the engine overwrites it, which may be while you look. :meth:`latest` and
-        :meth:`read` copy, and check that what they copied is whole.
+        Not a copy: tick ``n`` of a symbol is in slot ``(n - 1) % ring_depth`` until the engine
+        overwrites it, possibly during a read. :meth:`latest` and :meth:`read` copy, and
+        check that the copies are consistent.
         """
         return self.rings.slots(QUOTES)
 
     @property
     def trades(self) -> Records:
-        """The slots of all trades, as :attr:`quotes`; TRADE."""
+        """View of the slots of all trades, TRADE; see :attr:`quotes`."""
         return self.rings.slots(TRADES)
 
     def head(self) -> int:
@@ -132,13 +132,13 @@ class Tap:
         return self.rings.head()
 
     def latest(self, names: Names = "*", channel: Channel = "quotes") -> Records:
-        """Return the newest tick of each symbol that ``names`` match and that has one, shape ``(m,)``."""
+        """Return the newest tick of each symbol that matches ``names`` and has one, shape ``(m,)``."""
         head = self.rings.head()
         records, _ = self.rings.latest(_number(channel), self.ids(names), head)
         return records
 
     def read(self, name: str, channel: Channel = "quotes", last: int | None = None) -> Records:
-        """Return the ticks of one symbol that the ring holds, oldest first; the ``last`` so many of them.
+        """Return the ticks of one symbol that the ring holds, oldest first; at most the ``last`` ones.
 
         Shape ``(m,)``; empty for a name that no feed has sent.
         """
@@ -161,11 +161,11 @@ class Tap:
         timeout_s: float | None = None,
         step_ticks: int = STEP_TICKS,
     ) -> Follower:
-        """Return an iterator over all that is new for ``names``, patterns among them, from now on.
+        """Return an iterator over all new ticks of ``names``, which may contain patterns.
 
-        With ``held``, what the rings still hold comes first. With ``timeout_s``, a step that
-        is empty comes after so long without anything. One that is far behind gets about
-        ``step_ticks`` a step.
+        With ``held``, it begins with the ticks that the rings still hold. With ``timeout_s``, it
+        yields an empty step after that time without ticks. A step has about ``step_ticks`` ticks at
+        most.
         """
         numbers = frozenset(map(_number, channels))
         return Follower(self, _listed(names), numbers, held, timeout_s, max(step_ticks, 1))
@@ -173,18 +173,18 @@ class Tap:
     # Waiting.
 
     def wait(self, timeout_s: float | None = None, after: int | None = None) -> bool:
-        """Wait until the head is past ``after``; return False if ``timeout_s`` passed first.
+        """Wait until the head is above ``after``; return False if ``timeout_s`` passed first.
 
-        ``after`` is by default the head at which the last ``wait`` returned, so that a loop
-        misses nothing; threads each give their own. Raises EngineGoneError when the engine
-        has ended and nothing more will come, and TapError once the tap is closed.
+        By default ``after`` is the head at which the last ``wait`` returned, so that a loop
+        misses nothing; if several threads wait, each has to pass its own. Raises EngineGoneError
+        when the engine has ended and its ticks were read, and TapError once the tap is closed.
         """
         if after is None:
             after = self._waited_g
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         with self._turn:
             if not (self._led or self._closed):
-                self._bell.read(8)  # before the head: what rings from here on is not forgotten
+                self._bell.read(8)  # before loading the head: later signals are not lost
             looked = False
             while (head := self.rings.head()) <= after:
                 if self._closed:
@@ -205,30 +205,30 @@ class Tap:
             return True
 
     def _lead(self, timeout_s: float | None) -> None:
-        """Be at the doorbell, then call all threads that wait; the lock is given up meanwhile."""
+        """Poll the doorbell without the lock, then wake all waiting threads."""
         self._led = True
         self._turn.release()
         try:
             rung = self._poll.poll(None if timeout_s is None else timeout_s * 1000)
-        finally:  # an interrupt from the keyboard is one way out
+        finally:  # also after KeyboardInterrupt
             self._turn.acquire()
             self._led = False
             self._turn.notify_all()
         for number, _ in () if self._closed else rung:
             if number == self._bell.fileno():
                 self._bell.read(8)
-            else:  # the engine says nothing there, but that it has ended
+            else:  # the connection: it is readable only when the engine has ended
                 self._gone = True
 
     def fileno(self) -> int:
-        """Return the doorbell's descriptor, for event loops: readable when a batch came since ``wait``."""
+        """Return the doorbell's descriptor, for event loops: readable after a batch since ``wait``."""
         return self._bell.fileno()
 
     def close(self) -> None:
-        """Give the connection and the doorbell back; arrays, and the rings, live as long as they are held."""
+        """Close the connection and the doorbell; the rings and arrays stay valid while referenced."""
         with self._turn:
             self._closed = True
-            # Shut down first: a thread that waits at it is woken by that, and by closing it is not.
+            # Shut down first: that wakes a thread in poll(), closing does not.
             if self._door.fileno() >= 0:
                 _shut_down(self._door)
             self._door.close()
@@ -236,7 +236,7 @@ class Tap:
             self._turn.notify_all()
 
     def __enter__(self) -> Self:
-        """Return the tap; it is closed at the end of the block."""
+        """Return the tap; the end of the block closes it."""
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -244,15 +244,15 @@ class Tap:
         self.close()
 
     def __repr__(self) -> str:
-        """Return what a notebook shows."""
+        """Return a summary, for notebooks."""
         state = "closed" if self._closed else "engine gone" if self._gone else "live"
         return f"<Tap {state} epoch={self.epoch} symbols={len(self.learned())} head={self.head()}>"
 
 
 def tap(path: str | os.PathLike[str], *, timeout_s: float = CONNECT_S) -> Tap:
-    """Connect to the engine whose configuration has ``path`` as its ``[engine] tap``.
+    """Connect to the engine whose ``[engine] tap`` is ``path``.
 
-    Raises TapError, in one line, if there is none, if it is another user's, or if it refuses.
+    Raises TapError, in one line, if no engine listens there, if it is another user's, or if it refuses.
     """
     door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     fds: list[int] = []
@@ -262,7 +262,7 @@ def tap(path: str | os.PathLike[str], *, timeout_s: float = CONNECT_S) -> Tap:
         text, fds, _, _ = socket.recv_fds(door, MAX_HELLO_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
         _check(text, fds)
         rings = Rings.attach(fds[0])
-        rings.fd = -1  # the mapping has its own
+        rings.fd = -1  # the mapping does not need it
         os.close(fds.pop(0))
         return Tap(rings, door, fds.pop())
     except (OSError, ValueError) as error:
@@ -287,7 +287,7 @@ def _check(text: bytes, fds: list[int]) -> None:
 
 
 def _why(error: OSError | ValueError) -> str:
-    """Return in words why there is no tap."""
+    """Return in words why the tap could not be opened."""
     match error:
         case FileNotFoundError():
             return "no engine has its tap there; the configuration says where: [engine] tap"
