@@ -1,1 +1,1 @@
-"""Everything that serves sessions in one process, over rings that somebody else writes."""
+"""Serving of sessions in one process: shard, gateway, statistics, self-probes, the tap's listener."""

@@ -1,4 +1,4 @@
-"""What an operator should know of, as a value: shown by ``/readyz`` and counted in ``/metrics``."""
+"""Conditions that operators should act on, as shown by ``/readyz`` and ``/metrics``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 
 class Condition(NamedTuple):
-    """Something that is not as it should be, now."""
+    """A problem or a warning at this moment."""
 
     kind: str  # one of health.KINDS
-    subject: str  # the feed's name, the worker's number; "" where there is only one
+    subject: str  # the feed's name, the worker's number; "" if there is only one
     text: str

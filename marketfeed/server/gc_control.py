@@ -1,20 +1,17 @@
-"""The garbage collector, kept out of the way of the ticks.
+"""Control of Python's garbage collector: short collections, independent of the number of sessions.
 
-A collection takes as long as there are objects to look at, and 10,000 sessions
-are a million and a half: 0.8 s. But sessions that live need not be looked at,
-and those that end leave no cycles behind (tests/gateway/test_ends.py), so they
-go by their reference counts. So what has survived a few collections is frozen,
-taken out of the collector's sight, and each collection looks at what has come
-since the last, some thousand objects, however many there are.
+A collection visits all tracked objects; 10,000 sessions have 1.5 million of them, which takes 0.8 s. Live
+sessions need not be visited, and ended sessions leave no reference cycles (tests/gateway/test_ends.py), so
+reference counting frees them. Objects that survive a few collections are therefore frozen (gc.freeze), and
+each collection visits only the objects since the last one, some thousands.
 
-Python counts what is new less what has gone. Where sessions live on, new objects
-take the place of frozen ones (each look at a socket leaves a few), the count stays
-near nothing and the young pile up unseen: 300,000 in five seconds of pongs, and then
-100 ms at once. So there are rounds by the clock as well, the closer together the
-longer the last one took.
+Python starts a collection by the number of allocations less deallocations. With long-lived sessions, new
+objects replace frozen ones, the difference stays near zero, and young objects accumulate: 300,000 in five
+seconds of pongs, then a collection of 100 ms. So collections are also started by the clock; the longer the
+last one took, the sooner the next.
 
-What becomes a cycle only after it was frozen stays for good; ``frozen`` says
-how much there is. perf/many.py and perf/soak.py watch over both.
+An object that becomes part of a cycle after it was frozen is never freed; ``frozen`` counts frozen objects.
+perf/many.py and perf/soak.py measure both effects.
 """
 
 from __future__ import annotations
@@ -25,38 +22,39 @@ from typing import Any, Final
 
 import trio
 
-# Young objects are collected at so many; every second time together with those before them,
-# and every fourth with all that is not frozen yet.
+# Allocations before a collection of generation 0; every second one includes generation 1, and every
+# fourth all objects that are not frozen.
 THRESHOLDS: Final = (300, 1, 1)
-ROUND_S: Final = (0.01, 0.1)  # between rounds: at least, at most
-YOUNG_NS: Final = 200_000  # of CPU, that a round should take
-SPENT_NS: Final = (200_000, 500_000)  # on a generation, since the next one was looked at: then that is
-OLDER_EVERY_S: Final = 10.0  # in a quiet process few objects may hold much
+ROUND_S: Final = (0.01, 0.1)  # between timed collections: at least, at most
+YOUNG_NS: Final = 200_000  # target CPU time of a timed collection
+# CPU time spent on generations 0 and 1 after which the next older generation is collected.
+SPENT_NS: Final = (200_000, 500_000)
+OLDER_EVERY_S: Final = 10.0  # at the latest: in an idle process few objects may hold much memory
 
 
 class Collector:
-    """Keeps collections short, and the time of every one, whoever started it."""
+    """Keeps collections short, and measures every collection."""
 
     def __init__(self) -> None:
         self._started = 0
-        self._started_ns = 0  # in CPU time: a process that waits for a core has not more to collect
+        self._started_ns = 0  # in CPU time, because waiting for a core is not work
         self._spent_ns = [0, 0, 0]  # by generation, since an older one was collected
         self.collections = [0, 0, 0]  # by generation
         self.seconds = [0.0, 0.0, 0.0]
-        self.longest_s = 0.0  # by the clock; without what the process waited for a core:
+        self.longest_s = 0.0  # elapsed time; the next is CPU time
         self.longest_cpu_s = 0.0
 
     @property
     def frozen(self) -> int:
-        """Return how many objects are no longer looked at."""
+        """Return how many objects are frozen."""
         return gc.get_freeze_count()
 
     async def run(self) -> None:
-        """Take over the process's collector until cancelled."""
+        """Control the process's garbage collector until cancelled."""
         gc.collect()
         gc.freeze()
-        # Once more, over nothing: Python puts a full collection off until a quarter of what the last
-        # one left is new, and would let as much pile up.
+        # Again, with nothing left to visit: Python delays a full collection until the new objects are a
+        # quarter of those that survived the last one.
         gc.collect()
         before = gc.get_threshold()
         gc.set_threshold(*THRESHOLDS)
@@ -95,7 +93,7 @@ class Collector:
         self._spent_ns[generation] += cpu_ns
         self.longest_cpu_s = max(self.longest_cpu_s, cpu_ns / 1e9)
         if generation == 2:
-            gc.freeze()  # moves lists, at no cost worth timing
+            gc.freeze()  # only moves lists: takes no measurable time
             self._spent_ns[2] = 0
         seconds = (time.perf_counter_ns() - self._started) / 1e9
         self.collections[generation] += 1

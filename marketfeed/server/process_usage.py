@@ -1,4 +1,4 @@
-"""What this process takes of the machine."""
+"""CPU time and memory of this process."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def cpu_s() -> float:
 
 
 def resident_bytes() -> int:
-    """Return how much memory is resident now. Source: proc_pid_statm(5)."""
+    """Return the resident memory in bytes. Source: proc_pid_statm(5)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES

@@ -1,4 +1,4 @@
-"""Sessions as ``/v1/sessions`` lists them: who is slow, and why."""
+"""Sessions as ``/v1/sessions`` lists them, with the reason if one is slow."""
 
 from __future__ import annotations
 

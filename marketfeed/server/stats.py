@@ -1,7 +1,7 @@
-"""Statistics of a server of sessions, as plain values that can be sent between processes and added up.
+"""Statistics of a session server: plain values that processes send to each other and add up.
 
-Every field merges by its type: numbers are added, dicts key by key, lists element by element. A new figure
-needs a field here, a line in server/local.py that fills it in, and one in admin/metrics.py that shows it.
+Fields are merged by type: numbers are added, dicts by key, lists by index. A new figure requires a field
+here, a line in server/local.py that sets it, and one in admin/metrics.py that exports it.
 """
 
 from __future__ import annotations
@@ -16,24 +16,22 @@ from marketfeed.fanout.ledger import Ledger
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MAXIMA: Final = frozenset(
-    {"gc_longest_s", "gc_longest_cpu_s"}
-)  # fields of which the highest counts, not the sum
+MAXIMA: Final = frozenset({"gc_longest_s", "gc_longest_cpu_s"})  # merged by maximum, not by sum
 
 
 class ServerStats(msgspec.Struct):
-    """The figures of one server since its start, or the sum of several."""
+    """Statistics of one server since its start, or the sum of several."""
 
     sessions: dict[tuple[str, str], int] = {}  # now, by transport and tier
     clients: dict[tuple[str, str], int] = {}  # sessions now, by protocol and SDK
     lagging: dict[str, int] = {}  # now, by tier
-    synced: int = 0  # sessions now whose first `synced` was sent
+    synced: int = 0  # sessions now that have been sent their first `synced`
     groups: int = 0  # now
     accepted: int = 0
     handshakes_per_s: int = 0  # most in one second
     closes: dict[int, int] = {}  # by close code
     refused: dict[str, int] = {}  # connections, by reason
-    requests: dict[tuple[str, int], int] = {}  # over HTTP, by route ("" for unknown ones) and status
+    requests: dict[tuple[str, int], int] = {}  # over HTTP, by route ("" if unknown) and status
     polls: int = 0  # long polls that wait now
     errors: dict[int, int] = {}  # error messages, by code
     ledgers: dict[str, Ledger] = {}  # by tier
@@ -41,27 +39,25 @@ class ServerStats(msgspec.Struct):
     flushes: int = 0
     failures: int = 0
     flush_seconds: float = 0.0
-    flush_counts: list[int] = []  # by fanout.figures.FLUSH_BOUNDS_S, each without those before
+    flush_counts: list[int] = []  # per bucket of fanout.figures.FLUSH_BOUNDS_S, not cumulative
     gc_collections: list[int] = []  # by generation
     gc_seconds: list[float] = []
     gc_longest_s: float = 0.0
     gc_longest_cpu_s: float = 0.0
-    frame_sizes: list[int] = []  # frames by how many bits their length has
-    sent_bytes: int = 0  # in frames of flushes
-    durations: list[
-        int
-    ] = []  # sessions that ended, by gateway.limits.DURATION_BOUNDS_S, each without those before
+    frame_sizes: list[int] = []  # frames by the bit length of their size
+    sent_bytes: int = 0  # of flushes
+    durations: list[int] = []  # ended sessions per bucket of gateway.limits.DURATION_BOUNDS_S, not cumulative
     duration_s: float = 0.0
     cpu_s: dict[str, float] = {}  # by process
     resident_bytes: dict[str, int] = {}
-    interruptions: dict[str, int] = {}  # that probes saw, by tier
+    interruptions: dict[str, int] = {}  # measured by self-probes, by tier
     interrupted_s: dict[str, float] = {}
-    unplaced: dict[str, int] = {}  # deliveries whose batch was too long ago for `ring` and `wait`, by tier
+    unplaced: dict[str, int] = {}  # deliveries of batches too old for `ring` and `wait`, by tier
     workers: dict[str, int] = {}  # connections now, by worker
     worker_restarts: int = 0
 
     def past(self) -> ServerStats:
-        """Return the figures of a half that died: what it served has ended, what was pending is abandoned."""
+        """Return the statistics after the server died: its sessions are closed, pending ticks abandoned."""
         lost = sum(self.sessions.values())
         ledgers = {tier: Ledger() for tier in self.ledgers}
         for tier, ledger in self.ledgers.items():
@@ -85,7 +81,7 @@ class ServerStats(msgspec.Struct):
 
 
 def merged(reports: Iterable[ServerStats]) -> ServerStats:
-    """Return the sum of ``reports``; they stay as they are."""
+    """Return the sum of ``reports``, which are not changed."""
     total = ServerStats()
     for report in reports:
         for name in ServerStats.__struct_fields__:

@@ -1,9 +1,8 @@
-"""The tap's door: hands the rings, and a doorbell each, to readers on this machine.
+"""Listener of the tap: passes the rings and a doorbell to each reader on this machine.
 
-What a reader then does costs the engine nothing: it looks at memory. The
-doorbells are eventfds that add up what is not looked at, so ringing one never
-waits, whether its reader is quick, asleep or gone. marketfeed/shm/tap.py is the
-readers' side.
+Readers then access shared memory only, at no cost to the engine. The doorbells are eventfds, which
+accumulate signals, so ringing one never waits, whether its reader runs, sleeps or is gone.
+marketfeed/shm/tap.py is the readers' side.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ log = structlog.get_logger()
 
 
 class Taps:
-    """The readers that are connected, and the socket at which they come."""
+    """The connected readers, and the socket that they connect to."""
 
     def __init__(self, rings: Rings, path: Path | None, most: int) -> None:
-        """Prepare to hand out ``rings``, which lie in a memfd, to ``most`` readers at a time.
+        """Prepare to pass ``rings``, which are in a memfd, to at most ``most`` readers at a time.
 
-        Without ``path`` there is no door. Raises ConfigError for one that cannot be.
+        Without ``path`` there is no socket. Raises ConfigError for an invalid path.
         """
         if path is not None:
             check_path(path)
@@ -67,21 +66,18 @@ class Taps:
         for bell in self._bells:
             try:
                 os.eventfd_write(bell, 1)
-            except BlockingIOError:  # rung 2**64 times and never looked at; it is still ringing
+            except BlockingIOError:  # its counter is at its maximum, so the eventfd is readable
                 continue
 
     def problem(self) -> str | None:
-        """Return why readers cannot connect now, None if they can or are not meant to."""
+        """Return why readers cannot connect now; None if they can, or if there is no tap."""
         if self._listener is not None and (problem := self._listener.problem()) is not None:
             return problem
         return self._trouble
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        """Listen, for our own user alone, until the block ends; raises StartError.
-
-        A socket left by an engine that died is replaced; one that answers, and any other file, stays.
-        """
+        """Listen for readers of the engine's own user until the block ends; raises StartError."""
         if self._path is None:
             yield
             return
@@ -99,7 +95,7 @@ class Taps:
             listener.close()
 
     async def accept(self, readers: trio.Nursery) -> None:
-        """Accept for ever; each reader's connection is watched in the nursery ``readers``."""
+        """Accept readers for ever; serve each in the nursery ``readers``."""
         if self._listener is None:
             return
         listening = trio.socket.from_stdlib_socket(self._listener.sock)
@@ -130,7 +126,7 @@ class Taps:
             try:
                 await self._attend(connection, bell, pid, uid)
             except OSError:
-                log.info("tap left", pid=pid)  # killed, or in the middle of its connecting
+                log.info("tap left", pid=pid)  # it ended while it connected
             finally:
                 del self._bells[bell]
                 os.close(bell)
@@ -148,7 +144,7 @@ class Taps:
         self.accepted += 1
         log.info("tap connected", pid=pid, uid=uid)
         said = await connection.recv(1)
-        # Readers have nothing to say; what one says is not answered.
+        # Readers do not send anything; a byte ends the connection as its close does.
         log.info("tap closed", pid=pid, reason="it spoke" if said else "by the reader")
 
     async def _refuse(self, connection: SocketType, reason: str, detail: str, pid: int) -> None:
@@ -159,7 +155,7 @@ class Taps:
 
 
 def check_path(path: Path) -> None:
-    """Raise ConfigError if there can be no socket at ``path``."""
+    """Raise ConfigError if no socket can be created at ``path``."""
     if problem := path_problem(path):
         raise ConfigError(f"engine.tap: {problem}")
     if problem := folder_problem(path.parent):
