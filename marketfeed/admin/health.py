@@ -1,10 +1,9 @@
-"""Whether the engine can serve subscribers, and what else is not as it should be.
+"""Health of the engine: problems, which make it not ready, and warnings.
 
-A problem means that subscribers cannot be served: the engine is not ready, and
-a balancer takes it out. Everything else is a warning. A diagnostics file that
-cannot be written, or a venue that is silent, is the same for all engines
-behind a balancer; taking all of them out would turn it into an outage. A feed
-with ``required = true`` is the exception that an operator asks for.
+A problem means that subscribers cannot be served; a load balancer then removes the engine. All
+other conditions are warnings. For example, a silent venue affects all engines behind a balancer;
+removing all of them would cause an outage. Operators can make the state of a feed a problem with
+``required = true``.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from marketfeed.server.api import SessionServer
     from marketfeed.server.tap_listener import Taps
 
-# All kinds of conditions, for metrics: the first is a problem always, those of feeds if the feed is required.
+# All kinds of conditions, for metrics. no_worker is always a problem, those of feeds if the feed is required.
 KINDS: Final = (
     "no_worker",
     "feed_stale",
@@ -43,7 +42,7 @@ _AMISS: Final = {
 
 
 class Phase(enum.Enum):
-    """Where the engine is between its start and its end."""
+    """Phase of the engine's life."""
 
     STARTING = "starting"
     SERVING = "serving"
@@ -51,7 +50,7 @@ class Phase(enum.Enum):
 
 
 class Health:
-    """Problems and warnings of this moment, from the parts of the engine."""
+    """Collects the current problems and warnings from the parts of the engine."""
 
     def __init__(
         self, server: SessionServer, roster: Roster, keeper: Keeper, taps: Taps, symbols: SymbolTable
@@ -62,7 +61,7 @@ class Health:
         self._taps = taps
         self._symbols = symbols
         self.phase = Phase.STARTING
-        self.reload_failure: str | None = None  # why the configuration as it is now is not in force
+        self.reload_failure: str | None = None  # why the configuration file could not be put in force
 
     def status(self) -> str:
         """Return ``"ready"``, ``"not ready"``, ``"starting"`` or ``"draining"``."""
@@ -75,7 +74,7 @@ class Health:
         return [*self._feeds(required=True), *self._server.problems()]
 
     def warnings(self) -> list[Condition]:
-        """Return everything else that is not as it should be."""
+        """Return the conditions under which subscribers are still served."""
         found = [*self._feeds(required=False), *self._server.warnings()]
         for kind, trouble in (
             ("latency_log", self._keeper.log.problem),

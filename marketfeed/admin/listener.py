@@ -1,4 +1,4 @@
-"""The admin listener: metrics, health, and who is slow and why. Loopback unless told otherwise."""
+"""The admin listener: metrics, health, latency, sessions. On loopback by default."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Admin:
         return json_response(HealthAnswer("ok", self._sources.rings.epoch))
 
     async def _readiness(self, request: Request) -> Response:
-        """Answer whether subscribers can be served: 200, or 503 with ``problems``; and ``warnings``."""
+        """Return 200 if subscribers can be served, else 503 with ``problems``; in both cases ``warnings``."""
         health = self._sources.health
         status = health.status()
         body = ReadinessAnswer(
@@ -55,7 +55,7 @@ class Admin:
         return json_response(self._sources.keeper.shown())
 
     async def _sessions(self, request: Request) -> Response:
-        """List sessions, the slow ones first; ``?slow=1`` only those, ``limit`` at most so many."""
+        """List at most ``limit`` sessions, slow ones first; with ``?slow=1`` slow ones only."""
         check_keys(request.query, SessionsParameters.__struct_fields__)
         limit_text = request.first("limit", "100")
         digits = limit_text.isascii() and limit_text.isdecimal() and len(limit_text) <= 4

@@ -1,7 +1,7 @@
-"""Metrics in Prometheus's text format, from counters that the engine keeps anyway.
+"""Metrics in Prometheus's text format, from counters that the engine has anyway.
 
-Nothing is counted for Prometheus's sake on the way of a tick: a scrape reads
-plain integers, those of sessions from the report of whoever serves them.
+A scrape reads plain integers, those of sessions from the statistics of the session server. Nothing is
+counted per tick for metrics only.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Samples = Mapping[Any, float]  # by the values of the labels, in order
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the figures are."""
+    """The objects that metrics are read from."""
 
     server: SessionServer
     rings: Rings
@@ -62,14 +62,14 @@ class Sources:
 
 
 async def exposition(sources: Sources) -> bytes:
-    """Return all metrics as Prometheus's text format."""
+    """Return all metrics in Prometheus's text format."""
     registry = CollectorRegistry()
     registry.register(_Snapshot(sources, await sources.server.statistics()))
     return generate_latest(registry)
 
 
 class _Snapshot(MetricSource):
-    """One scrape's figures."""
+    """The metrics of one scrape."""
 
     def __init__(self, sources: Sources, report: ServerStats) -> None:
         self._sources = sources
@@ -85,42 +85,47 @@ class _Snapshot(MetricSource):
 
     def _engine(self) -> Iterable[Metric]:
         build = (__version__, platform.python_version(), str(VERSION))
-        yield _gauge("build_info", "1, labelled by what runs.", "version python protocol", {build: 1})
+        yield _gauge("build_info", "1, labelled with the versions.", "version python protocol", {build: 1})
         health = self._sources.health
         ready = health.status() == "ready"
-        yield _gauge("ready", "1 if subscribers can be served, as /readyz says.", "", {(): ready})
-        text = "1 for what makes the engine not ready."
+        yield _gauge("ready", "1 if subscribers can be served, as in /readyz.", "", {(): ready})
+        text = "1 for each condition that makes the engine not ready."
         yield _gauge("problem", text, "kind subject", _present(health.problems()))
-        text = "1 for what is not as it should be while subscribers are served."
+        text = "1 for each condition under which subscribers are still served."
         yield _gauge("warning", text, "kind subject", _present(health.warnings()))
 
     def _sessions(self) -> Iterable[Metric]:
         report = self._report
         yield _gauge("sessions", "Sessions now.", "transport tier", report.sessions)
         yield _gauge(
-            "clients", "Sessions now, by what their clients say they are.", "protocol sdk", report.clients
+            "clients", "Sessions now, by protocol and SDK of the client.", "protocol sdk", report.clients
         )
         lagging = dict.fromkeys(((tier,) for _, tier in report.sessions), 0)
         lagging |= {(tier,): n for tier, n in report.lagging.items()}
-        yield _gauge("lagging_sessions", "Sessions fallen behind.", "tier", lagging)
+        yield _gauge("lagging_sessions", "Sessions that lag now.", "tier", lagging)
         most = self._sources.admission.limits.sessions
         yield _gauge("sessions_limit", "limits.sessions.", "", {(): most})
         yield _histogram(
             "session_seconds",
-            "How long sessions lasted.",
+            "Durations of ended sessions.",
             DURATION_BOUNDS_S,
             report.durations,
             report.duration_s,
         )
-        yield _counter("accepted_total", "Sessions begun.", "", {(): report.accepted})
-        text = "Most sessions begun in one second, of each process, added up."
+        yield _counter("accepted_total", "Sessions that began.", "", {(): report.accepted})
+        text = "Most handshakes in one second, summed over processes."
         yield _gauge("handshakes_shown_per_s", text, "", {(): report.handshakes_per_s})
         closes = {(str(code),): n for code, n in report.closes.items()}
-        yield _counter("closes_total", "Sessions ended, by close code.", "code", closes)
+        yield _counter("closes_total", "Ended sessions, by close code.", "code", closes)
         refused = {(reason,): n for reason, n in report.refused.items()}
-        yield _counter("refused_total", "Connections refused before a session.", "reason", refused)
+        yield _counter("refused_total", "Connections refused before a session, by reason.", "reason", refused)
         requests = {(route or "none", str(status)): n for (route, status), n in report.requests.items()}
-        yield _counter("http_requests_total", "Requests to the gateway, by answer.", "route status", requests)
+        yield _counter(
+            "http_requests_total",
+            "HTTP requests to the gateway, by route and status.",
+            "route status",
+            requests,
+        )
         yield _gauge("waiting_polls", "Long polls that wait now.", "", {(): report.polls})
         errors = {(str(code),): n for code, n in report.errors.items()}
         yield _counter("errors_total", "Error messages sent, by code.", "code", errors)
@@ -130,12 +135,12 @@ class _Snapshot(MetricSource):
         for name in (field.name for field in fields(Ledger)):
             samples = {(tier,): getattr(ledger, name) for tier, ledger in report.ledgers.items()}
             if name == "pending":
-                yield _gauge("pending", "Ticks matched and not yet any of the others.", "tier", samples)
+                yield _gauge("pending", "Ticks matched and not accounted for yet.", "tier", samples)
             else:
                 yield _counter(f"{name}_total", f"Ticks {name}; see the ledger.", "tier", samples)
         yield _counter("frames_total", "Frames offered to sockets.", "", {(): report.frames})
         sizes = _by_size(report.frame_sizes)
-        yield _histogram("frame_bytes", "Sizes of flushes' frames.", FRAME_BOUNDS, sizes, report.sent_bytes)
+        yield _histogram("frame_bytes", "Sizes of frames of flushes.", FRAME_BOUNDS, sizes, report.sent_bytes)
         text = "Time to collect, encode and send one flush."
         yield _histogram("flush_seconds", text, FLUSH_BOUNDS_S, report.flush_counts, report.flush_seconds)
         rings, count = self._sources.rings, len(self._sources.symbols)
@@ -143,31 +148,38 @@ class _Snapshot(MetricSource):
             (name,): int((rings.published(c, count) // rings.depth).sum()) for c, name in enumerate(CHANNELS)
         }
         yield _counter("ring_laps_total", "Ring wrap-arounds, all symbols.", "channel", laps)
-        yield _gauge("published_g", "The newest tick of the rings.", "", {(): self._sources.rings.head()})
+        yield _gauge(
+            "published_g", "g of the newest tick in the rings.", "", {(): self._sources.rings.head()}
+        )
         yield _gauge("symbols", "Names in the symbol table.", "", {(): len(self._sources.symbols)})
         yield _gauge("groups", "Groups that share frames.", "", {(): report.groups})
 
     def _latencies(self) -> Iterable[Metric]:
         keeper = self._sources.keeper
-        text = "Latency by hop, of every delivery; told of at the end of each latency.interval_s."
+        text = "Latency of every delivery, by hop; updated every latency.interval_s."
         hops = HistogramMetricFamily(PREFIX + "hop_seconds", text, labels=["hop", "tier"])
         beyond = {}
         for key, histogram in keeper.sums.items():
             hops.add_metric(key, *keeper.buckets(key))
             beyond[key] = histogram.beyond
         yield hops
-        yield _counter("hop_beyond_total", "Latencies above 60 s, in no bucket.", "hop tier", beyond)
-        text = "Times that the engine's own probe waited longer than latency.interruption_s for a tick."
+        yield _counter(
+            "hop_beyond_total", "Latencies above 60 s, which are in no bucket.", "hop tier", beyond
+        )
+        text = "Waits of the self-probe for a tick that exceeded latency.interruption_s."
         seen = {(tier,): n for tier, n in self._report.interruptions.items()}
         yield _counter("probe_interruptions_total", text, "tier", seen)
         waited = {(tier,): s for tier, s in self._report.interrupted_s.items()}
-        yield _counter("probe_interrupted_seconds_total", "How long these were.", "tier", waited)
+        yield _counter("probe_interrupted_seconds_total", "Total duration of these waits.", "tier", waited)
         unplaced = {(tier,): n for tier, n in self._report.unplaced.items()}
         yield _counter(
-            "unplaced_total", "Deliveries whose batch was too long ago for its time.", "tier", unplaced
+            "unplaced_total",
+            "Deliveries of batches too old for ring and wait to be measured.",
+            "tier",
+            unplaced,
         )
         file = keeper.log
-        yield _gauge("latency_log_writable", "1 if the last write worked.", "", {(): file.problem is None})
+        yield _gauge("latency_log_writable", "1 if the last write succeeded.", "", {(): file.problem is None})
         yield _counter("latency_log_failures_total", "Writes that failed.", "", {(): file.failures})
         yield _counter("latency_log_bytes_total", "Bytes written.", "", {(): file.written_bytes})
 
@@ -185,10 +197,14 @@ class _Snapshot(MetricSource):
             failures[(intake.name,)] = supervisor.failures
             for state in FeedState:
                 states[intake.name, state.value] = supervisor.state() is state
-        yield _counter("ticks_total", "Ticks taken in.", "feed channel", ticks)
-        yield _counter("feed_events_total", "What feeds counted, such as broken lines.", "feed event", events)
-        yield _counter("feed_failures_total", "Times a feed failed and was run again.", "feed", failures)
-        yield _gauge("feed_state", "1 for the state a feed is in.", "feed state", states)
+        yield _counter("ticks_total", "Ticks received from feeds.", "feed channel", ticks)
+        yield _counter(
+            "feed_events_total", "Events that feeds counted, such as invalid lines.", "feed event", events
+        )
+        yield _counter(
+            "feed_failures_total", "Failures of feeds; each is followed by a restart.", "feed", failures
+        )
+        yield _gauge("feed_state", "1 for the current state of a feed.", "feed state", states)
 
     def _process(self) -> Iterable[Metric]:
         report = self._report
@@ -198,30 +214,32 @@ class _Snapshot(MetricSource):
         yield _counter("gc_seconds_total", "Time in garbage collections.", "generation", seconds)
         yield _gauge("gc_longest_seconds", "The longest garbage collection.", "", {(): report.gc_longest_s})
         longest = {(): report.gc_longest_cpu_s}
-        yield _gauge("gc_longest_cpu_seconds", "The longest one without waiting for a core.", "", longest)
+        yield _gauge("gc_longest_cpu_seconds", "CPU time of the longest garbage collection.", "", longest)
         cpu, resident = dict(report.cpu_s), dict(report.resident_bytes)
-        if "engine" not in resident:  # sessions are others' business: this process feeds them
+        if "engine" not in resident:  # with workers, the session server reports only theirs
             cpu["engine"], resident["engine"] = cpu_s(), resident_bytes()
-        text = "CPU time of a process, its successors' included."
+        text = "CPU time of a process and its successors."
         yield _counter("cpu_seconds_total", text, "process", {(name,): s for name, s in cpu.items()})
-        text = "Resident memory of a process, that it shares with others included."
+        text = "Resident memory of a process, including shared memory."
         yield _gauge("resident_bytes", text, "process", {(name,): n for name, n in resident.items()})
         workers = {(worker,): n for worker, n in report.workers.items()}
         yield _gauge("worker_connections", "Connections now, by worker process.", "worker", workers)
         restarts = {(): report.worker_restarts}
-        yield _counter("worker_restarts_total", "Workers that ended and were replaced.", "", restarts)
         yield _counter(
-            "failures_total", "Sessions ended by an error in the fan-out.", "", {(): report.failures}
+            "worker_restarts_total", "Workers that ended unexpectedly and were replaced.", "", restarts
+        )
+        yield _counter(
+            "failures_total", "Sessions closed because of an error in the fan-out.", "", {(): report.failures}
         )
         taps = self._sources.taps
-        yield _gauge("taps", "Readers of the rings connected now.", "", {(): len(taps)})
-        yield _counter("taps_total", "Readers of the rings that came.", "", {(): taps.accepted})
+        yield _gauge("taps", "Taps connected now.", "", {(): len(taps)})
+        yield _counter("taps_total", "Taps that connected.", "", {(): taps.accepted})
         refused = {(reason,): n for reason, n in taps.refused.items()}
-        yield _counter("taps_refused_total", "Readers of the rings refused.", "reason", refused)
+        yield _counter("taps_refused_total", "Taps that were refused, by reason.", "reason", refused)
 
 
 def _present(conditions: Sequence[Condition]) -> Samples:
-    """Return 1 for each of ``conditions``, and 0 for each kind, so that every series is known."""
+    """Return 1 for each of ``conditions``, and 0 for each kind, so that every series exists."""
     return dict.fromkeys(((kind, "") for kind in KINDS), 0) | {(c.kind, c.subject): 1 for c in conditions}
 
 
@@ -236,7 +254,7 @@ def _counter(name: str, text: str, labels: str, samples: Samples) -> Metric:
 def _histogram(
     name: str, text: str, bounds: Sequence[float], counts: Sequence[int], total: float
 ) -> HistogramMetricFamily:
-    """Return a histogram of ``counts`` up to each of ``bounds`` and above, each without those before."""
+    """Return a histogram of ``counts``, which are per bucket of ``bounds`` and one above, not cumulative."""
     family = HistogramMetricFamily(PREFIX + name, text)
     labels = [*map(str, bounds), "+Inf"]
     running = accumulate(counts or [0] * len(labels))
@@ -245,7 +263,7 @@ def _histogram(
 
 
 def _by_size(by_bits: list[int]) -> list[int]:
-    """Return frames up to each of FRAME_BOUNDS, and above, from those by the bits of their length."""
+    """Return frames per bucket of FRAME_BOUNDS and one above, from counts by the bit length of their size."""
     first, last = (int(bound).bit_length() - 1 for bound in (FRAME_BOUNDS[0], FRAME_BOUNDS[-1]))
     counts = by_bits or [0] * (last + 2)
     return [sum(counts[: first + 1]), *counts[first + 1 : last + 1], sum(counts[last + 1 :])]
