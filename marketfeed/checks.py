@@ -1,7 +1,7 @@
-"""What can be wrong with a configuration beyond the values of its keys: files, folders, addresses, feeds.
+"""Checks of a configuration beyond the values of its keys: files, folders, addresses, feeds.
 
-The engine finds the same while it is built. This module looks without building one, so that these
-mistakes are reported together with those of the values.
+Building the engine finds the same mistakes. This module finds them without building it, so that they are
+reported together with invalid values.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from marketfeed.server.tap_listener import check_path
 
 
 def mistakes(loaded: Loaded) -> list[str]:
-    """Return what is wrong beyond the values of keys: feeds and files (``key.path: what is allowed``)."""
+    """Return the mistakes in feeds and files, as ``key.path: what is allowed``."""
     config = loaded.config
     found: list[str] = []
     with gathered(found):
@@ -36,7 +36,7 @@ def mistakes(loaded: Loaded) -> list[str]:
     with gathered(found):
         check_log_path(loaded)
     symbols = SymbolTable(config.engine.max_symbols)
-    # Feeds are made, to see whether they can be, and never run.
+    # Constructs the feeds, which checks their settings, without running them.
     pump = Pump(RingWriter(Rings.private(1, 4), time.time_ns), symbols, lambda: None)
     with gathered(found):
         Roster(pump, loaded.base, trio.sleep).plan(config.feeds, addresses(config))
@@ -44,7 +44,7 @@ def mistakes(loaded: Loaded) -> list[str]:
 
 
 def idle(loaded: Loaded) -> list[str]:
-    """Return what will be served without, in lines: no feed, and keys that have no effect."""
+    """Return warnings, one line each: no feed is configured, and keys without effect."""
     config = loaded.config
     found = [] if config.feeds else [f"{loaded.source}: no [[feeds]]: subscribers will get no ticks"]
     for section, names, why in (
@@ -59,14 +59,14 @@ def idle(loaded: Loaded) -> list[str]:
 
 
 def log_problem(loaded: Loaded) -> str | None:
-    """Return a line that says why the latency log cannot be written, None if it can."""
+    """Return one line on why the latency log cannot be written; None if it can."""
     latency = loaded.config.latency
     problem = file_problem(loaded.base / latency.path) if latency.enabled else ""
     return loaded.sourced(f"latency.path: {problem}, so there will be no latency log") if problem else None
 
 
 def contents(gateway: GatewayConfig) -> list[bytes]:
-    """Return what is in the files of the certificate; raises ConfigError."""
+    """Return the contents of the certificate's files; raises ConfigError."""
     try:
         return [Path(path).read_bytes() for path in (gateway.tls_cert, gateway.tls_key) if path]
     except OSError as error:
@@ -74,13 +74,13 @@ def contents(gateway: GatewayConfig) -> list[bytes]:
 
 
 def tap_path(loaded: Loaded) -> Path | None:
-    """Return where the rings are handed out, None if nowhere."""
+    """Return the path of the tap's socket; None without a tap."""
     tap = loaded.config.engine.tap
     return None if tap is None else loaded.base / tap
 
 
 def addresses(config: Config) -> dict[str, str]:
-    """Return the addresses of the listeners that are no feeds', with the keys that they are from."""
+    """Return the addresses of the gateway's and the admin listener, each with its key."""
     found: dict[str, str] = {}
     for key, host, port in (
         ("admin.port", config.admin.host, config.admin.port),
@@ -93,7 +93,7 @@ def addresses(config: Config) -> dict[str, str]:
 
 
 def check_log_path(loaded: Loaded) -> None:
-    """Raise ConfigError if the latency log cannot be a file there."""
+    """Raise ConfigError if the path of the latency log is a folder."""
     path = loaded.base / loaded.config.latency.path
     if loaded.config.latency.enabled and path.is_dir():
         raise ConfigError(f"latency.path: {path} is a folder, and must be a file")

@@ -8,5 +8,5 @@ from marketfeed.core.units import S
 
 
 def now_ns() -> int:
-    """Return the present time of the event loop."""
+    """Return the current time of the event loop."""
     return round(trio.current_time() * S)

@@ -1,4 +1,4 @@
-"""Every error this project raises, named for who must act on it."""
+"""All errors of this project, named for who must act on them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 class MarketfeedError(Exception):
-    """Root of all errors raised by marketfeed."""
+    """Base class of all errors that marketfeed raises."""
 
 
 class ConfigError(MarketfeedError):
     """The operator must change the configuration or the command; exit status 2.
 
-    One line for each mistake, which names the file, the key path and what is allowed there.
+    One line per mistake: the file, the key path, and the allowed values.
     """
 
     def __init__(self, *mistakes: str) -> None:
@@ -26,12 +26,12 @@ class ConfigError(MarketfeedError):
 
 
 class ContentError(ConfigError):
-    """What the configuration names, such as a file, does not hold what the configuration says of it."""
+    """A file named in the configuration does not have the content that the configuration declares."""
 
 
 @contextmanager
 def gathered(found: list[str]) -> Iterator[None]:
-    """Append the mistakes of a ConfigError raised in this block to ``found``."""
+    """Catch a ConfigError of the block, and append its mistakes to ``found``."""
     try:
         yield
     except ConfigError as error:
@@ -39,50 +39,50 @@ def gathered(found: list[str]) -> Iterator[None]:
 
 
 class StartError(MarketfeedError):
-    """The machine refuses what the configuration asks for, such as a port in use; exit status 2."""
+    """The machine cannot provide what the configuration requires, such as a port; exit status 2."""
 
 
 class LogError(MarketfeedError):
-    """A latency log cannot be opened, or holds nothing that was asked for; exit status 2."""
+    """A latency log cannot be opened, or has no matching entries; exit status 2."""
 
 
 class RecordingError(MarketfeedError):
-    """A recording cannot be opened or written, or a file is none; exit status 2."""
+    """A recording cannot be opened or written, or a file is not a recording; exit status 2."""
 
 
 class FeedProtocolError(MarketfeedError):
-    """The venue broke its protocol; the supervisor drops the connection and reconnects."""
+    """The venue violated its protocol; the supervisor drops the connection and reconnects."""
 
 
 class SourceError(MarketfeedError):
-    """A feed's source is broken for good, such as a file from some place on; the operator must mend it.
+    """A feed's source is permanently unusable, such as a damaged file; the operator must repair it.
 
-    The supervisor ends the feed as failed. Running it again would publish again what came before that place.
+    The supervisor ends the feed as failed. A restart would publish the ticks before the damage again.
     """
 
 
 class ControlError(MarketfeedError):
-    """A worker process and the engine do not understand each other; the worker is replaced."""
+    """Invalid message between the engine and a worker process; the worker is replaced."""
 
 
 class InvalidSymbolError(MarketfeedError):
-    """A name that cannot be a symbol: not 1 to 24 bytes of the permitted characters."""
+    """Invalid symbol name: not 1 to 24 bytes of the permitted characters."""
 
 
 class SymbolsFullError(MarketfeedError):
-    """The symbol table holds ``max_symbols`` names; ticks of further names are left out."""
+    """The symbol table is full (``max_symbols`` names); ticks of further symbols are dropped."""
 
 
 class TapError(MarketfeedError):
-    """A tap cannot be had, or is closed; the text says of which path, and why."""
+    """A tap cannot be opened, or is closed; the text has the path and the reason."""
 
 
 class EngineGoneError(TapError):
-    """The engine behind a tap has ended, and all it published has been read; connect to its successor."""
+    """The engine of a tap has ended, and all its ticks were read; connect to its successor."""
 
 
 class RequestError(MarketfeedError):
-    """The subscriber sent something that cannot be served; it is answered and lives.
+    """Invalid client request. It is answered with an error message; the session continues.
 
     ``code`` is an :class:`ErrorCode`; ``request_id`` is the request's own ``id``.
     """
@@ -111,7 +111,7 @@ class ErrorCode(enum.IntEnum):
 
 
 class CloseCode(enum.IntEnum):
-    """Why a session was closed: its WebSocket close code, and a counter each.
+    """Reasons for closing a session: WebSocket close codes, with a counter each.
 
     4000-4499: the client may reconnect; 4500-4999: it must not. Slowness is
     a value that the shard acts on, never an exception.
@@ -120,7 +120,7 @@ class CloseCode(enum.IntEnum):
     NORMAL = 1000
     DRAINING = 1001
     PROTOCOL = 1002
-    ABNORMAL = 1006  # the peer went away without a close frame; never sent
+    ABNORMAL = 1006  # the connection ended without a close frame; never sent
     INVALID_DATA = 1007
     TOO_BIG = 1009
     INTERNAL = 1011

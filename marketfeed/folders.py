@@ -1,4 +1,4 @@
-"""Folders of files that are about to be written."""
+"""Checks that files can be written, before they are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def file_problem(path: Path) -> str:
-    """Return why nothing can be appended to ``path``, which may have to be made first; "" if it can."""
+    """Return why ``path`` cannot be created or appended to; "" if it can."""
     try:
         if not path.exists():
             return folder_problem(path.parent)
@@ -23,9 +23,9 @@ def file_problem(path: Path) -> str:
 
 
 def folder_problem(folder: Path) -> str:
-    """Return why files cannot be created in ``folder``, which may have to be made first; "" if they can.
+    """Return why files cannot be created in ``folder``, which need not exist; "" if they can.
 
-    It is tried with a file without a name in the nearest folder that is there, which leaves nothing behind.
+    Creates an unnamed file in the nearest existing folder, which leaves nothing behind.
     """
     there = folder
     try:

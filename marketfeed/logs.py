@@ -1,4 +1,4 @@
-"""Logging: to stderr, for people on a terminal, as JSON lines otherwise."""
+"""Logging to stderr: as text on a terminal, otherwise as JSON lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST: Final = 2000  # characters of one value on a terminal
 def _escaped(
     logger: structlog.typing.WrappedLogger, method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Escape what peers and files put into an event: a terminal would act on it."""
+    """Escape control characters in values, which may come from peers and files."""
     for key, value in event.items():
         if isinstance(value, str) and not value.isprintable():
             event[key] = printable(value, MOST)
@@ -30,16 +30,16 @@ def configure(level: str = "info") -> None:
         structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
     )
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,  # which worker says it
+        structlog.contextvars.merge_contextvars,  # the worker, if any
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    # JSON escapes by itself, and has tracebacks as values.
+    # JSON escapes control characters, and needs tracebacks as strings.
     shared.append(_escaped if terminal else structlog.processors.format_exc_info)
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        # A line in one write: several processes share this stderr.
+        # One write per line, because several processes share stderr.
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

@@ -1,23 +1,23 @@
-"""For tests of feed types: an intake that records, and the checks that every feed type has to pass.
+"""Tests of feed types: an intake that records, and the checks that every feed type has to pass.
 
     async def test_my_feed(autojump_clock):
         await check_feed(MyFeed, {"url": "…"})
 
-Runs under trio's MockClock as well as in real time. What fails raises an
+Runs under trio's MockClock as well as in real time. A failed check raises an
 AssertionError that begins with the number of the check:
 
  1. ``Config`` accepts the settings.
  2. ``Config`` refuses a key it does not know.
- 3. The feed can be made, with a ``start_sessions`` of 0 or more.
+ 3. The feed can be constructed, with a ``start_sessions`` of 0 or more.
  4. It runs without an exception and publishes Batches with ticks in them.
- 5. Every symbol id was given out by this feed's intake.
+ 5. Every symbol id is from this feed's intake.
  6. Sizes are finite and not negative.
- 7. A bid or ask that has a price has a size too: without one, subscribers are told that the side is missing.
- 8. ``ts_event`` and ``ts_recv`` are 0 or nanoseconds of our era.
+ 7. A bid or ask with a price has a size too; size 0 means that the side is missing.
+ 8. ``ts_event`` and ``ts_recv`` are 0, or in nanoseconds and from 1990 to 2099.
  9. ``side`` is b, s or -.
 10. ``g`` and ``n`` are left 0.
-11. A full symbol table is survived: the ticks are left out, nothing is raised. A feed whose symbols are
-    configured may refuse with ConfigError when it is made.
+11. A full symbol table is survived: the ticks are dropped, nothing is raised. A feed whose symbols are
+    configured may raise ConfigError when it is constructed.
 12. It ends within PROMPT_S of being cancelled.
 13. Once ``run`` has returned, nothing more is published.
 14. Arrays are not touched again after they were published.
@@ -68,16 +68,16 @@ CHECKS: Final = {
 }
 
 PROMPT_S: Final = 1.0
-AFTERWARDS_S: Final = 0.1  # how long a feed that has returned is watched
-ROOM_TICKS: Final = 16  # granted to a feed that asks for room
-RUNAWAY_BATCHES: Final = 1000  # published after cancellation, so without ever yielding
-FIRST_NS: Final = 631_152_000 * 10**9  # 1990; microseconds or milliseconds of today lie far below
+AFTERWARDS_S: Final = 0.1  # for which a feed that has returned is observed
+ROOM_TICKS: Final = 16  # granted by each wait_room
+RUNAWAY_BATCHES: Final = 1000  # published after cancellation, which means that the feed never yields
+FIRST_NS: Final = 631_152_000 * 10**9  # 1990; current times in microseconds or milliseconds are far below
 LAST_NS: Final = 4_102_444_800 * 10**9  # 2100
 SIDES: Final = (BUY, SELL, UNKNOWN_SIDE)
 
 
 class RecordingIntake:
-    """An Intake with a symbol table of its own, which keeps what a feed does with it."""
+    """An Intake with its own symbol table, which records what a feed does."""
 
     def __init__(self, name: str = "feed", base: Path = Path(), max_symbols: int = 8192) -> None:
         self.name = name
@@ -85,9 +85,9 @@ class RecordingIntake:
         self.symbols = SymbolTable(max_symbols)
         self.events: Counter[str] = Counter()
         self.batches: list[Batch] = []  # copies, as they were when published
-        self.published_at_s: list[float] = []  # trio's clock, one for each batch
+        self.published_at_s: list[float] = []  # by trio's clock, one per batch
         self.room = 4096  # ticks that each `wait_room` grants
-        self.granted: int | None = None  # of these not published yet; None: it was never called
+        self.granted: int | None = None  # of these, not published yet; None before the first call
         self._captured = structlog.testing.LogCapture()
         self.log: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
             None,
@@ -98,17 +98,17 @@ class RecordingIntake:
 
     @property
     def logged(self) -> list[Any]:
-        """What was logged, each a dict with ``event``, ``log_level`` and the rest."""
+        """Log entries: dicts with ``event``, ``log_level`` and the fields."""
         return self._captured.entries
 
     @property
     def quotes(self) -> Records:
-        """All quotes published, in order, shape ``(q,)``, dtype QUOTE."""
+        """All published quotes, in order, shape ``(q,)``, dtype QUOTE."""
         return np.concatenate([np.empty(0, QUOTE), *(batch.quotes for batch in self.batches)])
 
     @property
     def trades(self) -> Records:
-        """All trades published, in order, shape ``(t,)``, dtype TRADE."""
+        """All published trades, in order, shape ``(t,)``, dtype TRADE."""
         return np.concatenate([np.empty(0, TRADE), *(batch.trades for batch in self.batches)])
 
     def symbol(self, name: str) -> int | None:
@@ -122,11 +122,11 @@ class RecordingIntake:
         return None
 
     def count(self, event: str, times: int = 1) -> None:
-        """Count something worth knowing in ``events``."""
+        """Count ``event`` in ``events``."""
         self.events[event] += times
 
     def clock(self, name: str, speed: float, loop: bool) -> Seat:
-        """Return a clock that no other feed shares."""
+        """Return a clock that is not shared with other feeds."""
         return Seat(name, speed, loop)
 
     async def wait_room(self) -> int:
@@ -136,7 +136,7 @@ class RecordingIntake:
         return self.room
 
     def publish(self, batch: Batch) -> None:
-        """Keep a copy of ``batch``."""
+        """Store a copy of ``batch``."""
         channels = None if batch.channels is None else batch.channels.copy()
         self.batches.append(Batch(batch.quotes.copy(), batch.trades.copy(), channels))
         if self.granted is not None:
@@ -152,12 +152,11 @@ async def check_feed(
     ticks: int = 1000,
     timeout_s: float = 60.0,
 ) -> RecordingIntake:
-    """Put a feed type through the checks that the module's text numbers.
+    """Run the numbered checks in this module's docstring on a feed type.
 
-    ``settings`` is its ``[[feeds]]`` table without ``name`` and ``type``,
-    ``base`` the folder its relative paths start at. The feed is run three
-    times, each for at most ``ticks`` ticks and ``timeout_s``. Returns the
-    intake of the first run; raises AssertionError.
+    ``settings`` is its ``[[feeds]]`` table without ``name`` and ``type``; relative paths start
+    at ``base``. The feed is run three times, each for at most ``ticks`` ticks and
+    ``timeout_s``. Returns the intake of the first run; raises AssertionError.
     """
     config = _checked_config(feed_type, settings)
     trial = _Trial(base, ticks, timeout_s)
@@ -177,7 +176,7 @@ async def check_feed(
     full = _Trial(base, ticks, timeout_s, max_symbols=1)
     try:
         feed = feed_type(config, full.intake)
-    except ConfigError:  # names of its own that find no room: the operator is told before it runs
+    except ConfigError:  # its configured symbols do not fit: reported before it runs
         return trial.intake
     except Exception as error:
         raise AssertionError(_text(11, f"raised {error!r} when it was made")) from error
@@ -209,7 +208,7 @@ def _made(feed_type: FeedType, config: msgspec.Struct, intake: RecordingIntake) 
 
 
 class _Trial:
-    """One run of a feed, its batches checked as they come."""
+    """One run of a feed; checks each batch when it is published."""
 
     def __init__(self, base: Path, ticks: int, timeout_s: float, max_symbols: int = 8192) -> None:
         self.intake = RecordingIntake(base=base, max_symbols=max_symbols)
@@ -223,10 +222,10 @@ class _Trial:
         self._cancelled_at_s: float | None = None
         self._batches_after = 0
         self._failure: AssertionError | None = None
-        self._given: list[tuple[Records, bytes]] = []  # arrays, and what the engine left in them
+        self._given: list[tuple[Records, bytes]] = []  # published arrays, and their content after publishing
 
     async def run(self, feed: Feed, failing: int) -> None:
-        """Run ``feed`` until there is enough; its exceptions fail the check numbered ``failing``."""
+        """Run ``feed`` until it has published enough; an exception fails check ``failing``."""
         deadline_s = self._scope.deadline = trio.current_time() + self._timeout_s
         try:
             with self._scope:
@@ -241,12 +240,12 @@ class _Trial:
             self.late_s = trio.current_time() - since_s
 
     def fail_if_told(self) -> None:
-        """Raise what a batch was found to fail."""
+        """Raise the failure of a batch, if any."""
         if self._failure is not None:
             raise self._failure
 
     def publish(self, batch: Batch) -> None:
-        """Check and keep ``batch``, then use its arrays as the engine would."""
+        """Check and store ``batch``, then write to its arrays as the engine does."""
         if self._cancelled_at_s is not None:
             self._batches_after += 1
             if self._batches_after > RUNAWAY_BATCHES:
@@ -266,7 +265,7 @@ class _Trial:
             self._cancel()
 
     def check_untouched(self) -> None:
-        """Check that the feed left alone what it had published."""
+        """Check that the feed has not written to published arrays."""
         for number, (records, left) in enumerate(self._given):
             _require(14, records.tobytes() == left, f"batch {number // 2 + 1} was written to later")
 
