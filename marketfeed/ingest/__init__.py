@@ -1,1 +1,1 @@
-"""The way in: the Feed protocol, supervision of feeds, screening, and the pump that writes the rings."""
+"""Ingestion: the Feed protocol, supervision of feeds, validation, and the pump that writes the rings."""

@@ -1,11 +1,10 @@
-"""A clock of recorded time that several feeds share, so that quotes and trades of one day stay together.
+"""Clock of recorded time shared by several feeds, which keeps quotes and trades of one day in step.
 
-Feeds of one clock begin a pass over their recordings in the same moment, which stands for the earliest
-first tick of all of them. Within the pass they take turns: the one whose next tick is the earliest
-publishes, up to the next tick of any other. So their ticks come in order of recorded time at any speed.
-As fast as possible, quotes and trades alternate after few ticks: then the feed whose turn it is
-publishes what the others hold in their turns as well, and no task is switched to for each.
-A feed that comes late, because it was added or failed, joins the pass at its present.
+Feeds of one clock begin a pass over their recordings together, at the earliest first tick of all of them.
+Within the pass, the feed with the earliest next tick publishes up to the next tick of any other feed, so
+that ticks are in order of recorded time at any speed. At full speed quotes and trades alternate every few
+ticks: :meth:`ReplayClock.play` then publishes the pending ticks of all feeds from one task, without task
+switches. A feed that starts late, because it was added or had failed, joins the pass at its current time.
 """
 
 from __future__ import annotations
@@ -17,22 +16,24 @@ import trio
 
 from marketfeed.ingest.feed import Pass, PendingBatch
 
-MAX_PLAYED_BATCHES: Final = 64  # taken at once; each takes about 0.1 ms
+MAX_PLAYED_BATCHES: Final = 64  # per call of play(); each takes about 0.1 ms
 
 
 class ReplayClock:
-    """The seats of the feeds that share a clock, in the order of the configuration."""
+    """State shared by the feeds of a clock, which have a seat each, in the order of the configuration."""
 
     def __init__(self) -> None:
         self.seats: list[Seat] = []
-        self.began: tuple[float, int] | None = None  # trio's clock and recorded time; None between passes
+        self.began: tuple[float, int] | None = (
+            None  # trio's clock and recorded time at the start of the pass; None between passes
+        )
 
     def first(self) -> Seat | None:
-        """Return the seat whose next tick is the earliest, None if none is within a pass."""
+        """Return the seat with the earliest next tick, None if no seat is within a pass."""
         return min((seat for seat in self.seats if seat.next_ns is not None), key=_next_ns, default=None)
 
     def bound(self, seat: Seat) -> int:
-        """Return up to which time, inclusive, no other seat has a tick that comes before that of ``seat``."""
+        """Return the last time, inclusive, up to which ``seat`` may publish before any other seat."""
         bound = sys.maxsize
         before = True
         for other in self.seats:
@@ -43,19 +44,19 @@ class ReplayClock:
         return bound
 
     def play(self, most: int) -> None:
-        """Publish at most ``most`` ticks in order of time from the seats' pieces, until one has none."""
+        """Publish up to ``most`` pending ticks of all seats in order of time, until a seat has none left."""
         for _ in range(MAX_PLAYED_BATCHES):
             seat = self.first()
             if seat is None or seat.pending is None or most <= 0:
                 return
             most -= seat.pending.publish(self.bound(seat), most)
             if seat.pending.next_ns is None:
-                seat.pending = None  # its next tick may be of the same time as the last
+                seat.pending = None  # its next tick may have the same time as the last
             else:
                 seat.next_ns = seat.pending.next_ns
 
     def begin_if_ready(self) -> None:
-        """Begin a pass if every feed is ready for one."""
+        """Begin a pass if every feed is ready."""
         if self.began is not None or not all(seat.ready for seat in self.seats):
             return
         firsts = [seat.first_ns for seat in self.seats if seat.first_ns is not None]
@@ -66,7 +67,7 @@ class ReplayClock:
         self.end_if_over()
 
     def end_if_over(self) -> None:
-        """End the pass if every feed has left it; the next one may begin."""
+        """End the pass if every feed has left it, and begin the next one if all are ready."""
         if self.began is not None and self.first() is None:
             self.began = None
             for seat in self.seats:
@@ -77,26 +78,26 @@ class ReplayClock:
 
 
 class Seat:
-    """One feed's place at a clock; alone at a clock of its own until it joins another."""
+    """Membership of one feed in a clock; initially the only member of a clock of its own."""
 
     def __init__(self, name: str = "", speed: float = 1.0, loop: bool = False) -> None:
-        self.name, self.speed, self.loop = name, speed, loop  # of the clock; name "" is shared with nobody
-        self.first_ns: int | None = None  # of the pass that it is ready for
+        self.name, self.speed, self.loop = name, speed, loop  # of the clock; "" is never shared
+        self.first_ns: int | None = None  # first tick of the pass that it is ready for
         self.ready = False
-        self.next_ns: int | None = None  # within a pass: it has nothing to publish before
-        self.finished = False  # has been through the present pass
-        self.pending: PendingBatch | None = None  # decoded, not published yet
+        self.next_ns: int | None = None  # within a pass: time of its next tick
+        self.finished = False  # has completed the current pass
+        self.pending: PendingBatch | None = None  # decoded and unpublished
         self._woken = trio.Event()
         self._clock = ReplayClock()
         self._clock.seats.append(self)
 
     def join(self, clock: ReplayClock) -> None:
-        """Share ``clock`` from now on. Call it before the feed runs."""
+        """Move to ``clock``. Call it before the feed runs."""
         self._clock = clock
         clock.seats.append(self)
 
     def leave(self) -> None:
-        """Let the others of the clock go on without this feed."""
+        """Leave the clock; the other feeds continue."""
         self._clock.seats.remove(self)
         self.next_ns, self.ready, self.pending = None, False, None
         self._clock.end_if_over()
@@ -104,7 +105,7 @@ class Seat:
         self._wake_first()
 
     def wake(self) -> None:
-        """Have the feed look again, if it waits."""
+        """Wake the feed if it waits; it checks its condition again."""
         self._woken.set()
 
     async def _wait(self) -> None:
@@ -117,7 +118,7 @@ class Seat:
             first.wake()
 
     async def begin(self, first_ns: int | None) -> Pass:
-        """Wait for the next pass, or join one under way; ``first_ns`` is None if there is no tick."""
+        """Wait for the next pass, or join the current one; ``first_ns`` is None without ticks."""
         clock = self._clock
         self.first_ns, self.ready = first_ns, True
         clock.begin_if_ready()
@@ -133,9 +134,9 @@ class Seat:
         return Pass(began_s, began_ns, self.next_ns if self.next_ns is not None else began_ns)
 
     async def wait_earliest(self, next_ns: int, pending: PendingBatch | None = None) -> int:
-        """Wait until no other feed has a tick before ``next_ns``; return up to when there is none.
+        """Wait until no other feed has a tick before ``next_ns``; return the last time before any of theirs.
 
-        From now on :meth:`play` of any seat may publish from ``pending``.
+        From then on :meth:`play` of any seat may publish from ``pending``.
         """
         self.next_ns, self.pending = next_ns, pending
         while self._clock.first() is not self:
@@ -144,11 +145,11 @@ class Seat:
         return self._clock.bound(self)
 
     def play(self, most: int) -> None:
-        """Publish at most ``most`` ticks in order of time from the pieces of all seats."""
+        """Publish at most ``most`` pending ticks of all seats in order of time."""
         self._clock.play(most)
 
     def end(self, finished: bool) -> None:
-        """Leave the pass: ``finished``, or to join it again."""
+        """Leave the pass; if not ``finished``, the feed may join it again."""
         self.next_ns, self.ready, self.finished, self.pending = None, False, finished, None
         self._clock.end_if_over()
         self._wake_first()

@@ -1,4 +1,4 @@
-"""The kind and the conditions of trades that feeds publish, before they are written to the rings."""
+"""Validation of the kind and the conditions of published trades."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def with_valid_details(batch: Batch, count: Callable[[str, int], None]) -> Batch:
-    """Return ``batch`` with valid conditions, and without cancels and corrections; ``count`` is told of both.
+    """Return ``batch`` with valid conditions, and without cancels and corrections; count both with ``count``.
 
-    Subscribers would take a cancel or a correction for another trade: this version has no message for them.
+    Protocol v1 has no message for cancels and corrections; subscribers would mistake them for trades.
     """
     trades = batch.trades
     conditions = valid_conditions(trades)

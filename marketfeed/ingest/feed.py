@@ -1,10 +1,10 @@
-"""What a feed is, and what the engine gives it. The one module of ingest that feeds import.
+"""Interfaces between feeds and the engine. The only module of ingest that feeds import.
 
 A feed type is a class (or any callable) registered under the entry-point group
 ``marketfeed.feeds``; built-in and third-party types are found the same way.
-It has a ``Config``, a frozen ``msgspec.Struct`` with ``forbid_unknown_fields``
-that says which keys its ``[[feeds]]`` table takes beside ``name``, ``type`` and ``required``,
-and is called as ``feed_type(config, intake)``.
+Its attribute ``Config`` is a frozen ``msgspec.Struct`` with ``forbid_unknown_fields``,
+which defines the keys of its ``[[feeds]]`` table besides ``name``, ``type`` and ``required``.
+The engine calls ``feed_type(config, intake)``.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ Publish = Callable[[Batch], None]
 class Pass(NamedTuple):
     """One pass over the recordings of all feeds that share a clock."""
 
-    began_s: float  # trio's clock: the moment that stands for began_ns
-    began_ns: int  # recorded time, ns since the Unix epoch: of the earliest first tick of all feeds
-    from_ns: int  # ticks before this are left out: the feed joined when the others were past them
+    began_s: float  # trio's clock: the moment of began_ns
+    began_ns: int  # recorded time of the earliest first tick of all feeds, ns since the Unix epoch
+    from_ns: int  # earlier ticks are skipped: the feed joined after the others had passed them
 
 
 class PendingBatch(Protocol):
-    """What a feed has decoded and not published yet, for a clock that publishes it in its turn."""
+    """Decoded ticks that a feed has not published yet; its clock publishes them in order of time."""
 
     @property
     def next_ns(self) -> int | None:
-        """Recorded time of its first tick that is not published yet; None: all are."""
+        """Recorded time of the first unpublished tick; None if all are published."""
         ...
 
     def publish(self, upto_ns: int, most: int) -> int:
@@ -45,92 +45,90 @@ class PendingBatch(Protocol):
 
 
 class Clock(Protocol):
-    """A clock of recorded time, shared by all feeds that named it; see ingest/clock.py."""
+    """A clock of recorded time, shared by all feeds that name it; see ingest/clock.py."""
 
     async def begin(self, first_ns: int | None) -> Pass:
-        """Wait until all feeds of the clock begin; ``first_ns`` is the first tick's time, None: no tick."""
+        """Wait until all feeds of the clock begin; ``first_ns`` is the first tick's time, if any."""
         ...
 
     async def wait_earliest(self, next_ns: int, pending: PendingBatch | None = None) -> int:
-        """Wait until no feed has a tick before ``next_ns``; return up to which time none has, inclusive.
+        """Wait until no other feed has a tick before ``next_ns``; return the last time before any of theirs.
 
         From then on :meth:`play` of any feed may publish from ``pending``.
         """
         ...
 
     def play(self, most: int) -> None:
-        """Publish at most ``most`` ticks from the pieces of all feeds in order of time, until one needs more.
+        """Publish at most ``most`` pending ticks of all feeds in order of time, until a feed has none left.
 
-        To be called by a feed in its turn. Many turns are taken at once, without a switch of tasks for each.
+        Call it after :meth:`wait_earliest` returned. It publishes for many feeds without task switches.
         """
         ...
 
     def end(self, finished: bool) -> None:
-        """Leave the pass, ``finished`` or broken off. To be called after each ``begin``."""
+        """Leave the pass, ``finished`` or interrupted. Call it after each ``begin``."""
         ...
 
 
 class Intake(Protocol):
-    """The engine as one feed sees it."""
+    """Interface of the engine for one feed."""
 
-    name: str  # the feed's own, from its configuration
-    base: Path  # relative paths in the configuration start here
+    name: str  # configured name of the feed
+    base: Path  # base of relative paths in the configuration
     log: structlog.typing.FilteringBoundLogger
 
     def symbol(self, name: str) -> int | None:
-        """Return the id of ``name`` for records, or None if it cannot be taken.
+        """Return the id of ``name`` for records, or None if the table is full or the name is invalid.
 
-        None means the symbol table is full or the name is no symbol; that is
-        counted and logged once, and the feed leaves the tick out and goes on.
+        The engine counts and logs refusals. On None the feed skips the tick and continues.
         """
         ...
 
     def count(self, event: str, times: int = 1) -> None:
-        """Count something worth knowing, such as ``"broken_line"``; a metric by feed and event."""
+        """Increment the counter of an event, such as ``"broken_line"``: a metric by feed and event."""
         ...
 
     def clock(self, name: str, speed: float, loop: bool) -> Clock:
-        """Return this feed's place at the clock ``name``, "" for one of its own.
+        """Return the clock ``name`` for this feed; "" is a clock of its own.
 
-        To be called once, by the constructor. All feeds of a clock must have the
-        same speed and loop; else the configuration is refused.
+        Call it once, in the constructor. All feeds of a clock must have the same
+        speed and loop; otherwise the configuration is refused.
         """
         ...
 
     async def wait_room(self) -> int:
-        """Wait for the sessions that get every tick; return how many ticks may then be published.
+        """Wait for the sessions that get every tick; return how many ticks may be published.
 
-        For a feed whose source can wait, such as a file read as fast as possible: it publishes at
-        most so many ticks, without waiting for anything in between, and calls this again. A
-        feed of live data never calls it. A checkpoint.
+        For feeds whose source can wait, such as a file replayed as fast as possible. The feed publishes at
+        most that many ticks, without a checkpoint in between, and calls this again. Feeds
+        of live data never call it. A checkpoint.
         """
         ...
 
 
 class Feed(Protocol):
-    """One source of ticks. Where it has a wire format, decoding is a pure method of its own."""
+    """A source of ticks. A feed with a wire format has a separate, pure decoding method."""
 
-    start_sessions: int  # run only once so many sessions are synced; 0: at once
+    start_sessions: int  # run once this many sessions are synced; 0: at once
 
     async def run(self, publish: Publish) -> None:
-        """Bring ticks until the source ends.
+        """Publish ticks until the source ends.
 
-        Returning means done: the feed is not run again. An exception means
-        trouble: the supervisor logs it and runs the feed again after a delay
-        (FeedProtocolError and OSError are the expected ones), except after a
-        SourceError, which ends the feed as failed: raise it where another run
-        would only publish the same ticks again up to the same place. ``publish``
-        never waits; a feed that can outrun its sessions calls
-        :meth:`Intake.wait_room` before each batch.
+        Return when the source is exhausted; the feed is not run again. On an
+        exception the supervisor logs it and runs the feed again after a delay;
+        FeedProtocolError and OSError are expected. SourceError ends the feed as
+        failed: raise it if another run would publish the same ticks and stop at
+        the same place. ``publish`` never waits; a feed that can outrun its
+        sessions calls :meth:`Intake.wait_room` before each batch.
         """
         ...
 
 
 class FeedType(Protocol):
-    """What the entry-point group ``marketfeed.feeds`` holds."""
+    """Object registered in the entry-point group ``marketfeed.feeds``."""
 
     Config: type[msgspec.Struct]
 
     def __call__(self, config: Any, intake: Intake) -> Feed:
-        """Make the feed; raises ConfigError (``key: what is allowed``, each) if it can never run."""
+        """Construct the feed; raises ConfigError (``key: what is allowed``) if it can never run."""
         ...

@@ -1,8 +1,8 @@
-"""The pump: the only way into the rings. Screens, stamps, writes, rings the doorbell.
+"""The pump, the only path into the rings: it validates and stamps ticks, writes them, rings the doorbell.
 
-Whatever a feed hands over, what is in the rings keeps these rules: sizes are finite and not negative (-0.0
-is 0.0), a side of a quote is missing if and only if its size is 0, and then its price is 0, times
-are those of the Unix epoch within the bounds below.
+It enforces these invariants for all feeds: sizes are finite and not negative (-0.0 becomes 0.0); a side of
+a quote is missing if and only if its size is 0, and its price is then 0; times are Unix times within the
+bounds below.
 """
 
 from __future__ import annotations
@@ -41,21 +41,23 @@ if TYPE_CHECKING:
     from marketfeed.core.writer import RingWriter
 
 MAX_FEEDS: Final = 255  # a record's feed is a u1
-# A feed's own time of receipt is taken if it is this close to our clock: the range of the latency histograms
-# backwards, and what two readings of one clock may differ by forwards.
+# A feed's own time of receipt is accepted within these bounds around the engine's clock: backwards the
+# range of the latency histograms, forwards the tolerance between two clock readings.
 MAX_RECEIPT_AGE_NS: Final = 60 * 10**9
 MAX_RECEIPT_AHEAD_NS: Final = 5 * 10**9
-MAX_EVENT_NS: Final = (2**53 - 1) * 1000  # microseconds that are exact in a double; the year 2255
+MAX_EVENT_NS: Final = (
+    2**53 - 1
+) * 1000  # largest time whose microseconds are exact in a double: the year 2255
 _QUOTE_SIDES: Final = (("bid_sz", "bid_px"), ("ask_sz", "ask_px"))
 _TRADE_SIZES: Final = (("size", ""),)
 
 
 class FeedIntake:
-    """The engine as one feed sees it, and what came from that feed so far."""
+    """Implements :class:`Intake` for one feed; holds the feed's counters."""
 
     def __init__(self, pump: Pump, name: str, number: int, base: Path) -> None:
         self.name = name
-        self.number = number  # the ``feed`` of its records
+        self.number = number  # field ``feed`` of its records
         self.base = base
         self.log = structlog.get_logger().bind(feed=name)
         self.ticks = [0] * len(CHANNELS)
@@ -67,7 +69,7 @@ class FeedIntake:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Log what :meth:`symbol` leaves out in this block at its end, and not at all if it raises."""
+        """Delay the logs of :meth:`symbol` until the end of the block; drop them if the block raises."""
         held: list[str] = []
         self._held = held
         try:
@@ -78,7 +80,7 @@ class FeedIntake:
             self._log_left_out(text)
 
     def symbol(self, name: str) -> int | None:
-        """Return the id of ``name``, or None, counted, if the symbol table cannot take it."""
+        """Return the id of ``name``; None, and a count, if the symbol table refuses it."""
         try:
             return self._pump.symbols.intern(name)
         except SymbolsFullError as error:
@@ -99,30 +101,30 @@ class FeedIntake:
         self.log.error("symbol left out; further ones are only counted", reason=text)
 
     def count(self, event: str, times: int = 1) -> None:
-        """Count something worth knowing."""
+        """Increment the counter of ``event``."""
         self.events[event] += times
 
     def publish(self, batch: Batch) -> None:
-        """Put ``batch`` into the rings; its arrays are the engine's from now on. Never waits."""
+        """Write ``batch`` to the rings, which takes ownership of its arrays. Never waits."""
         self._pump.publish(batch, self)
 
     def clock(self, name: str, speed: float, loop: bool) -> Seat:
-        """Return a place at the clock ``name``; the roster lets it join the others'."""
+        """Return a seat at the clock ``name``; the roster joins it to those of other feeds."""
         self._seat = Seat(name, speed, loop)
         return self._seat
 
     def taken_seat(self) -> Seat | None:
-        """Return the place that :meth:`clock` gave out since the last call, None if it was not called."""
+        """Return and clear the seat that :meth:`clock` created since the last call, None if there is none."""
         seat, self._seat = self._seat, None
         return seat
 
     async def wait_room(self) -> int:
-        """Wait for the sessions that get every tick; return how many ticks may then be published."""
+        """Wait for the sessions that get every tick; return how many ticks may be published."""
         return await self._pump.wait_room()
 
 
 async def unlimited_room() -> int:
-    """Return more than any batch holds; a checkpoint. The room of a pump whose rings nobody reads."""
+    """Return unlimited room after a checkpoint, for a pump whose rings have no readers."""
     await trio.lowlevel.checkpoint()
     return sys.maxsize
 
@@ -131,7 +133,7 @@ class Pump:
     """Writes the batches of all feeds into one block of rings.
 
     ``doorbell`` is called after each batch; ``wall_ns`` is the Unix clock,
-    read once per batch. ``wait_room`` is what feeds get as :meth:`Intake.wait_room`.
+    read once per batch. ``wait_room`` implements :meth:`Intake.wait_room`.
     """
 
     def __init__(
@@ -150,24 +152,24 @@ class Pump:
         self._wall_ns = wall_ns
 
     def intake(self, name: str, base: Path) -> FeedIntake:
-        """Return the way in for a further feed, ``name``, whose relative paths start at ``base``.
+        """Create the intake of a feed ``name``, whose relative paths start at ``base``.
 
-        Raises ConfigError while there are 255 already.
+        Raises ConfigError if there are 255 feeds already.
         """
         taken = {feed.number for feed in self.feeds}
         number = next((n for n in range(MAX_FEEDS) if n not in taken), None)
         if number is None:
-            raise ConfigError(f"feeds: at most {MAX_FEEDS} at a time, those that go among them")
+            raise ConfigError(f"feeds: at most {MAX_FEEDS} at a time, including those being removed")
         intake = FeedIntake(self, name, number, base)
         self.feeds.append(intake)
         return intake
 
     def dismiss(self, intake: FeedIntake) -> None:
-        """Let another feed have the number of one that publishes no more."""
+        """Release the number of a feed that no longer publishes."""
         self.feeds.remove(intake)
 
     def publish(self, batch: Batch, intake: FeedIntake) -> None:
-        """Screen, stamp and write ``batch``, and ring the doorbell."""
+        """Validate, stamp and write ``batch``, and ring the doorbell."""
         if len(batch.trades) and has_details(batch.trades):
             batch = with_valid_details(batch, intake.count)
         batch = self._screened(batch, intake)
@@ -194,9 +196,9 @@ class Pump:
         self._doorbell()
 
     def _screened(self, batch: Batch, intake: FeedIntake) -> Batch:
-        """Return ``batch`` without ticks that no subscriber could use: impossible sizes, unknown symbols.
+        """Return ``batch`` without ticks that have invalid sizes or unknown symbols.
 
-        Of the others a size is 0 or above, never -0.0, and the price of a missing side is 0.
+        In the other ticks, -0.0 sizes become 0.0 and prices of missing sides 0.
         """
         good_quotes = self._usable(batch.quotes, _QUOTE_SIDES)
         good_trades = self._usable(batch.trades, _TRADE_SIZES)
@@ -209,10 +211,10 @@ class Pump:
         return screened
 
     def _usable(self, records: Records, sides: Sequence[tuple[str, str]]) -> NDArray[np.bool_] | None:
-        """Return which records are usable, None if all are; write missing sides in one way.
+        """Return the mask of valid records, None if all are; normalise missing sides.
 
-        ``sides`` has the fields of sizes, each with the field of its price, "" where a price
-        means something without a size.
+        ``sides`` pairs each size field with its price field, or "" if the price stays valid
+        without a size.
         """
         if not len(records):
             return None
@@ -220,7 +222,7 @@ class Pump:
         good = records["symbol"] < known
         for size, price in sides:
             column = records[size]
-            # One comparison per bound: not-a-number fails both.
+            # NaN fails both comparisons.
             sized = (column > 0) & (column < np.inf)
             if np.count_nonzero(sized) < len(sized):
                 zero = column == 0
@@ -233,12 +235,12 @@ class Pump:
 
 
 def _check_times(records: Records, now_ns: int, intake: FeedIntake) -> None:
-    """Make ``now_ns`` the time of receipt where there is none to believe, and 0 a venue's impossible time."""
+    """Replace times of receipt out of bounds by ``now_ns``, and impossible venue times by 0."""
     received = records["ts_recv"]
-    # As unsigned numbers, what lies before the first of a range lies beyond its end: one comparison each.
+    # In unsigned arithmetic, values below the range wrap beyond its end: one comparison tests both bounds.
     since = (received - (now_ns - MAX_RECEIPT_AGE_NS)).view(np.uint64)
     strange = since > MAX_RECEIPT_AGE_NS + MAX_RECEIPT_AHEAD_NS
-    if np.count_nonzero(strange):  # a quarter of the cost of any(), which counts in small batches
+    if np.count_nonzero(strange):  # a quarter of the cost of any(), significant in small batches
         unbelievable = int(np.count_nonzero(received[strange]))
         received[strange] = now_ns
         if unbelievable:

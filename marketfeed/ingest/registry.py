@@ -1,4 +1,4 @@
-"""Feed types by name; built-in and third-party ones alike are entry points of ``marketfeed.feeds``."""
+"""Feed types by name, from the entry points ``marketfeed.feeds``, built-in and third-party."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _COMMON: Final = ("name", "type", "required")
 
 @dataclass(frozen=True, slots=True)
 class FeedSpec:
-    """A ``[[feeds]]`` table, its type found and its keys checked."""
+    """A validated ``[[feeds]]`` table with its feed type."""
 
     name: str
     factory: FeedType
     settings: msgspec.Struct
-    required: bool = False  # the engine is not ready while this feed brings nothing
-    wrong: frozenset[str] = frozenset()  # keys with mistakes, which ``settings`` leave out
+    required: bool = False  # the engine is not ready while this feed is not live
+    wrong: frozenset[str] = frozenset()  # invalid keys, absent from ``settings``
 
 
 class _Common(msgspec.Struct, frozen=True):
-    """The keys that every ``[[feeds]]`` table takes."""
+    """Keys common to all ``[[feeds]]`` tables."""
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
     type: str
@@ -46,7 +46,7 @@ class _Common(msgspec.Struct, frozen=True):
 
 
 def feed_specs(tables: Sequence[dict[str, Any]]) -> list[FeedSpec]:
-    """Return the feeds that the ``[[feeds]]`` tables describe; raises ConfigError (``feeds.0.key: …``)."""
+    """Parse the ``[[feeds]]`` tables; raises ConfigError (``feeds.0.key: …``)."""
     specs, found = read_specs(tables)
     if found:
         raise ConfigError(*found)
@@ -54,9 +54,9 @@ def feed_specs(tables: Sequence[dict[str, Any]]) -> list[FeedSpec]:
 
 
 def read_specs(tables: Sequence[dict[str, Any]]) -> tuple[dict[int, FeedSpec], list[str]]:
-    """Return the feeds by index, and all mistakes in their tables.
+    """Parse the ``[[feeds]]`` tables; return the feeds by index, and all mistakes.
 
-    One whose table has mistakes has ``wrong`` keys, and is left out where it cannot do without them.
+    A feed with mistakes has ``wrong`` keys, or is missing if those keys are mandatory.
     """
     if len(tables) > MAX_FEEDS:
         return {}, [f"feeds: at most {MAX_FEEDS}, not {len(tables)}"]
@@ -80,10 +80,10 @@ def read_specs(tables: Sequence[dict[str, Any]]) -> tuple[dict[int, FeedSpec], l
 
 
 def feed_keys() -> set[str]:
-    """Return the keys that a ``[[feeds]]`` table of some type may have."""
+    """Return the keys that ``[[feeds]]`` tables of any type may have."""
     found = set(_COMMON)
     for point in entry_points(group=GROUP):
-        with contextlib.suppress(ConfigError):  # which is told where a feed is of that type
+        with contextlib.suppress(ConfigError):  # reported for feeds of that type
             found |= {field.encode_name for field in msgspec.structs.fields(_load(point, "").Config)}
     return found
 
@@ -91,14 +91,14 @@ def feed_keys() -> set[str]:
 def _spec(
     table: dict[str, Any], where: str, types: Mapping[str, EntryPoint]
 ) -> tuple[FeedSpec | None, list[str]]:
-    """Return the feed of one table, which is at ``where``, and the mistakes in it; raises ConfigError."""
+    """Parse one table at the path ``where``; return its feed and its mistakes; raises ConfigError."""
     kind = table.get("type")
     if not isinstance(kind, str) or kind not in types:
         what = "missing" if kind is None else f"unknown feed type {shown(kind)}"
         hint = guess(kind, types) if isinstance(kind, str) else ""
         raise ConfigError(f"{where}.type: {what}{hint or ';'} one of {', '.join(sorted(types))}")
     factory = _load(types[kind], where)
-    # `required` is a third party's own key where its Config has one.
+    # A third-party Config may define its own `required`.
     own = {field.encode_name for field in msgspec.structs.fields(factory.Config)}
     keys = [key for key in _COMMON if key not in own or key != "required"]
     common = {"name": kind} | {key: table[key] for key in keys if key in table}
@@ -118,13 +118,13 @@ def _spec(
 
 
 def _other_tables() -> dict[str, Collection[str]]:
-    """Return the keys of the tables that are no feeds, without those that some type of feed has, too."""
+    """Return the keys of all other tables, without those that some feed type also has."""
     keys = feed_keys()
     return {table: [key for key in own if key not in keys] for table, own in homes(Config, ()).items()}
 
 
 def _load(point: EntryPoint, where: str) -> FeedType:
-    # Third-party code: whatever its import raises, the operator is told which feed type it was.
+    # Third-party code: an import may raise anything, and the error must name the feed type.
     try:
         factory: FeedType = point.load()
         is_feed_type = issubclass(factory.Config, msgspec.Struct)
@@ -133,6 +133,6 @@ def _load(point: EntryPoint, where: str) -> FeedType:
         raise ConfigError(f"{where}.type: {point.name} ({point.value}) cannot be loaded: {why}") from error
     if not is_feed_type:
         raise ConfigError(
-            f"{where}.type: {point.name} ({point.value}) has a Config that is no msgspec.Struct"
+            f"{where}.type: {point.name} ({point.value}) has a Config that is not a msgspec.Struct"
         )
     return factory

@@ -1,7 +1,7 @@
-"""Room in the rings for feeds whose source can wait, such as a recording played as fast as possible.
+"""Flow control for feeds whose source can wait, such as a recording replayed as fast as possible.
 
-Such a feed publishes at most ``lead`` ticks beyond the slowest session that gets every tick, so
-that no session lags and no ring wraps past a tick that one of them has not been sent yet.
+Such feeds publish at most ``lead`` ticks beyond the slowest session that gets every tick. So no session
+lags, and no ring overwrites a tick before every session has been sent it.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
 
 
 class Room:
-    """Grants ticks to feeds.
+    """Grants feeds the right to publish ticks.
 
     ``head()`` returns the highest ``g`` published. ``wait_reached(g)`` returns once every session
-    on an ``every`` tier has taken all its ticks up to ``g``, or there is no such session.
+    on an ``every`` tier has consumed its ticks up to ``g``, or if there is no such session.
     """
 
     def __init__(
         self, head: Callable[[], int], lead: int, wait_reached: Callable[[int], Awaitable[None]]
     ) -> None:
-        """``lead`` is in ticks of all symbols together, at least 2."""
+        """``lead`` counts ticks of all symbols, at least 2."""
         self._head = head
         self._lead = lead
-        self._half = lead // 2  # so that sessions take one half while feeds prepare the other
+        self._half = lead // 2  # sessions consume one half while feeds decode the other
         self._wait_reached = wait_reached
-        self._reached = 0  # by all sessions, when they were last asked
-        # Feeds wait one after the other: those that wake up together would each take the same room.
+        self._reached = 0  # position reached by all sessions at the last check
+        # One feed waits at a time: feeds woken together would each use the same room.
         self._waiting = trio.Lock()
 
     async def wait(self) -> int:
         """Wait for room; return how many ticks may be published before the next call. A checkpoint.
 
-        Between the return and the publishing no other feed may run, or both would take the same room.
+        Publish before the next checkpoint, or another feed uses the same room.
         """
         await trio.lowlevel.checkpoint()
         free = self._free()
@@ -55,5 +55,5 @@ class Room:
             g = self._head() + self._half - self._lead
             await self._wait_reached(g)
             self._reached = max(self._reached, g)
-            least = 1  # feeds of live data may have taken the room meanwhile: some progress in any case
+            least = 1  # live feeds may have used the room meanwhile; guarantee progress
         return free

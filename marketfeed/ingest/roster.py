@@ -1,4 +1,4 @@
-"""The feeds that run: made from their tables, started, exchanged while others run on."""
+"""Running feeds: construction from their tables, start, and replacement while other feeds run."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
     from marketfeed.ingest.pump import FeedIntake, Pump
 
-_KEYED: Final = re.compile(r"[a-z_][\w.]*(, [a-z_][\w.]*)*: ")  # a mistake that begins with its keys
+_KEYED: Final = re.compile(r"[a-z_][\w.]*(, [a-z_][\w.]*)*: ")  # a mistake with leading keys
 
 log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class _Entry:
-    """A feed that runs, or is about to."""
+    """A feed that runs or is planned."""
 
     spec: FeedSpec
     intake: FeedIntake
     supervisor: Supervisor
-    seat: Seat | None  # at a clock, which may be shared
+    seat: Seat | None  # at its replay clock, if any
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     ended: trio.Event = field(default_factory=trio.Event)
 
@@ -56,28 +56,26 @@ class Roster:
         self._wait_sessions = wait_sessions
         self._entries: dict[str, _Entry] = {}
         self._planned: dict[str, _Entry] = {}
-        self._new: list[FeedIntake] = []  # of what is planned
-        self.required: frozenset[str] = (
-            frozenset()
-        )  # names of the feeds without which the engine is not ready
+        self._new: list[FeedIntake] = []  # intakes of planned feeds
+        self.required: frozenset[str] = frozenset()  # feeds that must be live for readiness
         self._planned_required: frozenset[str] = frozenset()
         self._clocks: dict[str, ReplayClock] = {}
 
     @property
     def supervisors(self) -> list[Supervisor]:
-        """Return the supervisors of all feeds, in the configuration's order."""
+        """Supervisors of all feeds, in the order of the configuration."""
         return [entry.supervisor for entry in self._entries.values()]
 
     @property
     def planned(self) -> list[str]:
-        """Return the names of the feeds that are planned, in the configuration's order."""
+        """Names of the planned feeds, in the order of the configuration."""
         return list(self._planned)
 
     def plan(self, tables: Sequence[dict[str, Any]], addresses: Mapping[str, str] | None = None) -> None:
-        """Make the feeds of the ``[[feeds]]`` tables that do not run yet, for :meth:`apply`.
+        """Construct the new and changed feeds of the ``[[feeds]]`` tables, for :meth:`apply`.
 
-        ``addresses`` are those that no feed can listen at, each with the key that it is from.
-        Raises ConfigError with all mistakes (``feeds.0.key: …``), with nothing planned.
+        ``addresses`` maps addresses in use to the configuration keys that define them.
+        Raises ConfigError with all mistakes (``feeds.0.key: …``); nothing is then planned.
         """
         self.forget()
         specs, found = read_specs(tables)
@@ -101,10 +99,10 @@ class Roster:
         self._planned_required = frozenset(spec.name for spec in specs.values() if spec.required)
 
     def _further_mistakes(self, index: int, spec: FeedSpec, runs: _Entry | None) -> list[str]:
-        """Return what else is wrong with a feed whose table has mistakes: of keys that are right, alone."""
+        """Return the mistakes that construction finds in the valid keys of a table with mistakes."""
         try:
             self._entry(spec, runs)
-        except ContentError:  # perhaps as it is read without the keys that are wrong
+        except ContentError:  # possibly caused by the missing invalid keys
             return []
         except ConfigError as error:
             right = {field.encode_name for field in msgspec.structs.fields(spec.settings)} - spec.wrong
@@ -113,9 +111,9 @@ class Roster:
         return []
 
     def _again(self, spec: FeedSpec, runs: _Entry) -> _Entry:
-        """Return the feed that ``spec`` means while ``runs`` does: the same, or a new one if it has failed.
+        """Return the running feed ``runs`` of an unchanged ``spec``, or a new one if it failed.
 
-        The file that was damaged may have been mended; if not, the failed feed stays as it is.
+        A damaged file may have been repaired; if not, the failed feed is kept.
         """
         if runs.supervisor.state() is not FeedState.FAILED:
             return runs
@@ -126,34 +124,34 @@ class Roster:
             return runs
 
     def _entry(self, spec: FeedSpec, runs: _Entry | None) -> _Entry:
-        """Make a feed, the successor of ``runs`` where there is one; raises ConfigError."""
-        # One of the same name is the same feed, changed: its counters go on.
+        """Construct a feed, the successor of ``runs`` if given; raises ConfigError."""
+        # A feed of the same name is the same feed, changed; it keeps its counters.
         intake = runs.intake if runs is not None else self._pump.intake(spec.name, self._base)
         if runs is None:
             self._new.append(intake)
-        intake.taken_seat()  # of an earlier plan that was refused
+        intake.taken_seat()  # of an earlier, refused plan
         try:
-            with intake.held():  # a name that the feed refuses is told by its ConfigError
+            with intake.held():  # the ConfigError reports names that the feed refuses
                 feed = spec.factory(spec.settings, intake)
         except ConfigError:
             raise
-        except Exception as error:  # a third party's: it must not end an engine that reloads
+        except Exception as error:  # third-party code must not end an engine that reloads
             intake.log.debug("feed cannot be made", exc_info=error)
             why = " ".join(f"{type(error).__name__}: {error}".split())
-            raise ConfigError(f"it cannot be made: {why}") from error
+            raise ConfigError(f"the feed cannot be constructed: {why}") from error
         return _Entry(spec, intake, Supervisor(feed, intake, self._wait_sessions), intake.taken_seat())
 
     def _address_mistakes(self, specs: Mapping[int, FeedSpec], taken: dict[str, str]) -> Iterator[str]:
-        """Yield which of the planned feeds listen at an address that is ``taken`` or another feed's."""
+        """Yield a mistake per planned feed whose address is ``taken`` or another feed's."""
         for index, spec in specs.items():
             entry = self._planned.get(spec.name)
             address = None if entry is None else getattr(entry.supervisor.feed, "listens", None)
             where = f"feeds.{index}.listen"
             if address is not None and taken.setdefault(address, where) != where:
-                yield f"{where}: {address} is the address of {taken[address]} too"
+                yield f"{where}: {address} is already the address of {taken[address]}"
 
     def _clock_mistakes(self, specs: Mapping[int, FeedSpec]) -> Iterator[str]:
-        """Yield which of the planned feeds share a clock and differ in speed or loop."""
+        """Yield a mistake for each planned feed whose speed or loop differs from its clock's."""
         first: dict[str, tuple[str, Seat]] = {}
         for index, spec in specs.items():
             entry = self._planned.get(spec.name)
@@ -163,12 +161,12 @@ class Roster:
             name, other = first.setdefault(seat.name, (spec.name, seat))
             if (seat.speed, seat.loop) != (other.speed, other.loop):
                 yield (
-                    f"feeds.{index}.clock: {seat.name!r} is the clock of {name} too, which has "
-                    f"speed {other.speed:g} and loop {str(other.loop).lower()}; it needs the same here"
+                    f"feeds.{index}.clock: feeds of clock {seat.name!r} must have the same speed and loop; "
+                    f"{name} has speed {other.speed:g} and loop {str(other.loop).lower()}"
                 )
 
     def _join_clocks(self, new: list[_Entry]) -> None:
-        """Let ``new`` feeds share the clocks that they name."""
+        """Join ``new`` feeds to the clocks that they name."""
         sessions: dict[str, int] = {}
         for entry in self._entries.values():
             if entry.seat is not None and entry.seat.name:
@@ -180,14 +178,14 @@ class Roster:
                 entry.supervisor.start_sessions = sessions[entry.seat.name]
 
     def forget(self) -> None:
-        """Drop what was planned and not applied."""
+        """Drop the plan."""
         for intake in self._new:
             self._pump.dismiss(intake)
         self._new = []
         self._planned = {}
 
     async def apply(self, nursery: trio.Nursery) -> None:
-        """Let what was planned run in ``nursery``, and nothing else; feeds that stay as they are run on."""
+        """Run the planned feeds in ``nursery`` and stop all others; unchanged feeds keep running."""
         before, self._entries = self._entries, self._planned
         self.required = self._planned_required
         self._new = []
@@ -195,7 +193,7 @@ class Roster:
         gone = [entry for entry in before.values() if self._entries.get(entry.spec.name) is not entry]
         for entry in gone:
             entry.scope.cancel()
-        for entry in gone:  # one of the same address or file may be among those to come
+        for entry in gone:  # a new feed may use the same address or file
             await entry.ended.wait()
             if entry.spec.name not in self._entries:
                 self._pump.dismiss(entry.intake)
@@ -209,6 +207,6 @@ class Roster:
 
 
 def _placed(index: int, mistake: str) -> str:
-    """Return a ``mistake`` of the feed at ``index``, with the path of its key or of the feed's table."""
+    """Prefix ``mistake`` with the path of its key, or of the table of the feed at ``index``."""
     mistake = " ".join(mistake.split())
     return f"feeds.{index}.{mistake}" if _KEYED.match(mistake) else f"feeds.{index}: {mistake}"

@@ -1,6 +1,6 @@
-"""Supervision: a feed that fails is run again after a while; the others never notice.
+"""Supervision of feeds: a failed feed is restarted after a delay, without effect on other feeds.
 
-A feed whose source is broken for good (:class:`SourceError`) is not run again.
+A feed whose source is permanently broken (:class:`SourceError`) is not restarted.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
 
 FIRST_DELAY_S: Final = 0.5
 MAX_DELAY_S: Final = 30.0
-SETTLED_S: Final = 60.0  # a feed that ran this long starts again with the first delay
-STALE_S: Final = 10.0  # without a tick for this long a running feed is stale
-JITTER: Final = 0.2  # delays vary by this share, so that feeds of one venue do not come back at once
+SETTLED_S: Final = 60.0  # a run of this length resets the delay
+STALE_S: Final = 10.0  # time without ticks after which a running feed is stale
+JITTER: Final = 0.2  # relative variation of delays, so that feeds of one venue do not reconnect at once
 
 
 class FeedState(enum.Enum):
-    """What a feed is doing."""
+    """State of a feed."""
 
-    STARTING = "starting"  # run, or waiting to be, and no tick yet
+    STARTING = "starting"  # waiting or running, without a tick yet
     LIVE = "live"
-    STALE = "stale"  # running, but silent
-    DOWN = "down"  # failed; run again after a delay
+    STALE = "stale"  # running, without recent ticks
+    DOWN = "down"  # failed; restarts after a delay
     DONE = "done"  # its source has ended
-    FAILED = "failed"  # its source is broken for good; not run again
+    FAILED = "failed"  # its source is permanently broken; not restarted
 
 
 class Supervisor:
-    """Runs one feed until it is done, or its source is broken for good.
+    """Runs one feed until its source ends or is permanently broken.
 
-    ``wait_sessions(count)`` returns once that many sessions are synced. ``backoff`` gives the delays after
-    failures.
+    ``wait_sessions(count)`` returns once that many sessions are synced. ``backoff`` supplies the delays
+    after failures.
     """
 
     def __init__(
@@ -54,16 +54,16 @@ class Supervisor:
     ) -> None:
         self.feed = feed
         self.intake = intake
-        self.start_sessions = feed.start_sessions  # or more, if its clock has a feed that waits for more
+        self.start_sessions = feed.start_sessions  # at least; a clock raises it to the maximum of its feeds
         self.failures = 0
         self._wait_sessions = wait_sessions
         self._backoff = backoff or Backoff(FIRST_DELAY_S, MAX_DELAY_S, (1 - JITTER, 1 + JITTER))
         self._phase = FeedState.STARTING
         self._started_s = 0.0
-        self._published_s: float | None = None  # when the present run last published
+        self._published_s: float | None = None  # last publication of the current run
 
     def state(self) -> FeedState:
-        """Return what the feed is doing now."""
+        """Return the current state."""
         if self._phase is not FeedState.LIVE:
             return self._phase
         if trio.current_time() - (self._published_s or self._started_s) >= STALE_S:
@@ -71,11 +71,11 @@ class Supervisor:
         return FeedState.STARTING if self._published_s is None else FeedState.LIVE
 
     def _log_failure(self, error: Exception) -> None:
-        """Log a failure: a venue's everyday troubles in a line, anything else with its traceback."""
+        """Log a failure: expected errors in one line, others with a traceback."""
         causes = list(_leaves(error))
         text = "; ".join(f"{type(cause).__name__}: {cause}" for cause in causes)
         if self._phase is FeedState.FAILED:
-            # A SourceError made of another error comes from a decoder that has a fault: show where.
+            # A SourceError with a cause is a bug in a decoder: log its traceback.
             faults = [cause for cause in causes if cause.__cause__ is not None]
             self.intake.log.error("feed failed for good", error=text, exc_info=faults[0] if faults else None)
         elif all(isinstance(cause, FeedProtocolError | OSError) for cause in causes):
@@ -88,7 +88,7 @@ class Supervisor:
         self.intake.publish(batch)
 
     async def run(self) -> None:
-        """Run the feed, again and again, until it is done or has failed for good."""
+        """Run the feed, with restarts, until it is done or has failed permanently."""
         if self.start_sessions:
             self.intake.log.info("waiting for sessions", count=self.start_sessions)
             await self._wait_sessions(self.start_sessions)
@@ -115,7 +115,7 @@ class Supervisor:
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors inside nested groups, which a feed's own nursery raises."""
+    """Yield the errors in nested exception groups, which nurseries of feeds raise."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from _leaves(inner)

@@ -106,11 +106,12 @@ def test_check_takes_set_and_config(marketfeed, tmp_path):
         ('[latency]\npath = "."\n', "marketfeed: config.toml: latency.path: "),
         (
             '[[feeds]]\ntype = "push"\n[[feeds]]\nname = "b"\ntype = "push"\nlisten = "localhost:8770"\n',
-            "marketfeed: config.toml: feeds.1.listen: 127.0.0.1:8770 is the address of feeds.0.listen too",
+            "marketfeed: config.toml: feeds.1.listen: 127.0.0.1:8770 is already the address of "
+            "feeds.0.listen",
         ),
         (
             '[[feeds]]\ntype = "push"\nlisten = "127.0.0.1:8766"\n',
-            "marketfeed: config.toml: feeds.0.listen: 127.0.0.1:8766 is the address of admin.port too",
+            "marketfeed: config.toml: feeds.0.listen: 127.0.0.1:8766 is already the address of admin.port",
         ),
         (
             '[gateway]\ntls_cert = "config.toml"\ntls_key = "b.pem"\n',

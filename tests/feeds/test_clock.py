@@ -234,7 +234,8 @@ async def test_a_recording_without_ticks_holds_no_other_up(autojump_clock, tmp_p
 def test_feeds_of_one_clock_with_different_pace_are_refused(tmp_path, other):
     engine = Engine(tmp_path)
     with pytest.raises(
-        ConfigError, match=r"^feeds\.1\.clock: 'day' is the clock of q too, which has speed 1 "
+        ConfigError,
+        match=r"^feeds\.1\.clock: feeds of clock 'day' must have the same speed and loop; q has speed 1 ",
     ):
         engine.roster.plan([quotes(tmp_path, 0), trades(tmp_path, 0) | other])
     assert engine.roster.planned == []

@@ -189,7 +189,7 @@ def test_a_third_partys_config_is_checked_like_our_own(keys, told):
 @pytest.mark.parametrize(
     ("port", "told"),
     [
-        (8, ["feeds.0: it cannot be made: KeyError: 'EIGHT'"]),
+        (8, ["feeds.0: the feed cannot be constructed: KeyError: 'EIGHT'"]),
         (9, ["feeds.0.port: not 9", "feeds.0: the venue is closed"]),
     ],
 )
@@ -214,7 +214,7 @@ class Unchecked:
             "cannot be loaded: AttributeError: module 'marketfeed.feeds.synthetic' has no",
         ),
         ("math:pi", "cannot be loaded: AttributeError: "),
-        (f"{__name__}:Unchecked", "has a Config that is no msgspec.Struct"),
+        (f"{__name__}:Unchecked", "has a Config that is not a msgspec.Struct"),
     ],
 )
 def test_a_third_partys_type_that_is_none(monkeypatch, value, why):
