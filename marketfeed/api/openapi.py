@@ -127,6 +127,18 @@ OPERATORS: Final = (
     ),
 )
 
+STRUCTS: Final = (
+    Quote,
+    Trade,
+    answers.ErrorAnswer,
+    answers.PollAnswer,
+    answers.SymbolList,
+    answers.Latency,
+    operations.HealthAnswer,
+    operations.ReadinessAnswer,
+    operations.SessionList,
+)
+
 
 def _server(title: str, section: str, port: str) -> dict[str, Any]:
     return {
@@ -198,17 +210,6 @@ def _document() -> dict[str, Any]:
         str(status): _error(text, *(("Retry-After",) if status in (429, 503) else ()))
         for status, text in answers.STATUSES.items()
     }
-    structs = (
-        Quote,
-        Trade,
-        answers.ErrorAnswer,
-        answers.PollAnswer,
-        answers.SymbolList,
-        answers.Latency,
-        operations.HealthAnswer,
-        operations.ReadinessAnswer,
-        operations.SessionList,
-    )
     return {
         "openapi": "3.1.0",
         "info": {
@@ -222,7 +223,7 @@ def _document() -> dict[str, Any]:
         "paths": {path.path: _item(path) for path in (*GATEWAY, *OPERATORS)},
         "components": {
             "responses": {**errors, "error": _error("Any other error; the code says which.")},
-            "schemas": tolerant(structs),
+            "schemas": tolerant(STRUCTS),
         },
     }
 

@@ -7,10 +7,9 @@ import platform
 import signal
 import socket
 
-from websockets.sync.client import connect
-
 from marketfeed import __version__
 from tests.support.admin_client import SYNTHETIC, get, samples
+from tests.support.conformance import connect
 from tests.support.process import engine, open_session
 
 

@@ -20,6 +20,7 @@ import pytest
 import trio
 
 from tests.support.bench import Decoder, Follower
+from tests.support.conformance import check_request
 from tests.support.process import engine
 from tests.support.ws_frames import masked, split_frame
 
@@ -93,7 +94,9 @@ class Subscription:
     def request(self, encoding: str, after: str | None) -> bytes:
         """Return the WebSocket frame that subscribes, masked with zeros."""
         request = {"action": "subscribe", "tier": self.tier, "encoding": encoding, **self.channels}
-        return masked(0x81, json.dumps(request | ({"after": after} if after else {})).encode())
+        text = json.dumps(request | ({"after": after} if after else {})).encode()
+        check_request(text)
+        return masked(0x81, text)
 
     def get(self, path: str, after: str | None, header: bool) -> bytes:
         """Return the HTTP request that subscribes; the cursor is in the query, or in Last-Event-ID."""

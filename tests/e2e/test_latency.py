@@ -6,8 +6,6 @@ import json
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from marketfeed.latency import load
 from marketfeed.latency.histogram import DIGITS, HIGHEST_NS, LOWEST_NS
+from tests.support import admin_client
 from tests.support.process import Engine, engine, open_session
 
 if TYPE_CHECKING:
@@ -36,12 +35,8 @@ HOPS = {"venue", "ring", "wait", "encode", "send", "total"}
 
 
 def get(running: Engine, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{running.admin_port}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
+    status, _, body = admin_client.get(running.admin_port, path)
+    return status, body.decode()
 
 
 def metrics(running: Engine) -> dict[tuple[str, ...], float]:
@@ -92,8 +87,7 @@ def test_log_metrics_and_report_hold_what_was_delivered(tmp_path: Path, workers:
 
         until(counted, "the last interval")
         shown = json.loads(get(running, "/v1/latency")[1])
-        with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/v1/latency", timeout=10) as answer:
-            public = json.load(answer)
+        public = json.loads(admin_client.get(running.port, "/v1/latency")[2])
         assert running.stop() == 0
     assert set(public["tiers"]) == set(TIERS)
     assert set(public) == {"tiers"}  # where the log lies is not for everybody

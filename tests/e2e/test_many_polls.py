@@ -13,6 +13,7 @@ import numpy as np
 from marketfeed import QUOTE
 from marketfeed.core.binary import quotes_frame, symbols_frame
 from tests.support.admin_client import get, samples
+from tests.support.conformance import check_poll
 from tests.support.process import engine
 from tests.support.publishers import address_of, connect
 
@@ -56,7 +57,9 @@ def test_one_tick_answers_every_poll_that_waits(tmp_path):
             for key, _ in poll.select(30):
                 body = key.fileobj.recv(65536).partition(b"\r\n\r\n")[2]
                 # Had some waited for another flush, they would hold the second tick, too.
-                assert [m["g"] for m in json.loads(body)["messages"]] == [1]
+                answer = json.loads(body)
+                check_poll(answer)
+                assert [m["g"] for m in answer["messages"]] == [1]
                 if not answered:
                     publisher.sendall(one_quote())
                 answered += 1

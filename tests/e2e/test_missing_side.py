@@ -10,6 +10,8 @@ import numpy as np
 
 from marketfeed import QUOTE, TRADE
 from marketfeed.core.binary import FrameParser, Kind, quotes_frame, symbols_frame, trades_frame
+from tests.support.admin_client import get
+from tests.support.conformance import check_event
 from tests.support.process import engine, open_session
 from tests.support.publishers import address_of, connect
 
@@ -41,8 +43,7 @@ def sides(messages):
 
 
 def body(port, path):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-        return answer.read()
+    return get(port, path)[2]
 
 
 def wait_quotes(ws, count):
@@ -95,7 +96,9 @@ def test_a_missing_side_is_null_live_in_snapshots_after_a_cut_in_events_and_in_p
             data = [line[6:] for line in streamed.splitlines() if line.startswith(b"data: ")]
             assert sides(json.loads(poll)["messages"]) == WANTED
             assert sides(json.loads(short)) == WANTED
-            assert sides(m for part in data for m in json.loads(part)) == WANTED
+            streamed_messages = [m for part in data for m in json.loads(part)]
+            check_event(streamed_messages)
+            assert sides(streamed_messages) == WANTED
             for text in (snapshot, missed, poll.decode(), short.decode(), streamed.decode()):
                 assert "-0.0" not in text
                 assert '"bp":null,"bs":0.0' in text
@@ -131,8 +134,7 @@ def test_a_publishers_impossible_times_reach_nobody(tmp_path):
         assert [m["t"] for m in came] == [0, 0, 0, 1_725_000_000_123_456]
         assert [m["p"] for m in came] == [-5.0] * 4
         assert str(came[3]["s"]) == "0.0"
-        with urllib.request.urlopen(f"http://127.0.0.1:{running.admin_port}/metrics", timeout=10) as answer:
-            metrics = answer.read().decode()
+        metrics = body(running.admin_port, "/metrics").decode()
         assert 'marketfeed_feed_events_total{event="receipt_time_replaced",feed="tcp"} 4' in metrics
         assert 'marketfeed_feed_events_total{event="event_time_impossible",feed="tcp"} 3' in metrics
         assert running.stop() == 0

@@ -14,6 +14,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from tests.support import SUPPORT
+from tests.support.conformance import check_messages
 from tests.support.peers import MODULES, ROOT, Files, Follower, curl, events, need
 from tests.support.ports import free_port
 from tests.support.process import Engine, engine
@@ -54,7 +55,9 @@ async def follow_websocket(url: str, context: ssl.SSLContext) -> None:
         await ws.send('{"action":"subscribe","quotes":["*"],"trades":["*"]}')
         while follower.ticks < 300:
             async with asyncio.timeout(10):
-                follower.take(json.loads(await ws.recv()))
+                messages = json.loads(await ws.recv())
+                check_messages(messages)
+                follower.take(messages)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
-from urllib.request import urlopen
 
 from marketfeed.latency import load
+from tests.support.admin_client import get
 from tests.support.process import Engine, engine
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def probe(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def until_subscribed(running: Engine) -> None:
     """Wait until the engine has sent the probe's session some ticks."""
     while True:
-        with urlopen(f"http://127.0.0.1:{running.admin_port}/v1/sessions") as answer:
-            ledgers = [ledger for row in json.load(answer)["shown"] for ledger in row["ledger"].values()]
+        shown = json.loads(get(running.admin_port, "/v1/sessions")[2])["shown"]
+        ledgers = [ledger for row in shown for ledger in row["ledger"].values()]
         if any(ledger["delivered"] > 50 for ledger in ledgers):
             return
 

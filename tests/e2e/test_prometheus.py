@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.admin_client import get
 from tests.support.process import Engine, engine, open_session
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 def exported(running: Engine) -> dict[str, set[str]]:
     """Metric names of a running engine, those of samples, and their labels."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{running.admin_port}/metrics", timeout=10) as answer:
-        families = list(text_string_to_metric_families(answer.read().decode()))
+    families = list(text_string_to_metric_families(get(running.admin_port, "/metrics")[2].decode()))
     names: dict[str, set[str]] = {
         f"{family.name}_total": set() for family in families if family.type == "counter"
     }
@@ -77,8 +77,7 @@ def busy(folder: Path, *arguments: str) -> Iterator[Engine]:
 
 
 def hops(running: Engine) -> Any:
-    with urllib.request.urlopen(f"http://127.0.0.1:{running.admin_port}/v1/latency", timeout=10) as answer:
-        return json.loads(answer.read())["tiers"]
+    return json.loads(get(running.admin_port, "/v1/latency")[2])["tiers"]
 
 
 def test_every_query_names_metrics_and_labels_that_the_engine_exports(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from marketfeed import QUOTE
 from marketfeed.core.binary import quotes_frame, symbols_frame
+from tests.support.conformance import check_answer
 from tests.support.healthy import Healthy
 from tests.support.process import Engine, engine, open_session
 from tests.support.publishers import address_of
@@ -90,7 +91,11 @@ def asked(running: Engine, target: str) -> tuple[int, bytes]:
         sock.sendall(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
         answer = b"".join(iter(lambda: sock.recv(1 << 20), b""))
     head, _, body = answer.partition(b"\r\n\r\n")
-    return int(head.split()[1]), body
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    status = int(first.split()[1])
+    check_answer("GET", target, status, headers, body)
+    return status, body
 
 
 def hold(healthy: Healthy, attack: Callable[[], None]) -> None:

@@ -10,14 +10,12 @@ phase. Compared are sessions whose grid is not within 40 ms of a burst: only tho
 
 from __future__ import annotations
 
-import http.client
 import json
 import threading
 import time
 
 import numpy as np
 import pytest
-from websockets.sync.client import connect
 
 from marketfeed.core.binary import quotes_frame, symbols_frame, trades_frame
 from marketfeed.core.records import QUOTE, TRADE
@@ -26,6 +24,8 @@ from marketfeed.fanout.interest import Names
 from marketfeed.fanout.tiers import Tier
 from marketfeed.ingest.registry import feed_specs
 from marketfeed.recordings.simulate import BESIDE_GRIDS_NS, Plan, simulate
+from tests.support.admin_client import get
+from tests.support.conformance import check_messages, connect
 from tests.support.process import engine
 
 START_NS = 1_723_161_254_000_000_000
@@ -63,12 +63,7 @@ def write_recording(path):
 
 
 def ledgers(port):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        connection.request("GET", "/v1/sessions?limit=1000")
-        shown = json.loads(connection.getresponse().read())["shown"]
-    finally:
-        connection.close()
+    shown = json.loads(get(port, "/v1/sessions?limit=1000")[2])["shown"]
     return {row["session"]: (row["phase"], row["ledger"][row["tier"]]) for row in shown}
 
 
@@ -89,6 +84,7 @@ class Client(threading.Thread):
             while missing:
                 frame = json.loads(payload := ws.recv(timeout=30, decode=False))
                 self.came_ns.append(time.time_ns())
+                check_messages(frame)
                 self.frames.append((payload, frame))
                 missing -= {m["S"] for m in frame if m["T"] == "q" and m["n"] == 2 * PAIRS * QUOTES_EACH}
             self.has_all.set()

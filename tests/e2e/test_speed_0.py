@@ -9,9 +9,9 @@ import threading
 import urllib.request
 
 import pytest
-from websockets.sync.client import connect
 
 from marketfeed.core.binary import FrameParser, Kind
+from tests.support.conformance import check_event, connect
 from tests.support.crowd import metrics
 from tests.support.peers import Files
 from tests.support.process import Reader, engine
@@ -92,6 +92,8 @@ def test_an_event_stream_gets_every_tick(recording):
     ns, others = numbers(frames)
     assert ns == list(range(1, ROWS + 1))
     assert not {"gap", "lag"} & others
+    for messages in frames:
+        check_event(messages)
 
 
 def test_a_session_over_tls_gets_every_tick(recording):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import socket
@@ -16,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidMessage
-from websockets.sync.client import connect
 
 from tests.support import SUPPORT
+from tests.support.admin_client import get
+from tests.support.conformance import connect
 from tests.support.process import Engine, engine, open_session
 from tests.support.publishers import address_of
 
@@ -34,13 +34,8 @@ ATTACKERS = 100
 
 
 def asked(port: int, path: str, headers: dict[str, str], address: str = "127.0.0.1") -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(address, port, timeout=10)
-    try:
-        connection.request("GET", path, headers=headers)
-        response = connection.getresponse()
-        return response.status, response.read()
-    finally:
-        connection.close()
+    status, _, body = get(port, path, headers=headers, address=address)
+    return status, body
 
 
 def memory_kb(pid: int) -> int:

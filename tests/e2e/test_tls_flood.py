@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import subprocess
 import sys
-import urllib.request
 
 import pytest
 
 from tests.support import tls_peer
+from tests.support.admin_client import get
 from tests.support.process import Engine, engine
 from tests.support.tls_load import MIB, MOST_SILENT_S, ROUNDS, longest_silence_s, resident_bytes, tls_config
 from tests.support.tls_peer import TLS1_2, TLS1_3, UPGRADE, TlsPeer
@@ -49,8 +49,7 @@ def test_key_updates_of_peers_that_do_not_read_silence_nobody(tmp_path, upgraded
 
 
 def metric_with(running: Engine, text: str) -> float:
-    with urllib.request.urlopen(f"http://127.0.0.1:{running.admin_port}/metrics") as answer:
-        rows = answer.read().decode().splitlines()
+    rows = get(running.admin_port, "/metrics")[2].decode().splitlines()
     return sum(float(row.split()[-1]) for row in rows if text in row)
 
 

@@ -1,20 +1,36 @@
-"""A client of the admin listener."""
+"""An HTTP client of the admin listener and of the gateway."""
 
 from __future__ import annotations
 
 import http.client
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.conformance import check_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
 
 
-def get(port: int, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+def get(
+    port: int,
+    path: str,
+    method: str = "GET",
+    headers: Mapping[str, str] = MappingProxyType({}),
+    address: str = "127.0.0.1",
+) -> tuple[int, dict[str, str], bytes]:
+    """Make a request; return status, headers by name in lower case, and body, checked."""
+    connection = http.client.HTTPConnection(address, port, timeout=10)
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers=dict(headers))
         response = connection.getresponse()
-        return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
+        answer = response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
+        check_answer(method, path, *answer)
+        return answer
     finally:
         connection.close()
 

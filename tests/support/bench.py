@@ -22,7 +22,9 @@ from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.shard import Shard, SubscriptionChange
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import JSON, Encoding
+from marketfeed.gateway import protocol
 from marketfeed.latency.recorder import LatencyRecorder
+from tests.support.conformance import check_event, check_messages, check_poll
 from tests.support.ws_frames import split_frame
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class Decoder:
             return []
         if first == 0x81:
             messages: list[dict[str, Any]] = json.loads(payload)
+            check_messages(messages)
             return messages
         assert first == 0x82
         return self._step(payload)
@@ -75,6 +78,7 @@ class Decoder:
         fields = dict(line.split(": ", 1) for line in event.decode().strip().split("\n"))
         self.id = fields.get("id", self.id)
         messages: list[dict[str, Any]] = json.loads(fields["data"])
+        check_event(messages)
         ticks = [message for message in messages if message["T"] in ("q", "t")]
         if ticks and "id" in fields:
             assert fields["id"] == f"{self.epoch}:{ticks[-1]['g']}"
@@ -223,10 +227,8 @@ class Bench:
         after: Cursor | None = None,
     ) -> None:
         def answer(resumption: Resumption | None) -> bytes:
-            message: dict[str, Any] = {"T": "subscription"}
-            if resumption is not None:
-                message |= {"resumed": resumption.resumed, "reset": resumption.reset}
-            return member.encoding.messages(json.dumps([message]).encode(), 1_700_000_000 * S)
+            told = protocol.subscription(names, member.tier.name, "json", request_id, resumption)
+            return member.encoding.messages(told, 1_700_000_000 * S)
 
         encoding = encoding or member.encoding
         change = SubscriptionChange(
@@ -239,8 +241,8 @@ class Bench:
 
     async def ask(self, member: Subscriber, quotes: str) -> None:
         """Subscribe, and leave the cycles to others."""
-        answer = member.encoding.messages(b'[{"T":"subscription"}]', 0)
         names = Names(tuple(quotes.split()))
+        answer = member.encoding.messages(protocol.subscription(names, "vip", "json", None), 0)
         await self.shard.change(
             SubscriptionChange(member, names, member.tier, member.encoding, lambda _: answer, True)
         )
@@ -311,6 +313,7 @@ class Follower:
 
     def polled(self, body: dict[str, Any]) -> None:
         """Take the answer of a long poll."""
+        check_poll(body)
         self._answered({"reset": body["reset"]})
         self.follow(body["messages"])
         self._anchored(body["cursor"])

@@ -12,6 +12,7 @@ import trio_websocket
 
 from tests.support.admin_client import get, samples
 from tests.support.bench import Follower
+from tests.support.conformance import check_messages, check_request
 
 if TYPE_CHECKING:
     from tests.support.process import Engine
@@ -36,7 +37,9 @@ class Session:
                 stream = await trio.open_tcp_stream("127.0.0.1", self._port)
                 try:
                     ws = await trio_websocket.wrap_client_stream(nursery, stream, "127.0.0.1", "/v1/stream")
-                    await ws.send_message(json.dumps(self._request))
+                    request = json.dumps(self._request)
+                    check_request(request)
+                    await ws.send_message(request)
                     with suppress(trio_websocket.ConnectionClosed):
                         while True:
                             self._take(json.loads(await ws.get_message()))
@@ -48,6 +51,7 @@ class Session:
             self.grown.set()
 
     def _take(self, messages: list[dict[str, Any]]) -> None:
+        check_messages(messages)
         self.follower.follow(messages)
         for message in messages:
             if message["T"] == "synced":

@@ -27,6 +27,7 @@ from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.listener import Gateway, accept_from, open_listener
 from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.session import Service
+from tests.support.conformance import check_messages
 
 if TYPE_CHECKING:
     import socket
@@ -159,6 +160,7 @@ def messages_of(frame: str | bytes) -> list[dict[str, Any]]:
     """Return the messages of a text frame, or of a binary one; a tick of that is a record under ``R``."""
     if isinstance(frame, str):
         messages: list[dict[str, Any]] = json.loads(frame)
+        check_messages(messages)
         return messages
     parser = FrameParser()
     parser.feed(frame)

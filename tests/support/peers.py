@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
+from tests.support.conformance import check_answer, check_event
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -73,7 +75,9 @@ def _events(lines: Iterator[str]) -> Iterator[tuple[str, list[Message]]]:
         if name == "id":
             last = value
         elif name == "data":
-            yield last, json.loads(value)
+            messages = json.loads(value)
+            check_event(messages)
+            yield last, messages
 
 
 def curl(url: str, *arguments: str) -> tuple[int, dict[str, str], bytes]:
@@ -83,7 +87,10 @@ def curl(url: str, *arguments: str) -> tuple[int, dict[str, str], bytes]:
     head, _, body = done.stdout.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-    return int(first.split()[1]), headers, body
+    status = int(first.split()[1])
+    if "text/event-stream" not in headers.get("content-type", ""):
+        check_answer("GET", url, status, headers, body)
+    return status, headers, body
 
 
 class Files:

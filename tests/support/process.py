@@ -10,11 +10,13 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from websockets.sync.client import ClientConnection, connect
+from tests.support.conformance import check_messages, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from websockets.sync.client import ClientConnection
 
 READY_S = 30
 # Before the program itself: it may have so many files open, and cannot raise that.
@@ -137,7 +139,10 @@ class Reader(threading.Thread):
         if self.error is not None:
             raise self.error
         assert not self.is_alive(), "never enough"
-        return [json.loads(frame) for frame in self.frames]
+        frames = [json.loads(frame) for frame in self.frames]
+        for messages in frames:
+            check_messages(messages)
+        return frames
 
 
 @contextmanager
