@@ -68,8 +68,8 @@ class SessionRow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     age_s: Annotated[float, Meta(ge=0, description="Seconds since it connected.")]
     state: Annotated[str, _one_of("live", "lagging", "alone")]
     slow: Annotated[str | None, Meta(description="Why it is slow; null if it is not.")]
-    names: Annotated[Channels, Meta(description="Names and patterns that it has subscribed to.")]
-    symbols: Annotated[Channels, Meta(description="Symbols that these match.")]
+    names: Annotated[Channels, Meta(description="How many names and patterns it has subscribed to.")]
+    symbols: Annotated[Channels, Meta(description="How many symbols these match.")]
     unsent_bytes: Annotated[Count, Meta(description="Bytes that wait in the engine for its socket.")]
     ledger: Annotated[dict[str, LedgerRow], Meta(description="By tier.")]
 
