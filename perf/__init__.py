@@ -1,1 +1,1 @@
-"""Questions asked of the machine, one file each; README.md beside this file lists them."""
+"""Benchmarks, one question per file; README.md in this folder lists them."""

@@ -1,9 +1,9 @@
-"""What the scripts here share: the load client, what it counted, the search for saturation, the machine.
+"""Shared parts of the benchmarks: load client, its counts, search for saturation, description of the machine.
 
     script ──► server process (port, ready line)          /proc/PID/stat, smaps_rollup ──► CPU, memory
            └─► client process (perf/client.py or client.c) ──► one line of JSON ──► Point
 
-servers.py starts and ends the servers; its names can be had from here.
+servers.py starts and stops the servers; its names are re-exported here.
 """
 
 from __future__ import annotations
@@ -38,18 +38,16 @@ if TYPE_CHECKING:
     import contextlib
 
 MOST_MISSING: Final = 0.001  # conflated + lost, of what was offered
-LEAST_FEED: Final = 0.999  # of the rate asked for: below, the server's own feed fell behind
-FEED_SLACK_S: Final = 0.02  # a batch early or late at the window's edges is not behind
-LEAST_COUNTED: Final = (
-    0.99  # ticks counted, of those the feed offered meanwhile; the window's edges cost some
-)
-MOST_P99_MS: Final = 1000.0  # later than that is a queue that grows
+LEAST_FEED: Final = 0.999  # share of the requested rate; below, the server's own feed fell behind
+FEED_SLACK_S: Final = 0.02  # tolerance for a batch at the edges of the window
+LEAST_COUNTED: Final = 0.99  # ticks counted, of those offered in the window; its edges cost some
+MOST_P99_MS: Final = 1000.0  # above this a queue is growing
 
 console = Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=160, soft_wrap=True)
 
 
 def machine() -> str:
-    """Return CPU model, cores, kernel and Python: no figure means anything without them."""
+    """Return CPU model, cores, kernel and Python version, which every figure depends on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown CPU")
     load = os.getloadavg()[0]
@@ -60,12 +58,12 @@ def machine() -> str:
 
 
 class ClientError(RuntimeError):
-    """The load client gave up: mostly because the server was too busy to answer handshakes."""
+    """The load client failed, usually because the server was too busy to answer handshakes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Who subscribes to what, and how it is measured."""
+    """Sessions, their subscriptions, and the parameters of the measurement."""
 
     sessions: int = 500
     symbols: int = 20
@@ -86,7 +84,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One measurement: the client's counts, and the rate that the server was asked for."""
+    """One measurement: the client's counts and the requested rate."""
 
     rate: float
     work: Work
@@ -94,31 +92,31 @@ class Point:
 
     @property
     def delivered(self) -> float:
-        """Quotes a second that reached the subscribers."""
+        """Quotes per second that reached the subscribers."""
         return float(self.counts["ticks"] / self.counts["seconds"])
 
     @property
     def served(self) -> float:
-        """Quotes a second delivered, without what was caught up from before the measurement."""
+        """Quotes per second delivered, without those published before the measurement."""
         return min(self.delivered, self.rate * self.work.fan)
 
     @property
     def cpu_us(self) -> float:
-        """Server CPU per delivered quote, all its processes."""
+        """Server CPU per delivered quote, over all its processes."""
         return float(1e6 * self.counts["server_cpu_s"] / max(self.counts["ticks"], 1))
 
     @property
     def cpu_share(self) -> float:
-        """CPU that the server had, of one core; a single thread at saturation that has less was disturbed."""
+        """Server CPU as a share of one core; below 1 at saturation a single thread was disturbed."""
         return float(self.counts["server_cpu_s"] / self.counts["seconds"])
 
     @property
     def p99_ms(self) -> float:
-        """99 % of the quotes came this soon."""
+        """99th percentile of the latency in milliseconds."""
         return float(self.counts["p99_ms"])
 
     def fault(self) -> str:
-        """Say why this rate was too high, "" if it was served."""
+        """Return why this rate was too high, "" if it was served."""
         c = self.counts
         told, rate = c["conflated"] + c["lost"], self.work.fan * c["feed_rate"]
         if c["closed"]:
@@ -137,13 +135,13 @@ class Point:
         return ""
 
     def assert_honest(self, conflating: bool = False) -> None:
-        """Fail if a sampled session missed a quote that nobody told it of, or got one twice."""
+        """Fail if a sampled session missed a quote without a `gap` or `lag`, or received one twice."""
         c = self.counts
         if c["doubled"] or (c["untold"] > 0 and not conflating):
-            raise AssertionError(f"{c['untold']} quotes missing untold, {c['doubled']} doubled: {c}")
+            raise AssertionError(f"{c['untold']} quotes missing unannounced, {c['doubled']} doubled: {c}")
 
     def line(self) -> str:
-        """Return the point in a line of text."""
+        """Return the point as one line of text."""
         c = self.counts
         return (
             f"{self.rate:>9,.0f} q/s offered  {self.delivered:>11,.0f} delivered/s  "
@@ -166,7 +164,7 @@ def client_argv(server: Server, work: Work) -> list[str]:
 
 
 def load(server: Server, work: Work, rate: float) -> Point:
-    """Run one client process against ``server``; return what it saw. Raises ClientError."""
+    """Run one client process against ``server``; return its counts. Raises ClientError."""
     limit_s = work.warm_s + work.seconds + 60
     done = subprocess.run(
         client_argv(server, work), capture_output=True, text=True, cwd=ROOT, timeout=limit_s
@@ -180,7 +178,7 @@ Start = Callable[[float], "contextlib.AbstractContextManager[Server]"]
 
 
 def measure(start: Start, work: Work, rate: float) -> Point:
-    """Start a server at ``rate``, load it, end it; return the point."""
+    """Start a server at ``rate``, measure one point, and stop it."""
     with start(rate) as server:
         return load(server, work, rate)
 
@@ -188,10 +186,10 @@ def measure(start: Start, work: Work, rate: float) -> Point:
 def saturation(
     start: Start, work: Work, guess: float, resolution: float, say: Callable[[str], None]
 ) -> Point:
-    """Return the point of the highest rate that is served, to within ``resolution`` of it.
+    """Return the point of the highest served rate, with relative error ``resolution``.
 
-    Upwards by half until a rate is too high, then between the two. A rate that
-    failed is tried once more: on a shared machine one hiccup is not a limit.
+    Raises the rate by half until it is too high, then bisects. A failed rate is
+    retried once: on a shared machine one disturbance is not a limit.
     """
     best: Point | None = None
     low, high, rate = 0.0, 0.0, guess
@@ -206,7 +204,7 @@ def saturation(
                 say(f"{rate:>9,.0f} q/s offered  {fault}")
                 break
             fault = point.fault()
-            # What it did manage is a good guess of what it can.
+            # The rate that it achieved is a good estimate of its limit.
             managed = 0.97 * min(point.counts["feed_rate"] or rate, point.delivered / work.fan)
             say(f"{point.line()}  {fault or 'served'}")
             if not fault:
@@ -225,7 +223,7 @@ def saturation(
 
 
 def memory_per_session(start: Start, work: Work) -> float:
-    """Return bytes of server memory per subscribed session, at 100 quotes a second."""
+    """Return server memory per subscribed session in bytes, at 100 quotes per second."""
     with start(100.0) as server:
         time.sleep(1.0)
         before = server.pss_bytes()
@@ -241,11 +239,11 @@ def memory_per_session(start: Start, work: Work) -> float:
 
 
 def common(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every script has."""
+    """Add the options common to all scripts."""
     parser.add_argument("--sessions", type=int, default=500)
     parser.add_argument("--symbols", type=int, default=20, help="of each session")
-    parser.add_argument("--universe", type=int, default=1000, help="symbols the feed has")
-    parser.add_argument("--rounds", type=int, default=3, help="figures are medians over so many")
+    parser.add_argument("--universe", type=int, default=1000, help="number of symbols of the feed")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; figures are medians")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--warm", type=float, default=1.0, help="seconds before each measurement")
     parser.add_argument("--resolution", type=float, default=0.08, help="of the search for saturation")
@@ -253,12 +251,12 @@ def common(parser: argparse.ArgumentParser) -> None:
         "--client",
         choices=("auto", "c", "python"),
         default="auto",
-        help="auto: C where there is a compiler; the Python one may be slower than the server",
+        help="auto: C if there is a compiler; the Python client may be slower than the server",
     )
 
 
 def work_of(options: argparse.Namespace) -> Work:
-    """Return the work that the command line asks for."""
+    """Return the work that the command line describes."""
     client = options.client
     if client == "auto":
         client = "c" if shutil.which("gcc") or shutil.which("cc") else "python"
@@ -270,10 +268,10 @@ def work_of(options: argparse.Namespace) -> Work:
 
 
 def middle(values: list[float]) -> float:
-    """Return the median, NaN of nothing."""
+    """Return the median, NaN if empty."""
     return float(median(values)) if values else float("nan")
 
 
 def millions(per_s: float) -> str:
-    """Return a rate as people say it."""
+    """Format a rate in thousands or millions."""
     return f"{per_s / 1e6:.2f} M" if per_s >= 1e6 else f"{per_s / 1e3:,.0f} k"

@@ -1,10 +1,10 @@
-/* The load client of client.py in C, for rates that Python cannot read: the same arguments, the same line of JSON.
+/* The load client of client.py in C, for rates that Python cannot read; same arguments, same line of JSON.
  *
  *     server ──► N sockets ──► epoll ──► whole frames ──► count, first and last receipt time ──► histogram
  *                                                    └──► every tick of each `--verify`-th session parsed
  *
- * A read goes behind what was left of that session's last frame, so a frame is always looked at whole. Letters
- * "l" are absent from synthetic quotes: one memchr tells whether a frame may hold a "lag" or "gap" message.
+ * Reads append to the incomplete frame of the session, so frames are always parsed whole. Synthetic quotes do not
+ * contain the letter "l": one memchr shows whether a frame may hold a "lag" or "gap" message.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -26,9 +26,9 @@
 
 typedef struct {
     int fd, state;           /* 0 connecting, 1 handshake, 2 open, 3 closed */
-    char *rest;              /* the start of a frame that is not whole yet */
+    char *rest;              /* start of an incomplete frame */
     size_t rest_len, rest_room;
-    char *tail;              /* verified sessions: a tick cut by the end of a frame */
+    char *tail;              /* verified sessions: a tick split by the end of a frame */
     size_t tail_len, tail_room;
     int64_t *last_n;         /* verified sessions: by symbol, 0 = none seen */
     int64_t missing, told;
@@ -102,7 +102,7 @@ static const char *last_stamp(const char *p, const char *end) {
     return NULL;
 }
 
-/* A verified session: each quote's n must follow the one before; told holes are counted beside the found ones. */
+/* A verified session: n must increase by one per quote; announced and actual holes are counted. */
 static void check_object(Session *s, const char *p, const char *end) {
     if (end - p < 12) return;
     if (!memcmp(p, "{\"T\":\"q\"", 8)) {
@@ -259,7 +259,7 @@ static void readable(Session *s) {
         if (body) { p = body + 4; s->state = 2; open_now++; if (!sse) subscribe(s, s - sessions); }
     }
     for (char *stop; s->state == 2 && sse && (stop = memmem(p, end - p, "\n\n", 2)); p = stop + 2)
-        if (*p != ':') frame(s, p, stop + 2 - p, now);  /* a comment is no event */
+        if (*p != ':') frame(s, p, stop + 2 - p, now);  /* an SSE comment */
     while (s->state == 2 && !sse && end - p >= 2) {
         unsigned char *u = (unsigned char *)p;
         size_t head = 2, n = u[1] & 127;

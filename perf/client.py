@@ -1,17 +1,17 @@
-"""How much arrives at the subscribers, how late, and is anything missing or doubled?
+"""Load client: how much arrives at the subscribers, how late, and is anything missing or doubled?
 
     server ──► N sockets ──► epoll ──► whole frames ──► count, first and last receipt time ──► histogram
                                                    └──► every tick of each `--verify`-th session parsed
 
 Opens N WebSockets, subscribes each to K random symbols, waits `--warm`, measures for `--seconds`, and
-prints one line of JSON. The latency is now minus the receipt time `r` of the first and the last tick of each
-frame, each standing for half of the frame's ticks. A frame is never decoded, except on the sampled sessions:
-there every quote's `n` must follow the one before.
+prints one line of JSON. Latency is the time of the read minus the receipt time `r` of the first and the last
+tick of each frame, each weighted with half of the frame's ticks. Frames are decoded only on sampled sessions,
+where `n` must increase by one per quote.
 
-Says: what one reader in another process saw. Does not say: anything about a network, or about ticks that an
-application decodes. Costs 7 µs a frame of one quote, 13 µs one of 22; where that is too slow (`client_cpu_s`
-near `seconds`), client.c does the same, and `--client c` of the other scripts compiles it. One file that
-needs nothing but numpy, though a long one: it can be taken to another machine.
+Reports: the view of one reader in another process. Not covered: a network, or decoding in an application.
+Cost: 7 µs per frame of one quote, 13 µs per frame of 22. If that is too slow (`client_cpu_s` near
+`seconds`), client.c does the same; the other scripts compile it with `--client c`. A single file that needs
+only numpy, so that it can be copied to another machine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Final
 import numpy as np
 
 READ_BYTES: Final = 1 << 18
-OPENING: Final = 100  # handshakes under way at a time
+OPENING: Final = 100  # concurrent handshakes
 CONNECT_S: Final = 15.0
 FINE: Final = 100_000  # bins of 1 µs, then COARSE bins of 1 ms
 COARSE: Final = 60_000
@@ -57,7 +57,7 @@ TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
 def arguments() -> argparse.Namespace:
-    """Return the command line; client.c takes the same."""
+    """Parse the command line; client.c has the same options."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m perf.client", description=__doc__, formatter_class=form)
     add = parser.add_argument
@@ -65,8 +65,8 @@ def arguments() -> argparse.Namespace:
     add("--port", type=int, required=True)
     add("--path", default="/v1/stream")
     add("--sessions", type=int, default=500)
-    add("--symbols", type=int, default=20, help="of each session, other ones for each")
-    add("--universe", type=int, default=1000, help="the symbols there are: SY0000, SY0001 …")
+    add("--symbols", type=int, default=20, help="symbols per session, drawn for each")
+    add("--universe", type=int, default=1000, help="number of symbols of the feed: SY0000, SY0001 …")
     add("--prefix", default="SY")
     add("--tier", default="", help="default: the engine's")
     add("--transport", choices=("websocket", "binary", "sse"), default="websocket")
@@ -74,13 +74,13 @@ def arguments() -> argparse.Namespace:
     add("--seed", type=int, default=1)
     add("--warm", type=float, default=1.0, help="seconds between connecting and measuring")
     add("--seconds", type=float, default=3.0)
-    add("--verify", type=int, default=25, help="parse all ticks of each such session; 0: none")
-    add("--watch", default="", help="ids of processes whose CPU time to take, comma between")
+    add("--verify", type=int, default=25, help="parse all ticks of every n-th session; 0: none")
+    add("--watch", default="", help="comma-separated ids of processes whose CPU time to measure")
     return parser.parse_args()
 
 
 def cpu_s(pids: list[int]) -> float:
-    """Return the CPU seconds that processes have used, user and system; 0 for one that is gone."""
+    """Return the CPU seconds of processes, user and system; 0 for processes that ended."""
     total = 0
     for pid in pids:
         try:
@@ -93,22 +93,22 @@ def cpu_s(pids: list[int]) -> float:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One WebSocket and what is known of it."""
+    """State of one WebSocket."""
 
     sock: socket.socket
     index: int
     verified: bool
     open: bool = False
-    rest: bytes = b""  # the start of a frame that is not whole yet
-    tail: bytes = b""  # of a verified session: a tick cut by the end of a frame
+    rest: bytes = b""  # start of an incomplete frame
+    tail: bytes = b""  # of a verified session: a tick split by the end of a frame
     last_n: dict[bytes | int, int] = field(default_factory=dict)
     missing: int = 0
-    told: int = 0  # what `lag` and `gap` said of it
+    told: int = 0  # ticks that `lag` and `gap` announced as missing
     lagging: bool = False
 
 
 class Load:
-    """All sessions of one client process, and the counts."""
+    """All sessions of one client process, and their counts."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -264,7 +264,7 @@ class Load:
     def _read_events(self, session: Session, data: bytes, now_us: int) -> None:
         at = 0
         while (end := data.find(b"\n\n", at)) >= 0:
-            if data[at] != ord(":"):  # a comment is no event
+            if data[at] != ord(":"):  # an SSE comment
                 if session.verified:
                     self._check(session, data[at:end])
                 if self.measuring:
@@ -276,7 +276,9 @@ class Load:
         ticks = data.count(b"{", start, end)
         self.frames += 1
         self.ticks += ticks
-        if data.find(b"l", start, end) >= 0:  # no synthetic quote has an "l"; one memchr spares the searches
+        if (
+            data.find(b"l", start, end) >= 0
+        ):  # synthetic quotes contain no "l"; one memchr replaces several searches
             self._notices(data[start:end])
         first = data.find(b'"r":', start, end)
         if first < 0:
@@ -296,7 +298,7 @@ class Load:
         )
 
     def _message(self, session: Session, message: bytes, now_us: int) -> None:
-        """Take a binary message: frames of a 16-byte header and a payload."""
+        """Parse a binary message: frames of a 16-byte header and a payload."""
         at = 0
         while len(message) - at >= HEADER.size:
             _, kind, _, length, _ = HEADER.unpack_from(message, at)
@@ -383,9 +385,9 @@ class Load:
 
 
 def send(sock: socket.socket, opcode: int, payload: bytes) -> None:
-    """Send one frame masked with zeros; requests are small, so the socket takes them whole.
+    """Send one frame masked with zeros; requests are small, so the socket accepts them whole.
 
-    The lengths are written and read here separately from the engine's code, which this client measures.
+    The client has its own encoding of lengths, independent of the engine that it measures.
     """
     size = len(payload)
     short, rest = (

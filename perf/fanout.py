@@ -1,15 +1,16 @@
-"""How many quotes a second does one engine process deliver, how late, and at what cost?
+"""How many quotes per second does one engine process deliver, how late, and at what cost?
 
     synthetic feed ──► rings ──► shard ──► 500 loopback WebSockets × 20 of 1,000 symbols ──► counting client
     └──────────── one engine process, one thread ──────────┘                               └ another process ┘
 
 Saturation is the highest offered rate at which conflated + lost stay within 0.1 % of what was offered and the
-feed keeps 99.9 % of its rate; the latency is taken at 25, 50 and 80 % of it, from the receipt time in the
-quote to the read of the frame that holds it.
+feed keeps 99.9 % of its rate. Latency is measured at 25, 50 and 80 % of it, from the receipt time in the
+quote to the read of its frame.
 
-Says: deliveries a second at saturation, latency below it, server CPU per delivered quote, memory per session.
-Does not say: anything about a network, TLS, or more than one process; client and server share the cores.
-Every 25th session is parsed in full: a quote missing untold, or doubled, fails the run.
+Reports: deliveries per second at saturation, latency below it, server CPU per delivered quote, memory per
+session.
+Not covered: a network, TLS, or more than one process; client and server share the cores.
+Every 25th session is parsed in full: a quote missing unannounced, or doubled, fails the run.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def main() -> None:
     bench.common(parser)
     parser.add_argument("--tier", default="vip")
     parser.add_argument("--transport", choices=("websocket", "binary", "sse"), default="websocket")
-    parser.add_argument("--rate", type=float, help="quotes/s offered: measure this one point only")
-    parser.add_argument("--guess", type=float, default=150_000, help="quotes/s to begin the search with")
+    parser.add_argument("--rate", type=float, help="quotes/s offered: measure only this point")
+    parser.add_argument("--guess", type=float, default=150_000, help="initial quotes/s of the search")
     options = parser.parse_args()
     work = bench.work_of(options)
     say = bench.console.print
@@ -99,7 +100,7 @@ def main() -> None:
     say(table)
     checked = sum(p.counts["checked"] for ps in (tops, *below.values()) for p in ps)
     say(f"memory per session {bench.middle(memory) / 1024:.1f} kB")
-    say(f"{checked:,} quotes checked: none missing untold, none doubled")
+    say(f"{checked:,} quotes checked: none missing unannounced, none doubled")
 
 
 if __name__ == "__main__":

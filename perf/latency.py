@@ -1,14 +1,14 @@
-"""What does recording latencies cost a delivered quote?
+"""What does recording of latencies cost per delivered quote?
 
     engine, [latency] enabled  ─┐
-                                ├─► the same load, one after the other, in pairs, which of them first changes
+                                ├─► the same load, in pairs with alternating order
     engine, not enabled ────────┘
 
-The sessions get every quote in steps of 20 ms. At once, the process would never be idle: what a quote costs
-more would make its batches larger, and not be seen.
+The sessions get every quote in steps of 20 ms. Without steps the process would never be idle: a higher cost
+per quote would enlarge the batches and stay invisible.
 
-Says: server CPU per delivered quote with and without, and the median of the pairs' ratios with its quartiles.
-Does not say: anything about the probe, which is off. What was recorded is held against what was delivered.
+Reports: server CPU per delivered quote with and without, median and quartiles of the pairs' ratios.
+Not covered: the probe, which is off. The recorded counts are checked against the delivered ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TIER = "\n[tiers.vip]\ninterval_ms = 20\ndelivery = 'every'\nsend_buffer_bytes =
 ON = "probe = false" + TIER
 OFF = "enabled = false" + TIER
 TOLD_S = 30.0
-MOST_CPU = 0.95  # of a core; above, a dearer quote is not seen
+MOST_CPU = 0.95  # of a core; above this, a higher cost per quote is invisible
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
                 point.assert_honest()
                 assert point.cpu_share < MOST_CPU, f"the process was never idle: {point.line()}"
                 if latency == ON:
-                    # A recorder that misses quotes costs nothing worth knowing. It tells after each interval.
+                    # Missed quotes invalidate the cost. Counts appear after each interval.
                     delivered = bench.metric(server, "delivered_total")
                     until_s = time.monotonic() + TOLD_S
                     while (recorded := bench.metric(server, "hop_seconds_count", hop="total")) < delivered:

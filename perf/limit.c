@@ -1,9 +1,9 @@
-/* The least a server can do: accept N WebSockets, then send every one the same frame as fast as it takes it.
+/* The minimal server: accepts N WebSockets, then sends each the same frame as fast as the socket accepts it.
  *
- *     limit SESSIONS TICKS_PER_FRAME        port chosen, told in a ready line; ends on SIGTERM
+ *     limit SESSIONS TICKS_PER_FRAME        picks a port, prints it in a ready line; ends on SIGTERM
  *
- * One thread; a send that would wait marks its socket until epoll says there is room again. No parsing beyond the
- * end of the handshake, no encoding, no bookkeeping: what is left is the kernel's cost of a send.
+ * One thread; a socket whose send would block is skipped until epoll reports it writable. No parsing beyond the end
+ * of the handshake, no encoding, no accounting: the cost is that of the kernel's send.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -85,7 +85,7 @@ int main(int argc, char **argv) {
             Peer *p = &peers[i];
             if (p->full) continue;
             ssize_t n = send(p->fd, frame + p->sent, whole - p->sent, MSG_DONTWAIT | MSG_NOSIGNAL);
-            if (n < 0 && errno != EAGAIN) return 0;  /* the client went home */
+            if (n < 0 && errno != EAGAIN) return 0;  /* the client has closed */
             if (n > 0) p->sent = (p->sent + n) % whole;
             if (n < 0 || p->sent) { p->full = 1; ready--; }
         }

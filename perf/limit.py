@@ -1,16 +1,16 @@
-"""How near is the engine to the least a server can do: one send of one small frame to each of 500 sockets?
+"""How close is the engine to the minimum for a server: one send of a small frame to each of 500 sockets?
 
-    a C loop (limit.c), the same bytes again and again ──┐
+    a C loop (limit.c), the same bytes repeatedly ───────┐
                                                          ├──► 500 loopback WebSockets ──► counting client
     the engine, 500 sessions on one symbol ──────────────┘
 
-The C loop has no protocol, encoding or bookkeeping; its frames/s are what the kernel takes on one core. It is
-also run with 8, 45 and 160 quotes a frame. The engine's frames hold one quote (about 135 bytes); its rate is
-stepped up until two quotes share a frame, because then it sends without a pause; the most frames a second
-until then count, against the C loop's with one quote, which are shorter. Target: engine / C loop ≥ 0.70.
+The C loop has no protocol, encoding or accounting; its frames/s are the kernel's limit on one core. It also
+runs with 8, 45 and 160 quotes per frame. The engine's frames hold one quote (about 135 bytes). Its rate is
+raised until two quotes share a frame, which shows that it sends without a pause. The highest frame rate until
+then is compared with the C loop at one quote, whose frames are shorter. Target: engine / C loop ≥ 0.70.
 
-Says: what the engine adds to a send. Does not say: how many quotes a second it delivers (perf/fanout.py: more
-of them share a frame), anything about a network. A client CPU near 100 % means that the client was the limit.
+Reports: the engine's overhead over a send. Not covered: quotes per second delivered (perf/fanout.py, where
+quotes share frames), networks. A client CPU near 100 % means that the client was the limit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FRAME_TICKS = (1, 8, 45, 160)
-MOST_SHARED = 2.0  # quotes a frame, on average: by then the engine sends without a pause
+MOST_SHARED = 2.0  # average quotes per frame at which the engine sends without a pause
 STEP = 1.15
 TARGET = 0.70
 
@@ -48,12 +48,12 @@ def c_loop(sessions: int, ticks: int) -> Iterator[bench.Server]:
 
 
 def frames_per_s(point: bench.Point) -> float:
-    """Return the frames a second that all subscribers together read."""
+    """Return frames per second read by all subscribers together."""
     return float(point.counts["frames"] / point.counts["seconds"])
 
 
 def engine_frames(work: bench.Work, first: float) -> bench.Point:
-    """Step the rate up from ``first``; return the point with most one-quote frames a second."""
+    """Raise the rate from ``first``; return the point with most one-quote frames per second."""
     start = functools.partial(bench.marketfeed, universe=1)
     best: bench.Point | None = None
     rate = first
@@ -61,7 +61,7 @@ def engine_frames(work: bench.Work, first: float) -> bench.Point:
         point = bench.measure(start, work, rate)
         point.assert_honest()
         shared = point.counts["ticks"] / max(point.counts["frames"], 1)
-        fault = point.fault() or (f"{shared:.2f} quotes a frame" if shared > MOST_SHARED else "")
+        fault = point.fault() or (f"{shared:.2f} quotes per frame" if shared > MOST_SHARED else "")
         found = f"{frames_per_s(point):>9,.0f} frames/s  p99 {point.p99_ms:.2f} ms"
         bench.console.print(f"  engine {rate:>6,.0f} q/s: {found}  {fault or 'served'}", highlight=False)
         if fault and best is not None:
@@ -69,7 +69,7 @@ def engine_frames(work: bench.Work, first: float) -> bench.Point:
         if fault:
             rate /= 1.5
             if rate < 1:
-                raise RuntimeError("the engine shares frames even at one quote a second")
+                raise RuntimeError("the engine shares frames even at one quote per second")
             continue
         if best is None or frames_per_s(point) > frames_per_s(best):
             best = point
@@ -84,9 +84,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument(
-        "--first", type=float, default=350.0, help="quotes/s to begin stepping the engine with"
-    )
+    parser.add_argument("--first", type=float, default=350.0, help="initial quotes/s of the engine")
     options = parser.parse_args()
     bench.console.print(bench.machine(), style="dim", highlight=False)
     work = bench.Work(options.sessions, 1, 1, seconds=options.seconds, client="c")
@@ -100,7 +98,7 @@ def main() -> None:
             assert point.counts["ticks"] == ticks * point.counts["frames"], point.counts
             points.append(point)
             bench.console.print(
-                f"  C loop {ticks:>3} a frame: {frames_per_s(point):>9,.0f} frames/s", highlight=False
+                f"  C loop {ticks:>3} per frame: {frames_per_s(point):>9,.0f} frames/s", highlight=False
             )
         engine.append(engine_frames(work, engine[-1].rate / STEP**2 if engine else options.first))
 

@@ -3,8 +3,8 @@
  *     stdin:  "measure SECONDS" or "end"          stdout: a line of JSON when all are synced, and for each measurement
  *
  * Session i (counted over all the processes) has its tier by i % 10: 0 vip, 1 to 3 premium, 4 to 9 basic, and draws its
- * symbols from seed i. Every `--verify`-th vip session checks that n of each symbol rises by one; on the other
- * tiers that it rises.
+ * symbols from seed i. Every `--verify`-th vip session checks that n of each symbol increases by one; on the other
+ * tiers, that it increases.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -32,7 +32,7 @@ typedef struct {
     int fd;
     unsigned char state, tier, verified;
     unsigned rest_len;
-    char *rest;              /* the start of a frame that is not whole yet */
+    char *rest;              /* start of an incomplete frame */
     int64_t *last_n;         /* of a verified session, by the order of its symbols */
     int *symbols;
 } Session;
@@ -120,7 +120,7 @@ static void check(Session *s, const char *p, const char *end) {
         int symbol = atoi(q + k), i = 0;
         int64_t n = number_after(q, shut, "\"n\":");
         while (i < per_session && s->symbols[i] != symbol) i++;
-        if (i == per_session || n < 0) { doubled++; continue; }  /* not one of ours */
+        if (i == per_session || n < 0) { doubled++; continue; }  /* not subscribed */
         int64_t *last = &s->last_n[i];
         if (*last && !memmem(q, shut - q, "\"snap\"", 6)) {
             checked++;
@@ -251,8 +251,8 @@ int main(int argc, char **argv) {
     double cpu = 0;
     for (;;) {
         while (opened < count && opened - handshaken < window) open_one(&from, &to);
-        // Once all are there: a look every REST_US, as behind a network card that coalesces, and no wake-up
-        // per frame, which on one machine costs the server as much as its send. Latencies hold the rest.
+        // Once all are connected, poll every REST_US, like a network card that coalesces interrupts: a wake-up
+        // per frame costs the server as much as its send on one machine. Latencies include the wait.
         if (said_ready) usleep(REST_US);
         int k = epoll_wait(epoll, events, 1024, said_ready ? 0 : 20);
         for (int i = 0; i < k; i++) {

@@ -2,20 +2,19 @@
 
     engine and workers ──► loopback, 127.0.0.2 … ──► client processes (many.c), a share of the sessions each
                                                        ├── every frame: now − "r" → histogram of its tier
-                                                       └── every 20th session: n must rise, on vip by one
+                                                       └── every 20th session: n must increase, on vip by one
 
-Each session has 10 of 8,000 symbols of its own draw, so nearly every one is a group of its own; one in ten is
-vip, three premium, six basic. Says: how long all take to connect, memory a session, frames a second, p99
-while nobody connects, and the longest pause of the garbage collector, in CPU time and by the clock. Does not
-say: anything about a network, and as the clients have the same cores, little about the most that the engine
-could do. The clients look at their sockets every two milliseconds, as behind a network card that coalesces;
-what that adds is in the latencies.
+Each session has its own draw of 10 of 8,000 symbols, so nearly every session is a separate group; one in ten
+is vip, three premium, six basic. Reports: the time until all are connected, memory per session, frames per
+second, p99 after connecting, and the longest pause of the garbage collector, in CPU time and wall-clock time.
+Not covered: networks, and the engine's limit, because the clients share its cores. Clients poll their sockets
+every two milliseconds, like a network card that coalesces interrupts; latencies include that.
 
-Without ``--busy`` the feed waits for the last session: then what is timed is connecting, and not how little
-of two cores a feed, 100,000 sessions and their clients leave for it.
+Without ``--busy`` the feed waits for the last session. Then the time to connect does not depend on the CPU
+that the feed and the clients leave.
 
-Memory is proportional set size over all server processes, over that of the engine without sessions; the pages
-of the rings, which fill with ticks and not with sessions, are left out of both.
+Memory is the proportional set size of all server processes minus that of the engine without sessions. Both
+exclude the pages of the rings, which grow with ticks and not with sessions.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from perf import bench
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PER_PROCESS: Final = 18_000  # of the 20,000 files that a process may have open where the limit is low
+PER_PROCESS: Final = 18_000  # below the common limit of 20,000 open files
 TIERS: Final = ("vip", "premium", "basic")
 SETTLE_S: Final = 5.0
 PATIENCE_S: Final = 600.0
@@ -49,7 +48,7 @@ MOST_PAUSE_MS: Final = 5.0
 
 
 class Client:
-    """One process of many.c."""
+    """Handle of one process of many.c."""
 
     def __init__(
         self, port: int, number: int, sessions: int, first: int, options: argparse.Namespace
@@ -64,12 +63,12 @@ class Client:
         )
 
     def tell(self, line: str) -> None:
-        """Say something to it."""
+        """Send it a command line."""
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
 
     def answer(self) -> dict[str, Any]:
-        """Return the next line it says."""
+        """Return the next line of its output."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -88,7 +87,7 @@ class Client:
 
 @contextlib.contextmanager
 def clients(port: int, options: argparse.Namespace) -> Iterator[list[Client]]:
-    """Run as many client processes as the sessions need, with an alarm that ends them all."""
+    """Run enough client processes for the sessions, with a timeout that kills them."""
     running: list[Client] = []
 
     def kill() -> None:
@@ -112,7 +111,7 @@ def clients(port: int, options: argparse.Namespace) -> Iterator[list[Client]]:
 
 
 def weight(server: bench.Server) -> int:
-    """Return the proportional set size of all server processes without the rings, in bytes."""
+    """Return the proportional set size of all server processes in bytes, without the rings."""
     total = 0
     for pid in server.pids():
         kinds = dict.fromkeys(("Pss_Anon", "Pss_File"), 0)
@@ -148,22 +147,22 @@ def percentile_ms(reports: list[dict[str, Any]], tier: str, q: float) -> float:
 
 
 def main() -> None:
-    """Open the sessions, weigh them, measure, and compare with what is asked."""
+    """Open the sessions, measure memory and latency, and compare with the bounds."""
     parser = argparse.ArgumentParser(
         prog="python -m perf.many", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sessions", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=6, help="engine.workers")
-    parser.add_argument("--clients", type=int, default=1, help="client processes, at least")
+    parser.add_argument("--clients", type=int, default=1, help="minimum number of client processes")
     parser.add_argument("--symbols", type=int, default=10, help="of each session")
     parser.add_argument("--universe", type=int, default=8000, help="symbols the feed has")
     parser.add_argument("--rate", type=float, default=256, help="quotes/s of the feed")
     parser.add_argument("--seconds", type=float, default=60.0, help="of the measurement")
-    parser.add_argument("--window", type=int, default=64, help="handshakes under way per client process")
-    parser.add_argument("--busy", action="store_true", help="quotes flow while sessions connect, too")
+    parser.add_argument("--window", type=int, default=64, help="concurrent handshakes per client process")
+    parser.add_argument("--busy", action="store_true", help="publish quotes also while sessions connect")
     parser.add_argument("--strict", action="store_true", help="exit 1 if a bound is missed")
     options = parser.parse_args()
-    # So that server and clients end with us, whoever asks.
+    # Server and clients end with this process on any signal.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     say = bench.console.print
     say(bench.machine(), style="dim", highlight=False)
@@ -185,7 +184,7 @@ def main() -> None:
             )
             time.sleep(SETTLE_S)
             a_session = (weight(server) - empty) / max(synced, 1)
-            say(f"{a_session / 1000:.1f} kB a session ({empty / 1e6:.0f} MB without any)")
+            say(f"{a_session / 1000:.1f} kB per session ({empty / 1e6:.0f} MB without sessions)")
             used, pids = cpu_s(server), len(server.pids())
             for client in running:
                 client.tell(f"measure {options.seconds}")
@@ -211,12 +210,12 @@ def main() -> None:
         )
     clients_used = sum(report["cpu_s"] for report in reports) / seconds
     say(f"CPU: {pids} server processes {used:.0%} of a core, {len(reports)} of clients {clients_used:.0%}")
-    say(f"longest collection by the clock, while its process may have waited for a core: {clock_ms:.1f} ms")
+    say(f"longest collection in wall-clock time, including waits for a core: {clock_ms:.1f} ms")
     say(f"checked {counted['checked']:,} quotes: {counted['missing']} missing, {counted['doubled']} doubled")
     bounds = [
         (f"sessions, of {options.sessions:,}", synced, synced == options.sessions and not counted["closed"]),
         (f"connected, s, at most {MOST_CONNECT_S:g}", connect_s, connect_s <= MOST_CONNECT_S),
-        (f"bytes a session, at most {MOST_BYTES:,}", a_session, a_session <= MOST_BYTES),
+        (f"bytes per session, at most {MOST_BYTES:,}", a_session, a_session <= MOST_BYTES),
         (f"frames/s, at least {LEAST_FRAMES:,}", frames, frames >= LEAST_FRAMES),
         (f"vip p99, ms, at most {MOST_VIP_P99_MS:g}", percentile_ms(reports, "vip", 0.99), None),
         (f"longest collection, ms of CPU, at most {MOST_PAUSE_MS:g}", pause_ms, pause_ms <= MOST_PAUSE_MS),

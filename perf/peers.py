@@ -1,20 +1,21 @@
-"""How do other engines do on the same work, on the same machine, in the same minutes?
+"""How do other engines perform on the same work, on the same machine, at the same time?
 
                   ┌─ ours, websockets, picows, socketify (uWebSockets), node ws, nats-server ─┐
     paced quotes ─┤  one at a time, in turn, `--rounds` times                                 ├─► one client
                   └─ 500 WebSockets × 20 of 1,000 symbols, every quote delivered as JSON ─────┘
 
-Each peer is served by a small script in perf/engines/, written as its documentation suggests: one message a
-quote, by its own broadcast or publish. Ours sends an array a flush. Saturation and the points below it are
-found as in perf/fanout.py; p99 above 1 s counts as too much, because peers queue where ours conflates.
+Each peer runs a small script in perf/engines/, written as its documentation suggests: one message per quote,
+with its own broadcast or publish. Marketfeed sends one array per flush. Saturation and the points below it
+are measured as in perf/fanout.py; a p99 above 1 s counts as overload, because peers queue where marketfeed
+conflates.
 
-Says: delivered quotes a second at saturation, p99 at 25, 50 and 80 % of it, CPU and memory, and ratios of the
-same run. Does not say: how a peer does with batching of one's own on top of it, over a network, with TLS, or
-on more cores (nats-server uses all there are, and its publisher is a process of its own). socketify's asyncio
-loop spins when idle, which shows in its CPU at low rates. A peer's feed is Python or
-JavaScript in its own thread, about 0.75 µs a quote in Python. What is not installed is named and left out.
+Reports: delivered quotes per second at saturation, p99 at 25, 50 and 80 % of it, CPU and memory, and ratios
+of the same run. Not covered: peers with batching added by the application, networks, TLS, more cores
+(nats-server uses all cores, and its publisher is a separate process). socketify's asyncio loop spins when
+idle, which shows in its CPU at low rates. A peer's feed is Python or JavaScript in its own thread, about
+0.75 µs per quote in Python. Peers that are not installed are reported and skipped.
 
-    pip install -e '.[perf]'          node's `ws` comes by npm into a temporary folder
+    pip install -e '.[perf]'          npm installs node's `ws` into a temporary folder
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def python_peer(module: str, universe: int, dialect: str, rate: float) -> Iterat
 
 @contextlib.contextmanager
 def node_peer(modules: Path, universe: int, rate: float) -> Iterator[bench.Server]:
-    """Run node's `ws` from the folder that npm filled."""
+    """Run node's `ws` from the folder of :func:`install_ws`."""
     port = bench.free_port()
     script = modules / "ws_send.mjs"
     argv = ["node", str(script), str(port), str(rate), str(universe)]
@@ -86,7 +87,7 @@ def node_peer(modules: Path, universe: int, rate: float) -> Iterator[bench.Serve
 
 
 def install_ws(folder: Path) -> str:
-    """Put npm's `ws` and the peer's script into ``folder``; return why not, "" if done."""
+    """Install `ws` and the peer's script into ``folder``; return the error, "" on success."""
     if not (shutil.which("npm") and shutil.which("node")):
         return "no node or npm here"
     shutil.copy(bench.HERE / "engines" / "ws_send.mjs", folder)
@@ -100,7 +101,7 @@ def install_ws(folder: Path) -> str:
 
 
 def contestants(universe: int, folder: Path, only: set[str]) -> tuple[dict[str, bench.Start], dict[str, str]]:
-    """Return how each engine is started, and why others are left out."""
+    """Return the start function of each engine, and the reason for each one skipped."""
     found: dict[str, bench.Start] = {OURS: functools.partial(bench.marketfeed, universe=universe)}
     absent: dict[str, str] = {}
     for name, module in MODULES.items():
@@ -124,7 +125,7 @@ def contestants(universe: int, folder: Path, only: set[str]) -> tuple[dict[str, 
 
 
 class Results:
-    """What was measured of one engine, a value a round."""
+    """Measurements of one engine, one value per round."""
 
     def __init__(self) -> None:
         self.tops: list[bench.Point] = []
@@ -216,7 +217,7 @@ def draw(results: dict[str, Results], target: Path, caption: str) -> None:
         p99s = [f[f"p99 at {share:.0%}"] for share in SHARES]
         axis.plot(shares, p99s, marker="o", label=name, linewidth=2.5 if name == OURS else 1.2)
     axis.set(xscale="log", yscale="log", xlabel="delivered quotes, M/s", ylabel="p99, ms")
-    axis.set_title("latency at 25, 50 and 80 % of each one's saturation", loc="left", fontsize=10)
+    axis.set_title("latency at 25, 50 and 80 % of each engine's saturation", loc="left", fontsize=10)
     axis.legend(fontsize=8, loc="upper left")
     axis.grid(alpha=0.3)
     for axis in axes.flat:
@@ -252,7 +253,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="marketfeed-perf-") as folder:
         engines, absent = contestants(work.universe, Path(folder), set(options.only))
         for name, why in absent.items():
-            say(f"left out: {name} ({why})")
+            say(f"skipped: {name} ({why})")
         with Progress(*columns, console=bench.console, transient=True) as progress:
             task = progress.add_task("", total=options.rounds * len(engines))
             for number in range(1, options.rounds + 1):

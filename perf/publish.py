@@ -1,13 +1,13 @@
-"""A publisher for push feeds: quotes at a set rate, from a process of its own.
+"""Publisher for push feeds: sends quotes at a fixed rate from a separate process.
 
     python -m perf.publish 127.0.0.1:8770 --rate 1000000 --symbols 1000 --seconds 10
 
     this process ──► frames of about 1 ms each ──► TCP or Unix socket ──► push feed
 
-Frames are made before the start and sent again and again; only times are
-written into them, just before they go. The schedule is kept against the clock,
-so that a late frame does not make all later ones late. Says, at the end, the
-rate that was kept. Says nothing about the engine: look there.
+Frames are prepared before the start and sent repeatedly; only their times are
+written just before sending. The schedule follows the clock, so that a late
+frame does not delay later ones. Prints the achieved rate at the end. Metrics
+of the engine show its side.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from marketfeed.core.records import QUOTE, Records
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-STEP_S: Final = 0.001  # between frames of one connection, unless that were less than a quote
-FRAMES: Final = 64  # made in advance for each connection
+STEP_S: Final = 0.001  # interval of frames on one connection; longer if it would hold less than one quote
+FRAMES: Final = 64  # prepared for each connection
 CENT: Final = 10_000_000
 SENT_AT: Final = slice(8, 16)  # sent_ns in the header
 MAX_RATE: Final = 2_000_000
@@ -35,7 +35,7 @@ MAX_RATE: Final = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What was sent in how long; ``late_s`` is how far behind the schedule the worst frame left."""
+    """Quotes sent, duration, and ``late_s``, the largest delay of a frame against the schedule."""
 
     quotes: int
     seconds: float
@@ -43,7 +43,7 @@ class Sent:
 
 
 class PreparedFrame:
-    """A quotes frame of which only the times change."""
+    """A quotes frame in which only the times change."""
 
     def __init__(self, records: Records) -> None:
         self.data = bytearray(frame_header(Kind.QUOTES, records.nbytes, 0) + records.tobytes())
@@ -89,7 +89,7 @@ def connect(address: str) -> socket.socket:
 def publish(
     address: str, rate: float, symbols: int, seconds: float, activity: str = "zipf", connections: int = 1
 ) -> Sent:
-    """Send ``rate`` quotes a second over all connections for ``seconds``; raises OSError if cut."""
+    """Send ``rate`` quotes per second over all connections for ``seconds``; raises OSError."""
     size = max(1, round(rate / connections * STEP_S))
     frames = [prepared_frames(size, symbols, activity, seed) for seed in range(connections)]
     names = symbols_frame({f"SY{number:04d}": number for number in range(symbols)}, time.time_ns())
@@ -97,7 +97,7 @@ def publish(
     try:
         for each in sockets:
             each.sendall(names)
-        # Connections take turns: frame k goes at k * interval_s, on connection k % connections.
+        # Round robin: frame k is sent at k * interval_s on connection k % connections.
         interval_s = size / rate
         total = max(1, round(seconds / interval_s))
         start_s, late_s = time.monotonic(), 0.0
@@ -111,7 +111,7 @@ def publish(
             frame = frames[which][turn % FRAMES]
             frame.stamp(time.time_ns())
             sockets[which].sendall(frame.data)
-        # The last frame's own time belongs to the rate.
+        # The rate includes the interval of the last frame.
         remaining_s = start_s + total * interval_s - time.monotonic()
         if remaining_s > 0:
             time.sleep(remaining_s)
@@ -123,12 +123,12 @@ def publish(
 
 
 def main() -> None:
-    """Publish as the command line says, and print what was achieved."""
+    """Publish as configured by the command line, and print the achieved rate."""
     parser = argparse.ArgumentParser(
-        prog="python -m perf.publish", description="publish quotes at a set rate"
+        prog="python -m perf.publish", description="publish quotes at a fixed rate"
     )
     parser.add_argument("address", nargs="?", default="127.0.0.1:8770", help="host:port or a Unix socket")
-    parser.add_argument("--rate", type=float, default=1_000_000, help="quotes a second, at most 2,000,000")
+    parser.add_argument("--rate", type=float, default=1_000_000, help="quotes per second, at most 2,000,000")
     parser.add_argument("--symbols", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--activity", choices=("zipf", "uniform"), default="zipf")

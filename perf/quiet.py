@@ -1,10 +1,9 @@
-"""How late is a quote when there is nothing else to do?
+"""What is the latency of a quote in an idle engine?
 
     synthetic feed, 1 symbol, 100 quotes/s ──► rings ──► shard ──► 1 loopback WebSocket ──► client
 
-Says: the latency of an engine that wakes up for each quote, from receipt to the client's read: p50 and p99,
-target p99 ≤ 1 ms. Does not say: anything about load or a network. Every quote is parsed; one that is missing
-or doubled fails the run.
+Reports: p50 and p99 from receipt to the client's read, in an engine that wakes up for each quote; target
+p99 ≤ 1 ms. Not covered: load, networks. Every quote is parsed; a missing or doubled one fails the run.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     1,024 latencies, weighted ──► bucket numbers ──► the histogram's own counts
 
-Says: ns a value for batches of several sizes, next to the package's record_value. Does not say: what a flush
-pays, which gathers its values first (perf.latency). Every histogram is compared with record_value's.
+Reports: ns per value for batches of several sizes, beside the package's record_value. Not covered: gathering
+of values in a flush (perf.latency). Every histogram is compared with that of record_value.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
                 for value, count in pairs:
                     theirs.record_value(value, count)
             singles.append((time.perf_counter_ns() - start) / few / size)
-            # A recorder that counts something else measured nothing.
+            # A recorder with wrong counts invalidates the figures.
             assert np.array_equal(
                 ours.counts * few, np.ctypeslib.as_array(theirs.counts).view(np.int64) * repeats
             )

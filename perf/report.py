@@ -1,9 +1,9 @@
-"""How long does a report over a day take?
+"""How long does the report of a day take?
 
     24 h of 10-second intervals × 30 tags, written by the log ──► marketfeed report --html --csv
 
-Says: seconds to read, merge and draw a day, in one process. Does not say: anything about disks, as
-the file comes from the page cache. The counts in the CSV are checked against what was written.
+Reports: seconds to read, merge and draw a day, in one process. Not covered: disks, because the file is in the
+page cache. The counts in the CSV are checked against the written ones.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ VALUES = 4096
 
 
 def write_day(path: Path, hours: float) -> int:
-    """Write the log; return how many values it holds."""
+    """Write the log; return its number of values."""
     rng = np.random.default_rng(0)
     log = IntervalLog(path, 1 << 40, 1)
     total = 0
-    # Sixteen shapes a tag: encoding a quarter of a million histograms is not what is asked.
+    # Sixteen histograms per tag, reused: encoding a quarter of a million is not measured.
     shapes = []
     for number, tag in enumerate(TAGS):
         for _ in range(16):
@@ -76,7 +76,7 @@ def main() -> None:
         seconds = time.perf_counter() - start
         with open(f"{folder}/o.csv", encoding="utf-8") as file:
             counted = sum(int(row["count"]) for row in csv.DictReader(file))
-        # A report that lost values measured something else.
+        # Lost values invalidate the figures.
         assert counted == total, (counted, total)
         print(f"report: {seconds:.1f} s, {seconds / lines * 1e6:.0f} µs a histogram")
 

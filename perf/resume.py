@@ -1,14 +1,14 @@
-"""What do 200 sessions that come back at once cost those that never left?
+"""What do 200 sessions that reconnect at once cost the sessions that stayed connected?
 
-    server ──► 500 sessions of the load client, live all the time ──► p50, p99
-           └─► 200 sessions in waves: cut together, away for a while, back together with their cursors
+    server ──► 500 sessions of the load client, live throughout ──► p50, p99
+           └─► 200 sessions in waves: disconnected together, resumed together by their cursors
 
-Each round measures the live sessions without the waves and with them. A wave connects, and when all are there
-asks for what was missed, all in the same moment; who has its `synced` is cut.
+Each round measures the live sessions without the waves and with them. A wave connects; once all its sessions
+are connected, they resume at the same moment. A session that has received `synced` is disconnected.
 
-Says: the live sessions' p99 with the waves over that without, and how long a wave takes from its requests to
-its last `synced`. Does not say: anything about a network; three processes share the cores, so a
-machine with two charges the waves' own reading to the live sessions too.
+Reports: the live sessions' p99 with the waves over that without, and the duration of a wave from its requests
+to its last `synced`. Not covered: networks. Three processes share the cores, so on a machine with two cores
+the reading of the waves also delays the live sessions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ READ_BYTES: Final = 1 << 18
 
 
 class Returning:
-    """One session that is cut and comes back; what it reads is searched, not parsed."""
+    """A session that disconnects and resumes; its input is searched, not parsed."""
 
     def __init__(self, number: int, options: argparse.Namespace) -> None:
         first = number * 7 % (options.universe - options.symbols)
@@ -48,7 +48,7 @@ class Returning:
         self._tail = b""
 
     def connect(self) -> None:
-        """Begin to connect."""
+        """Start a non-blocking connect."""
         self.sock = socket.create_connection(("127.0.0.1", self._port))
         self.sock.sendall(HANDSHAKE)
         self.sock.setblocking(False)
@@ -56,14 +56,14 @@ class Returning:
         self._tail = b""
 
     def ask(self) -> None:
-        """Ask for what was missed."""
+        """Resume: subscribe after the last cursor."""
         request = {"action": "subscribe", "quotes": self._names}
         text = json.dumps(request | ({"after": self.cursor} if self.cursor else {})).encode()
         head = struct.pack("!BBHI", 0x81, 0x80 | 126, len(text), 0)  # masked with zeros
         self.sock.sendall(head + text)
 
     def read(self) -> int:
-        """Read what there is, up to `synced`; return the bytes."""
+        """Read available bytes up to `synced`; return them."""
         try:
             data = self.sock.recv(READ_BYTES)
         except BlockingIOError:
@@ -81,7 +81,7 @@ class Returning:
 
 
 def waves(options: argparse.Namespace) -> None:
-    """Come and go until told to stop by the end of stdin; print what it took."""
+    """Run waves until stdin ends; print their figures."""
     poll = selectors.DefaultSelector()
     poll.register(sys.stdin.buffer, selectors.EVENT_READ, None)
     sessions = [Returning(number, options) for number in range(options.returning)]
@@ -111,7 +111,7 @@ def waves(options: argparse.Namespace) -> None:
 
 
 def step(poll: selectors.BaseSelector, took: list[float], resumed: int, read: int) -> int:
-    """Read what there is; return how much. Leaves with a line of JSON once stdin has ended."""
+    """Read available bytes; return their number. Exits with a line of JSON once stdin has ended."""
     more = 0
     for key, _ in poll.select():
         if key.data is None:
@@ -152,9 +152,9 @@ def main() -> None:
     )
     bench.common(parser)
     parser.add_argument("--rate", type=float, default=100_000, help="quotes/s offered")
-    parser.add_argument("--returning", type=int, default=200, help="sessions of a wave")
-    parser.add_argument("--away", type=float, default=0.2, help="seconds between cut and return")
-    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)  # be the waves
+    parser.add_argument("--returning", type=int, default=200, help="sessions per wave")
+    parser.add_argument("--away", type=float, default=0.2, help="seconds between disconnect and reconnect")
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)  # internal: run the waves
     options = parser.parse_args()
     if options.port:
         waves(options)
@@ -175,7 +175,7 @@ def main() -> None:
         "with waves",
         "p99 ratio",
         "waves",
-        "a wave takes s",
+        "wave duration, s",
     ):
         table.add_column(title, justify="right")
     for number in range(1, options.rounds + 1):
@@ -192,8 +192,8 @@ def main() -> None:
             f"{bench.middle(took):.2f}",
         )  # fmt: skip
     say(table)
-    say(f"p99 with waves over p99 alone, median: {bench.middle(ratios):.2f}")
-    say(f"a wave, median: {bench.middle(wave_s):.2f} s")
+    say(f"p99 with waves over p99 without, median: {bench.middle(ratios):.2f}")
+    say(f"duration of a wave, median: {bench.middle(wave_s):.2f} s")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
-"""What does a tick cost on its way through the rings?
+"""What does a tick cost in the rings?
 
     1,000 symbols, p ∝ 1/rank ──► RingWriter.write ──► rings ──► Rings.read, Rings.latest
     batches of 1,024, 64 and 1       (one writer)                (one reader, between the writes)
 
-Says: time per tick and per call, in one process, of the writer's step and of a
-reader that looks after every batch, each the median of the rounds with the
-least and the most beside it. Batches are filled just before, as a feed would,
-and the filling is not counted; the slots themselves (64 MB) are mostly out of
-cache. A wide spread means that others use the machine: compare only runs
-taken in turns. Does not say: what encoding or sending costs, nor what a reader in
-another process suffers while the writer works (tests/core/test_rings_stress.py
-shows that it is right, not how fast).
+Reports: time per tick and per call, in one process, of the writer and of a
+reader that reads after every batch, each as the median of the rounds with
+minimum and maximum. Batches are filled just before, as by a feed, outside
+the measured time; the slots (64 MB) are mostly out of cache. A wide spread
+means that other processes use the machine: compare only alternating runs.
+Not covered: encoding, sending, and contention with a reader in another
+process (tests/core/test_rings_stress.py tests its correctness).
 
     python -m perf.rings
 """
@@ -38,7 +37,7 @@ TARGETS: Final = "at least 10 M quotes/s in batches of 1,024; at most 40 µs for
 
 
 class Round(NamedTuple):
-    """Mean times of one round, in µs a call."""
+    """Mean times of one round, in µs per call."""
 
     write_us: float
     find_us: float
@@ -46,7 +45,7 @@ class Round(NamedTuple):
 
 
 class Bench:
-    """Rings that have gone round at least once for the busy symbols, their writer and one reader."""
+    """Rings that have wrapped at least once for busy symbols, their writer and one reader."""
 
     def __init__(self, size: int, seed: int) -> None:
         self.size = size
@@ -54,7 +53,7 @@ class Bench:
         self.writer = RingWriter(self.rings)
         weights = 1 / np.arange(1, SYMBOLS + 1)
         random = np.random.default_rng(seed)
-        # Ids in no order of activity, as names come in any order.
+        # Ids in random order of activity.
         ids = random.permutation(SYMBOLS)
         draws = random.choice(SYMBOLS, BATCHES[size] * size, p=weights / weights.sum())
         self.symbols: NDArray[np.uint16] = ids[draws].astype(np.uint16).reshape(-1, size)
@@ -93,7 +92,7 @@ class Bench:
         return Round(write_ns / calls, find_ns / calls, read_ns / calls)
 
     def check(self) -> None:
-        """Refuse figures from rings that lost or invented something."""
+        """Fail if the rings lost or invented a tick."""
         assert self.lost == 0
         assert self.read == self.written == self.rings.head()
         symbols = np.arange(SYMBOLS)
@@ -104,7 +103,7 @@ class Bench:
 
 
 def latest_us(rings: Rings) -> float:
-    """Return how long the newest tick of every symbol takes."""
+    """Return the time to read the newest tick of every symbol."""
     symbols = np.arange(SYMBOLS)
     before = time.perf_counter_ns()
     rings.latest(QUOTES, symbols, rings.head())
@@ -119,10 +118,10 @@ def row(name: str, calls_us: list[float], ticks: int) -> str:
 
 def main() -> None:
     """Measure and print."""
-    print(f"{f'{ROUNDS} rounds of each':<34}{'µs a call (least to most)':>28}{'M ticks/s':>13}")
+    print(f"{f'{ROUNDS} rounds of each':<34}{'µs per call (min to max)':>28}{'M ticks/s':>13}")
     for size in BATCHES:
         bench = Bench(size, seed=size)
-        bench.round()  # pages are taken, caches as they will be
+        bench.round()  # warm up pages and caches
         rounds = [bench.round() for _ in range(ROUNDS)]
         bench.check()
         print(row(f"write a batch of {size:,}", [r.write_us for r in rounds], size))

@@ -1,8 +1,8 @@
-"""Servers as processes of their own: started, weighed through /proc, ended by their handles.
+"""Server processes: start, measurement through /proc, and stop by their handles.
 
     with marketfeed(rate) as server:      server.port, server.pids(), server.pss_bytes()
 
-Only processes started here are ended: each has a process group of its own.
+Each server has its own process group; no other process is ever signalled.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STOP_S: Final = 8.0
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that was free a moment ago."""
+    """Return a TCP port of 127.0.0.1 that was free just now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -41,13 +41,13 @@ def free_port() -> int:
 
 @dataclass(slots=True)
 class Server:
-    """A server process with what it takes to reach and to weigh it."""
+    """A server process with its addresses."""
 
     process: subprocess.Popen[str]
     port: int
     dialect: str = "marketfeed"
-    admin_port: int = 0  # of ours only
-    tap: Path = Path()  # of ours, where a line of its configuration asks for it
+    admin_port: int = 0  # only of marketfeed
+    tap: Path = Path()  # only of marketfeed, if configured
 
     def pids(self) -> list[int]:
         """Return the process and all its descendants."""
@@ -71,10 +71,10 @@ class Server:
 
 @contextlib.contextmanager
 def process(argv: list[str], folder: Path, dialect: str = "marketfeed", port: int = 0) -> Iterator[Server]:
-    """Run a server until the block ends. Its first line of stdout that has "ready" says it serves.
+    """Run a server until the block ends; its first stdout line with "ready" marks its start.
 
-    Without ``port`` the line tells it, as the end of a URL. Raises RuntimeError
-    with the end of its log if it does not come up.
+    Without ``port``, the port is parsed from the URL at the end of that line. Raises
+    RuntimeError with the end of its log if it does not start.
     """
     log = (folder / "server.log").open("w")
     env = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -92,10 +92,10 @@ def process(argv: list[str], folder: Path, dialect: str = "marketfeed", port: in
                 break
         if child.poll() is not None or not port:
             tail = (folder / "server.log").read_text()[-600:]
-            raise RuntimeError(f"{Path(argv[-1]).name} did not come up: {tail}")
+            raise RuntimeError(f"{Path(argv[-1]).name} did not start: {tail}")
         yield Server(child, port, dialect)
     finally:
-        # Its own process group, made by start_new_session: nobody else is in it.
+        # start_new_session made a process group that holds only this server.
         for how, patience_s in ((signal.SIGTERM, STOP_S), (signal.SIGKILL, STOP_S)):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, how)
@@ -113,9 +113,9 @@ def process(argv: list[str], folder: Path, dialect: str = "marketfeed", port: in
 def marketfeed(
     rate: float, universe: int = 1000, engine: str = "", latency: str = "", feed: str = ""
 ) -> Iterator[Server]:
-    """Run our engine with a uniform synthetic feed of ``rate`` quotes a second.
+    """Run marketfeed with a uniform synthetic feed of ``rate`` quotes per second.
 
-    ``engine``, ``latency`` and ``feed`` are further lines of these sections of its configuration.
+    ``engine``, ``latency`` and ``feed`` are additional lines of these sections of its configuration.
     """
     with tempfile.TemporaryDirectory(prefix="marketfeed-perf-") as name:
         folder = Path(name)
@@ -137,7 +137,7 @@ def marketfeed(
 
 
 def metric(server: Server, name: str, **labels: str) -> float:
-    """Return the sum of the samples of ``marketfeed_NAME`` that carry ``labels``."""
+    """Return the sum of the samples of ``marketfeed_NAME`` with ``labels``."""
     with urllib.request.urlopen(f"http://127.0.0.1:{server.admin_port}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     return sum(
@@ -158,7 +158,7 @@ def compiled(name: str) -> Path:
         compiler = shutil.which("gcc") or shutil.which("cc")
         if compiler is None:
             raise RuntimeError(f"no C compiler: perf/{name}.c cannot be built")
-        # Renamed when whole: another script may compile it at the same moment.
+        # Renamed when complete: another script may compile it concurrently.
         unfinished = program.with_suffix(f".{os.getpid()}")
         subprocess.run(
             [compiler, "-O3", "-march=native", "-o", str(unfinished), str(source), "-lm"], check=True
@@ -168,7 +168,7 @@ def compiled(name: str) -> Path:
 
 
 def established(port: int) -> int:
-    """Return how many connections to ``port`` of 127.0.0.1 are established, from the server's side."""
+    """Return the number of established server-side connections on ``port`` of 127.0.0.1."""
     end = f"0100007F:{port:04X}"
     lines = Path("/proc/net/tcp").read_text().splitlines()
     return sum(f" {end} " in line[:20] and line.split()[3] == "01" for line in lines)

@@ -1,18 +1,17 @@
-"""What do sessions that read slowly, or not at all, cost those that read?
+"""What do sessions that read slowly, or not at all, cost the healthy sessions?
 
     engine ──┬─► healthy sessions ──► load client: p99
              ├─► a tenth that reads a tenth of its rate ──► the age of what it gets, against what its
              │     reading speed allows: the buffers on the way, read at that speed
-             └─► a tenth that never reads ──► gone within limits.stall_s + 2 s
+             └─► a tenth that never reads ──► closed within limits.stall_s + 2 s
 
-Runs pairs, without and with the bad ones, and compares the healthy p99, once the bad ones' buffers are full;
-while they are there the server's memory is taken every five seconds. The engine is asked nothing meanwhile:
-a scrape takes it milliseconds, which the run without them would not have.
+Runs pairs, without and with the slow and stalled sessions, and compares the healthy p99 once the buffers of
+the others are full; meanwhile the server's memory is measured every five seconds. The engine is not scraped
+during the runs: a scrape takes milliseconds and would affect only one run of a pair.
 
-Says: the ratio of the healthy sessions' p99, the server's memory over time, when the stalled ones were
-gone, how old the slow ones' newest quote was, and how many bytes they had read between its receipt and its
-arrival: it fails where that is more than their buffers hold. Does not say: anything about a network that
-loses packets.
+Reports: the ratio of the healthy sessions' p99, the server's memory over time, when the stalled sessions were
+closed, the age of the newest quote at slow sessions, and the bytes they had read between its receipt and its
+arrival. Fails if these exceed the buffers. Not covered: networks that lose packets.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ from perf import bench, client
 STALL_S = 10.0  # the engine's default
 GRACE_S = 2.0
 SEND_BUFFER_BYTES = 262_144  # of the benchmark's tier, unsent in the server's kernel
-UNDERWAY_BYTES = 2 * 70_000  # what it gets in full after its buffer was full, and the frame that filled it
-RECEIPT = re.compile(rb'"r":(\d{16}),')  # 16 digits: not one that the read has cut
+UNDERWAY_BYTES = 2 * 70_000  # sent completely after its buffer was full, plus the frame that filled it
+RECEIPT = re.compile(rb'"r":(\d{16}),')  # 16 digits: excludes values split between reads
 HANDSHAKE = (
     b"GET /v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -45,10 +44,10 @@ HANDSHAKE = (
 
 
 class Crowd(threading.Thread):
-    """Sessions that read too little: some nothing at all, some at a set speed."""
+    """Stalled sessions, which read nothing, and slow ones, which read at a fixed speed."""
 
     def __init__(self, port: int, stalled: int, slow: int, symbols: int, universe: int, speed: float) -> None:
-        """``speed`` is what a slow one reads, in bytes a second."""
+        """``speed`` is the rate of a slow session in bytes per second."""
         super().__init__(daemon=True)
         self._speed = speed
         draw = random.Random(7)
@@ -57,10 +56,10 @@ class Crowd(threading.Thread):
         self.opened_at = time.monotonic()
         self._hang_up = select.poll()
         for sock in self.stalled:
-            self._hang_up.register(sock, 0)  # errors only, so that nothing has to be read for it
-        self.ages: list[float] = []  # seconds, of the newest quote in each read of a slow one
-        self.read_meanwhile: list[int] = []  # bytes it had read from that quote's receipt on
-        self._reads = {sock: ([0.0], [0]) for sock in self.slow}  # Unix times, and bytes read until then
+            self._hang_up.register(sock, 0)  # errors only, which needs no reads
+        self.ages: list[float] = []  # seconds, of the newest quote in each read of a slow session
+        self.read_meanwhile: list[int] = []  # bytes that it had read since that quote's receipt
+        self._reads = {sock: ([0.0], [0]) for sock in self.slow}  # Unix times, and cumulative bytes read
         self.ended_slow = 0
         self.stop = threading.Event()
         self.start()
@@ -77,7 +76,7 @@ class Crowd(threading.Thread):
         return sock
 
     def run(self) -> None:
-        """Read from the slow ones, twenty times a second each."""
+        """Read from each slow session twenty times per second."""
         turn_s = 0.05
         while not self.stop.wait(turn_s):
             for sock in list(self.slow):
@@ -104,16 +103,16 @@ class Crowd(threading.Thread):
             self.read_meanwhile.append(totals[-1] - totals[bisect.bisect_right(times, receipt_s) - 1])
 
     def allowed_bytes(self) -> int:
-        """Return how many bytes may lie before a quote in the buffers of a slow session."""
+        """Return the capacity in bytes of the buffers before a slow session's reads."""
         receiving = max(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self.slow)
         return receiving + SEND_BUFFER_BYTES + UNDERWAY_BYTES
 
     def cut(self) -> bool:
-        """Tell whether the server has reset all the stalled ones, without asking it."""
+        """Return whether the server has reset all stalled sessions, by the client's sockets."""
         return len(self._hang_up.poll(0)) == len(self.stalled)
 
     def close(self) -> None:
-        """End the crowd."""
+        """Close all sessions."""
         self.stop.set()
         self.join()
         for sock in self.socks:
@@ -136,7 +135,7 @@ def main() -> None:
     healthy = replace(work, sessions=work.sessions - 2 * bad)
     say = bench.console.print
     say(bench.machine(), style="dim", highlight=False)
-    full_speed = options.rate * work.symbols / work.universe * 134  # bytes a second of one session
+    full_speed = options.rate * work.symbols / work.universe * 134  # bytes per second of one session
     ratios: list[float] = []
     table = Table(
         title=f"{healthy.sessions} healthy, {bad} slow, {bad} stalled sessions at {options.rate:,.0f} q/s"
@@ -148,7 +147,7 @@ def main() -> None:
         "ratio",
         "stalled gone after",
         "slow: age p99",
-        "kB before it, of those allowed",
+        "kB before it, of kB allowed",
         "memory MB",
     ):
         table.add_column(title, justify="right")
@@ -170,11 +169,11 @@ def main() -> None:
         for point in (alone, among):
             point.assert_honest()
             assert not point.fault(), point.fault()
-        assert crowd.ended_slow == 0, f"{crowd.ended_slow} slow sessions were cut though they read"
-        assert gone_s <= STALL_S + GRACE_S + 4.0, f"stalled sessions were there for {gone_s:.1f} s"
+        assert crowd.ended_slow == 0, f"{crowd.ended_slow} slow sessions were closed although they read"
+        assert gone_s <= STALL_S + GRACE_S + 4.0, f"stalled sessions were closed only after {gone_s:.1f} s"
         most = max(crowd.read_meanwhile)
         assert most <= allowed, (
-            f"a slow session's quote was {most:,} bytes behind: its buffers hold {allowed:,}"
+            f"a slow session's quote was {most:,} bytes behind; its buffers hold {allowed:,}"
         )
         ratios.append(among.p99_ms / alone.p99_ms)
         ages = sorted(crowd.ages)
@@ -193,9 +192,9 @@ def main() -> None:
 
 
 def fill(server: bench.Server, full_rate: float) -> None:
-    """Wait until the crowd, which would get ``full_rate`` quotes a second, has its buffers full.
+    """Wait until the buffers of the crowd, which is offered ``full_rate`` quotes per second, are full.
 
-    Before, it is served as the healthy are, and the comparison would be one of 500 sessions with 400.
+    Until then the crowd is served like healthy sessions, and the run would compare 500 sessions with 400.
     """
     before, began_s = bench.metric(server, "delivered_total"), time.monotonic()
     while True:
@@ -207,7 +206,7 @@ def fill(server: bench.Server, full_rate: float) -> None:
 
 
 def watch(server: bench.Server, crowd: Crowd, probe: subprocess.Popen[str]) -> tuple[float, list[int]]:
-    """Return after how long all stalled sessions were gone, and the memory while the probe runs."""
+    """Return when all stalled sessions were closed, and the server's memory during the run."""
     gone_s, memory, next_s = 0.0, [server.pss_bytes()], time.monotonic() + 5
     while probe.poll() is None or not gone_s:
         now = time.monotonic()
@@ -217,7 +216,7 @@ def watch(server: bench.Server, crowd: Crowd, probe: subprocess.Popen[str]) -> t
             memory.append(server.pss_bytes())
             next_s += 5
         if now - crowd.opened_at > 120:
-            raise AssertionError("stalled sessions were never cut")
+            raise AssertionError("stalled sessions were never closed")
         time.sleep(0.5)
     return gone_s, memory
 

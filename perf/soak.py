@@ -1,11 +1,11 @@
-"""Does the engine stay as it is while sessions come and go for a long time?
+"""Does anything grow in the engine while sessions come and go for a long time?
 
-    engine ──► steady sessions ──► load client: nothing missing untold, nothing doubled
+    engine ──► steady sessions ──► load client: nothing missing unannounced or doubled
        ▲  └──► /metrics: ledgers that add up, memory every few seconds
-       └── five sessions a second: connect, subscribe, read a while, end (every other one without a farewell)
+       └── five sessions per second: connect, subscribe, read, close (every other one abruptly)
 
-Says: the memory after the first minute (or four tenths of it all, if that is less) and at the end, and that
-the ledger of all sessions, those that are gone included, adds up. Does not say: anything about speed.
+Reports: memory after the first minute (or 40 % of the run, if that is less) and at the end. Fails if the
+ledger of all sessions, closed ones included, does not add up. Not covered: speed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from websockets.sync.client import connect
 
 from perf import bench
 
-DOORS = 4  # threads of visitors
-GROWTH = 1.05  # most that memory may grow after the first minute, and --leeway-mb beside
+DOORS = 4  # visitor threads
+GROWTH = 1.05  # memory growth allowed after the first minute, plus --leeway-mb
 PARTS = ("delivered_total", "conflated_total", "lost_total", "pending", "abandoned_total")
 
 
@@ -38,7 +38,7 @@ class Visitors(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Let one in after another; each leaves once it is synced."""
+        """Open sessions one after another; each closes once it is synced."""
         draw = random.Random(self.ident)
         url = f"ws://127.0.0.1:{self._port}/v1/stream"
         due = time.monotonic()
@@ -51,7 +51,7 @@ class Visitors(threading.Thread):
                 while '"synced"' not in ws.recv(timeout=10):
                     continue
                 if self.visits % 2:
-                    ws.socket.close()  # gone without a word
+                    ws.socket.close()  # abrupt close
             self.visits += 1
 
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=50_000, help="quotes/s of the feed")
     parser.add_argument("--visitors", type=float, default=5.0, help="sessions a second that come and go")
     parser.add_argument(
-        "--leeway-mb", type=float, default=4.0, help="what memory may grow by besides; more in a short run"
+        "--leeway-mb", type=float, default=4.0, help="additional growth allowed in MB; more for short runs"
     )
     parser.set_defaults(seconds=600.0)
     options = parser.parse_args()
@@ -74,7 +74,7 @@ def main() -> None:
     settle_s = min(60.0, 0.4 * options.seconds)
     memory: list[int] = []
     bench.console.print(bench.machine(), style="dim", highlight=False)
-    # So that the first intervals of the latency log, and what writing them takes, lie before the first look.
+    # The first measurement follows the first intervals of the latency log and their memory.
     interval_s = min(10.0, settle_s / 4)
     with bench.marketfeed(options.rate, work.universe, latency=f"interval_s = {interval_s}") as server:
         probe = subprocess.Popen(
@@ -90,7 +90,7 @@ def main() -> None:
             if now_s >= next_s:
                 memory.append(server.pss_bytes())
                 next_s += options.seconds / 60
-                assert all(door.is_alive() for door in doors), "a visitor was turned away"
+                assert all(door.is_alive() for door in doors), "a visitor was refused"
         for door in doors:
             door.stop.set()
             door.join()
@@ -106,7 +106,7 @@ def main() -> None:
     bench.console.print(point.line(), highlight=False)
     bench.console.print(f"{visits} visits; memory in MB from {settle_s:.0f} s on: {' '.join(steps)}")
     bench.console.print(f"ledger: matched {matched:,.0f}, the sum of its parts {booked:,.0f}")
-    # The feed goes on between the two readings of a figure; both are of the same gauges otherwise.
+    # Ticks arrive between the two readings; otherwise both are of the same gauges.
     assert abs(matched - booked) <= 0.001 * matched, "the ledger does not add up"
     assert visits > 0.9 * options.visitors * options.seconds, f"only {visits} visits"
     assert memory[-1] <= GROWTH * memory[0] + 1e6 * options.leeway_mb, "memory grew"

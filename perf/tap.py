@@ -1,11 +1,11 @@
-"""What does a tap cost, its reader and the engine?
+"""What does a tap cost its reader and the engine?
 
-    rings ──► follower in this process: ns a tick, by batch size
+    rings ──► follower in this process: ns per tick, by batch size
     engine process ──► eventfd ──► this process: from `ts_recv` to the read
-    engine process + 500 sessions, with and without taps, in turn: server CPU per delivered quote
+    engine process + 500 sessions, with and without taps, alternating: server CPU per delivered quote
 
-Says: what a reader pays per step and per tick, how late it is, and what taps that follow, and taps that
-sleep, cost the engine. Does not say: what a reader does to the caches of a machine whose cores are all busy.
+Reports: cost of a reader per step and per tick, its latency, and the cost of following and of sleeping taps
+for the engine. Not covered: the effect of readers on caches if all cores are busy.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ for step in marketfeed.tap(sys.argv[1]).follow("*"):
 
 
 def reading(rounds: int) -> None:
-    """Print what a step costs a follower of everything, without waiting."""
+    """Print the cost of a step of a follower of all symbols, without waiting."""
     rings = Rings.shared(8192, 1024)
     table = SymbolTable(8192, rings.names)
     for number in range(1000):
@@ -65,7 +65,7 @@ def reading(rounds: int) -> None:
             assert len(step.quotes) == size
             assert not step.gaps
         us = median(took) / 1e3
-        bench.console.print(f"a step of {size:4} quotes: {us:7.1f} µs, {us * 1e3 / size:8.1f} ns a quote")
+        bench.console.print(f"a step of {size:4} quotes: {us:7.1f} µs, {us * 1e3 / size:8.1f} ns per quote")
     began = time.perf_counter_ns()
     for _ in range(100_000):
         tap.head()
@@ -75,7 +75,7 @@ def reading(rounds: int) -> None:
 
 
 def latency(seconds: float, rate: float) -> None:
-    """Print how long after its receipt a quote of a quiet engine is in a reader's hands."""
+    """Print the time from receipt of a quote in an idle engine until a reader has it."""
     for how in ("wait", "spin"):
         with bench.marketfeed(rate, engine=TAP) as server, marketfeed.tap(server.tap) as tap:
             follower, late_us = tap.follow("*"), []
@@ -98,7 +98,7 @@ def latency(seconds: float, rate: float) -> None:
 
 @contextlib.contextmanager
 def readers(path: Path, count: int, asleep: bool) -> Iterator[None]:
-    """Run ``count`` processes that follow the tap at ``path``, or connected and were stopped."""
+    """Run ``count`` processes that follow the tap at ``path``, or, if ``asleep``, have been stopped."""
     running = [
         subprocess.Popen([sys.executable, "-c", READ, str(path)], cwd=bench.ROOT) for _ in range(count)
     ]
@@ -116,7 +116,7 @@ def readers(path: Path, count: int, asleep: bool) -> Iterator[None]:
 
 
 def effect(options: argparse.Namespace) -> None:
-    """Print the engine's CPU per delivered quote without and with taps, in turn."""
+    """Print the engine's CPU per delivered quote without and with taps, alternating."""
     work = replace(bench.work_of(options), warm_s=1.0)
     ratios: dict[str, list[float]] = {}
     for _ in range(options.rounds):
@@ -139,15 +139,13 @@ def cost(work: bench.Work, rate: float, count: int, asleep: bool) -> float:
 
 
 def main() -> None:
-    """Ask the three questions."""
+    """Run the three benchmarks."""
     parser = argparse.ArgumentParser(
         prog="python -m perf.tap", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     bench.common(parser)
-    parser.add_argument(
-        "--rate", type=float, default=25_000, help="quotes/s of the feed, beside 500 sessions"
-    )
-    parser.add_argument("--only", choices=["reading", "latency", "effect"], help="one of the three")
+    parser.add_argument("--rate", type=float, default=25_000, help="quotes/s of the feed with 500 sessions")
+    parser.add_argument("--only", choices=["reading", "latency", "effect"], help="run only one of the three")
     options = parser.parse_args()
     bench.console.print(bench.machine(), style="dim", highlight=False)
     if options.only in (None, "reading"):

@@ -1,9 +1,9 @@
-"""What does one process deliver over each transport, in turns?
+"""What does one process deliver over each transport?
 
     engine ──► 500 sessions × 20 of 1,000 symbols ──► WebSocket (JSON), Server-Sent Events, WebSocket (binary)
 
-Says: the delivered quotes a second at saturation of each, medians over the rounds, and their ratios to JSON
-over a WebSocket; and the bytes a quote. Does not say: anything about polls, which are answered one by one.
+Reports: delivered quotes per second at saturation of each, as medians over alternating rounds, their ratios
+to JSON over a WebSocket, and bytes per quote. Not covered: polls, which are answered one by one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from perf import bench
 
-GUESSES = {"websocket": 550_000.0, "sse": 550_000.0, "binary": 750_000.0}  # quotes/s to begin with
+GUESSES = {"websocket": 550_000.0, "sse": 550_000.0, "binary": 750_000.0}  # initial quotes/s
 
 
 def tell(transport: str, text: str) -> None:
@@ -55,7 +55,7 @@ def main() -> None:
         say(
             f"{transport:10} {bench.millions(bench.middle(served))}/s at saturation "
             f"({bench.millions(served[0])} to {bench.millions(served[-1])}), "
-            f"{bench.middle(sizes):.0f} bytes a quote, "
+            f"{bench.middle(sizes):.0f} bytes per quote, "
             f"{bench.middle(served) / base:.2f} × the WebSocket in JSON"
         )
 

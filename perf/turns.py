@@ -1,11 +1,11 @@
-"""Do others get their turn while the engine delivers at full tilt?
+"""How long do new sessions and pings wait while the engine is saturated?
 
     engine ──► 500 sessions × 20 of 1,000 symbols, 1,000,000 quotes/s delivered ──► load client
        ▲
        └── one new session after another: handshake, subscribe, ping ──► how long each answer takes
 
-Says: the time from `subscribe` to its answer, from `ping` to `pong`, and for 500 sessions to connect.
-Does not say: what a network adds.
+Reports: the time from `subscribe` to its answer, from `ping` to `pong`, and until 500 sessions are connected.
+Not covered: networks.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def ask(port: int, answers: list[float], pongs: list[float]) -> None:
-    """Open a session, subscribe and ping; add how long each answer took."""
+    """Open a session, subscribe and ping; append the time of each answer."""
     with connect(f"ws://127.0.0.1:{port}/v1/stream", compression=None) as ws:
         begun = time.monotonic()
         ws.send('{"action":"subscribe","quotes":["SY0001"],"id":1}')

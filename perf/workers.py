@@ -4,11 +4,11 @@
     └─── engine process ───┘        └──► worker 2 ──► the other half ────────┴──► one counting client
     ─────────────── against the same feed and sessions in one process ───────────────
 
-In pairs, one process and then N, at the same offered rate; the ratio is of server CPU per delivered quote,
-all processes together. The split is the workers' CPU, busiest over mean.
+Runs pairs, one process and then N workers, at the same offered rate. The ratio is that of server CPU per
+delivered quote over all processes. The split is the CPU of the busiest worker over the mean.
 
-Says: the price of a second encoder, of doorbells and of smaller batches. Does not say: what more cores
-bring; server and client share those there are.
+Reports: the cost of a second encoder, of doorbells and of smaller batches. Not covered: the gain from more
+cores; server and client share the cores.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_s(pid: int) -> float:
-    """Return the CPU seconds that a process has had."""
+    """Return the CPU seconds of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
 @contextlib.contextmanager
 def watched(start: bench.Start, rate: float, split: list[float]) -> Iterator[Server]:
-    """Run a server; add to ``split`` its busiest worker's CPU over the mean, without what starting took."""
+    """Run a server; append to ``split`` the busiest worker's CPU over the mean, excluding its start."""
     with start(rate) as server:
         workers = server.pids()[1:]
         before = [cpu_s(pid) for pid in workers]

@@ -1,1 +1,1 @@
-"""Other engines that serve the same subscriptions, for perf/peers.py."""
+"""Servers built on other engines, which serve the same subscriptions, for perf/peers.py."""

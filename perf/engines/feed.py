@@ -1,8 +1,8 @@
-"""The quotes that a peer sends: paced by the clock, our wire form, `n` per symbol and `g` over all.
+"""Quotes for peers: paced by the clock, in our wire format, with `n` per symbol and `g` over all.
 
-A peer asks every millisecond for what is due. What it cannot do in 0.25 s is given up, as our synthetic feed
-does it; the client sees that in `g`. Costs 0.75 µs a quote in the peer's
-own thread, a tenth of what the ten deliveries cost socketify.
+A peer polls every millisecond for due quotes. Quotes more than 0.25 s behind are dropped, as in the
+synthetic feed; the client sees that in `g`. Cost: 0.75 µs per quote in the peer's own thread, a tenth of
+the cost of ten deliveries in socketify.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 MAX_BEHIND_S: Final = 0.25
 INTERVAL_S: Final = 0.001
-POOL: Final = 65_536  # symbols drawn beforehand
+POOL: Final = 65_536  # symbols drawn in advance
 
 FORM: Final = (
     '[{"T":"q","S":"SY%04d","bp":101.25,"bs":100.0,"ap":101.27,"as":200.0,"t":%d,"r":%d,"n":%d,"g":%d}]'
@@ -22,7 +22,7 @@ FORM: Final = (
 
 
 class Feed:
-    """Uniform quotes over ``universe`` symbols at ``rate`` a second."""
+    """Uniform quotes over ``universe`` symbols at ``rate`` per second."""
 
     def __init__(self, rate: float, universe: int) -> None:
         draw = random.Random(0).randrange
@@ -32,7 +32,7 @@ class Feed:
         self._rate, self._start_s = rate, time.monotonic()
 
     def due(self) -> list[tuple[int, str]]:
-        """Return (symbol, message) of each quote whose time has come."""
+        """Return (symbol, message) of each due quote."""
         due = int((time.monotonic() - self._start_s) * self._rate) - self._g - self._given_up
         most = max(int(MAX_BEHIND_S * self._rate), 1)
         if due > most:
@@ -48,5 +48,5 @@ class Feed:
 
 
 def arguments() -> tuple[int, float, int]:
-    """Return port, quotes a second and number of symbols from the command line."""
+    """Return port, quotes per second and number of symbols from the command line."""
     return int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])

@@ -1,6 +1,6 @@
-"""nats-server's WebSocket: a subject a symbol; this process starts the server and publishes to it over TCP.
+"""nats-server over WebSocket, one subject per symbol; this process starts it and publishes over TCP.
 
-The publisher's CPU counts as the engine's, as our feed's does. Subscribers speak NATS over binary frames.
+The publisher's CPU counts as part of the engine, like our feed's. Subscribers use NATS over binary frames.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ async def main() -> None:
             program, "-c", str(config), stderr=asyncio.subprocess.DEVNULL
         )
         reader, writer = await connected(port, server)
-        # The WebSocket listener comes up after the TCP one.
+        # The WebSocket listener starts after the TCP listener.
         await connected(PORT, server)
         writer.write(b'CONNECT {"verbose":false,"pedantic":false}\r\n')
         pings = asyncio.create_task(answer_pings(reader, writer))

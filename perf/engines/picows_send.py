@@ -1,4 +1,4 @@
-"""picows (Cython) on uvloop: one ``send`` of each quote to each of the symbol's subscribers."""
+"""picows (Cython) on uvloop: one ``send`` per quote and subscriber."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ SUBSCRIBERS: list[set[WSTransport]] = [set() for _ in range(UNIVERSE)]
 
 
 class Session(WSListener):
-    """Keeps its transport in the sets of its symbols."""
+    """Registers its transport in the set of each subscribed symbol."""
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.mine: list[int] = []

@@ -1,4 +1,4 @@
-"""socketify (uWebSockets, C++): a topic a symbol, ``publish`` of each quote; it batches the writes itself."""
+"""socketify (uWebSockets, C++): one topic per symbol, one ``publish`` per quote; it batches writes."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from socketify import App, OpCode, WebSocket
 from perf.engines.feed import INTERVAL_S, Feed, arguments
 
 PORT, RATE, UNIVERSE = arguments()
-BACKPRESSURE_BYTES = 64 << 20  # beyond it uWebSockets drops messages; the search ends on latency before that
+BACKPRESSURE_BYTES = 64 << 20  # uWebSockets drops messages beyond this; the search stops on latency earlier
 
 app = App()
 

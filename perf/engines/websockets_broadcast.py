@@ -1,4 +1,4 @@
-"""websockets on uvloop: ``broadcast()`` of each quote to the symbol's subscribers."""
+"""websockets on uvloop: one ``broadcast()`` per quote to the symbol's subscribers."""
 
 import asyncio
 import json
