@@ -1,1 +1,1 @@
-"""The fan-out: who gets which ticks when, encoded once. Pure but for the shard's loop."""
+"""The fan-out: encodes each tick once and sends it to the subscribed sessions. Pure, except the loop."""

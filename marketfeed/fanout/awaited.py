@@ -1,9 +1,8 @@
-"""Names that sessions wait for and no feed has sent yet, in 12 bytes each.
+"""Names that subscriptions contain and no feed has sent yet, in 12 bytes each.
 
-As strings in a dict they would take 300, and a stranger may ask for 5,000 of them in
-one request. So a name is kept as its 64-bit hash, which Python draws anew for each process,
-beside the number of who waits: sorted blocks, of which small ones are merged as they
-come, so that a new name costs a binary search in each of a few.
+As strings in a dict they would take 300 bytes each, and one request may contain 5,000 of them. A name is
+stored as its 64-bit hash, which Python salts per process, beside the number of its owner. Entries lie in
+sorted blocks; small blocks are merged, so that a new symbol costs a binary search in a few blocks.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_MERGED: Final = 1 << 15  # entries of a block; merging more would take over 3 ms
-LEAST_DEAD: Final = 1024  # entries of those that are gone, for which blocks are gone through
-SHARE_DEAD: Final = 4  # and at least a part in so many of all
+LEAST_DEAD: Final = 1024  # dead entries before the blocks are compacted
+SHARE_DEAD: Final = 4  # and at least one dead entry in so many
 _NOBODY: Final = -1
 
 T = TypeVar("T")
@@ -27,31 +26,31 @@ T = TypeVar("T")
 
 class _Block(NamedTuple):
     hashes: NDArray[np.int64]  # (k,) ascending
-    owners: NDArray[np.int32]  # (k,) numbers of who waits
+    owners: NDArray[np.int32]  # (k,) numbers of the owners
 
 
 class Awaited(Generic[T]):
-    """Who waits for which names; a name is taken once for each."""
+    """Owners and the names for which they wait; each pair is returned once."""
 
     def __init__(self) -> None:
         self._blocks: list[_Block] = []
         self._waiting: dict[int, T] = {}  # by number
-        self._left: dict[int, int] = {}  # names that are not taken yet, by number
+        self._left: dict[int, int] = {}  # names that an owner still waits for, by number
         self._numbers: dict[T, int] = {}
         self._next = 0
-        self._dead = 0  # entries of those that wait no longer
+        self._dead = 0  # entries whose owner has left or whose name was found
 
     def __len__(self) -> int:
-        """Return how many wait."""
+        """Return the number of owners."""
         return len(self._numbers)
 
     @property
     def nbytes(self) -> int:
-        """Return how many bytes the entries take."""
+        """Return the size of the entries in bytes."""
         return sum(block.hashes.nbytes + block.owners.nbytes for block in self._blocks)
 
     def add(self, names: Sequence[str], owner: T) -> None:
-        """Let ``owner``, which waits for nothing yet, wait for ``names``, each once."""
+        """Add ``owner``, which is not there yet, with distinct ``names``."""
         if not names:
             return
         number, self._next = self._next, self._next + 1
@@ -60,15 +59,15 @@ class Awaited(Generic[T]):
         self._push(_Block(hashes, np.full(len(hashes), number, np.int32)))
 
     def discard(self, owner: T) -> None:
-        """Let ``owner`` wait no longer, if it does."""
+        """Remove ``owner``, if it is there."""
         number = self._numbers.pop(owner, None)
         if number is not None:
             del self._waiting[number]
             self._dead += self._left.pop(number)
-            self._tidy()
+            self._compact()
 
     def take(self, names: Sequence[str]) -> list[tuple[int, T]]:
-        """Return the index of a name and one who waited for it, for each pair; they wait for it no longer."""
+        """Remove the entries of ``names``; return the index of the name and the owner of each."""
         if not self._numbers:
             return []
         found: list[tuple[int, T]] = []
@@ -80,11 +79,11 @@ class Awaited(Generic[T]):
                 span = slice(firsts[index], ends[index])
                 numbers = block.owners[span].tolist()
                 block.owners[span] = _NOBODY
-                found += [(index, self._taken(number)) for number in numbers if number in self._waiting]
-        self._tidy()
+                found += [(index, self._remove(number)) for number in numbers if number in self._waiting]
+        self._compact()
         return found
 
-    def _taken(self, number: int) -> T:
+    def _remove(self, number: int) -> T:
         owner = self._waiting[number]
         self._left[number] -= 1
         self._dead += 1
@@ -100,12 +99,12 @@ class Awaited(Generic[T]):
             block = _merged(blocks.pop(), block)
         blocks.append(block)
 
-    def _tidy(self) -> None:
-        """Drop the entries of those that wait no longer, once they are many; number the others anew."""
+    def _compact(self) -> None:
+        """Compact the blocks if many entries are dead, and renumber the owners."""
         total = sum(len(block.hashes) for block in self._blocks)
         if self._dead < total and self._dead < max(LEAST_DEAD, total // SHARE_DEAD):
             return
-        now = np.full(self._next + 1, _NOBODY, np.int32)  # its last is for those that are nobody's already
+        now = np.full(self._next + 1, _NOBODY, np.int32)  # the last element maps _NOBODY to itself
         owners = list(self._waiting.values())
         now[list(self._waiting)] = np.arange(len(owners))
         self._left = dict(enumerate(self._left[number] for number in self._waiting))

@@ -1,4 +1,4 @@
-"""What wakes a shard: somebody in its own process, or the writer of the rings in another."""
+"""Bells wake a shard, from its own process or from that of the ring writer."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ import trio
 
 
 class Bell:
-    """Rung in this process, any number of times before it is heard."""
+    """Wakes one waiting task in this process."""
 
     def __init__(self) -> None:
         self._rung = trio.Event()
 
     def ring(self) -> None:
-        """Wake who waits, or have the next wait return at once."""
+        """Wake the waiting task, or let the next wait return at once. Idempotent; repeated calls coalesce."""
         self._rung.set()
 
     async def wait(self) -> None:
-        """Return once it has rung since the last time; a checkpoint in any case."""
+        """Return once the bell has rung since the last call. Always a checkpoint."""
         await self._rung.wait()
         self._rung = trio.Event()
 
 
 class DoorBell:
-    """As :class:`Bell`, but an eventfd, so that another process can ring it too.
+    """Like :class:`Bell`, over an eventfd, which another process can ring too.
 
-    The shard waits for it itself: a task on the way would be a turn of the loop more for each wake.
+    The shard waits for the eventfd itself: a task in between would add a pass of the event loop to each wake.
     """
 
     def __init__(self, descriptor: int) -> None:
-        """``descriptor`` is a non-blocking eventfd, and stays its owner's."""
+        """``descriptor`` is a non-blocking eventfd. The caller closes it."""
         self._descriptor = descriptor
 
     def ring(self) -> None:
-        """Wake who waits, or have the next wait return at once."""
+        """Wake the waiting task, or let the next wait return at once. Idempotent; repeated calls coalesce."""
         os.eventfd_write(self._descriptor, 1)
 
     async def wait(self) -> None:
-        """Return once it has rung since the last time; a checkpoint in any case."""
+        """Return once the bell has rung since the last call. Always a checkpoint."""
         await trio.lowlevel.wait_readable(self._descriptor)
         os.eventfd_read(self._descriptor)

@@ -2,10 +2,10 @@
 
 A session that is catching up has its own position. Each call advances it by one or more frames towards the
 lane's position, at the pace of its socket. When it reaches the lane's position it joins a group, and has no
-cost of its own any more.
+further cost of its own.
 
-A live session whose socket was full for a moment first gets everything it missed. If that is too much, it
-lags: only the newest quote of each symbol is sent, trades stay complete, and it joins its lane again only
+A live session whose socket was full for a moment first gets everything that it missed. If that is too much,
+it lags: only the newest quote of each symbol is sent, trades stay complete, and it joins its lane again only
 after its socket has room.
 """
 
@@ -22,7 +22,7 @@ from marketfeed.core.records import CHANNELS, QUOTES, TRADES, stamps_of
 from marketfeed.fanout.codecs import gap_fragment
 from marketfeed.fanout.resume import Resumption, resume
 from marketfeed.fanout.state import State
-from marketfeed.fanout.tick_runs import EMPTY, Piece, Run, merged, size_of
+from marketfeed.fanout.tick_runs import EMPTY, EncodedTick, Run, merged, size_of
 from marketfeed.fanout.wire import FrameContent, Moment
 
 if TYPE_CHECKING:
@@ -34,14 +34,12 @@ if TYPE_CHECKING:
     from marketfeed.fanout.lane import Lane
     from marketfeed.fanout.subscriber import Subscriber
 
-CHUNK: Final = 512  # fragments a frame, about 64 kB
-STEP: Final = (
-    2048  # ticks in one step at most: two milliseconds, of which a tenth does not depend on how many
-)
-MAX_NAMES: Final = 4096  # announced in one frame
-LAG_TICKS: Final = 4096  # missed ticks up to which a session that was full gets them all
-LAG_STEP_NS: Final = 20_000_000  # a lagging session advances at most this often,
-LAG_STEPS: Final = 4  # by so many steps: as the lane moves on meanwhile, it has to arrive in one go
+FRAME_TICKS: Final = 512  # of one frame, about 64 kB
+ADVANCE_TICKS: Final = 2048  # of one advance: about 2 ms, of which a tenth does not depend on the number
+MAX_NAMES: Final = 4096  # in one announcement
+LAG_TICKS: Final = 4096  # missed ticks; a session that missed more lags
+LAG_INTERVAL_NS: Final = 20_000_000  # between advances of a lagging session
+LAG_ADVANCES: Final = 4  # in a row: the lane moves on, so it has to be reached within one interval
 _NONE: Final[Indices] = np.empty(0, np.int64)
 
 
@@ -50,16 +48,16 @@ def most_missing(depth: int) -> int:
     return min(LAG_TICKS, depth // 2)
 
 
-class Turn(enum.Enum):
-    """How a turn of a session that is alone ended."""
+class Outcome(enum.Enum):
+    """Result of advancing a session once."""
 
-    AGAIN = enum.auto()  # it could go on at once
-    LATER = enum.auto()  # at its lane's next flush
-    OVER = enum.auto()  # it has joined, or waits for its socket
+    CONTINUE = enum.auto()  # it can advance further now
+    NEXT_FLUSH = enum.auto()  # it can advance after the next flush of its lane
+    DONE = enum.auto()  # it has joined a group, is blocked, or has ended
 
 
 class CatchUp:
-    """The advance of sessions that are alone, over one shard's rings."""
+    """Advances sessions that are catching up, over the rings of one shard."""
 
     def __init__(
         self, rings: Rings, symbols: SymbolTable, resume_ticks: int, wall_ns: Callable[[], int]
@@ -69,92 +67,96 @@ class CatchUp:
         self._resume_ticks = resume_ticks
         self._wall_ns = wall_ns
 
-    def advance(self, lane: Lane, member: Subscriber, now_ns: int) -> Turn:
-        """Bring ``member`` a step of about STEP ticks closer to ``lane``; join it where it arrives."""
+    def advance(self, lane: Lane, member: Subscriber, now_ns: int) -> Outcome:
+        """Send ``member`` about ADVANCE_TICKS ticks; let it join ``lane`` if it has reached its position."""
         if member.blocked:
-            return Turn.OVER
-        if member.state is State.LAGGING and now_ns < member.next_step_ns:
-            return Turn.LATER
+            return Outcome.DONE
+        if member.state is State.LAGGING and now_ns < member.next_advance_ns:
+            return Outcome.NEXT_FLUSH
         self._align(member)
         if member.encoding.announces:
-            self._announce(member)
+            self._queue_announcements(member)
         if any(map(len, member.fresh)):
-            snapshots = self._snapshot(lane, member, STEP)
-            for start in range(0, len(snapshots.gs), CHUNK):
-                step = snapshots.step(slice(start, start + CHUNK), member.encoding.mixed)
-                self._put(member, step, ids=False, ticks=0)  # snapshots are outside the ledger
-        if not push(member):
-            return Turn.OVER
+            snapshots = self._snapshot(lane, member, ADVANCE_TICKS)
+            for start in range(0, len(snapshots.gs), FRAME_TICKS):
+                content = snapshots.content(slice(start, start + FRAME_TICKS), member.encoding.mixed)
+                self._queue_frame(member, content, ids=False, ticks=0)  # snapshots are outside the ledger
+        if not send_backlog(member):
+            return Outcome.DONE
         if any(map(len, member.fresh)):
-            return Turn.AGAIN
+            return Outcome.CONTINUE
         return self._replay(lane, member, now_ns)
 
-    def _replay(self, lane: Lane, member: Subscriber, now_ns: int) -> Turn:
+    def _replay(self, lane: Lane, member: Subscriber, now_ns: int) -> Outcome:
         """Send the next ticks between ``member``, whose snapshots are sent, and ``lane``."""
-        for _ in range(LAG_STEPS if member.state is State.LAGGING else 1):
+        for _ in range(LAG_ADVANCES if member.state is State.LAGGING else 1):
             missing, most = self._missing(lane, member)
             if not sum(missing):
-                # The lane may be behind one that comes from another lane.
-                return Turn.LATER if self._ahead(lane, member) else self._arrive(lane, member, now_ns)
+                # A session that comes from another lane may be ahead of this one.
+                return (
+                    Outcome.NEXT_FLUSH if self._ahead(lane, member) else self._try_join(lane, member, now_ns)
+                )
             lagging = member.state is State.LAGGING
-            if member.tier.every and not lagging and self._too_far(member, sum(missing), most):
-                self._fall_behind(member)
+            if member.tier.every and not lagging and self._must_lag(member, sum(missing), most):
+                self._begin_lag(member)
                 lagging = True
             in_full = 0 if not member.tier.every else sum(missing[TRADES if lagging else QUOTES :])
-            self._step(lane, member, in_full)
+            self._queue_ticks(lane, member, in_full)
             if lagging:
-                member.next_step_ns = now_ns + LAG_STEP_NS
-            if not push(member):
-                return Turn.OVER
-        return Turn.AGAIN
+                member.next_advance_ns = now_ns + LAG_INTERVAL_NS
+            if not send_backlog(member):
+                return Outcome.DONE
+        return Outcome.CONTINUE
 
     def resume(self, member: Subscriber, added: list[Indices], names: Names, after: Cursor) -> Resumption:
-        """Put ``member`` behind ``after`` as far as it can be resumed; see :func:`resume`."""
+        """Set the position of ``member`` to ``after`` where it can be resumed; see :func:`resume`."""
         return resume(member, added, names, after, self._rings, self._symbols, self._resume_ticks)
 
     def level(self, lane: Lane, member: Subscriber) -> bool:
-        """Tell whether ``member`` stands where ``lane`` stands, with no snapshot to come."""
+        """Return whether ``member`` is at the position of ``lane`` and is owed no snapshot."""
         self._align(member)
         missing, _ = self._missing(lane, member)
         return not (any(map(len, member.fresh)) or any(missing) or self._ahead(lane, member))
 
-    def gather(self, lane: Lane, member: Subscriber, step: FrameContent, most_bytes: int) -> bool:
-        """Put what lies between a poll and its lane into ``step``, about ``most_bytes`` of it.
+    def gather(self, lane: Lane, member: Subscriber, content: FrameContent, most_bytes: int) -> bool:
+        """Fill ``content`` with what lies between a poll and its lane, about ``most_bytes`` of it.
 
-        Snapshots are among the ticks, all in order of ``g``; the member is behind what is in the
-        step. Returns False if the lane has not come to the poll's cursor yet. Only snapshots that
-        are too many for any answer make the step larger; whoever writes it cuts them.
+        Ticks and snapshots are in order of ``g``; the position of ``member`` moves behind them.
+        Returns False if the poll's cursor is ahead of the lane. The content exceeds ``most_bytes`` only
+        where snapshots are too large for any answer; the encoding then cuts them.
         """
         self._align(member)
         if self._ahead(lane, member):
             return False
-        fresh, snapshots = list(member.fresh), self._snapshot(lane, member).pieces()
-        # What is left for the ticks: snapshots as of the cut take about as much as those of now.
+        fresh, snapshots = list(member.fresh), self._snapshot(lane, member).ticks()
+        # Snapshots as of the cut take about as many bytes as the present ones.
         left = max(most_bytes - size_of(snapshots), 1)
-        pieces: list[Piece] = []
+        ticks: list[EncodedTick] = []
         while left > 0 and (in_full := sum(self._missing(lane, member)[0])):
-            gaps, run = self._take(lane, member, in_full if member.tier.every else 0)
-            more = run.pieces()
-            step.messages += gaps
-            pieces += more
+            gaps, run = self._read_ticks(lane, member, in_full if member.tier.every else 0)
+            more = run.ticks()
+            content.messages += gaps
+            ticks += more
             left -= size_of(more) + sum(len(gap) + 1 for gap in gaps)
         if left > 0:
             member.g = lane.g
-        while left < 0 and len(pieces) > 1:
-            left += size_of([pieces.pop()])
-            member.g = pieces[-1][0]
+        while left < 0 and len(ticks) > 1:
+            left += size_of([ticks.pop()])
+            member.g = ticks[-1][0]
         if snapshots and snapshots[-1][0] > member.g:
-            snapshots = [piece for piece in snapshots if piece[0] <= member.g]
-            snapshots += self._older(lane, fresh, member.g, {g for g, _ in snapshots})
-        step.ticks += [fragment for _, fragment in sorted(pieces + snapshots)]
+            snapshots = [tick for tick in snapshots if tick[0] <= member.g]
+            snapshots += self._older_snapshots(lane, fresh, member.g, {g for g, _ in snapshots})
+        content.ticks += [fragment for _, fragment in sorted(ticks + snapshots)]
         return True
 
-    def _older(self, lane: Lane, fresh: list[Indices], cut: int, known: set[int]) -> list[Piece]:
-        """Return snapshots as of ``cut`` of those ``fresh`` symbols whose latest tick lies behind it.
+    def _older_snapshots(
+        self, lane: Lane, fresh: list[Indices], cut: int, known: set[int]
+    ) -> list[EncodedTick]:
+        """Return snapshots as of ``cut`` of the ``fresh`` symbols whose latest tick is newer than ``cut``.
 
-        Without them the ticks that follow in the next answer would have nothing to follow on.
+        The ticks in the next answer continue from these snapshots.
         """
-        found: list[Piece] = []
+        found: list[EncodedTick] = []
         for channel, symbols in enumerate(fresh):
             records, _ = self._rings.latest(channel, symbols, cut)
             gs, fragments = stamps_of(records).tolist(), lane.encoder.codec.fragments(channel, records)
@@ -163,39 +165,39 @@ class CatchUp:
         return found
 
     def _align(self, member: Subscriber) -> None:
-        """Put the member before the first tick of symbols that joined its interest meanwhile."""
+        """Start symbols that have joined the interest of ``member`` before their first tick."""
         for channel, symbols in enumerate(member.interest.symbols):
             more = len(symbols) - len(member.seen[channel])
             if more:
                 member.seen[channel] = np.concatenate([member.seen[channel], np.zeros(more, np.int64)])
 
-    def _announce(self, member: Subscriber) -> None:
-        """Tell the ids of symbols that the member was not told of, before anything uses them."""
+    def _queue_announcements(self, member: Subscriber) -> None:
+        """Announce the ids of symbols that are new to ``member``, before a record uses them."""
         interest = member.interest
         if member.known == interest.counts() and not len(member.untold):
             return
         untold = np.union1d(member.untold, interest.behind(member.known)).tolist()
         names = [(self._symbols.name(symbol), symbol) for symbol in untold]
         for start in range(0, len(names), MAX_NAMES):
-            step = FrameContent(mixed=False)
-            step.announced = dict(names[start : start + MAX_NAMES])
-            self._put(member, step)
+            content = FrameContent(mixed=False)
+            content.announced = dict(names[start : start + MAX_NAMES])
+            self._queue_frame(member, content)
         member.known, member.untold = interest.counts(), _NONE
 
-    def _put(
-        self, member: Subscriber, step: FrameContent, ids: bool = True, ticks: int | None = None
+    def _queue_frame(
+        self, member: Subscriber, content: FrameContent, ids: bool = True, ticks: int | None = None
     ) -> None:
-        """Put ``step`` into the backlog as a frame of ``ticks`` ticks, None: of as many as it holds."""
+        """Append a frame to the backlog; ``ticks`` of it count in the ledger (None: all)."""
         moment = Moment(self._rings.epoch, member.g, self._wall_ns())
-        frame = member.encoding.frame(step, moment, ids)
-        member.backlog.append((frame, len(step) if ticks is None else ticks))
+        frame = member.encoding.frame(content, moment, ids)
+        member.backlog.append((frame, len(content) if ticks is None else ticks))
 
-    def _tell(self, member: Subscriber, payload: bytes, cursor: str = "") -> None:
-        """Put messages, a JSON array, into the backlog."""
+    def _queue_messages(self, member: Subscriber, payload: bytes, cursor: str = "") -> None:
+        """Append ``payload``, a JSON array of messages, to the backlog."""
         member.backlog.append((member.encoding.messages(payload, self._wall_ns(), cursor), 0))
 
     def _missing(self, lane: Lane, member: Subscriber) -> tuple[list[int], int]:
-        """Return how many ticks lie between member and lane on each channel, and at most for one symbol."""
+        """Return the missing ticks per channel, and the most that are missing of one symbol."""
         totals, most = [0] * len(CHANNELS), 0
         for channel, symbols in enumerate(member.interest.symbols):
             if len(symbols):
@@ -206,19 +208,19 @@ class CatchUp:
 
     @staticmethod
     def _ahead(lane: Lane, member: Subscriber) -> bool:
-        """Tell whether the member has ticks that the lane has not come to yet."""
+        """Return whether the member is ahead of the lane with any symbol."""
         return any(
             bool((member.seen[channel] > lane.seen[channel][symbols]).any())
             for channel, symbols in enumerate(member.interest.symbols)
         )
 
-    def _too_far(self, member: Subscriber, missing: int, most: int) -> bool:
-        if member.synced:  # a snapshot or replay is still under way: paced, and not lag
+    def _must_lag(self, member: Subscriber, missing: int, most: int) -> bool:
+        if member.synced:  # a snapshot or replay in progress is paced; that is no lag
             return member.replayed >= self._resume_ticks
         return missing > LAG_TICKS or most > self._rings.depth // 2
 
     def _snapshot(self, lane: Lane, member: Subscriber, most: int | None = None) -> Run:
-        """Return the latest ticks of ``most`` freshly named symbols (None: of all); it is behind them."""
+        """Return snapshots of up to ``most`` fresh symbols (None: of all); move the member behind them."""
         runs: list[Run] = []
         as_snapshot = lane.encoder.codec.as_snapshot
         for channel, fresh in enumerate(member.fresh):
@@ -231,7 +233,7 @@ class CatchUp:
             position[member.interest.symbols[channel]] = member.seen[channel]
             position[symbols] = at
             if member.tier.every and not (member.state is State.LAGGING and channel == QUOTES):
-                # One that was overwritten meanwhile has no snapshot: it begins with a gap.
+                # A tick that is overwritten meanwhile has no snapshot: the symbol begins with a gap.
                 position[sent] -= 1
             position[sent[latest.held]] = latest.ns
             member.seen[channel] = position[member.interest.symbols[channel]]
@@ -240,18 +242,18 @@ class CatchUp:
             runs.append(Run(latest.gs[order], [channel] * len(snaps), snaps))
         return merged(runs)
 
-    def _step(self, lane: Lane, member: Subscriber, in_full: int) -> None:
-        """Take the next frames' worth between member and lane, in order of ``g``, into the backlog."""
-        gaps, run = self._take(lane, member, in_full)
+    def _queue_ticks(self, lane: Lane, member: Subscriber, in_full: int) -> None:
+        """Append the next ticks between member and lane to the backlog, in order of ``g``."""
+        gaps, run = self._read_ticks(lane, member, in_full)
         member.replayed += len(run.gs)
-        for start in range(0, max(len(run.gs), len(gaps)), CHUNK):
-            step = run.step(slice(start, start + CHUNK), member.encoding.mixed)
+        for start in range(0, max(len(run.gs), len(gaps)), FRAME_TICKS):
+            content = run.content(slice(start, start + FRAME_TICKS), member.encoding.mixed)
             if not start:
-                step.messages = gaps
-            self._put(member, step, ids=member.ids)
+                content.messages = gaps
+            self._queue_frame(member, content, ids=member.ids)
 
-    def _take(self, lane: Lane, member: Subscriber, in_full: int) -> tuple[list[bytes], Run]:
-        """Return the next gaps, and ticks in order of ``g``, between member and lane; it is behind them."""
+    def _read_ticks(self, lane: Lane, member: Subscriber, in_full: int) -> tuple[list[bytes], Run]:
+        """Return the next gaps and ticks, in order of ``g``, and move the member behind them."""
         bound, upto = self._bound(lane, member, in_full)
         gaps: list[bytes] = []
         runs: list[Run] = []
@@ -259,21 +261,22 @@ class CatchUp:
             if not len(symbols):
                 continue
             if member.tier.every and not (member.state is State.LAGGING and channel == QUOTES):
-                runs.append(self._take_every(lane, member, channel, bound, upto.get(channel), gaps))
+                runs.append(self._read_every(lane, member, channel, bound, upto.get(channel), gaps))
             else:
-                runs.append(self._take_latest(lane, member, channel, bound))
+                runs.append(self._read_latest(lane, member, channel, bound))
         member.g = bound
         return gaps, merged(runs)
 
     def _bound(
         self, lane: Lane, member: Subscriber, in_full: int
     ) -> tuple[int, dict[int, tuple[Indices, Indices]]]:
-        """Return a ``g`` up to which STEP of the ``in_full`` ticks lie, or down to a quarter of that.
+        """Return a ``g`` up to which ADVANCE_TICKS / 4 to ADVANCE_TICKS of the ``in_full`` ticks lie.
 
-        Where the search has them: by channel, which of the symbols move, and the ``n`` they move to. What a
-        step costs must not depend on how unevenly the ticks lie.
+        Also returns, by channel and as far as the search has them, the indices of the symbols that move and
+        the ``n`` to which they move. A search, because the cost of an advance must not depend on how
+        unevenly the ticks are distributed over ``g``.
         """
-        if in_full <= STEP:
+        if in_full <= ADVANCE_TICKS:
             return lane.g, {}
         ahead = []
         for channel in [TRADES] if member.state is State.LAGGING else [QUOTES, TRADES]:
@@ -285,7 +288,7 @@ class CatchUp:
                 ahead.append((channel, symbols[more], more, held, upto[more]))
         low, high = 0, lane.g - member.g
         span = high
-        width = max(high * STEP // (2 * in_full), 1)
+        width = max(high * ADVANCE_TICKS // (2 * in_full), 1)
         while high - low > 1:
             count = 0
             reached: dict[int, tuple[Indices, Indices]] = {}
@@ -293,16 +296,16 @@ class CatchUp:
                 at = np.minimum(self._rings.position(channel, symbols, member.g + width), last)
                 reached[channel] = more, at
                 count += int(np.maximum(at - held, 0).sum())
-            if count > STEP:
+            if count > ADVANCE_TICKS:
                 high = width
-            elif count < STEP // 4:
+            elif count < ADVANCE_TICKS // 4:
                 low = width
             else:
                 return member.g + width, reached
             width = low * 2 if high == span and 0 < low * 2 < high else (low + high) // 2
         return member.g + high, {}
 
-    def _take_every(
+    def _read_every(
         self,
         lane: Lane,
         member: Subscriber,
@@ -337,7 +340,7 @@ class CatchUp:
         fragments = lane.encoder.fragments(channel, ticks.records.take(order, mode="clip"))
         return Run(stamps[order], [channel] * len(fragments), fragments)
 
-    def _take_latest(self, lane: Lane, member: Subscriber, channel: int, bound: int) -> Run:
+    def _read_latest(self, lane: Lane, member: Subscriber, channel: int, bound: int) -> Run:
         symbols, seen = member.interest.symbols[channel], member.seen[channel]
         ahead = np.flatnonzero(lane.seen[channel][symbols] > seen)
         if not len(ahead):
@@ -348,21 +351,21 @@ class CatchUp:
         skipped = int((latest.ns - seen[held] - 1)[taken].sum())
         member.ledger.matched += skipped + int(taken.sum())
         member.ledger.conflated += skipped
-        member.behind_conflated += skipped
+        member.lag_conflated += skipped
         seen[held[taken]] = latest.ns[taken]
         chosen = np.flatnonzero(taken)
         order = chosen[latest.gs[chosen].argsort()]
         fragments = [latest.fragments[i] for i in order.tolist()]
         return Run(latest.gs[order], [channel] * len(fragments), fragments)
 
-    def _fall_behind(self, member: Subscriber) -> None:
+    def _begin_lag(self, member: Subscriber) -> None:
         if member.synced:
-            self._say_synced(member)
+            self._queue_synced(member)
         member.lag()
-        self._tell(member, b'[{"T":"lag","on":true}]')
+        self._queue_messages(member, b'[{"T":"lag","on":true}]')
 
-    def _say_synced(self, member: Subscriber) -> None:
-        """End the member's open requests."""
+    def _queue_synced(self, member: Subscriber) -> None:
+        """Append `synced` for each open request of the member."""
         cursor = str(Cursor(self._rings.epoch, member.g))
         messages: list[dict[str, object]] = []
         for request_id in member.synced:
@@ -371,31 +374,30 @@ class CatchUp:
                 messages[-1]["id"] = request_id
         member.synced.clear()
         member.ids = True
-        self._tell(member, orjson.dumps(messages), cursor)
+        self._queue_messages(member, orjson.dumps(messages), cursor)
 
-    def _arrive(self, lane: Lane, member: Subscriber, now_ns: int) -> Turn:
-        """Finish what was promised, then join, unless the member has to wait for room first."""
+    def _try_join(self, lane: Lane, member: Subscriber, now_ns: int) -> Outcome:
+        """Answer open requests, then join the lane unless the member is blocked or its socket too full."""
         member.g = lane.g
         if member.synced:
-            self._say_synced(member)
+            self._queue_synced(member)
         if member.state is State.LAGGING:
-            # Hysteresis: come back only with half the buffer free, or the
-            # next burst would throw it out again.
+            # Hysteresis: with less than half of the buffer free, the next burst would make it lag again.
             if member.sink.unsent() > member.tier.send_buffer_bytes // 2:
-                member.next_step_ns = now_ns + LAG_STEP_NS
-                return Turn.LATER if push(member) else Turn.OVER
+                member.next_advance_ns = now_ns + LAG_INTERVAL_NS
+                return Outcome.NEXT_FLUSH if send_backlog(member) else Outcome.DONE
             member.recover()
-            self._tell(member, b'[{"T":"lag","on":false,"conflated":%d}]' % member.behind_conflated)
-        if not push(member):
-            return Turn.OVER
+            self._queue_messages(member, b'[{"T":"lag","on":false,"conflated":%d}]' % member.lag_conflated)
+        if not send_backlog(member):
+            return Outcome.DONE
         member.replayed = 0
-        member.settle()
+        member.switch_ledger()
         lane.join(member)
-        return Turn.OVER
+        return Outcome.DONE
 
 
-def push(member: Subscriber) -> bool:
-    """Offer the backlog frame by frame; False if the socket has had enough for now."""
+def send_backlog(member: Subscriber) -> bool:
+    """Offer the backlog frame by frame; return False if the session is blocked."""
     while member.backlog:
         if member.blocked:
             return False

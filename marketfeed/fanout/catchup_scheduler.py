@@ -5,89 +5,89 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from marketfeed import clock
-from marketfeed.fanout.catchup import Turn
+from marketfeed.fanout.catchup import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from marketfeed.fanout.subscriber import Subscriber
 
-REST: Final = 3  # for each nanosecond of turns, so many of everything else: turns get a quarter
-TURNS_NS: Final = 1_000_000  # in a row where nobody else wants the time
-MOST_NS: Final = 4_000_000  # in a row, and owed or overdrawn
-GO_ON: Final = 3  # for each nanosecond of first steps, so many of those that go on
+OTHER_WORK: Final = 3  # ns of other work for each ns of catch-up: catch-up gets a quarter of the time
+IDLE_BUDGET_NS: Final = 1_000_000  # of one run while the process has nothing else to do
+MAX_BUDGET_NS: Final = 4_000_000  # of one run, and the largest credit or debt
+STARTED_WORK: Final = 3  # ns for sessions that have started for each ns for those that have not
 
 
-class Turns:
-    """Two queues: sessions that are to be advanced by a first step, and those whose catch-up has begun.
+class CatchUpScheduler:
+    """Divides time among sessions that are catching up, and between them and all other work.
 
-    Those that have begun come before others, three quarters of the turns: a
-    catch-up that ends early has less to catch up on, as nothing stands still
-    meanwhile. The rest is for first steps, which is all that most need.
+    Two queues: sessions that have not started to catch up, and sessions that have. Started sessions get
+    three quarters of the time. The sooner a catch-up ends the less there is to catch up on, as its lane
+    moves on meanwhile. The rest is for first advances, which suffice for most sessions.
     """
 
-    def __init__(self, turn: Callable[[Subscriber, int], Turn], wake: Callable[[], None]) -> None:
-        """``turn(member, now_ns)`` takes one; ``wake`` asks for another cycle."""
-        self._turn = turn
+    def __init__(self, advance: Callable[[Subscriber, int], Outcome], wake: Callable[[], None]) -> None:
+        """``advance(member, now_ns)`` advances one session; ``wake`` requests another cycle of the shard."""
+        self._advance = advance
         self._wake = wake
-        self._first: dict[Subscriber, None] = {}
-        self._begun: dict[Subscriber, None] = {}
-        self._taken_ns = 0  # when the last turns ended
-        self._owed_ns = 0  # to turns, of the time that has passed
-        self._step_ns = 0  # the next turn takes, as the last one did
-        self._lead_ns = 0  # what those that have begun had beyond their share
+        self._waiting: dict[Subscriber, None] = {}
+        self._started: dict[Subscriber, None] = {}
+        self._ended_ns = 0  # end of the last run
+        self._credit_ns = 0  # catch-up's share of the time that has passed, not used yet
+        self._expected_ns = 0  # duration of the next advance: that of the last one
+        self._lead_ns = 0  # time that started sessions got beyond their share
 
     def add(self, members: Iterable[Subscriber]) -> None:
-        """Put ``members`` down for a turn each, but for those that have begun."""
-        self._first.update((member, None) for member in members if member not in self._begun)
+        """Queue those of ``members`` that have not started."""
+        self._waiting.update((member, None) for member in members if member not in self._started)
 
-    def go_on(self, member: Subscriber) -> None:
-        """Put ``member`` down for a turn: one that has begun, and has had to wait for its socket."""
-        self._first.pop(member, None)
-        self._begun[member] = None
+    def add_started(self, member: Subscriber) -> None:
+        """Queue ``member``, which had started and was blocked."""
+        self._waiting.pop(member, None)
+        self._started[member] = None
 
     def discard(self, member: Subscriber) -> None:
-        """Let ``member`` have no turn."""
-        self._first.pop(member, None)
-        self._begun.pop(member, None)
+        """Remove ``member`` from the queues."""
+        self._waiting.pop(member, None)
+        self._started.pop(member, None)
 
-    def take(self, now_ns: int) -> None:
-        """Advance sessions for a while; the rest has its turns after the next flush.
+    def run(self, now_ns: int) -> None:
+        """Advance sessions until the budget is used up; the others wait for the next cycle.
 
-        One turn may be longer than what turns have saved up: then there are
-        none for some cycles. ``now_ns`` is when the cycle began.
+        An advance may take longer than the budget. The debt is paid off before the next one.
+        ``now_ns`` is the start of the cycle.
         """
-        if not self._first and not self._begun:
+        if not self._waiting and not self._started:
             return
         at_ns = clock.now_ns()
-        rest_ns = at_ns - self._taken_ns
-        self._owed_ns = min(self._owed_ns + rest_ns // REST, MOST_NS)
-        quiet = rest_ns < TURNS_NS
-        budget_ns = max(self._owed_ns, TURNS_NS if quiet else 0)
+        other_ns = at_ns - self._ended_ns
+        self._credit_ns = min(self._credit_ns + other_ns // OTHER_WORK, MAX_BUDGET_NS)
+        idle = other_ns < IDLE_BUDGET_NS
+        budget_ns = max(self._credit_ns, IDLE_BUDGET_NS if idle else 0)
         spent_ns = 0
-        while self._first or self._begun:
-            # Another one that takes as long would end beyond by more than half of it.
-            if spent_ns + self._step_ns // 2 > budget_ns and (spent_ns or not quiet):
+        while self._waiting or self._started:
+            # Stop where the next advance would exceed the budget by more than half of its duration.
+            if spent_ns + self._expected_ns // 2 > budget_ns and (spent_ns or not idle):
                 self._wake()
                 break
             before_ns = at_ns
-            begun = bool(self._begun) and (self._lead_ns <= 0 or not self._first)
-            self._next(self._begun if begun else self._first, now_ns)
+            started = bool(self._started) and (self._lead_ns <= 0 or not self._waiting)
+            self._advance_first(self._started if started else self._waiting, now_ns)
             at_ns = clock.now_ns()
             took_ns = at_ns - before_ns
-            # Bounded: one that was long because the machine ran something else would be the last turn of all,
-            # where there is never a quiet moment.
-            self._step_ns = min(took_ns, MOST_NS)
+            # Bounded: after one advance that the machine interrupted, a process that is never idle
+            # would otherwise not advance sessions again.
+            self._expected_ns = min(took_ns, MAX_BUDGET_NS)
             spent_ns += took_ns
-            self._lead_ns += took_ns if begun else -GO_ON * took_ns
-            self._lead_ns = min(max(self._lead_ns, -MOST_NS), MOST_NS)
-        self._owed_ns = max(self._owed_ns - spent_ns, -MOST_NS)
-        self._taken_ns = at_ns
+            self._lead_ns += took_ns if started else -STARTED_WORK * took_ns
+            self._lead_ns = min(max(self._lead_ns, -MAX_BUDGET_NS), MAX_BUDGET_NS)
+        self._credit_ns = max(self._credit_ns - spent_ns, -MAX_BUDGET_NS)
+        self._ended_ns = at_ns
 
-    def _next(self, queue: dict[Subscriber, None], now_ns: int) -> None:
+    def _advance_first(self, queue: dict[Subscriber, None], now_ns: int) -> None:
         member = next(iter(queue))
-        again = self._turn(member, now_ns) is Turn.AGAIN
-        if not again or queue is self._first:
-            queue.pop(member, None)  # an answered poll took itself out
-        if again:
-            self._begun[member] = None
+        proceed = self._advance(member, now_ns) is Outcome.CONTINUE
+        if not proceed or queue is self._waiting:
+            queue.pop(member, None)  # a poll that was answered has removed itself
+        if proceed:
+            self._started[member] = None

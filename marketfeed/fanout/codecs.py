@@ -1,11 +1,10 @@
-"""Ticks to fragments, each tick once per codec, whoever gets it.
+"""Codecs: encode ticks as fragments, each tick once per codec.
 
-JSON works in columns: orjson turns a whole column into text, in which each
-comma becomes the key that follows the value; split, joined row by row behind
-the symbol's constant part, that is an object a tick without a line of Python
-for it. About 0.4 µs a quote, a seventh of what a dict per quote costs. A
-binary fragment is the record's 64 bytes, which numpy cuts out at 11 ns a tick.
-The conditions of trades cost something only in calls where a trade has some.
+JSON is written by columns. orjson serialises a whole column; each comma in the text is replaced by the key
+that follows the value. The text is split, and the parts are joined row by row behind the constant head of the
+symbol. No Python code runs per tick. About 0.4 µs per quote, a seventh of the cost of a dict per quote. A
+binary fragment is the record's 64 bytes, which numpy copies in 11 ns per tick. Conditions of trades cost time
+only in calls where a trade has some.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ if TYPE_CHECKING:
 _QUOTE_HEAD: Final = b'{"T":"q","S":"%b","bp":'
 _TRADE_HEAD: Final = b'{"T":"t","S":"%b","p":'
 _SIDES: Final = [b'%c","i":' % side for side in range(256)]
-MAX_CONDITIONS: Final = 4096  # combinations whose text is kept; there are a few dozen
+MAX_CONDITIONS: Final = 4096  # combinations whose text is cached; venues use a few dozen
 _SNAP: Final = b',"snap":1}'
-MAX_WHOLE: Final = 1e15  # below, a whole double's text is its digits and ".0"
-FEW: Final = 64  # records, for which looking closer costs more than it saves
-LEAST_RUN: Final = 4  # ticks of the same times, on average
-CHUNK: Final = 1024  # records in one go: what they become on the way stays in the cache, a third of the time
+MAX_WHOLE: Final = 1e15  # below it, the text of a whole double is its digits and ".0"
+FEW: Final = 64  # records, for which the special cases cost more than they save
+LEAST_RUN: Final = 4  # consecutive ticks with equal times, on average
+CHUNK: Final = 1024  # records per pass: intermediate results stay in the cache, which saves a third
 
 
 def _column(values: NDArray[Any], then: bytes) -> list[bytes]:
@@ -55,7 +54,7 @@ def _side_prices(prices: NDArray[np.int64], sizes: NDArray[np.float64], then: by
 
 
 def _sizes(values: NDArray[np.float64], then: bytes) -> list[bytes]:
-    """Return the JSON text of sizes, each followed by ``then``; whole ones, which most are, cost half."""
+    """Return the JSON text of sizes, each followed by ``then``; whole sizes, the usual case, cost half."""
     if len(values) < FEW or not values.max() < MAX_WHOLE:
         return _column(values, then)
     whole = values.astype(np.int64)
@@ -63,9 +62,9 @@ def _sizes(values: NDArray[np.float64], then: bytes) -> list[bytes]:
 
 
 def _times(records: Records) -> tuple[Iterable[bytes], ...]:
-    """Return the pieces of both times, up to the key of ``n``.
+    """Return the text of both times, up to the key of ``n``.
 
-    Ticks that came together have the same times: then these are written once for all of them.
+    Ticks that arrived together have equal times, which are serialised once.
     """
     event, received = records["ts_event"] // 1000, records["ts_recv"] // 1000
     if len(records) >= FEW:
@@ -79,7 +78,7 @@ def _times(records: Records) -> tuple[Iterable[bytes], ...]:
 
 
 def gap_fragment(name: str, channel: str, lost: int, next_n: int) -> bytes:
-    """Return the message that says that ``lost`` ticks before ``next_n`` were overwritten unread."""
+    """Return the `gap` message: ``lost`` ticks before ``next_n`` were overwritten before they were read."""
     return b'{"T":"gap","S":"%b","channel":"%b","lost":%d,"n":%d}' % (
         name.encode("ascii"),
         channel.encode("ascii"),
@@ -89,9 +88,9 @@ def gap_fragment(name: str, channel: str, lost: int, next_n: int) -> bytes:
 
 
 class Latest(NamedTuple):
-    """The newest ticks of some symbols, encoded; m of the k symbols asked for have one."""
+    """The newest ticks of k symbols, encoded; m of the symbols have one."""
 
-    held: NDArray[np.bool_]  # (k,) which of them
+    held: NDArray[np.bool_]  # (k,) whether the symbol has one
     fragments: list[bytes]  # m
     ns: Indices  # (m,)
     gs: NDArray[np.uint64]  # (m,)
@@ -99,11 +98,11 @@ class Latest(NamedTuple):
 
 
 class Codec(Protocol):
-    """Turns records into fragments, one each."""
+    """Encodes each record as one fragment."""
 
     @property
     def name(self) -> CodecName:
-        """Return its name."""
+        """Return the name of the codec."""
         ...
 
     def fragments(self, channel: int, records: Records) -> list[bytes]:
@@ -111,12 +110,12 @@ class Codec(Protocol):
         ...
 
     def as_snapshot(self, fragment: bytes) -> bytes:
-        """Return the fragment of a tick marked as part of a snapshot."""
+        """Return ``fragment`` marked as a snapshot."""
         ...
 
 
 class _Conditions(dict[int, bytes]):
-    """Ends of trades' objects, by their conditions as a little-endian integer of four letters."""
+    """Ends of the objects of trades, by conditions: four letters as a little-endian integer."""
 
     def __missing__(self, code: int) -> bytes:
         letters = [chr(letter) for letter in code.to_bytes(4, "little") if letter]
@@ -137,7 +136,7 @@ class JsonCodec:
         self._conditions = _Conditions()
 
     def fragments(self, channel: int, records: Records) -> list[bytes]:
-        """Return one object per record, in the same order."""
+        """Return one JSON object per record, in the same order."""
         if len(records) > CHUNK:
             return [
                 fragment
@@ -161,7 +160,7 @@ class JsonCodec:
             details = details_of(records)
             try:
                 sides = [_SIDES[side] for side in details.tolist()]
-            except IndexError:  # some trades have conditions; to look first would slow down those without
+            except IndexError:  # some trades have conditions; a check beforehand would slow down the others
                 sides = [_SIDES[side] for side in (details & 0xFF).tolist()]
                 codes = details >> 16 & 0xFFFF_FFFF
                 ends = ([self._conditions[code] for code in codes.tolist()],)
@@ -183,7 +182,7 @@ class JsonCodec:
         return list(map(b"".join, pieces))
 
     def as_snapshot(self, fragment: bytes) -> bytes:
-        """Return the fragment with ``snap``."""
+        """Return the object with ``"snap":1``."""
         return fragment[:-1] + _SNAP
 
     def _heads_upto(self, channel: int, count: int) -> list[bytes]:
@@ -195,7 +194,7 @@ class JsonCodec:
 
 
 class BinaryCodec:
-    """The records themselves."""
+    """Fragments are the records themselves."""
 
     name: Final = "binary"
 
@@ -205,18 +204,18 @@ class BinaryCodec:
         return whole
 
     def as_snapshot(self, fragment: bytes) -> bytes:
-        """Return the record with the flag; the flags are its last byte."""
+        """Return the record with FLAG_SNAPSHOT set; the flags are its last byte."""
         return fragment[:-1] + bytes((fragment[-1] | FLAG_SNAPSHOT,))
 
 
 class Encoder:
-    """A codec, and each symbol's newest fragment, kept for slower tiers."""
+    """A codec and a cache of the newest fragment of each symbol, for slower tiers."""
 
     def __init__(self, rings: Rings, codec: Codec) -> None:
         self._rings = rings
         self.codec = codec
         self.fragments = codec.fragments
-        self.shared = False  # somebody takes the latest per symbol: fragments are worth keeping
+        self.shared = False  # whether a lane takes the latest per symbol, so that the cache is used
         size = rings.max_symbols
         self._kept = (np.full(size, None, object), np.full(size, None, object))
         self._kept_n = (np.zeros(size, np.int64), np.zeros(size, np.int64))
@@ -224,11 +223,11 @@ class Encoder:
         self._kept_times = (np.zeros((2, size), np.int64), np.zeros((2, size), np.int64))
 
     def keep(self, channel: int, records: Records, ns: Indices, fragments: list[bytes]) -> None:
-        """Remember the fragments of ``records``, in order of ``g``, for slower tiers."""
+        """Cache the fragments of ``records``, which are in order of ``g``."""
         kept = np.empty(len(fragments), object)
         kept[:] = fragments
         symbols = records["symbol"]
-        # With a symbol more than once the last assignment stands: the newest.
+        # Of repeated symbols the last assignment counts: the newest.
         self._kept[channel][symbols] = kept
         self._kept_n[channel][symbols] = ns
         self._kept_g[channel][symbols] = records["g"]
@@ -236,11 +235,10 @@ class Encoder:
         self._kept_times[channel][1, symbols] = records["ts_recv"]
 
     def latest(self, channel: int, symbols: Indices, ns: Indices, head: int) -> Latest:
-        """Return the tick ``ns`` of each symbol, or a newer one where that is overwritten.
+        """Return tick ``ns`` of each symbol, or a newer one where that is overwritten.
 
-        ``symbols`` and ``ns`` have shape ``(k,)``, ns from 1. A symbol whose
-        tick cannot be had (its ``g`` is above ``head``, or the writer went
-        round even while we looked) is left out of the result.
+        ``symbols`` and ``ns`` have shape ``(k,)``; ``ns`` counts from 1. Symbols whose tick cannot be read
+        are left out of the result: its ``g`` is above ``head``, or the writer overwrote the ring meanwhile.
         """
         stale = np.flatnonzero(self._kept_n[channel][symbols] != ns)
         keep = np.ones(len(symbols), bool)

@@ -1,4 +1,4 @@
-"""The figures a shard answers for: ledgers of its sessions, how long flushes took, what there is."""
+"""Statistics of a shard: sums of ledgers, durations of flushes, numbers of sessions and groups."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from marketfeed.fanout.subscriber import Subscriber
 
 FLUSH_BOUNDS_S: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-MAX_SIZE_BITS: Final = 40  # of a frame's length
-YIELD_EVERY: Final = 128  # sessions or groups summed up before others get their turn
-SYMBOLS: Final = 512  # that make as much work as one session or group
-REST: Final = 9  # times as long as a piece of work, if there is no hurry
+MAX_SIZE_BITS: Final = 40  # of the length of a frame
+YIELD_EVERY: Final = 128  # sessions or groups between two yields
+SYMBOLS: Final = 512  # that take as long as one session or group
+REST: Final = 9  # times the duration of the work that precedes it, if unhurried
 
 
 @dataclass(frozen=True, slots=True)
 class ShardStatistics:
-    """What :meth:`Figures.statistics` returns, at one moment."""
+    """Result of :meth:`Figures.statistics`."""
 
     sessions: int
     groups: int
@@ -43,37 +43,38 @@ class ShardStatistics:
 
 
 class Figures:
-    """Looks at a shard's members and lanes, which it never changes, and keeps what is past."""
+    """Reads the members and lanes of a shard, and keeps the sums of ended sessions."""
 
     def __init__(self, rings: Rings, members: Mapping[Subscriber, None], lanes: Lanes) -> None:
         self._rings = rings
         self._members = members
         self._lanes = lanes
-        self.ended: dict[str, Ledger] = {}  # by tier, of sessions that are gone
+        self.ended: dict[str, Ledger] = {}  # by tier, of ended sessions
         self._summing = trio.Lock()
         self._unhurried = False
-        self._sum: tuple[dict[str, Ledger], set[Subscriber]] | None = None  # under way, and who is in it
+        # The sum in progress, and the sessions that it contains.
+        self._sum: tuple[dict[str, Ledger], set[Subscriber]] | None = None
         self.flushes = self.frames = self.failures = 0
-        self.frame_sizes = [0] * MAX_SIZE_BITS  # by how many bits the length has
+        self.frame_sizes = [0] * MAX_SIZE_BITS  # by the number of bits of the length
         self.sent_bytes = 0
         self.flush_seconds = 0.0
         self.flush_counts = [0] * (len(FLUSH_BOUNDS_S) + 1)
 
     def sent(self, size: int, members: int) -> None:
-        """Count a frame of ``size`` bytes, offered to so many."""
+        """Count a frame of ``size`` bytes that was offered to ``members`` sessions."""
         self.frames += members
         self.frame_sizes[size.bit_length()] += members
         self.sent_bytes += size * members
 
     def flushed(self, began_ns: int, ended_ns: int) -> None:
-        """Count one flush that sent something."""
+        """Count a flush that sent frames."""
         self.flushes += 1
         seconds = (ended_ns - began_ns) / S
         self.flush_seconds += seconds
         self.flush_counts[bisect_left(FLUSH_BOUNDS_S, seconds)] += 1
 
     def end(self, member: Subscriber) -> None:
-        """Book what is pending of a session that goes as abandoned, and keep its sums."""
+        """Add the ledgers of an ending session to ``ended``, with its pending ticks as abandoned."""
         if not is_session(member.encoding):
             return
         ledgers = self.ledgers(member)
@@ -86,18 +87,18 @@ class Figures:
             _add(self._sum[0], ledgers)
 
     def ledgers(self, member: Subscriber) -> dict[str, Ledger]:
-        """Return the ledgers of ``member`` by tier as they stand at this moment, copies."""
+        """Return copies of the present ledgers of ``member``, by tier."""
         lane = self._lanes.get(member)
         return member.ledgers(lane.seen if lane is not None else None, self._rings)
 
     async def totals(self, unhurried: bool = False) -> dict[str, Ledger]:
-        """Return the sums of all ledgers by tier, sessions that are gone included.
+        """Return the sums of all ledgers by tier, with those of ended sessions.
 
-        Takes a while with many sessions, and lets others run meanwhile; ``unhurried``, it takes a tenth of
-        the time there is, as long as nobody else waits for such sums. Each session is counted once,
-        at one moment, whatever becomes of it on the way; so no sum is ever below an earlier one.
+        Yields to other tasks. If ``unhurried``, it uses a tenth of the time, as long as no other call waits.
+        Each session is counted once and at one time, even if it ends or changes group meanwhile, so no sum is
+        ever below an earlier one.
         """
-        async with self._summing:  # whose answer comes later has seen no less
+        async with self._summing:  # later answers include everything in earlier ones
             self._unhurried = unhurried
             sums: dict[str, Ledger] = {}
             _add(sums, self.ended)
@@ -110,15 +111,15 @@ class Figures:
             return sums
 
     async def _add_groups(self, sums: dict[str, Ledger], counted: set[Subscriber]) -> None:
-        """Count all who are in groups, at the cost of one session a group and little for each member."""
+        """Add the members of groups, at the cost of one session per group and little per member."""
         began_ns = time.thread_time_ns()
         for lane in self._lanes:
             groups = [group for group in lane.groups.values() if is_session(group.encoding)]
             while groups:
-                looked, some = 0, []
-                while groups and looked < YIELD_EVERY:
+                work, some = 0, []
+                while groups and work < YIELD_EVERY:
                     some.append(groups.pop())
-                    looked += 1 + len(some[-1].members) + sum(some[-1].interest.counts()) // SYMBOLS
+                    work += 1 + len(some[-1].members) + sum(some[-1].interest.counts()) // SYMBOLS
                 await self._pause(began_ns)
                 began_ns = time.thread_time_ns()
                 published = [self._rings.published(channel) for channel in range(len(CHANNELS))]
@@ -129,39 +130,39 @@ class Figures:
                         self._count(member, sums, counted)
 
     async def _pause(self, began_ns: int) -> None:
-        """Let others run; ``began_ns`` is when the work since the last pause began, in CPU time."""
+        """Yield to other tasks; ``began_ns`` is the CPU time at the end of the last pause."""
         if self._unhurried and not self._summing.statistics().tasks_waiting:
             await trio.sleep((time.thread_time_ns() - began_ns) * REST / S)
         else:
             await trio.lowlevel.checkpoint()
 
     def _count(self, member: Subscriber, sums: dict[str, Ledger], counted: set[Subscriber]) -> None:
-        """Count what a member of a group got before it was one."""
-        if member in counted:  # it came here from a group that was counted before
-            _add(sums, {member.booked: self.ledgers(member)[member.booked]}, -1)
+        """Add what a member was sent before it joined its group."""
+        if member in counted:  # it has come from a group that was counted before
+            _add(sums, {member.ledger_tier: self.ledgers(member)[member.ledger_tier]}, -1)
         else:
             counted.add(member)
-            if member.former:
-                _add(sums, member.former)
-        _add(sums, {member.booked: member.ledger})
+            if member.earlier:
+                _add(sums, member.earlier)
+        _add(sums, {member.ledger_tier: member.ledger})
 
     async def _add_rest(self, sums: dict[str, Ledger], counted: set[Subscriber]) -> None:
-        """Count who was in no group, or came into one behind us."""
+        """Add sessions in no group, and those that joined a group after it was counted."""
         began_ns = time.thread_time_ns()
         rest = [m for m in self._members if m not in counted and is_session(m.encoding)]
-        looked = 0
+        work = 0
         for member in rest:
             if member not in counted:  # otherwise it has ended meanwhile
                 counted.add(member)
                 _add(sums, self.ledgers(member))
-            looked += 1 + sum(member.interest.counts()) // SYMBOLS
-            if looked >= YIELD_EVERY:
-                looked = 0
+            work += 1 + sum(member.interest.counts()) // SYMBOLS
+            if work >= YIELD_EVERY:
+                work = 0
                 await self._pause(began_ns)
                 began_ns = time.thread_time_ns()
 
     def statistics(self) -> ShardStatistics:
-        """Return counts of what the shard holds and did."""
+        """Return the numbers of sessions, groups and lanes, and counts of flushes and frames."""
         lanes = list(self._lanes)
         return ShardStatistics(
             sessions=len(self._members),
@@ -178,7 +179,7 @@ class Figures:
 
 
 def _positions(groups: list[Group], ns: list[Indices]) -> list[int]:
-    """Return for each group how many ticks of its symbols lie at or before ``ns`` of each channel."""
+    """Return, for each group, how many ticks of its symbols lie up to ``ns`` of each channel."""
     positions = np.zeros(len(groups), np.int64)
     for channel, upto in enumerate(ns):
         symbols = [group.interest.symbols[channel] for group in groups]

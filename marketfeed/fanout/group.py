@@ -1,4 +1,4 @@
-"""A group: sessions on one tier, phase and encoding that wrote the same names. One frame serves them all."""
+"""Sessions of one lane and encoding that subscribed to the same names; all get the same frames."""
 
 from __future__ import annotations
 
@@ -17,38 +17,47 @@ if TYPE_CHECKING:
 
 
 class Group:
-    """Members share a position, which is their lane's, and running totals of what any one of them got.
+    """Members share the position of their lane, and running totals of what each of them was sent.
 
-    A member's own figures are the totals now less those when it joined, so
-    that delivering costs no bookkeeping per member.
+    The figures of one member are the totals less those at the time when it joined, so a delivery needs no
+    bookkeeping per member.
     """
 
     __slots__ = (
-        "_bases", "appends", "conflated", "delivered", "encoding", "interest", "known", "lost", "members",
-        "sent_ns", "step",
+        "_bases",
+        "appends",
+        "conflated",
+        "content",
+        "delivered",
+        "encoding",
+        "interest",
+        "known",
+        "lost",
+        "members",
+        "sent_ns",
     )  # fmt: skip
 
     def __init__(self, interest: Interest, encoding: Encoding) -> None:
         self.interest = interest
         self.encoding = encoding
-        self.members: dict[Subscriber, Callable[[bytes], bool]] = {}  # and where to send
-        self.step = FrameContent(encoding.mixed)  # of the flush under way
-        self.appends = (self.step.ticks.append, self.step.trades.append)  # by channel
-        self.known = interest.counts()  # of its symbols, how many every member has been told of
+        self.members: dict[Subscriber, Callable[[bytes], bool]] = {}  # and the ``offer`` of its sink
+        self.content = FrameContent(encoding.mixed)  # of the flush in progress
+        self.appends = (self.content.ticks.append, self.content.trades.append)  # by channel
+        self.known = interest.counts()  # per channel, how many symbols were announced to every member
         self.delivered = self.conflated = self.lost = 0
         self.sent_ns = 0
-        self._bases = [0, 0, 0, 0]  # the sums of the members' own
+        self._bases = [0, 0, 0, 0]  # sums of the members' bases
 
     def frame(self, moment: Moment, table: SymbolTable) -> tuple[bytes, int]:
-        """Return the frame of the flush under way and how many ticks it holds; ready for the next one."""
-        step = self.step
-        ticks = len(step)
+        """Return the frame of the flush in progress and its number of ticks; reset for the next flush."""
+        content = self.content
+        ticks = len(content)
         if self.encoding.announces and self.known != self.interest.counts():
             untold = self.interest.behind(self.known).tolist()
-            step.announced = {table.name(symbol): symbol for symbol in untold}
+            content.announced = {table.name(symbol): symbol for symbol in untold}
             self.known = self.interest.counts()
-        message = self.encoding.frame(step, moment)
-        step.clear()
+        message = self.encoding.frame(content, moment)
+        content.clear()
         self.delivered += ticks
         return message, ticks
 
@@ -56,16 +65,16 @@ class Group:
         self._bases = [mine + sign * its for mine, its in zip(self._bases, member.bases, strict=True)]
 
     def totals(self, position: int, published: int) -> Ledger:
-        """Return what all members together got as members.
+        """Return the sum of the members' ledgers since they joined.
 
-        ``position`` and ``published`` are how many ticks of the group's symbols
-        lie at or before the lane's position, and how many there are.
+        ``position`` is the number of ticks of the group's symbols up to the lane's position,
+        ``published`` their number in all.
         """
         count = len(self.members)
         matched, delivered, conflated, lost = self._bases
-        # What a flush under way has collected and not sent yet lies before the lane's position.
+        # Ticks that the flush in progress has collected and not sent lie before the lane's position.
         pending = (published - position) * count
-        waiting = len(self.step) * count
+        waiting = len(self.content) * count
         return Ledger(
             matched=position * count - matched + pending,
             delivered=self.delivered * count - delivered,
@@ -75,18 +84,18 @@ class Group:
         )
 
     def position(self, seen: list[Indices]) -> int:
-        """Return how many ticks of its symbols lie at or before the lane's position ``seen``."""
+        """Return how many ticks of the group's symbols lie up to the lane's position ``seen``."""
         symbols = self.interest.symbols
         return sum(int(seen[channel][symbols[channel]].sum()) for channel in range(len(symbols)))
 
     def join(self, member: Subscriber, seen: list[Indices]) -> None:
-        """Take in a session that stands exactly at the lane's position."""
+        """Add a session that is at the lane's position ``seen``."""
         member.join(self, (self.position(seen), self.delivered, self.conflated, self.lost))
         self._add_bases(member, 1)
         self.members[member] = member.sink.offer
 
     def leave(self, member: Subscriber, seen: list[Indices]) -> None:
-        """Let a session go, with its figures booked to its own ledger, and its position its own."""
+        """Remove a session; its figures go to its own ledger, and the lane's position becomes its own."""
         matched, delivered, conflated, lost = member.bases
         self._add_bases(member, -1)
         ledger = member.ledger

@@ -1,9 +1,8 @@
-"""What somebody subscribed to: names and prefix patterns per channel, and the symbols they mean now.
+"""Subscriptions: names and prefix patterns per channel, and the symbols that they match now.
 
-An interest is shared by everybody who wrote the same names, on whatever tier
-and phase, so a prefix of 5,000 symbols is resolved once per pattern set. It costs
-what it matches: prefixes that begin with another one are left out, the others are
-looked up in the sorted names, and a symbol that comes later looks up its own prefixes.
+Sessions that subscribed to the same names share one interest, on any tier and phase, so a prefix of 5,000
+symbols is resolved once. The cost is proportional to the matches: prefixes that begin with another one are
+left out, the others are looked up in the sorted names, and a new symbol looks up its own prefixes.
 """
 
 from __future__ import annotations
@@ -21,33 +20,33 @@ from marketfeed.core.symbols import SymbolTable, shortest_prefixes
 from marketfeed.fanout.awaited import Awaited
 from marketfeed.fanout.prefixes import Prefixes
 
-KEY_BYTES: Final = 20  # of a hash over the names, which no two sets have in common
+KEY_BYTES: Final = 20  # of a hash over the names; long enough that no two sets collide
 
-# Called with a channel, the ids that were added, and whether by a name of their own (else by a pattern).
+# Called with a channel, the ids that were added, and whether a name matched them (else a pattern).
 Grow = Callable[[int, Indices, bool], None]
 
 
 class Names:
-    """The names of one subscription per channel, as written, without doubles. Immutable.
+    """The names of one subscription per channel, as the client wrote them, without duplicates. Immutable.
 
-    Held as text: 5,000 names of 24 characters take 125 KB so, and four times that as strings.
+    Stored as one text: 5,000 names of 24 characters take 125 kB, a quarter of separate strings.
     """
 
     __slots__ = ("texts",)
 
     def __init__(self, quotes: Iterable[str] = (), trades: Iterable[str] = ()) -> None:
         first, second = (",".join(dict.fromkeys(names)) for names in (quotes, trades))
-        # By channel, with a comma between two names.
+        # By channel; names are separated by commas.
         self.texts = (first, first) if first == second else (first, second)
 
     @property
     def quotes(self) -> tuple[str, ...]:
-        """Return the names of the channel of quotes."""
+        """Return the names on the quotes channel."""
         return _split(self.texts[0])
 
     @property
     def trades(self) -> tuple[str, ...]:
-        """Return the names of the channel of trades."""
+        """Return the names on the trades channel."""
         return _split(self.texts[1])
 
     def __iter__(self) -> Iterator[tuple[str, ...]]:
@@ -56,11 +55,11 @@ class Names:
 
     @property
     def size(self) -> int:
-        """Return how many characters the names have in all, with a comma between two."""
+        """Return the number of characters of all names and the commas between them."""
         return sum(map(len, self.texts))
 
     def distinct(self) -> set[str]:
-        """Return the names of both channels, each once."""
+        """Return the union of the names of both channels."""
         return {*self.quotes, *self.trades}
 
     def plus(self, other: Names) -> Names:
@@ -68,7 +67,7 @@ class Names:
         return Names(*(mine + more for mine, more in zip(self, other, strict=True)))
 
     def minus(self, other: Names) -> Names:
-        """Return these names without exactly those of ``other``."""
+        """Return these names without those of ``other``; patterns are compared as text."""
         return Names(
             *(
                 [name for name in mine if name not in gone]
@@ -87,14 +86,14 @@ class Names:
 
 
 class _Meaning(NamedTuple):
-    """What the names of one channel come down to: no name is in both, and none twice."""
+    """Canonical form of the names of one channel."""
 
     prefixes: tuple[str, ...]  # sorted; none begins with another one
     names: tuple[str, ...]  # sorted; none begins with a prefix
 
     @classmethod
     def of(cls, text: str) -> _Meaning:
-        """Return what names mean, given as :class:`Names` holds them."""
+        """Return the canonical form of ``text``, one of ``Names.texts``."""
         names = _split(text)
         if "*" not in text:
             return cls((), tuple(sorted(names)))
@@ -107,20 +106,20 @@ class _Meaning(NamedTuple):
 
 
 class Interest:
-    """Names and the ids of the symbols they match, which grow as symbols come.
+    """Names and the ids of the symbols that they match; grows as new symbols come.
 
-    ``symbols[channel]`` has shape ``(k,)``: ids in ascending order of
-    discovery, each once. It is replaced, not changed, when it grows. ``named[channel]``
-    are those of them that a name stands for, and not a prefix of ``prefixes[channel]``.
+    ``symbols[channel]``, shape ``(k,)``, holds each id once, in order of discovery. An array that grows is
+    replaced, not changed. ``named[channel]`` are the ids that a name matches and no prefix of
+    ``prefixes[channel]``.
     """
 
     __slots__ = ("alike", "grown", "key", "named", "prefixes", "symbols", "upto", "users")
 
     def __init__(self, key: bytes, meanings: Sequence[_Meaning], table: SymbolTable) -> None:
         self.key = key
-        self.alike = meanings[0] == meanings[1]  # and share everything
+        self.alike = meanings[0] == meanings[1]  # both channels share all arrays
         self.prefixes = [meaning.prefixes for meaning in meanings]
-        self.upto = len(table)  # what is above comes later
+        self.upto = len(table)  # ids from here on are new symbols
         self.symbols: list[Indices] = []
         self.named: list[Indices] = []
         for meaning in meanings[:1] if self.alike else meanings:
@@ -129,14 +128,14 @@ class Interest:
         if self.alike:
             self.symbols, self.named, self.prefixes = self.symbols * 2, self.named * 2, self.prefixes[:1] * 2
         self.users = 0
-        self.grown: dict[object, Grow] = {}  # told of what is added
+        self.grown: dict[object, Grow] = {}  # callbacks for added symbols
 
     def channels(self, channel: int) -> tuple[int, ...]:
-        """Return the channels that mean what ``channel`` does."""
+        """Return the channels that have the same names as ``channel``, itself included."""
         return (0, 1) if self.alike else (channel,)
 
     def grow(self, channel: int, symbols: Indices, by_name: bool) -> None:
-        """Add ``symbols``, none of which is there, to ``channel`` and those that mean the same."""
+        """Add ``symbols``, all new, to ``channel`` and to the other one if it has the same names."""
         grown = np.concatenate([self.symbols[channel], symbols])
         if not self.prefixes[channel]:
             named = grown
@@ -144,31 +143,31 @@ class Interest:
             named = np.concatenate([self.named[channel], symbols]) if by_name else self.named[channel]
         for each in self.channels(channel):
             self.symbols[each], self.named[each] = grown, named
-            for told in list(self.grown.values()):
-                told(each, symbols, by_name)
+            for grown_by in list(self.grown.values()):
+                grown_by(each, symbols, by_name)
 
     def counts(self) -> tuple[int, ...]:
-        """Return how many symbols there are per channel; they only grow, at the end."""
+        """Return the number of symbols per channel. Symbols are only appended."""
         return tuple(map(len, self.symbols))
 
     def behind(self, known: tuple[int, ...]) -> Indices:
-        """Return the symbols behind the first ``known`` of each channel, each once, shape ``(k,)``."""
+        """Return the union of the symbols after the first ``known`` of each channel, shape ``(k,)``."""
         more = [symbols[count:] for symbols, count in zip(self.symbols, known, strict=True)]
         return np.unique(np.concatenate(more))
 
 
 class Interests:
-    """All interests of a shard, one per set of names."""
+    """The interests of a shard, one per set of names."""
 
     def __init__(self, table: SymbolTable) -> None:
         self._table = table
         self._all: dict[bytes, Interest] = {}
-        self._awaited = [Awaited[Interest]() for _ in CHANNELS]  # names that no feed has sent yet
+        self._awaited = [Awaited[Interest]() for _ in CHANNELS]  # names without a symbol yet
         self._prefixes = [Prefixes[Interest]() for _ in CHANNELS]
-        self._patterned = 0  # interests that have prefixes
+        self._patterned = 0  # number of interests with prefixes
 
     def use(self, names: Names) -> Interest:
-        """Return the interest in ``names``, new or shared; pair with :meth:`drop`."""
+        """Return the interest in ``names``, new or shared. Release it with :meth:`drop`."""
         meanings = [_Meaning.of(text) for text in names.texts]
         text = "\0".join(meaning.text() for meaning in meanings)
         key = blake2b(text.encode("ascii"), digest_size=KEY_BYTES).digest()
@@ -186,7 +185,7 @@ class Interests:
         return interest
 
     def drop(self, interest: Interest) -> None:
-        """Give back what :meth:`use` returned; forgotten with its last user."""
+        """Release an interest; the last release removes it."""
         interest.users -= 1
         if interest.users:
             return
@@ -199,11 +198,11 @@ class Interests:
 
     @property
     def open(self) -> int:
-        """Return how many interests a new symbol can join at most."""
+        """Return an upper bound of the interests that a new symbol can join."""
         return self._patterned + sum(map(len, self._awaited))
 
     def join(self, symbols: Sequence[int]) -> None:
-        """Let ``symbols``, ids of the table in ascending order, join the interests that want them."""
+        """Add the new ``symbols``, ids in ascending order, to the interests that match them."""
         names = [self._table.name(symbol) for symbol in symbols]
         for channel, (prefixes, awaited) in enumerate(zip(self._prefixes, self._awaited, strict=True)):
             by_prefix: dict[Interest, list[int]] = {}
@@ -229,6 +228,6 @@ def _split(text: str) -> tuple[str, ...]:
 
 
 def _begins(name: str, prefixes: Sequence[str]) -> bool:
-    """Tell whether ``name`` begins with one of the sorted ``prefixes``, none of which begins with another."""
+    """Return whether ``name`` begins with one of ``prefixes``: sorted, none begins with another one."""
     at = bisect_right(prefixes, name)
     return at > 0 and name.startswith(prefixes[at - 1])

@@ -1,4 +1,4 @@
-"""Life signs: silent sessions are spoken to, and those that are gone or stuck are given up."""
+"""Keep-alive: heartbeats and pings to quiet sessions, and the end of dead and stalled ones."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     from marketfeed.fanout.subscriber import Subscriber
 
-MAX_PINGS: Final = 3  # unanswered in a row
-LOOK_MEMBERS: Final = 256  # looked at in one go
-LEAST_PINGS: Final = 8  # that one look may send
+MAX_PINGS: Final = 3  # in a row without an answer; then the session ends
+CHECK_MEMBERS: Final = 256  # sessions of one check
+MIN_CHECK_PINGS: Final = 8  # that any check may send
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """When a session is spoken to, and when it is given up; nanoseconds."""
+    """Intervals of heartbeats and pings, and the time after which a stalled session ends; nanoseconds."""
 
     heartbeat_ns: int
     ping_ns: int
@@ -29,53 +29,54 @@ class Timing:
 
     @property
     def period_ns(self) -> int:
-        """Return how often to look at sessions: so that each promise is kept within a quarter of it."""
+        """Return the period of checks of one session: each interval is kept within a quarter of it."""
         return max(MS, min(S, self.heartbeat_ns // 4, self.ping_ns // 4, self.stall_ns // 4))
 
     @property
     def quiet_ns(self) -> int:
-        """Return for how long a session need not be looked at closely, whatever it does."""
+        """Return the longest time for which checks may skip a session."""
         return max(MS, min(5 * S, self.heartbeat_ns // 4, self.ping_ns // 4))
 
     @property
-    def look_pings(self) -> int:
-        """Return how many pings one look may send: twice what it takes for each session to have its own."""
-        return max(LEAST_PINGS, -(-2 * LOOK_MEMBERS * self.period_ns // self.ping_ns))
+    def check_pings(self) -> int:
+        """Return how many pings one check may send: twice the mean rate at which they fall due."""
+        return max(MIN_CHECK_PINGS, -(-2 * CHECK_MEMBERS * self.period_ns // self.ping_ns))
 
 
-class LifeSigns:
-    """Heartbeats, pings and the two ways of giving a session up."""
+class KeepAlive:
+    """Sends heartbeats and pings, and ends sessions that answer no ping or acknowledge no data."""
 
     def __init__(self, timing: Timing, wall_ns: Callable[[], int]) -> None:
-        self.timing = timing  # may be exchanged
+        self.timing = timing  # a reload replaces it
         self._wall_ns = wall_ns
-        self._left: list[Subscriber] = []  # of the round under way
-        self.pause_ns = timing.period_ns  # until the next look
+        self._left: list[Subscriber] = []  # not yet checked in this round
+        self.pause_ns = timing.period_ns  # until the next check
 
-    def look(self, members: Collection[Subscriber], now_ns: int) -> list[Subscriber]:
-        """Look at the next few sessions; return those whose sockets were too full to be spoken to.
+    def check(self, members: Collection[Subscriber], now_ns: int) -> list[Subscriber]:
+        """Check the next few sessions; return those whose sinks did not take a whole frame.
 
-        A round takes a period, in as many looks as keep each short: 16,000 sessions at once
-        would hold up a flush by 5 ms, and by much more when many are due a heartbeat.
+        A round over all sessions takes a period and is divided into short checks: 16,000 sessions at once
+        would delay a flush by 5 ms, and by much more when many heartbeats are due.
         """
         if not self._left:
             self._left = list(members)
-            self.pause_ns = self.timing.period_ns // max(1, -(-len(self._left) // LOOK_MEMBERS))
-        looked_at = self._left[-LOOK_MEMBERS:]
-        del self._left[-LOOK_MEMBERS:]
-        return self._look_at(looked_at, now_ns)
+            self.pause_ns = self.timing.period_ns // max(1, -(-len(self._left) // CHECK_MEMBERS))
+        chosen = self._left[-CHECK_MEMBERS:]
+        del self._left[-CHECK_MEMBERS:]
+        return self._check(chosen, now_ns)
 
-    def _look_at(self, members: list[Subscriber], now_ns: int) -> list[Subscriber]:
+    def _check(self, members: list[Subscriber], now_ns: int) -> list[Subscriber]:
         timing = self.timing
         sent_ns = self._wall_ns()
         full: list[Subscriber] = []
-        pings_left = timing.look_pings  # they are answered all at once, and who is due together came together
+        # Sessions that connected together are due together, and would all answer at once.
+        pings_left = timing.check_pings
         for member in members:
             if member.quiet_until_ns > now_ns:
-                continue  # the usual one: nothing is due before then, whatever it does meanwhile
+                continue  # nothing is due before then, whatever happens: the usual case
             if member.state is State.GONE:
                 continue
-            if member.blocked:  # nothing is sent meanwhile, and nothing counts as missed
+            if member.blocked:  # it is sent nothing, and no answer of it is due
                 self._watch_stuck(member, now_ns)
                 continue
             member.stuck_ns = 0

@@ -1,6 +1,6 @@
-"""A lane: all sessions of one tier, phase and codec, which share a position and advance together.
+"""A lane: all sessions of one tier, phase and codec. They share a position and advance together.
 
-    rings ──► collect what is new for any session ──► encode once
+    rings ──► collect ticks that are new for any session ──► encode each once
           ──► append each fragment to the groups that take its symbol ──► one frame per group ──► members
 
 The innermost loop, fragment to group, is one bound ``list.append`` per delivery. With the join of the frame
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from marketfeed.fanout.tiers import Tier
     from marketfeed.fanout.wire import Encoding
 
-MAX_FLUSH_TICKS: Final = 16384  # in one step, so that other tasks get their turn under overload
+MAX_FLUSH_TICKS: Final = 16384  # so that other tasks run between flushes under overload
 
 
 class Lane:
-    """Groups by interest and encoding, the lane's position, and one flush."""
+    """Groups by interest and encoding, the position that they share, and the flush in progress."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Lane:
         symbols: SymbolTable,
         newcomers: Newcomers,
         recorder: TierRecorder | None = None,
-        apart: dict[Subscriber, None] | None = None,
+        ungrouped: dict[Subscriber, None] | None = None,
     ) -> None:
         self.tier = tier
         self.phase = phase
@@ -54,26 +54,26 @@ class Lane:
         self.encoder = encoder
         self._rings = rings
         self._symbols = symbols
-        self._apart = {} if apart is None else apart
+        self._ungrouped = {} if ungrouped is None else ungrouped
         self._newcomers = newcomers
         self.groups: dict[tuple[Interest, Encoding], Group] = {}
-        self.alone: dict[Subscriber, None] = {}  # to be advanced one by one at the next flush
+        self.catching_up: dict[Subscriber, None] = {}  # advanced separately after the next flush
         self.seen: list[Indices] = [np.zeros(rings.max_symbols, np.int64) for _ in CHANNELS]
-        self.g = 0  # everything up to here is behind the lane
+        self.g = 0  # the lane has read every tick up to here
         self.next_flush_ns = 0
-        self.short = False  # the last flush did not reach the head
-        self.kept_until_ns = 0  # though it is empty, for short polls
-        self._empty: dict[Group, None] = {}  # without members, to be dissolved when there is time
+        self.short = False  # whether the last flush ended before the head
+        self.kept_until_ns = 0  # an empty lane is kept for polls until then
+        self._empty: dict[Group, None] = {}  # groups without members, dissolved when there is time
         self._takers = Takers(symbols, rings.max_symbols)
         self._offset = rings.max_symbols
         self._wanted = self._takers.wanted
         self._recorder = recorder
-        self._taken: list[FlushedTicks] = []  # by the flush under way, for the latencies
+        self._flushed: list[FlushedTicks] = []  # by the flush in progress, for the latencies
 
     # Membership: only between flushes.
 
     def join(self, member: Subscriber) -> None:
-        """Take in a session that stands at the lane's position."""
+        """Add a session that is at the lane's position to its group."""
         key = (member.interest, member.encoding)
         group = self.groups.get(key)
         if group is None:
@@ -87,26 +87,26 @@ class Lane:
         self._empty.pop(group, None)
         group.join(member, self.seen)
         self._takers.count(group, 1)
-        if self._apart:
-            self._apart.pop(member, None)
+        if self._ungrouped:
+            self._ungrouped.pop(member, None)
         member.awaited = True
 
     def leave(self, member: Subscriber) -> None:
-        """Let a session go; its position becomes its own."""
+        """Remove a session; the lane's position becomes its own."""
         group = member.group
         if group is None:
-            self.alone.pop(member, None)
+            self.catching_up.pop(member, None)
             return
         group.leave(member, self.seen)
         self._takers.count(group, -1)
         member.g = self.g
         if self.tier.every:
-            self._apart[member] = None
+            self._ungrouped[member] = None
         if not group.members:
             self._empty[group] = None
 
     def dissolve(self, group: Group) -> None:
-        """Forget ``group``, whatever its members."""
+        """Remove ``group``, with or without members."""
         del self.groups[group.interest, group.encoding]
         del group.interest.grown[group]
         self._empty.pop(group, None)
@@ -114,44 +114,44 @@ class Lane:
         self._takers.drop(group)
 
     def dissolve_empty(self) -> bool:
-        """Forget one of the groups that have no members; False if there is none."""
+        """Remove one group that has no members; return False if there is none."""
         if not self._empty:
             return False
         self.dissolve(next(iter(self._empty)))
         return True
 
     def close(self) -> None:
-        """Let the interests of what groups are left forget them, because the lane is forgotten."""
+        """Unregister all groups from their interests, before the lane is removed."""
         for group in self.groups.values():
             del group.interest.grown[group]
         self._takers.close()
 
     def __len__(self) -> int:
-        """Return how many groups with members and sessions alone there are."""
-        return len(self.groups) - len(self._empty) + len(self.alone)
+        """Return the number of groups with members, plus the sessions that are catching up."""
+        return len(self.groups) - len(self._empty) + len(self.catching_up)
 
     # One flush: collect, then frames.
 
     def collect(self, head: int) -> list[Group]:
-        """Move the lane to ``head``, or less far (``short``); return the groups that have something."""
-        self._taken = []
+        """Advance the lane to ``head``, or less far (``short``); return the groups that have new ticks."""
+        self._flushed = []
         self.short = False
         if head == self.g:
             return []
         if not self.groups:
-            if not self._newcomers.short:  # until then it stands where it stood
-                self._move(self._published(), head)
+            if not self._newcomers.short:  # until then it keeps its position
+                self._set_position(self._published(), head)
             return []
         return self._collect_every(head) if self.tier.every else self._collect_latest(head)
 
-    def stand(self, head: int) -> None:
-        """Stand at ``head``, whoever is there: before anybody has joined."""
+    def start_at(self, head: int) -> None:
+        """Set the position to ``head``, before any session has joined."""
         upto = self._published()
-        self._move(self._bounded(upto, head) if self._newcomers.short else upto, head)
+        self._set_position(self._bounded(upto, head) if self._newcomers.short else upto, head)
 
     def _published(self) -> list[Indices]:
-        """Return the newest ``n`` of each symbol there is; 0 of those that are pending."""
-        # Of the symbols there are: all that there may be would be 128 kB a flush.
+        """Return the newest ``n`` of each symbol; 0 for symbols that have not joined yet."""
+        # Of existing symbols only: an array for max_symbols would be 128 kB per flush.
         found = [self._rings.published(channel, len(self._symbols)) for channel in range(len(CHANNELS))]
         pending = self._newcomers.pending
         if len(pending):
@@ -160,7 +160,7 @@ class Lane:
         return found
 
     def _bounded(self, upto: list[Indices], head: int) -> list[Indices]:
-        """Return of ``upto`` what is at or before ``head``, or behind the lane already."""
+        """Return ``upto`` limited to ``head``, but not below the lane's position."""
         found: list[Indices] = []
         for channel, ns in enumerate(upto):
             at = self._rings.position(channel, np.arange(len(ns)), head)
@@ -168,15 +168,15 @@ class Lane:
         return found
 
     def _changed(self, upto: list[Indices]) -> list[Indices]:
-        """Return the symbols per channel that somebody takes and that have moved since the last flush."""
+        """Return, per channel, the symbols that any group takes and that have new ticks."""
         count = len(upto[0])
         return [
             np.flatnonzero((upto[channel] != self.seen[channel][:count]) & self._wanted[channel][:count])
             for channel in range(len(CHANNELS))
         ]
 
-    def _move(self, upto: list[Indices], head: int) -> None:
-        """Stand at ``upto``, of the symbols there are, and ``head``."""
+    def _set_position(self, upto: list[Indices], head: int) -> None:
+        """Set the position to ``head``, and to ``upto`` for existing symbols."""
         for seen, ns in zip(self.seen, upto, strict=True):
             seen[: len(ns)] = ns
         self.g = head
@@ -188,7 +188,7 @@ class Lane:
         fragments: list[bytes] = []
         keys: list[int] = []
         stamps: list[NDArray[np.uint64]] = []
-        for channel, records in enumerate(self._follow(head) or self._search(head, touched)):
+        for channel, records in enumerate(self._read_sequence(head) or self._read_symbols(head, touched)):
             if not len(records):
                 continue
             encoded = self.encoder.fragments(channel, records)
@@ -199,8 +199,8 @@ class Lane:
             stamps.append(stamps_of(records))
             if self._recorder is not None:
                 times = records["ts_event"], records["ts_recv"]
-                self._taken.append(FlushedTicks(channel, records["symbol"], stamps[-1], *times))
-        if len(stamps) > 1:  # the channels, each in order of g, become one sequence
+                self._flushed.append(FlushedTicks(channel, records["symbol"], stamps[-1], *times))
+        if len(stamps) > 1:  # merge the channels, each in order of g
             order = np.argsort(np.concatenate(stamps)).tolist()
             fragments, keys = [fragments[i] for i in order], [keys[i] for i in order]
         appends = self._takers.appends
@@ -209,10 +209,11 @@ class Lane:
                 append(fragment)
         return self._touched(keys, touched)
 
-    def _follow(self, head: int) -> list[Records] | None:
-        """Return what is wanted per channel up to ``head``, and stand there; None if the rings cannot say.
+    def _read_sequence(self, head: int) -> list[Records] | None:
+        """Return the records up to ``head`` that any group takes, per channel, and set the position to it.
 
-        The usual way: what it costs depends on what came, and not on how many symbols there are.
+        The usual case. Its cost depends on the number of new ticks and not on the number of symbols. Returns
+        None if the rings' sequence does not hold all of them.
         """
         found = self._rings.between(self.g, head)
         if found is None:
@@ -220,17 +221,17 @@ class Lane:
         wanted: list[Records] = []
         for channel, (records, ns) in enumerate(found):
             symbols, seen = records["symbol"].astype(np.int64), self.seen[channel]
-            newer = ns > seen[symbols]  # a position taken while the head was moving is beyond it
+            newer = ns > seen[symbols]  # a position that was read while the head moved may be beyond it
             if not newer.all():
                 records, ns, symbols = records[newer], ns[newer], symbols[newer]
-            seen[symbols] = ns  # with a symbol more than once the last stands: the newest
-            taken = self._wanted[channel][symbols]
-            wanted.append(records if taken.all() else records[taken])
+            seen[symbols] = ns  # of repeated symbols the last assignment counts: the newest
+            chosen = self._wanted[channel][symbols]
+            wanted.append(records if chosen.all() else records[chosen])
         self.g = head
         return wanted
 
-    def _search(self, head: int, touched: set[Group]) -> list[Records]:
-        """Do what :meth:`_follow` does symbol by symbol, with gaps for what was overwritten."""
+    def _read_symbols(self, head: int, touched: set[Group]) -> list[Records]:
+        """Do the same as :meth:`_read_sequence` symbol by symbol, with gaps for overwritten ticks."""
         upto = self._published()
         if head < self._rings.head():
             upto = self._bounded(upto, head)
@@ -241,9 +242,9 @@ class Lane:
             )
             upto[channel][symbols] = ticks.seen
             if ticks.lost.any():
-                self._tell_gaps(channel, symbols, ticks, touched)
+                self._add_gaps(channel, symbols, ticks, touched)
             found.append(ticks.records[np.argsort(stamps_of(ticks.records))])
-        self._move(upto, head)
+        self._set_position(upto, head)
         return found
 
     def _collect_latest(self, head: int) -> list[Group]:
@@ -268,8 +269,8 @@ class Lane:
             if self._recorder is not None:
                 order = np.argsort(stamps[-1])
                 times = latest.times[:, newer][:, order]
-                self._taken.append(FlushedTicks(channel, held[newer][order], stamps[-1][order], *times))
-        self._move(upto, head)
+                self._flushed.append(FlushedTicks(channel, held[newer][order], stamps[-1][order], *times))
+        self._set_position(upto, head)
         if not keys:
             return []
         takers, appends = self._takers.groups, self._takers.appends
@@ -283,27 +284,27 @@ class Lane:
         return self._touched(keys, set())
 
     def record(self, flush: Flush) -> None:
-        """Record the latencies of the flush that ended; whoever could not be sent it has left."""
+        """Record the latencies of the flush; members whose sinks were full have left their groups."""
         if self._recorder is not None:
-            self._recorder.flush(self._taken, self._takers.members, flush)
-            self._taken = []
+            self._recorder.flush(self._flushed, self._takers.members, flush)
+            self._flushed = []
 
     def _touched(self, keys: list[int], touched: set[Group]) -> list[Group]:
-        """Return the groups that hold fragments, at a cost that follows the deliveries, not the groups."""
+        """Return the groups that hold fragments. The cost depends on the deliveries, not on the groups."""
         distinct = set(keys)
         if len(distinct) < len(self.groups):
             for key in distinct:
                 touched.update(self._takers.groups[key])
             return list(touched)
-        return [group for group in self.groups.values() if len(group.step) or group.step.messages]
+        return [group for group in self.groups.values() if len(group.content) or group.content.messages]
 
-    def _tell_gaps(self, channel: int, symbols: Indices, ticks: Ticks, touched: set[Group]) -> None:
-        """Put gaps before the flush's ticks: the first lost tick may be older than any of them."""
+    def _add_gaps(self, channel: int, symbols: Indices, ticks: Ticks, touched: set[Group]) -> None:
+        """Add gaps before the ticks of the flush: the first lost tick may be older than any of them."""
         for i in np.flatnonzero(ticks.lost).tolist():
             symbol, lost = int(symbols[i]), int(ticks.lost[i])
             next_n = int(ticks.seen[i] - ticks.counts[i]) + 1
             fragment = gap_fragment(self._symbols.name(symbol), CHANNELS[channel], lost, next_n)
             for group in self._takers.groups[channel * self._offset + symbol]:
-                group.step.messages.append(fragment)
+                group.content.messages.append(fragment)
                 group.lost += lost
                 touched.add(group)

@@ -1,4 +1,4 @@
-"""The lanes of a shard: made when somebody needs them, forgotten when nobody does."""
+"""The lanes of a shard: created on first use, removed when empty."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from marketfeed.fanout.tiers import Tier
     from marketfeed.latency.recorder import LatencyRecorder
 
-CHUNK: Final = 2048  # ticks encoded between two turns of others: one millisecond
-KEEP_NS: Final = 60 * S  # after a poll, so that the next one finds what the tier's last flush was
+CHUNK: Final = 2048  # ticks encoded between two yields: one millisecond
+KEEP_NS: Final = 60 * S  # for which a poll keeps its lane, and so the position of the tier's last flush
 
 
 class LatestTicks:
-    """The latest ticks of some symbols, in order of ``g``; many are encoded only when they are asked for.
+    """The latest ticks of some symbols, in order of ``g``; more than CHUNK are encoded on demand.
 
-    ``version`` is the highest ``g``, 0 if there is none, and so changes exactly when they do.
+    ``version`` is the highest ``g``, 0 if there is none: it changes exactly when the ticks do.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class LatestTicks:
         fragments: list[bytes] | None = None,
         version: int | None = None,
     ) -> None:
-        """``records`` are in order of ``g``, and not looked at where there are ``fragments``."""
+        """``records`` are in order of ``g``; they are ignored if ``fragments`` is given."""
         self._channel = channel
         self._records = records
         self._encoder = encoder
@@ -51,11 +51,11 @@ class LatestTicks:
         self.version = int(records["g"][-1]) if version is None else version
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of ticks."""
         return len(self._records) if self._fragments is None else len(self._fragments)
 
     async def fragments(self) -> list[bytes]:
-        """Return the JSON objects; lets others run after each CHUNK."""
+        """Return the JSON objects; yields to other tasks after each CHUNK."""
         if self._fragments is not None:
             return self._fragments
         found: list[bytes] = []
@@ -66,7 +66,7 @@ class LatestTicks:
 
 
 class Lanes:
-    """Lanes by tier, phase and codec, and an encoder for each codec."""
+    """The lanes by tier, phase and codec, and one encoder per codec."""
 
     def __init__(
         self,
@@ -81,50 +81,52 @@ class Lanes:
         self._recorder = recorder
         self._encoders = {codec.name: Encoder(rings, codec) for codec in (JsonCodec(symbols), BinaryCodec())}
         self._all: dict[LaneKey, Lane] = {}
-        self.apart: dict[Subscriber, None] = {}  # of `every` tiers, in no group, polls and probes too
+        self.ungrouped: dict[Subscriber, None] = {}  # on `every` tiers, with polls and probes
 
     def __len__(self) -> int:
-        """Return how many lanes there are."""
+        """Return the number of lanes."""
         return len(self._all)
 
     def __iter__(self) -> Iterator[Lane]:
-        """Yield the lanes there are now; some may come and go meanwhile."""
+        """Iterate over a copy of the lanes; the iteration may add and remove lanes."""
         return iter(list(self._all.values()))
 
     def get(self, member: Subscriber) -> Lane | None:
-        """Return the lane of ``member`` if there is one."""
+        """Return the lane of ``member``, None if it does not exist."""
         return self._all.get(member.lane_key)
 
     def learn(self) -> int:
-        """Let new symbols join; return a head up to which no tick can pass as unwanted."""
+        """Let new symbols join; return the head up to which every symbol has joined."""
         return self.newcomers.learn()
 
     def of(self, member: Subscriber) -> Lane:
-        """Return the lane of ``member``, made if need be; between flushes only."""
+        """Return the lane of ``member``, creating it if necessary. Only between flushes."""
         head = self.learn()
         lane = self.get(member)
         if lane is None:
-            lane = self._made(member.tier, member.lane_key, head)
+            lane = self._create(member.tier, member.lane_key, head)
         elif not lane.groups and not lane.tier.interval_ns:
             lane.collect(head)
         return lane
 
     def of_polls(self, tier: Tier) -> Lane:
-        """Return the lane that polls at ``tier`` are answered from, kept for a while."""
+        """Return the lane that serves polls of ``tier``, and keep it for KEEP_NS."""
         now_ns = clock.now_ns()
         key: LaneKey = (tier, 0, POLL.codec)
         lane = self._all.get(key)
         if lane is None:
-            lane = self._made(tier, key, self.learn())
+            lane = self._create(tier, key, self.learn())
         lane.kept_until_ns = now_ns + KEEP_NS
         return lane
 
-    def _made(self, tier: Tier, key: LaneKey, head: int) -> Lane:
+    def _create(self, tier: Tier, key: LaneKey, head: int) -> Lane:
         _, phase, codec = key
         encoder = self._encoders[codec]
         recorder = None if self._recorder is None else self._recorder.tier(tier.name)
-        lane = Lane(tier, phase, encoder, self._rings, self._symbols, self.newcomers, recorder, self.apart)
-        lane.stand(head)  # where nobody waits for what was before
+        lane = Lane(
+            tier, phase, encoder, self._rings, self._symbols, self.newcomers, recorder, self.ungrouped
+        )
+        lane.start_at(head)  # its sessions need nothing older
         if tier.interval_ns:
             lane.next_flush_ns = tier.next_flush_ns(phase, clock.now_ns())
         self._all[key] = lane
@@ -133,23 +135,23 @@ class Lanes:
         return lane
 
     def discard(self, lane: Lane) -> None:
-        """Forget ``lane`` if nobody is in it and no poll was there lately."""
+        """Remove ``lane`` if it is empty and not kept for polls."""
         if not len(lane) and lane.kept_until_ns <= clock.now_ns():
             del self._all[lane.key]
             lane.close()
 
     def dissolve_empty(self) -> bool:
-        """Forget one group without members; False if there is none."""
+        """Remove one group without members; return False if there is none."""
         return any(lane.dissolve_empty() for lane in self)
 
     def sweep(self) -> None:
-        """Forget the lanes that were kept for polls that no longer come."""
+        """Remove empty lanes that are no longer kept for polls."""
         for lane in self:
             if lane.kept_until_ns:
                 self.discard(lane)
 
     def ticks(self) -> tuple[list[str], Indices]:
-        """Return the names there are, and how many ticks each had so far, shape ``(k,)``."""
+        """Return all symbol names, and the number of ticks of each so far, shape ``(k,)``."""
         names = self._symbols.names()
         quotes, trades = (self._rings.published(channel, len(names)) for channel in (QUOTES, TRADES))
         return names, quotes + trades

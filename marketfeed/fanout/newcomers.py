@@ -1,9 +1,8 @@
-"""New symbols join the interests that match them, a bounded number each cycle.
+"""New symbols join the interests that match them, a bounded number per cycle.
 
-A publisher may announce 65,536 names in one frame, and each may match a thousand
-sessions. A symbol has to join before its first tick is passed by. So those that have
-ticked join first, in order of these ticks, and where there are too many for one cycle
-the lanes move only up to the first tick of the next one; the others join meanwhile.
+A publisher may announce 65,536 names in one frame, and each may match a thousand sessions. A symbol has to
+join before a lane passes its first tick. So symbols that have ticked join first, in order of these ticks. If
+they are too many for one cycle, lanes stop before the first tick of a symbol that has not joined.
 """
 
 from __future__ import annotations
@@ -19,37 +18,37 @@ if TYPE_CHECKING:
     from marketfeed.core.symbols import SymbolTable
     from marketfeed.fanout.interest import Interests
 
-LEAST: Final = 32  # symbols a cycle
-MOST: Final = 2048  # 6 ms, where each is looked up by prefixes of all lengths
-MATCHES: Final = 30_000  # a cycle, at most, but for the least: 10 ms
+LEAST: Final = 32  # symbols per cycle, at least
+MOST: Final = 2048  # symbols per cycle, at most: 6 ms with prefixes of all lengths
+MATCHES: Final = 30_000  # per cycle, at most, unless LEAST symbols have more: 10 ms
 _NONE: Final[Indices] = np.empty(0, np.int64)
 
 
 class Newcomers:
-    """The symbols that have not joined yet; ``pending`` are their ids, in ascending order.
+    """Symbols that have not joined yet; ``pending`` are their ids in ascending order.
 
-    ``short`` tells that ``head`` is behind the head of the rings, because of symbols that have ticked
-    and could not join yet.
+    ``short`` is True while ``head`` is behind the head of the rings: symbols that have ticked have not
+    joined.
     """
 
     def __init__(self, rings: Rings, table: SymbolTable, interests: Interests) -> None:
         self._rings = rings
         self._table = table
         self._interests = interests
-        self.head = rings.head()  # everything up to here is of symbols that have joined
+        self.head = rings.head()  # every tick up to here is of a symbol that has joined
         table.learn()
         self._known = len(table)
-        self._left: int | None = None  # symbols that may join in this cycle; None: not counted yet
+        self._left: int | None = None  # symbols that may still join in this cycle; None: not computed yet
         self.pending: Indices = _NONE
         self.short = False
 
     def begin(self) -> None:
-        """Begin a cycle: as many symbols may join again."""
+        """Begin a cycle, with a new budget of symbols."""
         self._left = None
 
     def learn(self) -> int:
-        """Let symbols join as far as the cycle has room; return the head that lanes may move to."""
-        head = self._rings.head()  # before the names: of what is published up to here, all are there
+        """Let symbols join within the budget of the cycle; return the head up to which lanes may advance."""
+        head = self._rings.head()  # loaded before the names: every tick up to here has a name
         self._table.learn()
         count = len(self._table)
         if count > self._known:
@@ -63,7 +62,7 @@ class Newcomers:
         return head
 
     def _join(self, head: int) -> int:
-        """Let pending symbols join, and return how far lanes may move towards ``head``."""
+        """Let pending symbols join; return the position up to ``head`` to which lanes may advance."""
         if not self._interests.open:
             self.pending, self.short = _NONE, False
             return head
@@ -72,7 +71,7 @@ class Newcomers:
         due = self._ticked(None)
         self.short = int(due.sum()) > self._left
         if self.short:
-            # Each that is due now has a tick of its own behind the last head.
+            # Each due symbol has a tick of its own after the last head.
             head = min(head, self.head + self._left)
             due = self._ticked(head)
         joining = self.pending[due]
@@ -84,7 +83,7 @@ class Newcomers:
         return head
 
     def _ticked(self, head: int | None) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """Tell which of the pending symbols have a tick at or before ``head``; None: any."""
+        """Return which pending symbols have a tick up to ``head`` (None: any tick)."""
         ticked = np.zeros(len(self.pending), bool)
         for channel in range(len(CHANNELS)):
             if head is None:

@@ -1,11 +1,10 @@
-"""Long polls: subscribers for the length of one answer.
+"""Long polls: subscribers that end with their first frame.
 
-    poll ──► something missed since its cursor ──► answered by a step of its own
-        └──► nothing ──► member of a group of polls ──► answered by the flush of its tick
+    poll ──► ticks missed since its cursor ──► answered separately
+        └──► none ──► member of a group of polls ──► answered by the flush of the next tick
 
-A poll waits as a session does, as a position; so ten thousand that wait for
-the same names cost one frame. They are at phase 0 of their tier, and outside
-the ledger: what a poll did not get is behind the cursor that it got.
+A poll waits as a position, as a session does, so ten thousand polls for the same names cost one frame. Polls
+are at phase 0 of their tier. They have no ledger: ticks that an answer does not hold follow the cursor in it.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import orjson
 import trio
 
 from marketfeed.core.cursor import Cursor
-from marketfeed.fanout.catchup import CatchUp, Turn
+from marketfeed.fanout.catchup import CatchUp, Outcome
 from marketfeed.fanout.interest import Interests, Names
 from marketfeed.fanout.resume import Resumption
 from marketfeed.fanout.state import State
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PollAnswer:
-    """What a long poll brought: ``body`` is a whole JSON object, None if nothing came in time."""
+    """Answer of a long poll: ``body`` is a JSON object, None after a timeout."""
 
     cursor: str
     body: bytes | None
@@ -47,16 +46,16 @@ class PollAnswer:
 class LongPoll:
     """One long poll, and the sink of its subscriber: the first frame is its answer.
 
-    It does not refer to the subscriber: an answered poll would be a cycle, and as the collector looks
-    at no old objects, its answer of up to a megabyte would stay for good.
+    It has no reference to the subscriber: the garbage collector does not look at old objects, so a cycle
+    would keep an answer of up to a megabyte for ever.
     """
 
     __slots__ = (
         "after",
         "answer",
         "answered",
+        "checked",
         "failed",
-        "looked",
         "names",
         "received",
         "resumption",
@@ -69,45 +68,45 @@ class LongPoll:
         self.answer: PollAnswer | None = None
         self.answered = trio.Event()
         self.failed = False
-        self.looked = False  # whether there was something for it has been looked at
+        self.checked = False  # whether it has been checked for missed ticks
         self.received = 0
 
     def offer(self, frame: bytes) -> bool:
-        """Take ``frame``, which begins with the cursor, as the answer."""
+        """Accept ``frame``, which begins with the cursor, as the answer."""
         start = len(b'{"cursor":"')
         cursor = frame[start : frame.index(b'"', start)].decode("ascii")
         tail = b',"resumed":%b,"reset":%b}' % (
             b"true" if self.resumption.resumed else b"false",
             orjson.dumps(self.resumption.reset),
         )
-        self.settle(PollAnswer(cursor, frame + tail))
+        self.resolve(PollAnswer(cursor, frame + tail))
         return True
 
-    def settle(self, answer: PollAnswer) -> None:
-        """Have it answered, unless it is."""
+    def resolve(self, answer: PollAnswer) -> None:
+        """Set the answer, if there is none yet."""
         if self.answer is None:
             self.answer = answer
             self.answered.set()
 
     def acknowledged(self) -> int:
-        """Return 0: nothing of a poll ever waits here."""
+        """Return 0: this sink holds no bytes."""
         return 0
 
     def unsent(self) -> int:
-        """Return 0: nothing of a poll ever waits here."""
+        """Return 0: this sink holds no bytes."""
         return 0
 
     def pace(self, send_buffer_bytes: int) -> None:
-        """Do nothing: an answer is bounded by itself."""
+        """Do nothing: the size of an answer is limited."""
 
     def end(self, code: CloseCode) -> None:
-        """Give it up, because the fan-out failed at it."""
+        """Fail the poll: the fan-out raised an exception."""
         self.failed = True
         self.answered.set()
 
 
 class Polls:
-    """All long polls of a shard. But for :meth:`answer`, called by the shard between flushes only."""
+    """All long polls of a shard. The shard calls all methods but :meth:`answer`, between flushes."""
 
     def __init__(
         self,
@@ -119,7 +118,7 @@ class Polls:
         leave: Callable[[Subscriber], None],
         wake: Callable[[], None],
     ) -> None:
-        """``park(member, at_once)`` puts a member into its lane, alone; ``leave`` takes it out."""
+        """``park(member, at_once)`` queues a member of its lane for catch-up; ``leave`` removes it."""
         self._rings = rings
         self._interests = interests
         self._catch_up = catch_up
@@ -129,16 +128,17 @@ class Polls:
         self._wake = wake
         self._waiting: dict[Subscriber, LongPoll] = {}
         self._new: deque[Subscriber] = deque()
-        self._over: list[Subscriber] = []  # their time is up, or their client has gone
+        self._ended: list[Subscriber] = []  # timed out, or cancelled
 
     def __len__(self) -> int:
-        """Return how many polls wait."""
+        """Return the number of polls that wait."""
         return len(self._waiting)
 
     async def answer(self, names: Names, tier: Tier, after: Cursor | None, timeout_s: float) -> PollAnswer:
-        """Return what there is for ``names`` behind ``after``, at the latest after ``timeout_s``.
+        """Return the ticks of ``names`` after the cursor ``after``, as soon as there are any.
 
-        Cancelling it takes the poll out. Raises RuntimeError if the fan-out failed at it.
+        Returns an answer without a body after ``timeout_s``. Raises RuntimeError if the fan-out raised an
+        exception for this poll. Cancellation removes the poll.
         """
         poll = LongPoll(names, after)
         member = Subscriber("poll", poll, tier, POLL, self._interests.use(Names()), 0)
@@ -150,21 +150,21 @@ class Polls:
             with trio.move_on_after(timeout_s):
                 await poll.answered.wait()
             if not poll.answered.is_set():
-                # Its cursor is where it stands between two flushes, not within one.
-                self._over.append(member)
+                # The shard sets its cursor, because the position is defined between flushes only.
+                self._ended.append(member)
                 self._wake()
                 await poll.answered.wait()
         finally:
             if member in self._waiting:
                 member.end()
-                self._over.append(member)
+                self._ended.append(member)
                 self._wake()
         if poll.answer is None:
             raise RuntimeError("the fan-out failed at a poll")
         return poll.answer
 
     def apply(self, late: Callable[[], bool]) -> None:
-        """Begin what is new, until it is ``late``, and end what is over."""
+        """Start new polls until ``late()``, and end those that have timed out or were cancelled."""
         while self._new:
             member = self._new.popleft()
             poll = self._waiting.get(member)
@@ -173,30 +173,30 @@ class Polls:
             if late():
                 self._wake()
                 break
-        over, self._over = self._over, []
+        over, self._ended = self._ended, []
         for member in over:
             poll = self._waiting.get(member)
             if poll is None:
                 continue
-            if not poll.looked and member.state is not State.GONE and self._at_once(member, poll):
-                self._over.append(member)  # however little time it has, what is there comes first
+            if not poll.checked and member.state is not State.GONE and self._at_once(member, poll):
+                self._ended.append(member)  # a timeout comes second to ticks that are there
                 self._wake()
             else:
-                poll.settle(PollAnswer(str(self._cursor(member, poll)), None))
+                poll.resolve(PollAnswer(str(self._cursor(member, poll)), None))
                 self._end(member)
 
     def _begin(self, member: Subscriber, poll: LongPoll) -> None:
         empty = member.interest
         added = member.rename(poll.names, self._interests.use(poll.names), self._rings)
         self._interests.drop(empty)
-        # A snapshot comes at once; what was missed, with the tier's next flush.
+        # Snapshots are sent at once, missed ticks with the tier's next flush.
         self._lanes.of_polls(member.tier)
         lane = self._park(member, self._at_once(member, poll))
         member.g = lane.g
         if poll.after is not None:
             poll.resumption = self._catch_up.resume(member, added, poll.names, poll.after)
             if poll.resumption.resumed and self._catch_up.level(lane, member):
-                poll.looked = True
+                poll.checked = True
                 lane.leave(member)
                 lane.join(member)
 
@@ -206,35 +206,35 @@ class Polls:
 
     def _cursor(self, member: Subscriber, poll: LongPoll) -> Cursor:
         if member.state is not State.LIVE and poll.after is not None:
-            return poll.after  # nothing was done about it yet
+            return poll.after  # it has not been advanced yet
         return Cursor(self._rings.epoch, self._lanes.of_polls(member.tier).g)
 
     def _end(self, member: Subscriber) -> None:
         self._leave(member)
-        self._lanes.apart.pop(member, None)
+        self._lanes.ungrouped.pop(member, None)
         self._interests.drop(member.interest)
         del self._waiting[member]
 
-    def advance(self, lane: Lane, member: Subscriber) -> Turn:
-        """Answer a poll that is alone, or let it wait in a group if there is nothing for it."""
+    def advance(self, lane: Lane, member: Subscriber) -> Outcome:
+        """Answer a poll that is catching up, or let it wait in a group if it has missed nothing."""
         poll = self._waiting.get(member)
         if poll is None:
-            return Turn.OVER
-        poll.looked = True
-        step = FrameContent(mixed=True)
-        # A little less than what is cut: snapshots as of another moment differ in length.
-        if not self._catch_up.gather(lane, member, step, MAX_POLL_BYTES * 7 // 8):
-            return Turn.LATER  # the lane has still to come to its cursor
-        if len(step) or step.messages or not poll.resumption.resumed:
-            poll.offer(POLL.frame(step, Moment(self._rings.epoch, member.g, 0)))
+            return Outcome.DONE
+        poll.checked = True
+        content = FrameContent(mixed=True)
+        # Below the limit of the encoding, because snapshots as of another time differ in length.
+        if not self._catch_up.gather(lane, member, content, MAX_POLL_BYTES * 7 // 8):
+            return Outcome.NEXT_FLUSH  # the lane has not reached the poll's cursor
+        if len(content) or content.messages or not poll.resumption.resumed:
+            poll.offer(POLL.frame(content, Moment(self._rings.epoch, member.g, 0)))
             self._end(member)
         else:
-            lane.alone.pop(member, None)
+            lane.catching_up.pop(member, None)
             lane.join(member)
-        return Turn.OVER
+        return Outcome.DONE
 
     def dissolve(self, lane: Lane, group: Group) -> None:
-        """Let a group go whose flush has answered all its members."""
+        """Remove a group after a flush that has answered all its members."""
         lane.dissolve(group)
         for member in group.members:
             self._interests.drop(member.interest)
@@ -242,5 +242,5 @@ class Polls:
         group.members.clear()  # they refer to the group
 
     def __contains__(self, member: Subscriber) -> bool:
-        """Tell whether ``member`` is a poll that waits."""
+        """Return whether ``member`` is a poll that waits."""
         return member in self._waiting

@@ -1,7 +1,7 @@
-"""Who takes the symbols that begin with a prefix.
+"""Index of prefixes and their users.
 
-A name is looked up by each length that some prefix has, at most 25 of them, whatever
-the number of prefixes; then it costs what it matches.
+A name is looked up once per length of a prefix in use, at most 25 times, however many prefixes there are. The
+rest of the cost is proportional to the matches.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ T = TypeVar("T")
 
 
 class Prefixes(Generic[T]):
-    """Prefixes and their takers, which must not be dicts: one alone is held without a container."""
+    """Prefixes and their takers. A single taker is stored without a container: takers must not be dicts."""
 
     __slots__ = ("_count", "_lengths", "_takers")
 
     def __init__(self) -> None:
         self._takers: dict[str, T | dict[T, None]] = {}
-        self._count = [0] * (MAX_NAME_BYTES + 1)  # of prefixes, by length
-        self._lengths: tuple[int, ...] = ()  # that some prefix has
+        self._count = [0] * (MAX_NAME_BYTES + 1)  # number of prefixes by length
+        self._lengths: tuple[int, ...] = ()  # of the prefixes in use
 
     def add(self, prefix: str, taker: T) -> None:
-        """Let ``taker``, which does not have it, have ``prefix``."""
+        """Add ``taker``, which is not there yet, to ``prefix``."""
         known = self._takers.get(prefix)
         if known is None:
             self._takers[prefix] = taker
@@ -38,7 +38,7 @@ class Prefixes(Generic[T]):
             self._takers[prefix] = {known: None, taker: None}
 
     def discard(self, prefix: str, taker: T) -> None:
-        """Take ``prefix`` from ``taker``, which has it."""
+        """Remove ``taker``, which is there, from ``prefix``."""
         known = self._takers[prefix]
         if isinstance(known, dict):
             del known[taker]
@@ -53,15 +53,15 @@ class Prefixes(Generic[T]):
             self._lengths = tuple(length for length, count in enumerate(self._count) if count)
 
     def of(self, name: str) -> tuple[str, ...]:
-        """Return the prefixes that ``name`` begins with, the shortest first."""
+        """Return the prefixes of ``name``, the shortest first."""
         takers = self._takers
-        # A slice beyond the end of the name is the name: found once, by its own length.
+        # A slice beyond the end of the name equals the name, which its own length finds.
         return tuple(
             name[:length] for length in self._lengths if length <= len(name) and name[:length] in takers
         )
 
     def takers(self, prefix: str) -> Iterable[T]:
-        """Return who takes ``prefix``."""
+        """Return the takers of ``prefix``."""
         known = self._takers[prefix]
         return known if isinstance(known, dict) else (known,)
 

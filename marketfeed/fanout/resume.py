@@ -1,4 +1,4 @@
-"""Where a session goes on after a cut: its cursor against what the rings still hold."""
+"""Resumption: the position of a session from its cursor, as far as the rings reach back."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from marketfeed.fanout.interest import Names
     from marketfeed.fanout.subscriber import Subscriber
 
-_Placed = tuple[int, Indices, Indices, Indices]  # channel, symbols, where they are put, how many are missing
+_Placed = tuple[int, Indices, Indices, Indices]  # channel, symbols, positions, missing ticks
 
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """What became of a request's cursor, judged when it is answered."""
+    """Result of a request with a cursor."""
 
-    reset: tuple[str, ...]  # names that could not be resumed and get a snapshot, in order
+    reset: tuple[str, ...]  # names that could not be resumed and get a snapshot, sorted
 
     @property
     def resumed(self) -> bool:
-        """Return whether all that was missed since the cursor follows."""
+        """Return whether every tick since the cursor follows."""
         return not self.reset
 
 
@@ -39,17 +39,15 @@ def resume(
     table: SymbolTable,
     most: int,
 ) -> Resumption:
-    """Put ``member`` behind ``after`` for the symbols ``added`` to it, as far as they can be resumed.
+    """Set the position of ``member`` to ``after`` for the symbols ``added`` that can be resumed.
 
-    ``added[channel]``, shape ``(k,)``, are those that the names of the
-    request brought, all of them down for a snapshot; where the rings reach
-    back to the cursor, the position takes its place. A symbol is reset on
-    both channels or on neither, as names are what the answer holds. ``most``
-    is how many ticks may be replayed in all.
+    ``added[channel]``, shape ``(k,)``, are the symbols that the names of the request added. Each is due a
+    snapshot, unless the rings reach back to the cursor; then it gets a position instead. A symbol is reset on
+    both channels or on neither, because the answer lists names. At most ``most`` ticks are replayed.
     """
     if after.epoch != rings.epoch or after.g > rings.head():
         matched = table.in_order(np.concatenate(added))
-        # A name that matches nothing yet was another's in the cursor's epoch.
+        # A name without a symbol may have had one in the cursor's epoch.
         unknown = {name for name in names.distinct() if not table.matches(name)}
         return Resumption(tuple(sorted([*matched, *unknown]) if unknown else matched))
     placed: list[_Placed] = []
@@ -58,7 +56,7 @@ def resume(
         if not len(symbols):
             continue
         at = rings.position(channel, symbols, after.g)
-        # Loaded after the search: what was overwritten meanwhile does not count as found.
+        # Loaded after the search: ticks that were overwritten meanwhile do not count as found.
         floor = rings.oldest(channel, symbols) - 1
         behind = np.maximum(rings.published_of(channel, symbols) - at, 0)
         gone = (at <= floor) & (floor > 0)
@@ -78,7 +76,7 @@ def resume(
 
 
 def _without(placed: list[_Placed], broken: Indices) -> list[_Placed]:
-    """Leave out what is of the symbols ``broken``."""
+    """Return ``placed`` without the symbols ``broken``."""
     if not len(broken):
         return placed
     left = []

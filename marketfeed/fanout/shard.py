@@ -1,8 +1,8 @@
-"""The shard: the sessions that one process serves, and the loop that advances them.
+"""The shard: the sessions of one process, and the loop that advances them.
 
 One cycle flushes the lanes that are due, applies the changes that sessions have requested since the last
 cycle, and advances the sessions that are catching up. Sessions change groups only between flushes. During a
-flush the loop yields about every thousand sends; requests that arrive meanwhile wait for the end of it.
+flush the loop yields about every thousand sends; requests that arrive meanwhile wait until the flush ends.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from marketfeed import clock
 from marketfeed.core.units import S
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.bell import Bell, DoorBell
-from marketfeed.fanout.catchup import CatchUp, Turn, push
-from marketfeed.fanout.catchup_scheduler import Turns
+from marketfeed.fanout.catchup import CatchUp, Outcome, send_backlog
+from marketfeed.fanout.catchup_scheduler import CatchUpScheduler
 from marketfeed.fanout.figures import Figures
 from marketfeed.fanout.interest import Interests, Names
-from marketfeed.fanout.keepalive import LifeSigns, Timing
+from marketfeed.fanout.keepalive import KeepAlive, Timing
 from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.polls import Polls
 from marketfeed.fanout.slowest import Slowest
@@ -42,10 +42,9 @@ if TYPE_CHECKING:
     from marketfeed.fanout.resume import Resumption
     from marketfeed.fanout.tiers import Tier
 
-# In a row: six milliseconds or so. Oftener, and what is received meanwhile would wait for the rest of the
-# round, too.
+# Between two yields: about 6 ms. With more yields, requests received meanwhile would delay the flush more.
 YIELD_SENDS: Final = 1024
-CHANGES_NS: Final = 2_000_000  # for what sessions asked for, each cycle: hundreds may ask in the same moment
+CHANGES_NS: Final = 2_000_000  # of each cycle, for changes and removals: hundreds may come at the same time
 
 log = structlog.get_logger()
 
@@ -55,21 +54,20 @@ class SubscriptionChange:
     """A session's request, applied between flushes."""
 
     member: Subscriber
-    names: Names  # all of the subscription afterwards
+    names: Names  # of the subscription afterwards, all of them
     tier: Tier
     encoding: Encoding
-    answer: Callable[[Resumption | None], bytes]  # what answers it, framed in this encoding; b"": nothing
-    synced: bool  # whether `synced` is owed
+    answer: Callable[[Resumption | None], bytes]  # returns the framed answer; b"": none
+    synced: bool  # whether to send `synced` after it
     request_id: str | int | None = None
-    after: Cursor | None = None  # what the client has of the names that are new
+    after: Cursor | None = None  # the client's cursor, for names that are new
     applied: trio.Event = field(default_factory=trio.Event)
 
 
 class Shard:
-    """Owns lanes, groups and subscribers; nobody else changes them.
+    """Owns lanes, groups and subscribers; only the shard changes them.
 
-    ``wall_ns`` is the Unix clock for message stamps, ``now_ns`` the monotonic
-    one that schedules; both in nanoseconds.
+    ``wall_ns`` is the Unix clock of message stamps, ``now_ns`` the monotonic clock of the schedule.
     """
 
     def __init__(
@@ -88,7 +86,7 @@ class Shard:
         self.wake = self._bell.ring  # idempotent; repeated calls coalesce
         self.rings = rings
         self.symbols = symbols
-        self.life_signs = LifeSigns(timing, wall_ns)
+        self.keepalive = KeepAlive(timing, wall_ns)
         self.wall_ns = wall_ns
         self._interests = Interests(symbols)
         self._catch_up = CatchUp(rings, symbols, resume_ticks, wall_ns)
@@ -96,8 +94,8 @@ class Shard:
         self.ticks, self.latest = self._lanes.ticks, self._lanes.latest
         self.members: dict[Subscriber, None] = {}
         self.figures = Figures(rings, self.members, self._lanes)
-        self.slowest = Slowest(self._lanes, self.life_signs)
-        self._turns = Turns(self._turn, self.wake)
+        self.slowest = Slowest(self._lanes, self.keepalive)
+        self._scheduler = CatchUpScheduler(self._advance, self.wake)
         self.polls = Polls(
             rings, self._interests, self._catch_up, self._lanes, self._park, self._leave, self.wake
         )
@@ -107,13 +105,13 @@ class Shard:
         self._filled: list[Subscriber] = []
         self._drained: list[Subscriber] = []
         self._next_sweep_ns = 0
-        self.synced_sessions = 0  # whose first `synced` was sent
+        self.synced_sessions = 0  # sessions that were sent their first `synced`
         self._on_synced = on_synced
 
-    # From other tasks: never waits, never changes a group.
+    # For other tasks. These do not change groups.
 
     def enter(self, id: str, sink: Sink, tier: Tier, encoding: Encoding = JSON) -> Subscriber:
-        """Take in a new session, with no subscription yet."""
+        """Add a new session, which has no subscription yet."""
         now_ns = clock.now_ns()
         sink.pace(tier.send_buffer_bytes)
         member = Subscriber(id, sink, tier, encoding, self._interests.use(Names()), now_ns)
@@ -121,38 +119,38 @@ class Shard:
         return member
 
     async def change(self, change: SubscriptionChange) -> None:
-        """Have ``change`` applied; returns when its answer has been handed to the sink."""
+        """Apply ``change`` between flushes; return when its answer has been handed to the sink."""
         self._changes.append(change)
         self.wake()
         await change.applied.wait()
 
     def leave(self, member: Subscriber) -> None:
-        """Let a session go, after the flush that may be under way."""
+        """End a session; it is removed after the flush in progress."""
         member.end()
         self._leaving.append(member)
         self.wake()
 
     def filled(self, member: Subscriber) -> None:
-        """Say that something sent past the shard, such as an answer, has to wait in the member's sink."""
+        """Report that the member's sink holds unsent bytes that the shard did not send, such as an answer."""
         self._filled.append(member)
         self.wake()
 
     def drained(self, member: Subscriber) -> None:
-        """Say that all the member's unsent bytes went out."""
+        """Report that the member's sink holds no unsent bytes any more."""
         self._drained.append(member)
         self.wake()
 
     # The loop.
 
     async def run(self) -> None:
-        """Serve for ever."""
+        """Run cycles until cancelled."""
         while True:
             with trio.move_on_at(self._next_wake_ns() / S):
                 await self._bell.wait()
             await self.cycle(clock.now_ns())
 
     async def cycle(self, now_ns: int) -> None:
-        """Do everything that is due at ``now_ns``."""
+        """Run one cycle: everything that is due at ``now_ns``."""
         newcomers = self._lanes.newcomers
         newcomers.begin()
         for lane in self._lanes:
@@ -163,16 +161,16 @@ class Shard:
                 late_ns = clock.now_ns() - lane.next_flush_ns
                 lane.next_flush_ns = lane.tier.next_flush_ns(lane.phase, now_ns)
             await self._flush(lane, now_ns, late_ns)
-            self._turns.add(lane.alone)
+            self._scheduler.add(lane.catching_up)
         self._apply(now_ns)
-        self._turns.take(now_ns)
+        self._scheduler.run(now_ns)
         if newcomers.short or len(newcomers.pending):
             self.wake()
         if now_ns >= self._next_sweep_ns:
             self._lanes.sweep()
-            for member in self.life_signs.look(self.members, now_ns):
+            for member in self.keepalive.check(self.members, now_ns):
                 self._block(member)
-            self._next_sweep_ns = now_ns + self.life_signs.pause_ns
+            self._next_sweep_ns = now_ns + self.keepalive.pause_ns
         if self.slowest.waits:
             self.slowest.moved()
 
@@ -181,14 +179,14 @@ class Shard:
         for lane in self._lanes:
             if lane.tier.interval_ns:
                 wake = min(wake, lane.next_flush_ns)
-            elif lane.alone:
-                wake = min([wake, *(member.next_step_ns for member in lane.alone)])
+            elif lane.catching_up:
+                wake = min([wake, *(member.next_advance_ns for member in lane.catching_up)])
         return wake
 
-    async def _flush(self, lane: Lane, now_ns: int, late_ns: int) -> None:  # noqa: C901 - hot: no call a group
-        """Send every group of ``lane`` what is new for it, ``late_ns`` after its moment (-1: it has none)."""
+    async def _flush(self, lane: Lane, now_ns: int, late_ns: int) -> None:  # noqa: C901 - hot: no call per group
+        """Send each group of ``lane`` its new ticks, ``late_ns`` after the due time (-1: none)."""
         head = self._lanes.learn()
-        began_ns = self.wall_ns()  # after the head: all up to it was published before
+        began_ns = self.wall_ns()  # after the head: everything up to it was published before
         groups = lane.collect(head)
         if not groups:
             return
@@ -197,8 +195,8 @@ class Shard:
         sends = 0
         moment = Moment(self.rings.epoch, lane.g, self.wall_ns())
         for group in groups:
-            if not group.members:  # it waits to be dissolved
-                group.step.clear()
+            if not group.members:  # to be dissolved later
+                group.content.clear()
                 continue
             message, ticks = group.frame(moment, self.symbols)
             group.sent_ns = now_ns
@@ -229,13 +227,13 @@ class Shard:
             if group.encoding.one_shot:
                 self.polls.dissolve(lane, group)
         if lane.g < self.rings.head():
-            self.wake()  # more than one flush takes, or new ticks meanwhile
+            self.wake()  # more ticks than one flush sends, or new ones
         self.figures.flushed(now_ns, clock.now_ns())
 
     async def _offer_widely(
         self, group: Group, message: bytes, ticks: int, blocked: list[tuple[Subscriber, int]], marks: Marks
     ) -> None:
-        """Offer ``message`` to a group of many, with a turn for others every YIELD_SENDS members."""
+        """Offer ``message`` to a large group, yielding after every YIELD_SENDS members."""
         members = list(group.members.items())
         for start in range(0, len(members), YIELD_SENDS):
             for member, offer in members[start : start + YIELD_SENDS]:
@@ -245,31 +243,31 @@ class Shard:
             marks.through(self.wall_ns())
             await trio.lowlevel.checkpoint()
 
-    def _turn(self, member: Subscriber, now_ns: int) -> Turn:
-        # Live already: it was in both queues, and arrived by its turn in the first.
+    def _advance(self, member: Subscriber, now_ns: int) -> Outcome:
+        # Live already: it was in both queues and joined when the first one advanced it.
         if member.state is State.GONE or member.state is State.LIVE:
-            return Turn.OVER
+            return Outcome.DONE
         lane = self._lanes.get(member)
         if lane is None:
-            return Turn.OVER
+            return Outcome.DONE
         owed = len(member.synced)
         member.sent_ns = now_ns
         try:
             if member.encoding.one_shot:
-                turn = self.polls.advance(lane, member)
+                outcome = self.polls.advance(lane, member)
             else:
-                turn = self._catch_up.advance(lane, member, now_ns)
+                outcome = self._catch_up.advance(lane, member, now_ns)
         except Exception:
             self._fail(member)
-            turn = Turn.OVER
-        if turn is Turn.OVER:
-            lane.alone.pop(member, None)
+            outcome = Outcome.DONE
+        if outcome is Outcome.DONE:
+            lane.catching_up.pop(member, None)
         if owed and not member.synced and not member.synced_once:
             member.synced_once = True
             self.synced_sessions += 1
             if self._on_synced is not None:
                 self._on_synced()
-        return turn
+        return outcome
 
     def _apply(self, now_ns: int) -> None:
         filled, self._filled = self._filled, []
@@ -282,10 +280,10 @@ class Shard:
             if member.state is not State.GONE and member.state is not State.LIVE:
                 member.drained()
                 member.sent_ns = now_ns
-                if push(member):
+                if send_backlog(member):
                     self._park(member)
                     if member.replayed:
-                        self._turns.go_on(member)
+                        self._scheduler.add_started(member)
         until_ns = clock.now_ns() + CHANGES_NS
         self._while_time(until_ns, self._apply_change, now_ns)
         self.polls.apply(lambda: clock.now_ns() > until_ns)
@@ -294,7 +292,7 @@ class Shard:
         self._while_time(until_ns, lambda now_ns: self._lanes.dissolve_empty(), now_ns)
 
     def _while_time(self, until_ns: int, one: Callable[[int], bool], now_ns: int) -> None:
-        """Do ``one`` thing after the other until it is False, or ask for a cycle that does the rest."""
+        """Call ``one`` until it returns False, or until ``until_ns``; then request another cycle."""
         while one(now_ns):
             if clock.now_ns() > until_ns:
                 self.wake()
@@ -319,32 +317,32 @@ class Shard:
         return True
 
     def _fail(self, member: Subscriber) -> None:
-        """End a session whose own data broke something; the others go on."""
+        """End a session that raised an exception; it does not affect other sessions."""
         self.figures.failures += 1
         log.exception("session failed in the fan-out", session=member.id)
         member.sink.end(CloseCode.INTERNAL)
 
-    # Changes of one session.
+    # One session.
 
     def _leave(self, member: Subscriber) -> None:
-        """Take a session, or a poll, out of its lane."""
+        """Remove a session or poll from its lane and from the scheduler."""
         lane = self._lanes.get(member)
         if lane is not None:
             lane.leave(member)
-        self._turns.discard(member)
+        self._scheduler.discard(member)
 
     def _block(self, member: Subscriber) -> None:
-        """Send nothing to ``member`` until its sink has drained."""
+        """Stop sending to ``member`` until its sink has drained."""
         if member.state is State.LIVE:
             self._leave(member)
         member.block()
 
     def _park(self, member: Subscriber, at_once: bool = False) -> Lane:
-        """Put a session that is alone where its lane's next flush finds it, or have it go on at once."""
+        """Queue a session that is catching up for its lane's next flush, or ``at_once`` for this cycle."""
         lane = self._lanes.of(member)
-        lane.alone[member] = None
+        lane.catching_up[member] = None
         if at_once or not lane.tier.interval_ns:
-            self._turns.add([member])
+            self._scheduler.add([member])
         return lane
 
     def _change(self, change: SubscriptionChange, now_ns: int) -> None:
@@ -369,16 +367,16 @@ class Shard:
         elif any(map(len, added)):
             member.ids = False
         answer = change.answer(resumption)
-        if member.backlog and switched:  # what is under way is still in the encoding that was
+        if member.backlog and switched:  # the backlog is still in the previous encoding
             member.backlog.append((answer, 0))
         elif answer and not member.sink.offer(answer):
             member.block()
         member.sent_ns = now_ns
         if change.synced:
             member.synced.append(change.request_id)
-        self._lanes.apart.pop(member, None)
+        self._lanes.ungrouped.pop(member, None)
         if member.tier.every:
-            self._lanes.apart[member] = None
+            self._lanes.ungrouped[member] = None
         if not member.blocked:
             self._park(member)
 
@@ -386,7 +384,7 @@ class Shard:
         if self.members.pop(member, False) is False:
             return
         self._leave(member)
-        self._lanes.apart.pop(member, None)
+        self._lanes.ungrouped.pop(member, None)
         lane = self._lanes.get(member)
         if lane is not None:
             self._lanes.discard(lane)

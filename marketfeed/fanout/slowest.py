@@ -1,8 +1,8 @@
-"""How far the slowest session on an ``every`` tier is, for feeds that wait for it.
+"""Wait for the slowest session on an ``every`` tier: back-pressure for feeds that can wait.
 
-A session in a group stands where its lane stands; one that is alone (its socket is full, or it
-catches up) at its own ``g``. "Reached" means taken from the rings: what waits in a socket's
-outbox no ring can overwrite. Polls and the engine's own probes are not waited for.
+A live session is at the position of its lane, any other at its own ``g``. A session has "reached" a ``g``
+when it has read its ticks up to there from the rings: the rings cannot overwrite what an outbox holds. Polls
+and the engine's own probes are not waited for.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from marketfeed.fanout.state import State
 from marketfeed.fanout.wire import is_session
 
 if TYPE_CHECKING:
-    from marketfeed.fanout.keepalive import LifeSigns
+    from marketfeed.fanout.keepalive import KeepAlive
     from marketfeed.fanout.lanes import Lanes
     from marketfeed.fanout.subscriber import Subscriber
 
-# A session with which one wait has lasted this many times `limits.stall_s` is waited for no longer. One that
-# acknowledges nothing is cut after `stall_s`; this bounds one that acknowledges a few bytes now and then.
+# After this many times `limits.stall_s`, a wait ignores the sessions that have not caught up. Sessions that
+# acknowledge nothing end after `stall_s`; this bounds those that acknowledge a few bytes now and then.
 MOST_STALLS: Final = 3
 
 
 class Slowest:
-    """Looks at the lanes of a shard, and at the sessions of ``every`` tiers that are in no group."""
+    """Minimum position over the lanes of a shard and the sessions on ``every`` tiers that are in no group."""
 
-    def __init__(self, lanes: Lanes, life_signs: LifeSigns) -> None:
+    def __init__(self, lanes: Lanes, keepalive: KeepAlive) -> None:
         self._lanes = lanes
-        self._life_signs = life_signs
-        self._last: Subscriber | None = None  # found behind by the last look
+        self._life_signs = keepalive
+        self._last: Subscriber | None = None  # found behind by the last call of `reached`
         self._moved = trio.Event()
-        self.waits = 0  # under way; while 0 the shard need not call `moved`
+        self.waits = 0  # in progress; while 0 the shard need not call `moved`
 
     def moved(self) -> None:
-        """Wake who waits, after positions changed."""
+        """Wake all waits, after positions have changed."""
         self._moved.set()
         self._moved = trio.Event()
 
     async def wait(self, g: int) -> None:
-        """Return once every session has taken all its ticks up to ``g``; at once if there is none."""
+        """Return once every session has reached ``g``; at once if there is no session."""
         until_s = self._until_s()
         self.waits += 1
         try:
@@ -58,14 +58,15 @@ class Slowest:
         return trio.current_time() + MOST_STALLS * self._life_signs.timing.stall_ns / S
 
     def reached(self, g: int) -> bool:
-        """Tell whether every session that is waited for has taken all its ticks up to ``g``.
+        """Return whether every session that is waited for has reached ``g``.
 
-        Costs a step for each lane and each session alone; while one and the same session is behind, one step.
+        The cost is proportional to the lanes and to the sessions in no group; constant while the session that
+        the last call found behind still is.
         """
-        apart = self._lanes.apart
-        if self._last is not None and self._last in apart and _is_behind(self._last, g):
+        ungrouped = self._lanes.ungrouped
+        if self._last is not None and self._last in ungrouped and _is_behind(self._last, g):
             return False
-        self._last = next((member for member in apart if _is_behind(member, g)), None)
+        self._last = next((member for member in ungrouped if _is_behind(member, g)), None)
         if self._last is not None:
             return False
         return not any(
@@ -76,8 +77,8 @@ class Slowest:
         )
 
     def _give_up(self, g: int) -> None:
-        """Wait no longer for the sessions that are behind ``g``, until they have caught up."""
-        for member in self._lanes.apart:
+        """Ignore the sessions that are behind ``g`` until they have caught up."""
+        for member in self._lanes.ungrouped:
             if _is_behind(member, g):
                 member.awaited = False
 

@@ -1,4 +1,4 @@
-"""One session as the shard knows it: what it wants, where it is, and where its frames go."""
+"""A session in the fan-out: its subscription, its position and its sink."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ if TYPE_CHECKING:
     from marketfeed.errors import CloseCode
     from marketfeed.fanout.group import Group
 
-LaneKey = tuple[Tier, int, CodecName]  # tier, which may come to mean something else, phase and codec
+LaneKey = tuple[Tier, int, CodecName]  # the tier by value, as a reload may change it; phase; codec
 _NOTHING: Indices = np.empty(0, np.int64)
 
 
 class Sink(Protocol):
-    """Where frames go. Nothing here waits or raises."""
+    """Destination of frames. No method waits or raises."""
 
     @property
     def received(self) -> int:
-        """Return how many bytes came from the peer so far."""
+        """Return how many bytes the peer has sent so far."""
         ...
 
     def offer(self, frame: bytes) -> bool:
-        """Hand over a whole frame; False if some of it has to wait, or the sink is closed."""
+        """Accept a whole frame; return False if part of it remains unsent, or the sink is closed."""
         ...
 
     def acknowledged(self) -> int:
-        """Return a number that rises exactly when the peer acknowledges bytes while some wait."""
+        """Return a number that rises exactly when the peer acknowledges bytes while some are unsent."""
         ...
 
     def unsent(self) -> int:
-        """Return how many bytes the kernel holds that it has not sent yet."""
+        """Return how many unsent bytes the kernel holds."""
         ...
 
     def pace(self, send_buffer_bytes: int) -> None:
-        """Let the kernel hold about this many unsent bytes."""
+        """Limit the unsent bytes in the kernel to about ``send_buffer_bytes``."""
         ...
 
     def end(self, code: CloseCode) -> None:
-        """Ask the session to end; it does so on its own time."""
+        """Request the end of the session; it ends asynchronously."""
         ...
 
 
@@ -64,10 +64,8 @@ class Subscriber:
         "awaited",
         "backlog",
         "bases",
-        "behind_conflated",
-        "booked",
+        "earlier",
         "encoding",
-        "former",
         "fresh",
         "g",
         "group",
@@ -76,9 +74,11 @@ class Subscriber:
         "ids",
         "interest",
         "known",
+        "lag_conflated",
         "ledger",
+        "ledger_tier",
         "names",
-        "next_step_ns",
+        "next_advance_ns",
         "phase",
         "pinged_ns",
         "pings",
@@ -107,38 +107,40 @@ class Subscriber:
         self.names = Names()
         self.interest = interest
         self.encoding = encoding
-        # Of its interest's symbols, how many it was told the ids of, but for those in ``untold``:
+        # Per channel, how many symbols of the interest were announced, except those in ``untold``:
         self.known: tuple[int, ...] = (0, 0)
         self.untold: Indices = _NOTHING
-        self.ids = True  # what it gets moves its cursor: not before `synced`, unless all of it was resumed
+        # Ticks move the client's cursor: after `synced`, or at once if every name was resumed.
+        self.ids = True
         self.state = State.CATCHING_UP
         self.group: Group | None = None
-        self.bases = (0, 0, 0, 0)  # matched, delivered, conflated, lost of the group when it joined
-        # Alone:
+        self.bases = (0, 0, 0, 0)  # of the group when the session joined: matched, delivered, conflated, lost
+        # While it is in no group:
         self.seen: list[Indices] = [_NOTHING, _NOTHING]
-        self.g = 0  # nothing at or before this is missing, of what it is to get
-        self.fresh: list[Indices] = [_NOTHING, _NOTHING]  # symbols whose snapshot is still to come
-        self.backlog: list[tuple[bytes, int]] = []  # frames under way, a few, and their ticks
-        self.synced: list[str | int | None] = []  # ids of requests whose `synced` is still to come
+        self.g = 0  # every tick of the subscription up to here was sent
+        self.fresh: list[Indices] = [_NOTHING, _NOTHING]  # symbols whose snapshot is due
+        self.backlog: list[tuple[bytes, int]] = []  # the next frames, a few, and the ticks in each
+        self.synced: list[str | int | None] = []  # ids of the requests whose `synced` is due
         self.synced_once = False
-        self.awaited = True  # by feeds that can wait, while it is alone (slowest.py)
-        self.tail_ticks = 0  # ticks in the frame that waits
-        self.replayed = 0  # ticks of the catch-up under way
-        self.behind_conflated = 0
-        self.next_step_ns = 0
-        # Life signs:
+        self.awaited = True  # feeds that can wait wait for it (slowest.py)
+        self.tail_ticks = 0  # ticks in the frame that the sink holds
+        self.replayed = 0  # ticks sent in this catch-up
+        self.lag_conflated = 0
+        self.next_advance_ns = 0
+        # For keepalive.py:
         self.sent_ns = self.pinged_ns = now_ns
         self.pings = 0
         self.heard = 0
         self.stuck_at = self.stuck_ns = 0
-        self.quiet_until_ns = 0  # no life sign is due before; 0 while the session is blocked
-        self.ledger = Ledger()  # on the tier `booked`, which follows `tier` once it has caught up there
-        self.booked = tier.name
-        self.former: dict[str, Ledger] | None = None  # on tiers it had before
+        self.quiet_until_ns = 0  # no heartbeat or ping is due before; 0 while the session is blocked
+        # Of ``ledger_tier``, which follows ``tier`` once the session has caught up there.
+        self.ledger = Ledger()
+        self.ledger_tier = tier.name
+        self.earlier: dict[str, Ledger] | None = None  # of the tiers it had before
 
     @property
     def lane_key(self) -> LaneKey:
-        """Return which lane it belongs to."""
+        """Return the key of the session's lane."""
         return self.tier, self.phase, self.encoding.codec
 
     @property
@@ -174,7 +176,7 @@ class Subscriber:
         self.quiet_until_ns = 0
 
     def drained(self) -> None:
-        """Book the ticks that the sink held as delivered."""
+        """Count the ticks that the sink held as delivered."""
         self.state = after(self.state, Event.DRAIN)
         self.ledger.delivered += self.tail_ticks
         self.tail_ticks = 0
@@ -182,7 +184,7 @@ class Subscriber:
     def lag(self) -> None:
         """Begin to conflate quotes."""
         self.state = after(self.state, Event.LAG)
-        self.behind_conflated = 0
+        self.lag_conflated = 0
 
     def recover(self) -> None:
         """Receive every quote again."""
@@ -204,14 +206,14 @@ class Subscriber:
         return False
 
     def rename(self, names: Names, interest: Interest, rings: Rings) -> list[Indices]:
-        """Exchange the names of a session that is alone; what it keeps stays where it is.
+        """Replace the names of a session that is in no group; symbols that it keeps keep their position.
 
-        Symbols that are new to it are put down for a snapshot, and returned
-        by channel; what is pending of those that go is abandoned.
+        Returns the symbols that are new to it, by channel; their snapshots are due. Pending ticks of symbols
+        that it drops are abandoned.
         """
         added: list[Indices] = []
         for channel, (old, new) in enumerate(zip(self.interest.symbols, interest.symbols, strict=True)):
-            if not len(old):  # a first request, at a tenth of what a change costs
+            if not len(old):  # the first request costs a tenth of a change
                 added.append(new)
                 self.fresh[channel] = np.sort(new)
                 self.seen[channel] = np.zeros(len(new), np.int64)
@@ -244,7 +246,7 @@ class Subscriber:
         return added
 
     def place(self, channel: int, symbols: Indices, at: Indices) -> None:
-        """Put the position of ``symbols`` of its own, shape ``(k,)``, to ``at``, instead of a snapshot."""
+        """Set the position of ``symbols``, shape ``(k,)``, to ``at``; their snapshots are no longer due."""
         mine = self.interest.symbols[channel]
         if len(symbols) == len(mine) and (symbols == mine).all():  # as after most cuts
             self.seen[channel], self.fresh[channel] = at, _NOTHING
@@ -259,7 +261,7 @@ class Subscriber:
         self.fresh[channel] = np.flatnonzero(fresh)
 
     def change_lane(self, tier: Tier, encoding: Encoding) -> None:
-        """Go on in another lane from the same position; what is pending is still booked on the old tier."""
+        """Move to another lane at the same position; pending ticks still count on the old tier."""
         if encoding is not self.encoding:
             self.encoding = encoding
             self.known, self.untold = (0, 0), _NOTHING
@@ -268,17 +270,17 @@ class Subscriber:
             self.phase = tier.phase_of(self.id)
             self.sink.pace(tier.send_buffer_bytes)
 
-    def settle(self) -> None:
-        """Turn to the ledger of the present tier, because all that was pending at the change is booked."""
-        if self.booked == self.tier.name:
+    def switch_ledger(self) -> None:
+        """Use the ledger of the present tier: no tick that was pending at the change is left."""
+        if self.ledger_tier == self.tier.name:
             return
-        self.former = self.former or {}
-        self.former[self.booked] = self.ledger
-        self.ledger = self.former.pop(self.tier.name, Ledger())
-        self.booked = self.tier.name
+        self.earlier = self.earlier or {}
+        self.earlier[self.ledger_tier] = self.ledger
+        self.ledger = self.earlier.pop(self.tier.name, Ledger())
+        self.ledger_tier = self.tier.name
 
     def ledgers(self, lane_seen: list[Indices] | None, rings: Rings) -> dict[str, Ledger]:
-        """Return copies of the ledgers by tier as they stand now, with its lane at ``lane_seen``."""
+        """Return copies of the present ledgers by tier; ``lane_seen`` is the position of the lane."""
         now = Ledger()
         now.add(self.ledger)
         seen = self.seen
@@ -289,7 +291,7 @@ class Subscriber:
             now.delivered += group.delivered - delivered
             now.conflated += group.conflated - conflated
             now.lost += group.lost - lost
-            now.pending += len(group.step)  # collected by the flush under way
+            now.pending += len(group.content)  # collected by the flush in progress
             seen = [lane_seen[channel][symbols] for channel, symbols in enumerate(group.interest.symbols)]
         ahead = 0
         for channel, symbols in enumerate(self.interest.symbols):
@@ -300,4 +302,4 @@ class Subscriber:
             ahead += int(behind.sum())
         now.matched += ahead
         now.pending += ahead + self.tail_ticks + sum(ticks for _, ticks in self.backlog)
-        return {**(self.former or {}), self.booked: now}
+        return {**(self.earlier or {}), self.ledger_tier: now}

@@ -1,8 +1,8 @@
-"""Who takes a symbol's fragments in a lane: groups by name, and groups by prefix.
+"""The groups of a lane that take each symbol, by name and by prefix.
 
-A group costs what it wrote and not what that matches: a prefix is held once, and who
-takes a symbol is looked up when it first ticks. Symbols of the same prefixes share
-what was found. Keys are ``channel * max_symbols + symbol``.
+The memory of a group is proportional to its names and not to their matches: a prefix is stored once, and the
+groups of a symbol are looked up at its first tick. Symbols with the same prefixes share the result. Keys are
+``channel * max_symbols + symbol``.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 FEW: Final = 4
 
-# In order of their coming: a tuple while they are few, as most symbols of 100,000 small groups have one
-# taker in a lane, and a dict with one entry takes 230 bytes.
+# In order of addition. A tuple up to FEW: most symbols of 100,000 small groups have one group in a lane, and
+# a dict with one entry takes 230 bytes.
 _Named = dict[Group, None] | tuple[Group, ...]
 _Found = TypeVar("_Found")
 
 
 class _Cache(dict[int, _Found]):
-    """What ``find`` returns for a key, found when first asked for."""
+    """Results of ``find`` by key, computed on first access."""
 
     def __init__(self, find: Callable[[int], _Found]) -> None:
         self._find = find
@@ -41,12 +41,12 @@ class _Cache(dict[int, _Found]):
 
 
 class Takers:
-    """The groups of a lane by what they take.
+    """Index from symbols to the groups of a lane.
 
-    ``wanted[channel]`` and ``members[channel]``, shape ``(max_symbols,)``, tell whether any group
-    takes a symbol, and how many members those groups have but for probes. ``appends[key]`` holds the
-    ``append`` of everybody who takes it, and ``groups[key]`` the groups: a tuple and not a view of
-    something else, which would cost a tenth more for each delivery.
+    ``wanted[channel]`` and ``members[channel]``, shape ``(max_symbols,)``, hold whether any group takes a
+    symbol, and the number of members of these groups without probes. ``groups[key]`` holds the groups of a
+    symbol, and ``appends[key]`` their ``append`` methods. Both are tuples: other views would cost a tenth
+    more per delivery.
     """
 
     def __init__(self, symbols: SymbolTable, max_symbols: int) -> None:
@@ -54,17 +54,17 @@ class Takers:
         self._offset = max_symbols
         self._named: dict[int, _Named] = {}
         self._prefixes = [Prefixes[Group]() for _ in CHANNELS]
-        self._wanting = [np.zeros(max_symbols, np.int32) for _ in CHANNELS]  # groups
+        self._wanting = [np.zeros(max_symbols, np.int32) for _ in CHANNELS]  # number of groups
         self.wanted = [np.zeros(max_symbols, bool) for _ in CHANNELS]
         self.members = [np.zeros(max_symbols, np.int32) for _ in CHANNELS]
         self.groups = _Cache(self._groups_of)
         self.appends = _Cache(self._appends_of)
-        # By channel and the prefixes that a symbol begins with, where no group names it.
+        # By channel and the prefixes of a symbol, for symbols that no group names.
         self._sharing: dict[tuple[int, tuple[str, ...]], tuple[Group, ...]] = {}
         self._sharing_appends: dict[tuple[int, tuple[str, ...]], tuple[Callable[[bytes], None], ...]] = {}
 
     def add(self, group: Group) -> None:
-        """Let ``group``, which has no members yet, take what its interest means."""
+        """Add ``group``, which has no members yet, with the symbols of its interest."""
         interest = group.interest
         for channel, symbols in enumerate(interest.symbols):
             for prefix in interest.prefixes[channel]:
@@ -78,7 +78,7 @@ class Takers:
                 self._forget(channel, symbols)
 
     def grow(self, group: Group, channel: int, symbols: Indices, by_name: bool) -> None:
-        """Let ``group`` take further ``symbols``, which its names or its prefixes mean."""
+        """Add ``symbols`` to ``group``, which a name or a prefix of its interest matches."""
         self._want(channel, symbols, 1)
         if group.encoding.counted:
             self.members[channel][symbols] += len(group.members)
@@ -87,7 +87,7 @@ class Takers:
                 self._name(key, group)
 
     def drop(self, group: Group) -> None:
-        """Let ``group``, whose members are counted no more, take nothing."""
+        """Remove ``group``, whose members have been subtracted."""
         interest = group.interest
         for channel, symbols in enumerate(interest.symbols):
             for prefix in interest.prefixes[channel]:
@@ -101,11 +101,11 @@ class Takers:
                 self._forget(channel, symbols)
 
     def close(self) -> None:
-        """Let go of what makes a cycle with this; it cannot be used any more."""
+        """Break the reference cycles. The index cannot be used afterwards."""
         del self.groups, self.appends
 
     def count(self, group: Group, more: int) -> None:
-        """Count ``more`` members of ``group``."""
+        """Add ``more`` to the number of members of ``group``."""
         if not group.encoding.counted:
             return
         for members, symbols in zip(self.members, group.interest.symbols, strict=True):
@@ -139,7 +139,7 @@ class Takers:
         self.groups.pop(key, None)
 
     def _forget(self, channel: int, symbols: Indices) -> None:
-        """Forget what was found for ``symbols``, as prefixes of theirs have other takers now."""
+        """Invalidate the results for ``symbols``, whose prefixes have other groups now."""
         self._sharing.clear()
         self._sharing_appends.clear()
         if len(symbols) >= len(self.appends) + len(self.groups):

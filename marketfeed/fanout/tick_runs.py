@@ -1,4 +1,4 @@
-"""Ticks on their way to one session, encoded: in columns, as a session may have thousands of them to come."""
+"""Encoded ticks for one session, in columns, as thousands may be due."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from marketfeed.fanout.wire import FrameContent
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Piece = tuple[int, bytes]  # g and fragment of a tick
+EncodedTick = tuple[int, bytes]  # g and fragment of a tick
 
 
 class Run(NamedTuple):
-    """Ticks in order of ``g``, n of them."""
+    """``n`` encoded ticks in order of ``g``."""
 
     gs: NDArray[np.uint64]  # (n,)
     channels: list[int]  # n
     fragments: list[bytes]  # n
 
-    def pieces(self) -> list[Piece]:
-        """Return them one by one, for sums that cut and mix them."""
+    def ticks(self) -> list[EncodedTick]:
+        """Return the ticks one by one."""
         return list(zip(self.gs.tolist(), self.fragments, strict=True))
 
-    def step(self, part: slice, mixed: bool) -> FrameContent:
-        """Return a part of them as what one frame is to hold; ``mixed`` as encodings have it."""
-        step = FrameContent(mixed)
+    def content(self, part: slice, mixed: bool) -> FrameContent:
+        """Return the ticks in ``part`` as the content of one frame; ``mixed`` as in Encoding."""
+        content = FrameContent(mixed)
         if mixed:
-            step.ticks.extend(self.fragments[part])
+            content.ticks.extend(self.fragments[part])
         else:
             for channel, fragment in zip(self.channels[part], self.fragments[part], strict=True):
-                (step.ticks, step.trades)[channel].append(fragment)
-        return step
+                (content.ticks, content.trades)[channel].append(fragment)
+        return content
 
 
 EMPTY: Final = Run(np.empty(0, np.uint64), [], [])
 
 
-def size_of(pieces: list[Piece]) -> int:
-    """Return how many bytes the fragments take in an array, commas included."""
-    return sum(len(fragment) + 1 for _, fragment in pieces)
+def size_of(ticks: list[EncodedTick]) -> int:
+    """Return the size of the fragments in a JSON array, commas included."""
+    return sum(len(fragment) + 1 for _, fragment in ticks)
 
 
 def merged(runs: list[Run]) -> Run:
-    """Return the runs of several channels as one."""
+    """Return the runs of several channels as one run."""
     runs = [run for run in runs if run.fragments]
     if len(runs) <= 1:
         return runs[0] if runs else EMPTY

@@ -1,4 +1,4 @@
-"""Tiers of delivery: how often a position advances, and what it takes with it."""
+"""Delivery tiers: the interval between flushes, and which ticks a flush sends."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Final
 
 from marketfeed.core.units import MS
 
-PHASE_NS: Final = 25 * MS  # members are spread over an interval in steps no shorter than this
-MAX_PHASES: Final = 8  # each is a lane, with 200 kB of arrays and a flush of its own, in every process
+PHASE_NS: Final = 25 * MS  # minimum distance between the phases of an interval
+MAX_PHASES: Final = 8  # each is a lane with 200 kB of arrays and its own flush, in every process
 
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """One class of delivery. ``every``: each tick; else the latest per symbol and channel."""
+    """One delivery class. ``every``: every tick; otherwise the latest per symbol and channel."""
 
     name: str
-    interval_ns: int  # 0: as soon as a tick is there
+    interval_ns: int  # 0: flush at once
     every: bool
-    send_buffer_bytes: int  # unsent bytes the kernel may hold for a session
-    shift: float = 0.0  # of the grid, in steps between phases: so processes do not flush all at once
+    send_buffer_bytes: int  # unsent bytes that the kernel may hold per session
+    shift: float = 0.0  # of the grid, as a fraction of the distance between phases; differs between processes
 
     @property
     def phases(self) -> int:
-        """Return how many phases the interval is divided into; 1 for an immediate tier."""
+        """Return the number of phases of the interval; 1 for an immediate tier."""
         return max(1, min(MAX_PHASES, self.interval_ns // PHASE_NS))
 
     def phase_of(self, session: str) -> int:
-        """Return the phase of a session, the hash of its id: the same as long as it has this tier."""
+        """Return the phase of a session, a hash of its id. Constant while it has this tier."""
         return zlib.crc32(session.encode()) % self.phases
 
     def next_flush_ns(self, phase: int, now_ns: int) -> int:
-        """Return the first moment after ``now_ns`` on the fixed grid of ``phase``.
+        """Return the first time after ``now_ns`` on the fixed grid of ``phase``.
 
         The grid does not move: a late flush is followed by one on time.
         """

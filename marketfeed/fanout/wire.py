@@ -1,12 +1,11 @@
-"""How fragments become what goes into a socket: one frame, event or body for a whole group.
+"""Encodings: assemble fragments into the bytes for a socket, once for a whole group.
 
-    records ──► codec, each tick once ──► fragments ──► encoding ──► frame of a WebSocket
-                                                               ├──► event of SSE
+    records ──► codec, each tick once ──► fragments ──► encoding ──► WebSocket frame
+                                                               ├──► SSE event
                                                                └──► body of a long poll
 
-Encodings with the same codec share lanes, and so the work of encoding; a
-group has one encoding. To say what a frame holds there is the step:
-everything that a session gets between one position and the next.
+Encodings with the same codec share lanes, and so the work of the codec; a group has one encoding. The content
+of a frame is everything that a session gets between one position and the next.
 """
 
 from __future__ import annotations
@@ -23,35 +22,35 @@ from marketfeed.fanout.ws_frames import PING, TEXT, frame, header
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_POLL_BYTES: Final = 768 << 10  # of messages in one body of a poll; its list of resets takes the rest
+MAX_POLL_BYTES: Final = 768 << 10  # of messages in one answer to a poll; its list of resets needs the rest
 CodecName = Literal["json", "binary"]
 
 
 class Moment(NamedTuple):
-    """What all frames of one flush have in common."""
+    """Values that all frames of one flush share."""
 
     epoch: str
-    g: int  # where the lane stands then
+    g: int  # position of the lane after the flush
     sent_ns: int  # Unix
 
 
 class FrameContent:
-    """What one frame is to hold. ``trades`` is ``ticks`` itself where one sequence holds both channels."""
+    """Content of one frame. ``trades`` is ``ticks`` itself where one sequence holds both channels."""
 
     __slots__ = ("announced", "messages", "ticks", "trades")
 
     def __init__(self, mixed: bool) -> None:
-        self.announced: Mapping[str, int] = {}  # ids by name, of symbols not used before
-        self.messages: list[bytes] = []  # JSON, what comes before the ticks
+        self.announced: Mapping[str, int] = {}  # id by name, of symbols that are new to the client
+        self.messages: list[bytes] = []  # JSON; sent before the ticks
         self.ticks: list[bytes] = []
         self.trades: list[bytes] = self.ticks if mixed else []
 
     def __len__(self) -> int:
-        """Return how many ticks it holds."""
+        """Return the number of ticks."""
         return len(self.ticks) if self.trades is self.ticks else len(self.ticks) + len(self.trades)
 
     def clear(self) -> None:
-        """Empty it for the next flush; the lists stay the same."""
+        """Empty the content for the next flush; the list objects stay the same."""
         self.announced = {}
         self.messages.clear()
         self.ticks.clear()
@@ -59,31 +58,31 @@ class FrameContent:
 
 
 class Encoding(Protocol):
-    """One way to write steps and messages. Stateless: what depends on time or place is an argument."""
+    """Assembles frames from fragments and messages. Stateless: times and positions are arguments."""
 
     @property
     def name(self) -> str:
-        """Return its name, as requests and metrics have it."""
+        """Return the name in requests and metrics."""
         ...
 
     @property
     def transport(self) -> str:
-        """Return what carries it: websocket, sse or poll."""
+        """Return the name of the transport: websocket, sse, poll or probe."""
         ...
 
     @property
     def codec(self) -> CodecName:
-        """Return which codec's fragments it takes."""
+        """Return the codec of the fragments."""
         ...
 
     @property
     def mixed(self) -> bool:
-        """Return whether one sequence holds both channels; else each has its own."""
+        """Return whether one sequence holds the ticks of both channels."""
         ...
 
     @property
     def announces(self) -> bool:
-        """Return whether fragments name symbols by ids, which have to be announced."""
+        """Return whether fragments refer to symbols by ids, which have to be announced."""
         ...
 
     @property
@@ -96,20 +95,20 @@ class Encoding(Protocol):
         """Return whether a subscriber ends with its first frame, as a long poll does."""
         ...
 
-    def frame(self, step: FrameContent, moment: Moment, ids: bool = True) -> bytes:
-        """Return ``step`` as one frame; ``ids``: the position after it may be told as a cursor."""
+    def frame(self, content: FrameContent, moment: Moment, ids: bool = True) -> bytes:
+        """Return ``content`` as one frame; ``ids``: whether it may carry a cursor."""
         ...
 
     def messages(self, payload: bytes, sent_ns: int, cursor: str = "") -> bytes:
-        """Return a JSON array of messages as a frame, perhaps with the cursor that holds after it."""
+        """Return ``payload``, a JSON array of messages, as a frame that may carry ``cursor``."""
         ...
 
     def heartbeat(self, sent_ns: int) -> bytes:
-        """Return what is sent when nothing else was."""
+        """Return the frame that is sent to a quiet session."""
         ...
 
     def ping(self) -> bytes:
-        """Return what the peer has to answer, b"" if there is no such thing."""
+        """Return a frame that the peer has to answer, b"" if the transport has none."""
         ...
 
 
@@ -118,8 +117,8 @@ def is_session(encoding: Encoding) -> bool:
     return encoding.counted and not encoding.one_shot
 
 
-def _array(step: FrameContent) -> bytes:
-    return b",".join(step.messages + step.ticks if step.messages else step.ticks)
+def _array(content: FrameContent) -> bytes:
+    return b",".join(content.messages + content.ticks if content.messages else content.ticks)
 
 
 class JsonEncoding:
@@ -133,9 +132,9 @@ class JsonEncoding:
     counted: Final = True
     one_shot: Final = False
 
-    def frame(self, step: FrameContent, moment: Moment, ids: bool = True) -> bytes:
-        """Return the step as one array."""
-        body = _array(step)
+    def frame(self, content: FrameContent, moment: Moment, ids: bool = True) -> bytes:
+        """Return the content as one array."""
+        body = _array(content)
         return b"%b[%b]" % (header(TEXT, len(body) + 2), body)
 
     def messages(self, payload: bytes, sent_ns: int, cursor: str = "") -> bytes:
@@ -143,7 +142,7 @@ class JsonEncoding:
         return frame(TEXT, payload)
 
     def heartbeat(self, sent_ns: int) -> bytes:
-        """Return a message of its own."""
+        """Return a `heartbeat` message."""
         return frame(TEXT, b'[{"T":"heartbeat","t":%d}]' % (sent_ns // 1000))
 
     def ping(self) -> bytes:
@@ -152,7 +151,7 @@ class JsonEncoding:
 
 
 class BinaryEncoding:
-    """A WebSocket binary message: up to one frame of core/binary.py for each kind of thing."""
+    """A WebSocket binary message that holds up to one frame of core/binary.py per kind."""
 
     name: Final = "binary"
     transport: Final = "websocket"
@@ -162,19 +161,19 @@ class BinaryEncoding:
     counted: Final = True
     one_shot: Final = False
 
-    def frame(self, step: FrameContent, moment: Moment, ids: bool = True) -> bytes:
-        """Return announcements, messages, quotes and trades, in this order, as far as there are any."""
+    def frame(self, content: FrameContent, moment: Moment, ids: bool = True) -> bytes:
+        """Return announcements, messages, quotes and trades, in this order; empty ones are left out."""
         sent_ns = moment.sent_ns
         parts = [b""]
         size = 0
         for kind, payload in (
-            (Kind.SYMBOLS, orjson.dumps(step.announced) if step.announced else b""),
-            (Kind.MESSAGES, b"[%b]" % b",".join(step.messages) if step.messages else b""),
+            (Kind.SYMBOLS, orjson.dumps(content.announced) if content.announced else b""),
+            (Kind.MESSAGES, b"[%b]" % b",".join(content.messages) if content.messages else b""),
         ):
             if payload:
                 parts += (frame_header(kind, len(payload), sent_ns), payload)
                 size += len(parts[-2]) + len(payload)
-        for kind, records in ((Kind.QUOTES, step.ticks), (Kind.TRADES, step.trades)):
+        for kind, records in ((Kind.QUOTES, content.ticks), (Kind.TRADES, content.trades)):
             if records:
                 length = len(records) * RECORD.itemsize
                 parts.append(frame_header(kind, length, sent_ns))
@@ -188,7 +187,7 @@ class BinaryEncoding:
         return frame(BINARY_FRAME, frame_header(Kind.MESSAGES, len(payload), sent_ns) + payload)
 
     def heartbeat(self, sent_ns: int) -> bytes:
-        """Return a frame of the kind that has no payload."""
+        """Return a heartbeat frame, which has no payload."""
         return frame(BINARY_FRAME, heartbeat_frame(sent_ns))
 
     def ping(self) -> bytes:
@@ -197,7 +196,7 @@ class BinaryEncoding:
 
 
 class SseEncoding:
-    """An event of ``text/event-stream``; its id is the cursor after it, the ``g`` of its own last tick.
+    """An event of ``text/event-stream``; its id is a cursor with the ``g`` of its last tick.
 
     Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
     """
@@ -210,29 +209,29 @@ class SseEncoding:
     counted: Final = True
     one_shot: Final = False
 
-    def frame(self, step: FrameContent, moment: Moment, ids: bool = True) -> bytes:
-        """Return the step as one event."""
-        if not ids or not step.ticks:
-            return b"data: [%b]\n\n" % _array(step)
-        last = step.ticks[-1]
-        g = last[last.rindex(b":") + 1 : -1]  # cheaper than to carry it along for those who need none
-        return b"id: %b:%b\ndata: [%b]\n\n" % (moment.epoch.encode("ascii"), g, _array(step))
+    def frame(self, content: FrameContent, moment: Moment, ids: bool = True) -> bytes:
+        """Return the content as one event."""
+        if not ids or not content.ticks:
+            return b"data: [%b]\n\n" % _array(content)
+        last = content.ticks[-1]
+        g = last[last.rindex(b":") + 1 : -1]  # cheaper than passing it on for encodings that need none
+        return b"id: %b:%b\ndata: [%b]\n\n" % (moment.epoch.encode("ascii"), g, _array(content))
 
     def messages(self, payload: bytes, sent_ns: int, cursor: str = "") -> bytes:
         """Return the array as an event."""
         return (b"id: %b\n" % cursor.encode("ascii") if cursor else b"") + b"data: %b\n\n" % payload
 
     def heartbeat(self, sent_ns: int) -> bytes:
-        """Return a comment, which clients pass over."""
+        """Return a comment, which clients ignore."""
         return b": heartbeat\n\n"
 
     def ping(self) -> bytes:
-        """Return nothing: the peer cannot answer."""
+        """Return b"": the peer cannot answer."""
         return b""
 
 
 class PollEncoding:
-    """The body of a long poll but for its end, which differs from poll to poll."""
+    """The body of an answer to a long poll, except its end, which differs from poll to poll."""
 
     name: Final = "poll"
     transport: Final = "poll"
@@ -242,40 +241,40 @@ class PollEncoding:
     counted: Final = True
     one_shot: Final = True
 
-    def frame(self, step: FrameContent, moment: Moment, ids: bool = True) -> bytes:
-        """Return cursor and messages, without what was resumed and without the closing brace.
+    def frame(self, content: FrameContent, moment: Moment, ids: bool = True) -> bytes:
+        """Return cursor and messages, without ``resumed``, ``reset`` and the closing brace.
 
-        Where that is too long, what is behind some ``g`` is left for the next poll.
+        If they exceed MAX_POLL_BYTES, the last ticks are left for the next poll.
         """
-        body, g = _array(step), moment.g
+        body, g = _array(content), moment.g
         if len(body) > MAX_POLL_BYTES:
             end = body.rindex(b"},{", 0, MAX_POLL_BYTES) + 1
-            if end > sum(map(len, step.messages)) + len(step.messages):  # so its last is a tick
+            if end > sum(map(len, content.messages)) + len(content.messages):  # the last one is a tick
                 body = body[:end]
                 g = int(body[body.rindex(b'"g":') + 4 :].rstrip(b"}").partition(b",")[0])
         return b'{"cursor":"%b:%d","messages":[%b]' % (moment.epoch.encode("ascii"), g, body)
 
     def messages(self, payload: bytes, sent_ns: int, cursor: str = "") -> bytes:
-        """Return the array as it is."""
+        """Return the array unchanged."""
         return payload
 
     def heartbeat(self, sent_ns: int) -> bytes:
-        """Return nothing: a poll ends soon enough."""
+        """Return b"": polls end soon."""
         return b""
 
     def ping(self) -> bytes:
-        """Return nothing: the peer cannot answer."""
+        """Return b"": the peer cannot answer."""
         return b""
 
 
 class ProbeEncoding(JsonEncoding):
-    """As JSON, for the engine's own probe: in groups of their own, which nobody counts."""
+    """JSON for the engine's own probes, which have their own groups and are not counted."""
 
     transport: Final = "probe"  # type: ignore[misc]
     counted: Final = False  # type: ignore[misc]
 
     def ping(self) -> bytes:
-        """Return nothing: a probe does not answer."""
+        """Return b"": a probe does not answer."""
         return b""
 
 
@@ -284,4 +283,4 @@ PROBE: Final = ProbeEncoding()
 BINARY: Final = BinaryEncoding()
 SSE: Final = SseEncoding()
 POLL: Final = PollEncoding()
-ENCODINGS: Final[dict[str, Encoding]] = {"json": JSON, "binary": BINARY}  # what a request may name
+ENCODINGS: Final[dict[str, Encoding]] = {"json": JSON, "binary": BINARY}  # names that requests accept

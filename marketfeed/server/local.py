@@ -210,7 +210,7 @@ class LocalServer:
         they are told to come back.
         """
         self._config = config
-        self.shard.life_signs.timing = timing_of(config.limits)
+        self.shard.keepalive.timing = timing_of(config.limits)
         self._gateway.reload_certificates()
         self._gateway.exchange(self._service(self._port))
         while self._probes:  # the tiers may be others now

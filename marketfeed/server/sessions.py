@@ -55,5 +55,5 @@ def why_slow(session: Session) -> str | None:
     if member.blocked:
         return "its socket is full"
     if member.lagging:
-        return f"it fell behind; {member.behind_conflated} quotes conflated so far"
+        return f"it fell behind; {member.lag_conflated} quotes conflated so far"
     return None

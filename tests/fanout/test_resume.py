@@ -251,8 +251,8 @@ async def test_while_some_are_reset_not_even_the_missed_ticks_have_ids(autojump_
 
 
 async def test_many_who_come_back_at_once_do_not_hold_up_the_loop(monkeypatch):
-    # On the real clock: after the first step beyond its budget the loop goes round.
-    monkeypatch.setattr("marketfeed.fanout.catchup_scheduler.TURNS_NS", 0)
+    # On the real clock: a run ends with the first advance that exceeds its budget.
+    monkeypatch.setattr("marketfeed.fanout.catchup_scheduler.IDLE_BUDGET_NS", 0)
     bench = Bench(depth=1024)
     bench.publish(("q", "A"))
     bench.publish(*[("q", "A")] * 255)
@@ -271,8 +271,8 @@ async def test_many_who_come_back_at_once_do_not_hold_up_the_loop(monkeypatch):
 
 
 async def test_newcomers_without_end_do_not_starve_one_who_has_much_to_catch_up(monkeypatch):
-    # On the real clock, and never quiet: there are turns in some of the cycles only, and then few.
-    monkeypatch.setattr("marketfeed.fanout.catchup_scheduler.TURNS_NS", 0)
+    # On the real clock, never idle: only some cycles advance sessions, and then few.
+    monkeypatch.setattr("marketfeed.fanout.catchup_scheduler.IDLE_BUDGET_NS", 0)
     bench = Bench(depth=16384)
     bench.publish(("q", "A"))
     for _ in range(10):

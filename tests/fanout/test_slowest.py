@@ -227,4 +227,4 @@ def test_the_lead_is_half_a_ring_and_no_more_than_may_be_missed_without_lag():
 
 
 def test_a_stall_is_ten_seconds_here():
-    assert Bench().shard.life_signs.timing.stall_ns == STALL_S * S
+    assert Bench().shard.keepalive.timing.stall_ns == STALL_S * S
