@@ -116,7 +116,7 @@ class Publisher:
         The caller then returns to the event loop, since an announcement may hold thousands of names.
         """
         if self._announced is not None:
-            self._names, self._announced = self._announced.symbols_in_pieces(STEP_NAMES), None
+            self._names, self._announced = self._announced.symbols_in_batches(STEP_NAMES), None
         for names in self._names:
             for name, number in names:
                 known = self._symbol(name)

@@ -1,1 +1,1 @@
-"""Words of the field, pure: records, symbols, rings, cursors. No trio, no clock, no sockets."""
+"""Core types: records, symbols, rings, cursors. Pure: no trio, no clock, no sockets."""

@@ -1,4 +1,4 @@
-"""Hosts and origins as URLs and HTTP headers have them: parsed, made canonical, and explained. Pure.
+"""Parse, normalise and validate hosts and origins of URLs and HTTP headers. Pure.
 
 Sources: RFC 3986, section 3.2, and the WHATWG URL standard, "origin", for what browsers send.
 """
@@ -9,16 +9,15 @@ import ipaddress
 import re
 from typing import Final, NamedTuple
 
-DEFAULT_PORTS: Final = {"http": 80, "https": 443}  # which browsers leave out
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}  # browsers leave these out
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _NAME: Final = re.compile(r"[a-z0-9_][a-z0-9_-]{0,62}(?:\.[a-z0-9_][a-z0-9_-]{0,62})*")
-_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")  # never a name: browsers take it for IPv4
+_NUMBER: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")  # never a name: browsers parse it as IPv4
 _PORT: Final = re.compile(r"[0-9]{1,5}")
-_OPAQUE: Final = re.compile(
-    r"[a-z0-9._~-]+(?::[0-9]{1,5})?"
-)  # of a scheme that is not HTTP: an extension's id
-_DEVIATIONS: Final = frozenset("ßς\u200c\u200d")  # written otherwise in IDNA 2008 than in Python's 2003
-_PAGES_OF: Final = {"ws": "http", "wss": "https"}  # the scheme of the pages that open these
+_OPAQUE: Final = re.compile(r"[a-z0-9._~-]+(?::[0-9]{1,5})?")  # after other schemes: an extension's id
+# Encoded differently in IDNA 2008 than in Python's IDNA 2003.
+_DEVIATIONS: Final = frozenset("ßς\u200c\u200d")
+_PAGES_OF: Final = {"ws": "http", "wss": "https"}  # scheme of the pages that open these URLs
 
 
 class Authority(NamedTuple):
@@ -26,11 +25,11 @@ class Authority(NamedTuple):
 
     host: str  # lower case, without a final dot; IPv6 canonical and in brackets
     port: int | None
-    literal: bool  # an IP address and no name
+    literal: bool  # whether the host is an IP address
 
 
 class Origin(NamedTuple):
-    """What a browser sends as Origin."""
+    """An origin as browsers send it in the Origin header."""
 
     scheme: str
     host: str  # as in Authority; "*.example.com" in a pattern
@@ -38,7 +37,7 @@ class Origin(NamedTuple):
 
 
 def parse_authority(text: str) -> Authority | None:
-    """Return what stands in a Host header; None for what is neither a name nor an address."""
+    """Parse the value of a Host header; return None if it is neither a name nor an address."""
     host, port = text, ""
     if text.startswith("["):
         host, bracket, port = text[1:].partition("]")
@@ -61,7 +60,7 @@ def parse_authority(text: str) -> Authority | None:
 
 
 def parse_origin(text: str) -> Origin | None:
-    """Return the origin in ``text``, the default port filled in; None for what is none, such as "null"."""
+    """Parse an origin and fill in the default port; return None if it is invalid, such as "null"."""
     match = _SCHEME.match(text)
     if match is None:
         return None
@@ -78,7 +77,7 @@ def parse_origin(text: str) -> Origin | None:
 
 
 def canonical_host(text: str) -> str | None:
-    """Return the host, or the pattern ``*.example.com``, that ``text`` seems to mean."""
+    """Return the host, or the pattern ``*.example.com``, that ``text`` probably means, else None."""
     text = text.strip()
     match = _SCHEME.match(text)
     stars, authority = _meant(text[match.end() :] if match else text)
@@ -86,7 +85,7 @@ def canonical_host(text: str) -> str | None:
 
 
 def canonical_origin(text: str) -> str | None:
-    """Return the origin that ``text`` seems to mean, as browsers send it; None if there is no telling."""
+    """Return the origin that ``text`` probably means, as browsers send it, else None."""
     text = text.strip()
     match = _SCHEME.match(text)
     if match is None and (":/" in text or "//" in text):
@@ -104,13 +103,13 @@ def canonical_origin(text: str) -> str | None:
 
 
 def _meant(rest: str) -> tuple[str, Authority | None]:
-    """Return "*." or "", and the authority, of what stands behind a scheme; a name in ASCII, as in DNS."""
+    """Parse what follows a scheme: return "*." or "", and the authority with its name in ASCII."""
     rest = re.split(r"[/?#\\]", rest, maxsplit=1)[0].rpartition("@")[2].strip()
     stars = "*." if rest.startswith("*.") else ""
     rest = rest.removeprefix("*.")
     if rest.count(":") > 1 and not rest.startswith("["):
         rest = _bracketed(rest)
-    if "%" in rest:  # the zone of a link-local address, which no browser takes
+    if "%" in rest:  # a zone of a link-local address, which browsers reject
         return stars, None
     if not rest.isascii():
         name, colon, port = rest.partition(":")
@@ -125,7 +124,7 @@ def _meant(rest: str) -> tuple[str, Authority | None]:
 
 
 def _bracketed(text: str) -> str:
-    """Put the brackets around an IPv6 address that has none; four or five digits at its end are a port."""
+    """Add brackets to an IPv6 address without them; four or five digits at its end are a port."""
     match = re.fullmatch(r"(.*[^:]):([0-9]{4,5})", text)
     for host, port in ((match[1], f":{match[2]}"), (text, "")) if match else ((text, ""),):
         try:
@@ -136,7 +135,7 @@ def _bracketed(text: str) -> str:
 
 
 def host_problem(text: str) -> str | None:
-    """Return what is wrong with ``text`` as a host that is served; None if a Host header can match it."""
+    """Return why no Host header can match ``text``, else None."""
     meant = canonical_host(text)
     if text == "*" or (meant is not None and meant == text.lower()):
         return None
@@ -145,7 +144,7 @@ def host_problem(text: str) -> str | None:
 
 
 def origin_problem(text: str) -> str | None:
-    """Return what is wrong with ``text`` as an allowed origin; None if a browser's Origin can match it."""
+    """Return why no Origin header can match ``text``, else None."""
     meant = canonical_origin(text)
     if text == "*" or (meant is not None and meant == text.lower()):
         return None

@@ -1,4 +1,4 @@
-"""Delays before something that failed is tried again."""
+"""Exponential backoff: delays between retries."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 class Backoff:
     """Delays that double from ``first_s`` to ``most_s``, each multiplied by a random factor from ``spread``.
 
-    The factor keeps clients that failed at one moment from coming back at one moment. ``uniform(low, high)``
-    draws it.
+    The factor spreads the retries of clients that failed at the same time. ``uniform(low, high)`` draws it.
     """
 
     def __init__(
@@ -28,20 +27,20 @@ class Backoff:
         self._next_s = first_s
 
     def next_s(self) -> float:
-        """Return the next delay, and double the one after it."""
+        """Return the next delay, and double the following one."""
         delay_s = self._next_s * self._uniform(*self._spread)
         self._next_s = min(self._next_s * 2, self._most_s)
         return delay_s
 
     def reset(self) -> None:
-        """Begin with the first delay again, because it worked."""
+        """Start from the first delay again, after a success."""
         self._next_s = self._first_s
 
     def advise(self, delay_s: float) -> None:
-        """Take ``delay_s``, which the peer asked for, as the next delay before the random factor."""
+        """Use ``delay_s``, which the peer requested, as the next delay before the random factor."""
         self._next_s = delay_s
 
 
 def delay_s(failures: int, first_s: float, most_s: float) -> float:
-    """Return the delay after so many failures in a row: 0 after none, ``first_s`` after one, then doubled."""
+    """Return the delay after ``failures`` in a row: 0 after none, ``first_s`` after one, then doubled."""
     return min(first_s * 2.0 ** (failures - 1), most_s) if failures else 0.0

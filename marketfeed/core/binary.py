@@ -1,13 +1,13 @@
-"""Binary frames: ticks as they lie in memory, behind a 16-byte header. Bytes in, values out; no I/O.
+"""Binary frames: records as they are in memory, behind a 16-byte header. Bytes in, values out; no I/O.
 
-The same frames go to subscribers that chose binary, come from publishers, and
-fill recordings. A stream is frames back to back:
+The same frames are sent to subscribers with the binary encoding, received from publishers and stored in
+recordings. A stream is a sequence of frames:
 
     version u8 | kind u8 | flags u16 | length u32 (payload bytes) | sent_ns u64, little-endian; payload
 
-Payloads are records of :data:`QUOTE` or :data:`TRADE`, or JSON. The parser
-hands them out as views of what it was fed; only a frame that arrives in pieces
-is put together, once. ``tests/core/test_binary.py`` pins every offset.
+Payloads are records of :data:`QUOTE` or :data:`TRADE`, or JSON. The parser returns them as views of its
+input; only a frame that arrives in several parts is copied, once. ``tests/core/test_binary.py`` pins every
+offset.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 HEADER: Final = struct.Struct("<BBHIQ")
 RECORD_BYTES: Final = QUOTE.itemsize
-MAX_PAYLOAD_BYTES: Final = 16 << 20  # 262,144 records; what one frame may make a reader hold
+MAX_PAYLOAD_BYTES: Final = 16 << 20  # 262,144 records; bounds the memory of a reader
 MAX_SYMBOLS_BYTES: Final = 4 << 20  # the longest announcement of 65,536 names is 2.3 MB
 
 
 class Kind(IntEnum):
-    """What a frame's payload is."""
+    """Kind of payload."""
 
-    SYMBOLS = 1  # a JSON object, name to id; announces each id before its first use
+    SYMBOLS = 1  # a JSON object of names and ids; announces each id before its first use
     QUOTES = 2
     TRADES = 3
     MESSAGES = 4  # a JSON array of messages: everything that is not a tick
@@ -56,7 +56,7 @@ _DTYPES: Final = {Kind.QUOTES: QUOTE, Kind.TRADES: TRADE}
 def frame_header(kind: Kind, length: int, sent_ns: int) -> bytes:
     """Return the header of a frame whose payload has ``length`` bytes.
 
-    Raises ValueError if that is more than a frame of this kind may hold.
+    Raises ValueError if ``length`` exceeds the limit of the kind.
     """
     if length > _LIMITS[kind]:
         raise ValueError(f"a {kind.name.lower()} frame holds at most {_LIMITS[kind]} bytes, not {length}")
@@ -64,7 +64,7 @@ def frame_header(kind: Kind, length: int, sent_ns: int) -> bytes:
 
 
 def symbols_frame(ids: Mapping[str, int], sent_ns: int) -> bytes:
-    """Return the frame that announces ``ids``, symbol name to id."""
+    """Return a frame that announces ``ids``, symbol name to id."""
     payload = orjson.dumps(dict(ids))
     return frame_header(Kind.SYMBOLS, len(payload), sent_ns) + payload
 
@@ -93,12 +93,12 @@ def messages_frame(fragments: Sequence[bytes], sent_ns: int) -> bytes:
 
 
 def heartbeat_frame(sent_ns: int) -> bytes:
-    """Return a frame that says no more than that its sender lives."""
+    """Return a heartbeat frame, which has no payload."""
     return frame_header(Kind.HEARTBEAT, 0, sent_ns)
 
 
 class Frame(NamedTuple):
-    """One frame as received; ``payload`` is a view that keeps what it views alive."""
+    """One received frame; ``payload`` is a view that keeps its buffer alive."""
 
     kind: Kind
     flags: int
@@ -106,21 +106,21 @@ class Frame(NamedTuple):
     payload: memoryview
 
     def records(self) -> Records:
-        """Return the payload of a quotes or trades frame, shape ``(k,)``: a view, not to be written."""
+        """Return the payload of a quotes or trades frame, shape ``(k,)``: a read-only view."""
         return np.frombuffer(self.payload, _DTYPES[self.kind])
 
     def symbols(self) -> dict[str, int]:
-        """Return what a symbols frame announces; raises FeedProtocolError if not names to u2 ids."""
+        """Return the ids of a symbols frame by name; raises FeedProtocolError if it is invalid."""
         announced: dict[str, int] = {}
-        for piece in self.symbols_in_pieces():
-            announced.update(piece)
+        for batch in self.symbols_in_batches():
+            announced.update(batch)
         return announced
 
-    def symbols_in_pieces(self, size: int = 2048) -> Iterator[list[tuple[str, int]]]:
-        """Yield what a symbols frame announces, ``size`` names at a time, so that others get their turns.
+    def symbols_in_batches(self, size: int = 2048) -> Iterator[list[tuple[str, int]]]:
+        """Yield the names and ids of a symbols frame in lists of ``size``; other tasks can run in between.
 
-        All are checked before the first piece: meanwhile pieces are empty. Raises FeedProtocolError as
-        :meth:`symbols` does.
+        All names are validated before the first list that is not empty: until then the lists are empty.
+        Raises FeedProtocolError as :meth:`symbols` does.
         """
         announced = self._json()
         if not isinstance(announced, dict):
@@ -131,8 +131,8 @@ class Frame(NamedTuple):
                 yield []
             for name, number in pairs[start : start + size]:
                 if not is_symbol(name):
-                    raise FeedProtocolError(f"a symbols frame names what is no symbol: {name[:40]!r}")
-                # type() as True is an int to isinstance.
+                    raise FeedProtocolError(f"a symbols frame contains an invalid symbol: {name[:40]!r}")
+                # type(), because isinstance(True, int) is True.
                 if type(number) is not int or not 0 <= number < MAX_SYMBOLS:
                     raise FeedProtocolError(
                         f"a symbols frame gives {name} the id {str(number)[:40]}, not 0 to {MAX_SYMBOLS - 1}"
@@ -157,80 +157,78 @@ class Frame(NamedTuple):
 
 
 class FrameParser:
-    """Takes a stream in pieces of any size and gives its frames, in order.
+    """Incremental parser: takes a stream in parts of any size and returns its frames in order.
 
-    A broken stream stays broken: after the first FeedProtocolError, each
-    further call for a frame raises it again.
+    After the first FeedProtocolError each further call raises it again.
     """
 
     def __init__(self) -> None:
-        self._piece = memoryview(b"")  # fed, not yet looked at
-        self._started = bytearray()  # the frame that did not end in its piece
+        self._input = memoryview(b"")  # not parsed yet
+        self._started = bytearray()  # a frame that continues after the present input
         self._broken: FeedProtocolError | None = None
 
     @property
     def pending_bytes(self) -> int:
-        """How many bytes wait: of a started frame, once there is no whole one left."""
-        return len(self._started) + len(self._piece)
+        """Bytes that belong to no returned frame yet."""
+        return len(self._started) + len(self._input)
 
     def feed(self, data: bytes) -> None:
-        """Take ``data``, immutable; it costs nothing until frames are asked for."""
-        if len(self._piece):  # frames were left untaken
-            data = bytes(self._piece) + data
-        self._piece = memoryview(data)
+        """Append ``data``, which must be immutable. Parses nothing."""
+        if len(self._input):  # not all frames were requested
+            data = bytes(self._input) + data
+        self._input = memoryview(data)
 
     def next_frame(self) -> Frame | None:
-        """Return the next whole frame, or None until more is fed.
+        """Return the next complete frame, None if more input is needed.
 
-        Raises FeedProtocolError, with the reason, for a header that cannot be
-        one, as soon as it is complete: nobody has to wait for its payload.
+        Raises FeedProtocolError for an invalid header as soon as it is complete, before its payload.
         """
         if self._broken is not None:
             raise self._broken
         try:
-            return self._frame_in_pieces() if self._started else self._frame_in_one()
+            return self._continued_frame() if self._started else self._whole_frame()
         except FeedProtocolError as error:
             self._broken = error
             raise
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield the whole frames there are."""
+        """Iterate over the complete frames."""
         while (frame := self.next_frame()) is not None:
             yield frame
 
-    def _frame_in_one(self) -> Frame | None:
-        piece = self._piece
-        if len(piece) >= HEADER.size:
-            kind, flags, length, sent_ns = _checked(piece)
+    def _whole_frame(self) -> Frame | None:
+        data = self._input
+        if len(data) >= HEADER.size:
+            kind, flags, length, sent_ns = _checked(data)
             end = HEADER.size + length
-            if len(piece) >= end:
-                self._piece = piece[end:]
-                return Frame(kind, flags, sent_ns, piece[HEADER.size : end])
-        self._take(len(piece))
+            if len(data) >= end:
+                self._input = data[end:]
+                return Frame(kind, flags, sent_ns, data[HEADER.size : end])
+        self._move(len(data))
         return None
 
-    def _frame_in_pieces(self) -> Frame | None:
+    def _continued_frame(self) -> Frame | None:
         started = self._started
         if len(started) < HEADER.size:
-            self._take(HEADER.size - len(started))
+            self._move(HEADER.size - len(started))
             if len(started) < HEADER.size:
                 return None
         kind, flags, length, sent_ns = _checked(started)
         end = HEADER.size + length
-        self._take(end - len(started))
+        self._move(end - len(started))
         if len(started) < end:
             return None
         self._started = bytearray()
         return Frame(kind, flags, sent_ns, memoryview(started).toreadonly()[HEADER.size :])
 
-    def _take(self, size: int) -> None:
-        """Move up to ``size`` bytes from the piece to the started frame."""
-        self._started += self._piece[:size]
-        self._piece = self._piece[size:]
+    def _move(self, size: int) -> None:
+        """Move up to ``size`` bytes from the input to the started frame."""
+        self._started += self._input[:size]
+        self._input = self._input[size:]
 
 
 def _checked(data: bytearray | memoryview) -> tuple[Kind, int, int, int]:
-    """Return kind, flags, length and sent_ns of the header at the start of ``data``, or say what is wrong."""
+    """Parse the header at the start of ``data``; raises FeedProtocolError."""
     version, number, flags, length, sent_ns = HEADER.unpack_from(data)
     if version != VERSION:
         raise FeedProtocolError(f"frame version {version}, not {VERSION}")

@@ -1,8 +1,7 @@
-"""Cursors: the text by which a client says what it has.
+"""Cursors: a client's position in the stream, as text.
 
-It is ``"<epoch>:<g>"``, which is the engine's own business: clients treat it as opaque, so
-that a later version can hold the positions of several origins in it. Exactly the text that
-:class:`Cursor` writes is read back.
+The text is ``"<epoch>:<g>"``. Clients treat it as opaque, so that a later version can hold the positions of
+several origins. Only text that :class:`Cursor` has written is accepted.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ _CURSOR: Final = re.compile(rf"({EPOCH.pattern}):(0|[1-9][0-9]{{0,19}})")
 
 
 class Cursor(NamedTuple):
-    """A position: everything up to ``g`` of the life ``epoch`` of the rings."""
+    """A position: all ticks up to ``g`` in the epoch ``epoch`` of the rings."""
 
     epoch: str
     g: int
@@ -25,8 +24,8 @@ class Cursor(NamedTuple):
 
 
 def parse_cursor(text: str) -> Cursor:
-    """Return the cursor written in ``text``; raises ValueError if it is none."""
+    """Parse a cursor; raises ValueError."""
     match = _CURSOR.fullmatch(text)
     if match is None or int(match[2]) >= 2**64:
-        raise ValueError(f"not a cursor that the engine gave out: {text[:50]!r}")
+        raise ValueError(f"not a cursor of this engine: {text[:50]!r}")
     return Cursor(match[1], int(match[2]))

@@ -1,4 +1,4 @@
-"""What a TRADE record says beside price, size and time: side, kind and conditions, eight bytes in all."""
+"""Side, kind and conditions of TRADE records: eight bytes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from marketfeed.core.records import KIND_CORRECTION, Records
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# A condition is a printable ASCII character but comma, quote and backslash: JSON and CSV hold it as it is.
+# Printable ASCII without comma, quote and backslash, so that JSON and CSV need no escapes.
 CONDITIONS: Final = frozenset(range(0x21, 0x7F)) - frozenset(b'",\\')
 CONDITION_WORDS: Final = "printable ASCII characters without space, comma, quote and backslash"
 _DETAILS: Final = np.dtype("<u8")
 _LETTERS: Final = np.dtype(("u1", (4,)))
 _OFFSET, _COND_OFFSET = 48, 50  # in TRADE; tests/core/test_records.py pins them
-_VALID: Final = np.zeros(256, np.uint8)  # a condition as it is; 0 for what is none
+_VALID: Final = np.zeros(256, np.uint8)  # the byte itself if it is a valid condition, else 0
 _VALID[list(CONDITIONS)] = list(CONDITIONS)
 
 
 def details_of(trades: Records) -> NDArray[np.uint64]:
     """Return the eight bytes of TRADE records as one number each, shape ``(k,)``, a view.
 
-    From the lowest bits: 8 of the side, 8 of the kind, 8 of each condition, 16 unused. So it is
-    below 256 where there is only a side, which is the usual case.
+    From the lowest bit: 8 bits of the side, 8 of the kind, 8 of each condition, 16 unused. So a trade that
+    has only a side, the usual case, is below 256.
     """
     return trades.getfield(_DETAILS, _OFFSET)
 
@@ -36,12 +36,12 @@ def has_details(trades: Records) -> bool:
 
 
 def valid_conditions(trades: Records) -> NDArray[np.bytes_]:
-    """Return the conditions of TRADE records, shape ``(k,)``, with 0 in place of those that are invalid."""
+    """Return the conditions of TRADE records, shape ``(k,)``, with invalid ones replaced by 0."""
     return _VALID.take(trades.getfield(_LETTERS, _COND_OFFSET)).view("S4")[:, 0]
 
 
 def details_fault(trades: Records) -> str | None:
-    """Return what is wrong with the kind or the conditions of any of ``trades``, at least one; else None."""
+    """Return why the kind or conditions of any of ``trades``, at least one, are invalid, else None."""
     if not has_details(trades):
         return None
     if trades["kind"].max() > KIND_CORRECTION:

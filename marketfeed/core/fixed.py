@@ -1,8 +1,8 @@
 """Fixed point: prices are int64 in units of 1e-9.
 
-Exact both ways for what venues send: decimal text of up to nine decimals
-becomes the integer it says, and an integer below 2**53 becomes the double
-whose shortest text is the same decimal (15 significant digits survive).
+Conversion is exact in both directions for the prices of venues: text of up to nine decimals becomes exactly
+that integer, and an integer below 2**53 becomes the double whose shortest text is the same decimal (15
+significant digits).
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ _NUMBER: Final = re.compile(
 def price_from_text(text: str) -> tuple[int, bool]:
     """Return the price written in ``text`` in units of 1e-9, and whether it is exact.
 
-    Finer than 1e-9 is rounded half to even, and then the second value is
-    False. Takes what JSON numbers and venues' decimal strings look like, an
-    exponent included. Raises ValueError for text that is no finite decimal
+    Digits beyond 1e-9 are rounded half to even; then the second value is False. Accepts JSON numbers and
+    venues' decimal strings, with or without an exponent. Raises ValueError for text that is no finite decimal
     number or does not fit int64.
     """
     whole, _, fraction = text.partition(".")
-    # The common form by hand: several times faster than the pattern.
+    # The common form without the pattern: several times faster.
     if whole.isdecimal() and text.isascii() and len(whole) <= 9 and len(fraction) <= DECIMALS:
         if fraction.isdecimal():
             return int(whole + fraction) * 10 ** (DECIMALS - len(fraction)), True
@@ -61,16 +60,16 @@ def price_from_text(text: str) -> tuple[int, bool]:
 
 
 def prices_from_floats(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return prices, shape as ``values``, in units of 1e-9, each rounded to the nearest."""
+    """Return ``values`` in units of 1e-9, same shape, each rounded to the nearest."""
     scaled: NDArray[np.int64] = np.rint(values * SCALE).astype(np.int64)
     return scaled
 
 
 def floats_from_prices(prices: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return ``prices`` (1e-9) as doubles, each the nearest to the decimal it stands for.
+    """Return ``prices`` (1e-9) as doubles, each the nearest to its decimal.
 
-    Exact to 15 significant digits while ``abs(price) < 2**53``: the integer
-    is then a double itself, and one division rounds once.
+    Exact to 15 significant digits while ``abs(price) < 2**53``: such an integer is exact as a double, so the
+    division is the only rounding.
     """
     floats: NDArray[np.float64] = prices / float(SCALE)
     return floats

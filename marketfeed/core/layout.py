@@ -1,6 +1,6 @@
-"""Where things lie in the rings' block of bytes; each part begins on a page of its own.
+"""Layout of the block of bytes that holds the rings. Each part starts on a new page.
 
-header │ claimed, published │ names │ when each symbol came first │ stamps │ sequence │ records
+header │ claimed, published │ names │ times of first ticks │ stamps │ sequence │ records
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ HEADER: Final = np.dtype(
         ("unused", "<u4"),
         ("epoch", "S32"),
         ("published_g", "<u8"),
-        ("names", "<u8"),  # how many symbols have a name
-        ("stamps", "<u8"),  # how many batches were noted
+        ("names", "<u8"),  # number of symbols with a name
+        ("stamps", "<u8"),  # number of batches with a stamp
     ]
 )
 MAGIC: Final = b"mfrings\x01"
@@ -40,38 +40,38 @@ PAGE: Final = 4096
 
 
 def block_bytes(max_symbols: int, depth: int) -> int:
-    """Return how many bytes the rings of ``max_symbols`` × ``depth`` on both channels take."""
+    """Return the size in bytes of rings of ``max_symbols`` × ``depth`` on both channels."""
     return slots_at(max_symbols, depth) + 2 * max_symbols * depth * RECORD.itemsize
 
 
 def names_at(max_symbols: int) -> int:
-    """Return where the symbols' names begin, behind the counters."""
+    """Return the offset of the symbols' names."""
     return PAGE + -(-2 * 2 * 8 * max_symbols // PAGE) * PAGE
 
 
 def firsts_at(max_symbols: int) -> int:
-    """Return where the times of the symbols' first ticks begin."""
+    """Return the offset of the times of the symbols' first ticks."""
     return names_at(max_symbols) + -(-MAX_NAME_BYTES * max_symbols // PAGE) * PAGE
 
 
 def stamps_at(max_symbols: int) -> int:
-    """Return where the times of the newest batches begin (core/stamps.py)."""
+    """Return the offset of the times of the newest batches (core/stamps.py)."""
     return firsts_at(max_symbols) + -(-8 * max_symbols // PAGE) * PAGE
 
 
 def sequence_at(max_symbols: int) -> int:
-    """Return where the places of the newest ticks begin (core/sequence.py)."""
+    """Return the offset of the slots of the newest ticks (core/sequence.py)."""
     return stamps_at(max_symbols) + STAMPS_BYTES
 
 
 def slots_at(max_symbols: int, depth: int) -> int:
-    """Return where the records begin."""
+    """Return the offset of the records."""
     return sequence_at(max_symbols) + -(-8 * sequence_entries(max_symbols, depth) // PAGE) * PAGE
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The parts of a block as arrays over its memory, live: what the writer and readers of rings share.
+    """The parts of a block as arrays over its memory, for the writer and the readers of the rings.
 
     Counters and records have the shape ``(channel, …)``; ``published_g``, ``named`` and ``noted`` have
     the shape ``(1,)``.
@@ -81,8 +81,8 @@ class View:
     depth: int
     epoch: str
     published_g: NDArray[np.uint64]
-    named: NDArray[np.uint64]  # how many symbols have a name
-    noted: NDArray[np.uint64]  # how many batches have a stamp
+    named: NDArray[np.uint64]  # number of symbols with a name
+    noted: NDArray[np.uint64]  # number of batches with a stamp
     claimed: NDArray[np.int64]  # (2, max_symbols)
     published: NDArray[np.int64]  # (2, max_symbols)
     names: NDArray[np.bytes_]  # (max_symbols,)
@@ -109,7 +109,7 @@ class View:
         def number(name: str) -> NDArray[np.uint64]:
             return part(HEADER.fields[name][1], 8).view(np.uint64)  # type: ignore[index]
 
-        # No n reaches 2**63, so the counters are signed: differences of them stay right.
+        # Signed, because no n reaches 2**63 and differences must not wrap around.
         counters = part(PAGE, 32 * symbols).view(np.int64).reshape(2, 2, symbols)
         entries = sequence_entries(symbols, depth)
         slots = part(slots_at(symbols, depth), 2 * symbols * depth * RECORD.itemsize).view(RECORD)
@@ -133,9 +133,9 @@ class View:
 
 
 def lay_out(block: Block, max_symbols: int, depth: int, epoch: str) -> None:
-    """Make ``block``, which must be zeroed, empty rings; raises ValueError if it is too short."""
+    """Write the header of empty rings to ``block``, which must be zeroed; raises ValueError if too short."""
     if memoryview(block).nbytes < block_bytes(max_symbols, depth):
-        raise ValueError(f"rings of {max_symbols} × {depth} do not fit into this block")
+        raise ValueError(f"rings of {max_symbols} × {depth} do not fit into the block")
     header = np.frombuffer(block, HEADER, 1)
     header["version"] = VERSION
     header["max_symbols"] = max_symbols

@@ -1,21 +1,21 @@
-r"""Text from somebody else, made safe to print: a server's messages, names in files, tags of logs.
+r"""Escape untrusted text for terminals: messages of servers, names in files, tags of logs.
 
-A terminal acts on control bytes and escape sequences, and shows text after a bidirectional override in
-another order than it has. So everything beside letters, marks, digits, punctuation, symbols and plain spaces
-is shown as Python would write it in a string: ``\x1b``, ``\u202e``.
+Terminals interpret control bytes and escape sequences, and reorder text after a bidirectional override. So
+every character other than letters, marks, digits, punctuation, symbols and plain spaces is escaped as in a
+Python string: ``\x1b``, ``\u202e``.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-MOST: Final = 500  # characters of one text; a message is a line, whatever a server sends
+MOST: Final = 500  # characters of one text
 
 
 def printable(text: object, most: int = MOST) -> str:
-    """Return ``text`` on one line, with everything escaped that a terminal might act on.
+    """Return ``text`` on one line, with every character escaped that a terminal might interpret.
 
-    What is beyond ``most`` characters is cut and marked by an ellipsis.
+    Text of more than ``most`` characters is cut and ends with an ellipsis.
     """
     shown = str(text)
     if len(shown) > most:

@@ -1,7 +1,7 @@
-"""The two kinds of tick as 64-byte records, and the batch in which feeds hand them over.
+"""Quotes and trades as 64-byte records, and batches of them.
 
-The layout is public: it is the wire format of binary frames, of recordings and
-of the shared rings. ``tests/core/test_records.py`` pins every offset.
+The layout is public: it is the format of binary frames, of recordings and of the shared rings.
+``tests/core/test_records.py`` pins every offset.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ QUOTE: Final = np.dtype(
         ("g", "<u8"),  # position among all ticks of this epoch; the rings' writer sets it
         ("bid_px", "<i8"),  # 1e-9 of the quote currency, of any sign; 0 where the side is missing
         ("ask_px", "<i8"),
-        ("bid_sz", "<f8"),  # 0 = this side is missing; nothing else says so
+        ("bid_sz", "<f8"),  # 0 = this side is missing, the only sign of it
         ("ask_sz", "<f8"),
         ("n", "<u4"),  # position in the symbol's ring, modulo 2**32; the rings' writer sets it
         ("symbol", "<u2"),  # id in the symbol table
@@ -40,7 +40,7 @@ TRADE: Final = np.dtype(
         ("size", "<f8"),
         ("side", "u1"),  # aggressor: ord("b"), ord("s") or ord("-")
         ("kind", "u1"),  # KIND_* below
-        ("cond", "S4"),  # up to four conditions, a letter of the venue's each; 0 = none
+        ("cond", "S4"),  # up to four conditions, one letter of the venue each; 0 = none
         ("unused", "V2"),  # 0
         ("n", "<u4"),
         ("symbol", "<u2"),
@@ -51,7 +51,7 @@ TRADE: Final = np.dtype(
 
 assert QUOTE.itemsize == TRADE.itemsize == 64  # one cache line
 
-RECORD: Final = np.dtype("V64")  # either kind, for moves that do not look inside
+RECORD: Final = np.dtype("V64")  # either kind, for copies
 
 QUOTES: Final = 0  # channel numbers: indices into everything kept per channel
 TRADES: Final = 1
@@ -68,7 +68,7 @@ SELL: Final = ord("s")
 UNKNOWN_SIDE: Final = ord("-")
 
 KIND_TRADE: Final = 0
-KIND_CANCEL: Final = 1  # takes back an earlier trade
+KIND_CANCEL: Final = 1  # cancels an earlier trade
 KIND_CORRECTION: Final = 2  # replaces an earlier trade
 
 NO_QUOTES: Final[Records] = np.empty(0, QUOTE)
@@ -83,17 +83,16 @@ def stamps_of(records: Records) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Ticks that a feed hands over in one step; its arrays pass into the engine's hands.
+    """Ticks that a feed publishes in one call; the engine owns the arrays afterwards.
 
     ``quotes`` has shape ``(q,)`` and dtype QUOTE, ``trades`` ``(t,)`` and TRADE;
     each is in order of arrival. ``channels``, shape ``(q + t,)`` and dtype u1,
-    says how the two interleave (QUOTES or TRADES for each tick in order);
+    is the channel of each tick in order (QUOTES or TRADES);
     None means all quotes, then all trades.
 
-    The feed fills in ``ts_event``, prices, sizes, ``side``, ``trade_id``,
-    ``symbol``, ``cond`` where it knows conditions and, when it knows better
-    than "now", ``ts_recv``. The engine fills in ``g``, ``n``, ``feed`` and
-    ``flags``. ``kind`` is 0: the engine leaves out other trades.
+    The feed sets ``ts_event``, prices, sizes, ``side``, ``trade_id``, ``symbol``, ``cond`` if its source has
+    conditions, and ``ts_recv`` if its source has a time of receipt. The engine sets ``g``, ``n``, ``feed``
+    and ``flags``. ``kind`` must be 0: the engine drops other trades.
     """
 
     quotes: Records = field(default_factory=lambda: NO_QUOTES)
@@ -106,8 +105,8 @@ class Batch:
     def cut(self, start: int, end: int) -> Batch:
         """Return ticks ``start`` to ``end`` of the whole sequence, as views; needs ``channels``."""
         if self.channels is None:
-            raise ValueError("a batch without channels has no order to cut in")
-        # As TRADES is 1 and QUOTES is 0, what is not zero is a trade.
+            raise ValueError("a batch without channels cannot be cut")
+        # TRADES is 1 and QUOTES is 0, so nonzero entries are trades.
         before, upto = (int(np.count_nonzero(self.channels[:edge])) for edge in (start, end))
         return Batch(
             self.quotes[start - before : end - upto], self.trades[before:upto], self.channels[start:end]
@@ -124,7 +123,7 @@ class Batch:
         return Batch(self.quotes[quotes], self.trades[trades], channels)
 
     def __post_init__(self) -> None:
-        """Refuse, with ValueError, arrays that do not belong together."""
+        """Raise ValueError for arrays that do not match."""
         if self.quotes.dtype != QUOTE or self.trades.dtype != TRADE:
             raise ValueError(
                 f"a batch holds QUOTE and TRADE records, not {self.quotes.dtype} and {self.trades.dtype}"
@@ -132,4 +131,4 @@ class Batch:
         if self.channels is not None:
             counts = [int(np.count_nonzero(self.channels == channel)) for channel in (QUOTES, TRADES)]
             if len(self.channels) != len(self) or counts != [len(self.quotes), len(self.trades)]:
-                raise ValueError("channels does not name each tick of the batch exactly once")
+                raise ValueError("channels does not match the ticks of the batch")

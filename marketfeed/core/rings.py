@@ -1,26 +1,23 @@
 """Lock-free rings: the newest ``depth`` ticks of every symbol, per channel.
 
-Theory of operation. One block of bytes, of any origin (heap, mmap, memfd),
-holds what core/layout.py shows: a header, two counters per symbol and channel
-and, per channel, an array of 64-byte records of shape ``(max_symbols, depth)``.
-Tick ``n`` of a symbol (1, 2, 3 …) lies in slot ``(n - 1) % depth``. There is one writer; it
+Theory of operation. One block of bytes (heap, mmap or memfd) has the layout of core/layout.py: a header, two
+counters per symbol and channel and, per channel, an array of 64-byte records of shape ``(max_symbols,
+depth)``. Tick ``n`` of a symbol (1, 2, 3 …) is in slot ``(n - 1) % depth``. There is one writer. It
 
     raises ``claimed`` → scatters the records → raises ``published`` → stores ``published_g``
 
-and any number of readers, which
+There can be any number of readers. A reader
 
-    load ``published_g`` → copy → load ``claimed``.
+    loads ``published_g`` → copies → loads ``claimed``.
 
-A copied tick is valid if and only if ``n > claimed - depth``: the writer
-raises ``claimed`` before it touches a slot. What fails this is counted as
-lost. A tick with ``g > published_g`` is left for the next time; otherwise a
-reader could deliver one symbol's g=105 before another's g=103 is visible.
-Nobody waits for anybody, and a writer that dies anywhere leaves the rings
-readable, and its successor goes on: ``claimed`` never falls, and no ``g`` is
-given twice. Between processes this leans on x86-64's order of stores and loads
-(stores are seen in program order, loads are done in program order).
+A copied tick is valid if and only if ``n > claimed - depth``, because the writer raises ``claimed`` before it
+writes a slot. Ticks that fail this test count as lost. Ticks with ``g > published_g`` are left for the next
+read; otherwise a reader could deliver one symbol's g=105 before another's g=103 is visible. Neither side
+waits. A writer that dies at any point leaves the rings readable, and another one can continue: ``claimed``
+never decreases, and no ``g`` is assigned twice. Between processes this requires the memory order of x86-64:
+stores become visible in program order, and loads are executed in program order.
 
-The writer's side is core/writer.py; each is only right against the other. Both work on the arrays of
+The writer is in core/writer.py; the correctness of either side depends on the other. Both use the arrays of
 core/layout.py's View. Cost: perf/rings.py.
 """
 
@@ -50,25 +47,25 @@ _U4: Final = 2**32 - 1
 
 
 class Ticks(NamedTuple):
-    """What a read brought: the ticks, and how far it got for each symbol asked for."""
+    """Result of a read: the ticks, and the position after it of each requested symbol."""
 
-    records: Records  # (m,) QUOTE or TRADE, by symbol as asked, then by n; copies
-    counts: Indices  # (k,) ticks in ``records`` of each symbol asked for
-    lost: Indices  # (k,) ticks overwritten before they could be read
-    seen: Indices  # (k,) the highest n that is now read or lost
+    records: Records  # (m,) QUOTE or TRADE, in the order of the request, then by n; copies
+    counts: Indices  # (k,) ticks of each requested symbol in ``records``
+    lost: Indices  # (k,) ticks that were overwritten before they were read
+    seen: Indices  # (k,) the highest n that has been read or lost
 
 
 class Rings:
-    """The readers' side; any number of instances over one block.
+    """Reader of the rings; any number of instances may share one block.
 
-    Reads never wait and never fail; what could not be read is counted.
+    Reads never wait and never fail; ticks that could not be read are counted.
     """
 
     def __init__(self, block: Block) -> None:
-        """Look at existing rings in ``block``; raises ValueError if there are none."""
+        """Open existing rings in ``block``; raises ValueError if there are none."""
         self.view = view = View.of(block)
         self.max_symbols, self.depth, self.epoch = view.max_symbols, view.depth, view.epoch
-        self.fd = -1  # of the memfd that holds the block, where one does
+        self.fd = -1  # the memfd that holds the block; -1: none
         self.names = NameArea(view.names, view.named)
         self.stamps = Stamps(view.stamps, view.noted)
         self.sequence = Sequence(view.sequence)
@@ -79,36 +76,35 @@ class Rings:
 
     @classmethod
     def create(cls, block: Block, max_symbols: int, depth: int, epoch: str | None = None) -> Rings:
-        """Lay out empty rings in ``block``, which must be zeroed.
+        """Create empty rings in ``block``, which must be zeroed.
 
-        ``depth`` is a power of two from 4; ``epoch`` is one that a cursor can
-        name, and without it a fresh one is drawn. Raises ValueError for
-        anything else, and for a block too short.
+        ``depth`` is a power of two, at least 4; ``epoch`` is 1 to 32 letters and digits (None: random).
+        Raises ValueError for other values and for a block that is too short.
         """
         if depth < 4 or depth & (depth - 1):
-            raise ValueError(f"depth is a power of two from 4, not {depth}")
+            raise ValueError(f"depth must be a power of two, at least 4, not {depth}")
         if not 0 < max_symbols <= MAX_SYMBOLS:
-            raise ValueError(f"max_symbols is 1 to {MAX_SYMBOLS}, not {max_symbols}")
+            raise ValueError(f"max_symbols must be 1 to {MAX_SYMBOLS}, not {max_symbols}")
         if epoch is not None and not EPOCH.fullmatch(epoch):
-            raise ValueError(f"an epoch is 1 to 32 letters and digits, not {epoch[:40]!r}")
+            raise ValueError(f"an epoch must be 1 to 32 letters and digits, not {epoch[:40]!r}")
         lay_out(block, max_symbols, depth, epoch or secrets.token_hex(6))
         return cls(block)
 
     @classmethod
     def private(cls, max_symbols: int, depth: int, epoch: str | None = None) -> Rings:
-        """Make empty rings in this process's own memory; pages are taken as symbols are used."""
+        """Create empty rings in private memory; pages are allocated as symbols are used."""
         return cls.create(mmap.mmap(-1, block_bytes(max_symbols, depth)), max_symbols, depth, epoch)
 
     @classmethod
     def shared(cls, max_symbols: int, depth: int, epoch: str | None = None) -> Rings:
-        """Make empty rings in a memfd, ``fd``: whoever is handed it can look, and only we can write.
+        """Create empty rings in a sealed memfd, ``fd``: other processes can map it read-only.
 
-        There is no name to clean up: the memory goes with its last process.
-        Raises OSError, OverflowError or ValueError where the machine has no room for it.
+        There is no name to clean up: the memory is freed with its last process.
+        Raises OSError, OverflowError or ValueError if the machine has too little memory.
         """
         size = block_bytes(max_symbols, depth)
-        # Asked for in vain: the kernel refuses an anonymous mapping larger than the
-        # machine, but a memfd's pages one by one, with SIGBUS.
+        # Check the size: the kernel refuses an anonymous mapping larger than the machine at once, but the
+        # pages of a memfd only on access, with SIGBUS.
         mmap.mmap(-1, size).close()
         fd = os.memfd_create("marketfeed-rings", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
@@ -123,13 +119,13 @@ class Rings:
 
     @classmethod
     def attach(cls, fd: int) -> Rings:
-        """Look, read-only, at the rings in the memfd ``fd``; raises ValueError if there are none."""
+        """Map the rings in the memfd ``fd`` read-only; raises ValueError if there are none."""
         rings = cls(mmap.mmap(fd, os.fstat(fd).st_size, prot=mmap.PROT_READ))
         rings.fd = fd
         return rings
 
     def slots(self, channel: int) -> Records:
-        """Return the records as they lie in the block, live and unchecked, shape ``(max_symbols, depth)``."""
+        """Return a view of the records in the block, unchecked, shape ``(max_symbols, depth)``."""
         records: Records = self._records[channel].reshape(self.max_symbols, self.depth)
         return records
 
@@ -148,23 +144,23 @@ class Rings:
         return ns
 
     def first_ns(self, count: int | None = None) -> Indices:
-        """Return when the first tick of each of the first ``count`` symbols came, a copy.
+        """Return the time of the first tick of each of the first ``count`` symbols, a copy.
 
-        Its ``ts_recv``, on either channel, however long overwritten; 0 where none has come.
+        It is the ``ts_recv`` of the first tick on either channel, kept after the tick is overwritten; 0 if
+        there was none.
         """
         return self._first_ns[:count].copy()
 
     def read(self, channel: int, symbols: Indices, after: Indices, upto: Indices, head: int) -> Ticks:
-        """Return the ticks ``after < n <= upto`` of each symbol, those with ``g > head`` left out.
+        """Return the ticks ``after < n <= upto`` of each symbol, without those with ``g > head``.
 
-        All arrays have shape ``(k,)``; ``head`` is from :meth:`head`, loaded
-        before ``upto`` was. Ticks that the writer overwrote, before or while
-        they were copied, are counted in ``lost``; ``after + lost + counts``
-        is ``seen`` for each symbol.
+        All arrays have shape ``(k,)``; ``head`` is from :meth:`head`, loaded before ``upto``. Ticks that were
+        overwritten before or while they were copied are counted in ``lost``; ``after + lost + counts`` is
+        ``seen`` for each symbol.
         """
         first = np.maximum(after, self._floor(channel, symbols))
         spans = np.maximum(upto - first, 0)
-        # Where even ``upto`` is overwritten, what lies above it is not ours to count.
+        # If ``upto`` itself is overwritten, ticks above it are not counted.
         lost = np.minimum(first, np.maximum(upto, after)) - after
         ends = spans.cumsum()
         total = int(ends[-1]) if len(ends) else 0
@@ -179,16 +175,15 @@ class Rings:
             return Ticks(copied, spans, lost, after + lost + spans)
         owner = np.arange(len(symbols)).repeat(spans)
         counts = np.bincount(owner[keep], minlength=len(symbols))
-        # A slot that is being overwritten holds no g to go by: it is lost.
+        # A slot that is being overwritten has no valid g: the tick is lost.
         lost += np.bincount(owner[~safe], minlength=len(symbols))
         return Ticks(copied[keep], counts, lost, after + lost + counts)
 
     def between(self, after: int, head: int) -> list[tuple[Records, Indices]] | None:
         """Return all ticks ``after < g <= head`` and their ``n``, for each channel in order of ``g``.
 
-        ``head`` is at most what :meth:`head` has returned. None if some of
-        them cannot be had in this way, being too many or overwritten; then
-        :meth:`read` tells what is there of each symbol.
+        ``head`` is at most a value that :meth:`head` has returned. Returns None if there are too many, or
+        some of them are overwritten; then :meth:`read` returns the ticks by symbol.
         """
         places = self.sequence.places(after, head)
         if places is None:
@@ -205,7 +200,7 @@ class Rings:
             claimed = self._claimed[channel].take(copied["symbol"], mode="clip")
             behind = claimed - copied["n"]
             behind &= _U4  # a record's n is modulo 2**32
-            # As in _survived: the writer may have been in these very slots.
+            # As in _survived: the writer may have written these slots meanwhile.
             if not ((copied["g"] == wanted).all() and (behind < self.depth).all()):
                 return None
             found.append((copied, claimed - behind))
@@ -214,9 +209,9 @@ class Rings:
     def _survived(
         self, channel: int, symbols: Indices, spans: Indices, ns: Indices, copied: Records
     ) -> NDArray[np.bool_]:
-        """Tell which of the records just ``copied`` are whole and are the ticks ``ns``."""
-        # `claimed`, not `published`, and after the copy: the writer may have
-        # been scattering into these very slots.
+        """Return which of the records ``copied`` are valid copies of the ticks ``ns``."""
+        # `claimed`, not `published`, and loaded after the copy: the writer may have written these slots
+        # meanwhile.
         safe: NDArray[np.bool_] = ns > self._floor(channel, symbols).repeat(spans)
         safe &= copied["n"] == ns.astype(np.uint32)
         return safe
@@ -224,9 +219,8 @@ class Rings:
     def latest(self, channel: int, symbols: Indices, head: int) -> tuple[Records, Indices]:
         """Return the newest tick with ``g <= head`` of each symbol that has one.
 
-        ``symbols`` has shape ``(k,)``. The records have shape ``(m,)``, m ≤ k,
-        in the order asked; the second value, shape ``(k,)``, is each symbol's
-        ``n``, 0 where there is no tick or the writer has already gone round.
+        ``symbols`` has shape ``(k,)``. The records have shape ``(m,)``, m ≤ k, in the order of the request;
+        the second value, shape ``(k,)``, is each symbol's ``n``, 0 if there is no tick or it is overwritten.
         """
         upto = self.published_of(channel, symbols)
         ticks = self.read(channel, symbols, np.maximum(upto - 1, 0), upto, head)
@@ -234,7 +228,7 @@ class Rings:
         missing = np.flatnonzero((ticks.counts == 0) & (upto > 0))
         if not len(missing):
             return ticks.records, found
-        # Published, but newer than head: look further back.
+        # Published, but newer than head: find an older one.
         older = self.position(channel, symbols[missing], head)
         again = self.read(channel, symbols[missing], np.maximum(older - 1, 0), older, head)
         found[missing] = np.where(again.counts > 0, older, 0)
@@ -243,10 +237,10 @@ class Rings:
         return records[np.argsort(owners, kind="stable")], found
 
     def position(self, channel: int, symbols: Indices, g: int) -> Indices:
-        """Return the highest ``n`` of each symbol whose tick is at or before ``g``, or is no longer held.
+        """Return the highest ``n`` of each symbol whose tick is at or before ``g``, or is overwritten.
 
-        Shape ``(k,)``; compare with :meth:`oldest`. Never less than is at or before ``g``,
-        however far the writer comes meanwhile. Bisection over all symbols at once.
+        Shape ``(k,)``; compare with :meth:`oldest`. A writer that advances meanwhile never makes the result
+        too low. Bisection over all symbols at once.
         """
         low = self._floor(channel, symbols)
         high = np.maximum(self.published_of(channel, symbols), low)
@@ -258,18 +252,18 @@ class Rings:
                 return low
             middle = (low + high + 1) >> 1
             before = stamps[base + ((middle - 1) & self._mask)] <= g
-            # After the look: a slot that was written over meanwhile holds the stamp of a newer tick.
+            # Loaded after the stamp: a slot that was overwritten meanwhile holds the stamp of a newer tick.
             before |= middle <= self._floor(channel, symbols)
             before &= open_
             low = np.where(before, middle, low)
             high = np.where(open_ & ~before, middle - 1, high)
 
     def oldest(self, channel: int, symbols: Indices) -> Indices:
-        """Return the lowest ``n`` still held of each symbol, shape ``(k,)``; 1 while none is overwritten."""
+        """Return the lowest ``n`` of each symbol that is not overwritten, shape ``(k,)``."""
         return self._floor(channel, symbols) + 1
 
     def _floor(self, channel: int, symbols: Indices) -> Indices:
-        """Return the highest ``n`` of each symbol that may be overwritten, 0 if none may."""
+        """Return the highest ``n`` of each symbol that may be overwritten, 0 if none is."""
         floor: Indices = self._claimed[channel].take(symbols)
         floor -= self.depth
         return np.maximum(floor, 0, out=floor)

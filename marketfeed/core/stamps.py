@@ -1,10 +1,8 @@
-"""When each batch became visible: its last ``g`` and the time, for the newest few thousand batches.
+"""Publication times of the newest few thousand batches: the last ``g`` of each, and the time.
 
-Records have no room for it, and need none: a batch is published at once, so a
-``g`` finds its time by bisection. The log is a ring whose every entry lies in
-it twice, half the area apart, so that the newest entries are always one piece.
-Readers look at the newer half only: what they search is not being written,
-unless thousands of batches come while they do.
+A batch is published at once, so the time of a ``g`` is found by bisection. The log is a ring that stores
+every entry twice, half the area apart, so the newest entries are always contiguous. Readers use the newer
+half only: the writer does not write there, unless thousands of batches come during one search.
 """
 
 from __future__ import annotations
@@ -16,14 +14,14 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ENTRIES: Final = 8192  # batches; readers see the newer half
+ENTRIES: Final = 8192  # batches; readers use the newer half
 STAMPS_BYTES: Final = 2 * 2 * 8 * ENTRIES
 
 
 class Stamps:
-    """The log in ``area``, ``STAMPS_BYTES`` of memory that several processes see; one of them writes.
+    """The log in ``area``, ``STAMPS_BYTES`` of shared memory with one writer.
 
-    ``count``, shape ``(1,)``, is how many batches were noted.
+    ``count``, shape ``(1,)``, is the number of batches so far.
     """
 
     def __init__(self, area: NDArray[np.uint8], count: NDArray[np.uint64]) -> None:
@@ -33,7 +31,7 @@ class Stamps:
         self._count = count
 
     def note(self, g: int, now_ns: int) -> None:
-        """Note that all up to ``g`` is visible from ``now_ns`` on; to be called just before it is."""
+        """Record that ticks up to ``g`` are visible from ``now_ns`` on. Call it just before they are."""
         count = int(self._count[0])
         at = count % ENTRIES
         self._g[at] = self._g[at + ENTRIES] = g
@@ -41,9 +39,9 @@ class Stamps:
         self._count[0] = count + 1
 
     def fill(self, gs: NDArray[np.uint64], times: NDArray[np.int64]) -> None:
-        """Put into ``times`` when each of ``gs``, shapes ``(k,)``, ascending, was published.
+        """Write the publication times of ``gs``, which ascend, to ``times``; both have shape ``(k,)``.
 
-        0 for those whose time is no longer known.
+        A time that is no longer in the log is 0.
         """
         count = int(self._count[0])
         if not count or not len(gs):
@@ -53,11 +51,11 @@ class Stamps:
         start = (count - held) % ENTRIES
         newest = start + held - 1
         if held > 1 and self._g[newest - 1] < gs[0] and gs[-1] <= self._g[newest]:
-            times[:] = self._ns[newest]  # what most flushes take is the newest batch
+            times[:] = self._ns[newest]  # most flushes send the newest batch only
             return
         last = self._g[start : start + held]
         first, end = last.searchsorted(gs[[0, -1]]).tolist()
-        # Batches are fewer than ticks: their edges are looked up among the ticks, not the other way round.
+        # There are fewer batches than ticks, so the edges of batches are searched among the ticks.
         edges = gs.searchsorted(last[first:end], side="right")
         bounds = np.empty(len(edges) + 2, np.int64)
         bounds[0], bounds[-1] = 0, len(gs)
@@ -66,5 +64,5 @@ class Stamps:
         noted = self._ns[start + first : min(start + end + 1, start + held)]
         found[: len(noted)] = noted
         if first == 0 and count > held:
-            found[0] = 0  # of this batch, or of one before it
+            found[0] = 0  # the tick may be of an earlier batch
         times[:] = found.repeat(np.diff(bounds))

@@ -1,4 +1,4 @@
-"""The rings' one writer. The protocol, and why it needs no lock, is at the top of core/rings.py."""
+"""The writer of the rings. core/rings.py describes the protocol, and why it needs no lock."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ _ONE: Final[Indices] = np.ones(1, np.int64)
 
 
 class _Placed(NamedTuple):
-    """Where the records of one channel go in one step."""
+    """Destinations of the records of one channel in one publication."""
 
-    symbols: Indices  # (k,) those touched, each once
+    symbols: Indices  # (k,) distinct symbols
     counts: Indices  # (k,) records of each
-    last: Indices  # (k,) the n that each then has reached
+    last: Indices  # (k,) highest n of each afterwards
     slots: Indices  # (m,) one per record, in the records' order
 
 
 class RingWriter:
-    """The writers' side; exactly one per block. It goes on where an earlier one stopped or died."""
+    """Writer of the rings, exactly one per block. Continues where an earlier one stopped or died."""
 
     def __init__(self, rings: Rings, wall_ns: Callable[[], int] | None = None) -> None:
         self.rings = rings
-        self._wall_ns = wall_ns  # the clock to note batches by
+        self._wall_ns = wall_ns  # clock of the stamps
         view = rings.view
         self._claimed, self._published, self._slots = view.claimed, view.published, view.slots
         self._published_g, self._first_ns = view.published_g, view.first_ns
         self._mask = rings.depth - 1
         self._depth = rings.depth
-        self._most = rings.depth // 4  # of one symbol in one step; readers keep three quarters
-        # A writer that died within a step may have left ticks above the head,
-        # and slots that are claimed but hold no tick.
+        # Ticks of one symbol in one publication; readers keep three quarters of the ring.
+        self._most = rings.depth // 4
+        # A writer that died during a publication may have left ticks above the head, and claimed slots
+        # without one.
         self._next_g = max(rings.head(), self._highest_g()) + 1
         self._inherited = bool((self._claimed > self._published).any())
 
@@ -53,10 +54,8 @@ class RingWriter:
     def write(self, batch: Batch) -> int:
         """Publish the ticks of ``batch``; return the last ``g``.
 
-        Fills in ``g`` and ``n`` of the batch's records. A batch with more
-        than depth / 4 ticks of one symbol is published in several steps.
-        Raises IndexError, with nothing published, for a symbol that the
-        rings do not have.
+        Sets ``g`` and ``n`` of the records. A batch with more than depth / 4 ticks of one symbol is published
+        in several parts. Raises IndexError, and publishes nothing, for a symbol id out of range.
         """
         total = len(batch)
         first_g = self._next_g
@@ -67,7 +66,7 @@ class RingWriter:
             quotes["g"] = np.arange(first_g, middle, dtype=np.uint64)
             trades["g"] = np.arange(middle, end, dtype=np.uint64)
         else:
-            # What is no trade is a quote, as in Batch: else a bad channel number would give a g twice.
+            # As in Batch, everything else is a quote: an invalid channel number must not assign a g twice.
             quotes["g"] = np.flatnonzero(batch.channels != TRADES) + first_g
             trades["g"] = np.flatnonzero(batch.channels == TRADES) + first_g
         if total:
@@ -75,7 +74,7 @@ class RingWriter:
         return end - 1
 
     def _publish(self, quotes: Records, trades: Records, first_g: int, end: int) -> None:
-        """Publish the ticks ``first_g <= g < end``: in one step, or halved if a symbol has too many."""
+        """Publish the ticks ``first_g <= g < end`` at once, or in two parts if a symbol has too many."""
         placed: list[tuple[int, Records, _Placed]] = []
         for channel, records in ((QUOTES, quotes), (TRADES, trades)):
             if len(records):
@@ -90,13 +89,14 @@ class RingWriter:
             fresh = p.symbols[p.counts == p.last]
             if len(fresh):
                 self._note_first(records, fresh)
-        # The order of these three loops and the line after them is the whole protocol.
+        # The protocol is the order of these three loops and the store after them.
         for channel, _, (symbols, _, last, _) in placed:
             if self._inherited:
                 last = np.maximum(last, self._claimed[channel][symbols])
             self._claimed[channel][symbols] = last
         for channel, records, p in placed:
-            # In place, as a channel's slots are contiguous; 60 % of the time of an indexed assignment.
+            # put() takes 60 % of the time of an indexed assignment, because the slots of a channel are
+            # contiguous.
             self._slots[channel].put(p.slots, records.view(RECORD))
         for channel, records, p in placed:
             self.rings.sequence.note(channel, stamps_of(records), p.slots)
@@ -107,14 +107,14 @@ class RingWriter:
         self._next_g = end
 
     def _note_first(self, records: Records, symbols: Indices) -> None:
-        """Note when ``symbols``, which have had no tick on this channel, got their first one."""
+        """Record the times of the first ticks of ``symbols`` on this channel."""
         ids, places = np.unique(records["symbol"], return_index=True)
         fresh = symbols[self._first_ns[symbols] == 0]
         self._first_ns[fresh] = records["ts_recv"][places[ids.searchsorted(fresh)]]
 
     def _place(self, channel: int, records: Records) -> _Placed:
-        """Number the records, and find each one's slot."""
-        if len(records) == 1:  # a quiet feed's usual batch, at half the cost
+        """Set ``n`` of the records, and return their slots."""
+        if len(records) == 1:  # the usual batch of a quiet feed, at half the cost
             one = records["symbol"].astype(np.int64)
             n = self._published[channel].take(one)
             slot = one * self._depth + (n & self._mask)
@@ -122,7 +122,7 @@ class RingWriter:
             records["n"] = n
             return _Placed(one, _ONE, n, slot)
         unsorted = records["symbol"].copy()
-        order = unsorted.argsort(kind="stable")  # radix sort, as symbols are u2
+        order = unsorted.argsort(kind="stable")  # a radix sort, because symbols are u2
         by_symbol = unsorted.take(order)
         edges = (by_symbol[1:] != by_symbol[:-1]).nonzero()[0]
         bounds = np.empty(len(edges) + 2, np.int64)
@@ -131,7 +131,7 @@ class RingWriter:
         starts = bounds[:-1]
         counts = bounds[1:] - starts
         symbols = by_symbol.take(starts).astype(np.int64)
-        before = self._published[channel].take(symbols)  # IndexError for an unknown one
+        before = self._published[channel].take(symbols)  # raises IndexError
         sorted_ns = (before - starts).repeat(counts)
         sorted_ns += np.arange(1, len(records) + 1)
         sorted_slots = (symbols * self._depth).repeat(counts)

@@ -267,7 +267,7 @@ def bad_symbols(payload: bytes) -> bytes:
         (HEADER.pack(1, 2, 0, MAX_PAYLOAD_BYTES + 64, 0), "malformed", "at most 16777216"),
         (HEADER.pack(1, 5, 0, 8, 0) + bytes(8), "malformed", "at most 0"),
         (bad_symbols(b"not json"), "malformed", "is not JSON"),
-        (bad_symbols(b'{"A B":3}'), "malformed", "no symbol: 'A B'"),
+        (bad_symbols(b'{"A B":3}'), "malformed", "invalid symbol: 'A B'"),
         (bad_symbols(b'{"C":70000}'), "malformed", "gives C the id 70000"),
         (trades_frame(trades(0, side=ord('"')), 0), "malformed", "side that is not b, s or -"),
         (trades_frame(detailed(trades(0), kind=3), 0), "malformed", "kind that is not 0, 1 or 2"),
@@ -568,6 +568,6 @@ def test_an_announcement_with_a_mistake_at_its_end_numbers_no_name():
     known = {}
     publisher = Publisher(lambda name: known.setdefault(name, len(known)), lambda event, times: None)
     publisher.feed(symbols_frame({f"N{number}": number for number in range(5000)} | {"A B": 5000}, 0))
-    with pytest.raises(PublisherCut, match="no symbol: 'A B'"):
+    with pytest.raises(PublisherCut, match="invalid symbol: 'A B'"):
         list(iter(publisher.next_batch, None))
     assert not known
