@@ -30,7 +30,7 @@ class Slowest:
 
     def __init__(self, lanes: Lanes, keepalive: KeepAlive) -> None:
         self._lanes = lanes
-        self._life_signs = keepalive
+        self._keepalive = keepalive
         self._last: Subscriber | None = None  # found behind by the last call of `reached`
         self._moved = trio.Event()
         self.waits = 0  # in progress; while 0 the shard need not call `moved`
@@ -55,7 +55,7 @@ class Slowest:
             self.waits -= 1
 
     def _until_s(self) -> float:
-        return trio.current_time() + MOST_STALLS * self._life_signs.timing.stall_ns / S
+        return trio.current_time() + MOST_STALLS * self._keepalive.timing.stall_ns / S
 
     def reached(self, g: int) -> bool:
         """Return whether every session that is waited for has reached ``g``.
