@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROVE = bool(os.environ.get("MARKETFEED_PROVE"))
-EXAMPLES = 1000 if PROVE else 30  # of each property, unless the test says otherwise
+EXAMPLES = 1000 if PROVE else 30  # per property, unless the test sets another number
 
 # Timing is never asserted: Hypothesis's deadline and its check for slow data fail on a busy machine.
 settings.register_profile(
@@ -35,7 +35,7 @@ settings.load_profile("marketfeed")
 
 E2E = Path(__file__).parent / "e2e"
 E2E_TIMEOUT_S = 300
-PROVE_TIMEOUT_S = 3600  # of the long forms that `make prove` runs
+PROVE_TIMEOUT_S = 3600  # of the long variants that `make prove` runs
 PROCESSES = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system")
 LOCAL_NAMES = ("", "localhost")  # "" is the wildcard address
 
@@ -43,9 +43,9 @@ running: pytest.Item | None = None
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return how many tests run at a time: one a core with ``-n logical``, two a core with ``-n auto``.
+    """Return the number of test processes: one per core with ``-n logical``, two with ``-n auto``.
 
-    Two suit tests that wait for other processes most of their time.
+    Two per core suit tests that mostly wait for other processes.
     """
     cores = len(os.sched_getaffinity(0))
     return cores if config.getoption("numprocesses") == "logical" else 2 * cores
@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def on_this_machine(host: str) -> bool:
-    """Tell whether ``host`` is localhost, or an address that means this machine."""
+    """Return whether ``host`` is localhost or an address of this machine."""
     if host in LOCAL_NAMES:
         return True
     try:
@@ -74,7 +74,7 @@ def on_this_machine(host: str) -> bool:
 
 
 def refuse_processes_and_networks(event: str, arguments: tuple[object, ...]) -> None:
-    """Audit hook: raise where a test without the marker `e2e` starts a process or leaves this machine.
+    """Audit hook: raise if a test without the marker `e2e` starts a process or connects to another machine.
 
     Source of the events and their arguments: https://docs.python.org/3/library/audit_events.html
     """
@@ -103,7 +103,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def realdata() -> Path:
-    """The folder of recordings of real venues."""
+    """Folder of recordings of real venues."""
     folder = os.environ.get("MARKETFEED_REALDATA")
     if not folder:
         pytest.skip("set MARKETFEED_REALDATA to the folder of recordings")

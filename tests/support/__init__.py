@@ -1,6 +1,6 @@
-"""What tests share: fakes, real processes, other clients, and scripts that run as processes of their own."""
+"""Shared parts of the tests: fakes, real processes, third-party clients, and scripts run as processes."""
 
 from pathlib import Path
 from typing import Final
 
-SUPPORT: Final = Path(__file__).parent  # where those scripts are
+SUPPORT: Final = Path(__file__).parent  # folder of the scripts

@@ -36,7 +36,7 @@ def get(
 
 
 def samples(text: bytes) -> dict[tuple[str, ...], float]:
-    """Return every sample by its name and the values of its labels, these in order of the labels' names."""
+    """Return every sample by its name and the values of its labels, sorted by label name."""
     return {
         (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text.decode())

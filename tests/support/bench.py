@@ -1,4 +1,4 @@
-"""A shard over real rings, driven by hand, with sinks whose sockets the test opens and closes."""
+"""A shard over real rings, driven cycle by cycle, with sinks whose capacity the test controls."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ SLOW_EVERY = Tier("archive", 100 * MS, True, 65536)
 
 
 def kinds(messages: list[dict[str, Any]]) -> list[str]:
-    """Return what each message is."""
+    """Return the type of each message."""
     return [message["T"] for message in messages]
 
 
 class Decoder:
-    """A peer's view of the frames of one connection, whatever their encoding: messages, as JSON has them."""
+    """Decodes the frames of one connection in any encoding into messages in the form of JSON."""
 
     def __init__(self, epoch: str = "e1") -> None:
         self.epoch = epoch
         self.names: dict[int, str] = {}  # announced
-        self.id: str | None = None  # of the last SSE event that had one
+        self.id: str | None = None  # of the last SSE event with an id
 
     def decode(self, frame: bytes) -> list[dict[str, Any]]:
-        """Return the messages of one whole frame or event; pings and comments have none."""
+        """Return the messages of one complete frame or event; pings and comments have none."""
         if frame[:2] == b": " or frame[:6] == b"retry:":
             return []
         if frame[:3] == b"id:" or frame[:5] == b"data:":
@@ -117,7 +117,7 @@ class Decoder:
 
 
 class Socket:
-    """A sink whose kernel takes ``room`` frames (None: any number) and then no more."""
+    """A sink that accepts ``room`` frames (None: any number), then no more."""
 
     def __init__(self) -> None:
         self.room: int | None = None
@@ -154,7 +154,7 @@ class Socket:
         return [message for frame in self.frames for message in self.decoder.decode(frame)]
 
     def take(self) -> list[dict[str, Any]]:
-        """Return the messages that came since the last call."""
+        """Return the messages received since the last call."""
         messages = self.messages()
         self.frames.clear()
         return messages
@@ -240,7 +240,7 @@ class Bench:
             await self.cycle()
 
     async def ask(self, member: Subscriber, quotes: str) -> None:
-        """Subscribe, and leave the cycles to others."""
+        """Subscribe without running a cycle."""
         names = Names(tuple(quotes.split()))
         answer = member.encoding.messages(protocol.subscription(names, "vip", "json", None), 0)
         await self.shard.change(
@@ -248,12 +248,12 @@ class Bench:
         )
 
     async def cycle(self, times: int = 1) -> None:
-        """Let the shard do what is due now."""
+        """Run the due work of the shard."""
         for _ in range(times):
             await self.shard.cycle(int(trio.current_time() * S))
 
     def open(self, member: Subscriber, socket: Socket, room: int | None = None) -> None:
-        """Let the peer read: what waited goes out, and the kernel takes ``room`` frames more."""
+        """Flush waiting frames, and accept ``room`` more."""
         socket.room = room
         if socket.tail:
             socket.frames += socket.tail
@@ -261,14 +261,14 @@ class Bench:
             self.shard.drained(member)
 
     def balanced(self) -> None:
-        """Assert that every session's ledger adds up at this moment."""
+        """Assert that every session's ledger adds up."""
         for member in self.shard.members:
             for tier, ledger in self.shard.figures.ledgers(member).items():
                 assert ledger.difference == 0, (member.id, tier, ledger)
 
 
 class Follower:
-    """A client's view: checks n and g of everything that comes, holes against what was told."""
+    """A client that checks n and g of every tick, and holes against announced losses."""
 
     def __init__(self, every: bool, epoch: str = "e1") -> None:
         self.every = every
@@ -278,13 +278,13 @@ class Follower:
         self.lagging = False
         self.told: dict[tuple[str, str], int] = {}
         self.count = 0
-        # By the rules of a cursor: what a cut does not take away.
+        # State at the cursor, which survives a disconnect.
         self.cursor: str | None = None
         self._moves = False
         self._anchor: dict[tuple[str, str], int] = {}
 
     def follow(self, messages: list[dict[str, Any]]) -> None:
-        """Take messages in order; raises AssertionError at a double, a silent hole or a wrong order."""
+        """Check messages in order; raises AssertionError for a duplicate, a silent hole or a wrong order."""
         for message in messages:
             kind = message["T"]
             if kind == "lag":
@@ -297,7 +297,7 @@ class Follower:
             elif kind == "gap":
                 key = ("q" if message["channel"] == "quotes" else "t", message["S"])
                 if key in self.last:
-                    # One gap may follow another: what was next then is overwritten too by now.
+                    # A gap may follow another: the next tick has been overwritten meanwhile.
                     last = max(self.last[key], self.told.get(key, 0) - 1)
                     assert message["lost"] == message["n"] - last - 1
                 self.told[key] = message["n"]
@@ -305,14 +305,14 @@ class Follower:
                 self._tick((kind, message["S"]), message)
 
     def cut(self) -> None:
-        """Lose the connection: what came after the cursor does not count."""
+        """Lose the connection, and all ticks after the cursor."""
         self.last = dict(self._anchor)
         self._moves = self.lagging = False
         self.told.clear()
         self.g = 0 if self.cursor is None else int(self.cursor.partition(":")[2])
 
     def polled(self, body: dict[str, Any]) -> None:
-        """Take the answer of a long poll."""
+        """Check the answer of a long poll."""
         check_poll(body)
         self._answered({"reset": body["reset"]})
         self.follow(body["messages"])

@@ -1,4 +1,4 @@
-"""Encoded histograms that inflate without end."""
+"""Encoded histograms that inflate endlessly."""
 
 import struct
 import zlib
@@ -10,7 +10,7 @@ HDR, COUNTS = recorded(range(1000, 900_000, 77))
 
 
 def bomb(base, size, **header):
-    """A histogram whose payload inflates to ``size`` bytes of zeros and more, and has no end."""
+    """Return a histogram whose payload inflates to at least ``size`` zeros, without an end."""
     deflate = zlib.compressobj(9)
     data = deflate.compress(payload_of(HDR, [], base, **header)) + deflate.flush(zlib.Z_FULL_FLUSH)
     # After a full flush the same bytes can be repeated.

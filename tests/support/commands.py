@@ -1,4 +1,4 @@
-"""Runs one `marketfeed` command."""
+"""Runner of `marketfeed` commands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def command(folder, *arguments):
-    """Run a command of the program; return its status and what it said."""
+    """Run a command; return its exit status and output."""
     done = subprocess.run(
         [sys.executable, "-m", "marketfeed", *arguments],
         cwd=folder,

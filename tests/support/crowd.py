@@ -1,4 +1,4 @@
-"""Many sessions in one event loop, each checked as it reads; and what an operator sees of the processes."""
+"""Many sessions in one event loop, each checking its ticks; process and metrics checks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """Subscribes, and checks every tick until it is closed; every hole has to be told."""
+    """Subscribes and checks every tick until closed; holes must be announced."""
 
     def __init__(self, port: int, request: dict[str, Any]) -> None:
         self.follower = Follower(every=True)
@@ -31,7 +31,7 @@ class Session:
         self._request = request
 
     async def run(self) -> None:
-        """Read until the server closes or is gone; raises what the Follower finds."""
+        """Read until the connection closes; raises the Follower's AssertionError."""
         try:
             async with trio.open_nursery() as nursery:
                 stream = await trio.open_tcp_stream("127.0.0.1", self._port)
@@ -61,26 +61,26 @@ class Session:
         self.grown.set()
 
     async def until(self, ticks: int) -> None:
-        """Wait until so many live ticks came, or the session ended."""
+        """Wait for ``ticks`` live ticks, or the end of the session."""
         while self.follower.count < ticks and not self.ended.is_set():
             self.grown = trio.Event()
             await self.grown.wait()
 
     async def begun(self) -> None:
-        """Wait until the session is synced, or has ended before."""
+        """Wait until the session is synced or has ended."""
         while not self.synced.is_set() and not self.ended.is_set():
             self.grown = trio.Event()
             await self.grown.wait()
 
     async def go_on(self, ticks: int) -> None:
-        """Assert that so many more live ticks come."""
+        """Assert that ``ticks`` more live ticks arrive."""
         wanted = self.follower.count + ticks
         await self.until(wanted)
         assert self.follower.count >= wanted
 
 
 class Roamer:
-    """Comes back when it is told to, with its cursor, and checks that nothing is missing on the way."""
+    """Reconnects by cursor on `closing`, and checks that no tick is missing."""
 
     def __init__(self, port: int, names: dict[str, Any]) -> None:
         self.follower = Follower(every=True)
@@ -95,7 +95,7 @@ class Roamer:
         self._away = False
 
     async def run(self) -> None:
-        """Read for ever; raises for a hole that was not told, and for a connection that was refused."""
+        """Read without end; raises for an unannounced hole and for a refused connection."""
         while True:
             request = {"action": "subscribe", **self._names}
             if self._cursor is not None:
@@ -109,7 +109,7 @@ class Roamer:
             await trio.sleep(session.closing["retry_ms"] / 1000)
 
     def take(self, messages: list[dict[str, Any]]) -> None:
-        """Keep the cursor, and for how long no tick came while it was away."""
+        """Record the cursor, and the time without ticks after a reconnect."""
         for message in messages:
             kind = message["T"]
             if kind == "subscription":
@@ -154,7 +154,7 @@ def workers(running: Engine) -> list[int]:
 
 
 def lives(pid: int) -> bool:
-    """Tell whether a process runs; a zombie does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -162,7 +162,7 @@ def lives(pid: int) -> bool:
 
 
 def metrics(running: Engine) -> dict[tuple[str, ...], float]:
-    """Return a scrape, every ledger of which adds up."""
+    """Scrape the metrics; assert that every ledger adds up."""
     found = samples(get(running.admin_port, "/metrics")[2])
     for tier in [key[1] for key in found if key[0] == "marketfeed_matched_total"]:
         names = ("delivered_total", "conflated_total", "lost_total", "pending", "abandoned_total")

@@ -1,4 +1,4 @@
-"""DBN records and files, made for tests."""
+"""Builders of DBN records and files."""
 
 from __future__ import annotations
 

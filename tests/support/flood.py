@@ -1,8 +1,8 @@
-"""Strangers who send bodies that nobody asked for: ``flood.py SECONDS CONNECTIONS SHUT PORT…``.
+"""Attack with unexpected request bodies: ``flood.py SECONDS CONNECTIONS SHUT PORT…``.
 
-Each connection sends a request with a body of 262,144 bytes in chunks of one byte, to one route after the
-other, and begins anew when it is closed. With SHUT it half-closes once all is sent. Prints how many
-connections it made.
+Each connection sends a request with a body of 262,144 bytes in chunks of one byte, cycling through the
+routes, and reconnects when it is closed. With SHUT it half-closes after the body. Prints the number of
+connections.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""HdrHistogram's encodings V0, V1, V2 and DoubleHistogram, as its Java original writes them.
+"""Encoders of HdrHistogram's V0, V1, V2 and DoubleHistogram, like the Java original.
 
 Layouts from EncodableHistogram, AbstractHistogram and DoubleHistogram of the releases that wrote each.
 """
@@ -16,7 +16,7 @@ DOUBLE = 0x0C72124F
 
 
 def recorded(values, lowest=1000, highest=60_000_000_000, digits=3):
-    """Return a histogram of the package's, and its counts up to the last that is not 0."""
+    """Return a histogram of the package, and its counts up to the last nonzero one."""
     hdr = HdrHistogram(lowest, highest, digits)
     for value in values:
         hdr.record_value(value)
@@ -36,7 +36,7 @@ def zigzag(value):
 
 
 def runs(counts):
-    """Return V2's words: counts, and a run of zeros as its negative length."""
+    """Return the words of V2: counts, with runs of zeros as negative lengths."""
     counts = np.asarray(counts)
     found, end = b"", 0
     for index in map(int, np.flatnonzero(counts)):
@@ -50,7 +50,7 @@ def runs(counts):
 
 
 def payload_of(hdr, counts, base, word=8, ratio=1.0, length=None, lowest=None, highest=None, digits=None):
-    """Return header and counts, not compressed."""
+    """Return header and counts, uncompressed."""
     lowest = hdr.lowest_trackable_value if lowest is None else lowest
     highest = hdr.highest_trackable_value if highest is None else highest
     digits = hdr.significant_figures if digits is None else digits
@@ -63,13 +63,13 @@ def payload_of(hdr, counts, base, word=8, ratio=1.0, length=None, lowest=None, h
 
 
 def packed(payload, base, word=8):
-    """Return the payload compressed, behind its cookie and length."""
+    """Return cookie, length and compressed payload."""
     data = zlib.compress(payload, 9)
     return struct.pack(">II", COMPRESSED[base] | (0x10 if base == V2 else word << 4), len(data)) + data
 
 
 def double(inner, digits=3):
-    """Return a DoubleHistogram around one that is compressed."""
+    """Return a DoubleHistogram that wraps a compressed histogram."""
     return struct.pack(">IIq", DOUBLE, digits, 1 << 40) + inner
 
 

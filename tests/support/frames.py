@@ -12,7 +12,7 @@ MS = 1_000_000
 
 
 def quotes(*gs, symbol=0, flags=0):
-    """Quotes numbered ``gs``, a millisecond apart."""
+    """Return quotes numbered ``gs``, a millisecond apart."""
     records = np.zeros(len(gs), QUOTE)
     records["g"] = gs
     records["ts_recv"] = START_NS + np.array(gs, np.int64) * MS
@@ -34,7 +34,7 @@ def trades(*gs, symbol=0):
 
 
 def steps(count, symbol=7):
-    """A recording of ``count`` steps, each with ten quotes and five trades, interleaved."""
+    """Return a recording of ``count`` steps of ten quotes and five trades, interleaved."""
     frames = [symbols_frame({"A": symbol}, 1)]
     for number in range(count):
         gs = number * 15 + np.arange(1, 16)

@@ -1,4 +1,4 @@
-"""Certificates for a gateway in this process, and TLS clients that trust them."""
+"""Certificates for an in-process gateway, and TLS clients that trust them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Files:
-    """A certificate authority, and the files that the gateway is given."""
+    """A certificate authority, and the gateway's certificate files."""
 
     def __init__(self, folder) -> None:
         self.authority = trustme.CA()
@@ -33,7 +33,7 @@ class Files:
         return Certificate(str(self.cert), str(self.key))
 
     async def connect(self, live: Live, strict: bool = False) -> trio.SSLStream[trio.SocketStream]:
-        """Return a connection; one that is ``strict`` raises where TLS ends without its close_notify."""
+        """Connect; a ``strict`` connection raises if TLS ends without close_notify."""
         plain = await live.connect()
         stream = trio.SSLStream(plain, self.client, server_hostname="localhost", https_compatible=not strict)
         await stream.do_handshake()

@@ -1,4 +1,4 @@
-"""A session that only reads, in a thread of its own, and how long it got nothing."""
+"""A reading session in a thread, which measures its longest silence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from websockets.sync.client import connect
 
 
 class Healthy(threading.Thread):
-    """Subscribes to one symbol that ticks all the time, and notes the longest time between two frames."""
+    """Subscribes to one busy symbol, and records the longest time between two frames."""
 
     def __init__(self, url: str, symbol: str) -> None:
         super().__init__(daemon=True)
@@ -47,6 +47,6 @@ class Healthy(threading.Thread):
         return longest_s
 
     def stop(self) -> None:
-        """Leave."""
+        """Close the session."""
         self._stopping = True
         self.join(10)

@@ -1,4 +1,4 @@
-"""An HTTP server on an in-memory stream, and the client's end of it."""
+"""An HTTP server on an in-memory stream, and its client."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def echo(request: Request) -> Response:
 
 
 async def late(request: Request) -> Response:
-    """Answer after 10 s, unless the client goes away before."""
+    """Answer after 10 s, unless the client disconnects."""
     with trio.move_on_after(10) as waiting:
         await request.wait_gone()
     return json_response("in time" if waiting.cancelled_caught else "gone")
@@ -39,7 +39,7 @@ ROUTES = {
 
 
 class Peer:
-    """The client's end of a served connection."""
+    """Client end of a served connection."""
 
     def __init__(self, stream: trio.StapledStream, server: HttpServer) -> None:
         self.stream = stream
@@ -47,7 +47,7 @@ class Peer:
         self.got = b""
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Return the next answer: status, headers by name in lower case, body."""
+        """Return the next answer: status, headers by lower-case name, body."""
         while b"\r\n\r\n" not in self.got:
             await self._more()
         head, _, self.got = self.got.partition(b"\r\n\r\n")

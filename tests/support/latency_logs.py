@@ -1,4 +1,4 @@
-"""Logs for tests of what reads them."""
+"""Latency logs for tests of their readers."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ TOTAL = Tag("total", "vip", "0")
 
 
 def interval(values_ns, tag=TOTAL, number=0):
-    """The interval ``number``, of 10 s, with these values."""
+    """Return the 10 s interval ``number`` with these values."""
     histogram = Histogram()
     histogram.record(np.array(values_ns, np.int64))
     start_ns = (START_S + 10 * number) * S
@@ -28,7 +28,7 @@ def write(path, *intervals):
 
 
 def run(path, median_ns, number=20, tag=TOTAL, seed=0, drift=0.0):
-    """A log of ``number`` intervals around ``median_ns``, each of 500 values."""
+    """Write a log of ``number`` intervals around ``median_ns`` with 500 values each."""
     rng = np.random.default_rng(seed)
     return write(
         path,

@@ -1,4 +1,4 @@
-"""A gateway over real sockets in the test's own event loop, with a writer the test drives."""
+"""A gateway over real sockets in the test's event loop, with a writer driven by the test."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ LIMITS = Limits(
     requests_per_s=50,
     handshake_s=10.0,
 )
-HASTY = replace(LIMITS, handshake_s=0.3)  # for tests of the deadline alone: busy machines miss it
+HASTY = replace(LIMITS, handshake_s=0.3)  # only for tests of the deadline: busy machines miss it
 
 
 class Live:
-    """What a test needs of the running gateway."""
+    """A running gateway with its writer and connections."""
 
     def __init__(self, service: Service, gateway: Gateway, port: int, writer: RingWriter) -> None:
         self.service = service
@@ -69,7 +69,7 @@ class Live:
 
     @staticmethod
     async def read_to_end(stream: trio.SocketStream) -> None:
-        """Read and forget until the end; raises BrokenResourceError if that is a reset."""
+        """Discard input until the end; raises BrokenResourceError on a reset."""
         while await stream.receive_some():
             pass
 
@@ -79,7 +79,7 @@ class Live:
             await trio.sleep(0.001)
 
     async def connect(self) -> trio.SocketStream:
-        """Return a connection on which nothing is sent yet."""
+        """Return a TCP connection."""
         self._streams.append(await trio.open_tcp_stream("127.0.0.1", self.port))
         return self._streams[-1]
 
@@ -90,13 +90,13 @@ class Live:
     async def raw(
         self, path: str = "/v1/stream", upgrade: bool = True, headers: str = ""
     ) -> trio.SocketStream:
-        """Return a connection whose handshake request is sent, and not yet answered."""
+        """Return a connection with a sent, unanswered handshake request."""
         stream = await self.connect()
         await stream.send_all(self.handshake(path, upgrade, headers))
         return stream
 
     def handshake(self, path: str = "/v1/stream", upgrade: bool = True, headers: str = "") -> bytes:
-        """Return a client's request."""
+        """Return a client's handshake request."""
         key = base64.b64encode(b"0123456789abcdef").decode()
         lines = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n{headers}"
         if upgrade:
@@ -157,7 +157,7 @@ async def serving(
 
 
 def messages_of(frame: str | bytes) -> list[dict[str, Any]]:
-    """Return the messages of a text frame, or of a binary one; a tick of that is a record under ``R``."""
+    """Return the messages of a text or binary frame; a binary tick is a record under ``R``."""
     if isinstance(frame, str):
         messages: list[dict[str, Any]] = json.loads(frame)
         check_messages(messages)
@@ -198,7 +198,7 @@ class Client:
                 return message
 
     async def closed(self) -> tuple[int, list[dict[str, Any]]]:
-        """Read to the end; return the close code and what came before."""
+        """Read to the end; return the close code and the messages before it."""
         messages = list(self._messages)
         while True:
             try:
@@ -209,10 +209,10 @@ class Client:
 
 @asynccontextmanager
 async def connected(live: Live) -> AsyncIterator[Client]:
-    """Open a session and take its first message."""
+    """Open a session and read its first message."""
     async with trio.open_nursery() as nursery:
-        # Over a stream of ours, because trio-websocket's client leaves its own
-        # open when the server closes first.
+        # On our own stream: trio-websocket's client leaves its stream open if the
+        # server closes first.
         stream = await live.connect()
         ws = await trio_websocket.wrap_client_stream(nursery, stream, "127.0.0.1", "/v1/stream")
         client = Client(ws)

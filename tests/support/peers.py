@@ -1,4 +1,4 @@
-"""Programs of other makes as subscribers, and what every one of them has to see: no hole, nothing twice."""
+"""Third-party programs as subscribers, each checked for holes and duplicates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 MODULES = ROOT / ".venv" / "foreign" / "node_modules"
-CURL_S = "30"  # that nothing may take longer than
+CURL_S = "30"  # timeout of every request
 
 Message = dict[str, Any]
 
@@ -33,14 +33,14 @@ def need(program: str) -> str:
 
 
 class Follower:
-    """Checks what one client sees of an `every` tier, over any number of connections."""
+    """Checks the ticks of one client on an `every` tier, across reconnects."""
 
     def __init__(self) -> None:
         self.last: dict[tuple[str, str], int] = {}
         self.ticks = 0
 
     def take(self, messages: Sequence[Message]) -> None:
-        """Look at the messages of one event, frame or body."""
+        """Check the messages of one event, frame or body."""
         for message in messages:
             if message["T"] not in ("q", "t"):
                 assert message["T"] not in ("gap", "lag", "error"), message
@@ -54,7 +54,7 @@ class Follower:
 
 @contextmanager
 def events(url: str, *arguments: str) -> Iterator[Iterator[tuple[str, list[Message]]]]:
-    """Read Server-Sent Events by curl: pairs of the last id and messages; curl ends with the block."""
+    """Read Server-Sent Events by curl as pairs of last id and messages; curl ends with the block."""
     argv = [need("curl"), "-sSN", "--max-time", CURL_S, *arguments, url]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -81,7 +81,7 @@ def _events(lines: Iterator[str]) -> Iterator[tuple[str, list[Message]]]:
 
 
 def curl(url: str, *arguments: str) -> tuple[int, dict[str, str], bytes]:
-    """Make one request by curl; return status, headers by name in lower case, body."""
+    """Make one request by curl; return status, headers by lower-case name, body."""
     argv = [need("curl"), "-sS", "--max-time", CURL_S, "-D", "-", *arguments, url]
     done = subprocess.run(argv, capture_output=True, timeout=60, check=True)
     head, _, body = done.stdout.partition(b"\r\n\r\n")
@@ -94,7 +94,7 @@ def curl(url: str, *arguments: str) -> tuple[int, dict[str, str], bytes]:
 
 
 class Files:
-    """A certificate for this machine, and the authority that signed it."""
+    """A certificate for this machine and its authority."""
 
     def __init__(self, folder: Path) -> None:
         authority = trustme.CA()

@@ -1,8 +1,8 @@
-"""Strangers who send what is small for them and costly for us: ``pieces.py KIND SECONDS PORT``.
+"""Asymmetric attacks, cheap for the client and costly for the server: ``pieces.py KIND SECONDS PORT``.
 
-Kinds: ``fragments``, messages of nearly as many empty fragments as are permitted; ``records``, a message over
-TLS with one byte in each record; ``handshakes``, TLS connections that are given up once they stand. Each of
-CONNECTIONS sends as fast as it can, and begins anew when it is closed. Prints how many it opened.
+Kinds: ``fragments``, messages with almost the permitted number of empty fragments; ``records``, a message in
+TLS with one byte per record; ``handshakes``, TLS connections closed after the handshake. Each of
+CONNECTIONS sends as fast as possible and reconnects when closed. Prints the number of connections.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from typing import Final
 
 CONNECTIONS: Final = 100
-RECORDS: Final = 700  # in one go
+RECORDS: Final = 700  # per write
 UPGRADE: Final = (
     b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -30,7 +30,7 @@ LONG: Final = b"\x81\xff" + (200_000).to_bytes(8, "big") + MASK
 
 
 class Peer:
-    """One connection and what it has still to send."""
+    """One connection and its unsent bytes."""
 
     def __init__(self, kind: str, port: int) -> None:
         self._kind = kind
@@ -67,7 +67,7 @@ class Peer:
         return self._outgoing.read()
 
     def go_on(self) -> bool:
-        """Send more; False once there is nothing more to send."""
+        """Send more; False once all is sent."""
         if self._kind == "handshakes":
             return False
         if not self._left:

@@ -1,4 +1,4 @@
-"""TCP ports that nothing listens on."""
+"""Unused TCP ports."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 import random
 import socket
 
-# Below the ports that Linux gives to sockets bound to port 0 (net.ipv4.ip_local_port_range): nothing else
-# that runs at the same time gets one of these between this test's asking and its use of it.
+# Below Linux's range for port 0 (net.ipv4.ip_local_port_range), so that no other program is assigned one of
+# these ports between the check and its use.
 FIRST, LAST = 20_000, 32_000
 _ports = random.Random(os.getpid())
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 on which nobody listens, another one each time."""
+    """Return an unused port of 127.0.0.1, a different one for each call."""
     while True:
         port = _ports.randrange(FIRST, LAST)
         with socket.socket() as sock:

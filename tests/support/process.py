@@ -1,4 +1,4 @@
-"""A real marketfeed process, and a real client of another make."""
+"""A real marketfeed process, and a third-party client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
 
 READY_S = 30
-# Before the program itself: it may have so many files open, and cannot raise that.
+# Sets the hard limit of open files, then runs the program.
 FEW_FILES = (
     "import os, resource, sys; files = int(sys.argv[1]); "
     "resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)); "
@@ -28,7 +28,7 @@ FEW_FILES = (
 
 
 class Engine:
-    """``marketfeed serve`` as a process; its log is gathered."""
+    """``marketfeed serve`` as a process; collects its log."""
 
     def __init__(self, *arguments: str, cwd: Path, files: int | None = None) -> None:
         limited = [] if files is None else ["-c", FEW_FILES, str(files)]
@@ -109,10 +109,10 @@ def engine(config: str, folder: Path, *arguments: str, files: int | None = None)
 
 
 class Reader(threading.Thread):
-    """A session that subscribes and keeps every frame until ``enough`` says so.
+    """A session that subscribes and stores every frame until ``enough`` returns True.
 
-    Frames are kept as they came: a reader that parsed them on the way would
-    fall behind a fast replay, and be conflated for it.
+    Frames are stored unparsed: a reader that parses while it reads would fall
+    behind a fast replay and be conflated.
     """
 
     def __init__(self, url: str, request: dict[str, Any], enough: Callable[[bytes], bool]) -> None:
@@ -134,7 +134,7 @@ class Reader(threading.Thread):
             self.error = error
 
     def result(self, timeout_s: float) -> list[list[dict[str, Any]]]:
-        """Return all frames once there were enough; raises what the session raised."""
+        """Return all frames once there are enough; re-raises the session's exception."""
         self.join(timeout_s)
         if self.error is not None:
             raise self.error
@@ -147,7 +147,7 @@ class Reader(threading.Thread):
 
 @contextmanager
 def open_session(url: str) -> Iterator[ClientConnection]:
-    """Open a session and take its first message."""
+    """Open a session and read its first message."""
     with connect(url, compression=None) as ws:
         (first,) = json.loads(ws.recv(timeout=10))
         assert first["msg"] == "connected"

@@ -1,4 +1,4 @@
-"""Publishers on a push feed's socket."""
+"""Publishers of a push feed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def address_of(running: Engine, feed: str) -> str:
-    """Return where ``feed`` listens, from the log, once it does."""
+    """Wait until ``feed`` listens; return its address from the log."""
     while True:
         assert running.process.poll() is None
         for entry in list(running.log):

@@ -1,4 +1,4 @@
-"""Recordings for tests of what reads them."""
+"""Recordings for tests of their readers."""
 
 import numpy as np
 import zstandard
@@ -12,7 +12,7 @@ MS = 10**6
 
 
 def quotes(count, symbols=3, seed=0, first_g=1):
-    """Quotes with all that a venue may send: missing sides, negative prices, no venue time."""
+    """Return quotes with missing sides, negative prices and missing venue times."""
     rng = np.random.default_rng(seed)
     records = np.zeros(count, QUOTE)
     records["ts_recv"] = START_NS + np.arange(count) * MS + rng.integers(0, 1000, count)
@@ -65,7 +65,7 @@ def recording(path, ticks=1000, names=None, with_quotes=True, with_trades=True, 
 
 
 def write(path, frames):
-    """Write frames, packed as the name says, each readable on its own."""
+    """Write frames, compressed according to the suffix, each flushed separately."""
     packer = zstandard.ZstdCompressor().compressobj() if path.suffix == ".zst" else None
     with path.open("wb") as file:
         for frame in frames:

@@ -1,4 +1,4 @@
-"""What tests of recordings share: a feed made, run to its end as fast as it goes, and its ticks."""
+"""Shared parts of the replay tests: construct a feed, run it unpaced to its end, return its ticks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def replayed(folder, **settings):
 
 
 async def damaged(folder, **settings):
-    """Replay up to the damage that ends it for good; return the intake and what is said of it."""
+    """Replay a damaged recording until it fails; return the intake and the error message."""
     feed, intake = make(folder, speed=0, **settings)
     with pytest.raises(SourceError) as caught:
         await feed.run(intake.publish)
@@ -35,9 +35,9 @@ async def damaged(folder, **settings):
 
 
 async def outcome(folder, **settings):
-    """Replay what may be damaged; return the intake, None if it was refused, and what is said of it.
+    """Replay a possibly damaged recording; return the intake, None if it was refused, and the error message.
 
-    Any exception but the two that say so in one line is a fault.
+    Any exception but ConfigError and SourceError with one line of text fails the test.
     """
     intake, error = None, None
     try:
@@ -55,14 +55,14 @@ async def outcome(folder, **settings):
 
 
 def refusals(folder, **settings):
-    """Return the lines that say why a feed cannot be made."""
+    """Return the lines of the ConfigError of a feed."""
     with pytest.raises(ConfigError) as caught:
         make(folder, **settings)
     return str(caught.value).splitlines()
 
 
 def refusal(folder, **settings):
-    """Return the one line that says why a feed cannot be made."""
+    """Return the ConfigError of a feed, which must have one line."""
     (line,) = refusals(folder, **settings)
     return line
 

@@ -1,4 +1,4 @@
-"""What the tests of the rings share: batches in short, a reader that keeps books, a brute-force ledger."""
+"""Shared parts of the ring tests: short batches, a counting reader, a brute-force ledger."""
 
 import numpy as np
 from hypothesis import strategies as st
@@ -27,7 +27,7 @@ def quotes_of(*symbols):
 
 
 class Ledger:
-    """What was written, by brute force: (channel, symbol) -> the g of tick 1, 2, 3 …"""
+    """Brute-force record of writes: (channel, symbol) -> the g of tick 1, 2, 3 …"""
 
     def __init__(self):
         self.g = 0
@@ -40,7 +40,7 @@ class Ledger:
 
 
 class Reader:
-    """Reads one channel of all symbols from where it is, and counts."""
+    """Reads one channel of all symbols from its position, and counts."""
 
     def __init__(self, rings, channel):
         self.rings, self.channel = rings, channel

@@ -18,20 +18,20 @@ from marketfeed.core.rings import Rings
 from marketfeed.core.writer import RingWriter
 
 READERS = 2
-FOLLOWED = 512  # of the newest ticks, read in order of g
-_GO = HEADER.itemsize  # bytes behind the header, unused by the rings: one a reader, and "written"
+FOLLOWED = 512  # newest ticks read in order of g
+_GO = HEADER.itemsize  # bytes after the header, unused by the rings: one per reader, and "written"
 _WRITTEN = _GO + READERS
 
 
 class UncheckedRings(Rings):
-    """What the rings would be without the look at ``claimed`` after the copy."""
+    """Rings without the check of ``claimed`` after the copy."""
 
     def _survived(self, channel, symbols, spans, ns, copied):
         return np.ones(len(ns), np.bool_)
 
 
 def pattern_of(symbols, ns):
-    """Return what ``bid_px`` is in tick ``n`` of ``symbol``: all 64 bits mixed."""
+    """Return ``bid_px`` of tick ``n`` of ``symbol``: a mix over all 64 bits."""
     mixed = (ns.astype(np.uint64) << np.uint64(16)) + symbols.astype(np.uint64) + np.uint64(1)
     mixed *= np.uint64(0x9E3779B97F4A7C15)
     mixed ^= mixed >> np.uint64(29)
@@ -39,7 +39,7 @@ def pattern_of(symbols, ns):
 
 
 def whole(records, symbols, ns):
-    """Tell which ``records`` are exactly tick ``ns`` of ``symbols``, first byte to last."""
+    """Return which ``records`` equal tick ``ns`` of ``symbols`` in every byte."""
     pattern = pattern_of(symbols, ns)
     return (
         (records["ts_event"] == pattern)
@@ -54,13 +54,13 @@ def whole(records, symbols, ns):
 
 
 def write(block, batches, batch_ticks, seed):
-    """Write ``batches`` batches of ``batch_ticks`` ticks, the first symbols most often."""
+    """Write ``batches`` batches of ``batch_ticks`` ticks; lower symbols are more frequent."""
     rings = Rings(block)
     writer = RingWriter(rings)
     random = np.random.default_rng(seed)
     weight = 1 / np.arange(1, rings.max_symbols + 1)
     choices = random.choice(rings.max_symbols, (16, batch_ticks), p=weight / weight.sum())
-    # Where tick i of a batch stands among those of its symbol: 1, 2, 3 …
+    # Number of tick i among those of its symbol in the batch: 1, 2, 3 …
     ranks = np.array(
         [[np.count_nonzero(row[: i + 1] == row[i]) for i in range(batch_ticks)] for row in choices]
     )
@@ -86,7 +86,7 @@ def write(block, batches, batch_ticks, seed):
 
 
 def read(block, number, step, unchecked):
-    """Read all symbols, ``step`` at a time, until the writer has ended and nothing is left."""
+    """Read all symbols, ``step`` at a time, until the writer has ended and all is read."""
     rings = UncheckedRings(block) if unchecked else Rings(block)
     groups = np.array_split(np.arange(rings.max_symbols), -(-rings.max_symbols // step))
     seen = np.zeros(rings.max_symbols, np.int64)
@@ -95,7 +95,7 @@ def read(block, number, step, unchecked):
     block[_GO + number] = 1
     ended = False
     while not ended:
-        ended = block[_WRITTEN] == 1  # then this round reads the rest
+        ended = block[_WRITTEN] == 1  # this round then reads the rest
         head = rings.head()
         if newest := rings.between(max(0, head - FOLLOWED), head):
             records, ns = newest[QUOTES]
@@ -123,7 +123,7 @@ def read(block, number, step, unchecked):
 
 
 def main():
-    """Do what the command line says."""
+    """Run the role given on the command line."""
     role, descriptor, *rest = sys.argv[1:]
     block = mmap.mmap(int(descriptor), 0)
     if role == "write":

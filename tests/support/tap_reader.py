@@ -1,4 +1,4 @@
-"""A reader process of test_tap.py: follows a tap and says on stdout, a line of JSON each, how it goes.
+"""Reader process of test_tap.py: follows a tap and reports on stdout in lines of JSON.
 
 python tap_reader.py PATH
 """
@@ -24,7 +24,7 @@ with marketfeed.tap(sys.argv[1]) as tap:
         for step in follower:
             stamps = np.sort(np.concatenate([step.quotes["g"], step.trades["g"]]))
             if len(stamps):
-                # All symbols and both channels are followed: what was not lost has no hole in g.
+                # All symbols and both channels are followed, so g has no holes except lost ticks.
                 holes = int(
                     (np.diff(stamps.astype(np.int64), prepend=int(next_g or stamps[0]) - 1) != 1).sum()
                 )

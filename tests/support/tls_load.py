@@ -1,4 +1,4 @@
-"""An engine behind TLS under load: how long a session gets nothing, and the memory it takes."""
+"""An engine behind TLS under attack: longest silence of a session, and memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FEED = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
 MOST_SILENT_S = 0.3
-# On a machine that others keep busy one round holds; an engine that can be silenced fails in all.
+# On a busy machine at least one round passes; a vulnerable engine fails in all.
 ROUNDS = 3
 MIB = 1 << 20
 
@@ -34,7 +34,7 @@ def resident_bytes(running: Engine) -> int:
 
 
 async def longest_silence_s(url: str, context: ssl.SSLContext, seconds: float) -> float:
-    """Return the longest time between two ticks of a session that reads all the time."""
+    """Return the longest time between two ticks of a reading session."""
     longest_s = 0.0
     async with connect(url, ssl=context, compression=None) as ws:
         await ws.send('{"action":"subscribe","quotes":["*"]}')

@@ -1,4 +1,4 @@
-"""A TLS client by libssl itself, for what no well-behaved library lets a client do."""
+"""A TLS client on libssl, for operations that Python's ssl does not offer."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ TLS1_2, TLS1_3 = 0x0303, 0x0304
 SET_MIN_VERSION, SET_MAX_VERSION = 123, 124  # SSL_CTX_ctrl, openssl/ssl.h
 UPDATE_REQUESTED = 1
 ENDED = select.POLLRDHUP | select.POLLHUP | select.POLLERR
-SEND_S = 5  # that a write may wait for a peer that does not read
+SEND_S = 5  # timeout of a write to a peer that does not read
 
 
 @functools.cache
 def libssl() -> ctypes.CDLL:
-    """Return libssl with the signatures that are used here, or skip the test."""
+    """Load libssl and declare the functions used here, or skip the test."""
     name = ctypes.util.find_library("ssl")
     if name is None:
         pytest.skip("needs libssl")
@@ -51,7 +51,7 @@ def libssl() -> ctypes.CDLL:
 
 
 class TlsPeer:
-    """One connection, blocking; writes give up after SEND_S."""
+    """One blocking connection; writes time out after SEND_S."""
 
     def __init__(self, port: int, version: int = TLS1_3) -> None:
         self._lib = libssl()
@@ -69,7 +69,7 @@ class TlsPeer:
         assert self._lib.SSL_write(self._ssl, data, len(data)) == len(data)
 
     def read_until(self, end: bytes) -> bytes:
-        """Return what comes up to ``end``."""
+        """Read up to ``end``."""
         got, buffer = b"", ctypes.create_string_buffer(4096)
         while end not in got:
             size = self._lib.SSL_read(self._ssl, buffer, 4096)
@@ -78,18 +78,18 @@ class TlsPeer:
         return got
 
     def update_key(self) -> bool:
-        """Send a KeyUpdate that asks for one in return; False once the engine has ended the connection."""
+        """Send a KeyUpdate that requests one in return; False once the connection is closed."""
         sent = self._lib.SSL_key_update(self._ssl, UPDATE_REQUESTED) == 1
         return sent and self._lib.SSL_do_handshake(self._ssl) == 1 and not self.is_cut()
 
     def renegotiate(self) -> bool:
-        """Ask for another handshake, TLS 1.2; False once the engine has ended the connection."""
+        """Request a renegotiation in TLS 1.2; False once the connection is closed."""
         if self._lib.SSL_renegotiate(self._ssl) == 1:
             self._lib.SSL_do_handshake(self._ssl)
         return not self.is_cut()
 
     def is_cut(self) -> bool:
-        """Tell whether the engine has reset or ended the connection, without reading what it sent."""
+        """Return whether the engine has closed or reset the connection, without reading its data."""
         poll = select.poll()
         poll.register(self._sock, ENDED)
         return bool(poll.poll(0))
@@ -113,7 +113,7 @@ UPGRADE = (
 
 
 def flood(port: int, upgraded: bool, version: int, seconds: float) -> int:
-    """Flood connections, one after the other, each until it is cut; return how many were."""
+    """Flood one connection after the other, each until it is closed; return their number."""
     cut, end_s = 0, time.monotonic() + seconds
     while time.monotonic() < end_s:
         with TlsPeer(port, version) as peer:

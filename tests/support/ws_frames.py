@@ -1,6 +1,6 @@
-"""WebSocket frames as tests write and read them: RFC 6455, section 5.2.
+"""WebSocket frames for tests (RFC 6455, section 5.2).
 
-Written separately from marketfeed/fanout/ws_frames.py on purpose: it checks the frames of the engine.
+Independent of marketfeed/fanout/ws_frames.py, whose frames it checks.
 """
 
 from __future__ import annotations
