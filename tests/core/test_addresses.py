@@ -1,4 +1,4 @@
-"""Which listeners only this machine can reach, and how addresses are written."""
+"""Recognition of loopback listeners, and formatting of addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hosts and origins as people write them, and as browsers send them."""
+"""Hosts and origins in configurations and in requests of browsers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Binary frames: every offset, every limit, any pieces."""
+"""Binary frames: every offset and limit, for any division of the stream."""
 
 from __future__ import annotations
 

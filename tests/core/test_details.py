@@ -1,4 +1,4 @@
-"""Kind and conditions of trades: which bytes they are, and which of them are valid."""
+"""Kind and conditions of trades: bytes and validity."""
 
 import numpy as np
 import pytest

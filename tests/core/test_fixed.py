@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from marketfeed.core.fixed import MAX_PX, SCALE, floats_from_prices, price_from_text, prices_from_floats
 
-EXACTLY = Context(prec=400)  # wide enough that nothing below rounds by itself
+EXACTLY = Context(prec=400)  # wide enough to avoid rounding
 
 
 def expected_price(text):

@@ -1,4 +1,4 @@
-"""What is printed of others' text: nothing that a terminal acts on, and all of what it said."""
+"""Foreign text in output: no control sequences, and no loss of content."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from marketfeed.core.records import (
     stamps_of,
 )
 
-# The wire format, byte for byte: a change here is a change for every client.
+# The wire format: a change here breaks every client.
 QUOTE_LAYOUT = [
     ("ts_event", 0, "<i8"),
     ("ts_recv", 8, "<i8"),

@@ -1,4 +1,4 @@
-"""What readers see, in one thread. Writers that stop midway: test_rings_protocol.py."""
+"""Reading of rings in one thread; test_rings_protocol.py tests writers that stop midway."""
 
 from functools import partial
 
@@ -51,7 +51,7 @@ def test_a_reader_sees_every_tick_or_is_told_it_did_not(steps):
 def test_a_reader_that_keeps_up_loses_nothing(steps):
     rings = Rings.private(SYMBOLS, 16)
     writer, reader = RingWriter(rings), Reader(rings, QUOTES)
-    for ticks, _ in steps:  # at most 12 a step: fewer than depth
+    for ticks, _ in steps:  # at most 12 per step, fewer than depth
         writer.write(batch_of(*ticks))
         reader.poll()
     assert not reader.lost.any()
@@ -100,7 +100,7 @@ def test_position_is_what_a_search_through_all_ticks_finds(batches, g):
 
 
 class Overtaken(Rings):
-    """Rings whose writer publishes another batch each time a reader has looked how far it has come."""
+    """Rings whose writer publishes a batch after each load of the head by a reader."""
 
     meanwhile = ()
 
@@ -124,7 +124,7 @@ def test_position_leaves_nothing_out_although_the_writer_comes_round_meanwhile(b
 
     for ticks in before:
         publish(ticks)
-    g = min(g, ledger.g)  # as a reader's head, which it loads before
+    g = min(g, ledger.g)  # like a reader, which loads the head first
     for channel in (QUOTES, TRADES):
         rings.meanwhile = (partial(publish, ticks) for ticks in meanwhile)
         positions = rings.position(channel, EVERY, g)
@@ -132,7 +132,7 @@ def test_position_leaves_nothing_out_although_the_writer_comes_round_meanwhile(b
         for symbol in range(SYMBOLS):
             stamps = ledger.ticks[channel, symbol]
             true = sum(stamp <= g for stamp in stamps)
-            # What lies between is overwritten: a read from there counts it as lost.
+            # The ticks between are overwritten; a read from there counts them as lost.
             assert true <= positions[symbol] <= max(true, len(stamps) - DEPTH)
 
 
@@ -262,6 +262,6 @@ def test_when_a_symbol_came_first_is_known_however_many_ticks_follow(batches):
         for channel, records in enumerate((batch.quotes, batch.trades)):
             records["ts_recv"] = [at for at, (c, _) in zip(stamps, ticks, strict=True) if c == channel]
         writer.write(batch)
-        # Of one batch the quotes are looked at first; nothing says which channel came first in it.
+        # Quotes of a batch are read first; the order between channels is not stored.
         assert all((a == 0) == (b == 0) and a <= b for a, b in zip(first, rings.first_ns(), strict=True))
     assert rings.first_ns(2).tolist() == rings.first_ns()[:2].tolist()

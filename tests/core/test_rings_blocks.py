@@ -1,4 +1,4 @@
-"""Rings over blocks of any origin, found again by others, and refused where there are none."""
+"""Rings in any memory block: attached by readers, and refused if the block is invalid."""
 
 import contextlib
 import itertools
@@ -191,7 +191,7 @@ def test_an_unknown_symbol_publishes_nothing(symbols, channel):
 
 def test_no_g_is_given_twice_whatever_the_channel_numbers():
     quotes, trades = np.zeros(2, QUOTE), np.zeros(1, TRADE)
-    with contextlib.suppress(ValueError):  # a batch may refuse them
+    with contextlib.suppress(ValueError):  # Batch may reject them
         RingWriter(Rings.private(SYMBOLS, DEPTH)).write(Batch(quotes, trades, np.array([0, 2, 1], np.uint8)))
         assert quotes["g"].tolist() + trades["g"].tolist() == [1, 2, 3]
 

@@ -1,4 +1,4 @@
-"""The steps of the writer's protocol: read between any two, killed at any, overtaken in mid-copy."""
+"""The writer's protocol: reads between any two steps, death at any step, overtaking during a copy."""
 
 import contextlib
 
@@ -15,7 +15,7 @@ from tests.support.rings import BATCHES, DEPTH, STEPS, SYMBOLS, TICKS, Ledger, R
 
 
 class Steps:
-    """Stands in for one array of the writer, and notes what readers could see at each store."""
+    """Replaces an array of the writer, and records the readers' view at each store."""
 
     def __init__(self, array, name, note):
         self._array, self._name, self._note = array, name, note
@@ -39,11 +39,11 @@ class Steps:
 
 
 class Died(BaseException):
-    """The writer's process ends here."""
+    """Simulated death of the writer's process."""
 
 
 def writer_noting(rings, note):
-    """Make a writer that calls ``note(array)`` before each store; ``note`` may end its life."""
+    """Make a writer that calls ``note(array)`` before each store; ``note`` may raise Died."""
     writer = RingWriter(rings)
     for name in ("_claimed", "_slots", "_published", "_published_g"):
         setattr(writer, name, Steps(getattr(writer, name), name, note))
@@ -110,12 +110,12 @@ def test_between_any_two_stores_a_reader_sees_only_whole_ticks_up_to_head(steps)
         for symbol in range(SYMBOLS):
             written = ledger.ticks[reader.channel, symbol]
             assert len(reader.got[symbol]) + reader.lost[symbol] == len(written)
-    # Who reads at each store misses nothing: a step takes at most a quarter.
+    # A reader at each store misses nothing: a step writes at most a quarter of the depth.
     assert not any(reader.lost.any() for reader in readers)
 
 
 class OvertakenReader(Rings):
-    """A reader during whose copy the writer goes on: ``meanwhile`` runs between copy and check."""
+    """A reader that calls ``meanwhile``, which writes, between its copy and its check."""
 
     meanwhile = staticmethod(lambda: None)
 
@@ -248,7 +248,7 @@ def test_a_successor_that_writes_less_does_not_unclaim_what_the_dead_writer_tore
 
     with pytest.raises(Died):
         writer_noting(rings, note).write(quotes_of(0, 0))
-    rings.view.records[QUOTES]["bid_px"][1] = -1  # tick 10 got this far; n still says 2
+    rings.view.records[QUOTES]["bid_px"][1] = -1  # tick 10 is partly written; n is still 2
     RingWriter(Rings(block)).write(quotes_of(0))
     reader = Reader(rings, QUOTES)
     reader.poll()

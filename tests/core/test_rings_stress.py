@@ -1,6 +1,6 @@
-"""A writing and two reading processes over one shared block, at full speed and small depth.
+"""One writing and two reading processes over one shared block, at full speed and small depth.
 
-Every record is a function of its symbol and n, so a reader can tell a torn one.
+Every record is a function of its symbol and n, so that readers detect torn records.
 """
 
 import json
@@ -24,7 +24,7 @@ HANG_S = 240
 
 
 def run(depth, batches, batch_ticks, step, *reader_options, seed=1):
-    """Run the three processes to their ends; return what the writer and the readers say."""
+    """Run the three processes to their ends; return the output of the writer and the readers."""
     size = block_bytes(SYMBOLS, depth)
     descriptor = os.memfd_create("rings")
     processes = []
@@ -46,7 +46,7 @@ def run(depth, batches, batch_ticks, step, *reader_options, seed=1):
                     cwd=Path(__file__).parents[2],
                 )
             )
-        # A process that died would leave the others waiting for it.
+        # The others would wait for a dead process.
         results = [json.loads(process.communicate(timeout=HANG_S)[0]) for process in processes]
         assert [process.returncode for process in processes] == [0, 0, 0]
         return results[0], results[1:]
@@ -68,7 +68,7 @@ def test_two_reading_processes_accept_no_torn_record_and_miss_none_unannounced()
         assert reader["above_head"] == 0
         assert (np.array(reader["got"]) + reader["lost"] == written).all()
         assert sum(reader["got"]) > 0
-        assert sum(reader["lost"]) > 0  # the check had something to reject
+        assert sum(reader["lost"]) > 0  # the check rejected something
         assert reader["followed"] > 0
 
 

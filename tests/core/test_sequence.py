@@ -1,4 +1,4 @@
-"""The sequence: what came since some g, in order, or nothing at all; never a tick too many or too few."""
+"""The sequence: all ticks since a g in order, or None; never an extra or a missing tick."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.rings import BATCHES, DEPTH, SYMBOLS, Ledger, batch_of, quote
 
 
 def place_of(ledger):
-    """Return (channel, symbol, n) of every tick written, by g."""
+    """Return (channel, symbol, n) of every written tick by g."""
     return {g: (*key, n) for key, gs in ledger.ticks.items() for n, g in enumerate(gs, 1)}
 
 
@@ -75,7 +75,7 @@ def test_a_successor_leaves_no_tick_behind_that_was_never_published():
     rings = Rings.private(SYMBOLS, DEPTH)
     writer = RingWriter(rings)
     writer.write(quotes_of(0, 1))
-    # Died after the records were there and before the head was raised.
+    # Died after storing the records and before advancing the head.
     rings.view.published_g[0] = 0
     RingWriter(rings).write(quotes_of(2))
     assert rings.head() == 3

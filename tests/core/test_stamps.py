@@ -1,4 +1,4 @@
-"""A g finds the time at which its batch was published, as long as that is remembered."""
+"""Lookup of a batch's time of publication by g, while it is retained."""
 
 import numpy as np
 from hypothesis import given

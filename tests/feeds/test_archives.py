@@ -1,4 +1,4 @@
-"""Packed recordings: of any packing, byte order mark and suffix; and no wrong byte becomes a price."""
+"""Compressed recordings: every format, byte order mark and suffix; no corrupt byte becomes a price."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLAY = {"format": "csv", "symbol": "A", "time": "ms", "columns": {"time": 0, "bi
 def zipped(data, method=zipfile.ZIP_DEFLATED, streamed=False, name="day.csv"):
     out = io.BytesIO()
     if streamed:
-        out.seekable = lambda: False  # checksums come after the data
+        out.seekable = lambda: False  # checksums follow the data
     with zipfile.ZipFile(out, "w", method) as archive:
         archive.writestr(name, data)
     return out.getvalue()
@@ -71,9 +71,9 @@ async def test_no_flipped_byte_of_a_packed_file_becomes_a_price(tmp_path, name):
         (tmp_path / name).write_bytes(bytes(broken))
         intake, said = await outcome(tmp_path, path=name, **PLAY)
         told += bool(said)
-        if not said:  # the byte was of no importance, such as one of a file's time
+        if not said:  # an irrelevant byte, such as one of a file's time
             assert bids(intake) == PRICES
-        elif intake is not None:  # what looks cut is replayed up to there, and all of it is right
+        elif intake is not None:  # replayed up to an apparent cut, and all ticks are correct
             assert bids(intake) == PRICES[: len(intake.quotes)]
     assert told > 75
 
@@ -93,7 +93,7 @@ MANY = b"".join(b"%d,1.%05d,2\n" % (1_399_500_000_000 + n * 7, n) for n in range
 async def test_a_large_file_is_verified_before_its_first_tick(tmp_path, monkeypatch, name):
     monkeypatch.setattr(archives, "SMALL_BYTES", 0)
     whole = bytearray(PACKINGS.get(name, zipped)(MANY))
-    # A byte of the checksum itself, so that all of the text can be read before.
+    # A byte of the checksum itself, so that all of the text is readable.
     whole[whole.index(b"PK\x01\x02") + 16 if name == "day.zip" else -8] ^= 1
     (tmp_path / name).write_bytes(bytes(whole))
     intake, said = await damaged(tmp_path, path=name, **PLAY)
@@ -223,14 +223,14 @@ async def test_wrong_sizes_and_offsets_in_an_archive_give_no_wrong_row(tmp_path,
     intake, said = await outcome(tmp_path, path="day.zip", **PLAY)
     if intake is None:
         assert "is damaged" in said
-    else:  # deflate says itself where it ends
+    else:  # deflate marks its own end
         assert not said
         assert bids(intake) == PRICES
 
 
 @pytest.mark.slow
 async def test_no_flipped_bit_of_an_archive_loses_a_member_silently_or_names_it_otherwise(tmp_path):
-    """In its directory too: lengths there hide what is listed next, and names tell the symbols."""
+    """In the directory, too: its lengths can hide members, and its names define symbols."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for name in ("AAA.csv", "BBB.csv", "CCC.csv"):

@@ -1,4 +1,4 @@
-"""Cells of Parquet files: a bad one costs its row; every type gives its exact value or is refused at once."""
+"""Cells of Parquet files: a bad cell drops its row; every type is read exactly or refused at once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(folder, count=5, row_group_size=10_000, **columns):
 
 
 def no_utf8(count, at):
-    """A column of strings that are no UTF-8 in row ``at``."""
+    """Return a column of strings with invalid UTF-8 in row ``at``."""
     values = pa.array([b"A\xff\x1b" if row == at else b"A" for row in range(count)], pa.binary())
     return pa.Array.from_buffers(pa.string(), count, values.buffers())
 
@@ -151,7 +151,7 @@ async def test_prices_of_every_type_are_what_is_stored(tmp_path, case, encoded):
         try:
             values = values.dictionary_encode()
             write(tmp_path, p=values)
-        except pa.ArrowNotImplementedError:  # there is no such column then
+        except pa.ArrowNotImplementedError:  # Arrow has no such column
             return
     else:
         write(tmp_path, p=values)
@@ -243,7 +243,7 @@ async def test_timestamps_of_every_unit_and_zone(tmp_path, unit, zone):
 
 @pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/New_York"])
 async def test_a_timestamp_at_the_ends_of_its_range_is_no_other_one_in_a_zone(tmp_path, zone):
-    """With the zone's offset it goes beyond 64 bits, and would come out at the other end."""
+    """With the zone's offset the time exceeds 64 bits and would wrap around."""
     times = pa.array([START * 10**9, -(2**63) + 1, 2**63 - 1], pa.int64()).cast(pa.timestamp("ns"))
     write(tmp_path, 3, t=times)
     intake = await replayed(tmp_path, **TRADES | {"time": "ns", "zone": zone})
@@ -322,7 +322,7 @@ REFUSED = {
 def test_types_that_cannot_be_read_are_refused_with_file_column_type_and_what_can(tmp_path, role, kind):
     write(tmp_path, 3, x=pa.nulls(3, kind))
     said = refusal(tmp_path, **{**TRADES, "columns": {**TRADES["columns"], role: "x"}})
-    kind = pq.read_schema(tmp_path / "day.parquet").field("x").type  # Parquet has its own names for parts
+    kind = pq.read_schema(tmp_path / "day.parquet").field("x").type  # Parquet names nested fields differently
     assert said.startswith(f"columns.{role}: x is {str(kind)[:60]}")
     assert f" in {tmp_path}/day.parquet; " in said
     assert "it may be" in said or "16 bytes of fixed point need price_scale" in said

@@ -1,4 +1,4 @@
-"""Best bid and offer over venues, against a book kept by hand."""
+"""Best bid and offer over venues, compared with a brute-force book."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ rows = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2), side, side), max
 
 
 def best(book, symbol, choose):
-    """Return the best price of a side and the sum of sizes there, (0, 0) if no venue has any."""
+    """Return the best price of a side and the total size at it, (0, 0) without quotes."""
     there = [(px, sz) for (name, _), (px, sz) in book.items() if name == symbol and sz]
     top = choose((px for px, _ in there), default=0)
     return top, sum(sz for px, sz in there if px == top)
@@ -31,7 +31,7 @@ def test_the_best_of_all_venues_is_that_of_their_books_however_rows_are_cut(whol
     books, last, wanted = ({}, {}), {}, []
     for symbol, venue, *sides in rows:
         for book, (px, sz) in zip(books, sides, strict=True):
-            if sz or whole:  # else the row has no news of this side
+            if sz or whole:  # else the row does not state this side
                 book[symbol, venue] = (px, sz)
         found = (*best(books[0], symbol, max), *best(books[1], symbol, min))
         if found != last.get(symbol, (0, 0, 0, 0)):

@@ -1,4 +1,4 @@
-"""Lines of raw Binance streams become ticks: small ones, and two whole recordings against Decimal."""
+"""Decoding of raw Binance streams: single lines, and two recordings compared with Decimal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ACKNOWLEDGED = b'1723161254000000000 {"result":null,"id":1}\n'
 
 
 class Names(dict):
-    """Numbers names as they come, except those it was told to refuse."""
+    """Assigns ids in order of appearance; refuses some names."""
 
     def __init__(self, *refused):
         super().__init__()

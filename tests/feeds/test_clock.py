@@ -1,4 +1,4 @@
-"""Replay feeds that share a clock: one start, one pace, ticks in order of recorded time."""
+"""Replay feeds that share a clock: common start and pace, ticks in order of recorded time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BASE_MS = 1_709_900_000_000
 
 
 class Engine:
-    """Feeds as the engine runs them, over rings that hold all their ticks, and when each batch came."""
+    """Feeds run by a roster, over rings that hold all ticks; records the time of each batch."""
 
     def __init__(self, folder):
         self.rings = Rings.private(8, 4096, epoch="e1")
@@ -41,7 +41,7 @@ class Engine:
         self.published_at_s += [trio.current_time()] * more
 
     def grant(self, room):
-        """Have feeds ask for room before each ``room`` ticks; count how often they do."""
+        """Grant feeds ``room`` ticks at a time; count their requests."""
         self.asked = 0
 
         async def wait_room():
@@ -147,7 +147,7 @@ async def test_long_recordings_are_interleaved_exactly_at_speed_0(autojump_clock
 
 
 async def test_at_speed_0_feeds_that_alternate_take_many_turns_at_once(autojump_clock, tmp_path):
-    """A switch of tasks and a flush for each would make two feeds 24 times as slow as one."""
+    """A task switch and a flush per batch would make two feeds 24 times as slow as one."""
     engine = Engine(tmp_path)
     engine.grant(256)
     tables = quotes(tmp_path, *range(0, 6000, 2)), trades(tmp_path, *range(1, 6000, 2))
@@ -239,5 +239,5 @@ def test_feeds_of_one_clock_with_different_pace_are_refused(tmp_path, other):
     ):
         engine.roster.plan([quotes(tmp_path, 0), trades(tmp_path, 0) | other])
     assert engine.roster.planned == []
-    # A changed pace of all is taken over.
+    # A changed pace of all feeds is accepted.
     engine.roster.plan([quotes(tmp_path, 0) | other, trades(tmp_path, 0) | other])

@@ -1,4 +1,4 @@
-"""Conditions of trades from the cells of CSV and Parquet."""
+"""Trade conditions from cells of CSV and Parquet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CSV recordings: real files of equities, FX and options, each price the decimal it was; and mistakes."""
+"""CSV recordings: real files of equities, FX and options with exact prices; configuration mistakes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ NEW_YORK = ZoneInfo("America/New_York")
 
 
 def rows_of(folder, settings, member=0):
-    """Read a recording without the project's code."""
+    """Read a recording independently of the project's code."""
     path = folder / settings["path"]
     if path.suffix != ".zip":
         return list(csv.reader(path.read_text().splitlines()))
@@ -190,7 +190,7 @@ async def test_real_files_pass_the_conformance_suite(autojump_clock, realdata, s
     assert sum(map(len, intake.batches)) >= 1000
 
 
-# Written here.
+# Files written by the tests.
 
 PLAIN = {"path": "day.csv", "format": "csv", **FX}
 LINES = [f"{1000 * i},1.{i:05},1.{i + 1:05}" for i in range(5000)]
@@ -232,7 +232,7 @@ async def test_a_packed_file_cut_short_loses_no_whole_row_and_is_told_of(tmp_pat
     write(tmp_path, "".join(f"{line}\n" for line in LINES), name)
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: int(len(whole) * share)])
-    if name.endswith(".zst"):  # which is unpacked by the block
+    if name.endswith(".zst"):  # decompressed by block
         import zstandard
 
         text = zstandard.ZstdDecompressor().decompressobj().decompress((tmp_path / name).read_bytes())

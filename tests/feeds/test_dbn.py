@@ -1,4 +1,4 @@
-"""DBN recordings: vectors of every version, against the decoder of Databento's own package."""
+"""DBN recordings: test vectors of every version, compared with Databento's decoder."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def unpacked(path):
 
 
 def truth(path):
-    """Return the quotes and trades that the reference decoder finds."""
+    """Return the quotes and trades of the reference decoder."""
     decoder = databento_dbn.DBNDecoder(upgrade_policy=databento_dbn.VersionUpgradePolicy.AS_IS)
     decoder.write(unpacked(path))
     metadata, *records = decoder.decode()
@@ -268,7 +268,7 @@ async def test_a_request_by_number_that_was_answered_with_names_has_these(tmp_pa
 
 
 def order(intake):
-    """Return q and t in the order of ticks."""
+    """Return the channels of the ticks in order, as q and t."""
     return "".join("qt"[channel] for batch in intake.batches for channel in batch.channels)
 
 

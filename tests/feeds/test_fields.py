@@ -1,4 +1,4 @@
-"""Text in columns: every number that is read at once equals the one read by the book."""
+"""Parsing of text columns: vectorized results equal those of a reference parser."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_numbers_are_the_decimals_written(values, scale):
             except (AssertionError, ArithmeticError):
                 assert found.broken[row]
                 continue
-        if found.broken[row]:  # digits of another script are none
+        if found.broken[row]:  # digits of other scripts are invalid
             assert not text.strip().isascii() or len(text) > 40
             continue
         assert found.values[row] == whole
@@ -64,7 +64,7 @@ def test_single_numbers_are_the_doubles_that_columns_have(text):
     found = number_from_text(text)
     if not text.strip():
         assert found == 0
-    elif found is None:  # no number in a column either, unless it has so many digits
+    elif found is None:  # invalid in a column, too, unless it has too many digits
         assert fixed(column([text.translate({10: 32, 13: 32, 34: 32, 44: 32})]), 9).broken[0]
     else:
         assert found == float(text)

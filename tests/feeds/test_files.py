@@ -1,4 +1,4 @@
-"""Several files as one recording: which ones, in which order, and what becomes of one that is broken."""
+"""Several files as one recording: selection, order, and handling of broken files."""
 
 from __future__ import annotations
 

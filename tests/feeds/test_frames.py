@@ -1,4 +1,4 @@
-"""Our own recordings replayed: the ticks that were recorded, in their order, from files whole and cut."""
+"""Recordings of `marketfeed record`: recorded ticks in order, from complete and truncated files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.replay import damaged, make, names, refusal, replayed
 
 
 def prices(intake):
-    """The prices of all ticks, which are their g, in the order published."""
+    """Return the prices of all ticks in order of publication; a tick's price is its g."""
     found = []
     for batch in intake.batches:
         q, t = iter(batch.quotes["bid_px"].tolist()), iter(batch.trades["price"].tolist())
@@ -78,7 +78,7 @@ async def test_a_file_cut_anywhere_loses_no_whole_step(tmp_path, cut, packed):
     if not count:
         assert str(path) in refusal(tmp_path, path=path.name, format="marketfeed")
         return
-    if count == 1:  # the announcement of symbols alone
+    if count == 1:  # only the announcement of symbols
         _, said = await damaged(tmp_path, path=path.name, format="marketfeed")
         assert said.startswith(f"{path.name}: no tick in it: 1 frame")
         return

@@ -1,7 +1,7 @@
-"""Files of every format with random damage: refused in a line, or replayed without what is broken.
+"""Files of every format with random damage: refused in one line, or replayed without the broken rows.
 
-Allowed is what :func:`replay.outcome` allows: a ConfigError or a SourceError of one printable line
-that no other exception caused, and ticks that are each published once.
+Allowed outcomes are those of :func:`replay.outcome`: a ConfigError or SourceError with one printable line
+and no other cause, and ticks that are published once each.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ CASES = {
 
 
 def packed(case, end):
-    """Return one of CASES, packed."""
+    """Return one of CASES, compressed."""
     name, settings, make = CASES[case]
     return f"{name}.{end}", settings, lambda folder: PACKED[end](make(folder))
 
@@ -106,12 +106,12 @@ CASES |= {f"{case}.zst": packed(case, "zst") for case in ("dbn", "marketfeed")}
 
 
 def damaged(whole, chance):
-    """Return ``whole`` with flipped, missing, doubled and foreign bytes."""
+    """Return ``whole`` with flipped, missing, duplicated and foreign bytes."""
     data = bytearray(whole)
     for _ in range(chance.choice((1, 1, 2, 5, 40))):
         at = chance.randrange(len(data))
         if chance.random() < 0.2:
-            at = min(at, 200)  # where headers are
+            at = min(at, 200)  # within the headers
         match chance.randrange(7):
             case 0:
                 data[at] ^= 1 << chance.randrange(8)
@@ -150,10 +150,10 @@ async def test_damaged_files_are_refused_or_lose_what_is_broken(tmp_path, case):
         (tmp_path / name).write_bytes(damaged(whole, chance))
         intake, _ = await outcome(tmp_path, path=name, **settings)
         replayed += intake is not None and len(intake.batches) > 0
-        # Doubled bytes may double a few rows; a replay from the start would double all.
+        # Duplicated bytes may duplicate a few rows; a second replay would duplicate all.
         assert intake is None or len(intake.quotes) + len(intake.trades) < 1.7 * ticks
     if "." not in case and case != "parquet":
-        assert replayed > ROUNDS / 4  # what has no checksum is read as far as it goes
+        assert replayed > ROUNDS / 4  # files without checksums are read as far as possible
 
 
 @pytest.mark.parametrize(

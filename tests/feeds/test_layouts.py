@@ -1,4 +1,4 @@
-"""Files as vendors write them: rows in their layouts, and the keys of docs/recordings.md that read them."""
+"""Row layouts of vendors, read with the keys of docs/recordings.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.replay import make, names, refusal, replayed
 NY = "America/New_York"
 DAY = date(2024, 3, 8)
 
-# name: rows, settings, and per tick: UTC, then bid and ask, or price and size.
+# By name: rows, settings, and per tick: UTC, then bid and ask, or price and size.
 LAYOUTS = {
     "MetaTrader 5, ticks": (
         "<DATE>\t<TIME>\t<BID>\t<ASK>\t<LAST>\t<VOLUME>\t<FLAGS>\n"
@@ -149,7 +149,7 @@ LAYOUTS = {
 
 
 def utc(clock):
-    """Return nanoseconds since the epoch of a clock on 2024-03-08 in UTC."""
+    """Return nanoseconds since the epoch of a UTC time on 2024-03-08."""
     whole, _, decimals = clock.partition(".")
     at = datetime.combine(DAY, datetime.strptime(whole, "%H:%M:%S").time(), UTC)
     return round(at.timestamp()) * 10**9 + int(decimals.ljust(9, "0"))
@@ -204,7 +204,7 @@ async def test_hhmmss_numbers_with_decimals(autojump_clock, tmp_path, text, form
 def test_a_clock_that_is_configured_as_a_count_is_refused_and_the_way_out_named(tmp_path, unit):
     decimals = {"s": "", "ms": "000", "us": "000000", "ns": "000000000"}[unit]
     way_out = {"s": "%H%M%S", "ms": "%H%M%S%3f", "us": "%H%M%S%6f", "ns": "%H%M%S%9f"}[unit]
-    # As a count of seconds these lie within the day, and 41 seconds apart.
+    # Read as counts of seconds, these lie within the day, 41 seconds apart.
     for rows in (("093059", "093100"), ("040059", "040100")):
         clocks(tmp_path, *(row + decimals for row in rows))
         said = refusal(tmp_path, **CLOCKS, time=unit, day=DAY, zone=NY)
@@ -294,7 +294,7 @@ def test_dates_in_a_column_that_cannot_be(tmp_path):
 async def test_iso_times_keep_the_decimals_of_the_second_whatever_the_decimals_of_numbers(
     autojump_clock, tmp_path, mark, offset, hours
 ):
-    """With decimal commas a point was taken for no number, and what was behind it for an offset of 0."""
+    """With decimal commas, a point in a time was once invalid, and the text after it an offset of 0."""
     (tmp_path / "day.csv").write_text(f"2024-03-08 09:30:00{mark}78{offset};1,5\n")
     settings = {"decimal": ",", "time": "iso", "zone": "America/New_York", "delimiter": ";"}
     intake = await replayed(
@@ -351,7 +351,7 @@ def test_what_is_no_time_is_singled_out_with_the_format_that_reads_it(tmp_path, 
     said = refusal(tmp_path, **SEMICOLONS, time_format=format)
     told = f'not a time (read by time_format = {format!r}); use time_format = "{way_out}"'
     assert said.endswith(f"{told}: {text!r}, of the row: {text};1;1")
-    make(tmp_path, **SEMICOLONS, time_format=way_out)  # takes it
+    make(tmp_path, **SEMICOLONS, time_format=way_out)  # accepts it
 
 
 def test_a_field_that_is_long_or_holds_control_bytes_is_shown_cut_and_escaped(tmp_path):

@@ -1,4 +1,4 @@
-"""Parquet recordings: real files, and every type of price exact."""
+"""Parquet recordings: real files, and exact prices of every type."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def read(folder, **settings):
 
 
 def wide(scale):
-    """The prices as 128-bit little-endian integers, as some engines write them."""
+    """Return the prices as 128-bit little-endian integers, as some engines write them."""
     return pa.array([int(p * 10**scale).to_bytes(16, "little", signed=True) for p in PRICES], pa.binary(16))
 
 

@@ -1,4 +1,4 @@
-"""The push feed over real sockets: what publishers may do, and that what they do wrong is theirs alone."""
+"""The push feed over real sockets: valid streams, and errors that close only one publisher."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TIME_NS = 1_725_000_000_000_000_000
 
 
 def quotes(*ids: int, bid: int = 100):
-    """Quotes of these ids; ``bid_px`` counts up, so that each can be told from the others."""
+    """Return quotes of these ids; ``bid_px`` counts up, so that each is unique."""
     records = np.zeros(len(ids), QUOTE)
     records["symbol"] = ids
     records["ts_event"] = TIME_NS
@@ -68,7 +68,7 @@ GOOD = AB + quotes_frame(quotes(0), 0)
 
 
 class Running:
-    """A push feed at work, and ways to it."""
+    """A running push feed and its clients."""
 
     def __init__(self, feed: PushFeed, intake: RecordingIntake, address: str) -> None:
         self.feed, self.intake, self.address = feed, intake, address
@@ -80,7 +80,7 @@ class Running:
         return await trio.open_tcp_stream(host.strip("[]"), int(port))
 
     async def send_all(self, data: bytes) -> None:
-        """Be a publisher that sends ``data`` and leaves, and wait until the feed has let go of it."""
+        """Send ``data`` as a publisher, close, and wait until the feed has closed, too."""
         stream = await self.connect()
         await stream.send_all(data)
         await leave(stream)
@@ -94,8 +94,8 @@ class Running:
 
 
 async def leave(stream: trio.SocketStream) -> None:
-    """Send no more, and wait until the feed closes the connection, as it does once it is done."""
-    # Broken if it closed before, or with something still unread.
+    """Half-close, and wait until the feed closes the connection after its last frame."""
+    # Broken if the feed closed earlier, or with unread data.
     with suppress(trio.BrokenResourceError):
         await stream.send_eof()
     await wait_closed(stream)
@@ -127,7 +127,7 @@ def path(tmp_path):
     return f"{tmp_path}/push.sock"
 
 
-# What publishers may do
+# Valid streams
 
 
 async def test_ticks_arrive_with_the_engines_ids(listen):
@@ -250,7 +250,7 @@ async def test_the_shared_checks_of_all_feeds(path):
         nursery.cancel_scope.cancel()
 
 
-# What publishers may do wrong
+# Errors of publishers
 
 
 def bad_symbols(payload: bytes) -> bytes:
@@ -368,7 +368,7 @@ async def test_each_frame_has_the_whole_time(path, autojump_clock):
             await trio.sleep(FRAME_S - 1)
             await slow.send_all(frame[9:] + frame[:9])
         await slow.send_all(frame[9:])
-        await trio.sleep(100 * FRAME_S)  # between frames there is no hurry
+        await trio.sleep(100 * FRAME_S)  # no timeout between frames
         await slow.send_all(frame)
         await leave(slow)
         assert len(push.intake.quotes) == 7
@@ -401,7 +401,7 @@ async def test_a_flood_leaves_others_their_turns(path):
 async def test_a_connection_that_is_reset_is_lost_and_no_more():
     async with running("127.0.0.1:0") as push:
         stream = await push.connect()
-        # With this, closing resets the connection.
+        # Makes close() reset the connection.
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await stream.aclose()
         await push.send_all(GOOD)
@@ -452,7 +452,7 @@ def test_junk_cuts_and_never_raises_anything_else(junk, sizes):
     assert taken >= 1
 
 
-# Where it listens
+# Listening addresses
 
 
 @pytest.mark.parametrize(

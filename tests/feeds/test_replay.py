@@ -1,4 +1,4 @@
-"""Recordings in their own time: exact times of publishing, damage told by file and line."""
+"""Replay in recorded time: exact times of publication, damage reported by file and line."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ async def test_a_loop_over_a_file_with_a_broken_tail_says_so_and_ends(autojump_c
 
 
 class Faulty:
-    """A decoder with a fault at its third chunk."""
+    """A decoder that fails on its third chunk."""
 
     def __init__(self, error):
         self._decoder, self._error, self._chunks = BinanceRaw(), error, 0
@@ -353,7 +353,7 @@ async def test_whole_recordings_as_recorded(autojump_clock, realdata, name, quot
     assert channels == [channel for batch in expected for channel in batch.channels.tolist()]
     assert "broken_line" not in intake.events
     assert trio.current_time() == pytest.approx((max(times) - times[0]) / 1e9, abs=1e-3)
-    # A batch is out when its first tick is due, so none is early by more than a slot.
+    # A batch is published when its first tick is due, so no tick is early by more than a slot.
     at = 0
     for published_s, batch in zip(intake.published_at_s, intake.batches, strict=True):
         assert published_s >= (times[at] - times[0]) / 1e9 - 1e-6

@@ -1,4 +1,4 @@
-"""The synthetic market: the same ticks for the same seed, at exactly the rate that was asked for."""
+"""The synthetic feed: the same ticks for the same seed, at exactly the configured rate."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def make(intake=None, **settings):
 
 
 def ticks_of(batches):
-    """Both channels of a row of batches as one sequence, without the times of publishing."""
+    """Return both channels of consecutive batches as one sequence, without times."""
     sequence = []
     for batch in batches:
         channels = iter(batch.channels.tolist())
@@ -48,7 +48,7 @@ async def test_the_same_seed_gives_the_same_ticks_in_whatever_batches(autojump_c
         await run_for(make(intake, rate=rate, symbols=20, seed=7), seconds, intake.publish)
         sequences.append(ticks_of(intake.batches))
     shortest = min(map(len, sequences))
-    assert shortest > BLOCK  # over an edge between blocks
+    assert shortest > BLOCK  # across blocks
     assert sequences[0][:shortest] == sequences[1][:shortest] == sequences[2][:shortest]
     assert (
         sequences[0][:shortest] == ticks_of(some_blocks(shortest // BLOCK + 1, symbols=20, seed=7))[:shortest]
@@ -74,7 +74,7 @@ async def test_the_rate_is_held_without_drift(autojump_clock, rate, seconds, tra
     def publish(batch):
         nonlocal published
         published += len(batch)
-        # The first tick is due at once, and none is early.
+        # The first tick is due at once, and no tick is early.
         assert published <= (trio.current_time() - start_s) * per_s + 1 + 1e-6
 
     await run_for(feed, seconds, publish)
@@ -142,7 +142,7 @@ def test_uniform_activity_is_even_and_zipf_is_not():
 
 @pytest.mark.parametrize("symbols", [1, 30])
 def test_spreads_are_positive_prices_whole_cents_and_both_sides_there(symbols):
-    # So many ticks of few symbols that the walk meets its lowest price.
+    # Enough ticks of few symbols for the walk to reach its lowest price.
     quotes = joined(some_blocks(60, symbols=symbols, seed=3)).quotes
     assert (quotes["ask_px"] > quotes["bid_px"]).all()
     assert (quotes["bid_px"] >= 10**9).all()

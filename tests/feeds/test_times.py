@@ -1,4 +1,4 @@
-"""Times of day are readings of a clock on the wall, whatever the zone did that day."""
+"""Times of day are local times, on days with changes of the UTC offset, too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CSV = {"format": "csv", "path": "day.csv", "symbol": "X", "columns": {"time": 0,
 
 
 def column(values):
-    """Return texts as a column of a file."""
+    """Return texts as a column."""
     data = [value.encode() for value in values]
     ends = np.cumsum([len(value) + 1 for value in data]) - 1
     starts = ends - [len(value) for value in data]
@@ -29,7 +29,7 @@ def column(values):
 
 
 def moment(reading, zone):
-    """Return the moment of a clock's reading by zoneinfo, in nanoseconds; the first one if it came twice."""
+    """Convert a local time to UTC nanoseconds by zoneinfo; a repeated time means its first occurrence."""
     aware = reading.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
     return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
 
@@ -51,11 +51,11 @@ def test_time_since_midnight_is_what_the_clock_showed(zone, day, after):
     [
         (date(2024, 3, 10), "18:00", "22:00"),  # a day of 23 hours
         (date(2024, 3, 10), "01:59", "06:59"),
-        (date(2024, 3, 10), "02:30", "07:30"),  # left out: 03:30
+        (date(2024, 3, 10), "02:30", "07:30"),  # skipped: means 03:30
         (date(2024, 3, 10), "03:00", "07:00"),
         (date(2024, 11, 3), "18:00", "23:00"),  # a day of 25 hours
         (date(2024, 11, 3), "00:59", "04:59"),
-        (date(2024, 11, 3), "01:30", "05:30"),  # came twice: the first
+        (date(2024, 11, 3), "01:30", "05:30"),  # repeated: the first
         (date(2024, 11, 3), "02:00", "07:00"),
         (date(2024, 7, 1), "09:30", "13:30"),
     ],
@@ -104,7 +104,7 @@ def test_what_is_read_is_what_strptime_reads_or_nothing(format, text):
     assert reading.broken[1]
     if reading.broken[0]:
         return
-    # strptime knows six decimals, and needs those that we can do without.
+    # strptime accepts six decimals, and requires zeros that are optional here.
     assert reading.clock_ns[0] >= 0
     if "f" in format:
         return

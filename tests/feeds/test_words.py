@@ -1,4 +1,4 @@
-"""Words in cells: sides by their own names, rows kept and left out, and quotes that hide neither."""
+"""Words in cells: names of sides, row filters, and quoted fields."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ QUOTED = '100.5,2,"buy"'
 
 
 async def test_a_bare_carriage_return_is_a_character_whatever_other_lines_hold(tmp_path):
-    # Line ends are \n and \r\n: the row is not split, and its side is no known word.
+    # Line ends are \n and \r\n: the row is not split, and its side is unknown.
     for others in ([], [QUOTED]):
         write_csv(tmp_path, "100.6,2,b\rc", *others)
         intake = await replayed(tmp_path, **CSV)
@@ -298,13 +298,13 @@ def test_what_a_csv_writer_wrote_is_read_as_it_was(rows, delimiter):
 def test_any_line_is_split_as_the_csv_module_splits_it_or_its_quote_is_not_closed(line):
     plain, separator, unclosed = unquoted(line.encode(), b",")
     assert b"\n" not in plain
-    if "\r" in line:  # there it ends a line, or is an error
+    if "\r" in line:  # csv ends a line there, or fails
         return
     if not unclosed:
         (wanted,) = list(csv.reader([line])) or [[""]]
         assert plain.split(separator) == [field.encode() for field in wanted or [""]]
     if unclosed:
-        assert next(csv.reader([line + "\n", '"\n']))[-1].count("\n")  # there it takes in the next line
+        assert next(csv.reader([line + "\n", '"\n']))[-1].count("\n")  # csv includes the next line
 
 
 @given(st.binary(max_size=300))

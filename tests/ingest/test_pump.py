@@ -1,4 +1,4 @@
-"""What the pump lets in, what it stamps, and what it counts."""
+"""Validation, stamps and counters of the pump."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 class Bench:
-    """A pump over small rings, with a clock that stands still and a doorbell that counts."""
+    """A pump over small rings, with a fixed clock and a counting doorbell."""
 
     def __init__(self, max_symbols: int = 4) -> None:
         self.rings = Rings.private(max_symbols, 64)
@@ -35,7 +35,7 @@ class Bench:
             return self.pump.intake(name, tmp_path)
 
     def written(self, channel: int):
-        """All ticks of a channel, in order of ``g``."""
+        """Return all ticks of a channel in order of ``g``."""
         symbols = np.arange(self.rings.max_symbols)
         upto = self.rings.published(channel)
         head = self.rings.head()
@@ -57,7 +57,7 @@ def intake(bench, tmp_path):
 
 
 def quotes(*rows, symbol=0):
-    """Quotes of ``(bid, bid size, ask, ask size)``."""
+    """Return quotes of ``(bid, bid size, ask, ask size)``."""
     made = np.zeros(len(rows), QUOTE)
     for record, (bid, bid_size, ask, ask_size) in zip(made, rows, strict=True):
         record["bid_px"], record["bid_sz"], record["ask_px"], record["ask_sz"] = bid, bid_size, ask, ask_size
@@ -79,7 +79,7 @@ def test_records_are_stamped_with_feed_and_time_of_receipt(bench, tmp_path):
     second = bench.intake(tmp_path, "second")
     second.symbol("A")
     batch = Batch(quotes(GOOD, GOOD), trades(1.0))
-    batch.quotes["ts_recv"][1] = NOW_NS - 77  # the feed knows better
+    batch.quotes["ts_recv"][1] = NOW_NS - 77  # the feed's own time
     batch.quotes["flags"] = 255
     batch.trades["feed"] = 9
     second.publish(batch)
@@ -123,7 +123,7 @@ def test_conditions_are_kept_and_invalid_ones_taken_out_and_counted(bench, intak
 
 
 def test_cancels_and_corrections_are_left_out_and_counted(bench, intake):
-    """Subscribers would take them for trades."""
+    """Subscribers would mistake them for trades."""
     order = np.array([TRADES, QUOTES, TRADES, TRADES, QUOTES], np.uint8)
     batch = Batch(quotes(GOOD, GOOD), trades(1.0, 2.0, 3.0), order)
     batch.trades["kind"] = [1, 0, 2]

@@ -1,4 +1,4 @@
-"""Feed tables become feeds, or one line that says which key is wrong and what is allowed."""
+"""Parsing of feed tables, and one line per mistake with the key and the allowed values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feeds that can wait are granted half a lead each, one after the other."""
+"""Feeds that can wait are granted half a lead each, one at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from marketfeed.ingest.room import Room
 
 
 class Sessions:
-    """A head that feeds move, and a slowest session that the test moves."""
+    """A head moved by feeds, and a slowest session moved by the test."""
 
     def __init__(self):
         self.head = self.reached = 0

@@ -1,4 +1,4 @@
-"""Feeds are exchanged by their tables: what stays the same runs on, and a mistake changes nothing."""
+"""Replacement of feeds by their tables: unchanged feeds keep running, and a mistake changes nothing."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ async def test_a_failed_feed_is_run_again_by_a_reload_once_its_file_is_mended(
     async with trio.open_nursery() as nursery:
         await exchange(roster, nursery, feed, table("b", "B"))
         assert state() is FeedState.FAILED
-        (tmp_path / "day.csv.gz").write_bytes(b"junk")  # it stays as it is, and others may be exchanged
+        (tmp_path / "day.csv.gz").write_bytes(b"junk")  # it stays failed, and other feeds can be replaced
         assert await exchange(roster, nursery, feed, table("c", "C")) == {"C"}
         assert state() is FeedState.FAILED
         (tmp_path / "day.csv.gz").write_bytes(whole)
@@ -172,5 +172,5 @@ async def test_a_failed_feed_is_run_again_by_a_reload_once_its_file_is_mended(
         (day,) = (s.intake for s in roster.supervisors if s.intake.name == "day")
         assert day.ticks == [0, 200]
         await exchange(roster, nursery, feed, table("c", "C"))
-        assert day.ticks == [0, 200]  # one that is done is not run again
+        assert day.ticks == [0, 200]  # a finished feed is not run again
         nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""Feeds are run again at exact times, say how they are, and leave each other alone."""
+"""Supervision: restarts at exact times, states, and independence of feeds."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from marketfeed.ingest.supervise import (
 
 
 class Intake:
-    """The two things of an intake that supervision looks at."""
+    """The parts of an intake that supervision uses."""
 
     def __init__(self, name="f"):
         self.ticks = [0, 0]
         self.log = structlog.get_logger().bind(feed=name)
 
     def publish(self, count):
-        """Takes a number of quotes in place of a batch."""
+        """Count quotes, given as a number in place of a batch."""
         self.ticks[0] += count
 
 
 class Scripted:
-    """Runs one step of its script a time: sleeps so long, then raises, or returns on None."""
+    """Each run performs one step of the script: sleeps, then raises, or returns on None."""
 
     def __init__(self, *script, start_sessions=0):
         self.start_sessions = start_sessions
@@ -48,7 +48,7 @@ class Scripted:
 
 
 class Ticking:
-    """Publishes at the given times after its start, then stays connected."""
+    """Publishes at the given times after its start, then waits."""
 
     start_sessions = 0
 
@@ -68,13 +68,13 @@ async def no_sessions(count):
 
 
 def supervisor(feed, share=0.5, wait_sessions=no_sessions, intake=None):
-    """Supervise ``feed``; each delay is at ``share`` of the way from the shortest to the longest."""
+    """Supervise ``feed``; delays lie at ``share`` between the shortest and the longest."""
     backoff = Backoff(FIRST_DELAY_S, MAX_DELAY_S, (1 - JITTER, 1 + JITTER), lambda a, b: a + share * (b - a))
     return Supervisor(feed, intake or Intake(), wait_sessions, backoff)
 
 
 async def run_for(seconds, *supervisors):
-    """Run supervisors for so long; return what they logged."""
+    """Run supervisors for ``seconds``; return their logs."""
     with structlog.testing.capture_logs() as logged, trio.move_on_after(seconds):
         async with trio.open_nursery() as nursery:
             for one in supervisors:
@@ -182,7 +182,7 @@ async def test_other_feeds_go_on(autojump_clock):
 
 
 async def state_at(supervised, *at_s):
-    """Return the states at the given times, and end the feed."""
+    """Return the states at the given times, then cancel the feed."""
     seen = []
     with structlog.testing.capture_logs():
         async with trio.open_nursery() as nursery:

@@ -1,4 +1,4 @@
-"""Intervals that a process tells of: what was measured is told once, wherever the telling is cut off."""
+"""Interval reports of a process: every value is reported once, even if a report is interrupted."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""A probe's figures: corrected as the package corrects, and interruptions that are counted once."""
+"""Figures of a probe: corrected like the package's, with interruptions counted once."""
 
 import numpy as np
 from hdrh.histogram import HdrHistogram

@@ -1,4 +1,4 @@
-"""Histograms of every HdrHistogram encoding are decoded as the package counts them, broken ones refused."""
+"""Decoding of every HdrHistogram encoding: counts equal the package's, broken histograms are refused."""
 
 import base64
 import contextlib
@@ -50,7 +50,7 @@ def test_every_encoding_gives_the_counts_that_were_recorded(ones, bounds, digits
 
 
 def test_a_log_of_jhiccup_2_0_3_holds_the_maxima_that_it_says():
-    # Three lines of a log that HdrHistogram's own tests were given in 2014.
+    # Three lines of a log in HdrHistogram's own tests, from 2014.
     for most_ms, line in (
         (0.115, "HISTiQAAAEV42pNpmdzBwMDAxAAGfgoMDMxuBjsWQLgMQt4QmrkKQvNugkq8g9KKUJoHSjMzoAJG"
                 "hlEwCkbBKBgFo2AUDDkAANEpBrU="),
@@ -69,10 +69,10 @@ def test_a_log_of_jhiccup_2_0_3_holds_the_maxima_that_it_says():
 @pytest.mark.parametrize(
     ("encoded", "buckets"),
     [
-        # As hdrhistogram for Rust writes them: not compressed, up to 2**64, one without padding.
+        # Written by hdrhistogram for Rust: uncompressed, up to 2**64, one without padding.
         ("HISTEwAAAAMAAAAAAAAAAwAAAAAAAAAB//////////8/8AAAAAAAAM8PAg==", {1000: 1}),
         ("HISTEwAAAAEAAAAAAAAAAwAAAAAAAAABAAAAAAAAAAI/8AAAAAAAAAA", {}),
-        # As hdr-histogram-js writes an empty one.
+        # An empty histogram written by hdr-histogram-js.
         ("HISTFAAAABx4nJNpmSzMwMDACMXMDBDAyCD/HwzgfAB/wwdn", {}),
     ],
 )
@@ -106,7 +106,7 @@ def test_a_histogram_that_was_damaged_anywhere_is_refused_or_decoded_and_does_no
     decoder = HistogramDecoder(unit)
     with contextlib.suppress(UndecodableError):
         assert decoder(encoded).counts.min(initial=1) > 0
-    # Nothing of it is left for the next one.
+    # It leaves no state for the next histogram.
     assert shown(decoder(text(packed(payload_of(hdr, counts, V2), V2)))) == held(counts)
 
 

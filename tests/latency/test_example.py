@@ -1,4 +1,4 @@
-"""The example in docs/latency.md, run as a script beside a log."""
+"""The example in docs/latency.md, run as a script in the folder of a log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Another make of HdrHistogram reads our logs, and we read its: hdr-histogram-js, in node."""
+"""Interoperability of logs with hdr-histogram-js, in node."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ def node(verb, log):
 
 
 def test_it_finds_the_same_tags_times_counts_and_percentiles(tmp_path):
-    # Ten thousand each: the two makes round a percentile's count differently where it is no whole number.
+    # Ten thousand each: the implementations round fractional counts of percentiles differently.
     values = [
         range(1_000, 9_001_000, 900),
         [42_000_000_000, 512] * 5000,

@@ -1,4 +1,4 @@
-"""Arrays recorded at once leave exactly what the package's record_value leaves."""
+"""Recording of arrays has the same result as the package's record_value."""
 
 import gc
 import weakref
@@ -21,7 +21,7 @@ from marketfeed.latency.histogram import (
     lowest_of,
 )
 
-# Uniform over orders of magnitude, and the edges of buckets and of powers of two.
+# Uniform over orders of magnitude, and the bounds of buckets and powers of two.
 edges = st.integers(0, 35).flatmap(lambda bits: st.integers(max((1 << bits) - 600, 0), (1 << bits) + 600))
 inside = st.one_of(st.integers(0, HIGHEST_NS), edges, st.integers(0, 4096)).filter(lambda v: v <= HIGHEST_NS)
 weighted = st.lists(st.tuples(inside, st.integers(1, 100_000)), min_size=1, max_size=200)

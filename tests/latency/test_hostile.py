@@ -1,4 +1,4 @@
-"""Logs of other tools are read or named, and no log makes a report take memory beyond its own size."""
+"""Logs of other tools are read or refused by name; the memory of a report is bounded by the log's size."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ from tests.support.latency_logs import START_S, interval, write
 MIB = 1 << 20
 HDR, COUNTS = recorded([5_000_000, 7_000_000])
 LEGEND = '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"\n'
-# Runs the command, and says what it held at most, beside what Python and its modules take.
+# Runs the command and prints its peak memory beyond that of Python and its modules.
 PEAK = """
 import re, sys
 from pathlib import Path
@@ -46,7 +46,7 @@ def report(*arguments, cwd):
 
 
 def hostile(path, kind):
-    """Write a log that is small and asks for much; return its size in MiB."""
+    """Write a small log that demands much memory; return its size in MiB."""
     whole = text(packed(payload_of(HDR, COUNTS, V2), V2))
     wide = text(packed(payload_of(HDR, [1] * 300_000, V1, 2, digits=5, lowest=1), V1, 2))
     with path.open("w") as file:
@@ -77,7 +77,7 @@ def test_no_log_makes_a_report_take_memory_beyond_bounds(tmp_path, kind):
     assert "total vip 2" in " ".join(done.stdout.split())
     assert 1 <= len(said) < 30
     assert all(len(line) < 500 for line in said)
-    # 3,100 MiB for a single line, before.
+    # Was 3,100 MiB for a single line.
     assert int(peak.split()[1]) < 256 + size, done.stderr
 
 

@@ -1,4 +1,4 @@
-"""The log is one that HdrHistogram tools open, and nothing that goes wrong with it reaches the engine."""
+"""The log is readable by HdrHistogram tools, and its errors do not affect the engine."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Pictures: one colour a tier, curves named at their ends, equal time axes, gaps that stay gaps."""
+"""Pictures: one colour per tier, labels at the ends of curves, equal time axes, visible gaps."""
 
 import base64
 import re
@@ -26,7 +26,7 @@ TIERS = {"vip": MS, "premium": 40 * MS, "basic": 200 * MS, "house": 3 * MS}
 
 @pytest.fixture
 def report(tmp_path):
-    """Hops with other tiers and other times each: the second has no vip, the third starts late."""
+    """Return a report whose hops differ in tiers and times: the second has no vip, the third starts late."""
     lasts = []
     for number in range(60):
         one = []
@@ -44,13 +44,13 @@ def report(tmp_path):
 
 
 def panels(made):
-    """Return the axes, by rows of two."""
+    """Return the axes in rows of two."""
     axes = made.get_axes()
     return [(axes[i], axes[i + 1]) for i in range(0, len(axes), 2)]
 
 
 def curves(axes):
-    """Return each named curve's colour, by what it is called there."""
+    """Return the colour of each named curve by its label."""
     lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
     return {str(line.get_label()): to_hex(line.get_color()) for line in lines}
 

@@ -1,4 +1,4 @@
-"""What a log holds comes back, merged and never averaged; what cannot be read is said and stops nothing."""
+"""Reading of logs: values are merged and never averaged; unreadable lines are reported and skipped."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""What flushes leave behind: every delivery once in every hop, in the right place, whatever the batching."""
+"""Latencies of flushes: every delivery counts once per hop, in the right histogram, for any batching."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ T = 1_790_000_000_000_000_000
 
 
 class Shelf:
-    """A recorder, and the stamps of the batches it reads."""
+    """A recorder with the stamps of its batches."""
 
     def __init__(self, top_symbols=0):
         self.stamps = Stamps(np.zeros(STAMPS_BYTES, np.uint8), np.zeros(1, np.uint64))
@@ -24,7 +24,7 @@ class Shelf:
         self.g = 0
 
     def taken(self, symbols, recv, event=None, published=None, channel=0):
-        """The ticks of one batch, published at once."""
+        """Return the ticks of one batch."""
         count = len(symbols)
         gs = np.arange(self.g + 1, self.g + count + 1, dtype=np.uint64)
         self.g += count
@@ -47,7 +47,7 @@ def members(**by_symbol):
 
 
 def only(histogram: Histogram) -> list[tuple[int, int]]:
-    """The values, to the microsecond, and how often."""
+    """Return the values in microseconds with their counts."""
     return [(round(v.value_iterated_to / 1000), v.count_added_in_this_iter_step) for v in histogram.hdr]
 
 
@@ -166,7 +166,9 @@ def test_the_busiest_symbols_of_the_last_interval_have_histograms_of_their_own()
     got = members(q1=2, q4=1, q5=1)
     end = Flush(T, T, -1, [(T + 1_000_000, 1)], 1)
     shelf.tier.flush([shelf.taken([1, 4, 5], [T] * 3)], got, end)
-    assert {tag.symbol for tag in shelf.rotated(names, [0, 9, 0, 0, 5, 1, 0, 0])} == {""}  # none followed yet
+    assert {tag.symbol for tag in shelf.rotated(names, [0, 9, 0, 0, 5, 1, 0, 0])} == {
+        ""
+    }  # no symbol followed yet
     shelf.tier.flush([shelf.taken([1, 1, 4, 5], [T] * 4)], got, end)
     found = shelf.rotated(names, [0, 9, 0, 0, 6, 50, 0, 0])
     assert {tag.symbol: h.total for tag, h in found.items() if tag.symbol} == {"S1": 4, "S4": 1}

@@ -1,4 +1,4 @@
-"""The report: rows, pictures, pages, the change against another run, budgets; all by the real command."""
+"""The command `report`: rows, pictures, pages, comparison with another run, budgets."""
 
 import base64
 import csv
@@ -31,7 +31,7 @@ def command(*arguments, cwd):
 
 @pytest.fixture
 def log(tmp_path):
-    """Two tiers, two workers, two hops, and one symbol."""
+    """Write a log of two tiers, two workers, two hops and one symbol."""
     return write(
         tmp_path / "latency.hlog",
         *(

@@ -1,4 +1,4 @@
-"""Recordings leave as Parquet, CSV and Arrow: every tick, in bounded memory, never over another file."""
+"""Export to Parquet, CSV and Arrow: every tick, in bounded memory, never overwriting a file."""
 
 import csv
 import subprocess
@@ -101,7 +101,7 @@ def test_every_format_holds_the_table(tmp_path, channel, prices):
 
 
 def test_names_that_come_later_are_in_every_format(tmp_path, monkeypatch):
-    """Row groups whose dictionaries grow."""
+    """Dictionaries grow between row groups."""
     monkeypatch.setattr(exporting, "GROUP_ROWS", 900)
     frames = []
     for number in range(9):

@@ -1,4 +1,4 @@
-"""Holes are counted by the ticks' own numbers, however the stream is cut into frames."""
+"""Holes are counted by tick numbers, for any division into frames."""
 
 from __future__ import annotations
 

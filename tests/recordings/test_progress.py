@@ -1,4 +1,4 @@
-"""What a recording under way knows of itself: whether it is complete, and where it would go on."""
+"""State of a recording in progress: completeness and the cursor to resume from."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def recorded(*what):
         ([BEGUN, SYNCED, quotes(1, 2, 3)], True),
         ([BEGUN, quotes(7, snapshot=True), SYNCED, quotes(8)], True),
         ([BEGUN, SYNCED, quotes(1, 3)], False),
-        ([BEGUN, SYNCED, quotes(1), {"T": "lag", "on": True}], False),  # what is left out now nobody has told
+        ([BEGUN, SYNCED, quotes(1), {"T": "lag", "on": True}], False),  # current losses are not announced yet
         (
             [BEGUN, SYNCED, quotes(1), {"T": "lag", "on": True}, {"T": "lag", "on": False, "conflated": 0}],
             True,
@@ -52,7 +52,7 @@ def test_it_is_complete_if_every_tick_is_there(what, complete):
 
 
 def test_a_connection_cut_before_the_first_tick_goes_on_from_there():
-    # Without a cursor, the ticks of the time between would come as a snapshot, of any n.
+    # Without a cursor, a snapshot with any n would replace the missed ticks.
     assert recorded(BEGUN).cursor is None
     assert recorded(BEGUN, SYNCED).cursor == "e1:0"
     assert recorded(BEGUN, SYNCED, quotes(1, 2)).cursor == "e1:2"
@@ -60,7 +60,7 @@ def test_a_connection_cut_before_the_first_tick_goes_on_from_there():
 
 
 def test_a_cursor_is_sent_back_as_it_came_but_for_the_g_of_a_later_tick():
-    of_several = {"T": "synced", "cursor": "a:17,b:30"}  # a later engine's
+    of_several = {"T": "synced", "cursor": "a:17,b:30"}  # of a later version
     assert recorded(BEGUN, of_several).cursor == "a:17,b:30"
     assert recorded(BEGUN, of_several, quotes(31)).cursor == "a:17,b:31"
     assert recorded(BEGUN, SYNCED, quotes(31), {"T": "synced", "cursor": "e1:40"}).cursor == "e1:40"

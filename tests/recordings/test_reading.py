@@ -1,4 +1,4 @@
-"""Recordings come back as arrays, tables and frames: whole, in order, and up to wherever they end."""
+"""Reading of recordings as arrays, tables and frames: complete, in order, and up to a truncation."""
 
 import gzip
 import re
@@ -65,7 +65,7 @@ def test_several_files_are_one_recording_whose_ids_are_its_own(tmp_path):
         [
             symbols_frame({"A": 0}, 1),
             quotes_frame(quotes(2, 1), 2),
-            symbols_frame({"C": 0}, 3),  # another engine, another epoch: the id begins anew
+            symbols_frame({"C": 0}, 3),  # another engine and epoch: ids restart
             quotes_frame(quotes(1, 1), 4),
         ],
     )
@@ -120,7 +120,7 @@ def test_a_recording_cut_anywhere_gives_what_is_whole_and_says_that_it_was_cut(t
     path.write_bytes(data[: len(data) * cut // 400])
     try:
         day = read(path)
-    except RecordingError:  # there is no whole frame: the first is the names
+    except RecordingError:  # no complete frame of ticks
         assert path.stat().st_size < (300 if suffix != ".mfr.gz" else 1000)
         return
     chunks = list(day.chunks())
@@ -137,7 +137,7 @@ QUOTE_NONE = np.empty(0, QUOTE)
 
 
 def ends(path):
-    """Return where each frame of a plain recording ends."""
+    """Return the end offsets of the frames of a plain recording."""
     data, at, found = path.read_bytes(), 0, set()
     while at < len(data):
         at += HEADER.size + HEADER.unpack_from(data, at)[3]
@@ -287,7 +287,7 @@ def test_a_pandas_frame_is_the_table(tmp_path, channel, prices):
     for name in frame:
         ours = frame[name].astype(object).where(frame[name].notna(), None).tolist()
         theirs = table[name].to_pylist()
-        if name.startswith("ts_"):  # to the nanosecond, which datetime has not
+        if name.startswith("ts_"):  # nanoseconds, which datetime lacks
             theirs = [
                 None if one.value is None else pandas.Timestamp(one.value, tz="UTC") for one in table[name]
             ]

@@ -1,4 +1,4 @@
-"""Simulations: figures equal to a count by hand over the same ticks, at any phase."""
+"""Simulations: figures equal a brute-force count over the same ticks, at any phase."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def latest(name, interval_ms):
 
 
 async def published(spec, folder):
-    """Replay on a virtual clock; return each batch's moment in ns and its (channel, symbol) pairs."""
+    """Replay on a virtual clock; return each batch's time in ns and its (channel, symbol) pairs."""
     intake = RecordingIntake(base=folder)
     await spec.factory(spec.settings, intake).run(intake.publish)
     found = []
@@ -53,7 +53,7 @@ async def published(spec, folder):
 
 
 def by_hand(batches, started_ns, tier, phase):
-    """Count what a session of a latest tier gets, with nothing of the engine's."""
+    """Count what a session of a latest tier receives, without the engine's code."""
     offset = phase * tier.interval_ns // tier.phases
     delivered, total, waiting, due = 0, 0, set(), None
     for at, pairs in batches:
@@ -195,7 +195,7 @@ def test_a_files_name_tells_its_format(tmp_path, name, format):
     assert format_of(tmp_path / name) == format
 
 
-# The command.
+# The command `simulate`.
 
 
 def command(folder, *arguments):

@@ -1,4 +1,4 @@
-"""Recordings written: each file complete in itself, never overwritten, and whole up to wherever it ends."""
+"""Writing of recordings: self-contained files, never overwritten, readable up to a truncation."""
 
 from __future__ import annotations
 

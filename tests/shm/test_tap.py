@@ -1,4 +1,4 @@
-"""The reader's side of the tap, over rings that the test writes itself."""
+"""The reading side of the tap, over rings written by the test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEPTH = 8
 
 
 class Engine:
-    """What a tap sees of an engine: rings, a doorbell and a connection."""
+    """The parts of an engine that a tap uses: rings, a doorbell and a connection."""
 
     def __init__(self, max_symbols: int = 16, depth: int = DEPTH) -> None:
         self.rings = Rings.shared(max_symbols, depth)
@@ -36,7 +36,7 @@ class Engine:
         self.tap = Tap(Rings.attach(self.rings.fd), door, os.dup(self.bell))
 
     def publish(self, quotes: str = "", trades: str = "") -> None:
-        """Publish a tick for each letter, the symbol's name, and ring."""
+        """Publish a tick per letter, the symbol's name, and ring the doorbell."""
         batch = Batch(np.zeros(len(quotes), QUOTE), np.zeros(len(trades), TRADE))
         batch.quotes["symbol"] = [self.symbols.intern(name) for name in quotes]
         batch.trades["symbol"] = [self.symbols.intern(name) for name in trades]
@@ -198,7 +198,7 @@ def channels_by_name(engine):
 
 
 def check(engine: Engine, follower: Follower, reached: dict[tuple[str, str], int]) -> None:
-    """Take a step; every tick follows the one before it, or a gap of exactly what is missing."""
+    """Read one step; assert that every tick follows its predecessor or a gap of exactly the missing ones."""
     step = follower.take()
     for gap in step.gaps:
         key = (gap.channel, gap.symbol)
@@ -245,7 +245,7 @@ def test_iteration_waits_for_the_next_batch_and_ends_a_step_at_its_timeout(engin
 
 
 def test_every_thread_that_waits_is_woken(engine):
-    """One of them is at the doorbell; the others must not depend on its coming back."""
+    """One thread waits at the doorbell; the others must not depend on its return."""
     rounds, readers = 40, 8
     got: list[list[int]] = [[] for _ in range(readers)]
     read_all = threading.Barrier(readers + 1, timeout=30)
@@ -261,7 +261,7 @@ def test_every_thread_that_waits_is_woken(engine):
     for thread in threads:
         thread.start()
     for _ in range(rounds):
-        read_all.wait()  # so that rings as small as these lose none
+        read_all.wait()  # so that the small rings lose none
         engine.publish("ABCDE")
     for thread in threads:
         thread.join(30)
@@ -300,7 +300,7 @@ def test_a_closed_tap_wakes_its_waiters_and_says_so(engine):
     assert [type(failure) for failure in failures] == [TapError] * 3
     with pytest.raises(TapError, match="the tap is closed"):
         engine.tap.wait()
-    engine.tap.close()  # again, to no effect
+    engine.tap.close()  # idempotent
     assert "closed" in repr(engine.tap)
 
 
@@ -312,11 +312,11 @@ def test_arrays_outlive_the_tap(engine):
     assert slots[0, 0]["n"] == 1
 
 
-# Connecting, to what is no engine.
+# Connections to something other than an engine.
 
 
 def answering(path, data, fds=()):
-    """Listen at ``path``, and answer the first that connects with ``data``."""
+    """Listen at ``path``, and send ``data`` to the first connection."""
     door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     door.bind(str(path))
     door.listen(1)
