@@ -5,20 +5,14 @@ The publisher's CPU counts as part of the engine, like our feed's. Subscribers u
 
 import asyncio
 import shutil
-import socket
 import sys
 import tempfile
 from pathlib import Path
 
 from perf.engines.feed import INTERVAL_S, Feed, arguments
+from perf.servers import free_port
 
 PORT, RATE, UNIVERSE = arguments()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def connected(

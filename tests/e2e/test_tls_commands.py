@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ import time
 import pytest
 
 from tests.support.peers import Files
+from tests.support.ports import free_port
 from tests.support.process import engine
 
 FEED = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 5\nrate = 500\n'
@@ -70,8 +70,7 @@ def sealed(tmp_path_factory):
     """An engine behind TLS on a port that its configuration names."""
     folder = tmp_path_factory.mktemp("sealed")
     files = Files(folder)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     gateway = f'[gateway]\nport = {port}\ntls_cert = "cert.pem"\ntls_key = "key.pem"\n'
     (folder / "own.toml").write_text(FEED + gateway)
     with engine(FEED + gateway, folder, "--set", f"gateway.port={port}") as running:
