@@ -249,7 +249,7 @@ class _Trial:
         if self._cancelled_at_s is not None:
             self._batches_after += 1
             if self._batches_after > RUNAWAY_BATCHES:
-                self._fail(AssertionError(_text(12, "it publishes on and on without yielding")))
+                self._fail(AssertionError(_text(12, "it keeps publishing without yielding")))
                 raise AssertionError("the feed is to end")
         try:
             self._check(batch)
@@ -281,7 +281,7 @@ class _Trial:
     def _check(self, batch: Batch) -> None:
         _require(4, isinstance(batch, Batch), f"published {type(batch).__name__}, not Batch")
         granted = self.intake.granted
-        _require(15, granted is None or len(batch) <= granted, f"{len(batch)} ticks, granted were {granted}")
+        _require(15, granted is None or len(batch) <= granted, f"{len(batch)} ticks, granted: {granted}")
         known, quotes, trades = len(self.intake.symbols), batch.quotes, batch.trades
         for records in (quotes, trades):
             _each(5, records, records["symbol"] < known)

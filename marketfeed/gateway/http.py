@@ -19,9 +19,9 @@ import trio
 
 from marketfeed.api.answers import ErrorAnswer, ErrorDetail
 from marketfeed.errors import RequestError
-from marketfeed.gateway.complaints import Complaints, shown
 from marketfeed.gateway.exchange import CLOSE, Exchange, Headers, HeadTimeoutError, HttpError, body_bytes
 from marketfeed.gateway.origins import Origins
+from marketfeed.gateway.rate_limited_log import RateLimitedLog, shown
 from marketfeed.gateway.target import TargetError, parse_target
 from marketfeed.gateway.unread import Unread
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from marketfeed.gateway.hosts import Hosts
     from marketfeed.gateway.session import Session
 
-TAKES_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 NO_STORE: Final[Headers] = (("Cache-Control", "no-store"),)
 NO_CACHE: Final[Headers] = (("Cache-Control", "no-cache"),)  # caches have to revalidate
 
@@ -137,7 +137,7 @@ class HttpServer:
         """
         self._routes = routes
         self._rules = rules
-        self._complaints = Complaints()
+        self._log = RateLimitedLog()
         self.refused = Counter() if refused is None else refused
         self._unread = Unread(self.refused)
         self.closing = False  # connections end with their current response
@@ -246,7 +246,7 @@ class HttpServer:
         allow = ("Allow", methods)
         if route is None and (method != "OPTIONS" or origins is None):
             return error_response(405, methods.replace(", ", " or "), (allow,))
-        if length != 0 and method not in TAKES_BODY:
+        if length != 0 and method not in METHODS_WITH_BODY:
             return error_response(400, f"{method} {request.path} takes no body")
         if length is not None and length > self._rules.body_bytes:
             return error_response(413, f"a body of at most {self._rules.body_bytes} bytes")
@@ -258,7 +258,7 @@ class HttpServer:
     def _misdirected(self, request: Request, authority: str) -> Response:
         self.refused["host not allowed"] += 1
         host, key = shown(authority), self._rules.hosts_key
-        self._complaints.tell(f"host not allowed, see {key}", host=host, address=request.address)
+        self._log.warning(f"host not allowed, see {key}", host=host, address=request.address)
         msg = f"host {host!r} is not served: addresses, localhost, and the names in {key} are"
         return error_response(421, msg)
 
@@ -266,7 +266,7 @@ class HttpServer:
         self.refused["origin not allowed"] += 1
         origin = shown(request.header(b"origin") or "")
         told = "origin not allowed, see gateway.allowed_origins"
-        self._complaints.tell(told, origin=origin, address=request.address)
+        self._log.warning(told, origin=origin, address=request.address)
         return error_response(403, told)
 
     def _permission(self, request: Request) -> Headers:

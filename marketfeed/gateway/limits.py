@@ -136,7 +136,7 @@ class Admission:
             return "sessions"
         if self._by_address[address] >= self.limits.sessions_per_ip:
             return "sessions_per_ip"
-        if not self._may_shake_hands(now_s):
+        if not self._may_handshake(now_s):
             return HANDSHAKES
         self._by_address[address] += 1
         self.total += 1
@@ -146,7 +146,7 @@ class Admission:
         """Call :meth:`admit`; async because other implementations ask another process."""
         return self.admit(address, trio.current_time())
 
-    def _may_shake_hands(self, now_s: float) -> bool:
+    def _may_handshake(self, now_s: float) -> bool:
         rate = self.limits.handshakes_per_s
         if not rate:
             return True

@@ -13,11 +13,11 @@ import trio
 
 from marketfeed.core.addresses import host_port
 from marketfeed.errors import CloseCode, StartError
-from marketfeed.gateway.complaints import Complaints
 from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.outbox import Nobody, Outbox
 from marketfeed.gateway.pacer import Pacer
 from marketfeed.gateway.proxies import ProxyError, parse_preface
+from marketfeed.gateway.rate_limited_log import RateLimitedLog
 from marketfeed.gateway.routes import Routes
 from marketfeed.gateway.tls import HANDSHAKE, TlsError, TlsOutbox
 
@@ -35,7 +35,7 @@ SOON_MS: Final = (10, 200)  # reconnect delays where another process or a new co
 RETIRE_LOOK_S: Final = 0.05  # between checks for sessions that have finished their handshake
 RESERVED_FILES: Final = 128  # a quarter of a limit below 512
 REST_S: Final = 0.1  # before accepting again when the machine is out of a resource
-LEAST_STRANGERS: Final = 1024  # the least limit of connections without a session
+LEAST_PENDING: Final = 1024  # the least limit of connections without a session
 
 log = structlog.get_logger()
 
@@ -81,13 +81,13 @@ def files_for_clients() -> tuple[int, int]:
     return soft - reserved, reserved
 
 
-async def accept(listener: SocketType, complaints: Complaints) -> tuple[SocketType, str] | None:
+async def accept(listener: SocketType, limited_log: RateLimitedLog) -> tuple[SocketType, str] | None:
     """Return the next connection and its address; None if accepting failed."""
     try:
         sock, peer = await listener.accept()
     except OSError as error:
         if error.errno in OUT_OF_FILES:
-            complaints.tell("cannot accept", reason=error.strerror)
+            limited_log.warning("cannot accept", reason=error.strerror)
             await trio.sleep(REST_S)
         return None  # or the client has closed the connection already
     return sock, str(peer[0])
@@ -99,7 +99,7 @@ async def accept_http(listener: SocketType, server: HttpServer, connections: tri
     Connections may use half of the reserved descriptors. Beyond that the oldest connection is closed for
     each new one, so that idle connections cannot block the port.
     """
-    complaints, most = Complaints(), files_for_clients()[1] // 2
+    limited_log, most = RateLimitedLog(), files_for_clients()[1] // 2
     served: dict[trio.CancelScope, None] = {}  # oldest first
 
     async def serve(sock: SocketType, peer: str, scope: trio.CancelScope) -> None:
@@ -111,7 +111,7 @@ async def accept_http(listener: SocketType, server: HttpServer, connections: tri
             served.pop(scope, None)
 
     while True:
-        accepted = await accept(listener, complaints)
+        accepted = await accept(listener, limited_log)
         if accepted is None:
             continue
         if len(served) >= most:
@@ -119,7 +119,7 @@ async def accept_http(listener: SocketType, server: HttpServer, connections: tri
             del served[oldest]
             oldest.cancel()
             server.refused["too many connections at the admin port"] += 1
-            complaints.tell("the oldest connection to the admin port was closed", most=most)
+            limited_log.warning("the oldest connection to the admin port was closed", most=most)
         scope = trio.CancelScope()
         served[scope] = None
         connections.start_soon(serve, *accepted, scope)
@@ -133,9 +133,9 @@ async def accept_from(
     A connection that would use a reserved descriptor is closed: these are for the admin port, taps,
     publishers, logs and certificates.
     """
-    complaints, (most, reserved) = Complaints(), files_for_clients()
+    limited_log, (most, reserved) = RateLimitedLog(), files_for_clients()
     while True:
-        accepted = await accept(listener, complaints)
+        accepted = await accept(listener, limited_log)
         if accepted is None:
             counters.refused["accept failed"] += 1
             continue
@@ -143,7 +143,7 @@ async def accept_from(
         if accepted[0].fileno() >= most:
             accepted[0].close()
             counters.refused["too many open files"] += 1
-            complaints.tell("a connection was refused: see ulimit -n", files=most, reserved=reserved)
+            limited_log.warning("a connection was refused: see ulimit -n", files=most, reserved=reserved)
             continue
         # A plain socket, so that the shard can send without waiting.
         sock = socket.socket(fileno=accepted[0].detach())
@@ -151,7 +151,7 @@ async def accept_from(
         await take(sock, accepted[1])
 
 
-class _Stranger(Nobody):
+class _PendingOwner(Nobody):
     """The owner of a connection on which no session has begun."""
 
     def __init__(self, counters: Counters, peer: str) -> None:
@@ -173,7 +173,7 @@ class Gateway:
         self.routes = Routes(service)
         self.sessions: dict[Session, None] = {}
         # Counts connections without a session, so that one address cannot use up all descriptors.
-        self._strangers = Admission(_strangers(service.limits))
+        self._pending = Admission(_pending_limits(service.limits))
         self._pacer = Pacer()
         self._connections = 0
         self._ended = trio.lowlevel.ParkingLot()  # a drain may begin while a retirement waits
@@ -188,10 +188,10 @@ class Gateway:
             async with trio.open_nursery() as nursery:
                 tls = self._service.certificate is not None
                 outbox = (TlsOutbox if tls else Outbox)(
-                    sock, nursery, _Stranger(self._service.counters, peer), self._pacer
+                    sock, nursery, _PendingOwner(self._service.counters, peer), self._pacer
                 )
                 try:
-                    session = await self._meet(outbox, peer)
+                    session = await self._serve_http(outbox, peer)
                     if session is not None:
                         self.sessions[session] = None
                         await session.serve(outbox, nursery)
@@ -213,19 +213,19 @@ class Gateway:
             self._connections -= 1
             self._ended.unpark_all()
 
-    async def _meet(self, outbox: Outbox, peer: str) -> Session | None:
+    async def _serve_http(self, outbox: Outbox, peer: str) -> Session | None:
         """Serve HTTP until a request begins a session; return the session, or None at the end."""
         refused = self._service.counters.refused
         trusted = self._service.proxies.trusts(peer)
-        limit = None if trusted else self._strangers.admit(peer, trio.current_time())
+        limit = None if trusted else self._pending.admit(peer, trio.current_time())
         if limit is not None:
             refused[f"too many connections: limits.{limit}"] += 1
             return None
         try:
             with trio.fail_after(self._service.limits.handshake_s):
                 if trusted:
-                    peer = await self._proxied(outbox) or peer
-                if isinstance(outbox, TlsOutbox) and not await self._seal(outbox, peer):
+                    peer = await self._proxy_address(outbox) or peer
+                if isinstance(outbox, TlsOutbox) and not await self._accept_tls(outbox, peer):
                     return None
             handover = await self.routes.server.serve(outbox, peer)
         except trio.TooSlowError:
@@ -239,13 +239,13 @@ class Gateway:
             return None
         finally:
             if not trusted:
-                self._strangers.release(peer)
+                self._pending.release(peer)
         if handover is None:
             return None
         outbox.replay(handover.behind)
         return handover.session
 
-    async def _proxied(self, outbox: Outbox) -> str | None:
+    async def _proxy_address(self, outbox: Outbox) -> str | None:
         """Return the client's address from the PROXY header that the connection begins with, if any."""
         data = b""
         while (preface := parse_preface(data)) is None:
@@ -256,7 +256,7 @@ class Gateway:
         outbox.replay(data[preface.size if preface else 0 :])
         return preface.address if preface else None
 
-    async def _seal(self, outbox: TlsOutbox, peer: str) -> bool:
+    async def _accept_tls(self, outbox: TlsOutbox, peer: str) -> bool:
         """Perform the TLS handshake; return whether it succeeded."""
         assert self._service.certificate is not None
         refused = self._service.counters.refused
@@ -268,7 +268,7 @@ class Gateway:
             await self.routes.server.refuse(outbox, 400, "this port speaks TLS: https:// or wss://")
             return False
         try:
-            await outbox.shake_hands(self._service.certificate.context)
+            await outbox.handshake(self._service.certificate.context)
         except TlsError as error:
             refused["TLS handshake failed"] += 1
             log.info("TLS handshake failed", address=peer, reason=str(error))
@@ -290,7 +290,7 @@ class Gateway:
         """
         self._service = service
         self.routes = Routes(service)
-        self._strangers.limits = _strangers(service.limits)
+        self._pending.limits = _pending_limits(service.limits)
         for session in list(self.sessions):
             session.adopt(service)
             member = session.member
@@ -330,10 +330,10 @@ class Gateway:
                 await self._ended.park()
 
 
-def _strangers(limits: Limits) -> Limits:
+def _pending_limits(limits: Limits) -> Limits:
     return replace(
         limits,
-        sessions=max(limits.sessions, LEAST_STRANGERS),
-        sessions_per_ip=max(limits.sessions_per_ip, LEAST_STRANGERS),
+        sessions=max(limits.sessions, LEAST_PENDING),
+        sessions_per_ip=max(limits.sessions_per_ip, LEAST_PENDING),
         handshakes_per_s=0,
     )

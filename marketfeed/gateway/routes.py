@@ -8,7 +8,6 @@ import trio
 
 from marketfeed.api.answers import EventsParameters
 from marketfeed.gateway.clients import Sdks
-from marketfeed.gateway.complaints import Complaints
 from marketfeed.gateway.events import CONTENT_TYPE, EventSession
 from marketfeed.gateway.files import file_routes
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
@@ -16,6 +15,7 @@ from marketfeed.gateway.limits import HANDSHAKES, Rates
 from marketfeed.gateway.origins import Origins
 from marketfeed.gateway.polling import Polling
 from marketfeed.gateway.query import LAST_EVENT_ID, POLYFILL, check_keys, cursor_of, names_of, tier_of
+from marketfeed.gateway.rate_limited_log import RateLimitedLog
 from marketfeed.gateway.upgrade import UpgradeError, opening_of
 from marketfeed.gateway.websocket import WebSocketSession
 
@@ -37,7 +37,7 @@ class Routes:
         self.polling = Polling(service)
         self._rates = Rates(service.limits.requests_per_s)
         self._sdks = Sdks()
-        self._complaints = Complaints()
+        self._log = RateLimitedLog()
         self.server = HttpServer(
             {
                 STREAM: {"GET": self._stream},
@@ -77,7 +77,7 @@ class Routes:
         try:
             opening = opening_of(request)
         except UpgradeError as error:
-            self._complaints.tell("not a WebSocket handshake", address=request.address, reason=str(error))
+            self._log.warning("not a WebSocket handshake", address=request.address, reason=str(error))
             return error_response(error.status, str(error), error.headers)
         return await self._admit(request) or WebSocketSession(
             self._service, request.address, opening, self._sdk(request)
@@ -115,7 +115,7 @@ class Routes:
         if limit == HANDSHAKES:
             retry_after_s = self._service.handshakes.retry_after_s(trio.current_time())
             most = self._service.limits.handshakes_per_s
-            self._complaints.tell("too many handshakes: limits.handshakes_per_s", most=most)
+            self._log.warning("too many handshakes: limits.handshakes_per_s", most=most)
         reason = f"too many {'handshakes' if limit == HANDSHAKES else 'sessions'}: limits.{limit}"
         self._service.counters.refused[reason] += 1
         return error_response(503, reason, (("Retry-After", str(retry_after_s)), ("Connection", "close")))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from marketfeed.gateway.pacer import Pacer
 
 READ_BYTES: Final = 16384
-PIECE_BYTES: Final = 1024  # decrypted at a time: at most 38 KeyUpdates of 29 µs each
+DECRYPT_BYTES: Final = 1024  # decrypted at a time: at most 38 KeyUpdates of 29 µs each
 OWN_BYTES: Final = 2048  # a second, of records that TLS itself sends: the answers to 75 KeyUpdates
 RECORD_BYTES: Final = 8192  # encrypted at a time; a MemoryBIO never shrinks
 HANDSHAKE: Final = b"\x16"  # the first byte of every TLS connection: RFC 8446, section 5.1
@@ -75,14 +75,14 @@ class Certificate:
 
 
 class TlsOutbox(Outbox):
-    """An outbox that encrypts; before :meth:`shake_hands` it sends plain bytes.
+    """An outbox that encrypts; before :meth:`handshake` it sends plain bytes.
 
     A peer can make TLS itself send records: answers to KeyUpdates (RFC 8446, section 4.6.3), and alerts
     that refuse a renegotiation (RFC 5246, section 7.2.2). While such records are unsent, nothing more is
     decrypted, and a peer that causes more than OWN_BYTES of them a second is disconnected with ABUSE.
     """
 
-    __slots__ = ("_incoming", "_outgoing", "_own_bytes", "_own_second", "_own_until", "_sealed", "_tls")
+    __slots__ = ("_encrypted", "_incoming", "_outgoing", "_own_bytes", "_own_second", "_own_until", "_tls")
 
     def __init__(
         self, sock: socket.socket, nursery: trio.Nursery, owner: Owner, pacer: Pacer | None = None
@@ -91,11 +91,11 @@ class TlsOutbox(Outbox):
         super().__init__(sock, nursery, owner, pacer)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
-        self._sealed = b""  # received and not decrypted yet
+        self._encrypted = b""  # received and not decrypted yet
         self._own_bytes = self._own_second = 0
         self._own_until = 0  # end of TLS's own last record, counted in all bytes of the tail
 
-    async def shake_hands(self, context: ssl.SSLContext) -> None:
+    async def handshake(self, context: ssl.SSLContext) -> None:
         """Perform the TLS handshake as the server; raises TlsError and the errors of reading."""
         tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         while True:
@@ -109,8 +109,8 @@ class TlsOutbox(Outbox):
                 raise TlsError(error.reason or str(error)) from None
             else:
                 break
-            if not self._sealed:
-                self._sealed = await self._receive(READ_BYTES)
+            if not self._encrypted:
+                self._encrypted = await self._receive(READ_BYTES)
             if not self._feed():
                 raise TlsError("the peer left in the middle of it")
         self._tls = tls
@@ -125,16 +125,16 @@ class TlsOutbox(Outbox):
         if self._tls is None:
             return data
         # RECORD_BYTES at a time: a MemoryBIO never releases memory.
-        sealed: list[bytes] = []
+        records: list[bytes] = []
         try:
             for start in range(0, len(data), RECORD_BYTES):
                 self._tls.write(
                     data if len(data) <= RECORD_BYTES else memoryview(data)[start : start + RECORD_BYTES]
                 )
-                sealed.append(self._outgoing.read())
+                records.append(self._outgoing.read())
         except ssl.SSLError:
             self._break(CloseCode.ABNORMAL)
-        return sealed[0] if len(sealed) == 1 else b"".join(sealed)
+        return records[0] if len(records) == 1 else b"".join(records)
 
     def _flush(self) -> None:
         """Queue the records of TLS itself behind the unsent bytes."""
@@ -145,9 +145,9 @@ class TlsOutbox(Outbox):
 
     def _feed(self) -> bool:
         """Give TLS the next received bytes to decrypt; return False if there are none."""
-        piece, self._sealed = self._sealed[:PIECE_BYTES], self._sealed[PIECE_BYTES:]
-        self._incoming.write(piece)
-        return bool(piece)
+        chunk, self._encrypted = self._encrypted[:DECRYPT_BYTES], self._encrypted[DECRYPT_BYTES:]
+        self._incoming.write(chunk)
+        return bool(chunk)
 
     async def _read(self, max_bytes: int) -> bytes:
         if self._tls is None:
@@ -160,10 +160,10 @@ class TlsOutbox(Outbox):
             self._answer()
             if data is not None:
                 return data
-            if not self._sealed:
-                self._sealed = await super()._read(READ_BYTES)
+            if not self._encrypted:
+                self._encrypted = await super()._read(READ_BYTES)
             elif self._pacer is not None:
-                await self._pacer.turn()  # PIECE_BYTES of one-byte records cost a millisecond
+                await self._pacer.turn()  # DECRYPT_BYTES of one-byte records cost a millisecond
             if not self._feed():
                 return b""
 
@@ -171,7 +171,7 @@ class TlsOutbox(Outbox):
         if self._tls is None:
             super()._give_back(data)
         else:
-            self._sealed = data
+            self._encrypted = data
 
     def _decrypted(self, max_bytes: int) -> bytes | None:
         """Return the plain text of the records so far; None if there is none, b"" at the end."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from marketfeed.gateway.complaints import Complaints
+from marketfeed.gateway.rate_limited_log import RateLimitedLog
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -30,7 +30,7 @@ class Unread:
         self._refused = refused
         self._sizes: dict[trio.CancelScope, int] = {}  # oldest first
         self._began_s: dict[trio.CancelScope, float] = {}
-        self._complaints = Complaints()
+        self._log = RateLimitedLog()
         self.waiting_bytes = 0
 
     @contextmanager
@@ -60,7 +60,7 @@ class Unread:
             self._forget(oldest)
             oldest.cancel()
             self._refused["answer not read"] += 1
-            self._complaints.tell("an answer was given up: clients do not read theirs", most=MOST_BYTES)
+            self._log.warning("an answer was given up: clients do not read theirs", most=MOST_BYTES)
 
     def _forget(self, scope: trio.CancelScope) -> None:
         if scope in self._sizes:

@@ -13,14 +13,14 @@ MAX_SHOWN: Final = 120  # characters of text from a client
 log = structlog.get_logger()
 
 
-class Complaints:
+class RateLimitedLog:
     """Writes warnings; each has the number of suppressed warnings of its kind since the last."""
 
     def __init__(self) -> None:
         self._next_s: dict[str, float] = {}
         self._left_out: dict[str, int] = {}
 
-    def tell(self, event: str, **fields: Any) -> None:
+    def warning(self, event: str, **fields: Any) -> None:
         """Log ``event``, one of a fixed set, unless it was logged less than a minute ago."""
         now_s = trio.current_time()
         if now_s < self._next_s.get(event, now_s):
