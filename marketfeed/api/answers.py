@@ -32,7 +32,7 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ErrorDetail(Body, frozen=True):
-    """What is wrong."""
+    """The error."""
 
     code: Annotated[int, Meta(description="The HTTP status.", extra_json_schema={"enum": [*STATUSES]})]
     msg: Annotated[str, Meta(description="The reason, for people.")]
@@ -126,7 +126,7 @@ class Latency(Body, frozen=True):
 
 
 class SubscriptionParameters(msgspec.Struct):
-    """What events and long polls are about."""
+    """Parameters of events and long polls."""
 
     quotes: Annotated[list[Name], Meta(description="Names to receive quotes of; one name here or in trades.")]
     trades: Annotated[list[Name], Meta(description="Names to receive trades of.")]

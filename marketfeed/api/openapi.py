@@ -16,7 +16,7 @@ from marketfeed.api.schemas import array_of, ref, strict, tolerant
 JSON: Final = "application/json"
 TEXT: Final = "text/plain"
 LATENCY: Final = "/v1/latency"  # on both ports
-STATIC: Final = (400, 403, 421, 429)  # of errors that any route of the gateway may answer with
+EVERYWHERE: Final = (400, 403, 421, 429)  # errors that every route of the gateway may return
 ADMIN: Final = (400, 421)
 RETRY_AFTER: Final = {
     "description": "Seconds to wait before the next attempt.",
@@ -28,16 +28,16 @@ ETAG: Final = {"description": "Version of the answer, for If-None-Match.", "sche
 
 @dataclass(frozen=True)
 class Path:
-    """A path that is answered to GET, and to HEAD without a body."""
+    """A path that supports GET, and HEAD, whose answer has no body."""
 
     path: str
     summary: str
-    ok: dict[str, Any]  # the answer 200, but for its headers
-    errors: tuple[int, ...] = STATIC
+    ok: dict[str, Any] | None  # answer 200
+    errors: tuple[int, ...] = EVERYWHERE
     parameters: type[Any] | None = None
     headers: dict[str, Any] = field(default_factory=dict)  # parameters in headers of the request
-    answers: dict[str, Any] = field(default_factory=dict)  # beside 200 and errors, by status
-    tagged: bool = False  # has an ETag, and is answered 304 to who has it
+    answers: dict[str, Any] = field(default_factory=dict)  # other answers, by status
+    tagged: bool = False  # has an ETag and answers 304 to a matching If-None-Match
 
 
 def _json(schema: dict[str, Any], description: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ HANDSHAKE: Final = {
 }
 RESUME: Final = {
     "Last-Event-ID": {
-        "description": "Resume from this cursor; goes before `after`. Browsers send it when they reconnect.",
+        "description": "Resume from this cursor; takes precedence over `after`; sent by browsers.",
         "schema": {"type": "string"},
     }
 }
@@ -63,16 +63,16 @@ GATEWAY: Final = (
     Path(
         "/v1/stream",
         "Open a WebSocket; asyncapi.json describes its messages.",
-        {"description": "Not sent: the answer to a handshake is 101."},
-        (*STATIC, 426, 503),
+        None,
+        (*EVERYWHERE, 426, 503),
         headers=HANDSHAKE,
-        answers={"101": {"description": "The connection is a WebSocket."}},
+        answers={"101": {"description": "The connection becomes a WebSocket."}},
     ),
     Path(
         "/v1/events",
         "Receive Server-Sent Events; asyncapi.json describes their data.",
-        _text("text/event-stream", "Events without end."),
-        (*STATIC, 503),
+        _text("text/event-stream", "An unbounded stream of events."),
+        (*EVERYWHERE, 503),
         answers.EventsParameters,
         RESUME,
     ),
@@ -80,9 +80,9 @@ GATEWAY: Final = (
         "/v1/poll",
         "Wait for what is new since a cursor (long poll).",
         {**_json(ref(answers.PollAnswer), "What is new."), "headers": {"X-Cursor": CURSOR}},
-        (*STATIC, 503),
+        (*EVERYWHERE, 503),
         answers.PollParameters,
-        answers={"204": {"description": "Nothing new in time.", "headers": {"X-Cursor": CURSOR}}},
+        answers={"204": {"description": "Nothing new before the timeout.", "headers": {"X-Cursor": CURSOR}}},
     ),
     Path(
         "/v1/quotes",
@@ -104,19 +104,28 @@ GATEWAY: Final = (
         "Get latencies, per tier and hop.",
         _json(ref(answers.Latency), "Latencies; `log` on the admin port only."),
     ),
-    Path("/asyncapi.json", "Get the AsyncAPI document.", _json({"type": "object"}, "It."), tagged=True),
-    Path("/openapi.json", "Get this document.", _json({"type": "object"}, "It."), tagged=True),
-    Path("/robots.txt", "Keep crawlers out.", _text(TEXT, "Rules for crawlers."), tagged=True),
+    Path(
+        "/asyncapi.json",
+        "Get the AsyncAPI document.",
+        _json({"type": "object"}, "The document."),
+        tagged=True,
+    ),
+    Path("/openapi.json", "Get this document.", _json({"type": "object"}, "The document."), tagged=True),
+    Path("/robots.txt", "Exclude crawlers.", _text(TEXT, "Rules for crawlers."), tagged=True),
 )
 OPERATORS: Final = (
     Path("/metrics", "Get metrics in Prometheus's format.", _text(TEXT, "Metrics."), ADMIN),
-    Path("/healthz", "See whether the engine runs.", _json(ref(operations.HealthAnswer), "It runs."), ADMIN),
+    Path(
+        "/healthz", "Check whether the engine runs.", _json(ref(operations.HealthAnswer), "It does."), ADMIN
+    ),
     Path(
         "/readyz",
-        "See whether the engine can serve subscribers.",
-        _json(ref(operations.ReadinessAnswer), "It can."),
+        "Check whether the engine can serve subscribers.",
+        _json(ref(operations.ReadinessAnswer), "It is ready."),
         ADMIN,
-        answers={"503": _json(ref(operations.ReadinessAnswer), "It cannot, because of `problems`.")},
+        answers={
+            "503": _json(ref(operations.ReadinessAnswer), "It is not ready; `problems` lists the reasons.")
+        },
     ),
     Path(
         "/v1/sessions",
@@ -172,8 +181,9 @@ def _parameters(path: Path) -> list[dict[str, Any]]:
 
 
 def _responses(path: Path) -> dict[str, Any]:
-    ok = path.ok | ({"headers": {"ETag": ETAG}} if path.tagged else {})
-    found: dict[str, Any] = {"200": ok, **path.answers}
+    found = dict(path.answers)
+    if path.ok is not None:
+        found["200"] = path.ok | ({"headers": {"ETag": ETAG}} if path.tagged else {})
     if path.tagged:
         found["304"] = {"description": "Not changed since If-None-Match.", "headers": {"ETag": ETAG}}
     for status in path.errors:
@@ -222,7 +232,7 @@ def _document() -> dict[str, Any]:
         "servers": [GATEWAY_SERVER],
         "paths": {path.path: _item(path) for path in (*GATEWAY, *OPERATORS)},
         "components": {
-            "responses": {**errors, "error": _error("Any other error; the code says which.")},
+            "responses": {**errors, "error": _error("Any other error; `code` is its status.")},
             "schemas": tolerant(STRUCTS),
         },
     }
