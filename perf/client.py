@@ -276,9 +276,7 @@ class Load:
         ticks = data.count(b"{", start, end)
         self.frames += 1
         self.ticks += ticks
-        if (
-            data.find(b"l", start, end) >= 0
-        ):  # synthetic quotes contain no "l"; one memchr replaces several searches
+        if data.find(b"l", start, end) >= 0:  # synthetic quotes contain no "l"; one memchr replaces searches
             self._notices(data[start:end])
         first = data.find(b'"r":', start, end)
         if first < 0:
@@ -385,10 +383,7 @@ class Load:
 
 
 def send(sock: socket.socket, opcode: int, payload: bytes) -> None:
-    """Send one frame masked with zeros; requests are small, so the socket accepts them whole.
-
-    The client has its own encoding of lengths, independent of the engine that it measures.
-    """
+    """Send one frame, masked with zeros and small enough for the socket; independent of the engine's code."""
     size = len(payload)
     short, rest = (
         (size, b"") if size < 126 else (126, size.to_bytes(2)) if size < 65536 else (127, size.to_bytes(8))

@@ -64,7 +64,7 @@ def main() -> None:
     )
     bench.common(parser)
     parser.add_argument("--rate", type=float, default=50_000, help="quotes/s of the feed")
-    parser.add_argument("--visitors", type=float, default=5.0, help="sessions a second that come and go")
+    parser.add_argument("--visitors", type=float, default=5.0, help="sessions opened and closed per second")
     parser.add_argument(
         "--leeway-mb", type=float, default=4.0, help="additional growth allowed in MB; more for short runs"
     )

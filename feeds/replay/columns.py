@@ -96,7 +96,7 @@ class Layout:
         if keys.columns is None:
             found.append(
                 f"columns: {format} needs to know its columns, such as {{ time = 0, bid = 1, ask = 2 }}, "
-                "in a [[feeds]] table; on the command line, --feed names the one"
+                "in a [[feeds]] table; on the command line, use --feed"
             )
         self.keys = keys
         self.columns = columns = keys.columns or Columns(time=0)

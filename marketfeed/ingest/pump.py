@@ -45,9 +45,7 @@ MAX_FEEDS: Final = 255  # a record's feed is a u1
 # range of the latency histograms, forwards the tolerance between two clock readings.
 MAX_RECEIPT_AGE_NS: Final = 60 * 10**9
 MAX_RECEIPT_AHEAD_NS: Final = 5 * 10**9
-MAX_EVENT_NS: Final = (
-    2**53 - 1
-) * 1000  # largest time whose microseconds are exact in a double: the year 2255
+MAX_EVENT_NS: Final = (2**53 - 1) * 1000  # the year 2255: last microsecond that is exact in a double
 _QUOTE_SIDES: Final = (("bid_sz", "bid_px"), ("ask_sz", "ask_px"))
 _TRADE_SIZES: Final = (("size", ""),)
 

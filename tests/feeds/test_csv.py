@@ -432,7 +432,7 @@ async def test_a_full_symbol_table_leaves_rows_out(tmp_path):
     [
         ({"columns": None},
          "columns: csv needs to know its columns, such as {{ time = 0, bid = 1, ask = 2 }}, "
-         "in a [[feeds]] table; on the command line, --feed names the one"),
+         "in a [[feeds]] table; on the command line, use --feed"),
         ({"columns": {"time": 0}}, "columns: either bid and ask, or price; not both"),
         ({"columns": {"time": 0, "bid": 1, "price": 2}},
          "columns: either bid and ask, or price; not both"),
