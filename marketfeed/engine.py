@@ -1,11 +1,11 @@
-"""The task tree: the only place where long-lived tasks start.
+"""The engine: the tree of all long-lived tasks.
 
     serve
-    └── watch             last to end: admin listener, collector, the second signal
+    └── watch             ends last: admin listener, garbage collector, the second signal
         └── sessions      the shard, and a task per session
-            └── sources   first to end: the gateway's listener, a supervisor per feed
+            └── sources   ends first: the gateway's listener, a supervisor per feed
 
-A drain ends the sources, tells every session, and waits at most drain_s.
+A drain cancels the sources, ends every session, and waits at most drain_s.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ log = structlog.get_logger()
 
 
 class Engine:
-    """Everything one process of marketfeed holds, built from its configuration."""
+    """All parts of one engine process, built from its configuration."""
 
     def __init__(
         self, loaded: Loaded, log_level: str = "info", load: Callable[[], Loaded] | None = None
     ) -> None:
-        """Build all that can be built without opening a socket; raises ConfigError.
+        """Build everything that needs no socket; raises ConfigError.
 
-        ``load`` is how to read the configuration again.
+        ``load`` reads the configuration again.
         """
         self._load = load or (lambda: loaded)
         self._reload_asked = trio.Event()
-        self._in_force: tuple[Config, list[bytes]] | None = None  # since the last reload
+        self._in_force: tuple[Config, list[bytes]] | None = None  # of the last reload
         self.config = config = loaded.config
         engine = config.engine
         try:
@@ -143,7 +143,7 @@ class Engine:
         await self.server.wait_reached(g)
 
     async def run(self) -> int:
-        """Serve until told to stop; return the exit status. Raises StartError."""
+        """Serve until SIGTERM or SIGINT; return the exit status. Raises StartError."""
         config = self.config
         listener = await open_listener(config.gateway.host, config.gateway.port)
         with (
@@ -161,7 +161,7 @@ class Engine:
     async def _serve(
         self, listener: SocketType, admin_listener: SocketType, signals: AsyncIterator[int]
     ) -> StartError | None:
-        """Serve until told to stop; return what forbade it from the start."""
+        """Serve until SIGTERM or SIGINT; return the error that prevented the start, if any."""
         host, port = self.config.gateway.host, listener.getsockname()[1]
         server = self.server
         failed: StartError | None = None
@@ -188,7 +188,7 @@ class Engine:
                 try:
                     await server.start(port, sessions)
                 except StartError as error:
-                    failed = error  # raised outside, or it would come in a group
+                    failed = error  # raised outside: here it would become part of an exception group
                     watch.cancel_scope.cancel()
                     await trio.lowlevel.checkpoint()
                 async with trio.open_nursery() as sources:
@@ -197,7 +197,7 @@ class Engine:
                     sources.start_soon(self._reload_when_asked, sources)
                     self.health.phase = Phase.SERVING
                     log.info("admin listening", port=admin_listener.getsockname()[1])
-                    self._say_ready(host, port)
+                    self._print_ready(host, port)
                     async for number in signals:
                         if number != signal.SIGHUP:
                             break
@@ -207,7 +207,7 @@ class Engine:
                     log.info("draining", sessions=len(server), drain_s=drain_s)
                     watch.start_soon(_stop_on_second, signals)
                     sources.cancel_scope.cancel()
-                # No new ticks, no new sessions; what is under way has drain_s to finish.
+                # No new ticks, no new sessions; sessions have drain_s to end.
                 listener.close()
                 await server.drain(drain_s)
                 sessions.cancel_scope.cancel()
@@ -216,7 +216,7 @@ class Engine:
         return failed
 
     async def _reload_when_asked(self, sources: trio.Nursery) -> None:
-        during = False  # the last one was going on when this one was asked for
+        during = False  # whether this reload was requested while the last one was running
         while True:
             await self._reload_asked.wait()
             self._reload_asked = trio.Event()
@@ -224,10 +224,10 @@ class Engine:
             during = self._reload_asked.is_set()
 
     async def _reload(self, sources: trio.Nursery, during: bool) -> None:
-        """Take over what may change of the configuration as it is now; all of it or nothing.
+        """Apply the present configuration as a whole, or refuse it.
 
-        One asked for ``during`` the last one is over at once if nothing has changed since that one
-        read its files: another rolling restart would move every session once more.
+        A reload that was requested ``during`` the last one does nothing if the files have not changed since:
+        another rolling restart would move every session once more.
         """
         try:
             loaded = self._load()
@@ -267,7 +267,7 @@ class Engine:
         await self.roster.apply(sources)
         log.info("reloaded", changed=changed)
 
-    def _say_ready(self, host: str, port: int) -> None:
+    def _print_ready(self, host: str, port: int) -> None:
         scheme = "https" if self.config.gateway.tls_cert else "http"
         print(f"marketfeed ready {scheme}://{host_port(host, port)} epoch={self.rings.epoch}", flush=True)
 
@@ -281,14 +281,14 @@ async def _stop_on_second(signals: AsyncIterator[int]) -> None:
 
 
 def check(loaded: Loaded) -> None:
-    """Build everything ``serve`` would, open no socket; raises ConfigError."""
+    """Build an engine as ``serve`` does, without opening a socket; raises ConfigError."""
     Engine(loaded)
 
 
 async def serve(loaded: Loaded, log_level: str = "info", load: Callable[[], Loaded] | None = None) -> int:
     """Run the engine until a signal; return the exit status. Raises ConfigError and StartError.
 
-    ``load`` is how to read the configuration again, upon SIGHUP.
+    ``load`` reads the configuration again, on SIGHUP.
     """
     files = raise_file_limit()
     engine = Engine(loaded, log_level, load)

@@ -1,7 +1,7 @@
-"""One subscriber on Server-Sent Events: a request, and then a body without an end.
+"""Sessions over Server-Sent Events: one request, and a response body that ends with the session.
 
-Everything in the body but its first lines and the farewell comes from the shard, which hands the same events
-to all who asked for the same. Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
+The shard produces all of the body except its first lines and the `closing` event; sessions with equal
+subscriptions get the same events. Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from marketfeed.gateway.outbox import Outbox
 
 CONTENT_TYPE: Final = "text/event-stream"
-RECONNECT_MS: Final = 2000  # how long a browser waits before it connects again
-GONE_S: Final = 120.0  # without an acknowledgement; who vanished without a word cannot be pinged here
-MAX_JUNK_BYTES: Final = 65536  # that a client may send after its request; nobody reads it
+RECONNECT_MS: Final = 2000  # before a browser reconnects
+GONE_S: Final = 120.0  # without an acknowledgement: SSE has no ping that would detect a dead peer
+MAX_JUNK_BYTES: Final = 65536  # that a client may send after its request; discarded
 
 log = structlog.get_logger()
 
 
 class EventSession(Session):
-    """A client that reads events."""
+    """A session over Server-Sent Events."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class EventSession(Session):
         headers: Headers,
         sdk: str = NO_SDK,
     ) -> None:
-        """``headers`` are those of the answer beside its own."""
+        """``headers`` are added to those of the response."""
         super().__init__(service, address, sdk)
         self._names = names
         self._tier = tier
@@ -56,7 +56,7 @@ class EventSession(Session):
         self._headers = headers
 
     async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
-        """Serve the client until either side ends it, and count why; ``nursery`` is cancelled afterwards."""
+        """Serve the client until either side ends the session. The caller then cancels ``nursery``."""
         outbox.attach(self)
         outbox.give_up_after(GONE_S)
         await outbox.send_all(self._opening())
@@ -65,7 +65,7 @@ class EventSession(Session):
             return
         with trio.move_on_after(FAREWELL_S, shield=True):
             try:
-                await self._say_why(outbox, self.member, code)
+                await self._send_closing(outbox, self.member, code)
                 await outbox.send_eof()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 log.debug("gone before the farewell", session=self.id)
@@ -76,19 +76,19 @@ class EventSession(Session):
             ("Content-Type", CONTENT_TYPE),
             ("Cache-Control", "no-cache, no-transform"),
             ("X-Accel-Buffering", "no"),  # nginx
-            ("Connection", "close"),  # the body ends with it
+            ("Connection", "close"),  # the end of the body is the end of the connection
             *self._headers,
         )
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
         return f"HTTP/1.1 200 OK\r\n{lines}\r\nretry: {RECONNECT_MS}\n\n".encode("latin-1")
 
     async def _read(self, outbox: Outbox, member: Subscriber) -> CloseCode | None:
-        """Subscribe, and wait until the client goes away."""
+        """Subscribe, and wait until the client disconnects."""
         shard = self._service.shard
 
         def answer(resumption: Resumption | None) -> bytes:
-            told = protocol.subscription(self._names, self._tier.name, "json", None, resumption)
-            return SSE.messages(told, shard.wall_ns())
+            payload = protocol.subscription(self._names, self._tier.name, "json", None, resumption)
+            return SSE.messages(payload, shard.wall_ns())
 
         await shard.change(
             SubscriptionChange(member, self._names, self._tier, SSE, answer, synced=True, after=self._after)
@@ -101,6 +101,6 @@ class EventSession(Session):
                 return None
         return CloseCode.NORMAL
 
-    def _farewell(self, member: Subscriber, code: CloseCode, retry_ms: int | None) -> bytes:
+    def _closing(self, member: Subscriber, code: CloseCode, retry_ms: int | None) -> bytes:
         retry = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
-        return retry + super()._farewell(member, code, retry_ms)
+        return retry + super()._closing(member, code, retry_ms)

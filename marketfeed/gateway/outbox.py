@@ -1,11 +1,11 @@
-"""The outbox: one socket that the shard writes without waiting and trio-websocket writes with waiting.
+"""The outbox: a socket to which the shard writes without waiting, and trio-websocket with waiting.
 
     shard ──► offer ──┐
                       ├──► unsent bytes ──► drainer ──► kernel      (only while the kernel's buffer is full;
     trio-websocket ──► send_all ──┘                                  otherwise straight to the kernel)
 
-Bytes leave in the order in which they were accepted, and no frame interrupts another. Cancelling a caller of
-``send_all`` removes nothing. There is no queue: the shard offers nothing to a session whose outbox holds
+Bytes are sent in the order in which they were accepted, and frames are never interleaved. Cancelling a caller
+of ``send_all`` removes no bytes. There is no queue: the shard offers nothing to a session whose outbox holds
 bytes.
 
 Cost: ``offer`` is one ``send`` and about 0.2 µs (perf/fanout.py).
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 TCP_NOTSENT_LOWAT: Final = 25  # linux/tcp.h; not in Python's socket module
 SIOCOUTQ: Final = termios.TIOCOUTQ  # bytes not yet acknowledged
 SIOCOUTQNSD: Final = 0x894B  # linux/sockios.h: bytes not yet sent
-_RESET: Final = struct.pack("ii", 1, 0)  # linger on, 0 s: closing sends RST and forgets what is unsent
+_RESET: Final = struct.pack("ii", 1, 0)  # linger on, 0 s: close() sends RST and discards unsent bytes
 
 
 class Owner(Protocol):
@@ -70,7 +70,7 @@ _NOBODY: Final = Nobody()
 class Outbox(trio.abc.HalfCloseableStream):
     """A TCP socket as a stream whose sending side can also be used without waiting.
 
-    It calls back its owner: the one it is made with, then the one that :meth:`attach` names.
+    It calls back its owner: the one that it is created with, later the one passed to :meth:`attach`.
     """
 
     __slots__ = (
@@ -81,9 +81,9 @@ class Outbox(trio.abc.HalfCloseableStream):
     def __init__(
         self, sock: socket.socket, nursery: trio.Nursery, owner: Owner, pacer: Pacer | None = None
     ) -> None:
-        """Take over ``sock``, a connected non-blocking socket; the drainer runs in ``nursery``.
+        """Take ownership of ``sock``, a connected non-blocking socket; the drainer runs in ``nursery``.
 
-        What is received waits for its turn at ``pacer``.
+        ``pacer`` limits the rate at which received bytes are processed.
         """
         self._sock = sock
         self._owner: Owner = owner
@@ -93,7 +93,7 @@ class Outbox(trio.abc.HalfCloseableStream):
         self._trio_sock = trio.socket.from_stdlib_socket(sock)
         self._nursery = nursery
         self._tail = bytearray()
-        self._taken = 0  # bytes ever put into the tail; _passed of them went out
+        self._taken = 0  # bytes ever added to the tail; _passed of them were sent
         self._passed = 0
         self._progress = trio.lowlevel.ParkingLot()
         self._shut = False
@@ -110,11 +110,11 @@ class Outbox(trio.abc.HalfCloseableStream):
     # For the shard.
 
     def offer(self, frame: bytes) -> bool:
-        """Hand ``frame`` to the kernel; False if some of it has to wait.
+        """Hand ``frame`` to the kernel; return False if part of it remains unsent.
 
-        Never waits and never raises. After False the session is lagging:
-        offer nothing until its owner is called with ``drained``, then advance it from its
-        position. False too after :meth:`shut` and once the peer is gone.
+        Never waits and never raises. After False, offer nothing until the owner's ``drained`` is called, then
+        advance the session from its position. Also returns False after :meth:`shut` and once the peer is
+        gone.
         """
         if self._tail or self._shut:
             if not self._shut:
@@ -134,15 +134,15 @@ class Outbox(trio.abc.HalfCloseableStream):
         return False
 
     def acknowledged(self) -> int:
-        """Return a number that rises exactly when the peer acknowledges bytes while some wait here."""
+        """Return a number that rises exactly when the peer acknowledges bytes while the outbox holds some."""
         return self._passed - self._ioctl(SIOCOUTQ)
 
     def unsent(self) -> int:
-        """Return how many bytes the kernel holds that it has not sent yet."""
+        """Return how many unsent bytes the kernel holds."""
         return self._ioctl(SIOCOUTQNSD)
 
     def pace(self, send_buffer_bytes: int) -> None:
-        """Let the kernel hold about this many unsent bytes, whatever its send buffer."""
+        """Limit the unsent bytes in the kernel to about ``send_buffer_bytes``, with TCP_NOTSENT_LOWAT."""
         if not self._shut:
             self._sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, send_buffer_bytes)
 
@@ -151,16 +151,16 @@ class Outbox(trio.abc.HalfCloseableStream):
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(gone_s * 1000))
 
     def end(self, code: CloseCode) -> None:
-        """Ask the session to end; it does so on its own time."""
+        """Request the end of the session; it ends asynchronously."""
         self._owner.end(code)
 
     def shut(self) -> None:
-        """Take no more frames from the shard; what is unsent still goes out."""
+        """Accept no more frames from the shard; unsent bytes are still sent."""
         self._shut = True
 
     @property
     def waiting_bytes(self) -> int:
-        """Return how many bytes wait here for the kernel."""
+        """Return how many bytes the outbox holds."""
         return len(self._tail)
 
     def _ioctl(self, request: int) -> int:
@@ -181,7 +181,7 @@ class Outbox(trio.abc.HalfCloseableStream):
         self._taken += len(data)
 
     async def _drain(self) -> None:
-        """Pass on the tail as the kernel takes it; runs only while there is one."""
+        """Send the tail as the kernel accepts it; runs only while there is one."""
         try:
             while self._tail:
                 await trio.lowlevel.wait_writable(self._sock)
@@ -194,7 +194,7 @@ class Outbox(trio.abc.HalfCloseableStream):
             self._nursery.start_soon(self._drain)
             return
         except trio.ClosedResourceError:
-            return  # by us
+            return  # closed by aclose()
         except OSError:
             self._break(CloseCode.ABNORMAL)
             return
@@ -209,10 +209,10 @@ class Outbox(trio.abc.HalfCloseableStream):
             self._progress.unpark_all()
             self.end(code)
 
-    # For those who may wait, such as trio-websocket: trio.abc.HalfCloseableStream.
+    # trio.abc.HalfCloseableStream, for trio-websocket and HTTP.
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send ``data`` after what is unsent, and wait until the kernel has it."""
+        """Send ``data`` after the unsent bytes, and wait until the kernel has accepted it."""
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check_open()
         data = self._wire(data)
@@ -236,22 +236,21 @@ class Outbox(trio.abc.HalfCloseableStream):
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _wire(self, data: bytes | bytearray | memoryview) -> bytes | bytearray | memoryview:
-        """Return what goes onto the wire for ``data``."""
+        """Return the bytes to send for ``data``."""
         return data
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until nothing is unsent here; then a send goes to the kernel at once."""
+        """Wait until the outbox holds no bytes; then a send goes to the kernel at once."""
         await trio.lowlevel.checkpoint()
-        # Not for the socket itself: that is the drainer's, and two tasks may
-        # not wait for one.
+        # Do not wait for the socket: the drainer does, and only one task may.
         while self._tail:
             await self._progress.park()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return what came, b"" at the end; counts it, and ends sessions that abuse framing.
+        """Return received bytes, b"" at the end; end sessions that violate the framing limits.
 
-        Answers to pings stay here: the pings were the shard's, and the library would
-        spend more on a pong than the rest of a quiet session costs.
+        Pongs are dropped here: the shard sent the pings, and the library would need more time for a pong than
+        a quiet session needs in all.
         """
         if self._preceding:
             data, self._preceding = self._preceding, b""
@@ -266,28 +265,28 @@ class Outbox(trio.abc.HalfCloseableStream):
                     data = await self._receive(max_bytes or 65536)
             except FramingAbuseError:
                 self.end(CloseCode.ABUSE)
-                # Read on and throw away, or the close that follows would be a
-                # reset and the peer never learn why.
+                # Read and discard: unread bytes would turn the close that follows into a reset, and the peer
+                # would not receive the reason.
                 while data:
                     data = await self._receive(65536)
         return data
 
     def precede(self, data: bytes) -> None:
-        """Have the next :meth:`receive_some` return ``data``, and those behind it wait for :meth:`proceed`.
+        """Let the next :meth:`receive_some` return ``data``, and block later calls until :meth:`proceed`.
 
-        For a handshake: the scanner does not see it, and what the client sent behind it is held back
-        until it is answered, as wsproto drops what it is given before.
+        ``data`` is the handshake, which bypasses the scanner. Later bytes are held back until it is answered,
+        because wsproto drops bytes that it gets before.
         """
         self._preceding, self._held = data, trio.Event()
 
     def proceed(self) -> None:
-        """Let be received what the client sent."""
+        """Release the calls that :meth:`precede` blocks."""
         if self._held is not None:
             self._held.set()
             self._held = None
 
     def replay(self, data: bytes) -> None:
-        """Have ``data``, which was received and not used, received once more."""
+        """Let ``data``, which was received and not used, be received once more."""
         self._replay = data + self._replay
 
     async def _receive(self, max_bytes: int) -> bytes:
@@ -308,16 +307,16 @@ class Outbox(trio.abc.HalfCloseableStream):
             try:
                 await self._pacer.turn()
             except trio.Cancelled:
-                self._give_back(data)  # somebody may read on, as after a long poll
+                self._give_back(data)  # the next reader gets it, such as after a long poll
                 raise
         return data
 
     def _give_back(self, data: bytes) -> None:
-        """Have ``data``, which :meth:`_read` took from the socket, read once more."""
+        """Let ``data``, which :meth:`_read` received, be read once more."""
         self.replay(data)
 
     async def send_eof(self) -> None:
-        """Tell the peer that nothing more comes."""
+        """Send FIN after the unsent bytes."""
         await self.wait_send_all_might_not_block()
         try:
             self._sock.shutdown(socket.SHUT_WR)
@@ -325,8 +324,8 @@ class Outbox(trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError(str(error)) from error
 
     async def aclose(self) -> None:
-        """Close the socket; what is unsent is forgotten and the peer reset if there was any."""
-        self._say_last_words()
+        """Close the socket. Unsent bytes are discarded, and then the peer is reset."""
+        self._send_last_words()
         if self._tail:
             self.reset()
         self._shut = True
@@ -336,7 +335,7 @@ class Outbox(trio.abc.HalfCloseableStream):
         self._progress.unpark_all()
         await trio.lowlevel.checkpoint()
 
-    def _say_last_words(self) -> None:
+    def _send_last_words(self) -> None:
         words = self._owner.last_words()
         if words and not self._tail:
             self.offer(words)
@@ -345,6 +344,6 @@ class Outbox(trio.abc.HalfCloseableStream):
         self.attach(_NOBODY)
 
     def reset(self) -> None:
-        """Have the coming close send RST: for a peer that does not read."""
+        """Make the next close send RST, for a peer that does not read."""
         if self._sock.fileno() >= 0:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from marketfeed.gateway.outbox import Outbox
     from marketfeed.gateway.tls import Certificate
 
-FAREWELL_S: Final = 1.0  # for the closing message and what follows it
-# Closed without a `closing` message: by the client, or as RFC 6455 lays down.
+FAREWELL_S: Final = 1.0  # for the `closing` message and the close
+# Closed without a `closing` message: by the client, or as RFC 6455 requires.
 SILENT: Final = frozenset(
     {CloseCode.NORMAL, CloseCode.PROTOCOL, CloseCode.ABNORMAL, CloseCode.INVALID_DATA, CloseCode.TOO_BIG}
 )
@@ -40,55 +40,55 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What every session of a gateway shares."""
+    """Objects and settings that all sessions of a gateway share."""
 
     shard: Shard
     tiers: Mapping[str, Tier]
     default_tier: Tier
     limits: Limits
-    allowed_origins: frozenset[str]  # the gateway's own among them
+    allowed_origins: frozenset[str]  # with the gateway's own
     admission: Admits
     counters: Counters
     handshakes: Handshakes = field(default_factory=Handshakes)
-    hosts: Hosts | None = None  # None: requests for any host are served
-    encoding: Encoding = JSON  # what sessions begin with
+    hosts: Hosts | None = None  # None: any host
+    encoding: Encoding = JSON  # of new sessions
     proxies: Proxies = field(default_factory=Proxies)
-    certificate: Certificate | None = None  # without one, connections are plain
-    overview: Callable[[], Awaitable[dict[str, Any]]] | None = None  # what /v1/latency shows
-    # Held for milliseconds of work that a client asked for: many at once delay the others by one piece.
+    certificate: Certificate | None = None  # None: plain TCP
+    overview: Callable[[], Awaitable[dict[str, Any]]] | None = None  # returns the body of /v1/latency
+    # Held during requests that take milliseconds, so that only one of them delays other work at a time.
     large: trio.Lock = field(default_factory=trio.Lock)
 
 
 class Session(ABC):
-    """A connected subscriber, from its request to its last byte."""
+    """A connected subscriber."""
 
     def __init__(self, service: Service, address: str, sdk: str = NO_SDK) -> None:
         self.id = secrets.token_hex(8)
         self.address = address
         self.sdk = sdk
         self.opened_at_s = trio.current_time()
-        self.retry_ms = FLOOR_MS  # when to come back, if it is told to; from and to
+        self.retry_ms = FLOOR_MS  # range of the delay before a reconnect, if `closing` allows one
         self._service = service
         self._ending: CloseCode | None = None
         self._reading = trio.CancelScope()
         self._outbox: Outbox | None = None
-        self.member: Subscriber | None = None  # once it has been let in
+        self.member: Subscriber | None = None  # once it has entered the shard
 
     @property
     def unsent_bytes(self) -> int:
-        """Return how many bytes wait for the kernel, and in it."""
+        """Return the unsent bytes in the outbox and in the kernel."""
         return 0 if self._outbox is None else self._outbox.waiting_bytes + self._outbox.unsent()
 
     def adopt(self, service: Service) -> None:
-        """Serve by ``service`` from now on; what was settled when the session began stays."""
+        """Use ``service`` from now on. Settings that apply to new sessions do not change."""
         self._service = service
 
     @abstractmethod
     async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
-        """Serve the client until either side ends it, and count why; ``nursery`` is cancelled afterwards."""
+        """Serve the client until either side ends the session. The caller then cancels ``nursery``."""
 
     def end(self, code: CloseCode) -> None:
-        """Ask the session to end for the reason ``code``; the first reason stands."""
+        """Request the end of the session; the first ``code`` counts."""
         if self._ending is None:
             self._ending = code
             self._reading.cancel()
@@ -104,12 +104,12 @@ class Session(ABC):
 
     @abstractmethod
     async def _read(self, outbox: Outbox, member: Subscriber) -> CloseCode | None:
-        """Serve what the client asks until it leaves; return its reason, None if we are to end it."""
+        """Serve requests until the client closes; return its code, None if the server ends the session."""
 
     async def _live(self, outbox: Outbox, tier: Tier, encoding: Encoding) -> CloseCode | None:
-        """Be a member of the shard while :meth:`_read` runs.
+        """Enter the shard, run :meth:`_read`, and leave the shard.
 
-        Returns the code to say goodbye with; None if the client said it first.
+        Returns the code of the close to send; None if the client has closed.
         """
         counters, shard = self._service.counters, self._service.shard
         counters.accepted += 1
@@ -140,11 +140,11 @@ class Session(ABC):
             )
         return self._ending if closed is None else None
 
-    async def _say_why(self, outbox: Outbox, member: Subscriber, code: CloseCode) -> None:
-        """Send the `closing` message, where there is to be one."""
+    async def _send_closing(self, outbox: Outbox, member: Subscriber, code: CloseCode) -> None:
+        """Send the `closing` message, unless the code has none."""
         if code not in SILENT:
             retry_ms = random.randint(*self.retry_ms) if code < CloseCode.BAD_REQUEST else None
-            await outbox.send_all(self._farewell(member, code, retry_ms))
+            await outbox.send_all(self._closing(member, code, retry_ms))
 
-    def _farewell(self, member: Subscriber, code: CloseCode, retry_ms: int | None) -> bytes:
+    def _closing(self, member: Subscriber, code: CloseCode, retry_ms: int | None) -> bytes:
         return member.encoding.messages(protocol.closing(code, retry_ms), self._service.shard.wall_ns())

@@ -216,7 +216,7 @@ class TlsOutbox(Outbox):
 
     async def aclose(self) -> None:
         """Close the socket; if some bytes are unsent, they are dropped and the connection is reset."""
-        self._say_last_words()
+        self._send_last_words()
         if not self._tail and not self._lost and self._sock.fileno() >= 0:
             self._say_end()
             try:

@@ -1,9 +1,8 @@
-"""One WebSocket session: handshake, requests, farewell. Its end never reaches another session.
+"""WebSocket sessions: handshake, requests and close. Errors end only the session in which they occur.
 
-trio-websocket does the handshake, control frames and reading over the outbox;
-the shard writes ready frames to the same outbox. Whatever happens, the gateway
-ends a session by cancelling its nursery and closing its socket, because after
-some protocol errors trio-websocket's reader waits for ever.
+trio-websocket does the handshake, control frames and reading over the outbox; the shard writes complete
+frames to the same outbox. The gateway always ends a session by cancelling its nursery and closing its socket,
+because trio-websocket's reader blocks for ever after some protocol errors.
 """
 
 from __future__ import annotations
@@ -35,17 +34,17 @@ if TYPE_CHECKING:
 
 MAX_BAD_REQUESTS: Final = 10  # in a row
 BREACHES: Final = (CloseCode.PROTOCOL, CloseCode.INVALID_DATA)
-LARGE: Final = 8192  # characters of a request and of the subscription that it changes: half a millisecond
-MAX_REFUSED: Final = 200  # requests over the rate in a row; then it is a flood and no mistake
+LARGE: Final = 8192  # characters of a request and of its subscription; these take half a millisecond
+MAX_REFUSED: Final = 200  # requests above the rate in a row; then the session ends as abuse
 
 log = structlog.get_logger()
 
 
 class WebSocketSession(Session):
-    """A client on a WebSocket, from its handshake to its last byte."""
+    """A session over a WebSocket."""
 
     def __init__(self, service: Service, address: str, opening: bytes, sdk: str = NO_SDK) -> None:
-        """``opening`` is the handshake that the client made, as upgrade.py has it."""
+        """``opening`` is the client's handshake as upgrade.py returns it."""
         super().__init__(service, address, sdk)
         self._opening = opening
         self._handshaking = trio.CancelScope()
@@ -54,7 +53,7 @@ class WebSocketSession(Session):
         self._ws: trio_websocket.WebSocketConnection | None = None
 
     def end(self, code: CloseCode) -> None:
-        """Ask the session to end for the reason ``code``; the first reason stands."""
+        """Request the end of the session; the first ``code`` counts."""
         super().end(code)
         self._handshaking.cancel()
 
@@ -63,24 +62,24 @@ class WebSocketSession(Session):
         return b"" if self._ws is None else _breach(self._ws, self._scanner)
 
     async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
-        """Serve the client until either side ends it, and count why; ``nursery`` is cancelled afterwards."""
+        """Serve the client until either side ends the session. The caller then cancels ``nursery``."""
         outbox.attach(self, self._scanner)
         outbox.precede(self._opening)
-        self._opening = b""  # a session lives for hours
+        self._opening = b""  # free the memory
         ws = await self._shake_hands(outbox, nursery)
         if ws is None:
             return
         self._ws = ws
         code = await self._live(outbox, self._service.default_tier, self._service.encoding)
         if code is not None:
-            await self._say_goodbye(ws, outbox, code)
+            await self._close(ws, outbox, code)
 
     # Handshake.
 
     async def _shake_hands(
         self, outbox: Outbox, nursery: trio.Nursery
     ) -> trio_websocket.WebSocketConnection | None:
-        """Return the open WebSocket, or None if there is to be none."""
+        """Do the handshake; return the open WebSocket, None if it fails."""
         refused = self._service.counters.refused
         limits = self._service.limits
         self._handshaking.deadline = trio.current_time() + limits.handshake_s
@@ -98,7 +97,7 @@ class WebSocketSession(Session):
     # Requests.
 
     async def _read(self, outbox: Outbox, member: Subscriber) -> CloseCode | None:
-        """Serve requests until the client closes; return its reason, None if we are to close."""
+        """Serve requests until the client closes; return its code, None if the server ends the session."""
         ws = self._ws
         assert ws is not None
         outbox.offer(self._framed(member, protocol.connected(self._service.shard.rings.epoch, self.id)))
@@ -114,31 +113,31 @@ class WebSocketSession(Session):
                     refused += 1
                     most = self._service.limits.requests_per_s
                     msg = f"more than {most:g} requests a second"
-                    self._tell(outbox, member, ErrorCode.TOO_MANY_REQUESTS, msg, protocol.id_of(text))
+                    self._send_error(outbox, member, ErrorCode.TOO_MANY_REQUESTS, msg, protocol.id_of(text))
                 else:
                     refused = 0
-                    async with self._turn(text, member):
+                    async with self._lock_of(text, member):
                         await self._answer(protocol.parse_request(text), outbox, member)
                     self._bad_requests = 0
             except RequestError as error:
                 self._bad_requests += 1
-                self._tell(outbox, member, error.code, str(error), error.request_id)
+                self._send_error(outbox, member, error.code, str(error), error.request_id)
             except protocol.NotJsonError as error:
                 self._bad_requests = MAX_BAD_REQUESTS
-                self._tell(outbox, member, ErrorCode.SYNTAX, f"not JSON: {error}", None)
+                self._send_error(outbox, member, ErrorCode.SYNTAX, f"not JSON: {error}", None)
             if self._bad_requests >= MAX_BAD_REQUESTS or refused >= MAX_REFUSED:
                 self.end(CloseCode.BAD_REQUEST if refused < MAX_REFUSED else CloseCode.ABUSE)
                 return None
-            del text  # it may be large, and the next one may never come
-            # One that does not read its answers is not read either.
+            del text  # it may be large, and the next request may never come
+            # Do not read from a client that does not read its answers.
             await outbox.wait_send_all_might_not_block()
 
-    def _turn(self, text: str | bytes, member: Subscriber) -> AbstractAsyncContextManager[None]:
-        """Return what to hold while a request is served, so that many large ones come one after the other."""
+    def _lock_of(self, text: str | bytes, member: Subscriber) -> AbstractAsyncContextManager[None]:
+        """Return the lock to hold during a request: large requests are served one at a time."""
         large = len(text) + member.names.size > LARGE
         return self._service.large if large else nullcontext()
 
-    def _tell(
+    def _send_error(
         self, outbox: Outbox, member: Subscriber, code: ErrorCode, msg: str, id_: protocol.RequestId
     ) -> None:
         self._service.counters.errors[int(code)] += 1
@@ -148,7 +147,7 @@ class WebSocketSession(Session):
         return member.encoding.messages(payload, self._service.shard.wall_ns())
 
     def _offer(self, outbox: Outbox, member: Subscriber, payload: bytes) -> None:
-        """Send an answer past the shard, which has to know when the socket is full of it."""
+        """Send an answer; report to the shard if the socket is full afterwards."""
         if not outbox.offer(self._framed(member, payload)):
             self._service.shard.filled(member)
 
@@ -208,18 +207,16 @@ class WebSocketSession(Session):
             SubscriptionChange(member, names, tier, encoding, answer, synced, request.id, after)
         )
 
-    # The end.
+    # Close.
 
-    async def _say_goodbye(
-        self, ws: trio_websocket.WebSocketConnection, outbox: Outbox, code: CloseCode
-    ) -> None:
-        """Tell a client why, if it can still be told; a peer that does not read is cut."""
+    async def _close(self, ws: trio_websocket.WebSocketConnection, outbox: Outbox, code: CloseCode) -> None:
+        """Send `closing` and a close frame, unless the peer is gone or does not read."""
         if code in (CloseCode.SLOW, CloseCode.ABNORMAL):
             return
         with trio.move_on_after(FAREWELL_S, shield=True):
             try:
                 assert self.member is not None
-                await self._say_why(outbox, self.member, code)
+                await self._send_closing(outbox, self.member, code)
                 outbox.shut()
                 await ws.aclose(int(code), CLOSE_TEXT[code])
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -227,7 +224,7 @@ class WebSocketSession(Session):
 
 
 class _SpentHandshake:
-    """What every open WebSocket's handshake has left to say."""
+    """Replaces the handshake of an open WebSocket: it has no more events."""
 
     @staticmethod
     def events() -> tuple[()]:
@@ -238,10 +235,10 @@ _SPENT: Final = _SpentHandshake()
 
 
 def _forget_handshake(ws: trio_websocket.WebSocketConnection) -> None:
-    """Drop the parser of the handshake, which wsproto keeps to the end: 2.5 kB a session.
+    """Free the parser of the handshake, which wsproto keeps until the end: 2.5 kB per session.
 
-    trio-websocket has no public way to its protocol object; where a later version has another
-    one, all that is lost is the memory.
+    trio-websocket has no public access to its protocol object; with a later version that has another one,
+    only the memory is not freed.
     """
     protocol: Any = getattr(ws, "_wsproto", None)
     if getattr(protocol, "connection", None) is not None and hasattr(protocol, "handshake"):
@@ -249,7 +246,7 @@ def _forget_handshake(ws: trio_websocket.WebSocketConnection) -> None:
 
 
 def _breach(ws: trio_websocket.WebSocketConnection, scanner: FrameScanner) -> bytes:
-    """Return the close frame for a client that broke the protocol: trio-websocket hangs up without one."""
+    """Return the close frame for a protocol violation, which trio-websocket does not send."""
     reason = ws.closed
     if reason is None or reason.code not in BREACHES or scanner.closed:
         return b""
@@ -257,7 +254,7 @@ def _breach(ws: trio_websocket.WebSocketConnection, scanner: FrameScanner) -> by
 
 
 def _close_code(closed: trio_websocket.ConnectionClosed) -> CloseCode:
-    """Return why the peer, or trio-websocket on its behalf, closed the connection."""
+    """Return the code with which the peer, or trio-websocket for it, closed the connection."""
     code = closed.reason.code if closed.reason is not None else CloseCode.ABNORMAL
     if code == 1005:  # a close frame without a code
         return CloseCode.NORMAL

@@ -1,4 +1,4 @@
-"""What the engine and its admin listener need of a server of sessions."""
+"""The interface of a server of sessions, for the engine and the admin listener."""
 
 from __future__ import annotations
 
@@ -19,56 +19,56 @@ if TYPE_CHECKING:
 
 
 class SessionServer(Protocol):
-    """Serves sessions: in this process (:class:`LocalServer`) or in workers (:class:`WorkerPool`)."""
+    """A server of sessions: in this process (:class:`LocalServer`) or in workers (:class:`WorkerPool`)."""
 
     collector: Collector
     counters: Counters
-    wake: Callable[[], None]  # wakes every shard: there are new ticks; idempotent, repeated calls coalesce
+    wake: Callable[[], None]  # wakes every shard; idempotent, repeated calls coalesce
 
     @property
     def synced_sessions(self) -> int:
-        """Return how many sessions have had their first `synced`."""
+        """Return how many sessions were sent their first `synced`."""
         ...
 
     def __len__(self) -> int:
-        """Return how many sessions there are."""
+        """Return the number of sessions."""
         ...
 
     async def wait_reached(self, g: int) -> None:
-        """Return once every session on an ``every`` tier has taken its ticks up to ``g`` from the rings.
+        """Return once every session on an ``every`` tier has read its ticks up to ``g`` from the rings.
 
-        At once if there is no such session; see fanout/slowest.py.
+        Returns at once if there is no such session; see fanout/slowest.py.
         """
         ...
 
     async def start(self, port: int, nursery: trio.Nursery) -> None:
-        """Begin to serve, as the gateway on ``port``, in ``nursery``; raises StartError."""
+        """Start to serve in ``nursery``; ``port`` is the gateway's. Raises StartError."""
         ...
 
     async def take(self, sock: socket.socket, address: str) -> None:
-        """Have ``sock``, a fresh connection from ``address``, served."""
+        """Serve ``sock``, a new connection from ``address``."""
         ...
 
     async def drain(self, drain_s: float) -> None:
-        """Ask every session to end; return when all have, or ``drain_s`` later."""
+        """End every session; return when all have ended, at the latest after ``drain_s``."""
         ...
 
     async def reload(self, config: Config) -> None:
-        """Serve by ``config``, where it differs in what may change; raises ConfigError and StartError."""
+        """Apply the settings of ``config`` that may change; raises ConfigError and StartError."""
         ...
 
     async def statistics(self) -> ServerStats:
-        """Return the figures of this moment."""
+        """Return the present statistics."""
         ...
 
     def problems(self) -> list[Condition]:
-        """Return why no subscriber can be served."""
+        """Return the reasons why no subscriber can be served."""
         ...
 
     def warnings(self) -> list[Condition]:
-        """Return what else is not as it should be."""
+        """Return conditions that need attention while subscribers are served."""
         ...
 
     async def listing(self, limit: int, only_slow: bool) -> SessionList:
-        """Return at most ``limit`` sessions, the slow ones first or alone."""
+        """Return at most ``limit`` sessions, the slow ones first; only these if ``only_slow``."""
         ...

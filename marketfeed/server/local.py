@@ -1,9 +1,9 @@
-"""Serve sessions in this process, over rings that another object writes.
+"""A server of sessions in this process.
 
     rings ──► shard ──► gateway ──► sockets
 
-With ``engine.workers = 0`` the engine has one of these in its own process; otherwise every worker process has
-one, over the same rings. The code is the same in both.
+With ``engine.workers = 0`` the engine has one in its own process; otherwise every worker process has one,
+over the same rings.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy.ma  # noqa: F401  # np.unique imports it when first called: 50 ms in the middle of a flush
+import numpy.ma  # noqa: F401  # np.unique imports it on its first call: 50 ms during a flush
 import trio
 
 from marketfeed.api.operations import SessionList, SessionRow
@@ -55,18 +55,18 @@ YIELD_ROWS: Final = 100
 
 
 def validate(config: Config) -> None:
-    """Raise ConfigError if no server of sessions can be built from ``config``: for its certificate."""
+    """Raise ConfigError if ``config`` has an invalid certificate."""
     certificate_of(config)
 
 
 def certificate_of(config: Config) -> Certificate | None:
-    """Return the certificate that ``config`` names, None if it names none; raises ConfigError."""
+    """Return the certificate of ``config``, None if it has none; raises ConfigError."""
     cert, key = config.gateway.tls_cert, config.gateway.tls_key
     return Certificate(cert, key) if cert and key else None
 
 
 class LocalServer:
-    """Shard, gateway and collector of one process; ``admission`` is asked before each session."""
+    """Shard, gateway and garbage collector of one process; ``admission`` admits sessions."""
 
     def __init__(
         self,
@@ -120,13 +120,13 @@ class LocalServer:
         self._sessions: trio.Nursery | None = None
 
     def _service(self, port: int) -> Service:
-        """Return what sessions share, with the gateway on ``port``."""
+        """Return the Service of the present configuration, with the gateway on ``port``."""
         gateway = self._config.gateway
         tiers = tiers_of(self._config, self._worker)
         limit_per_s = self._config.limits.handshakes_per_s
         self._handshakes.limit_per_s = limit_per_s / max(1, self._config.engine.workers)
         own = own_origins(gateway.host, port, self._certificate is not None)
-        # Those whose pages may read everything may also be who asks: a proxy's name is written once.
+        # Hosts of allowed origins are also served, so that a proxy's name is configured once.
         allowed = [
             origin.host
             for text in gateway.allowed_origins
@@ -150,19 +150,19 @@ class LocalServer:
 
     @property
     def synced_sessions(self) -> int:
-        """Return how many sessions have had their first `synced`."""
+        """Return how many sessions were sent their first `synced`."""
         return self.shard.synced_sessions
 
     def __len__(self) -> int:
-        """Return how many sessions there are."""
+        """Return the number of sessions."""
         return len(self._gateway.sessions)
 
     async def wait_reached(self, g: int) -> None:
-        """Return once every session on an ``every`` tier has taken its ticks up to ``g`` from the rings."""
+        """Return once every session on an ``every`` tier has read its ticks up to ``g`` from the rings."""
         await self.shard.slowest.wait(g)
 
     async def start(self, port: int, nursery: trio.Nursery) -> None:
-        """Begin to serve, as the gateway on ``port``; the shard and every session run in ``nursery``."""
+        """Start the shard; it and every session run in ``nursery``. ``port`` is the gateway's."""
         self._port = port
         self._gateway = Gateway(self._service(port))
         self._sessions = nursery
@@ -172,10 +172,10 @@ class LocalServer:
             nursery.start_soon(
                 tell_intervals, self._recorder, interval_s, self.shard.ticks, self._on_latencies
             )
-            self._probe()
+            self._start_probes()
 
-    def _probe(self) -> None:
-        """Have each tier measured by a probe of our own, from now on."""
+    def _start_probes(self) -> None:
+        """Start a probe for each tier."""
         if self._recorder is None or self._sessions is None or not self._config.latency.probe:
             return
         limit_ns = int(self._config.latency.interruption_s * S)
@@ -185,52 +185,51 @@ class LocalServer:
             self._sessions.start_soon(probe.run, self._sessions)
 
     async def take(self, sock: socket.socket, address: str) -> None:
-        """Serve ``sock``, a fresh connection from ``address``, in a task of its own."""
+        """Serve ``sock``, a new connection from ``address``, in a new task."""
         assert self._sessions is not None
         self._sessions.start_soon(self._gateway.serve, sock, address)
 
     async def serve(self, sock: socket.socket, address: str) -> None:
-        """Serve ``sock``, a fresh connection from ``address``, to its end."""
+        """Serve ``sock``, a new connection from ``address``, until it closes."""
         await self._gateway.serve(sock, address)
 
     async def drain(self, drain_s: float) -> None:
-        """Ask every session to end; return when all have, or ``drain_s`` later."""
+        """End every session; return when all have ended, at the latest after ``drain_s``."""
         with trio.move_on_after(drain_s):
             await self._gateway.drain()
 
     async def retire(self, drain_s: float, spread_s: float) -> None:
-        """Send every session elsewhere; return when all have gone, or ``drain_s`` later."""
+        """Ask sessions to reconnect, spread over ``spread_s``; return after ``drain_s`` at the latest."""
         with trio.move_on_after(drain_s):
             await self._gateway.retire(spread_s)
 
     async def reload(self, config: Config) -> None:
-        """Serve by ``config`` from now on: its tiers, limits, origins, proxies, and its certificate.
+        """Apply ``config``: tiers, limits, origins, proxies, certificate.
 
-        Sessions go on, but for those on a tier that means something else now:
-        they are told to come back.
+        Sessions continue, except those on a tier that has changed: they are asked to reconnect.
         """
         self._config = config
         self.shard.keepalive.timing = timing_of(config.limits)
         self._gateway.reload_certificates()
         self._gateway.exchange(self._service(self._port))
-        while self._probes:  # the tiers may be others now
+        while self._probes:  # the tiers may have changed
             self._probes.pop().stop()
-        self._probe()
+        self._start_probes()
 
-    # What there is to say.
+    # Statistics.
 
     def problems(self) -> list[Condition]:
-        """Return nothing: it serves, or the whole process does not."""
+        """Return []: this server has no problems of its own."""
         return []
 
     def warnings(self) -> list[Condition]:
-        """Return nothing."""
+        """Return []."""
         return []
 
     async def statistics(self, unhurried: bool = False) -> ServerStats:
-        """Return the figures of this moment; takes a while with many sessions, and lets others run.
+        """Return the present statistics. Yields to other tasks.
 
-        ``unhurried``, it takes longer, so that nobody notices.
+        If ``unhurried``, it takes longer and uses a tenth of the time.
         """
         figures = self.shard.figures
         members = [m for m in self.shard.members if m.state is not State.GONE and m.encoding.counted]
@@ -238,7 +237,7 @@ class LocalServer:
         counters, collector = self.counters, self.collector
         arrivals = self._recorder.arrivals if self._recorder is not None else {}
         return ServerStats(
-            # A tier without sessions has none: a gauge that is not there is no 0.
+            # Tiers without sessions count 0, so that their gauges exist.
             sessions=dict.fromkeys((("websocket", tier) for tier in self._config.tiers), 0)
             | Counter((member.encoding.transport, member.tier.name) for member in members),
             clients=dict(
@@ -280,7 +279,7 @@ class LocalServer:
         )
 
     async def listing(self, limit: int, only_slow: bool) -> SessionList:
-        """Return at most ``limit`` sessions, the slow ones first or alone."""
+        """Return at most ``limit`` sessions, the slow ones first; only these if ``only_slow``."""
         sessions = [session for session in list(self._gateway.sessions) if session.member is not None]
         slow = {session: None for session in sessions if why_slow(session)}
         chosen = [*slow, *([] if only_slow else (s for s in sessions if s not in slow))][:limit]
@@ -293,7 +292,7 @@ class LocalServer:
 
 
 def tiers_of(config: Config, worker: int = 0) -> dict[str, Tier]:
-    """Return the tiers there are, by name; each worker's flushes lie between those of the others."""
+    """Return the tiers by name; the flushes of different workers are interleaved."""
     shift = worker / max(1, config.engine.workers)
     return {
         name: Tier(name, int(tier.interval_ms * MS), tier.delivery == "every", tier.send_buffer_bytes, shift)
@@ -302,7 +301,7 @@ def tiers_of(config: Config, worker: int = 0) -> dict[str, Tier]:
 
 
 def limits_of(config: LimitsConfig) -> Limits:
-    """Return what a session, an address and all together may ask for."""
+    """Return the limits per session, per address and in all."""
     return Limits(
         request_bytes=config.request_bytes,
         symbols_per_session=config.symbols_per_session,
@@ -316,5 +315,5 @@ def limits_of(config: LimitsConfig) -> Limits:
 
 
 def timing_of(config: LimitsConfig) -> Timing:
-    """Return when a session is spoken to, and when it is given up."""
+    """Return the intervals of heartbeats and pings, and the time until a stalled session ends."""
     return Timing(int(config.heartbeat_s * S), int(config.ping_s * S), int(config.stall_s * S))

@@ -1,11 +1,10 @@
-"""The engine's own probe: a subscriber of each tier, over a real socket, that measures what it gets.
+"""The engine's own probes: one subscriber per tier that measures latency over a real socket.
 
-    shard ──► outbox ──► TCP over the loopback ──► probe: tick's ``r`` to the kernel's own time of arrival
+    shard ──► outbox ──► TCP over loopback ──► probe: from the tick's ``r`` to the kernel's time of arrival
 
-It takes the symbol that ticks most. Its session is nobody's: it passes no
-gateway, so it counts in no limit, is in no ledger, and keeps no feed waiting.
-The time of arrival is the kernel's (``SO_TIMESTAMPNS``), because a probe in
-the engine's own process would else measure how long it waits for its turn.
+A probe subscribes to the symbol with the most ticks. It does not pass through the gateway: it counts in no
+limit and in no ledger, and feeds do not wait for it. The time of arrival is the kernel's
+(``SO_TIMESTAMPNS``); the probe's own clock would include the time until the event loop runs it.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from marketfeed.fanout.tiers import Tier
     from marketfeed.latency.recorder import TierRecorder
 
-CHOOSE_S: Final = 30.0  # between looks at which symbol is busiest
+CHOOSE_S: Final = 30.0  # between choices of the busiest symbol
 FIRST_CHOICE_S: Final = 0.2
 SO_TIMESTAMPNS: Final = 35  # asm-generic/socket.h
 RECEIVE_BYTES: Final = 1 << 18
@@ -40,7 +39,7 @@ _TIMESPEC: Final = struct.Struct("qq")
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """Return both ends of a TCP connection over the loopback; raises OSError."""
+    """Return both ends of a TCP connection over loopback; raises OSError."""
     with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
         for _ in range(TRIES):
             near = socket.create_connection(listener.getsockname())
@@ -50,9 +49,9 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
                 far.setblocking(False)
                 far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return near, far
-            near.close()  # somebody else was there first
+            near.close()  # another process connected first
             far.close()
-    raise OSError("no connection of ours over the loopback")
+    raise OSError("cannot connect to this process over loopback")
 
 
 class OwnProbe:
@@ -85,7 +84,7 @@ class OwnProbe:
         return b""
 
     async def run(self, nursery: trio.Nursery) -> None:
-        """Measure for ever; the outbox's drainer runs in ``nursery``."""
+        """Measure until :meth:`stop`; the outbox's drainer runs in ``nursery``."""
         near, far = tcp_pair()
         near.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         outbox = Outbox(far, nursery, self)
@@ -111,7 +110,7 @@ class OwnProbe:
             await trio.aclose_forcefully(outbox)
 
     def _busiest(self) -> str | None:
-        """Return the symbol that ticked most since the last call, None if none did."""
+        """Return the symbol with the most ticks since the last call, None if there were none."""
         names, ticks = self._shard.ticks()
         now = dict(zip(names, ticks.tolist(), strict=True))
         more = {name: count - self._ticks_before.get(name, 0) for name, count in now.items()}
@@ -123,7 +122,7 @@ class OwnProbe:
         while True:
             data, ancillary, _, _ = await sock.recvmsg(RECEIVE_BYTES, socket.CMSG_SPACE(_TIMESPEC.size))
             if not data:
-                await trio.sleep_forever()  # the shard gave us up; it says why in the log
+                await trio.sleep_forever()  # the shard closed the probe, and has logged why
             arrived_ns = time.time_ns()
             for level, kind, payload in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
@@ -131,9 +130,9 @@ class OwnProbe:
                     arrived_ns = seconds * 1_000_000_000 + ns
             self._data += data
             for payload in texts_of(self._data):
-                self._take(payload, arrived_ns)
+                self._record(payload, arrived_ns)
 
-    def _take(self, payload: bytes, arrived_ns: int) -> None:
+    def _record(self, payload: bytes, arrived_ns: int) -> None:
         histogram = self._recorder.hops["client"]
         for message in orjson.loads(payload):
             if message["T"] in ("q", "t") and "snap" not in message:
