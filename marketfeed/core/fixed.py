@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 SCALE: Final = 1_000_000_000
@@ -57,12 +56,6 @@ def price_from_text(text: str) -> tuple[int, bool]:
     if price > MAX_PX:
         raise ValueError(f"not a price within ±9.22e9: {text[:40]!r}")
     return -price if match["sign"] == "-" else price, exact
-
-
-def prices_from_floats(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return ``values`` in units of 1e-9, same shape, each rounded to the nearest."""
-    scaled: NDArray[np.int64] = np.rint(values * SCALE).astype(np.int64)
-    return scaled
 
 
 def floats_from_prices(prices: NDArray[np.int64]) -> NDArray[np.float64]:

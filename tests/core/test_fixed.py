@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from marketfeed.core.fixed import MAX_PX, SCALE, floats_from_prices, price_from_text, prices_from_floats
+from marketfeed.core.fixed import MAX_PX, SCALE, floats_from_prices, price_from_text
 
 EXACTLY = Context(prec=400)  # wide enough to avoid rounding
 
@@ -112,15 +112,8 @@ def test_a_price_becomes_the_double_whose_shortest_text_is_the_same_decimal(pric
     assert [Decimal(number) for number in written if number] == expected
 
 
-@given(st.lists(prices_of_15_digits(), max_size=20))
-def test_floats_come_back_as_the_prices_they_were(prices):
-    array = np.array(prices, np.int64)
-    assert prices_from_floats(floats_from_prices(array)).tolist() == prices
-
-
 def test_conversions_keep_the_shape():
     assert floats_from_prices(np.zeros((2, 3), np.int64)).shape == (2, 3)
-    assert prices_from_floats(np.zeros((2, 3))).dtype == np.int64
 
 
 def test_digits_beyond_any_fixed_precision_still_count():
