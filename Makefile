@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Each of the hundreds of processes that tests start would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test lock quick check debt format cover docs perf many prove clean
+.PHONY: run test lock quick oldest check debt format cover docs perf many prove clean
 
 run: $(VENV)/.run
 	$(BIN)/marketfeed serve --config config.toml \
@@ -21,6 +21,11 @@ test: $(VENV)/.test
 # While you write code: no other processes and no network; under a minute.
 quick: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n logical --dist worksteal -m "not e2e and not slow and not alone"
+
+# The quick tests with the oldest releases that pyproject.toml allows. What these import may have deprecated what they use.
+oldest: $(VENV)-oldest/.test
+	$(VENV)-oldest/bin/python -m pytest -q -n logical --dist worksteal -m "not e2e and not slow and not alone" \
+		-W ignore::DeprecationWarning
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .
@@ -71,6 +76,12 @@ $(VENV)/.test: $(VENV)/.run requirements/test.txt
 	$(INSTALL) requirements/test.txt
 	touch $@
 
+$(VENV)-oldest/.test: pyproject.toml requirements/oldest.txt
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/pip install -q --require-hashes -r requirements/oldest.txt
+	$(VENV)-oldest/bin/pip install -q --no-deps --no-build-isolation -e .
+	touch $@
+
 $(VENV)/.docs: $(VENV)/.run requirements/docs.txt
 	$(INSTALL) requirements/docs.txt
 	touch $@
@@ -81,19 +92,20 @@ $(VENV)/.perf: $(VENV)/.test requirements/perf.txt
 
 # Pins releases that pyproject.toml allows, for Python 3.11 and newer; UPGRADE=1 pins the newest. setuptools builds
 # the package. Run it after each change of a dependency.
-COMPILE = echo 'setuptools>=77' | $(BIN)/uv pip compile --quiet --no-config --generate-hashes --universal --python-version 3.11 \
+COMPILE = echo 'setuptools>=77' | $(BIN)/uv pip compile --quiet --no-config --generate-hashes --python-version 3.11 \
 	--default-index https://pypi.org/simple --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) \
 	pyproject.toml -
 
 lock: $(VENV)/.uv
-	$(COMPILE) --extra test -o requirements/test.txt
-	$(COMPILE) -c requirements/test.txt -o requirements/run.txt
-	$(COMPILE) -c requirements/test.txt --extra docs -o requirements/docs.txt
-	$(COMPILE) -c requirements/test.txt -c requirements/docs.txt --extra perf -o requirements/perf.txt
+	$(COMPILE) --universal --extra test -o requirements/test.txt
+	$(COMPILE) --universal -c requirements/test.txt -o requirements/run.txt
+	$(COMPILE) --universal -c requirements/test.txt --extra docs -o requirements/docs.txt
+	$(COMPILE) --universal -c requirements/test.txt -c requirements/docs.txt --extra perf -o requirements/perf.txt
+	$(COMPILE) --python-platform linux --resolution lowest-direct --extra test -o requirements/oldest.txt
 
 $(VENV)/.uv: $(VENV)/.run
 	$(BIN)/pip install -q 'uv>=0.8'
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
