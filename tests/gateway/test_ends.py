@@ -6,6 +6,7 @@ import gc
 
 import pytest
 import trio
+import trio.testing
 import trio_websocket
 
 from marketfeed.errors import CloseCode
@@ -129,6 +130,8 @@ async def test_of_an_ended_poll_nothing_is_left(query, unaided):
                 await stream.aclose()
             while len(live.shard.polls):
                 await trio.sleep(0.001)
+            # The shard can remove a cancelled poll one scheduler round before the poll's task has ended.
+            await trio.testing.wait_all_tasks_blocked()
         del stream, streams
         assert not any(isinstance(found, Subscriber) for found in gc.get_objects())
         gc.collect()
