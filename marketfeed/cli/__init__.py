@@ -1,4 +1,4 @@
-"""The ``marketfeed`` command: a module for each command, which imports its machinery when it runs."""
+"""The ``marketfeed`` command: one module per subcommand, which imports its implementation when it runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from marketfeed.cli import config, export, probe, record, report, serve, simulat
 
 app = typer.Typer(
     name="marketfeed",
-    help="Distribute real-time market data: quote feeds in, tiers of subscribers out.",
+    help="Distribute real-time market data from feeds to tiers of subscribers.",
     epilog="Try:\n\nmarketfeed serve\n\nmarketfeed watch 'SY00*'   (in another terminal)",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -20,7 +20,7 @@ app = typer.Typer(
 
 
 def show_version(on: bool) -> None:
-    """Print the version and end, if ``--version`` is ``on``."""
+    """Print the version and exit, if ``--version`` is ``on``."""
     if on:
         print(f"marketfeed {__version__}")
         raise typer.Exit
@@ -30,10 +30,10 @@ def show_version(on: bool) -> None:
 def root(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),
+        typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    """Distribute real-time market data: quote feeds in, tiers of subscribers out."""
+    """Distribute real-time market data from feeds to tiers of subscribers."""
 
 
 app.command(epilog=serve.EXAMPLES)(serve.serve)

@@ -1,4 +1,4 @@
-"""What ``marketfeed watch`` shows: messages folded into rows (screen.py draws them), ticks as lines. Pure."""
+"""State of ``marketfeed watch``: messages folded into rows, which screen.py draws; ticks as lines. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Message = dict[str, Any]
 
 
 class Rate:
-    """Ticks a second over the last RATE_WINDOW_S; a count for each second, whatever the rate."""
+    """Ticks per second over the last RATE_WINDOW_S, from one count per second: memory is constant."""
 
     __slots__ = ("_counts", "_first_s")
 
@@ -36,7 +36,7 @@ class Rate:
             self._counts.append([int(now_s), 1])
 
     def per_s(self, now_s: float) -> float:
-        """Return the rate; over at least one second, so that a first tick is not a flood."""
+        """Return the rate, averaged over at least one second, so that the first ticks do not inflate it."""
         if self._first_s is None:
             return 0.0
         from_s = int(now_s) - RATE_WINDOW_S
@@ -46,9 +46,9 @@ class Rate:
 
 @dataclass(slots=True)
 class BoardRow:
-    """What is known of one symbol. Prices are None while that side, or a trade, is missing.
+    """Latest quote and trade of one symbol. Prices are None while that side, or a trade, is missing.
 
-    ``decimals`` and ``size_decimals`` are the most that any of its prices and sizes has needed so far.
+    ``decimals`` and ``size_decimals`` are the most decimals of any price and size so far.
     """
 
     bid: float | None = None
@@ -58,7 +58,7 @@ class BoardRow:
     last: float | None = None
     last_size: float = 0.0
     side: str = "-"
-    direction: int = 0  # of the last change of the middle: 1, -1, or 0 before the first
+    direction: int = 0  # of the last change of the mid price: 1, -1, or 0 before the first
     received_s: float = 0.0
     decimals: int = 0
     size_decimals: int = 0
@@ -66,12 +66,12 @@ class BoardRow:
 
 
 class Board:
-    """The table's state: messages folded in, in order."""
+    """State of the table, updated by messages in order."""
 
     def __init__(self) -> None:
         self.rows: dict[str, BoardRow] = {}
         self._names: list[str] = []
-        self.unknown: dict[str, str] = {}  # what was asked for and the engine does not know, and what to say
+        self.unknown: dict[str, str] = {}  # names that match no symbol, and the message for each
         self.tier = "?"
         self.status = "connecting"
         self.notices: deque[str] = deque(maxlen=NOTICES)
@@ -84,7 +84,7 @@ class Board:
         return self._names
 
     def fold(self, message: Message, now_s: float) -> None:
-        """Take in one message of the stream that arrived at ``now_s`` (Unix time)."""
+        """Apply one message of the stream, which arrived at ``now_s`` (Unix time)."""
         match message["T"]:
             case "q":
                 self._quote(self._row(message, now_s), message)
@@ -112,7 +112,7 @@ class Board:
         return row
 
     def _meet(self, symbol: str) -> None:
-        """Take back that what ``symbol`` matches is not known."""
+        """Drop the messages about unknown names that ``symbol`` matches."""
         for name in [name for name in self.unknown if not unmatched([name], [symbol])]:
             del self.unknown[name]
 
@@ -129,7 +129,7 @@ class Board:
 
 
 def _widen(row: BoardRow, prices: tuple[float | None, ...], sizes: tuple[float, ...]) -> None:
-    """Have the row's numbers shown with as many decimals as these need."""
+    """Raise the row's numbers of decimals to what these prices and sizes need."""
     for price in prices:
         if price is not None and (needed := decimals_of(price)) > row.decimals:
             row.decimals = needed
@@ -147,14 +147,14 @@ def decimals_of(number: float) -> int:
 
 
 def notice_of(message: Message) -> str | None:
-    """Return what a person should be told of a message that is no tick, None for everyday ones."""
+    """Return the notice for a message that users should see; None for ticks and routine messages."""
     match message:
         case {"T": "gap"}:
             lost = amount(message["lost"], message["channel"])
             was = "was" if message["lost"] == 1 else "were"
             return f"{message['S']}: {lost} {was} lost, next is n={message['n']}"
         case {"T": "lag", "on": True}:
-            return "this connection fell behind: only the latest quote of each symbol for now"
+            return "this connection fell behind: only the latest quote of each symbol until it catches up"
         case {"T": "lag"}:
             left_out = amount(message["conflated"], "older quotes")
             return f"caught up: {left_out} {'was' if message['conflated'] == 1 else 'were'} left out"
@@ -164,7 +164,7 @@ def notice_of(message: Message) -> str | None:
 
 
 def line_of(message: Message) -> str | None:
-    """Return a tick as one plain line, None for any other message."""
+    """Return a tick as one line of text, None for any other message."""
     match message["T"]:
         case "q":
             bid = f"{_size(message['bs'])} x {_price(message['bp'])}" if message["bs"] else "-"
@@ -180,10 +180,10 @@ def line_of(message: Message) -> str | None:
 
 
 def _price(price: float) -> str:
-    """Return all digits, without an exponent however small it is."""
+    """Return all digits, without an exponent."""
     return format(Decimal(repr(price)), "f")
 
 
 def _size(size: float) -> str:
-    """Return all digits, and none after the point of a whole number."""
+    """Return all digits, and no decimal point for whole numbers."""
     return format(Decimal(repr(size)), "f").removesuffix(".0")

@@ -1,4 +1,4 @@
-"""The command line of ``marketfeed config``: a configuration to start from."""
+"""The command line of ``marketfeed config``, which prints the default configuration."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ EXAMPLES: Final = "Example:\n\nmarketfeed config > config.toml"
 
 def write_config(
     out: Annotated[
-        Path | None, typer.Option(help="Write to this file instead; one that exists is never overwritten.")
+        Path | None,
+        typer.Option(help="Write to this file instead of stdout; existing files are never overwritten."),
     ] = None,
 ) -> None:
-    """Print a configuration to start from: the defaults, each key with a comment on what it does."""
+    """Print the default configuration, with comments, to start your own from."""
     try:
-        # Not sys.stdout, which would try a disk that is full once more when the interpreter ends.
+        # Not sys.stdout: on a full disk it would fail once more when the interpreter exits.
         file = open(sys.stdout.fileno(), "wb", closefd=False) if out is None else out.open("xb")  # noqa: SIM115
         with file:
             file.write(default_text().encode())
     except FileExistsError:
-        problem = f"--out {out}: exists, and is not overwritten"
+        problem = f"--out {out}: the file exists; it is not overwritten"
     except OSError as error:
         problem = f"{'stdout' if out is None else f'--out {out}'}: {error.strerror or error}"
     else:

@@ -19,33 +19,51 @@ EXAMPLES: Final = (
 
 def export(
     recording: Annotated[
-        list[Path], typer.Argument(help="Recordings: files, folders or patterns; several are one.")
+        list[Path],
+        typer.Argument(
+            metavar="RECORDING", help="Files, folders or patterns; several are read as one recording."
+        ),
     ],
     to: Annotated[Path, typer.Option(help="File to write: .parquet, .csv, .arrow or .feather.")],
     channel: Annotated[
         str | None,
         typer.Option(
-            help="quotes or trades; without it both, in OUT.quotes and OUT.trades if there are both."
+            help="quotes or trades. Default: both, to two files if the recording has both: "
+            "day.quotes.csv and day.trades.csv for --to day.csv."
         ),
     ] = None,
     symbols: Annotated[
-        list[str] | None, typer.Option(help="Only these, or prefixes such as 'BTC*'; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Only this symbol, or a prefix such as 'BTC*'; may be repeated."),
     ] = None,
     from_: Annotated[
-        str | None, typer.Option("--from", help="Received from here on: 2026-11-24T20:30 (UTC).")
+        str | None,
+        typer.Option(
+            "--from", help="Only ticks received at or after this time, such as 2026-11-24T20:30 (UTC)."
+        ),
     ] = None,
-    until: Annotated[str | None, typer.Option(help="Received before this moment, likewise.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Only ticks received before this time, in the same form.")
+    ] = None,
     prices: Annotated[
-        str, typer.Option(help="float (15 digits), decimal (exact; CSV always is) or int (in 1e-9).")
+        str,
+        typer.Option(
+            help="float (15 digits), decimal (exact) or int (in 1e-9). CSV always has exact decimals."
+        ),
     ] = "float",
     raw: Annotated[
-        bool, typer.Option("--raw", help="CSV: write names such as =A1 as they are, without a ' before them.")
+        bool,
+        typer.Option(
+            "--raw",
+            help="CSV: write names such as =A1 unchanged, without the ' that keeps spreadsheets "
+            "from reading them as formulas.",
+        ),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
 ) -> None:
-    """Write a recording as Parquet, CSV or Arrow: a table of its quotes and one of its trades.
+    """Convert a recording to Parquet, CSV or Arrow: one table of quotes and one of trades.
 
-    The exit status is 1 if the recording was cut short or damaged; what came before is written.
+    If the recording is cut short or damaged, exports the ticks before, and exits with status 1.
     """
     from marketfeed.recordings.export import Export, run
 

@@ -1,4 +1,4 @@
-"""Keys of the terminal that a command runs on, one by one; and the terminal as it was afterwards."""
+"""Single keys from the terminal, and restoring the terminal afterwards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 
 READ_BYTES: Final = 1024
-# What terminals send for a key (xterm, VT220), or one character. Unknown escape sequences are skipped.
+# An escape sequence for a key (xterm, VT220), or one character. Unknown sequences are skipped.
 _KEY: Final = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]|\x1b|[^\x1b]", re.DOTALL)
 _NAMES: Final = {
     "[A": "up", "[B": "down", "OA": "up", "OB": "down", "[5~": "page up", "[6~": "page down",
@@ -23,13 +23,13 @@ _NAMES: Final = {
 
 
 def keys_of(text: str) -> list[str]:
-    """Return the keys that a terminal sent as ``text``: names of special ones, or characters."""
+    """Return the keys in ``text``, as sent by a terminal: names of special keys, or characters."""
     found = [_NAMES.get(key[1:], "") if key[0] == "\x1b" else key for key in _KEY.findall(text)]
     return [key for key in found if key]
 
 
 class Keyboard:
-    """Standard input, where that is the terminal of a command in the foreground."""
+    """Keyboard input from stdin, if it is the terminal of the foreground process group."""
 
     def __init__(self) -> None:
         self._fd = sys.stdin.fileno()
@@ -37,7 +37,7 @@ class Keyboard:
 
     @contextlib.contextmanager
     def unbuffered(self) -> Iterator[None]:
-        """Have keys come one by one and unseen; the terminal is as it was at the end of the block."""
+        """Disable line buffering and echo within the block; restore the terminal at its end."""
         self.begin()
         try:
             yield
@@ -45,15 +45,15 @@ class Keyboard:
             self.end()
 
     def begin(self) -> None:
-        """Have keys come one by one. Ctrl-C and Ctrl-Z stay signals."""
+        """Disable line buffering and echo. Ctrl-C and Ctrl-Z still send signals."""
         self._before = termios.tcgetattr(self._fd)
         tty.setcbreak(self._fd)
 
     def end(self) -> None:
-        """Set the terminal as it was; idempotent."""
+        """Restore the terminal. Idempotent."""
         before, self._before = self._before, None
         if before is not None:
-            with contextlib.suppress(termios.error):  # it was closed
+            with contextlib.suppress(termios.error):  # the terminal was closed
                 termios.tcsetattr(self._fd, termios.TCSADRAIN, before)
 
     async def keys(self) -> AsyncIterator[str]:
@@ -71,11 +71,11 @@ class Keyboard:
 
 
 def keyboard() -> Keyboard | None:
-    """Return the keyboard, None where there is none to read from."""
+    """Return the keyboard, None if stdin is not the terminal of the foreground process group."""
     try:
         fd = sys.stdin.fileno()
         if os.isatty(fd) and os.tcgetpgrp(fd) == os.getpgrp():
             return Keyboard()
-    except (OSError, ValueError, AttributeError):  # closed, or no file at all
+    except (OSError, ValueError, AttributeError):  # stdin is closed, or is not a file
         return None
     return None

@@ -1,10 +1,10 @@
-"""``marketfeed probe``: what a subscriber gets from an engine, seen from wherever this runs.
+"""``marketfeed probe``: measures the latency that a subscriber on this machine gets from an engine.
 
-    engine ──► WebSocket, one a tier ──► tick's ``r`` to its read here ──► histogram, corrected; interruptions
-           ◄── ping, once a second ──► how far away the engine is
+    engine ──► one WebSocket per tier ──► from a tick's ``r`` to its read here ──► histogram; interruptions
+           ◄── ping, once a second ──► round trip
 
-``r`` is the engine's clock and the read is ours: between two machines their
-difference is part of every figure, and the round trip says how large it may be.
+``r`` is from the engine's clock, the time of the read from this machine's: the difference between the two
+clocks is part of every latency. The round trip needs one clock only.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 PING_S: Final = 1.0
 INTERVAL_S: Final = 10.0  # of the log
-AGAIN_S: Final = 1.0  # after the end of a session
+RECONNECT_S: Final = 1.0  # delay after the end of a session
 LOG_BYTES: Final = 1 << 40
 DAY_S: Final = 86_400
 
 
 @dataclass
 class Seen:
-    """What the probe of one tier saw."""
+    """Measurements of the probe of one tier."""
 
     tier: str
     arrivals: Arrivals
@@ -55,19 +55,19 @@ class Seen:
 
     @classmethod
     def parse(cls, text: str, limit_ns: int) -> Seen:
-        """Return what to fill for ``TIER`` or ``TIER=INTERVAL_MS``. Raises ConfigError."""
+        """Return empty measurements for ``TIER`` or ``TIER=INTERVAL_MS``. Raises ConfigError."""
         tier, _, interval = text.partition("=")
         try:
             interval_ns = int(float(interval or 0) * 1_000_000)
         except ValueError:
             raise ConfigError(
-                f"--tier {text}: written as vip, or premium=100 with its interval in ms"
+                f"--tier {text}: must be a tier such as vip, or with its interval in ms, such as premium=100"
             ) from None
         return cls(tier, Arrivals(interval_ns, limit_ns))
 
 
 class LatencyProbe:
-    """One run of the command: a session per tier, for so many seconds."""
+    """One run of the command: a session per tier, for a number of seconds."""
 
     def __init__(
         self,
@@ -83,13 +83,13 @@ class LatencyProbe:
         self._token = token
         self._log = None if log is None else IntervalLog(log, LOG_BYTES, 1)
         self._began_ns = time.time_ns()
-        self._unknown: list[str] = []  # names, and what to say of them
+        self._unknown: list[str] = []  # messages about names that match no symbol
         self._measured_s = 0.0  # without the time that closing the sessions took
 
     async def run(self, seconds: float) -> list[str]:
-        """Measure for ``seconds``, or until Ctrl-C; return what that was, in lines.
+        """Measure for ``seconds``, or until Ctrl-C; return the lines of the result.
 
-        Raises StartError without a session.
+        Raises StartError if no session got a tick and one of them failed.
         """
         failed: list[str] = []
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -100,18 +100,18 @@ class LatencyProbe:
                 async with trio.open_nursery() as sessions:
                     for seen in self._seen:
                         sessions.start_soon(self._session, seen, failed)
-                nursery.cancel_scope.cancel()  # not one of them got in
+                nursery.cancel_scope.cancel()  # all sessions have failed
         self._write()
         if self._log is not None and self._log.problem:
-            failed.append(f"not written: {self._log.problem}")
+            failed.append(f"latency log not written: {self._log.problem}")
         if failed and not any(seen.arrivals.ticks for seen in self._seen):
             raise StartError(failed[0])
         if not all(seen.arrivals.ticks for seen in self._seen):
-            failed.append(f"no tick of {', '.join(self._symbols)}: does a feed send any?")
+            failed.append(f"no ticks of {', '.join(self._symbols)} arrived: does a feed send them?")
         return [*self._lines(self._measured_s), *failed, *self._unknown]
 
     async def _miss(self) -> None:
-        """Find out which of the names the engine does not know."""
+        """Find the subscribed names that match none of the engine's symbols."""
         known = await known_symbols(self._engine)
         for name in unmatched(self._symbols, known) if known else ():
             why = await trio.to_thread.run_sync(told, name, known, "the engine")
@@ -122,12 +122,12 @@ class LatencyProbe:
     ) -> None:
         began_s = trio.current_time()
         with trio.move_on_after(seconds):
-            await anext(signals)  # what was measured so far counts
+            await anext(signals)  # Ctrl-C ends the measurement; the results so far are shown
         self._measured_s = trio.current_time() - began_s
         everything.cancel()
 
     async def _session(self, seen: Seen, failed: list[str]) -> None:
-        """Keep a session up; note each different end of it."""
+        """Keep a session connected; note each distinct reason for which it ended."""
 
         def note(why: str, code: int | None = None) -> None:
             text = f"{seen.tier or self._engine.url}: {why}"
@@ -144,10 +144,11 @@ class LatencyProbe:
                     try:
                         self._take(seen, frame)
                     except BROKEN:
-                        raise FinalError("it does not speak marketfeed's protocol") from None
+                        raise FinalError("the server does not speak marketfeed's protocol") from None
 
-        ended = await KeptSession(self._engine, use, note, Backoff(AGAIN_S, AGAIN_S, (1.0, 1.0))).run()
-        assert ended is not None  # nobody stops it
+        backoff = Backoff(RECONNECT_S, RECONNECT_S, (1.0, 1.0))
+        ended = await KeptSession(self._engine, use, note, backoff).run()
+        assert ended is not None  # only stop() makes it None
         note(str(ended) if isinstance(ended, FinalError) else self._engine.unreachable(ended))
 
     def _requests(self, seen: Seen) -> list[dict[str, Any]]:
@@ -166,7 +167,7 @@ class LatencyProbe:
     def _take(self, seen: Seen, frame: str | bytes) -> None:
         now_ns = time.time_ns()
         if isinstance(frame, bytes):
-            return  # before our request the engine may speak binary
+            return  # binary is possible until the engine has processed our request
         for message in orjson.loads(frame):
             kind = message["T"]
             if kind == "error":
@@ -176,7 +177,7 @@ class LatencyProbe:
             elif kind in ("q", "t") and "snap" not in message:
                 seen.arrivals.take(message["r"] * 1000, now_ns, seen.interval)
 
-    # What it comes to.
+    # Results.
 
     async def _write_log(self) -> None:
         while True:
@@ -184,7 +185,7 @@ class LatencyProbe:
             self._write()
 
     def _write(self) -> None:
-        """Take in the interval that is over, and write it where that is wanted."""
+        """End the current interval: add it to the totals, and write it to the log, if there is one."""
         start_ns, self._began_ns = self._began_ns, time.time_ns()
         intervals: list[Interval] = []
         for seen in self._seen:
@@ -200,18 +201,21 @@ class LatencyProbe:
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
         lines = [
             f"{self._engine.url}, {round(seconds, 1):g} s: "
-            "from the engine's receipt of a tick to its read here"
+            "latency from the engine's receipt of a tick to its arrival here"
         ]
         lines += [
             "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
         ]
         if not is_loopback(self._engine.parts.hostname or ""):
-            lines.append("two machines: the difference of their clocks is in every latency")
+            lines.append(
+                "the engine is on another machine: latencies include the difference of the two clocks"
+            )
         for seen in self._seen:
             if seen.latency.negative is not None:
                 early = seen.latency.negative.total
                 lines.append(
-                    f"{seen.tier or 'session'}: {amount(early, 'ticks')} came before the engine's clock says"
+                    f"{seen.tier or 'session'}: {amount(early, 'ticks')} arrived "
+                    "before the engine's time of receipt: the clocks differ"
                 )
         return lines
 

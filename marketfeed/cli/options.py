@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they fail."""
+"""Options that several commands share, and their error output."""
 
 from __future__ import annotations
 
@@ -15,44 +15,51 @@ from marketfeed.errors import ConfigError
 if TYPE_CHECKING:
     from marketfeed.client.connection import Endpoint
 
-MOST_ERROR: Final = 4000  # characters of a line
+MAX_ERROR_CHARACTERS: Final = 4000  # of a line
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option(
-        "--config", "-c", help="Configuration file. Without it: ./config.toml, else the built-in one."
-    ),
+    typer.Option("--config", "-c", help="Configuration file. Default: ./config.toml, else the built-in one."),
 ]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="PATH=VALUE", help="Change one key, such as gateway.port=9000 or feeds.0.rate=1000."
+        "--set",
+        metavar="PATH=VALUE",
+        help="Override a key, such as gateway.port=9000 or feeds.0.rate=1000; may be repeated.",
     ),
 ]
 CaOption = Annotated[
     Path | None,
     typer.Option(
-        "--ca", metavar="FILE", help="Trust the certificates in this PEM file, not the system's; for wss://."
+        "--ca",
+        metavar="FILE",
+        help="For wss://: trust the certificates in this PEM file instead of the system's.",
     ),
 ]
 TokenOption = Annotated[
     str | None,
-    typer.Option(help="Access token, where the engine asks for one.", envvar="MARKETFEED_TOKEN"),
+    typer.Option(help="Access token, if the engine requires one.", envvar="MARKETFEED_TOKEN"),
 ]
 UrlOption = Annotated[
-    str | None, typer.Option(help="The engine's stream; default: the one the configuration names.")
+    str | None,
+    typer.Option(help="URL of the engine's stream, ws:// or wss://. Default: as the configuration says."),
 ]
-LogOption = Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")]
+LogOption = Annotated[
+    str, typer.Option("--log-level", help="Lowest level to log: debug, info, warning or error.")
+]
 
 
 def fail(text: str) -> typer.Exit:
-    # Line by line: what of the text came from a file or a peer may hold anything.
+    """Print ``text`` to stderr; return the exit with status 2, to be raised."""
+    # Each line is escaped: parts of it may come from a file or a peer.
     for line in text.split("\n"):
-        print(f"marketfeed: {printable(line, MOST_ERROR)}", file=sys.stderr)
+        print(f"marketfeed: {printable(line, MAX_ERROR_CHARACTERS)}", file=sys.stderr)
     return typer.Exit(2)
 
 
 def load_config(config: Path | None, overrides: list[str] | None) -> Loaded:
+    """Return the configuration; mistakes in it end the command with status 2."""
     from marketfeed.ingest.registry import feed_keys
 
     try:
@@ -62,9 +69,9 @@ def load_config(config: Path | None, overrides: list[str] | None) -> Loaded:
 
 
 def endpoint_from(url: str | None, ca: Path | None, config: Path | None, elsewhere: str = "") -> Endpoint:
-    """Return the stream at ``url``, else that of the engine with this configuration; raises ConfigError.
+    """Return the endpoint at ``url``, else that of the engine with this configuration; raises ConfigError.
 
-    ``elsewhere`` is how the command is given a URL, if not by ``--url``.
+    ``elsewhere`` describes how to give the command a URL, if not by ``--url``.
     """
     from marketfeed.client.connection import BY_OPTION, endpoint, endpoint_of
 

@@ -22,32 +22,37 @@ def probe(
     symbols: Annotated[
         list[str],
         typer.Argument(
-            metavar="[URL] SYMBOL…",
-            help="The engine's stream, ws:// or wss://; without it, the one the configuration names. "
-            "Then what to subscribe to; one busy symbol is enough.",
+            metavar="[URL] SYMBOL",
+            help="URL of the engine's stream, ws:// or wss:// (default: as the configuration says), "
+            "then the symbols to subscribe to. One busy symbol is enough.",
         ),
     ],
     tier: Annotated[
         list[str] | None,
         typer.Option(
-            help="A session on this tier; with its interval in ms where it sends the latest: premium=100."
+            help="Tier to measure; may be repeated. If it delivers the latest only, add its interval in ms: "
+            "premium=100."
         ),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="How long to measure.")] = 10.0,
-    interruption: Annotated[str, typer.Option(help="A tick later than this is an interruption.")] = "1s",
-    out: Annotated[Path | None, typer.Option(help="Write a latency log, for `marketfeed report`.")] = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Duration of the measurement.")] = 10.0,
+    interruption: Annotated[
+        str, typer.Option(help="A tick that is later than this counts as an interruption.")
+    ] = "1s",
+    out: Annotated[
+        Path | None, typer.Option(help="Write a latency log to this file, for `marketfeed report`.")
+    ] = None,
     token: TokenOption = None,
     ca: CaOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Measure what subscribers get, from this machine: latency per tier, round trips, interruptions."""
+    """Measure latency per tier, round trips and interruptions as a subscriber on this machine."""
     from marketfeed.cli.latency_probe import LatencyProbe, Seen
     from marketfeed.client.connection import BY_ARGUMENT, endpoint
     from marketfeed.latency.units import duration_ns
 
     url, names = (symbols[0], symbols[1:]) if "://" in symbols[0] else (None, symbols)
     if not names:
-        raise fail(f"SYMBOL: what to subscribe to at {url} is missing; one busy symbol is enough")
+        raise fail(f"SYMBOL: missing after {url}; give at least one symbol to subscribe to")
     try:
         limit_ns = duration_ns(interruption)
         seen = [Seen.parse(text, limit_ns) for text in tier or [""]]

@@ -20,30 +20,42 @@ EXAMPLES: Final = (
 
 def record(
     out: Annotated[
-        Path, typer.Option(help="File to write: .mfr, or .mfr.zst to have it compressed. Never overwritten.")
+        Path,
+        typer.Option(
+            help="File to write: .mfr, or .mfr.zst for compression. Existing files are never overwritten."
+        ),
     ],
     symbols: Annotated[
-        list[str] | None, typer.Argument(help="Symbols, or prefixes such as 'BTC*'; without any, everything.")
+        list[str] | None,
+        typer.Argument(metavar="SYMBOL", help="Symbols, or prefixes such as 'BTC*'. Default: everything."),
     ] = None,
     url: UrlOption = None,
     tier: Annotated[
-        str | None, typer.Option(help="Complete on a tier with delivery 'every'; default: the engine's.")
+        str | None,
+        typer.Option(
+            help="Tier to record from; only those with delivery 'every' send every tick. "
+            "Default: the engine's default tier."
+        ),
     ] = None,
     token: TokenOption = None,
     rotate_mb: Annotated[
         float,
-        typer.Option(min=0, help="Begin a new file after so many megabytes; each has the time in its name."),
+        typer.Option(
+            min=0, help="Begin a new file after this many megabytes; file names get a time. 0: one file."
+        ),
     ] = 0,
-    rotate_s: Annotated[float, typer.Option(min=0, help="Begin a new file after so many seconds.")] = 0,
+    rotate_s: Annotated[
+        float, typer.Option(min=0, help="Begin a new file after this many seconds. 0: one file.")
+    ] = 0,
     seconds: Annotated[
-        float | None, typer.Option(min=0, help="End after so many seconds; without it, at Ctrl-C.")
+        float | None, typer.Option(min=0, help="Stop after this many seconds. Default: at Ctrl-C.")
     ] = None,
     ca: CaOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Record a live engine's ticks; replay plays them back, and simulate tries tiers on them.
+    """Record the ticks of a running engine, for `replay` feeds, `simulate` and `export`.
 
-    Gaps are told at the end, and written. Ctrl-C ends the file; one that was cut is read up to there.
+    Ctrl-C completes the file. Gaps are noted in it, and reported at the end with exit status 1.
     """
     from marketfeed.recordings.record import TickRecorder
     from marketfeed.recordings.writer import RecordingWriter
@@ -55,6 +67,6 @@ def record(
         status = trio.run(recorder.run)
     except ConfigError as error:
         raise fail(str(error)) from None
-    except KeyboardInterrupt:  # before the command listened for it
+    except KeyboardInterrupt:  # before the signal receiver was open
         status = 0
     raise typer.Exit(status)

@@ -22,11 +22,14 @@ EXAMPLES: Final = (
 
 def report(
     logs_: Annotated[
-        list[Path], typer.Argument(metavar="FILE.hlog…", help="Latency logs; several are merged.")
+        list[Path], typer.Argument(metavar="FILE.hlog", help="Latency logs; several are merged.")
     ],
     by: Annotated[
         str,
-        typer.Option(help="What has a row of its own beside the hop: tier, symbol, worker; or hop alone."),
+        typer.Option(
+            help="Fields that rows are grouped by, separated by commas: hop, tier, symbol, worker. "
+            "Rows are always per hop."
+        ),
     ] = "hop,tier",
     hop: Annotated[
         list[str] | None, typer.Option(help="Only this hop, such as total; may be repeated.")
@@ -35,34 +38,43 @@ def report(
     symbol: Annotated[list[str] | None, typer.Option(help="Only this symbol; may be repeated.")] = None,
     worker: Annotated[list[str] | None, typer.Option(help="Only this worker; may be repeated.")] = None,
     from_: Annotated[
-        str | None, typer.Option("--from", help="From here on: 2026-11-24T20:30 (UTC), or a Unix time.")
+        str | None,
+        typer.Option(
+            "--from", help="Only intervals from this time on: 2026-11-24T20:30 (UTC), or a Unix time."
+        ),
     ] = None,
-    to: Annotated[str | None, typer.Option("--to", help="Before this moment, likewise.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="Only intervals before this time, in the same form.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained HTML page to this file.")] = None,
     png: Annotated[
-        Path | None, typer.Option(help="Write percentile curves and their course as a picture.")
+        Path | None, typer.Option(help="Write plots of the percentiles, overall and over time, to this file.")
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the table, in ns.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table, in ns, to this file.")] = None,
     against: Annotated[
         list[Path] | None,
-        typer.Option(help="Another run's log: show the change, and whether it is more than spread."),
+        typer.Option(
+            help="Log of another run to compare with; marks changes beyond the spread of the intervals."
+        ),
     ] = None,
     budget: Annotated[
         list[str] | None,
-        typer.Option(help="Exit status 1 if a row is above it, such as p99=20ms; may be repeated."),
+        typer.Option(
+            help="Limit such as p99=20ms; if a row exceeds it, exit with status 1. May be repeated."
+        ),
     ] = None,
     unit: Annotated[
-        str, typer.Option(help="What the values of another tool's log count: ns, us (YCSB), ms or s.")
+        str, typer.Option(help="Unit of the values in logs of other tools: ns, us (YCSB), ms or s.")
     ] = "ns",
 ) -> None:
-    """Summarise latency logs as percentiles per hop and tier: table, picture, page or CSV."""
+    """Summarise latency logs as percentiles per hop and tier: a table, plots, an HTML page or CSV."""
     from marketfeed.cli import report_output as terminal
     from marketfeed.latency.report import BY, Budget, Selection
     from marketfeed.latency.units import moment_s, unit_ns
 
     names = tuple(name.strip() for name in by.split(","))
     if unknown := [name for name in names if name not in BY]:
-        raise fail(f"--by {unknown[0]}: one or more of {', '.join(BY)}")
+        raise fail(f"--by {unknown[0]}: must be one or more of {', '.join(BY)}")
     try:
         choice = Selection(
             names,

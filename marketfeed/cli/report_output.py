@@ -1,4 +1,4 @@
-"""``marketfeed report``: the table on the terminal, files on request."""
+"""``marketfeed report``: the table on the terminal, and files on request."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from marketfeed.latency.report import (
     to_csv,
 )
 
-PLAIN_WIDTH = 220  # where nobody can widen the window
-MOST_NOTE = 4000  # characters; a note may name many files
+PLAIN_WIDTH = 220  # columns if the output is not a terminal
+MAX_NOTE_CHARACTERS = 4000  # a note may name many files
 
 
 def report(
@@ -38,12 +38,12 @@ def report(
     budgets: Sequence[Budget],
     files: dict[str, Path | None],
 ) -> int:
-    """Print the report, write the ``files`` asked for (csv, png, html); 1 if a budget is broken.
+    """Print the report and write the ``files`` (csv, png, html); return the exit status.
 
-    Raises LogError.
+    The status is 1 if a budget is exceeded. Raises LogError.
     """
     made = _read(paths, choice, against, budgets)
-    # Made before anything is shown: a library that is missing is said instead of half a report.
+    # Rendered before anything is printed: a missing library is an error without a partial report.
     contents = [(path, _content(kind, made)) for kind, path in files.items() if path is not None]
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -54,7 +54,7 @@ def report(
         console.print(_table(made, TITLES[1:], shown_changes))
         console.print(Text(SPREAD_NOTE, style="dim"))
     for note in made.notes:
-        errors.print(Text(printable(f"note: {note}", MOST_NOTE), style="yellow"))
+        errors.print(Text(printable(f"note: {note}", MAX_NOTE_CHARACTERS), style="yellow"))
     for path, content in contents:
         _write(path, content)
     for text in made.broken:
@@ -79,7 +79,7 @@ def _read(
 
 
 def _content(kind: str, made: Report) -> bytes:
-    # Imported late: a table needs no matplotlib.
+    # Imported late: only pictures and pages need matplotlib.
     if kind == "csv":
         return to_csv(made).encode()
     if kind == "png":

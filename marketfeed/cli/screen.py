@@ -1,7 +1,7 @@
-"""The picture of ``marketfeed watch`` on a terminal: the rows of the board that fit, and notices. Pure.
+"""The table of ``marketfeed watch`` on a terminal: the rows of the board that fit, and notices. Pure.
 
-Numbers are never cut. On a narrow terminal whole columns are left out, the least important first; on a low
-one part of the symbols is shown, and keys move that part.
+Numbers are never truncated. If the terminal is too narrow, whole columns are left out, the least important
+first. If it is too low, the symbols scroll.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from rich.text import Text
 from marketfeed.cli.board import Board, BoardRow
 from marketfeed.core.printable import printable
 
-GAP: Final = 2  # columns of the terminal between two of the table
+GAP: Final = 2  # blanks between columns
 MOST_WHOLE: Final = 1e15  # beyond it a number is written with an exponent
 LEAST_ROWS: Final = 1
 LEAST_TEXT: Final = 6
-MOST_UNKNOWN: Final = 3  # names that the engine does not know, told at the same time
+MOST_UNKNOWN: Final = 3  # messages about unknown names on the screen
 KEYS: Final = "↑ ↓ PgUp PgDn: scroll · q: quit"
 
-MISSING: Final = "·"  # no minus, which a dash beside prices looks like
+MISSING: Final = "·"  # a dash would look like a minus sign
 
-Number = tuple[float, int] | None  # and how many decimals it is shown with
+Number = tuple[float, int] | None  # value, decimals
 
 
 @dataclass(frozen=True, slots=True)
 class ScreenColumn:
-    """A column: its title, and what of a row it shows. ``keep``: the lower, the sooner it is left out."""
+    """A column: its title, and the cell of a row. Columns with the lowest ``keep`` are left out first."""
 
     title: str
     keep: int
     number: Callable[[BoardRow], Number] | None = None  # aligned at the decimal point
-    text: Callable[[BoardRow, float], str] | None = None  # aligned at the right; of the row and the time
+    text: Callable[[BoardRow, float], str] | None = None  # aligned right; from the row and the time now
     style: Callable[[BoardRow], str] = lambda row: ""
     thousands: bool = False  # separated by commas
 
@@ -69,15 +69,15 @@ COLUMNS: Final = (
 
 
 class View:
-    """Which part of the symbols is shown; keys move it."""
+    """The scroll position, which keys move."""
 
     def __init__(self) -> None:
         self.top = 0  # the first symbol shown
-        self.rows = LEAST_ROWS  # how many fit, as last drawn
+        self.rows = LEAST_ROWS  # rows that fit, when last drawn
         self.quit = False
 
     def press(self, key: str) -> None:
-        """Do what ``key`` (keyboard.py) stands for."""
+        """Handle ``key``, a name or character of keyboard.py."""
         match key:
             case "up" | "k":
                 self.top -= 1
@@ -90,20 +90,20 @@ class View:
             case "home" | "g":
                 self.top = 0
             case "end" | "G":
-                self.top = 1 << 30  # as far as there is something
+                self.top = 1 << 30  # limited to the last page when drawn
             case "q":
                 self.quit = True
         self.top = max(self.top, 0)
 
 
 def picture(board: Board, view: View, url: str, now_s: float, size: tuple[int, int], keys: bool) -> Text:
-    """Return what fills a terminal of ``size`` (columns, rows); ``keys``: whether there is a keyboard."""
+    """Return the screen for a terminal of ``size`` (columns, rows); ``keys``: there is a keyboard."""
     width, height = size
     names = board.names()
     told = [Text(f"{printable(name)}: {printable(why)}", "yellow") for name, why in board.unknown.items()]
     if len(told) > MOST_UNKNOWN:
         more = len(told) - MOST_UNKNOWN + 1
-        told[MOST_UNKNOWN - 1 :] = [Text(f"and {more} more names that the engine does not know", "yellow")]
+        told[MOST_UNKNOWN - 1 :] = [Text(f"and {more} more names that match no symbol", "yellow")]
     told += [Text(printable(notice), "yellow") for notice in board.notices]
     told = told[: max(height - 3 - LEAST_ROWS, 0)]
     view.rows = max(height - 3 - len(told), LEAST_ROWS)
@@ -120,13 +120,13 @@ def picture(board: Board, view: View, url: str, now_s: float, size: tuple[int, i
 def _heading(board: Board, url: str, now_s: float, width: int) -> Text:
     rate = f"{board.rate.per_s(now_s):,.0f} ticks/s"
     parts = [printable(board.status), printable(board.tier), rate, printable(url)]
-    while len(parts) > 1 and len(" · ".join(parts)) > width:  # the URL is the first to go
+    while len(parts) > 1 and len(" · ".join(parts)) > width:  # the URL is dropped first
         parts.pop()
     return Text(" · ".join(parts), style="dim")
 
 
 def _foot(view: View, shown: int, total: int, width: int) -> str:
-    part = "no symbol yet" if not total else f"symbols {view.top + 1:,} to {view.top + shown:,} of {total:,}"
+    part = "no symbols yet" if not total else f"symbols {view.top + 1:,} to {view.top + shown:,} of {total:,}"
     return f"{part} · {KEYS}" if len(f"{part} · {KEYS}") <= width else part
 
 
@@ -135,7 +135,7 @@ def table(board: Board, names: list[str], now_s: float, width: int) -> list[Text
     rows = [board.rows[name] for name in names]
     first = ["symbol", *map(printable, names)]
     cells = {column: [column.title, *_cells(column, rows, now_s)] for column in COLUMNS}
-    # Times and rates come and go in length; the columns beside them stay where they are.
+    # A minimum width for times and rates, whose lengths vary, keeps the other columns in place.
     widths = {c: max(LEAST_TEXT if c.text else 0, *map(len, texts)) for c, texts in cells.items()}
     first_width = max(map(len, first))
     columns = list(COLUMNS)
@@ -159,7 +159,7 @@ def _cells(column: ScreenColumn, rows: list[BoardRow], now_s: float) -> list[str
     assert column.number is not None
     numbers = [column.number(row) for row in rows]
     texts = [MISSING if number is None else number_of(*number, column.thousands) for number in numbers]
-    # Padded at the right so that the decimal points lie below each other.
+    # Padded on the right to align the decimal points.
     behind = [len(text) - (text.find(".") if "." in text else len(text)) for text in texts]
     most = max(behind, default=0)
     return [
@@ -169,14 +169,14 @@ def _cells(column: ScreenColumn, rows: list[BoardRow], now_s: float) -> list[str
 
 
 def number_of(value: float, decimals: int, thousands: bool = False) -> str:
-    """Return ``value`` with exactly so many decimals, and without an exponent as long as it is of use."""
+    """Return ``value`` with exactly ``decimals`` decimals; with an exponent from MOST_WHOLE on."""
     if abs(value) >= MOST_WHOLE:
         return f"{value:.6e}"
     return format(Decimal(repr(value)), f"{',' if thousands else ''}.{decimals}f")
 
 
 def age_of(age_s: float) -> str:
-    """Return how long ago something was."""
+    """Return an age in ms, s or min."""
     if age_s < 1:
         return f"{max(age_s, 0) * 1000:.0f} ms"
     return f"{age_s:.1f} s" if age_s < 60 else f"{age_s / 60:.0f} min"

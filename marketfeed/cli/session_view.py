@@ -1,7 +1,7 @@
-"""``marketfeed watch``: one session over a WebSocket, kept up, and shown.
+"""``marketfeed watch``: shows the ticks of one WebSocket session, which reconnects.
 
-On a terminal as a picture (board.py, screen.py) in the alternate screen, which keys move (keyboard.py);
-otherwise a line a tick. Whatever ends the command, the terminal is left as it was.
+On a terminal as a table (board.py, screen.py) in the alternate screen, which keys scroll (keyboard.py);
+otherwise as one line per tick. The terminal is restored however the command ends.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REDRAW_S: Final = 0.2
 
 
 class _PipeClosedError(Exception):
-    """Nobody reads our standard output any more, as with ``| head``."""
+    """The reader of stdout has closed the pipe, as ``head`` does."""
 
 
 class Watch:
@@ -62,9 +62,9 @@ class Watch:
         self._console = console or Console()
         self._plain = not self._console.is_terminal or self._console.is_dumb_terminal
         self._view = View()
-        self._changed = trio.Event()  # by a key
-        self._announced: int | None = None  # the code that the engine's `closing` announced
-        self._last_words = ""  # said once the terminal is as it was
+        self._changed = trio.Event()  # set by a key: redraw now
+        self._announced: int | None = None  # the close code in the engine's `closing` message
+        self._last_words = ""  # printed after the terminal is restored
         self._session = KeptSession(engine, self._use, self._lost)
 
     async def run(self) -> int:
@@ -89,7 +89,7 @@ class Watch:
     # The terminal.
 
     async def _show(self, nursery: trio.Nursery) -> int:
-        """Follow, with a picture of it in the alternate screen; return the exit status."""
+        """Follow the session, and show the table in the alternate screen; return the exit status."""
         keys = keyboard()
         live = Live(
             console=self._console,
@@ -128,11 +128,11 @@ class Watch:
     # The connection.
 
     async def _follow(self) -> int:
-        """Keep a session up until interrupted; return the exit status."""
+        """Keep the session connected until interrupted; return the exit status."""
         try:
             ended = await self._session.run()
         except* _PipeClosedError:
-            # Or the interpreter would complain when it flushes at its end.
+            # Otherwise the interpreter's final flush of stdout would print an error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ended = None
         if isinstance(ended, FinalError):
@@ -148,14 +148,14 @@ class Watch:
         await self._read(ws)
 
     def _lost(self, why: str, code: int | None) -> None:
-        """Tell that the connection ended, unless a message of it has announced that already."""
+        """Show that the connection ended, unless a `closing` message has announced it."""
         announced = code is not None and code == self._announced
         self._board.status = "reconnecting" if announced else f"{why}, reconnecting"
         if self._plain and not announced:
             _tell(self._board.status)
 
     async def _read(self, ws: trio_websocket.WebSocketConnection) -> None:
-        """Show what comes until the connection ends, which raises ConnectionClosed."""
+        """Show the messages until the connection ends, which raises ConnectionClosed."""
         async with trio.open_nursery() as beside:
             while True:
                 frame = await ws.get_message()
@@ -173,7 +173,7 @@ class Watch:
 
     def _take(self, message: dict[str, Any], now_s: float) -> None:
         match message:
-            case {"T": "error", "id": _}:  # the answer to one of our requests: again would be the same
+            case {"T": "error", "id": _}:  # the answer to one of our requests: a retry would get the same
                 raise FinalError(f"error {message['code']}: {message['msg']}")
             case {"T": "subscription"}:
                 self._session.backoff.reset()
@@ -188,12 +188,12 @@ class Watch:
             _tell(f"{notice}, reconnecting" if again else notice)
 
     async def _miss(self) -> None:
-        """Tell which of the names the engine does not know, now that it has sent all it has."""
+        """Report the subscribed names that match none of the engine's symbols, after `synced`."""
         missing = unmatched((name for name in self._symbols if name != "*"), self._board.rows)
         if not missing or self._board.unknown:
             return
         known = await known_symbols(self._engine)
-        # A symbol may be there and have no tick yet.
+        # A known symbol may have no ticks yet.
         for name in unmatched(missing, known):
             why = await trio.to_thread.run_sync(told, name, known, "the engine")
             self._board.unknown[name] = f"{why} (waiting for it)"
@@ -202,7 +202,7 @@ class Watch:
 
 
 async def _stop(stops: AsyncIterator[int], live: Live, keys: Keyboard | None) -> None:
-    """Give the terminal back while the command is stopped, as by Ctrl-Z."""
+    """Restore the terminal while the command is stopped, as by Ctrl-Z."""
     async for _ in stops:
         live.stop()
         if keys is not None:
@@ -214,7 +214,7 @@ async def _stop(stops: AsyncIterator[int], live: Live, keys: Keyboard | None) ->
 
 
 def _messages(frame: str | bytes) -> list[dict[str, Any]]:
-    """Return the messages of ``frame``; those before our request may come in the engine's binary frames."""
+    """Return the messages of ``frame``. Those before the answer to our request may be binary frames."""
     if isinstance(frame, str):
         messages: list[dict[str, Any]] = orjson.loads(frame)
         return messages

@@ -19,29 +19,40 @@ EXAMPLES: Final = (
 
 
 def simulate(
-    recording: Annotated[Path, typer.Argument(help="A recording, of any format that replay takes.")],
+    recording: Annotated[
+        Path, typer.Argument(metavar="RECORDING", help="Recording, in any format that `replay` feeds read.")
+    ],
     tier: Annotated[
         list[str] | None,
-        typer.Option("--tier", metavar="NAME.KEY=VALUE", help="What if: such as premium.interval_ms=250."),
+        typer.Option(
+            "--tier",
+            metavar="NAME.KEY=VALUE",
+            help="Compare with a changed or new tier, such as premium.interval_ms=250; may be repeated.",
+        ),
     ] = None,
-    format: Annotated[str | None, typer.Option(help="Its format; without it, what its name tells.")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="Format of the recording. Default: by the file's name.")
+    ] = None,
     feed: Annotated[
-        str | None, typer.Option(help="Read it as this replay feed of the configuration: columns, zone …")
+        str | None,
+        typer.Option(help="Read the recording with the keys of this `replay` feed of the configuration."),
     ] = None,
     symbols: Annotated[
-        list[str] | None, typer.Option(help="What the sessions subscribe to; without it, everything.")
+        list[str] | None,
+        typer.Option(help="Symbol or prefix that the sessions subscribe to; may be repeated. Default: all."),
     ] = None,
     phases: Annotated[
-        int, typer.Option(min=1, max=128, help="Phases of an interval tier to take the mean of.")
+        int, typer.Option(min=1, max=128, help="Phases of each interval tier to average over.")
     ] = 4,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Run a recording through the tiers on a clock without pauses: what each delivers, conflates and costs.
+    """Simulate the tiers on a recording: the ticks, bytes and delays of one session on each.
 
-    Figures are those of one session that takes everything, without what a network adds. Tiers as
-    configured stand beside what --tier makes of them, and the change.
+    Runs on a virtual clock, faster than real time and without a network.
+
+    With --tier, the changed tiers are shown next to the configured ones.
     """
     from marketfeed.cli import what_if as whatif
 

@@ -20,21 +20,25 @@ EXAMPLES: Final = (
 
 def watch(
     symbols: Annotated[
-        list[str], typer.Argument(help="Symbols, or prefixes such as 'BTC*' (quote the star).")
+        list[str],
+        typer.Argument(metavar="SYMBOL", help="Symbols, or prefixes such as 'BTC*' (quote the asterisk)."),
     ],
     url: UrlOption = None,
-    tier: Annotated[str | None, typer.Option(help="vip, premium, basic, or what the engine has.")] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(help="Tier, such as vip, premium or basic. Default: the engine's default tier."),
+    ] = None,
     token: TokenOption = None,
     ca: CaOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Show quotes and trades live: a table on a terminal, a line a tick otherwise."""
+    """Show live quotes and trades: as a table on a terminal, else as one line per tick."""
     from marketfeed.cli.session_view import Watch
 
     try:
         status = trio.run(Watch(endpoint_from(url, ca, config), symbols, tier, token).run)
     except ConfigError as error:
         raise fail(str(error)) from None
-    except KeyboardInterrupt:  # before the command listened for it
+    except KeyboardInterrupt:  # before the signal receiver was open
         status = 0
     raise typer.Exit(status)

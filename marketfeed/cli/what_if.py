@@ -1,4 +1,4 @@
-"""``marketfeed simulate``: tiers as configured and as they might be, side by side, over one recording."""
+"""``marketfeed simulate``: configured and changed tiers, side by side, over one recording."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from marketfeed.fanout.tiers import Tier
 from marketfeed.ingest.registry import FeedSpec, feed_specs
 from marketfeed.recordings.simulate import Outcome, Plan, Progress, Result, simulate
 
-_CHANGED: Final = "\0"  # ends the name of a tier as it might be; no configured one can
+_CHANGED: Final = "\0"  # suffix of the names of changed tiers; configured names cannot contain it
 _BY_SUFFIX: Final = {".mfr": "marketfeed", ".dbn": "dbn", ".csv": "csv", ".parquet": "parquet", ".zip": "csv"}
 
 
 def format_of(path: Path) -> str:
-    """Return the format that a file's name tells of; a folder is one of recordings of ours."""
+    """Return the format by the file's name; a folder holds recordings of marketfeed."""
     suffixes = [s for s in map(str.lower, path.suffixes) if s not in (".gz", ".zst", ".bz2", ".xz")]
     if path.is_dir():
         return "marketfeed"
@@ -49,7 +49,10 @@ def format_of(path: Path) -> str:
 
 
 def feed_of(loaded: Loaded, recording: Path, format: str | None, feed: str | None) -> FeedSpec:
-    """Return what replays ``recording``, with the keys of the configured ``feed``; raises ConfigError."""
+    """Return the feed that replays ``recording``, with the keys of the configured ``feed``.
+
+    Raises ConfigError.
+    """
     table: dict[str, Any] = {}
     if feed is not None:
         tables = {t.get("name", t.get("type")): t for t in loaded.config.feeds}
@@ -71,7 +74,7 @@ def changed_tiers(configured: dict[str, TierConfig], changes: list[str]) -> dict
         path, equals, text = change.partition("=")
         name, dot, key = path.strip().partition(".")
         if not (equals and dot and name and key):
-            raise ConfigError(f"--tier {change}: written as NAME.KEY=VALUE, such as premium.interval_ms=250")
+            raise ConfigError(f"--tier {change}: must be NAME.KEY=VALUE, such as premium.interval_ms=250")
         try:
             value: Any = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
@@ -82,7 +85,9 @@ def changed_tiers(configured: dict[str, TierConfig], changes: list[str]) -> dict
     found = {name: checked(table, TierConfig, f"--tier {name}") for name, table in tables.items()}
     for name, tier in found.items():
         if 0 < tier.interval_ms < 1:
-            raise ConfigError(f"--tier {name}.interval_ms: 0, or 1 to 3600000, not {tier.interval_ms:g}")
+            raise ConfigError(
+                f"--tier {name}.interval_ms: must be 0, or from 1 to 3600000, not {tier.interval_ms:g}"
+            )
     return found
 
 
@@ -90,7 +95,7 @@ def names_of(symbols: list[str]) -> Names:
     """Return the subscription to quotes and trades of ``symbols``; raises ConfigError."""
     for name in symbols:
         if not (is_symbol(name) or is_pattern(name)):
-            raise ConfigError(f"--symbols {name}: a symbol, a prefix such as 'BTC*', or '*'")
+            raise ConfigError(f"--symbols {name}: must be a symbol, a prefix such as 'BTC*', or '*'")
     return Names(tuple(symbols), tuple(symbols))
 
 
@@ -105,13 +110,14 @@ def run(
     phases: int = 4,
     as_json: bool = False,
 ) -> int:
-    """Simulate and show; return the exit status. Raises ConfigError."""
+    """Run the simulation and print its result; return the exit status. Raises ConfigError."""
     configured = loaded.config.tiers
     changed = changed_tiers(configured, changes)
     spec = feed_of(loaded, recording, format, feed)
     for name in [name for name in changed if name not in configured]:
         _tell(
-            f"note: --tier {name}: simulated as a new tier; configured are {', '.join(configured)}", "yellow"
+            f"note: --tier {name}: simulated as a new tier; the configured tiers are {', '.join(configured)}",
+            "yellow",
         )
     tiers = {name: _tier(name, tier) for name, tier in configured.items()}
     tiers |= {name + _CHANGED: _tier(name + _CHANGED, tier) for name, tier in changed.items()}
@@ -130,11 +136,11 @@ def run(
             orjson.dumps(as_dict(result, recording, nothing), option=orjson.OPT_INDENT_2).decode() + "\n"
         )
     else:
-        # Not as the table's title, which were squeezed into the table's width.
+        # Not as the table's title: that would be wrapped at the table's width.
         Console(highlight=False, soft_wrap=True).print(Text(printable(title_of(result, recording))))
         Console().print(table_of(result))
     if result.damage:
-        _tell(f"{result.damage}; the figures are of what came before", "red")
+        _tell(f"{result.damage}; the figures cover the ticks before that point", "red")
     for name in nothing:
         _tell(f"--symbols {name}: {told(name, result.names, 'the recording')}", "red")
     return 1 if result.damage or nothing else 0
@@ -175,7 +181,7 @@ def _bar(console: Console) -> Bar:
 
 
 class _Rate(ProgressColumn):
-    """Ticks a second."""
+    """Progress column: ticks per second."""
 
     def render(self, task: Task) -> Text:
         """Return the rate so far."""
@@ -183,7 +189,7 @@ class _Rate(ProgressColumn):
 
 
 def as_dict(result: Result, recording: Path, unknown: list[str]) -> dict[str, Any]:
-    """Return the result for machines; ``unknown`` are the names that no symbol of the recording has."""
+    """Return the result for JSON; ``unknown`` are the names that match no symbol of the recording."""
     names = dict.fromkeys(name.removesuffix(_CHANGED) for name in result.tiers)
     rounded = replace(result, recorded_s=round(result.recorded_s, 6), took_s=round(result.took_s, 6))
     return {
@@ -209,7 +215,7 @@ def as_dict(result: Result, recording: Path, unknown: list[str]) -> dict[str, An
 
 
 def _plain(outcome: Outcome | None) -> dict[str, Any] | None:
-    """Return the figures to the nanosecond; those that are whole, such as most counts, without a point."""
+    """Return the figures, rounded to nanoseconds, and whole numbers as integers."""
     if outcome is None:
         return None
     figures = asdict(outcome)
@@ -221,7 +227,7 @@ def _plain(outcome: Outcome | None) -> dict[str, Any] | None:
 
 
 def title_of(result: Result, recording: Path) -> str:
-    """Return in words what was simulated, and how fast."""
+    """Return the line above the table: what was simulated, and how fast."""
     kinds = ("quotes", "trades", "symbols")
     ticks = ", ".join(map(amount, (result.quotes, result.trades, result.symbols), kinds))
     pace = f"{result.recorded_s:,.1f} s in {result.took_s:,.1f} s"
@@ -230,7 +236,7 @@ def title_of(result: Result, recording: Path) -> str:
 
 
 def table_of(result: Result) -> Table:
-    """Return the result for people: a block of rows a tier, as configured, as it might be, and the change."""
+    """Return the result as a table: per tier, each figure as configured, as changed, and the difference."""
     what_if = any(name.endswith(_CHANGED) for name in result.tiers)
     table = Table(caption="one session on each tier")
     table.add_column("tier")

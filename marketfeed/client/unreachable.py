@@ -53,7 +53,7 @@ def tls_reason(error: BaseException, waited_s: float) -> str:
     """Return why a TLS handshake failed, within ``waited_s``, and what to do about it."""
     if isinstance(error, ssl.SSLCertVerificationError):
         said = error.verify_message or str(error)
-        return f"certificate verify failed: {said.rstrip('.')}; --ca FILE {_about_ca(error.verify_code)}"
+        return f"certificate verify failed: {said.rstrip('.')}; {_about_ca(error.verify_code)}"
     if isinstance(error, trio.TooSlowError):
         return f"no answer within {waited_s:g} s{_IS_WS}"
     if isinstance(error, ssl.SSLEOFError | OSError) and not isinstance(error, ssl.SSLError):
@@ -73,10 +73,10 @@ def leaf(error: BaseException) -> BaseException:
 
 def _about_ca(code: int) -> str:
     if code in _EXPIRED:
-        return "cannot fix this: the engine needs a new certificate, or a clock is wrong"
+        return "--ca FILE cannot fix this: the engine needs a new certificate, or a clock is wrong"
     if code in _WRONG_NAME:
-        return "cannot fix this: use a host name in the URL that the certificate contains"
-    return "sets the certificate, or its authority's, to trust"
+        return "--ca FILE cannot fix this: use a host name in the URL that the certificate contains"
+    return "to trust this certificate or its authority, use --ca FILE"
 
 
 def _rejection(error: trio_websocket.ConnectionRejected, secure: bool) -> str:

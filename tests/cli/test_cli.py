@@ -251,7 +251,7 @@ def test_a_starting_configuration_overwrites_nothing(marketfeed):
     assert marketfeed("config", "--out", "mine.toml").returncode == 0
     (marketfeed.folder / "mine.toml").write_text("# mine")
     assert told(marketfeed("config", "--out", "mine.toml")) == (
-        "marketfeed: --out mine.toml: exists, and is not overwritten"
+        "marketfeed: --out mine.toml: the file exists; it is not overwritten"
     )
     assert (marketfeed.folder / "mine.toml").read_text() == "# mine"
     assert told(marketfeed("config", "--out", "no/mine.toml")).endswith("No such file or directory")
@@ -298,7 +298,7 @@ def test_a_mistake_in_set(marketfeed):
 
 
 def test_an_unknown_log_level(marketfeed):
-    assert "one of debug, info, warning, error" in told(marketfeed("serve", "--log-level", "loud"))
+    assert "must be one of debug, info, warning, error" in told(marketfeed("serve", "--log-level", "loud"))
 
 
 def test_watch_refuses_what_is_no_stream(marketfeed):

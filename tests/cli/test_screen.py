@@ -153,7 +153,7 @@ def test_keys_move_the_part_of_the_symbols_that_is_shown():
 
 def test_without_a_keyboard_no_keys_are_told():
     assert drawn(BOOK, keys=False)[-1] == "symbols 1 to 4 of 4"
-    assert drawn(Board(), keys=False)[-1] == "no symbol yet"
+    assert drawn(Board(), keys=False)[-1] == "no symbols yet"
     assert drawn(BOOK, width=30)[-1] == "symbols 1 to 4 of 4"
 
 
@@ -164,7 +164,7 @@ def test_names_that_are_unknown_and_notices_are_told_below():
     assert drawn(board)[-5:-1] == [
         "N0: nope",
         "N1: nope",
-        "and 3 more names that the engine does not know",
+        "and 3 more names that match no symbol",
         "error 405: too many\\x1b[2J",
     ]
     board.fold(quote("N0", 1.0, 2.0), AT_S)

@@ -156,7 +156,7 @@ def test_lines_say_time_prices_and_number():
         ),
         (
             {"T": "lag", "on": True},
-            "this connection fell behind: only the latest quote of each symbol for now",
+            "this connection fell behind: only the latest quote of each symbol until it catches up",
         ),
         ({"T": "lag", "on": False, "conflated": 8}, "caught up: 8 older quotes were left out"),
         ({"T": "lag", "on": False, "conflated": 1}, "caught up: 1 older quote was left out"),

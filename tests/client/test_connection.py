@@ -106,8 +106,9 @@ def server(tmp_path):
 async def test_an_untrusted_certificate_is_said_at_once_and_what_would_trust_it(server):
     async with server.serving() as port:
         said = await refusal(endpoint(f"wss://localhost:{port}/"))
-        assert said.startswith(
-            "TLS: certificate verify failed: unable to get local issuer certificate; --ca FILE"
+        assert said == (
+            "TLS: certificate verify failed: unable to get local issuer certificate;"
+            " to trust this certificate or its authority, use --ca FILE"
         )
         other = trustme.CA()
         other.cert_pem.write_to_path(server.ca)

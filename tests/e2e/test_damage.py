@@ -47,7 +47,7 @@ def test_simulate_shows_what_could_be_read_and_says_that_it_is_not_all(tmp_path)
     found = json.loads(out)
     assert found["trades"] == 5000
     assert "day.csv.gz:5001: the file is damaged from here on" in found["damage"]
-    assert "the figures are of what came before" in err
+    assert "the figures cover the ticks before that point" in err
 
 
 def feed(path, format, columns, **more):
