@@ -1,6 +1,6 @@
-"""What is done with recordings: written from a live engine, read, exported, and run through tiers.
+"""Recordings: written from a running engine, read, exported, and run through simulated tiers.
 
-``read`` gives a recording as numpy arrays, Arrow tables and pandas frames.
+``read`` returns a recording as numpy arrays, Arrow tables and pandas frames.
 """
 
 from marketfeed.recordings.reading import Chunk, Recording, read

@@ -1,4 +1,4 @@
-"""Sinks that count what a simulated session gets: bytes, frames, and how long its ticks had waited."""
+"""Sinks for simulated sessions: count bytes, frames, and the delays of ticks."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from marketfeed.errors import CloseCode
     from marketfeed.fanout.tiers import Tier
 
-START_NS: Final = 1_000_000_000 * S  # what the virtual wall clock shows at the start
-_BINS: Final = 10_000  # of the delays of a tier, over its interval
+START_NS: Final = 1_000_000_000 * S  # virtual wall clock at the start, ns since the Unix epoch
+_BINS: Final = 10_000  # of a tier's delays, over its interval
 _MIN_BIN_NS: Final = 1_000
 
 
 def wall_ns() -> int:
-    """Return what the wall clock of a simulation shows."""
+    """Return the simulation's wall clock, ns since the Unix epoch."""
     return START_NS + clock.now_ns()
 
 
 class Delays:
-    """How long ticks waited for the flush that took them; to a ten-thousandth of the tier's interval."""
+    """Histogram of delays from receipt to flush, in bins of 1/10,000 of the tier's interval."""
 
     def __init__(self, interval_ns: int) -> None:
         self._bin_ns = max(interval_ns // _BINS, _MIN_BIN_NS)
@@ -38,20 +38,20 @@ class Delays:
         self.max_ns = 0
 
     def add(self, delays_ns: NDArray[np.int64]) -> None:
-        """Take the delays of some delivered ticks."""
+        """Add the delays of delivered ticks, shape ``(k,)``."""
         bins = np.clip(delays_ns // self._bin_ns, 0, _BINS + 1)
         self._counts += np.bincount(bins, minlength=_BINS + 2)
         self._total_ns += int(delays_ns.sum())
         self.max_ns = max(self.max_ns, int(delays_ns.max(initial=0)))
 
     def merge(self, other: Delays) -> None:
-        """Take those of another session of the same tier."""
+        """Add the delays of another session of the same tier."""
         self._counts += other._counts
         self._total_ns += other._total_ns
         self.max_ns = max(self.max_ns, other.max_ns)
 
     def percentile_ns(self, percent: float) -> int:
-        """Return the delay that ``percent`` of the ticks did not exceed, to the next bin."""
+        """Return the delay that ``percent`` of the ticks did not exceed, rounded up to a bin."""
         total = int(self._counts.sum())
         if not total:
             return 0
@@ -60,13 +60,13 @@ class Delays:
 
     @property
     def mean_ns(self) -> float:
-        """Return the mean delay, exact."""
+        """Return the exact mean of the delays."""
         total = int(self._counts.sum())
         return self._total_ns / total if total else 0.0
 
 
 class CountingSink:
-    """A socket that takes everything at once, and counts it. A binary one looks at its ticks' age too."""
+    """Sink that accepts every frame at once and counts it; with binary encoding, also records tick delays."""
 
     def __init__(self, tier: Tier, encoding: Encoding) -> None:
         self.received = 0
@@ -74,7 +74,7 @@ class CountingSink:
         self.delays = Delays(tier.interval_ns) if encoding is BINARY else None
 
     def offer(self, frame: bytes) -> bool:
-        """Take ``frame``."""
+        """Accept and count ``frame``."""
         self.bytes += len(frame)
         self.frames += 1
         if self.delays is not None:
@@ -89,16 +89,16 @@ class CountingSink:
         return True
 
     def acknowledged(self) -> int:
-        """Return 0: nothing ever waits."""
+        """Return 0: no data ever waits."""
         return 0
 
     def unsent(self) -> int:
-        """Return 0: nothing ever waits."""
+        """Return 0: no data ever waits."""
         return 0
 
     def pace(self, send_buffer_bytes: int) -> None:
-        """Take note of nothing: there is no kernel."""
+        """Do nothing: there is no kernel buffer."""
 
     def end(self, code: CloseCode) -> None:
-        """Fail: nobody here can be slow, so it is an error of the engine's."""
-        raise RuntimeError(f"a simulated session was to be ended: {code.name}")
+        """Raise RuntimeError: a simulated session is never slow, so this is a bug in the engine."""
+        raise RuntimeError(f"the engine ended a simulated session: {code.name}")

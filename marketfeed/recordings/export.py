@@ -1,6 +1,6 @@
-"""``marketfeed export``: a recording as Parquet, CSV or Arrow, a row group at a time.
+"""``marketfeed export``: writes a recording as Parquet, CSV or Arrow, one row group at a time.
 
-Files are written under another name and renamed when they are whole.
+Files are written under a temporary name, and renamed when they are complete.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 GROUP_ROWS: Final = 1 << 17  # of a row group: 8 MiB of records
 _UNIX: Final = re.compile(r"[0-9]{1,10}(\.[0-9]{1,9})?")
-PART: Final = ".part"  # appended to a name until the file is whole
+PART: Final = ".part"  # appended to the name until the file is complete
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What to write, and where."""
+    """Options of one export: the selection, the format and the files."""
 
     to: Path
     channel: str | None  # None: both
@@ -49,19 +49,19 @@ class Export:
 
 
 class TableWriter(Protocol):
-    """A file under way."""
+    """An open file for the ticks of one channel."""
 
     def write(self, records: Records, names: list[str]) -> None:
-        """Append ticks of one channel; ``names`` by id, of which there may be more each time."""
+        """Append ticks of one channel; ``names`` by id, a list that may grow between calls."""
         ...
 
     def close(self) -> None:
-        """End the file."""
+        """Complete and close the file."""
         ...
 
 
 class Csv:
-    """Lines of text."""
+    """Writer of CSV files."""
 
     def __init__(self, path: Path, channel: str, export: Export) -> None:
         self._channel, self._export = channel, export
@@ -78,7 +78,7 @@ class Csv:
 
 
 class ParquetWriter:
-    """A row group each time."""
+    """Writer of Parquet files; each write is a row group."""
 
     def __init__(self, path: Path, channel: str, export: Export) -> None:
         import pyarrow.parquet
@@ -95,13 +95,13 @@ class ParquetWriter:
 
 
 class Arrow:
-    """Arrow's file format, which is Feather's too: a record batch each time."""
+    """Writer of Arrow IPC files, also called Feather; each write is a record batch."""
 
     def __init__(self, path: Path, channel: str, export: Export) -> None:
         import pyarrow.ipc
 
         self._channel, self._prices = channel, export.prices
-        # Each batch's names begin with those of the one before.
+        # The names of each batch extend those of the one before: a dictionary delta.
         options = pyarrow.ipc.IpcWriteOptions(
             emit_dictionary_deltas=True, compression="lz4" if path.name.endswith(f".feather{PART}") else None
         )
@@ -132,7 +132,7 @@ _SINKS: Final[dict[str, type[Csv | ParquetWriter | Arrow]]] = {
 
 
 def run(paths: list[Path], export: Export) -> int:
-    """Write the tables; return the exit status. Raises ConfigError and RecordingError."""
+    """Export the recording; return the exit status. Raises ConfigError and RecordingError."""
     targets = _checked(export)
     recording = read(paths, export.symbols, _moment("--from", export.start), _moment("--until", export.end))
     parts = {channel: target.with_name(target.name + PART) for channel, target in targets.items()}
@@ -150,39 +150,39 @@ def run(paths: list[Path], export: Export) -> int:
 
 
 def _checked(export: Export) -> dict[str, Path]:
-    """Return the file of each channel if both have ticks."""
+    """Check the options; return the file of each channel, for the case that both have ticks."""
     to, suffix = export.to, export.to.suffix.lower()
     if suffix not in _SINKS:
-        raise ConfigError(f"--to {to}: a name that ends in {', '.join(_SINKS)}")
+        raise ConfigError(f"--to {to}: must end in one of {', '.join(_SINKS)}")
     if _SINKS[suffix] is not Csv:
         try:
             tables.pyarrow()
         except RecordingError as error:
             raise ConfigError(f"--to {to}: {error}") from None
     if export.channel is not None and export.channel not in CHANNELS:
-        raise ConfigError(f"--channel {export.channel}: {' or '.join(CHANNELS)}")
+        raise ConfigError(f"--channel {export.channel}: must be {' or '.join(CHANNELS)}")
     if export.prices not in tables.PRICES:
-        raise ConfigError(f"--prices {export.prices}: one of {', '.join(tables.PRICES)}")
+        raise ConfigError(f"--prices {export.prices}: must be one of {', '.join(tables.PRICES)}")
     for name in export.symbols:
         if not (is_symbol(name) or is_pattern(name)):
-            raise ConfigError(f"--symbols {name}: a symbol, a prefix such as 'BTC*', or '*'")
+            raise ConfigError(f"--symbols {name}: must be a symbol, a prefix such as 'BTC*', or '*'")
     if problem := folder_problem(to.parent):
         raise ConfigError(f"--to {to}: {problem}")
     targets = {export.channel: to} if export.channel else {
         channel: to.with_name(f"{to.stem}.{channel}{to.suffix}") for channel in CHANNELS
     }  # fmt: skip
-    if export.channel:  # else the recording tells which will be written
+    if export.channel:  # otherwise the files depend on the recording's channels
         _check_free(export, targets.values())
     return targets
 
 
 def _check_free(export: Export, paths: Iterable[Path]) -> None:
-    """Raise ConfigError if one of ``paths``, which would be written, must not be."""
+    """Raise ConfigError if one of ``paths`` exists and must not be overwritten."""
     for path in paths:
         if path.exists() and not path.is_file():
-            raise ConfigError(f"--to {path}: exists, and is no file that could be overwritten")
+            raise ConfigError(f"--to {path}: exists and is not a regular file")
         if path.exists() and not export.force:
-            raise ConfigError(f"--to {path}: exists; --force overwrites it")
+            raise ConfigError(f"--to {path}: the file exists; use --force to overwrite it")
 
 
 def _moment(key: str, text: str | None) -> int | None:
@@ -191,11 +191,11 @@ def _moment(key: str, text: str | None) -> int | None:
             return int(Decimal(text) * 10**9)
         return None if text is None else moment_ns(text)
     except ValueError:
-        raise ConfigError(f"{key} {text}: no time, such as 2026-11-24T20:30, or a Unix time") from None
+        raise ConfigError(f"{key} {text}: must be a time such as 2026-11-24T20:30, or a Unix time") from None
 
 
 class _Writing:
-    """The files under way, each opened when its first tick comes."""
+    """The open files of an export; each is opened at its first row group."""
 
     def __init__(self, parts: dict[str, Path], targets: dict[str, Path], export: Export) -> None:
         self._parts, self._targets, self._export = parts, targets, export
@@ -248,9 +248,9 @@ class _Writing:
             self._sinks.popitem()[1].close()
 
     def abandon(self) -> None:
-        """Remove what is not whole."""
+        """Close and remove incomplete files."""
         for sink in self._sinks.values():
-            with contextlib.suppress(OSError):  # why the file is abandoned has been told
+            with contextlib.suppress(OSError):  # the reason has been reported
                 sink.close()
         self._sinks.clear()
         for part in self._parts.values():
@@ -272,7 +272,7 @@ def _copy(recording: Recording, writing: _Writing) -> None:
 def _renamed(
     writing: _Writing, targets: dict[str, Path], parts: dict[str, Path], export: Export
 ) -> dict[str, Path]:
-    """Give the files that hold ticks their names; return them by channel. Raises ConfigError and OSError."""
+    """Rename the files that hold ticks; return them by channel. Raises ConfigError and OSError."""
     there = [channel for channel, rows in writing.rows.items() if rows]
     written = {channel: export.to if len(there) == 1 else targets[channel] for channel in there}
     _check_free(export, written.values())
@@ -288,14 +288,14 @@ def _told(recording: Recording, writing: _Writing, written: dict[str, Path]) -> 
     changed = sorted(name for name in writing.symbols if writing.spells(name) != name)
     if changed:
         few = ", ".join(changed[:5])
-        say(f"note: {few}: written with a ' before it, as a spreadsheet would run it; --raw leaves it out")
+        say(f"note: {few}: written with a leading ', so that spreadsheets do not run it; --raw omits the '")
     if recording.gaps:
         say(
-            f"note: while it was recorded {amount(recording.gaps, 'gaps')}"
-            f" {'was' if recording.gaps == 1 else 'were'} told, of {amount(recording.lost, 'ticks')}"
+            f"note: the recording has {amount(recording.gaps, 'gaps')}:"
+            f" {amount(recording.lost, 'ticks')} {'was' if recording.lost == 1 else 'were'} lost"
         )
     for problem in recording.problems:
         say(f"marketfeed export: {problem}")
     if not written:
-        say("marketfeed export: nothing written: there is no tick of what was asked for")
+        say("marketfeed export: nothing written: the recording has no ticks of this selection")
     return 1 if recording.problems or not written else 0

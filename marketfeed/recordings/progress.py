@@ -1,4 +1,4 @@
-"""What a recording under way has got from its engine, and where it would go on after a cut. Pure: no I/O."""
+"""Progress of a recording: counts, gaps, and the cursor to resume from after a reconnect. Pure: no I/O."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from typing import Any
 from marketfeed.core.binary import Frame, Kind
 from marketfeed.core.counts import amount
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTES, TRADES
-from marketfeed.recordings.gaps import Holes
+from marketfeed.recordings.gaps import GapCounter
 
 
-class Recorded:
-    """Counts, and the cursor."""
+class RecordingProgress:
+    """Counts of a recording's ticks and gaps, and its cursor."""
 
     def __init__(self) -> None:
         self.quotes = self.trades = 0
-        self.told = 0  # gaps and lags
-        self.missing = 0  # ticks, by the numbers of those that came
+        self.announced_gaps = 0  # `gap` messages, and ends of lag
+        self.missing = 0  # ticks, from the gaps in `n`
         self.reconnects = 0
-        self.restarts = 0  # of the engine: what came meanwhile nobody can number
-        self.lagging = False  # what is left out meanwhile is told, and numbered, once it is over
-        self.announced: dict[str, int] = {}  # symbols, on this connection
-        self.names: set[str] = set()  # of symbols, ever
-        self._holes = Holes()
+        self.restarts = 0  # of the engine: ticks missed during a restart cannot be counted
+        self.lagging = False  # ticks left out during lag count as missing when it ends
+        self.announced: dict[str, int] = {}  # symbols of this connection
+        self.names: set[str] = set()  # symbols of all connections
+        self._gaps = GapCounter()
         self._epoch = ""
-        self._cursor = ""  # of the last `synced` in this epoch, as it came
+        self._cursor = ""  # of the last `synced` in this epoch, as received
         self._g = 0  # of the newest tick that moved the cursor since then
-        self._moving = False  # ticks move the cursor: after `synced`, or all through what was resumed
+        self._moving = False  # whether ticks move the cursor: after `synced`, or always if resumed
 
     @property
     def complete(self) -> bool:
-        """Tell whether every tick since the beginning is there."""
+        """Whether every tick since the start has been received."""
         return not (self.missing or self.restarts or self.lagging)
 
     @property
     def ticks(self) -> int:
-        """Return how many quotes and trades have come."""
+        """Number of quotes and trades received."""
         return self.quotes + self.trades
 
     @property
     def cursor(self) -> str | None:
-        """What to bring to the engine after a cut; None as long as there is nothing to go on from."""
+        """The cursor to resume from after a reconnect; None before the first `synced`."""
         if not self._g:
             return self._cursor or None
-        # The one thing that clients may do to a cursor: put the g of a later tick in place of its last part.
+        # The only change to a cursor that clients may make: replace its last part by the g of a later tick.
         return f"{self._cursor.rpartition(':')[0]}:{self._g}"
 
     def take(self, frame: Frame) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ class Recorded:
             case Kind.QUOTES | Kind.TRADES:
                 records = frame.records()
                 channel = QUOTES if frame.kind is Kind.QUOTES else TRADES
-                self.missing += self._holes.take(channel, records)
+                self.missing += self._gaps.take(channel, records)
                 self.quotes += len(records) * (channel == QUOTES)
                 self.trades += len(records) * (channel == TRADES)
                 fresh = records["flags"] & FLAG_SNAPSHOT == 0
@@ -67,12 +67,12 @@ class Recorded:
         return []
 
     def note(self, message: dict[str, Any]) -> None:
-        """Take in what a message says of the stream."""
+        """Update the state from a message of the stream."""
         match message:
             case {"T": "success", "epoch": epoch} if epoch != self._epoch:
                 self.restarts += bool(self._epoch)
                 self._epoch, self._cursor, self._g = epoch, "", 0
-                self._holes.forget()
+                self._gaps.forget()
             case {"T": "subscription"}:
                 self._moving = bool(message.get("resumed"))
                 self.lagging = False
@@ -83,16 +83,16 @@ class Recorded:
                 self.lagging = True
             case {"T": "gap"} | {"T": "lag"}:
                 self.lagging = self.lagging and message["T"] != "lag"
-                self.told += 1
+                self.announced_gaps += 1
 
     def figures(self, raw_bytes: int, written_bytes: int) -> str:
-        """Return all of it as a line for people; ``written_bytes`` are what ``raw_bytes`` were packed to."""
+        """Return the state as one line; ``written_bytes`` is the size of ``raw_bytes`` after compression."""
         packed = raw_bytes / written_bytes if written_bytes else 1.0
         text = f"{amount(self.quotes, 'quotes')}, {amount(self.trades, 'trades')}"
         text += f"  ·  {written_bytes / 1e6:,.1f} MB"
         text += f" (1:{packed:.1f})" if packed > 1.05 else ""
         text += f"  ·  {self.missing:,} missing" if self.missing else ""
-        text += f"  ·  {amount(self.told, 'gaps')} told" if self.told else ""
+        text += f"  ·  {amount(self.announced_gaps, 'gaps')} announced" if self.announced_gaps else ""
         text += "  ·  lagging" if self.lagging else ""
         text += f"  ·  reconnected {self.reconnects}×" if self.reconnects else ""
         return text + (f", the engine restarted {self.restarts}×" if self.restarts else "")

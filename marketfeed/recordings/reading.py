@@ -1,11 +1,10 @@
-"""Recordings as numpy arrays, Arrow tables and pandas frames: :func:`read`.
+"""Reading of recordings as numpy arrays, Arrow tables and pandas frames: :func:`read`.
 
 A file holds binary frames as ``marketfeed record`` writes them (core/binary.py). Frames with the same
-``sent_ns`` were one step; within it ticks are put in order of ``g``, as replay does. Several files are
-one recording, in order of their names; each announces its own ids, which are mapped to ids of the recording.
-
-A file that was cut or damaged is read up to its last whole frame; ``problems`` says so. One that does
-not fit its checksum is an error.
+``sent_ns`` were sent together; their ticks are sorted by ``g``, as replay does. Several files, sorted by
+name, form one recording; the symbol ids of each are mapped to ids of the recording. A file that is cut
+short or damaged is read up to its last whole frame, and noted in ``problems``; a checksum that does not
+match is an error.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ if TYPE_CHECKING:
 SUFFIXES: Final = (".mfr", ".mfr.zst", ".mfr.gz")
 CHUNK_ROWS: Final = 1 << 16  # 4 MiB
 _UNANNOUNCED: Final = -1
-_LEFT_OUT: Final = -2  # not asked for
+_LEFT_OUT: Final = -2  # not selected
 _CHANNEL: Final = {Kind.QUOTES: QUOTES, Kind.TRADES: TRADES}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Paths = str | Path | Sequence[str | Path]
-Moment = int | str | datetime  # ns since the Unix epoch; ISO 8601, UTC if it does not say; a datetime
+Moment = int | str | datetime  # ns since the Unix epoch; ISO 8601 or a datetime, UTC by default
 
 
 class Chunk(NamedTuple):
-    """A piece of a recording. ``symbol`` of the records is an id of the recording's."""
+    """Consecutive ticks of a recording. ``symbol`` of the records is an id of the recording."""
 
     quotes: Records  # (q,) QUOTE
     trades: Records  # (t,) TRADE
@@ -56,18 +55,17 @@ def read(
 ) -> Recording:
     """Return the recording at ``path``: a file (.mfr, .mfr.zst, .mfr.gz), a folder, a pattern, or several.
 
-    ``symbols`` are names and prefixes such as ``BTC*``. Ticks are kept that were received at or after
-    ``start`` and before ``end``. Nothing but the first frame is read before it is asked for. Raises
-    RecordingError if there is no such file, or it is no recording.
+    ``symbols`` selects names and prefixes such as ``BTC*``; ``start`` and ``end`` select ticks received at
+    or after ``start`` and before ``end``. Only the first frame is read at once, the rest on access. Raises
+    RecordingError if there is no such file, or it is not a recording.
     """
     return Recording(path, symbols, start, end)
 
 
 class Recording:
-    """A recording; :func:`read` makes it.
+    """A recording, as returned by :func:`read`.
 
-    ``quotes`` and ``trades`` are whole arrays; :meth:`chunks` goes through a recording that is larger
-    than memory.
+    ``quotes`` and ``trades`` hold all ticks in memory; :meth:`chunks` iterates over a recording of any size.
     """
 
     def __init__(
@@ -77,23 +75,23 @@ class Recording:
         start: Moment | None = None,
         end: Moment | None = None,
     ) -> None:
-        """Look at the first frame; raises RecordingError."""
+        """Read the first frame; raises RecordingError."""
         several = [path] if isinstance(path, str | Path) else list(path)
         self.files = [file for one in several for file in files_at(Path(one))]
-        self.problems: list[str] = []  # what could not be read, of the latest pass
-        self.gaps = self.lost = 0  # that the recorder was told of, and ticks in them
+        self.problems: list[str] = []  # what the latest pass could not read
+        self.gaps = self.lost = 0  # gaps announced to the recorder, and ticks lost in them
         self._wanted = tuple([symbols] if isinstance(symbols, str) else symbols)
         self._start_ns = None if start is None else moment_ns(start)
         self._end_ns = None if end is None else moment_ns(end)
         self._ids: dict[str, int] = {}
-        self._passed = False  # all of it was read once
+        self._passed = False  # whether a pass has reached the end
         self._whole: Chunk | None = None
         for _ in self._frames(self.files[0], lambda size: None, []):
             return
-        raise RecordingError(f"{self.files[0]} holds no whole frame")
+        raise RecordingError(f"{self.files[0]} contains no complete frame")
 
     def __repr__(self) -> str:
-        """Return where it is, and what is known of it."""
+        """Return the paths, and the numbers of ticks once they are loaded."""
         known = (
             f", {amount(len(self._whole.quotes), 'quotes')}, {amount(len(self._whole.trades), 'trades')}"
             if self._whole
@@ -103,7 +101,7 @@ class Recording:
 
     @property
     def quotes(self) -> Records:
-        """All quotes, shape ``(q,)``, dtype QUOTE, in the order in which the engine had them."""
+        """All quotes, shape ``(q,)``, dtype QUOTE, in the engine's order."""
         return self._loaded().quotes
 
     @property
@@ -113,7 +111,7 @@ class Recording:
 
     @property
     def symbols(self) -> list[str]:
-        """The names, by id. Those met so far while :meth:`chunks` is under way."""
+        """The names, by id. During :meth:`chunks`, those found so far."""
         if not self._ids and not self._passed:
             for _ in self.chunks():
                 pass
@@ -135,14 +133,12 @@ class Recording:
         return tables.pandas_frame(records, names, channel, prices)
 
     def __iter__(self) -> Iterator[Chunk]:
-        """Yield the recording in chunks."""
         return self.chunks()
 
     def chunks(self, rows: int = CHUNK_ROWS, progress: Progress = lambda size: None) -> Iterator[Chunk]:
-        """Yield the recording from its start, about ``rows`` ticks at a time; each pass reads it anew.
+        """Yield the recording from its start, about ``rows`` ticks at a time; each call rereads the files.
 
-        ``progress`` is called with sizes of what was read of the files, in bytes. Raises RecordingError if a
-        packed file does not fit its checksum, which stands at its end.
+        ``progress`` is called with numbers of bytes read. Raises RecordingError if a checksum does not match.
         """
         problems: list[str] = []
         self.problems, self.gaps, self.lost = problems, 0, 0
@@ -152,7 +148,7 @@ class Recording:
 
     def _channel(self, channel: str) -> Records:
         if channel not in CHANNELS:
-            raise ValueError(f"channel is {' or '.join(CHANNELS)}, not {channel!r}")
+            raise ValueError(f"channel must be {' or '.join(CHANNELS)}, not {channel!r}")
         return self._loaded()[CHANNELS.index(channel)]
 
     def _loaded(self) -> Chunk:
@@ -169,7 +165,7 @@ class Recording:
 
     def _of_file(self, path: Path, rows: int, progress: Progress, problems: list[str]) -> Iterator[Chunk]:
         ids = np.full(MAX_SYMBOLS, _UNANNOUNCED, np.int32)
-        held: list[tuple[int, Frame]] = []  # with the number of its step
+        held: list[tuple[int, Frame]] = []  # number of its step (one `sent_ns`), frame
         ticks, step, unannounced = 0, 0, 0
         sent_ns = -1
         for frame in self._frames(path, progress, problems):
@@ -191,7 +187,7 @@ class Recording:
             except FeedProtocolError as error:
                 problems.append(f"{path}: unreadable from here on: {error}")
                 break
-            if announced and held:  # what came before has the ids of before
+            if announced and held:  # earlier frames use the earlier ids
                 chunk, bad = self._taken(held, ids)
                 held, ticks, unannounced = [], 0, unannounced + bad
                 yield chunk
@@ -203,7 +199,7 @@ class Recording:
             yield chunk
         if unannounced:
             problems.append(
-                f"{path}: {amount(unannounced, 'ticks')} of symbols that were not announced left out"
+                f"{path}: left out {amount(unannounced, 'ticks')} with symbol ids that were not announced"
             )
 
     def _id(self, name: str) -> int:
@@ -212,13 +208,13 @@ class Recording:
             if not any(matches(pattern, name) for pattern in self._wanted):
                 return _LEFT_OUT
             if len(self._ids) == MAX_SYMBOLS:
-                self.problems.append(f"more than {MAX_SYMBOLS:,} symbols: {name} was left out")
+                self.problems.append(f"more than {MAX_SYMBOLS:,} symbols: left out {name}")
                 return _LEFT_OUT
             known = self._ids[name] = len(self._ids)
         return known
 
     def _taken(self, held: list[tuple[int, Frame]], ids: NDArray[np.int32]) -> tuple[Chunk, int]:
-        """Return the ticks of some frames, with the recording's ids, and how many had none."""
+        """Return the ticks of ``held`` with ids of the recording, and how many had ids never announced."""
         found: list[Records] = []
         bad = 0
         for kind, dtype in zip(_CHANNEL, DTYPES, strict=True):
@@ -248,7 +244,7 @@ class Recording:
                 self.lost += lost if isinstance(lost, int) else 0
 
     def _frames(self, path: Path, progress: Progress, problems: list[str]) -> Iterator[Frame]:
-        """Yield the whole frames of a file. Raises RecordingError if it does not begin as a recording."""
+        """Yield the complete frames of a file. Raises RecordingError if it does not begin with one."""
         parser, first, why = FrameParser(), True, ""
         try:
             for block in blocks(path, progress):
@@ -259,29 +255,29 @@ class Recording:
         except FeedProtocolError as error:
             if first:
                 raise RecordingError(
-                    f"{path} is no recording of frames, which `marketfeed record` writes"
+                    f"{path} is not a recording as `marketfeed record` writes them"
                     f" ({', '.join(SUFFIXES)}): {error}"
                 ) from None
             problems.append(f"{path}: unreadable from here on: {error}")
             return
         except DamagedRecordingError as error:
-            problems.append(f"{path}: damaged: {error}; the last ticks before it may be wrong")
+            problems.append(f"{path}: damaged: {error}; the last ticks before that may be wrong")
             return
         except CutError as error:
             why = str(error)
         if why or parser.pending_bytes:
             problems.append(
-                f"{path}: cut short: {why or 'it ends within a frame'}; what came before is whole"
+                f"{path}: cut short: {why or 'it ends within a frame'}; the ticks before that are intact"
             )
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Tell whether a name or prefix pattern matches ``name``."""
+    """Return whether a name or prefix pattern matches ``name``."""
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
 def files_at(path: Path) -> list[Path]:
-    """Return the files of a recording, in order of their names. Raises RecordingError if there are none."""
+    """Return the files of a recording, sorted by name. Raises RecordingError if there are none."""
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if p.name.lower().endswith(SUFFIXES) and p.is_file())
     elif path.exists() or not glob.has_magic(str(path)):
@@ -294,7 +290,7 @@ def files_at(path: Path) -> list[Path]:
 
 
 def moment_ns(moment: Moment) -> int:
-    """Return a moment in ns since the Unix epoch. Raises ValueError for text that is none."""
+    """Return a moment in ns since the Unix epoch. Raises ValueError for a string that is not ISO 8601."""
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment)
     if isinstance(moment, datetime):

@@ -1,9 +1,9 @@
-"""``marketfeed record``: a live engine's ticks into a recording, as one of its subscribers.
+"""``marketfeed record``: subscribes to a running engine and writes its ticks to a recording.
 
-Over WebSocket in binary, so it runs on any machine. What a recording lacks is
-counted by the ticks' own numbers (gaps.py), and what the engine tells of it
-is written too. Frames go to the file as they came, heartbeats left out. After a cut it comes back
-with its cursor, so that what was missed is replayed where the engine still has it.
+It is a subscriber over WebSocket with binary encoding, so it runs on any machine. Frames are written as
+received, ``gap`` and ``lag`` messages included, without heartbeats. Missing ticks are counted from the
+numbers of the ticks (gaps.py). After a disconnect it resumes from its cursor: the engine replays the
+missed ticks that it still has.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from marketfeed.client.unreachable import leaf
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.counts import amount
 from marketfeed.core.printable import printable
-from marketfeed.recordings.progress import Recorded
+from marketfeed.recordings.progress import RecordingProgress
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
     from marketfeed.recordings.writer import RecordingWriter
 
-WRITE_S: Final = 0.25  # so much is at stake if the program is killed
-WRITE_BYTES: Final = 1 << 20  # or so much
-MAX_WAITING_BYTES: Final = 64 << 20  # beyond it the engine has to wait for the disk
+WRITE_S: Final = 0.25  # between writes: at most this much is lost if the program is killed
+WRITE_BYTES: Final = 1 << 20  # write earlier once this much waits
+MAX_WAITING_BYTES: Final = 64 << 20  # beyond it, reading pauses until the disk catches up
 REDRAW_S: Final = 0.5
 _HEARTBEAT: Final = bytes((Kind.HEARTBEAT,))
 RECEIVE_BYTES: Final = 1 << 18
@@ -55,18 +55,18 @@ class TickRecorder:
         writer: RecordingWriter,
         seconds: float | None = None,
     ) -> None:
-        self.recorded = Recorded()
+        self.recorded = RecordingProgress()
         self._began_s = time.monotonic()
         self._engine, self._url = engine, engine.url
         self._symbols, self._tier, self._token = symbols, tier, token
         self._writer = writer
         self._seconds = seconds
-        self._written_ids: dict[str, int] = {}  # symbols announced before the frames that wait
+        self._written_ids: dict[str, int] = {}  # symbols announced before the waiting frames
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._written_ticks = 0
         self._synced = False  # on this connection
-        self._missed = False  # whether names that the engine does not know were told
+        self._missed = False  # whether unknown names have been reported
         self._room = trio.Event()
         self._work = trio.Event()
         self._session = KeptSession(engine, self._use, self._lost, receive_bytes=RECEIVE_BYTES)
@@ -110,7 +110,7 @@ class TickRecorder:
     # The connection.
 
     async def _follow(self) -> str | None:
-        """Keep a session up until told to end; return why it failed, None if it did not."""
+        """Keep a session connected until stopped; return why it failed, None if it did not."""
         ended = await self._session.run()
         if ended is None:
             return None
@@ -150,7 +150,7 @@ class TickRecorder:
                     await self._keep(message)
 
     async def _keep(self, frame: bytes) -> None:
-        """Have ``frame`` written; wait while too much of what came is not written yet."""
+        """Queue ``frame`` for writing; wait while the queue is full."""
         self._waiting.append(frame)
         self._waiting_bytes += len(frame)
         if self._waiting_bytes >= WRITE_BYTES:
@@ -179,7 +179,7 @@ class TickRecorder:
     async def _take(self, ws: trio_websocket.WebSocketConnection, message: dict[str, Any]) -> None:
         self.recorded.note(message)
         match message:
-            case {"T": "error", "id": "resume"}:  # the cursor is none there: begin anew
+            case {"T": "error", "id": "resume"}:  # the engine rejected the cursor: start without one
                 await self._subscribe(ws, None)
             case {"T": "error", "id": _}:
                 raise FinalError(f"error {message['code']}: {message['msg']}")
@@ -190,7 +190,7 @@ class TickRecorder:
                 self._synced = True
 
     async def _miss(self) -> None:
-        """Tell which of the names the engine does not know, now that it has sent all it has."""
+        """Report the subscribed names that match none of the engine's symbols, after `synced`."""
         missing = unmatched((name for name in self._symbols if name != "*"), self.recorded.names)
         known = await known_symbols(self._engine) if missing else []
         for name in unmatched(missing, known):
@@ -217,7 +217,7 @@ class TickRecorder:
             self._written_ticks = ticks
 
     def _taken(self) -> tuple[bytes, dict[str, int], int]:
-        """Return the frames that wait, the symbols announced before them, and the ticks up to their end."""
+        """Empty the queue; return its frames, the symbols announced before, and the ticks up to its end."""
         frames, before = b"".join(self._waiting), self._written_ids
         self._waiting.clear()
         self._waiting_bytes = 0
@@ -225,7 +225,7 @@ class TickRecorder:
         self._written_ids = dict(self.recorded.announced)
         return frames, before, self.recorded.ticks
 
-    # What people see.
+    # The display.
 
     async def _show(self) -> None:
         if not self._console.is_terminal:
@@ -246,14 +246,14 @@ class TickRecorder:
         return self.recorded.figures(self._writer.raw_bytes, self._writer.written_bytes)
 
     def _lacks(self) -> list[str]:
-        """Return what is missing beside what the ticks' own numbers tell."""
+        """Return what is missing besides the gaps in the numbers of ticks."""
         lacks = []
         if nothing := unmatched(self._symbols, self.recorded.names):
-            lacks.append(f"nothing for {', '.join(nothing)}")
+            lacks.append(f"no ticks of {', '.join(nothing)}")
         if unwritten := self.recorded.ticks - self._written_ticks:
             lacks.append(f"{amount(unwritten, 'ticks')} not written")
         if self.recorded.ticks and not self._synced:
-            lacks.append("cut off before its end")
+            lacks.append("disconnected at the end")
         return lacks
 
     def _summary(self, failure: str | None, lacks: list[str]) -> list[str]:

@@ -1,12 +1,12 @@
-"""A recording run through rings and tiers on a virtual clock, to choose a tier before it is deployed.
+"""Simulation of tiers: runs a recording through rings and tiers on a virtual clock.
 
-    replay feed ──► pump ──► rings ──► shard ──► sinks that count
+    replay feed ──► pump ──► rings ──► shard ──► counting sinks
 
-All of it is what the engine runs, but for the sinks and the clock: the
-recording's pauses take no time, and every tick is published, and every flush
-happens, at exactly its moment. Each tier is served to one session per phase
-and encoding that is subscribed to everything asked for; figures are those of one session,
-the mean over the phases. What a real network adds is not in them.
+Everything but the sinks and the clock is the engine's own code. On the virtual
+clock pauses of the recording take no time, and every tick and every flush
+happens exactly at its time. Each tier serves one session per phase and
+encoding; the figures are those of one session, averaged over the phases. They
+do not include a network.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ if TYPE_CHECKING:
     from marketfeed.ingest.registry import FeedSpec
 
 BESIDE_GRIDS_NS: Final = 300
-_NEVER_NS: Final = 1 << 62  # no life signs: they would be counted as bytes
+_NEVER_NS: Final = 1 << 62  # no heartbeats and pings: they would count as bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one session of a tier would have got; means over its phases."""
+    """Figures of one session on a tier, averaged over its phases."""
 
     interval_ms: float
     delivery: str
@@ -59,18 +59,18 @@ class Outcome:
     frames: float
     json_bytes: float
     binary_bytes: float
-    delay_ms: dict[str, float]  # deliberate: published to flushed; mean, p50, p90, p99, max
+    delay_ms: dict[str, float]  # from receipt to flush: mean, p50, p90, p99, max
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Outcomes by the names that :func:`simulate` was given, and what was run."""
+    """Outcome per tier, by the names in the :class:`Plan`, and figures of the run."""
 
     tiers: dict[str, Outcome]
     quotes: int
     trades: int
     symbols: int
-    started_ns: int  # when the feed began, on the clock whose zero all grids have
+    started_ns: int  # start of the feed, on the virtual clock, to whose zero all grids are aligned
     recorded_s: float
     took_s: float
     events: dict[str, int]  # what the feed counted, such as broken lines
@@ -79,12 +79,12 @@ class Result:
 
     @property
     def pace(self) -> float:
-        """Return how many times faster than recorded it ran."""
+        """Speed of the simulation relative to real time."""
         return self.recorded_s / max(self.took_s, 1e-9)
 
     @property
     def ticks_per_s(self) -> float:
-        """Return how many ticks were taken a second."""
+        """Ticks simulated per second of real time."""
         return (self.quotes + self.trades) / max(self.took_s, 1e-9)
 
 
@@ -95,7 +95,7 @@ class _Recording(Protocol):
 
 @dataclass(slots=True)
 class Progress:
-    """Told as a simulation goes on."""
+    """Progress of a simulation; ``tell`` is called after each batch."""
 
     total: int = 0  # ticks; 0: not known
     done: int = 0
@@ -104,14 +104,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to simulate. ``phases``: how many of a tier's are served, evenly spread over its interval."""
+    """What to simulate. ``phases``: number of phases per tier, evenly spread over its interval."""
 
     feed: FeedSpec
     base: Path
-    tiers: dict[str, Tier]  # by what the result calls them; each Tier has a name of its own
+    tiers: dict[str, Tier]  # by their names in the result; the names of the Tiers differ, too
     names: Names
     phases: int = 4
-    chosen: dict[str, list[int]] = field(default_factory=dict)  # phases of a tier, instead
+    chosen: dict[str, list[int]] = field(default_factory=dict)  # explicit phases of a tier, instead
     max_symbols: int = 8192
     ring_depth: int = 1024
 
@@ -119,9 +119,9 @@ class Plan:
 def simulate(plan: Plan, progress: Progress | None = None, count_first: bool = False) -> Result:
     """Run the plan to the recording's end.
 
-    With ``count_first`` the recording is read once before, for a bar that
-    knows its end. Raises ConfigError if the recording cannot be replayed, and
-    what its feed raises: FeedProtocolError and OSError.
+    With ``count_first`` the recording is read once before, so that
+    ``progress`` has a total. Raises ConfigError if the recording cannot be
+    replayed, and the errors of its feed: FeedProtocolError and OSError.
     """
     progress = progress or Progress()
     if count_first:
@@ -132,7 +132,7 @@ def simulate(plan: Plan, progress: Progress | None = None, count_first: bool = F
         leaf: BaseException = group
         while isinstance(leaf, BaseExceptionGroup):
             leaf = leaf.exceptions[0]
-        raise leaf from None  # Ctrl-C is Ctrl-C, in whatever task it came
+        raise leaf from None  # KeyboardInterrupt too, from whichever task raised it
 
 
 def _engine(plan: Plan) -> tuple[Shard, Pump]:
@@ -169,8 +169,8 @@ async def _simulate(plan: Plan, progress: Progress) -> Result:
             ]
             for name, tier in plan.tiers.items()
         }
-        # All sessions are synced. A little past the grids, so that no tick comes in the very
-        # moment of a flush: which of them is first would be chance.
+        # All sessions are synced. Start slightly off the grids, so that no tick coincides with a flush:
+        # the order of the two would be undefined.
         grid_ns = _common_grid_ns(plan.tiers.values())
         begin_ns = (clock.now_ns() // grid_ns + 1) * grid_ns + BESIDE_GRIDS_NS
         await trio.sleep_until(begin_ns / S)
@@ -181,7 +181,7 @@ async def _simulate(plan: Plan, progress: Progress) -> Result:
         except SourceError as error:
             damage = str(error)
         recorded_s = trio.current_time() - start_s
-        # Until the last tick has had its flush on every tier.
+        # Wait for the flush of the last tick on every tier.
         await trio.sleep(max((tier.interval_ns for tier in plan.tiers.values()), default=0) / S + 0.001)
         outcomes = {
             name: _outcome(plan.tiers[name], [(sink, _booked(shard, member)) for member, sink in served])
@@ -203,7 +203,7 @@ async def _simulate(plan: Plan, progress: Progress) -> Result:
 
 
 def _common_grid_ns(tiers: Iterable[Tier]) -> int:
-    """Return the time between flushes of all ``tiers`` at once; a second where it exceeds a minute."""
+    """Return the least common multiple of the intervals of ``tiers``; a second if it exceeds a minute."""
     grid_ns = math.lcm(S, *(tier.interval_ns for tier in tiers if tier.interval_ns))
     return grid_ns if grid_ns <= MINUTE_NS else S
 
@@ -216,7 +216,7 @@ def _spread(tier: Tier, phases: int) -> list[int]:
 async def _session(
     shard: Shard, id: str, tier: Tier, phase: int, encoding: Encoding, names: Names
 ) -> tuple[Subscriber, CountingSink]:
-    """Let a session in, subscribed and synced, with nothing counted yet."""
+    """Add a session; return it subscribed and synced, with its counters at 0."""
     sink = CountingSink(tier, encoding)
     member = shard.enter(id, sink, tier, encoding)
     member.phase = phase
@@ -235,9 +235,9 @@ def _booked(shard: Shard, member: Subscriber) -> Ledger:
 def _outcome(tier: Tier, served: list[tuple[CountingSink, Ledger]]) -> Outcome:
     delays = Delays(tier.interval_ns)
     for sink, ledger in served:
-        # Else the figures would not be those of a recording run to its end.
+        # At the end of a recording the ledger must balance, with nothing pending.
         if ledger.difference or ledger.pending or ledger.abandoned:
-            raise RuntimeError(f"the ledger of {tier.name} does not add up: {ledger}")
+            raise RuntimeError(f"the ledger of tier {tier.name} does not balance: {ledger}")
         if sink.delays is not None:
             delays.merge(sink.delays)
 

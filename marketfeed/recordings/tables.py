@@ -1,9 +1,8 @@
-"""Ticks as the columns of a table: for pyarrow, pandas and CSV.
+"""Conversion of ticks to tables for pyarrow, pandas and CSV.
 
-Times are UTC to the nanosecond, null where the venue sent none. Prices are doubles, exact to 15
-digits (``float``), decimals of nine places (``decimal``) or integers of 1e-9 (``int``); price and size
-of a side that is missing are null, and so are a side or trade id that is not known and conditions where
-there are none.
+Times are UTC in nanoseconds; null if the venue sent none. Prices are doubles, exact to 15 digits
+(``float``), decimals of nine places (``decimal``) or integers of 1e-9 (``int``). Null are also price and
+size of a missing side, an unknown aggressor side or trade id, and missing conditions.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _SIZE_OF: Final = {"bid_px": "bid_sz", "ask_px": "ask_sz", "bid_sz": "bid_sz", "
 
 
 class TableColumn(NamedTuple):
-    """One column: its values as in the records, and which of them are null."""
+    """One column: its values as in the records, and a mask of nulls."""
 
     name: str
     kind: str
@@ -72,7 +71,7 @@ def columns(records: Records, channel: str) -> Iterator[TableColumn]:
 
 
 def _conditions(trades: Records) -> NDArray[np.str_]:
-    """Return the conditions of each trade as a text, shape ``(k,)``, those that are invalid left out."""
+    """Return the valid conditions of each trade as a string, shape ``(k,)``."""
     found, rows = np.unique(valid_conditions(trades), return_inverse=True)
     texts = [letters.replace(b"\0", b"").decode("ascii") for letters in found.tolist()]
     return np.array(texts, "U4")[rows]
@@ -89,7 +88,7 @@ def arrow_table(records: Records, names: Sequence[str], channel: str, prices: st
 
 
 def pyarrow() -> Any:
-    """Return the package; raises RecordingError where it is not installed."""
+    """Return the package pyarrow; raises RecordingError if it is not installed."""
     try:
         import pyarrow
     except ImportError:
@@ -99,7 +98,7 @@ def pyarrow() -> Any:
 
 def _check(prices: str) -> None:
     if prices not in PRICES:
-        raise ValueError(f"prices is one of {', '.join(PRICES)}, not {prices!r}")
+        raise ValueError(f"prices must be one of {', '.join(PRICES)}, not {prices!r}")
 
 
 def _described(prices: str) -> str:
@@ -138,7 +137,7 @@ def pandas_frame(records: Records, names: Sequence[str], channel: str, prices: s
         raise RecordingError("this needs the package pandas: pip install pandas") from None
     _check(prices)
     if prices == "decimal":
-        raise ValueError("prices: pandas has no decimals; float or int")
+        raise ValueError("prices must be float or int: pandas has no decimals")
     frame: dict[str, Any] = {}
     for name, kind, values, null in columns(records, channel):
         match kind:
@@ -174,7 +173,7 @@ def csv_rows(
 ) -> str:
     """Return ticks as lines of CSV: times in ISO 8601, prices as exact decimals, or integers with ``int``.
 
-    Without ``raw`` a name that a spreadsheet would take for a formula has a ``'`` before it.
+    Without ``raw``, names that spreadsheets would read as formulas get a leading ``'``.
     """
     _check(prices)
     cells = [_cells(column, names, prices, raw) for column in columns(records, channel)]

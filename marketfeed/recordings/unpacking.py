@@ -1,4 +1,4 @@
-"""Files of frames, plain or packed (.gz, .zst), in blocks of at most 16 MiB however they are packed."""
+"""Reading of plain and compressed files (.gz, .zst) in blocks of at most 16 MiB, for any input."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 READ_BYTES: Final = 1 << 16
-# A block of Zstandard may unpack to 32,768 times its size: 16 MiB of these.
+# Zstandard expands by at most 32,768 times: these give at most 16 MiB.
 ZSTD_BYTES: Final = 512
 GZIP_WINDOW: Final = 31  # zlib's wbits for gzip
 
-Progress = Callable[[int], None]  # told of so many bytes of the file
+Progress = Callable[[int], None]  # called with the number of bytes read from the file
 
 
 class CutError(Exception):
-    """The file ends here, or cannot be read any further; what came before is whole."""
+    """The file ends early, or cannot be read any further; the data before that are intact."""
 
 
 class DamagedRecordingError(Exception):
-    """What is packed is damaged here, and may be so a little before."""
+    """The compressed data are damaged here; the last data before may be wrong, too."""
 
 
 def blocks(path: Path, progress: Progress = lambda size: None) -> Iterator[bytes]:
-    """Yield what the file holds, unpacked by its suffix.
+    """Yield the content of the file, decompressed according to its suffix.
 
-    Raises RecordingError if it cannot be opened, or if all that was yielded does not fit its checksum,
-    and CutError or DamagedError after the last block that can be read if there should be more.
+    Raises RecordingError if the file cannot be opened, or, at its end, if its checksum does not match.
+    Raises CutError or DamagedRecordingError after the last readable block of an incomplete file.
     """
     try:
         file = path.open("rb")
@@ -78,7 +78,7 @@ def _zstd(path: Path, packed: Iterator[bytes]) -> Iterator[bytes]:
             if unpacked:
                 yield unpacked
     if not unpack.eof:
-        raise CutError("it ends in the middle")
+        raise CutError("its compressed data end early")
 
 
 def _gzip(path: Path, packed: Iterator[bytes]) -> Iterator[bytes]:
@@ -98,11 +98,13 @@ def _gzip(path: Path, packed: Iterator[bytes]) -> Iterator[bytes]:
             if unpacked:
                 yield unpacked
     if not inflate.eof:
-        raise CutError("it ends in the middle")
+        raise CutError("its compressed data end early")
 
 
 def _damaged(path: Path, why: str, checksum: str) -> Exception:
-    """Return the error to raise; one that mentions ``checksum`` is that of the whole stream."""
+    """Return the error to raise; a reason with the word ``checksum`` concerns the whole stream."""
     if checksum in why:
-        return RecordingError(f"{path}: damaged: its checksum does not fit, so its ticks may be wrong")
+        return RecordingError(
+            f"{path}: damaged: its checksum does not match, so any of its ticks may be wrong"
+        )
     return DamagedRecordingError(why)

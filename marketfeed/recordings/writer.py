@@ -1,9 +1,9 @@
-"""Writes recordings: binary frames back to back in a file, or in several, each complete in itself.
+"""Writing of recordings: binary frames back to back, in one file or in several that rotate.
 
-A file begins with the symbols announced so far, so that any one of them can be
-read alone. Compressed ones (``.mfr.zst``) are one Zstandard stream that is
-flushed to a block's end with every write: whatever ends the program, all that
-was written before can be unpacked, and no frame in it is cut.
+Each file begins with the symbols announced so far, so that it can be read
+without the others. A compressed file (``.mfr.zst``) is one Zstandard stream,
+flushed to the end of a block with every write: if the program is killed, all
+earlier writes can be decompressed, in whole frames.
 """
 
 from __future__ import annotations
@@ -22,24 +22,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PLAIN, PACKED = ".mfr", ".mfr.zst"
-LEVEL: Final = 3  # of Zstandard: 400 MB/s, and what more would gain in size is little
-SYNC_NS: Final = 5_000_000_000  # on disk, and not only with the kernel, at least this often
+LEVEL: Final = 3  # of Zstandard: 400 MB/s; higher levels save little space
+SYNC_NS: Final = 5_000_000_000  # longest time between calls of fdatasync while data come
 
 
 class RecordingWriter:
-    """One recording under way.
+    """Writer of one recording.
 
-    ``out`` is the file; with a rotation each file is named after it and the
-    UTC time at which it begins, such as ``day.20260102T090000.000Z.mfr.zst``, so that
-    their names sort by time. Existing files are never written to; a folder
-    that is missing is made.
+    ``out`` is the file. With rotation, each file's name also has the UTC time
+    of its start, such as ``day.20260102T090000.000Z.mfr.zst``, so that names
+    sort by time. Existing files are never changed; missing folders are made.
     """
 
     def __init__(self, out: Path, rotate_bytes: int = 0, rotate_ns: int = 0) -> None:
-        """Prepare; nothing is opened before the first write. Raises ConfigError."""
+        """Check the arguments; the first write opens the file. Raises ConfigError."""
         self._suffix = next((s for s in (PACKED, PLAIN) if out.name.endswith(s)), "")
         if not self._suffix or out.name == self._suffix:
-            raise ConfigError(f"--out {out}: a name that ends in {PLAIN}, or {PACKED} to have it compressed")
+            raise ConfigError(f"--out {out}: must end in {PLAIN}, or {PACKED} for compression")
         if self._suffix == PACKED:
             try:
                 import zstandard
@@ -52,7 +51,7 @@ class RecordingWriter:
             raise ConfigError(f"--out {out}: {problem}")
         self._rotate_bytes, self._rotate_ns = rotate_bytes, rotate_ns
         if not self._rotates and out.exists():
-            raise ConfigError(f"--out {out}: exists, and recordings are never overwritten")
+            raise ConfigError(f"--out {out}: the file exists; recordings are never overwritten")
         self._out = out
         self._file: BinaryIO | None = None
         self._packer: Any = None
@@ -66,7 +65,7 @@ class RecordingWriter:
         return bool(self._rotate_bytes or self._rotate_ns)
 
     def write(self, frames: bytes, symbols: Mapping[str, int], now_ns: int) -> None:
-        """Append whole ``frames``; ``symbols`` are those announced before them. Raises OSError."""
+        """Append complete ``frames``; ``symbols`` were announced before them. Raises OSError."""
         if self._file is not None and self._is_full(now_ns):
             self.close()
         if self._file is None:
@@ -77,7 +76,7 @@ class RecordingWriter:
             os.fdatasync(self._opened.fileno())
 
     def close(self) -> None:
-        """End the file under way, if there is one; raises OSError."""
+        """Complete and close the open file, if any; raises OSError."""
         if self._file is None:
             return
         file, self._file = self._file, None
@@ -121,7 +120,7 @@ class RecordingWriter:
         view = memoryview(data)
         whole = self._here
         try:
-            while view:  # an unbuffered file may take part of it
+            while view:  # an unbuffered file may write only a part
                 taken = self._opened.write(view)
                 self._count(taken)
                 view = view[taken:]
@@ -130,11 +129,11 @@ class RecordingWriter:
             raise
 
     def _cut(self, size: int) -> None:
-        """Have the file end at ``size``, where it was whole, after what could not be written."""
-        self._packer = None  # it has taken what is not in the file: its end would not fit
+        """Truncate the file to ``size``, the end of the last complete write, after a failed one."""
+        self._packer = None  # its state includes data that are not in the file
         self.written_bytes -= self._here - size
         self._here = size
-        with contextlib.suppress(OSError):  # then its last frame is cut, which readers tell
+        with contextlib.suppress(OSError):  # then the last frame is incomplete, which readers detect
             self._opened.truncate(size)
 
     def _count(self, size: int) -> None:

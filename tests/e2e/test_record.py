@@ -285,7 +285,7 @@ def test_names_that_the_engine_does_not_know_are_told_at_once_and_make_it_incomp
     assert told[0].startswith(begun)
     assert told[1] == "marketfeed record: NOPE*: the engine has no symbol with this prefix (waiting for it)\n"
     assert status == 1
-    assert re.search(r"nothing for sy0001, NOPE\*  ·  \d+ s, not complete\n$", said), said
+    assert re.search(r"no ticks of sy0001, NOPE\*  ·  \d+ s, not complete\n$", said), said
 
 
 def test_a_connection_that_is_cut_and_does_not_come_back_leaves_it_incomplete(tmp_path, record):
@@ -295,7 +295,7 @@ def test_a_connection_that_is_cut_and_does_not_come_back_leaves_it_incomplete(tm
         assert running.stop() == 0
         status, said = recorder.end()
     assert status == 1
-    assert re.search(r"cut off before its end  ·  \d+ s, not complete\n$", said), said
+    assert re.search(r"disconnected at the end  ·  \d+ s, not complete\n$", said), said
 
 
 def run_record(folder, *arguments):
@@ -308,7 +308,7 @@ def run_record(folder, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (["--out", "day.txt"], 2, "--out day.txt: a name that ends in .mfr, or .mfr.zst"),
+        (["--out", "day.txt"], 2, "--out day.txt: must end in .mfr, or .mfr.zst"),
         (["--out", "day.mfr", "--url", "http://x"], 2, "--url http://x: must be ws://HOST:PORT/v1/stream"),
         (["--out", "day.mfr", "--url", "ws://127.0.0.1:1/v1/stream"], 1, "refused, is the engine running?"),
     ],

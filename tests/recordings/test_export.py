@@ -56,7 +56,7 @@ def test_the_command_writes_a_table_of_each_channel_and_never_over_another(tmp_p
     again = command("day.mfr.zst", "--to", "day.parquet", cwd=tmp_path)
     assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr in [
-        f"marketfeed: --to day.{channel}.parquet: exists; --force overwrites it\n"
+        f"marketfeed: --to day.{channel}.parquet: the file exists; use --force to overwrite it\n"
         for channel in ("quotes", "trades")
     ]
     forced = command(
@@ -192,7 +192,7 @@ def test_names_that_a_spreadsheet_would_run_are_text_in_csv_unless_raw(tmp_path,
     names = {name: number for number, name in enumerate(HARMLESS + FORMULAS)}
     recording(tmp_path / "day.mfr", 300, names)
     assert export(tmp_path / "day.mfr", tmp_path / "day.csv", "quotes", raw=raw) == 0
-    assert ("--raw leaves it out" in capsys.readouterr().err) is not raw
+    assert ("--raw omits the '" in capsys.readouterr().err) is not raw
     with (tmp_path / "day.csv").open() as file:
         found = {row["symbol"] for row in csv.DictReader(file)}
     assert found == {*HARMLESS, *(name if raw else f"'{name}" for name in FORMULAS)}
@@ -208,7 +208,10 @@ def test_a_recording_that_was_cut_is_written_as_far_as_it_is_whole_and_status_1(
     (tmp_path / "day.mfr.zst").write_bytes(data[: len(data) // 2])
     done = command("day.mfr.zst", "--to", "day.csv", cwd=tmp_path)
     assert done.returncode == 1
-    assert "day.mfr.zst: cut short: it ends in the middle; what came before is whole" in done.stderr
+    assert (
+        "day.mfr.zst: cut short: its compressed data end early; the ticks before that are intact"
+        in done.stderr
+    )
     rows = (tmp_path / "day.quotes.csv").read_text().splitlines()
     assert 100 < len(rows) < 1000
 
@@ -216,14 +219,17 @@ def test_a_recording_that_was_cut_is_written_as_far_as_it_is_whole_and_status_1(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["day.mfr", "--to", "day.xlsx"], "--to day.xlsx: a name that ends in .csv, .parquet"),
+        (["day.mfr", "--to", "day.xlsx"], "--to day.xlsx: must end in one of .csv, .parquet"),
         (["day.mfr", "--to", "day.mfr/day.csv"], "--to day.mfr/day.csv: day.mfr is a file, and no folder"),
-        (["day.mfr", "--to", "day.csv", "--channel", "alerts"], "--channel alerts: quotes or trades"),
-        (["day.mfr", "--to", "day.csv", "--prices", "text"], "--prices text: one of float, decimal, int"),
-        (["day.mfr", "--to", "day.csv", "--symbols", "A B"], "--symbols A B: a symbol, a prefix"),
-        (["day.mfr", "--to", "day.csv", "--from", "noon"], "--from noon: no time"),
+        (["day.mfr", "--to", "day.csv", "--channel", "alerts"], "--channel alerts: must be quotes or trades"),
+        (
+            ["day.mfr", "--to", "day.csv", "--prices", "text"],
+            "--prices text: must be one of float, decimal, int",
+        ),
+        (["day.mfr", "--to", "day.csv", "--symbols", "A B"], "--symbols A B: must be a symbol, a prefix"),
+        (["day.mfr", "--to", "day.csv", "--from", "noon"], "--from noon: must be a time"),
         (["none.mfr", "--to", "day.csv"], "none.mfr: No such file"),
-        (["junk.mfr", "--to", "day.csv"], "junk.mfr is no recording of frames"),
+        (["junk.mfr", "--to", "day.csv"], "junk.mfr is not a recording as `marketfeed record` writes them"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2_and_writes_nothing(
@@ -257,7 +263,10 @@ def test_only_a_file_that_would_be_written_is_a_reason_to_refuse(tmp_path, there
     written = {path.name for path in tmp_path.iterdir()} - before
     assert (tmp_path / there).read_text() == "precious"
     if refused:
-        assert done.stderr == f"marketfeed: --to {tmp_path / refused}: exists; --force overwrites it\n"
+        assert (
+            done.stderr
+            == f"marketfeed: --to {tmp_path / refused}: the file exists; use --force to overwrite it\n"
+        )
         assert (done.exit_code, written) == (2, set())
     else:
         assert done.exit_code == 0
@@ -267,7 +276,7 @@ def test_only_a_file_that_would_be_written_is_a_reason_to_refuse(tmp_path, there
 def test_a_folder_in_the_way_cannot_be_overwritten(tmp_path):
     recording(tmp_path / "day.mfr", 10)
     (tmp_path / "day.csv").mkdir()
-    with pytest.raises(ConfigError, match=r"day.csv: exists, and is no file that could be overwritten"):
+    with pytest.raises(ConfigError, match=r"day.csv: exists and is not a regular file"):
         export(tmp_path / "day.mfr", tmp_path / "day.csv", "quotes", force=True)
 
 
@@ -282,7 +291,7 @@ def test_a_folder_that_is_missing_is_made(tmp_path):
 def test_nothing_that_was_asked_for_is_no_file_and_status_1(tmp_path, capsys):
     recording(tmp_path / "day.mfr", 10)
     assert export(tmp_path / "day.mfr", tmp_path / "day.csv", symbols=["NONE"]) == 1
-    assert "no tick of what was asked for" in capsys.readouterr().err
+    assert "the recording has no ticks of this selection" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["day.mfr"]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from marketfeed.core.binary import FrameParser, quotes_frame, symbols_frame
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE
-from marketfeed.recordings.progress import Recorded
+from marketfeed.recordings.progress import RecordingProgress
 
 BEGUN = {"T": "success", "msg": "connected", "epoch": "e1"}
 SYNCED = {"T": "synced", "cursor": "e1:0"}
@@ -24,7 +24,7 @@ def quotes(*ns, snapshot=False):
 
 
 def recorded(*what):
-    one = Recorded()
+    one = RecordingProgress()
     for message in what:
         if isinstance(message, dict):
             one.note(message)
@@ -74,7 +74,7 @@ def test_what_comes_after_a_cut_moves_the_cursor_only_if_all_of_it_resumes():
 
 
 def test_names_of_all_connections_are_kept():
-    one = Recorded()
+    one = RecordingProgress()
     for symbols in ({"A": 0}, {"B": 1}):
         parser = FrameParser()
         parser.feed(symbols_frame(symbols, 1))
@@ -85,4 +85,4 @@ def test_names_of_all_connections_are_kept():
 
 
 def test_a_recording_of_which_nothing_was_written_has_no_ratio():
-    assert Recorded().figures(raw_bytes=10_000, written_bytes=0) == "0 quotes, 0 trades  ·  0.0 MB"
+    assert RecordingProgress().figures(raw_bytes=10_000, written_bytes=0) == "0 quotes, 0 trades  ·  0.0 MB"

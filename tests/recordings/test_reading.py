@@ -127,7 +127,7 @@ def test_a_recording_cut_anywhere_gives_what_is_whole_and_says_that_it_was_cut(t
     found = np.concatenate([QUOTE_NONE, *(c.quotes for c in chunks)])
     assert found.tobytes() == q[: len(found)].tobytes()
     at_an_end = suffix == ".mfr" and path.stat().st_size in ends(tmp_path / "day.mfr")
-    assert at_an_end or re.search("cut short: .*; what came before is whole", day.problems[0])
+    assert at_an_end or re.search("cut short: .*; the ticks before that are intact", day.problems[0])
     if not at_an_end:
         with pytest.warns(UserWarning, match="cut short"):
             assert len(day.quotes) == len(found)
@@ -172,7 +172,9 @@ def test_a_recording_that_does_not_fit_its_checksum_is_an_error(tmp_path):
     data = bytearray(gzip.compress((tmp_path / "day.mfr").read_bytes(), 0))
     data[len(data) // 2] ^= 1
     (tmp_path / "day.mfr.gz").write_bytes(data)
-    with pytest.raises(RecordingError, match="damaged: its checksum does not fit, so its ticks may be wrong"):
+    with pytest.raises(
+        RecordingError, match="damaged: its checksum does not match, so any of its ticks may be wrong"
+    ):
         assert len(read(tmp_path / "day.mfr.gz").quotes)
 
 
@@ -201,15 +203,15 @@ def test_ticks_of_symbols_that_were_not_announced_are_left_out_and_told(tmp_path
     day = read(write(tmp_path / "d.mfr", frames))
     (chunk,) = day.chunks()
     assert day.names(chunk.quotes).tolist() == ["A"]
-    assert day.problems == [f"{tmp_path}/d.mfr: 1 tick of symbols that were not announced left out"]
+    assert day.problems == [f"{tmp_path}/d.mfr: left out 1 tick with symbol ids that were not announced"]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("d.mfr", b"", "holds no whole frame"),
-        ("d.mfr", b"time,price\n1,2\n" * 9, "which `marketfeed record` writes .*: frame version 116"),
-        ("d.mfr.zst", b"junk" * 20, "holds no whole frame"),
+        ("d.mfr", b"", "contains no complete frame"),
+        ("d.mfr", b"time,price\n1,2\n" * 9, "as `marketfeed record` writes them .*: frame version 116"),
+        ("d.mfr.zst", b"junk" * 20, "contains no complete frame"),
         ("none", None, "No such file"),
         ("*.mfr", None, "no recording"),
     ],

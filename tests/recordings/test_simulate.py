@@ -169,11 +169,11 @@ def test_changes_start_from_the_tier_as_configured():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("premium", "written as NAME.KEY=VALUE"),
-        ("premium=3", "written as NAME.KEY=VALUE"),
+        ("premium", "must be NAME.KEY=VALUE"),
+        ("premium=3", "must be NAME.KEY=VALUE"),
         ("premium.interval=3", "--tier premium.interval: unknown key; did you mean interval_ms?"),
         ("premium.interval_ms=-3", "--tier premium.interval_ms: must be a number from 0 to 3600000, not -3"),
-        ("premium.interval_ms=0.5", "--tier premium.interval_ms: 0, or 1 to 3600000, not 0.5"),
+        ("premium.interval_ms=0.5", "--tier premium.interval_ms: must be 0, or from 1 to 3600000, not 0.5"),
         ("premium.delivery=all", '--tier premium.delivery: must be one of "every", "latest", not'),
     ],
 )
@@ -227,7 +227,10 @@ def test_the_command_shows_tiers_as_configured_and_as_they_might_be(day):
 def test_a_tier_that_is_not_configured_is_simulated_and_told_to_be_new(day):
     done = command(day, "day.csv", "--feed", "fx", "--tier", "premum.interval_ms=200", "--phases", "1")
     assert done.returncode == 0
-    assert done.stderr == "note: --tier premum: simulated as a new tier; configured are vip, premium, basic\n"
+    assert (
+        done.stderr
+        == "note: --tier premum: simulated as a new tier; the configured tiers are vip, premium, basic\n"
+    )
     assert "premum" in done.stdout
     assert command(day, "day.csv", "--feed", "fx", "--tier", "vip.interval_ms=5").stderr == ""
 
@@ -313,8 +316,8 @@ def test_names_of_files_and_tiers_are_shown_as_they_are(day):
         (["day.csv"], "columns: csv needs to know its columns"),
         (["none.gz"], "none.gz: No such file or directory"),
         (["day.csv", "--feed", "no"], "--feed no: config.toml has no feed of this name and type replay"),
-        (["day.csv", "--feed", "fx", "--tier", "vip"], "--tier vip: written as NAME.KEY=VALUE"),
-        (["day.csv", "--feed", "fx", "--symbols", "a b"], "--symbols a b: a symbol, a prefix"),
+        (["day.csv", "--feed", "fx", "--tier", "vip"], "--tier vip: must be NAME.KEY=VALUE"),
+        (["day.csv", "--feed", "fx", "--symbols", "a b"], "--symbols a b: must be a symbol, a prefix"),
         (["day.csv", "--format", "xml"], "format: 'xml' is not one of"),
     ],
 )

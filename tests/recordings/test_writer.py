@@ -89,9 +89,9 @@ def test_files_are_rotated_by_size_and_by_time_and_each_announces_its_symbols(tm
 def test_what_cannot_be_written_is_told_before_anything_is(tmp_path, monkeypatch):
     (tmp_path / "there.mfr").write_bytes(b"precious")
     for name, said in (
-        ("there.mfr", "exists, and recordings are never overwritten"),
-        ("day.txt", "a name that ends in .mfr, or .mfr.zst to have it compressed"),
-        (".mfr", "a name that ends in .mfr"),
+        ("there.mfr", "the file exists; recordings are never overwritten"),
+        ("day.txt", "must end in .mfr, or .mfr.zst for compression"),
+        (".mfr", "must end in .mfr"),
         ("there.mfr/day.mfr", f"{tmp_path}/there.mfr is a file, and no folder"),
         ("/proc/nowhere/day.mfr", "no file can be created in /proc: No such file or directory"),
     ):
