@@ -1,7 +1,7 @@
-"""The engine's latencies: what its workers measured, merged, for log, metrics and ``/v1/latency``.
+"""Merging of the latencies of all workers, for the log, the metrics and ``/v1/latency``.
 
-shard (of every worker) ──intervals──► keeper ──► log, in a thread
-                                          └─────► sums since the start, figures of the last interval
+shard (of every worker) ──intervals──► aggregator ──► log, in a thread
+                                             └──────► sums since the start, figures of the last interval
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ BOUNDS_S: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 )  # fmt: skip
 FINISH_S: Final = 0.5
-TURN_SHARE: Final = 0.4  # of an interval, over which the last one is turned over
-MERGE_S: Final = 0.3  # for what came together to be merged
+ROTATE_SHARE: Final = 0.4  # of an interval: time over which the histograms of the last one are encoded
+MERGE_S: Final = 0.3  # time over which intervals that arrived together are merged
 MAX_UNWRITTEN: Final = 10_000  # intervals kept while the log cannot be written fast enough
 
 log = structlog.get_logger()
@@ -45,11 +45,10 @@ async def tell_intervals(
     symbols: Callable[[], tuple[Sequence[str], Indices]],
     tell: Callable[[list[Interval]], None],
 ) -> None:
-    """Call ``tell`` with what was measured whenever an interval is over, and with the rest at the end.
+    """Call ``tell`` with the measurements of every interval, and with the rest when cancelled.
 
-    Intervals end on whole multiples of ``interval_s`` of the wall clock, so that those of all workers,
-    and of other machines, can be merged.
-    ``symbols`` returns the names there are, and how many ticks each had so far.
+    Intervals end on whole multiples of ``interval_s`` of the wall clock, so that those of all workers and
+    machines can be merged. ``symbols`` returns all names, and how many ticks each has had.
     """
     start_ns = began_ns = time.time_ns()
     turning: Iterator[tuple[Tag, Histogram]] = iter(())
@@ -58,16 +57,16 @@ async def tell_intervals(
         while True:
             await trio.sleep(interval_s - time.time() % interval_s)
             start_ns, began_ns = began_ns, time.time_ns()
-            pause_s = interval_s * TURN_SHARE / max(1, len(recorder))
+            pause_s = interval_s * ROTATE_SHARE / max(1, len(recorder))
             turning = recorder.rotate(*symbols())
             for tag, histogram in turning:
                 intervals += Interval.of(tag, histogram, start_ns, began_ns)
-                # Each costs 60 µs, which sessions need not notice; all workers are at it in the same moment.
+                # Each costs 60 µs, in all workers at the same time: spread out, to keep sessions undelayed.
                 await trio.sleep(pause_s)
             tell(intervals)
             intervals = []
     finally:
-        for tag, histogram in turning:  # what was not told yet of an interval that was over
+        for tag, histogram in turning:  # the rest of an interval that has ended
             intervals += Interval.of(tag, histogram, start_ns, began_ns)
         end_ns = time.time_ns()
         rest = recorder.rotate(*symbols())
@@ -78,10 +77,10 @@ async def tell_intervals(
 
 
 class Keeper:
-    """Takes intervals as they come, in any order of workers; :meth:`run` puts them where they belong."""
+    """Merges intervals, which arrive in any order of workers, into sums and the log, in :meth:`run`."""
 
     def __init__(self, file: IntervalLog, promises_ms: Mapping[str, float]) -> None:
-        """``promises_ms`` is each tier's interval: what it may make a tick wait on purpose."""
+        """``promises_ms`` is each tier's interval: how long it may delay a tick deliberately."""
         self.log = file
         self._promises_ms = promises_ms
         self._coming: deque[Interval] = deque(maxlen=MAX_UNWRITTEN)
@@ -94,12 +93,12 @@ class Keeper:
         ] = {}  # of the last interval, by tier and name
 
     def take(self, intervals: list[Interval]) -> None:
-        """Take what one worker measured. Never waits."""
+        """Queue the intervals of one worker. Never waits."""
         self._coming += intervals
         self._came.set()
 
     async def run(self) -> None:
-        """Merge and write what comes, for ever; first of all see whether the log can be written."""
+        """Check that the log can be written; then merge and write intervals as they arrive, forever."""
         async with self._writing:
             await self._write([], time.time_ns())
         while True:
@@ -109,7 +108,7 @@ class Keeper:
                 await self._settle(unhurried=True)
 
     async def finish(self) -> None:
-        """Merge and write what is left, and close the log; gives up on a disk that hangs."""
+        """Merge and write the rest, and close the log; give up after FINISH_S if the disk hangs."""
         with trio.move_on_after(FINISH_S):
             async with self._writing:
                 await self._settle()
@@ -121,8 +120,10 @@ class Keeper:
         pause_s = MERGE_S / max(1, len(intervals)) if unhurried else 0.0
         for interval in intervals:
             self._merge(interval)
-            if not interval.tag.symbol:  # the symbols of a tier, which follow its hops, are shown all or none
-                await trio.sleep(pause_s)  # each costs 40 µs, which feeds and sessions need not notice
+            # Each costs 40 µs: spread out, to keep feeds and sessions undelayed. No pause between the
+            # symbols of a tier, which follow its hops: readers see all or none of them.
+            if not interval.tag.symbol:
+                await trio.sleep(pause_s)
         if intervals:
             await self._write(intervals, intervals[-1].end_ns)
 
@@ -152,7 +153,7 @@ class Keeper:
         self._last.setdefault(key, {})[tag.worker] = (interval.end_ns, one)
 
     def last(self, key: Key) -> Histogram:
-        """Return the newest interval of ``key``, of all workers that still measure."""
+        """Return the newest interval of ``key``, merged over all workers that still report."""
         merged = Histogram()
         newest = max((end_ns for end_ns, _ in self._last.get(key, {}).values()), default=0)
         for end_ns, histogram in self._last.get(key, {}).values():
@@ -161,16 +162,16 @@ class Keeper:
         return merged
 
     def buckets(self, key: Key) -> tuple[list[tuple[str, float]], float]:
-        """Return what Prometheus wants of a histogram: running counts by bound, and the sum in seconds."""
+        """Return the histogram for Prometheus: cumulative counts by bound, and the sum in seconds."""
         histogram = self.sums[key]
         cumulative = histogram.counts.cumsum()
-        # A bucket counts as below a bound if all of it is.
+        # A bucket counts as below a bound if it lies completely below it.
         bounds = bucket_of(np.array([round(bound * S) for bound in BOUNDS_S], np.int64) + 1) - 1
         counts = [(str(b), float(cumulative[i])) for b, i in zip(BOUNDS_S, bounds.tolist(), strict=True)]
         return [*counts, ("+Inf", float(histogram.total + histogram.beyond))], histogram.sum_ns() / S
 
     def shown(self) -> dict[str, Any]:
-        """Return everything as ``/v1/latency`` has it, times in ns."""
+        """Return the content of ``/v1/latency``, times in ns."""
         tiers: dict[str, Any] = {}
         for hop, tier in sorted(self.sums):
             entry = tiers.setdefault(tier, {"interval_ms": self._promises_ms.get(tier, 0), "hops": {}})
@@ -189,7 +190,7 @@ class Keeper:
         }
 
     def _age(self, tier: str) -> dict[str, float]:
-        """Return how old ticks were at delivery, on average, and what of it the tier meant."""
+        """Return the mean age of ticks at delivery, and the part that is the tier's deliberate delay."""
         total, wait, late = (_mean(self.last((hop, tier))) for hop in ("total", "wait", "late"))
         meant = max(wait - late, 0.0) if self._promises_ms.get(tier) else 0.0
         return {

@@ -1,16 +1,15 @@
-"""Decode histograms of any HdrHistogram encoding, in bounded memory whatever the input says.
+"""Decoding of histograms in any HdrHistogram encoding, in bounded memory for any input.
 
-Encodings, told apart by the first four bytes (the cookie), base 0x1c849300 with the size of a word in
-bits 4 to 7:
+The first four bytes, the cookie, identify the encoding: base 0x1c849300, with the size of a word in bits
+4 to 7:
 
     V0   08, compressed 09   big-endian words of 2, 4 or 8 bytes     HdrHistogram 1, jHiccup to 2.0.5
     V1   01, compressed 02   the same behind a longer header         HdrHistogram 2.0, YCSB
     V2   03, compressed 04   ZigZag LEB128, runs of zeros as one     HdrHistogram from 2.1.4
     0x0c72124e, 4f           a DoubleHistogram: its range, then one of the above with a ratio
 
-Compressed ones hold an encoding of the same version, packed by zlib. Nothing is unpacked in one go: a
-payload is inflated in pieces, and refused as soon as it is longer than its own header allows. Only
-buckets that are filled are kept.
+Compressed encodings hold an encoding of the same version, compressed by zlib. A payload is inflated in
+blocks, and refused as soon as it is longer than its own header allows. Only filled buckets are kept.
 
 Source: EncodableHistogram, AbstractHistogram, DoubleHistogram and ZigZagEncoding of
 https://github.com/HdrHistogram/HdrHistogram.
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
     from marketfeed.latency.histogram import Values
 
-PIECE_BYTES: Final = 1 << 16  # inflated in one go
+BLOCK_BYTES: Final = 1 << 16  # inflated at a time
 ROOM: Final = 1 << 16  # buckets that are decoded at once: 512 kB
 MAX_FILLED: Final = 1 << 20  # buckets of one histogram; 5 digits over an hour in ns have 3.3 million in all
 MAX_TOTAL: Final = 2**53  # values of one histogram
@@ -46,34 +45,34 @@ _MAX_DIGITS: Final = 5
 _HIGHEST: Final = 2**63 - 1
 _BASE: Final = 0x1C849300
 _WORD_BITS: Final = 0xF0
-_COMPRESSED: Final = {0x09: 0x08, 0x02: 0x01, 0x04: 0x03}  # to what is in it
+_COMPRESSED: Final = {0x09: 0x08, 0x02: 0x01, 0x04: 0x03}  # to the kind of its content
 _VERSIONS: Final = {0x08: "V0", 0x01: "V1", 0x03: "V2"}
 _DOUBLES: Final = (0x0C72124E, 0x0C72124F)  # the latter compressed
 _NOTHING: Final = (np.empty(0, np.int64), np.empty(0, np.int64))
-_OUTER: Final = struct.Struct(">II")  # cookie, length of what is compressed
+_OUTER: Final = struct.Struct(">II")  # cookie, length of the compressed data
 _DOUBLE_HEADER_BYTES: Final = 16  # cookie, digits, ratio of the highest to the lowest value
 _V0_HEADER: Final = struct.Struct(">IIqQq")  # cookie, digits, lowest, highest, total
 _HEADER: Final = struct.Struct(">IIiIqQd")  # cookie, payload's length, offset, digits, lowest, highest, ratio
 
 
 class UndecodableError(Exception):
-    """The text is no histogram, or one that is broken; says which and why."""
+    """The text is not a histogram, or a damaged one; the message gives the reason."""
 
 
 class Header(NamedTuple):
-    """What is before the counts."""
+    """The header before the counts."""
 
     version: str
     word_bytes: int  # 0: LEB128
     layout: BucketLayout
-    buckets: int  # how many the range has
+    buckets: int  # in the whole range
 
 
 class HistogramDecoder:
-    """Decodes histograms whose values count ``unit_ns`` each. Not to be used by two threads at once.
+    """Decoder of histograms in units of ``unit_ns``. Not thread-safe.
 
-    What nearly every log holds, V2 of a moderate range, is left to the package's decoder, which fills
-    room that is kept from one to the next: half the time.
+    V2 of a moderate range, which nearly all logs use, is decoded by the hdrhistogram package into a buffer
+    that is reused: this takes half the time.
     """
 
     def __init__(self, unit_ns: float = 1.0) -> None:
@@ -81,9 +80,9 @@ class HistogramDecoder:
         self._room: Values = np.zeros(ROOM, np.int64)
 
     def __call__(self, encoded: str) -> Part:
-        """Return what the histogram holds that ``encoded`` is in base64. Raises UndecodableError."""
+        """Decode a histogram from base64. Raises UndecodableError."""
         try:
-            # Some writers leave out the padding.
+            # Some writers omit the padding.
             raw = binascii.a2b_base64(encoded + "=" * (-len(encoded) % 4))
         except (binascii.Error, ValueError):
             raise UndecodableError("a histogram that is not base64") from None
@@ -120,13 +119,13 @@ class HistogramDecoder:
         return _counts(header, length, _payload(header, rest + more, pieces))
 
     def _quick(self, header: Header, length: int, payload: bytes) -> Part:
-        """Decode V2 that came in one piece."""
+        """Decode V2 from one block."""
         if len(payload) < length:
             raise UndecodableError("a histogram that ends within its counts")
         room = self._room[: header.buckets]
         try:
             found = varints(payload, 0, room.ctypes.data, len(room), room.itemsize)
-            # Upwards from 0, as the package shows no lowest one where there is nothing.
+            # From bucket 0: the package reports no lowest bucket for an empty histogram.
             buckets = np.flatnonzero(room[: found["max_nonzero_index"] + 1] != 0)
             counts = room[buckets]
             room[buckets] = 0
@@ -139,7 +138,7 @@ class HistogramDecoder:
 
 
 def _head(pieces: Iterator[bytes], size: int, version: str) -> tuple[bytes, bytes]:
-    """Return the first ``size`` bytes, and what came with them."""
+    """Return the first ``size`` bytes, and the rest of their block."""
     data = b""
     while len(data) < size:
         piece = next(pieces, b"")
@@ -153,7 +152,7 @@ def _inflated(packed: bytes) -> Iterator[bytes]:
     inflate = zlib.decompressobj()
     try:
         while not inflate.eof:
-            piece = inflate.decompress(packed, PIECE_BYTES)
+            piece = inflate.decompress(packed, BLOCK_BYTES)
             packed = inflate.unconsumed_tail
             if piece:
                 yield piece
@@ -165,7 +164,7 @@ def _inflated(packed: bytes) -> Iterator[bytes]:
 
 @functools.lru_cache(maxsize=8)  # a log has one or two
 def _header(head: bytes, double: bool, unit_ns: float) -> Header:
-    """Return what a header says; its field for the payload's length is 0."""
+    """Parse a header, whose field for the payload's length is set to 0 for the cache."""
     cookie = int.from_bytes(head[:4])
     version = _VERSIONS.get(cookie & 0xF, "")
     if cookie & ~(_WORD_BITS | 0xF) != _BASE or not version:
@@ -193,7 +192,7 @@ def _header(head: bytes, double: bool, unit_ns: float) -> Header:
 
 
 def _payload(header: Header, rest: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the bytes of the counts; raises when there are more than the range allows."""
+    """Yield the bytes of the counts; raises UndecodableError if there are more than the range allows."""
     most = header.buckets * (header.word_bytes or MAX_WORD + 1)
     taken = 0
     while rest or (rest := next(pieces, b"")):
@@ -205,7 +204,7 @@ def _payload(header: Header, rest: bytes, pieces: Iterator[bytes]) -> Iterator[b
 
 
 def _counts(header: Header, length: int, payload: Iterator[bytes]) -> Part:
-    """Return the buckets that are filled; the payload has at least ``length`` bytes."""
+    """Return the filled buckets; raises UndecodableError if the payload has fewer than ``length`` bytes."""
     take = _varints if not header.word_bytes else functools.partial(_words, header.word_bytes)
     found: list[tuple[Values, Values]] = [_NOTHING]
     at, filled, taken, total, left = 0, 0, 0, 0.0, b""
@@ -225,7 +224,10 @@ def _counts(header: Header, length: int, payload: Iterator[bytes]) -> Part:
 
 
 def _words(size: int, data: bytes, at: int, buckets: int) -> tuple[Values, Values, int, bytes]:
-    """Return buckets and counts of big-endian words from bucket ``at`` on, where they end, and the rest."""
+    """Decode big-endian words; return buckets, counts, the next bucket, and the undecoded bytes.
+
+    The first word is the count of bucket ``at``.
+    """
     number = len(data) // size
     words: NDArray[np.int64] = np.frombuffer(data, f">i{size}", number)
     positions = np.flatnonzero(words != 0)
@@ -238,7 +240,7 @@ def _words(size: int, data: bytes, at: int, buckets: int) -> tuple[Values, Value
 
 
 def _varints(data: bytes, at: int, buckets: int) -> tuple[Values, Values, int, bytes]:
-    """Do the same of ZigZag LEB128 words; a negative one is a run of so many zeros."""
+    """Decode ZigZag LEB128 words, as :func:`_words`; a negative word is a run of that many zeros."""
     octets = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(octets < 128)
     if not len(ends):

@@ -1,14 +1,14 @@
-"""HDR histograms that take whole arrays.
+"""HDR histograms that record whole arrays.
 
-The histogram is the hdrhistogram package's, and so are its layout and its
-encoding. Its ``record_value`` costs 0.9 µs; here a batch of values is turned
-into bucket numbers by numpy and added to the histogram's own counts: 15 ns a
-value in batches of 1,024 (perf/record.py).
+Histogram, layout and encoding are those of the hdrhistogram package. Its
+``record_value`` costs 0.9 µs; here numpy converts a batch of values to bucket
+numbers and adds them to the histogram's own counts: 15 ns per value in batches
+of 1,024 (perf/record.py).
 
-A bucket number without a logarithm. Up to 2^19 ns (of 2^9 each) buckets are
-even. From there on each doubling has 1,024 of them, which is how a float64
-is laid out too: its exponent and the first 10 bits of its mantissa, taken as
-one integer, rise by one from bucket to bucket.
+Bucket numbers are computed without a logarithm. Up to 2^19 ns buckets have an
+equal width of 2^9 ns. Beyond it each doubling has 1,024 buckets, like a
+float64: its exponent and the first 10 bits of its mantissa, read as one
+integer, rise by one from bucket to bucket.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DIGITS: Final = 3
 PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9, 99.99)
 
 _UNIT_BITS: Final = 9  # buckets of 512 ns: the power of two below LOWEST_NS
-_HALF_BITS: Final = 10  # 1,024 buckets a doubling: 3 digits
+_HALF_BITS: Final = 10  # 1,024 buckets per doubling: 3 digits
 _HALF: Final = 1 << _HALF_BITS
 _MANTISSA_BITS: Final = 52
 _SHIFT: Final = _MANTISSA_BITS - _HALF_BITS
@@ -61,31 +61,31 @@ def highest_of(buckets: Values) -> Values:
 
 def filled(counts: Values) -> NDArray[np.intp]:
     """Return the buckets whose count is not 0."""
-    # By way of booleans, for which numpy's search is ten times as fast as for integers.
+    # Compare first: numpy searches booleans ten times as fast as integers.
     return np.flatnonzero(counts != 0)
 
 
 class Histogram:
-    """One histogram of latencies in nanoseconds, with what does not belong into it counted apart.
+    """Histogram of latencies in nanoseconds; values out of range are counted separately.
 
-    A value below 0 (two clocks, or one that was set) goes into ``negative``
-    by its absolute value, one above ``HIGHEST_NS`` raises ``beyond``; neither
-    can move a percentile.
+    A value below 0 (two clocks, or a clock that was set) is recorded in
+    ``negative`` by its absolute value. A value above ``HIGHEST_NS``
+    increments ``beyond``. Neither affects percentiles.
     """
 
     __slots__ = ("beyond", "counts", "hdr", "negative")
 
     def __init__(self) -> None:
         self.hdr = HdrHistogram(LOWEST_NS, HIGHEST_NS, DIGITS)
-        # The package's histogram and its encoder hold each other, and the collector looks at old objects
-        # no more (server/gc_control.py): 220 kB every interval would stay for good.
+        # The package's histogram and its encoder reference each other, and old objects are exempt from
+        # garbage collection (server/gc_control.py): 220 kB per interval would never be freed.
         self.hdr.encoder.histogram = weakref.proxy(self.hdr)
         self.counts: Values = np.ctypeslib.as_array(self.hdr.counts).view(np.int64)
         self.negative: Histogram | None = None
         self.beyond = 0
 
     def record(self, values_ns: Values, times: Values | int = 1) -> None:
-        """Record each of ``values_ns``, shape ``(k,)``, so many ``times``: counts from 1, or one for all."""
+        """Record each of ``values_ns``, shape ``(k,)``, ``times`` times; ``times`` may be an array."""
         if not len(values_ns):
             return
         low, high = int(values_ns.min()), int(values_ns.max())
@@ -99,14 +99,17 @@ class Histogram:
         hdr.max_value = max(hdr.max_value, high)
 
     def record_one(self, value_ns: int, times: int) -> None:
-        """Record one value so many ``times``, at the package's own cost."""
+        """Record one value ``times`` times, through the package."""
         if 0 <= value_ns <= HIGHEST_NS:
             self.hdr.record_value(value_ns, times)
         else:
             self._record_odd(np.array([value_ns], np.int64), times)
 
     def record_corrected(self, value_ns: int, interval_ns: int) -> None:
-        """Record a value, and those it kept from being measured, one every ``interval_ns`` (0: none)."""
+        """Record a value, corrected for coordinated omission: also values every ``interval_ns`` below it.
+
+        With an interval of 0, only the value is recorded.
+        """
         if 0 < interval_ns < value_ns <= HIGHEST_NS:
             self.record(np.arange(value_ns, 0, -interval_ns, dtype=np.int64))
         else:
@@ -132,12 +135,12 @@ class Histogram:
         if below.any():
             if self.negative is None:
                 self.negative = Histogram()
-            # The lowest int64 has no absolute value; the one next to it is as far out of range.
+            # The lowest int64 has no absolute value, so it is replaced by the next one.
             self.negative.record(-np.maximum(values_ns[below], -np.iinfo(np.int64).max), weights[below])
         self.record(values_ns[inside], weights[inside])
 
     def add(self, other: Histogram) -> None:
-        """Merge ``other`` into this one: counts are added, never averaged."""
+        """Merge ``other`` into this histogram by adding its counts."""
         self.add_hdr(other.hdr)
         self.beyond += other.beyond
         if other.negative is not None:
@@ -148,11 +151,11 @@ class Histogram:
     def add_encoded(self, text: bytes) -> None:
         """Add a histogram in the package's own encoding, V2, compressed and in base64."""
         other = HdrHistogram.decode(text)
-        other.encoder.histogram = weakref.proxy(other)  # as ours, it goes when nobody holds it any more
+        other.encoder.histogram = weakref.proxy(other)  # breaks the cycle, as in __init__
         self.add_hdr(other)
 
     def add_hdr(self, other: Any) -> None:
-        """Merge a histogram of the package's, of the same layout. Raises ValueError for another one."""
+        """Merge a histogram of the package. Raises ValueError if its layout differs."""
         if other.counts_len != self.hdr.counts_len or other.unit_magnitude != self.hdr.unit_magnitude:
             raise ValueError("a histogram of another precision or range")
         if other.total_count:
@@ -163,21 +166,21 @@ class Histogram:
 
     @property
     def total(self) -> int:
-        """Return how many values it holds."""
+        """Number of values."""
         return int(self.hdr.total_count)
 
     @property
     def min_ns(self) -> int:
-        """Return the least value, exactly; 0 if there is none."""
+        """The exact minimum; 0 if there are no values."""
         return int(self.hdr.min_value) if self.total else 0
 
     @property
     def max_ns(self) -> int:
-        """Return the greatest value, exactly; 0 if there is none."""
+        """The exact maximum; 0 if there are no values."""
         return int(self.hdr.max_value)
 
     def sum_ns(self) -> float:
-        """Return the sum of the values, each taken as the middle of its bucket."""
+        """Return the sum of the values, each approximated by the middle of its bucket."""
         held = filled(self.counts)
         return float(self.counts[held] @ ((lowest_of(held) + highest_of(held)) / 2)) if len(held) else 0.0
 
@@ -190,8 +193,8 @@ class Histogram:
 
 
 def rank(cumulative: Values, percentiles: tuple[float, ...]) -> NDArray[np.intp]:
-    """Return where in ``cumulative``, the running sums of counts, each percentile is reached."""
+    """Return the index in ``cumulative``, the running sums of counts, at which each percentile is reached."""
     total = int(cumulative[-1])
-    # The package's own rounding, term by term, or one count in a million would differ.
+    # The same operations in the same order as in the package: otherwise one count in a million differs.
     wanted = [max(int(min(p, 100.0) * total / 100 + 0.5), 1) for p in percentiles]
     return np.minimum(np.searchsorted(cumulative, wanted), len(cumulative) - 1)

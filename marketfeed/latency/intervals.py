@@ -1,4 +1,4 @@
-"""What a log line says: whose latencies, over which time, and the histogram. Also what workers send up."""
+"""Intervals: one histogram with its tag and time. The content of a log line, and of workers' reports."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ HOPS: Final = ("venue", "venue_negative", "ring", "wait", "late", "encode", "sen
 MEANINGS: Final = {
     "venue": "From the venue's time of a tick to its receipt: two clocks, so it shows changes, not lengths.",
     "venue_negative": "How far the venue's time was ahead of the receipt: its clock runs before ours.",
-    "ring": "From receipt until the tick can be seen in the rings.",
-    "wait": "From the rings to the flush that takes the tick; on interval tiers this is on purpose.",
-    "late": "How long after its moment on the tier's grid a flush began.",
-    "encode": "From the start of a flush until its ticks are encoded and handed out.",
-    "send": "From the start of a flush until the kernel has taken the frame.",
-    "total": "From receipt until the kernel has taken the frame: all that the engine adds.",
+    "ring": "From receipt until the tick is visible in the rings.",
+    "wait": "From the rings to the flush of the tick; on interval tiers this delay is deliberate.",
+    "late": "From a flush's time on the tier's grid to its actual start.",
+    "encode": "From the start of a flush until its ticks are encoded into frames.",
+    "send": "From the start of a flush until the kernel has accepted the frame.",
+    "total": "From receipt until the kernel has accepted the frame: all latency that the engine adds.",
     "client": "From receipt until the tick arrived at the engine's own probe, through a socket.",
 }
 NEGATIVE: Final = "_negative"  # appended to a hop: its values below 0, by absolute value
 
 
 class Tag(NamedTuple):
-    """Whose latencies a histogram holds. An empty field: does not apply, or not known."""
+    """Hop, tier, worker and symbol of a histogram. An empty field does not apply, or is not known."""
 
     hop: str = ""
     tier: str = ""
@@ -33,14 +33,14 @@ class Tag(NamedTuple):
     symbol: str = ""
 
     def __str__(self) -> str:
-        """Return the tag as a log line carries it: without comma or space, the symbol last."""
+        """Return the tag as it is written in a log line: without comma or space, the symbol last."""
         return ";".join(
             f"{field}={value}" for field, value in zip(self._fields, self, strict=True) if value != ""
         )
 
     @classmethod
     def parse(cls, text: str) -> Tag:
-        """Return the tag that ``text`` is; one of another program's becomes the hop."""
+        """Parse a tag; the whole tag of another program becomes the hop."""
         rest, _, symbol = text.partition(";symbol=")  # a symbol may hold `;` and `=`
         fields = dict(part.split("=", 1) for part in rest.split(";") if "=" in part)
         if not fields.keys() <= {"hop", "tier", "worker"} or not fields:
@@ -56,12 +56,12 @@ class Interval(msgspec.Struct, frozen=True, array_like=True):
     end_ns: int
     max_ns: int
     count: int
-    beyond: int  # values above the histogram's range, counted apart
+    beyond: int  # values above the histogram's range, not in it
     encoded: bytes  # V2, compressed, base64
 
     @classmethod
     def of(cls, tag: Tag, histogram: Histogram, start_ns: int, end_ns: int) -> list[Interval]:
-        """Return the intervals that ``histogram`` fills: none if it is empty, two if it has negatives."""
+        """Return the intervals of ``histogram``: none if it is empty, two if it has negative values."""
         found = []
         if histogram.total or histogram.beyond:
             hdr = histogram.hdr

@@ -1,4 +1,4 @@
-"""The lines of HdrHistogram interval logs: ours, and those of other tools. Bounded, whatever is in the file.
+"""Parser of HdrHistogram interval logs, of marketfeed and other tools. Memory is bounded for any input.
 
     Tag=<tag>,<start s>,<length s>,<max>,<histogram, base64>
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 YEAR_S: Final = 365 * 86_400
 LATEST_S: Final = 253_402_300_800  # the year 10000
-MAX_LINE_BYTES: Final = 4 << 20  # a histogram of five digits that holds a million different values has 2 MB
+MAX_LINE_BYTES: Final = 4 << 20  # a histogram of five digits with a million different values has 2 MB
 MAX_TAG: Final = 1000  # characters
-MAX_KNOWN: Final = 10_000  # tags that are kept parsed, and comments whose line has not come
-MAX_PROBLEMS: Final = 20  # kinds of one log that are told apart
+MAX_KNOWN: Final = 10_000  # cached tags, and comments that wait for their line
+MAX_PROBLEMS: Final = 20  # kinds of problems per log that are listed separately
 _TIME: Final = re.compile(r"#\[(StartTime|BaseTime): *([0-9]{1,12}(?:\.[0-9]*)?)")
 _BEYOND: Final = re.compile(re.escape(BEYOND) + r"([0-9]{1,18}) (.*)\]$")
 _YCSB: Final = "#[Logging for: "  # its writer's first comment; jHiccup's is "#[Logged with jHiccup"
@@ -39,18 +39,18 @@ _PACKED: Final = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd
 _LEGEND: Final = ('"', "StartTimestamp", "Timestamp")
 _PERCENTILES: Final = re.compile(r"\s*Value[ ,\"]+Percentile[ ,\"]+TotalCount")
 
-Progress = Callable[[int], None]  # told of so many bytes read
+Progress = Callable[[int], None]  # called with the number of bytes read
 
 
-# What is reported of any other file, such as a configuration.
+# The error for any other file, such as a configuration.
 NO_LOG: Final = (
-    "no HdrHistogram interval: this is no latency log; `marketfeed serve` writes one to latency.path,"
+    "no HdrHistogram interval: this is not a latency log; `marketfeed serve` writes one to latency.path,"
     " var/latency.hlog"
 )
 
 
 class Line(NamedTuple):
-    """A line of a log, its histogram still encoded. Times in seconds since the Unix epoch."""
+    """One interval of a log, with its histogram still encoded. Times in seconds since the Unix epoch."""
 
     start_s: float
     length_s: float
@@ -63,28 +63,28 @@ class Line(NamedTuple):
 
 @dataclass
 class Problems:
-    """What could not be read of each log: a sentence, the first line for an example, and how many lines."""
+    """Lines that could not be read: per log and kind of problem, the first line and the number of lines."""
 
     found: dict[tuple[Path, str], tuple[int, int]] = field(default_factory=dict)
     _kinds: dict[Path, int] = field(default_factory=dict)
 
     def add(self, path: Path, what: str, number: int) -> None:
-        """Note that line ``number`` of ``path`` was left out."""
+        """Count line ``number`` of ``path`` as left out because of ``what``."""
         if (path, what) not in self.found:
             self._kinds[path] = self._kinds.get(path, 0) + 1
             if self._kinds[path] > MAX_PROBLEMS:
-                what = "further lines that cannot be read"
+                what = "further unreadable lines"
         first, times = self.found.get((path, what), (number, 0))
         self.found[path, what] = first, times + 1
 
     def replace(self, path: Path, what: str) -> None:
-        """Note ``what`` of ``path`` as a whole, in place of what was noted of its lines."""
+        """Replace all problems of the lines of ``path`` by ``what``, which concerns the whole file."""
         for key in [key for key in self.found if key[0] == path]:
             del self.found[key]
         self.found[path, what] = 0, 0
 
     def __iter__(self) -> Iterator[str]:
-        """Yield a sentence for each kind of problem of each log."""
+        """Yield a message for each kind of problem of each log."""
         for (path, what), (first, times) in self.found.items():
             where = f" (line {first})" if times == 1 else f" ({times:,} lines, the first {first})"
             yield f"{path}: {what}{where if times else ''}"
@@ -93,7 +93,7 @@ class Problems:
 def lines(
     paths: Sequence[Path], source: int, problems: Problems, progress: Progress, notes: list[str]
 ) -> Iterator[Line]:
-    """Yield the intervals of one log, plain or packed by gzip, in its own order.
+    """Yield the intervals of one log, plain or compressed by gzip, in the order of its lines.
 
     Raises LogError if it cannot be opened.
     """
@@ -108,15 +108,18 @@ def lines(
         try:
             yield from parser.lines(_pieces(unpacked, path, progress))
         except _DamageError:
-            problems.add(path, "its gzip data are cut off or damaged from here on", parser.number + 1)
+            problems.add(path, "its gzip data are truncated or damaged from here on", parser.number + 1)
 
 
 class _DamageError(Exception):
-    """What gzip packed ends too early, or is damaged."""
+    """The gzip data end early or are damaged."""
 
 
 def _pieces(file: BinaryIO | gzip.GzipFile, path: Path, progress: Progress) -> Iterator[tuple[bytes, bool]]:
-    """Yield each line, or its beginning, and whether that is all of it. Raises LogError and _DamageError."""
+    """Yield each line and True, or the beginning of a line that is too long and False.
+
+    Raises LogError and _DamageError.
+    """
     try:
         while raw := file.readline(MAX_LINE_BYTES):
             progress(len(raw))
@@ -134,7 +137,7 @@ def _pieces(file: BinaryIO | gzip.GzipFile, path: Path, progress: Progress) -> I
 
 
 class _Parser:
-    """What the lines so far said: times to add, and comments on lines to come."""
+    """State of parsing one log: the base of its times, and comments on lines to come."""
 
     def __init__(self, path: Path, source: int, problems: Problems, notes: list[str]) -> None:
         self.number = 0  # of the newest line
@@ -143,9 +146,9 @@ class _Parser:
         self._notes = notes
         self._start_s: float | None = None
         self._base_s: float | None = None
-        self._is_log = False  # something of it is what only latency logs have
+        self._is_log = False  # whether a line has identified the file as a latency log
         self._beyond: dict[str, int] = {}
-        self._tags: dict[str, Tag] = {}  # a few, which each interval has again
+        self._tags: dict[str, Tag] = {}  # cache: the same tags recur in each interval
 
     def lines(self, pieces: Iterator[tuple[bytes, bool]]) -> Iterator[Line]:
         passed = 0
@@ -161,9 +164,9 @@ class _Parser:
                 binary = whole
             if binary:
                 names = [name for magic, name in _PACKED.items() if number == 1 and raw.startswith(magic)]
-                what = "not text: this is no HdrHistogram log"
+                what = "not text: this is not an HdrHistogram log"
                 if names:
-                    what = f"packed by {names[0]}: unpack it first, only gzip is read as it is"
+                    what = f"compressed by {names[0]}: decompress it first, only gzip is supported"
                 self._problems.add(self._path, what, number)
                 return
             if not whole:
@@ -195,12 +198,12 @@ class _Parser:
                 self._beyond.clear()
             self._beyond[found[2]] = int(found[1])
         elif text.startswith(_YCSB):
-            note = f"{self._path}: this looks like a log of YCSB, which counts microseconds: see --unit"
+            note = f"{self._path}: this looks like a log of YCSB, which is in microseconds: see --unit"
             if note not in self._notes:
                 self._notes.append(note)
 
     def _line(self, text: str, ended: bool, number: int) -> Line | str:
-        """Return the interval, or what is wrong with the line."""
+        """Parse a line; return the interval, or the problem with the line."""
         tag, rest = "", text
         if text.startswith("Tag="):
             tag, _, rest = text[4:].partition(",")
@@ -209,31 +212,31 @@ class _Parser:
             at_s, length_s, encoded = _seconds(fields[0]), _seconds(fields[1]), fields[3].strip()
         except (ValueError, IndexError):
             if not ended:
-                return "its last line is cut off"
+                return "its last line is incomplete"
             if _PERCENTILES.match(text):
                 self._is_log = True
-                return "a percentile distribution (.hgrm), which holds no intervals: reports are made of logs"
+                return "a percentile distribution (.hgrm) without intervals: reports need an interval log"
             return "no HdrHistogram interval"
         if not ended and len(encoded) % 4:
-            return "its last line is cut off"
+            return "its last line is incomplete"
         if len(tag) > MAX_TAG:
             return f"a tag of more than {MAX_TAG} characters"
         if self._base_s is not None:
             at_s += self._base_s
         elif self._start_s is not None and at_s < self._start_s - YEAR_S:
-            at_s += self._start_s  # as the format's own reader: not absolute, then
+            at_s += self._start_s  # the time is relative, by the same rule as in HistogramLogReader
         if at_s + length_s >= LATEST_S:
             return "an interval after the year 9999"
         if (parsed := self._tags.get(tag)) is None:
             if len(self._tags) >= MAX_KNOWN:
                 self._tags.clear()
-            # Terminals and pages show it: no escape sequence of a foreign log gets there.
+            # Terminals and pages show tags, so escape sequences are made printable.
             parsed = self._tags[tag] = Tag.parse(printable(tag, MAX_TAG))
         return Line(at_s, length_s, parsed, encoded, self._beyond.pop(tag, 0), self._source, number)
 
 
 def _seconds(text: str) -> float:
     value = float(text)
-    if not 0 <= value < LATEST_S:  # nor not-a-number, which would be before and after everything
-        raise ValueError(f"{text} is no time")
+    if not 0 <= value < LATEST_S:  # false for NaN, too
+        raise ValueError(f"{text} is not a time")
     return value

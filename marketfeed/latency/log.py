@@ -1,18 +1,19 @@
-"""The latency log: an HdrHistogram interval log that other tools of that family open.
+"""Writer of the latency log: an HdrHistogram interval log, which other HdrHistogram tools open.
 
-Format 1.3, as its Java original writes it: comment lines with version and
-start time, a legend, then a line per histogram,
+Format 1.3, as the Java implementation writes it: comment lines with version
+and start time, a legend, then a line per histogram,
 
     Tag=hop=send;tier=vip;worker=0,<start s>,<length s>,<max, ms>,<V2 histogram, zlib, base64>
 
 Times are seconds since the Unix epoch. Source: HistogramLogReader and
 HistogramLogWriter of https://github.com/HdrHistogram/HdrHistogram. The
-encoding is the hdrhistogram package's; its own log writer knows no tags.
+encoding is that of the hdrhistogram package, whose own log writer does not
+support tags.
 
-Values beyond the range are in no histogram; a comment says how many.
+Values above the range are not in the histogram; a comment gives their number.
 
-A log that cannot be written costs the engine nothing but the log: what went
-wrong is kept in ``problem``, and the next interval tries again.
+If the log cannot be written, the engine continues without it: ``problem`` has
+the reason, and the next interval is tried again.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ BEYOND: Final = "#[Beyond: "
 
 
 def header(start_ns: int) -> str:
-    """Return the lines a log begins with; ``start_ns`` is when its first interval does.
+    """Return the header of a log whose first interval begins at ``start_ns``.
 
-    The start time is that of a full minute before: readers pass over what lies before it, and the
-    first interval of another worker may.
+    The start time in it is a full minute earlier: readers skip intervals before it, and the first interval
+    of another worker may begin earlier.
     """
     start_ns -= start_ns % MINUTE_NS + MINUTE_NS
     start = datetime.fromtimestamp(start_ns / S, UTC)
@@ -51,7 +52,7 @@ def header(start_ns: int) -> str:
 
 
 def line(interval: Interval) -> str:
-    """Return the line of ``interval``, and a comment before it if some values are in no bucket."""
+    """Return the line of ``interval``, after a comment if some values are above the range."""
     length_s = (interval.end_ns - interval.start_ns) / S
     start_s, max_ms = interval.start_ns / S, interval.max_ns / MS
     text = (
@@ -61,11 +62,11 @@ def line(interval: Interval) -> str:
 
 
 class IntervalLog:
-    """Appends to ``path``; a new file each day (UTC) and whenever it would grow above ``max_bytes``.
+    """Appends to ``path``; begins a new file each day (UTC) and before it would exceed ``max_bytes``.
 
-    A file that is complete is renamed to ``<stem>-<date>T<time>Z<suffix>``,
-    the time being that of the renaming; the oldest beyond ``keep_files`` are
-    removed. Blocking: call it from a thread.
+    A complete file is renamed to ``<stem>-<date>T<time>Z<suffix>``, with the
+    time of the renaming; the oldest files beyond ``keep_files`` are removed.
+    Blocking: call it from a thread.
     """
 
     def __init__(self, path: Path, max_bytes: int, keep_files: int) -> None:
@@ -76,11 +77,11 @@ class IntervalLog:
         self.failures = 0
         self.written_bytes = 0
         self._fd: int | None = None
-        self._headed = False  # a header of ours is in the open file
+        self._headed = False  # whether this process has written a header to the open file
         self._day = 0
 
     def write(self, intervals: Sequence[Interval], now_ns: int) -> bool:
-        """Append ``intervals``, all or nothing of them; False, with ``problem`` set, if that fails."""
+        """Append ``intervals``, all or none; if that fails, set ``problem`` and return False."""
         try:
             self._append(intervals, now_ns)
         except OSError as error:
@@ -92,10 +93,10 @@ class IntervalLog:
         return True
 
     def close(self) -> None:
-        """Close the file; a further write opens it again."""
+        """Close the file; the next write opens it again."""
         fd, self._fd = self._fd, None
         if fd is not None:
-            with contextlib.suppress(OSError):  # what a close can tell, the write before it has told
+            with contextlib.suppress(OSError):  # the write before has reported any error
                 os.close(fd)
 
     def _append(self, intervals: Sequence[Interval], now_ns: int) -> None:
@@ -105,7 +106,7 @@ class IntervalLog:
         if size and (day != self._day or size + len(text) > self.max_bytes):
             self._rotate(now_ns)
             fd, size = self._opened()
-        # The last writer may have died within a line.
+        # An earlier writer may have been killed within a line.
         begin = b"\n" if size and os.pread(fd, 1, size - 1) != b"\n" else b""
         if intervals and not self._headed:
             begin += header(min(interval.start_ns for interval in intervals)).encode("ascii")
@@ -115,14 +116,14 @@ class IntervalLog:
         self.written_bytes += len(begin) + len(text)
 
     def _opened(self) -> tuple[int, int]:
-        """Return the open file and its size, opening or replacing it if need be."""
+        """Return the open file and its size; open it if it is closed, or was moved or deleted."""
         if self._fd is not None:
             opened, there = os.fstat(self._fd), self._status()
             if there is not None and (there.st_ino, there.st_dev) == (opened.st_ino, opened.st_dev):
                 return self._fd, _size(opened)
-            self.close()  # somebody took the file away
+            self.close()  # the file was moved or deleted
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Without waiting: a path may name a pipe that nobody reads.
+        # O_NONBLOCK: the path may be a pipe without a reader.
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         self._fd = os.open(self.path, flags, 0o644)
         self._headed = False
@@ -157,12 +158,12 @@ class IntervalLog:
             while left:
                 left = left[os.write(fd, left) :]
         except OSError:
-            # Half a line would be one that no reader takes.
+            # Remove a partial line, which readers would refuse.
             with contextlib.suppress(OSError):
                 os.ftruncate(fd, size)
             raise
 
 
 def _size(status: os.stat_result) -> int:
-    """Return the size of a plain file; anything else is never rotated, and begins with a header each time."""
+    """Return the size of a regular file, else 0: others are never rotated, and get a header each time."""
     return status.st_size if stat.S_ISREG(status.st_mode) else 0

@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else: no script, no font, no other file."""
+"""A report as a self-contained HTML page: no scripts, no fonts, no other files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ tr.broken td{background:#4b1113}img{background:#fff}}
 
 
 def html(report: Report) -> str:
-    """Return the page. Raises LogError where matplotlib is not installed."""
+    """Return the page. Raises LogError if matplotlib is not installed."""
     picture = base64.b64encode(png(report)).decode("ascii")
     names = ", ".join(str(path) for path in report.paths)
     parts = [
@@ -59,7 +59,7 @@ def html(report: Report) -> str:
     if meanings:
         parts.append(f"<h2>What each hop measures</h2><dl>{meanings}</dl>")
     parts.append(
-        f'<h2>Percentiles, and their course</h2><img alt="Curves of latency over percentile, and p50 and p99'
+        f'<h2>Percentiles, overall and over time</h2><img alt="Latency over percentile, and p50 and p99'
         f' over time, per hop" src="data:image/png;base64,{picture}">'
     )
     return "\n".join(parts) + "\n"
@@ -67,7 +67,7 @@ def html(report: Report) -> str:
 
 def _table(report: Report, rows: list[ReportRow], titles: tuple[str, ...], cells: Shown) -> str:
     colours = painted({row.key: row.figures[0] for row in report.rows}, report.choice.keys)
-    # The colour of the curves, before what they are named by.
+    # A line in the colour of the curves stands before the field that names them.
     coloured = (
         report.choice.keys.index("tier") if "tier" in report.choice.keys else len(report.choice.keys) - 1
     )

@@ -1,4 +1,4 @@
-"""A report as a picture: percentile curves and their course over time, one row of panels per hop."""
+"""A report as a picture: percentile curves, and percentiles over time; one row of panels per hop."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-MAX_LINES: Final = 10  # of one panel: the ones with the most values
+MAX_LINES: Final = 10  # per panel: those with the most values
 DPI: Final = 110
-GAP: Final = 0.5  # of an interval without data, and the line is broken
+GAP: Final = 0.5  # of an interval: longer gaps in the data break the line
 _LABEL_HEIGHT: Final = 0.085  # of a panel
-_LABEL_X: Final = 1.015  # of a panel: beside it, where no curve is
+_LABEL_X: Final = 1.015  # of a panel: to the right of it
 _P50, _P99 = TITLES.index("p50"), TITLES.index("p99")
 _GREY: Final = "#59636e"
 
 
 def png(report: Report) -> bytes:
-    """Return the report's curves as a PNG. Raises LogError where matplotlib is not installed."""
+    """Return the report's plots as a PNG. Raises LogError if matplotlib is not installed."""
     buffer = io.BytesIO()
     figure(report).savefig(buffer, format="png", metadata={"Software": "marketfeed"})
     return buffer.getvalue()
@@ -62,8 +62,8 @@ def figure(report: Report) -> Figure:
         if len(chosen) < len(rows):
             title += f" (the {len(chosen)} of {len(rows)} with the most values)"
         left.set_title(title, loc="left", fontweight="bold", pad=20, parse_math=False)
-        meaning = MEANINGS.get(hop, "As the log has it.")
-        for panel, text in ((left, meaning), (right, "p99 of each interval, and p50 dashed.")):
+        meaning = MEANINGS.get(hop, "As recorded in the log.")
+        for panel, text in ((left, meaning), (right, "p99 of each interval; p50 dashed.")):
             panel.text(
                 0, 1.03, text, transform=panel.transAxes, fontsize="small", color=_GREY, parse_math=False
             )
@@ -73,7 +73,7 @@ def figure(report: Report) -> Figure:
             _latency_axis(panel)
     _percentile_axis(axes[:, 0].tolist())
     _time_axis(axes[:, 1].tolist(), report)
-    # Labels stand at the ends of curves, and where these are is known only now.
+    # Last, because labels are placed at the ends of the curves.
     for panel in axes.flat:
         _label_ends(panel)
     return made
@@ -86,7 +86,7 @@ def _label(row: ReportRow) -> str:
 
 
 def _curves(axes: Axes, report: Report, rows: list[ReportRow], colours: dict[tuple[str, ...], str]) -> None:
-    """Latency over percentile, the axis stretched towards 100 % as HdrHistogram's own plots do."""
+    """Plot latency over percentile, the axis stretched towards 100 % as in HdrHistogram's own plots."""
     for row in rows:
         values, cumulative = report.latencies.merged[row.key].curve()
         total = int(cumulative[-1])
@@ -98,7 +98,7 @@ def _curves(axes: Axes, report: Report, rows: list[ReportRow], colours: dict[tup
 
 
 def _courses(axes: Axes, report: Report, rows: list[ReportRow], colours: dict[tuple[str, ...], str]) -> None:
-    """p99 over time, and p50 dashed."""
+    """Plot p99 over time, and p50 dashed."""
     for row in rows:
         times_s, figures = report.latencies.series(row.key)
         times_s, p99, p50 = course(times_s, report.latencies.lengths_of(row.key), figures)
@@ -106,7 +106,7 @@ def _courses(axes: Axes, report: Report, rows: list[ReportRow], colours: dict[tu
         colour = colours[row.key]
         axes.plot(moments, p99, linewidth=1.3, color=colour, label=f"{_label(row)} p99")
         axes.plot(moments, p50, linewidth=1.0, linestyle="--", color=colour, label=f"{_label(row)} p50")
-        # An interval between two gaps has no line.
+        # An interval between two gaps has no line, so it gets a dot.
         for values, face in ((p99, colour), (p50, "none")):
             around = np.isnan(np.concatenate([[np.nan], values, [np.nan]]))
             alone = np.flatnonzero(~around[1:-1] & around[:-2] & around[2:])
@@ -117,10 +117,10 @@ def _courses(axes: Axes, report: Report, rows: list[ReportRow], colours: dict[tu
 
 
 def course(times_s: Floats, lengths_s: Floats, figures: Values) -> tuple[Floats, Floats, Floats]:
-    """Return the middles of intervals with their p99 and p50, and not-a-number where intervals are missing.
+    """Return the middles of intervals with their p99 and p50, with NaN where intervals are missing.
 
-    ``times_s`` and ``lengths_s``, shape ``(k,)``, are their starts and lengths, ``figures``, shape
-    ``(k, 8)``, those of the report. A missing interval adds a point, so that no line is drawn over it.
+    ``times_s`` and ``lengths_s``, shape ``(k,)``, are the starts and lengths, ``figures``, shape
+    ``(k, 8)``, the figures of the report. A point with NaN per gap keeps lines from crossing it.
     """
     middles = times_s + lengths_s / 2
     p99, p50 = (np.maximum(figures[:, column], 1).astype(np.float64) for column in (_P99, _P50))
@@ -176,8 +176,8 @@ def _latency_axis(axes: Axes) -> None:
 
 
 def _label_ends(axes: Axes) -> None:
-    """Name each curve beside the panel, at the height at which it ends, and lead to it from there."""
-    # The dashed ones have the colour of one that is named; dots have no name.
+    """Label each curve to the right of the panel, at the height of its end, with a leader line."""
+    # Dashed lines share the colour of a labelled line; dots get no label.
     lines = [line for line in axes.get_lines() if line.get_linestyle() == "-"]
     low, high = np.log10(axes.get_ylim())
     ends = []
@@ -197,9 +197,9 @@ def _label_ends(axes: Axes) -> None:
 
 
 def apart(heights: list[float]) -> list[float]:
-    """Return ``heights``, in parts of a panel, moved so far that labels there do not cover each other."""
+    """Return ``heights``, as fractions of a panel, moved apart so that labels do not overlap."""
     order = sorted(range(len(heights)), key=heights.__getitem__)
-    # Each label in turn at its height or above the one before; then all that stick out are moved down.
+    # Place each label at its height or above the one below it; then move down those that exceed the panel.
     placed: list[float] = []
     for number in order:
         placed.append(max([heights[number], *(p + _LABEL_HEIGHT for p in placed[-1:])]))

@@ -1,11 +1,11 @@
-"""Read latency logs back: ours, and those of other HdrHistogram tools.
+"""Reading of latency logs, of marketfeed and of other HdrHistogram tools.
 
-A log is read line by line, several logs at once in the order of time, so that
-what belongs together (the workers of one engine, the engines of one cluster)
-is merged interval by interval: histograms are added, percentiles never
-averaged. A day of 10-second intervals with 30 tags takes less than a minute.
+Logs are read line by line, several at once in order of time, so that the
+workers of an engine, or the engines of a cluster, are merged interval by
+interval. Histograms are added; percentiles are never averaged. A day of
+10-second intervals with 30 tags takes less than a minute.
 
-What cannot be read is left out, counted and said; it never stops the rest.
+Unreadable lines are left out, counted and reported.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _MAX_LAYOUTS: Final = 16  # remembered for a note
 
 @dataclass
 class Latencies:
-    """What logs hold, merged by some fields of the tag (``by``).
+    """Content of logs, merged by some fields of the tag (``by``).
 
-    ``merged`` has one histogram per key over the whole time; ``times_s``, ``lengths_s`` and
-    ``figures`` one row per key and interval: start in seconds since the Unix
-    epoch and length, shape ``(n,)``, and count, min, p50 … p99.99, max in ns, shape
-    ``(n, 8)``; ``keys`` the key of each row.
+    ``merged`` has one histogram per key over the whole time. The other arrays
+    have one row per key and interval: ``times_s`` and ``lengths_s``, its start
+    in seconds since the Unix epoch and its length, shape ``(n,)``; ``figures``,
+    count, min, p50 … p99.99, max in ns, shape ``(n, 8)``; ``keys``, its key.
     """
 
     by: tuple[str, ...]
@@ -53,11 +53,11 @@ class Latencies:
     problems: Problems = field(default_factory=Problems)
     notes: list[str] = field(default_factory=list)
     layouts: dict[BucketLayout, Path] = field(default_factory=dict)
-    lines: int = 0  # that were merged
-    wanted: int = 0  # that were asked for, decoded or not
-    first_s: float = math.inf  # what the logs cover, chosen or not
+    lines: int = 0  # merged
+    wanted: int = 0  # selected, decoded or not
+    first_s: float = math.inf  # span of the logs, selected or not
     last_s: float = -math.inf
-    # 88 bytes a row: a log of many short lines must not take many times its own size.
+    # 88 bytes per row, so that a log of many short lines does not take many times its own size.
     _times_s: array[float] = field(default_factory=lambda: array("d"))
     _lengths_s: array[float] = field(default_factory=lambda: array("d"))
     _figures: array[int] = field(default_factory=lambda: array("q"))
@@ -73,23 +73,23 @@ class Latencies:
 
     @property
     def times_s(self) -> list[float]:
-        """Return when each row begins."""
+        """Start of each row."""
         return self._times_s.tolist()
 
     @property
     def lengths_s(self) -> list[float]:
-        """Return how long each row is."""
+        """Length of each row."""
         return self._lengths_s.tolist()
 
     @property
     def keys(self) -> list[tuple[str, ...]]:
-        """Return the key of each row."""
+        """Key of each row."""
         keys = list(self._numbers)
         return [keys[number] for number in self._keys]
 
     @property
     def figures(self) -> list[list[int]]:
-        """Return the figures of each row."""
+        """Figures of each row."""
         figures: list[list[int]] = _rows(self._figures).tolist()
         return figures
 
@@ -99,7 +99,7 @@ class Latencies:
 
     @property
     def span_s(self) -> tuple[float, float, int]:
-        """Return when the rows begin and end, and how many different beginnings there are."""
+        """Start and end of all rows, and the number of different starts."""
         starts = np.frombuffer(self._times_s, np.float64)
         ends = starts + np.frombuffer(self._lengths_s, np.float64)
         return float(starts.min()), float(ends.max()), len(np.unique(starts))
@@ -128,11 +128,11 @@ def read(
     progress: Progress = lambda size: None,
     unit_ns: float = 1.0,
 ) -> Latencies:
-    """Read logs and merge them by the tag's fields ``by``, for tags that ``where`` accepts.
+    """Read logs and merge them by the fields ``by`` of the tag, for tags that ``where`` accepts.
 
-    An interval is in the window if it starts at or after ``from_s`` and before
-    ``to_s``, seconds since the Unix epoch. Values count ``unit_ns`` each. Raises LogError if a file
-    cannot be opened.
+    Selects intervals that start at or after ``from_s`` and before ``to_s``,
+    seconds since the Unix epoch. ``unit_ns`` is the unit of the values. Raises
+    LogError if a file cannot be opened.
     """
     result = Latencies(by)
     merging = _Merging(result, HistogramDecoder(unit_ns))
@@ -152,19 +152,19 @@ def read(
 
 
 class _Merging:
-    """Adds lines to what they have in common: a key, and an interval."""
+    """Merges lines with the same key, over the whole time and per interval."""
 
     def __init__(self, result: Latencies, decoder: HistogramDecoder) -> None:
         self._result = result
         self._decoder = decoder
-        # Of the interval under way: its start and length, and the histograms of each key.
+        # The current interval, by key: its start, length and histogram.
         self._pending: dict[tuple[str, ...], tuple[float, float, Merged]] = {}
         self._slot_s = -math.inf
-        self._entries = 0  # of all merged histograms
-        self._settled = 0  # of them, when they were last summed
+        self._entries = 0  # buckets of all merged histograms
+        self._settled = 0  # the same, when they were last summed
 
     def add(self, one: Line, path: Path) -> None:
-        """Add a line; raises UndecodableError, or OverflowError where there would be too much to hold."""
+        """Add a line; raises UndecodableError, or OverflowError if a limit of memory would be exceeded."""
         part = self._decoder(one.encoded)
         result = self._result
         key = tuple(getattr(one.tag, name) for name in result.by)
@@ -205,7 +205,7 @@ class _Merging:
         self._entries = self._settled = sum(merged.entries for merged in self._result.merged.values())
 
     def finish(self) -> None:
-        """End the interval under way."""
+        """End the current interval."""
         for key, (start_s, length_s, merged) in self._pending.items():
             self._result.append(key, start_s, length_s, merged.statistics())
         self._pending.clear()
@@ -218,15 +218,15 @@ def load(
     to_s: float = math.inf,
     unit_ns: float = 1.0,
 ) -> Any:
-    """Return latency logs as a table: a pandas DataFrame where pandas is installed, else a dict of arrays.
+    """Return latency logs as a table: a pandas DataFrame if pandas is installed, else a dict of arrays.
 
-    One row per interval and tag (or per interval and what of the tag ``by``
-    names, histograms merged): ``start`` (datetime64[ns], UTC), ``length_s``,
-    the fields of the tag as text, ``count``, and ``min_ns``, ``p50_ns``,
-    ``p90_ns``, ``p99_ns``, ``p99_9_ns``, ``p99_99_ns``, ``max_ns`` as int64.
-    A row with a ``symbol`` repeats what its tier's row holds of it; without
-    ``symbol`` in ``by`` there are none. ``unit_ns`` is what a log of another tool counts: 1000 for µs.
-    What cannot be read is left out with a warning. Raises LogError.
+    One row per interval and tag, merged by the fields ``by`` of the tag:
+    ``start`` (datetime64[ns], UTC), ``length_s``, the fields of the tag as
+    text, ``count``, and ``min_ns``, ``p50_ns``, ``p90_ns``, ``p99_ns``,
+    ``p99_9_ns``, ``p99_99_ns``, ``max_ns`` as int64. Values in a row with a
+    ``symbol`` are also in the row of its tier; such rows exist only with
+    ``symbol`` in ``by``. ``unit_ns`` is the unit of logs of other tools: 1000
+    for µs. Unreadable lines are left out with a warning. Raises LogError.
     """
     several = [paths] if isinstance(paths, str | Path) else list(paths)
 

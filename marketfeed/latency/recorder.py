@@ -1,18 +1,19 @@
-"""What a shard's flushes leave behind: histograms per tier and hop, of what its sessions got.
+"""Recording of a shard's flushes: latency histograms per tier and hop, over all deliveries.
 
     published ──wait──► flush ──encode──► frames ready ──► accepted by the kernel
     ts_event ──venue──► ts_recv ──ring──► published        └───── send ─────┘
                         └─────────────────── total ───────────────────────┘
 
 Every value counts once for each session that got the tick. A flush only
-copies its columns into rows; the rows become histograms 4,096 at a time,
-because numpy's cost per call, and not per value, is what a small flush would
-pay (perf/record.py). ``late`` is the part of ``wait`` that is no tier's
-promise: how long after its moment on the grid an interval tier's flush began.
+copies its columns into rows. The rows are added to histograms 4,096 at a time,
+because numpy's cost per call dominates for small flushes (perf/record.py).
+``late`` is the part of ``wait`` that is not deliberate: from the time of an
+interval tier's flush on the grid to its actual start.
 
-A long flush is cut into up to four parts by the time at which their sends were
-through. A tick counts at the time of one of them, drawn by its ``g`` as often
-as the part has deliveries: which of its sessions were served when is not kept.
+A long flush is divided into up to four parts, by the times at which their sends
+completed. A tick is recorded with the time of one part, chosen by a hash of its
+``g`` in proportion to the deliveries of the parts: the times of single
+deliveries are not kept.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 ROWS: Final = 4096
 MAX_PARTS: Final = 4
 
-_SCATTER: Final = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: neighbouring g lie far apart
+_SCATTER: Final = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: 2^64 over the golden ratio
 _DRAWS: Final = 1 << 31
 
 # Columns of the rows.
@@ -44,7 +45,7 @@ _EVENT, _RECV, _PUBLISHED, _BEGAN, _ACCEPTED, _TIMES, _SYMBOL = range(7)
 
 
 class FlushedTicks(NamedTuple):
-    """The ticks of one channel that a flush took, in order of ``g``; all of shape ``(k,)``."""
+    """The ticks of one channel in a flush, in order of ``g``; all of shape ``(k,)``."""
 
     channel: int
     symbols: NDArray[np.integer]
@@ -54,17 +55,17 @@ class FlushedTicks(NamedTuple):
 
 
 class Flush(NamedTuple):
-    """The moments of one flush, ns since the Unix epoch."""
+    """Times of one flush, ns since the Unix epoch."""
 
     began_ns: int
     ready_ns: int  # collected and encoded
-    late_ns: int  # how long after its moment it began; -1: there is no such moment
-    parts: list[tuple[int, int]]  # when so many deliveries, from the first on, were through
-    deliveries: int  # of these, those that sessions could be sent
+    late_ns: int  # from its time on the grid to its start; -1: the tier has no grid
+    parts: list[tuple[int, int]]  # time, and deliveries completed by then
+    deliveries: int  # of these, those that could be sent
 
 
 class Marks:
-    """How a flush gets on: so many deliveries were through at that time."""
+    """Progress of a flush: times, and the deliveries completed by then."""
 
     __slots__ = ("_marks", "deliveries")
 
@@ -73,12 +74,12 @@ class Marks:
         self._marks: list[tuple[int, int]] = []
 
     def through(self, now_ns: int) -> None:
-        """Note that all deliveries so far have been handed to the kernel."""
+        """Record that all deliveries so far were handed to the kernel by ``now_ns``."""
         if self.deliveries > (self._marks[-1][1] if self._marks else 0):
             self._marks.append((now_ns, self.deliveries))
 
     def parts(self) -> list[tuple[int, int]]:
-        """Return at most ``MAX_PARTS`` of the marks, the last among them."""
+        """Return at most ``MAX_PARTS`` of the marks, including the last."""
         count = len(self._marks)
         wanted = min(count, MAX_PARTS)
         return [self._marks[-(-count * part // wanted) - 1] for part in range(1, wanted + 1)]
@@ -92,11 +93,11 @@ class TierRecorder:
         self._rows = np.empty((7, ROWS), np.int64)
         self._filled = 0
         self._top = top_symbols
-        # Which of the busiest symbols' rows of buckets a symbol has; -1: none.
+        # By symbol id: its row in `_buckets`, if it is one of the busiest; -1: none.
         self._slot_of = np.full(max_symbols if top_symbols else 0, -1, np.int64)
         self._symbols: list[int] = []
         self._buckets = np.zeros((0, BUCKETS), np.int64)
-        self.unplaced = 0  # deliveries of ticks whose batch is too long ago to have a time
+        self.unplaced = 0  # deliveries of ticks whose time of publication is no longer kept
         self.hops = self._fresh()
         self.arrivals = Arrivals(0, 0)  # of this tier's probe, if there is one
 
@@ -109,7 +110,7 @@ class TierRecorder:
     def flush(
         self, taken: Sequence[FlushedTicks], members: Sequence[NDArray[np.int32]], flush: Flush
     ) -> None:
-        """Record one flush; ``members[channel][symbol]`` is how many sessions were sent a symbol's ticks."""
+        """Record one flush; ``members[channel][symbol]`` is how many sessions got the symbol's ticks."""
         if not flush.parts:
             return
         for ticks in taken:
@@ -129,7 +130,7 @@ class TierRecorder:
             done = upto
 
     def _add(self, ticks: FlushedTicks, members: NDArray[np.int32], part: slice, flush: Flush) -> None:
-        """Copy at most ROWS ticks of a flush into rows."""
+        """Copy up to ROWS ticks of a flush into rows."""
         gs, symbols = ticks.gs[part], ticks.symbols[part]
         end = self._filled + len(gs)
         if end > ROWS:
@@ -146,9 +147,9 @@ class TierRecorder:
         rows[_SYMBOL] = symbols
 
     def settle(self) -> None:
-        """Turn all rows into histograms."""
+        """Add all rows to the histograms."""
         rows, self._filled = self._rows[:, : self._filled], 0
-        if not rows[_TIMES].all():  # the only sessions that took it could not be sent it
+        if not rows[_TIMES].all():  # ticks that could not be sent to any session
             rows = rows[:, rows[_TIMES] > 0]
         event, recv, published, began, accepted, times, symbols = rows
         hops = self.hops
@@ -169,15 +170,15 @@ class TierRecorder:
     # Intervals.
 
     def __len__(self) -> int:
-        """Return how many histograms there are."""
+        """Return the number of histograms."""
         return len(self.hops) + len(self._symbols)
 
     def rotate(self, follow: list[int]) -> Iterator[tuple[str, int, Histogram]]:
-        """Yield hop, symbol (-1: all) and histogram of what was recorded since the last call.
+        """Yield hop, symbol (-1: all) and histogram of the values recorded since the last call.
 
-        Up to the first one yielded belongs to it; flushes may follow before
-        the last. From there on ``follow``, at most ``top_symbols``, have
-        histograms of their own.
+        The interval ends at the first item; flushes recorded while the
+        iterator is consumed belong to the next interval. In that one the
+        symbols ``follow``, at most ``top_symbols``, have their own histograms.
         """
         self.settle()
         hops, self.hops = self.hops, self._fresh()
@@ -193,7 +194,7 @@ class TierRecorder:
 
 
 def _drawn(gs: NDArray[np.uint64], parts: list[tuple[int, int]]) -> Values:
-    """Return for each tick the time of one of ``parts``, each as often as its share of the deliveries."""
+    """Return for each tick the time of one of ``parts``, chosen in proportion to their deliveries."""
     sends = parts[-1][1]
     draws = (gs * _SCATTER) >> np.uint64(33)
     bounds = np.array([_DRAWS * sent // sends for _, sent in parts[:-1]], np.uint64)
@@ -208,7 +209,7 @@ def _record(histogram: Histogram, values: Values, times: Values, which: NDArray[
 
 
 class LatencyRecorder:
-    """The recorders of one shard's tiers, and the symbols they follow."""
+    """Recorders of all tiers of one shard."""
 
     def __init__(self, stamps: Stamps, max_symbols: int, top_symbols: int, worker: int = 0) -> None:
         self._stamps = stamps
@@ -226,13 +227,13 @@ class LatencyRecorder:
         return found
 
     def __len__(self) -> int:
-        """Return how many histograms there are."""
+        """Return the number of histograms."""
         return sum(len(recorder) for recorder in self._tiers.values())
 
     def rotate(self, names: Sequence[str], published: Indices) -> Iterator[tuple[Tag, Histogram]]:
-        """Yield what was recorded since the last call, and follow the symbols that were busiest meanwhile.
+        """Yield the histograms since the last call; from now on, follow the symbols that were busiest since.
 
-        ``published``, shape ``(len(names),)``, is how many ticks each symbol had so far.
+        ``published``, shape ``(len(names),)``, is how many ticks each symbol has had.
         """
         busiest: list[int] = []
         if self._top:
@@ -246,10 +247,10 @@ class LatencyRecorder:
 
     @property
     def arrivals(self) -> dict[str, Arrivals]:
-        """Return what the probes counted, by tier."""
+        """Counts of the probes, by tier."""
         return {tier: recorder.arrivals for tier, recorder in self._tiers.items()}
 
     @property
     def unplaced(self) -> dict[str, int]:
-        """Return how many deliveries per tier have no ``ring`` and ``wait``: their batch was too long ago."""
+        """Deliveries per tier without ``ring`` and ``wait``: their time of publication was no longer kept."""
         return {tier: recorder.unplaced for tier, recorder in self._tiers.items()}

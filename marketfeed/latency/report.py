@@ -1,12 +1,12 @@
-"""What latency logs say: rows of figures, how they differ from another run's, and whether a budget holds.
+"""Reports from latency logs: rows of figures, comparison with another run, and budgets.
 
-**Spread.** A log's intervals show how much a figure moves by itself. A change
-counts as outside that spread if the median of the new log's intervals lies
+**Spread.** The intervals of a log show how much a figure varies by itself. A
+change is outside that spread if the median of the new log's intervals lies
 outside the central 90 % of the old log's, the median of the old log's outside
 that of the new log's, and the figure itself has changed in the same direction.
-Intervals are compared with intervals, as the extremes and high percentiles of
-a whole log lie beyond those of nearly all its intervals. With fewer than ten
-intervals on either side nothing is said.
+Intervals are compared with intervals, because the extremes and high percentiles
+of a whole log lie beyond those of nearly all its intervals. With fewer than ten
+intervals on either side, changes are not judged.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ if TYPE_CHECKING:
 TITLES: Final = ("count", "min", "p50", "p90", "p99", "p99.9", "p99.99", "max")
 BY: Final = ("tier", "hop", "symbol", "worker")
 MIN_INTERVALS: Final = 10
-MAX_TOLD: Final = 1000  # names of each field that are remembered, to tell what there is
+MAX_NAMES: Final = 1000  # values of each field that are remembered for an error
 BAND: Final = (5.0, 95.0)  # percent of a log's intervals
-LEAST_CHANGE: Final = 0.0005  # of a figure: less is shown as 0.0 %
+LEAST_CHANGE: Final = 0.0005  # as a fraction: less is shown as 0.0 %
 _Series = NDArray[np.int64]
 
 
 class Budget(NamedTuple):
-    """A bound on one figure of every row."""
+    """An upper limit for one figure of every row."""
 
     title: str
     limit_ns: int
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Return the budget that ``p99=20ms`` sets. Raises LogError."""
+        """Parse a budget such as ``p99=20ms``. Raises LogError."""
         title, equals, limit = text.partition("=")
         title = title.strip().replace("_", ".")
         if not equals or title not in TITLES[1:]:
-            raise LogError(f"--budget {text}: written as p99=20ms, with one of {', '.join(TITLES[1:])}")
+            raise LogError(f"--budget {text}: must be as p99=20ms, with one of {', '.join(TITLES[1:])}")
         return cls(title, duration_ns(limit))
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which latencies are wanted, and how they are put together."""
+    """Which latencies to report, and how to merge them."""
 
     by: tuple[str, ...] = ()
     hops: tuple[str, ...] = ()
@@ -73,15 +73,15 @@ class Selection:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Return the fields that tell rows apart. Hops are never merged: they are different things."""
+        """Fields that rows are grouped by. Hops are never merged: they measure different things."""
         by = self.by or ("hop", "tier")
         return ("hop", *(name for name in by if name != "hop"))
 
     def wants(self, tag: Tag) -> bool:
-        """Tell whether a histogram of this tag is asked for."""
+        """Return whether the selection includes histograms with this tag."""
         by_symbol = "symbol" in self.by or bool(self.symbols)
         return (
-            # A symbol's latencies are in its tier's too, and must not count twice.
+            # A symbol's latencies are also in its tier's histogram, and must not count twice.
             bool(tag.symbol) is by_symbol
             and all(
                 not wanted or value in wanted
@@ -95,7 +95,7 @@ class Selection:
 
 
 class Comparison(NamedTuple):
-    """One figure against that of another log."""
+    """One figure compared with another log's."""
 
     before_ns: int
     now_ns: int
@@ -103,7 +103,7 @@ class Comparison(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """Return the change in percent, with a star if it is outside the spread."""
+        """The change in percent, with an asterisk if it is outside the spread."""
         if not self.before_ns:
             return "new" if self.now_ns else "0 %"
         star = {True: " *", False: "", None: " ?"}[self.outside]
@@ -112,7 +112,7 @@ class Comparison(NamedTuple):
 
 @dataclass
 class ReportRow:
-    """One line of the table: whose latencies, count, min, percentiles, max."""
+    """One row of the table: its key, and count, min, percentiles, max."""
 
     key: tuple[str, ...]
     figures: list[int]
@@ -122,18 +122,18 @@ class ReportRow:
 
 @dataclass
 class Report:
-    """Rows and where they come from."""
+    """Rows, with their logs and selection."""
 
     paths: list[Path]
     choice: Selection
     latencies: Latencies
     rows: list[ReportRow]
     against: list[Path] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # what could not be read, or is worth knowing
+    notes: list[str] = field(default_factory=list)  # unreadable lines, and other warnings
 
     @property
     def broken(self) -> list[str]:
-        """Return a sentence for each budget that a row breaks."""
+        """A message for each budget that a row exceeds."""
         return [
             f"{' '.join(filter(None, row.key)) or 'all'}: {budget.title} is "
             f"{shown_ns(row.figures[TITLES.index(budget.title)])}, the budget {shown_ns(budget.limit_ns)}"
@@ -143,7 +143,7 @@ class Report:
 
     @property
     def span(self) -> str:
-        """Return the time that the rows cover."""
+        """The time range of the rows, and their number of intervals."""
         start_s, end_s, intervals = self.latencies.span_s
         return f"{shown_s(start_s)} to {shown_s(end_s)}, {amount(intervals, 'intervals')}"
 
@@ -185,7 +185,7 @@ def _read(
         nonlocal in_window
         in_window = True
         for name, value in zip(Tag._fields, tag, strict=True):
-            if value and len(there[name]) < MAX_TOLD:
+            if value and len(there[name]) < MAX_NAMES:
                 there[name].add(value)
         return choice.wants(tag)
 
@@ -195,14 +195,14 @@ def _read(
     names = ", ".join(map(str, paths))
     problems = "; ".join(found.problems)
     if found.first_s > found.last_s:
-        raise LogError(problems or f"{names}: no interval in it yet; one is written every latency.interval_s")
+        raise LogError(problems or f"{names}: no intervals yet; one is written every latency.interval_s")
     if found.wanted:
         raise LogError(problems)
     if not in_window:
         covered = f"{shown_s(found.first_s)} to {shown_s(found.last_s)}"
-        raise LogError(f"{names}: no interval between --from and --to; there are some from {covered}")
+        raise LogError(f"{names}: no intervals between --from and --to; the log covers {covered}")
     have = "; ".join(f"{name}: {', '.join(sorted(values)[:20])}" for name, values in there.items() if values)
-    raise LogError(f"{names}: nothing that was asked for; there is {have or 'no tag'}")
+    raise LogError(f"{names}: no latencies of this selection; the log has {have or 'no tags'}")
 
 
 def _order(key: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
@@ -215,13 +215,13 @@ def _notes(found: Latencies, unit_ns: float) -> list[str]:
     if len({layout._replace(scale=1.0) for layout in found.layouts}) > 1:
         least = min(layout.digits for layout in found.layouts)
         kinds = ", ".join(f"{path} has {number} digits" for path, number in digits)
-        notes.append(f"histograms of different precision or range ({kinds}): merged ones have {least} digits")
+        notes.append(f"histograms of different precision or range ({kinds}): merged to {least} digits")
     notes += [
-        f"{path}: holds DoubleHistograms, whose values have a unit of their writer's choice: see --unit"
+        f"{path}: contains DoubleHistograms, whose unit depends on their writer: see --unit"
         for path in {path: None for layout, path in found.layouts.items() if layout.scale != unit_ns}
     ]
     notes += [
-        f"{' '.join(filter(None, key))}: {count:,} values above 60 s are in no histogram"
+        f"{' '.join(filter(None, key))}: {count:,} values above 60 s are not in the histogram"
         for key, count in found.beyond.items()
     ]
     return notes
@@ -245,7 +245,7 @@ def _changes(now: Latencies, before: Latencies, row: ReportRow) -> list[Comparis
 
 
 def _is_outside(old: int, new: int, before: _Series, now: _Series) -> bool:
-    """Tell whether the change of a figure is outside the spread of both logs' intervals (shape ``(k,)``)."""
+    """Return whether a change is outside the spread of the intervals of both logs, shape ``(k,)``."""
     median_before, median_now = float(np.median(before)), float(np.median(now))
     rises = median_now > median_before
     if abs(new - old) <= LEAST_CHANGE * old or rises is not (new > old):
@@ -259,9 +259,9 @@ def _is_beyond(value: float, others: _Series) -> bool:
 
 
 def to_csv(report: Report) -> str:
-    """Return the table as CSV, in ns; with another log, its figures too and whether the change is outside.
+    """Return the table as CSV, in ns; with another log, also its figures and whether the change is outside.
 
-    A name that a spreadsheet would take for a formula has a ``'`` before it.
+    Names that spreadsheets would read as formulas get a leading ``'``.
     """
     text = io.StringIO()
     write = csv.writer(text, lineterminator="\n").writerow
@@ -295,7 +295,7 @@ def shown_changes(row: ReportRow) -> list[str]:
 
 
 SPREAD_NOTE: Final = (
-    "* outside the spread: the median interval of either log is beyond the central "
+    "* outside the spread: the median interval of each log is outside the central "
     f"{BAND[1] - BAND[0]:.0f} % of the other's"
     f" · ? fewer than {MIN_INTERVALS} intervals, not judged"
 )

@@ -1,7 +1,7 @@
-"""Sums of a log's histograms, whatever their layouts.
+"""Sums of histograms with any layouts.
 
-A decoded histogram is a :class:`Part`: its layout and the buckets that are filled, and nothing of those
-that are not: a histogram of five digits has six million buckets, and a log may have a thousand tags.
+A decoded histogram is a :class:`Part`: its layout and its filled buckets. Empty buckets are not stored: a
+histogram of five digits has six million buckets, and a log may have a thousand tags.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 
 from marketfeed.latency.histogram import PERCENTILES, Values, rank
 
-SETTLE_ENTRIES: Final = 1 << 14  # held of histograms that were added, before they are summed
-MAX_SPAN: Final = 1 << 18  # buckets, up to which sums are made in a dense array: 2 MB
+SETTLE_ENTRIES: Final = 1 << 14  # buckets of added histograms to hold before they are summed
+MAX_SPAN: Final = 1 << 18  # buckets: up to here sums use a dense array, 2 MB
 MAX_TOTAL: Final = 2**62  # values; beyond it sums would overflow
 _MAX_NS: Final = 2.0**62
 
 
 class BucketLayout(NamedTuple):
-    """How a histogram's buckets are laid out; only histograms of one layout can be added bucket by bucket."""
+    """Layout of a histogram's buckets; histograms of the same layout can be added bucket by bucket."""
 
     unit_bits: int
     half_bits: int
@@ -56,22 +56,22 @@ class BucketLayout(NamedTuple):
         if self.scale != 1.0:
             values = np.minimum(np.rint(values_ns / self.scale), _MAX_NS).astype(np.int64)
         top = values >> self.unit_bits
-        # The exponent of a float is its highest bit, or one more next to the next power of two, which
-        # leads to the same bucket.
+        # The exponent of the float is the position of the highest bit, or one more if rounded up to the
+        # next power of two, which gives the same bucket.
         doubling = np.maximum(np.frexp(np.maximum(top, 1))[1] - 1 - self.half_bits, 0)
         buckets: Values = (doubling << self.half_bits) + (top >> doubling)
         return buckets
 
 
 class Part(NamedTuple):
-    """What one histogram holds, or several of one layout."""
+    """Filled buckets of one histogram, or of the sum of several with the same layout."""
 
     layout: BucketLayout
-    buckets: Values  # (k,) those that are filled, in order
+    buckets: Values  # (k,) filled buckets, in ascending order
     counts: Values  # (k,)
 
     def statistics(self, percentiles: tuple[float, ...] = PERCENTILES) -> list[int]:
-        """Return count, min, each of ``percentiles``, max; of buckets the bounds that HdrHistogram shows."""
+        """Return count, min, each of ``percentiles``, max; as bounds of buckets, as HdrHistogram does."""
         if not len(self.buckets):
             return [0] * (len(percentiles) + 3)
         cumulative = self.counts.cumsum()
@@ -80,20 +80,20 @@ class Part(NamedTuple):
 
 
 class Merged:
-    """The sum of many histograms, of the buckets that are filled. All values in ns."""
+    """Sum of many histograms, as filled buckets. All values in ns."""
 
     def __init__(self, layout: BucketLayout) -> None:
         self.layout = layout
         self.total = 0  # values
-        self.entries = 0  # buckets held, those of parts not yet summed included
+        self.entries = 0  # buckets held, including those of parts not yet summed
         self._parts: list[tuple[Values, Values]] = []
-        self._loose = True  # the parts are not one, each bucket once
+        self._loose = True  # whether the parts have to be summed
         self._settle_at = SETTLE_ENTRIES
 
     def add(self, layout: BucketLayout, buckets: Values, counts: Values) -> None:
-        """Add ``counts`` of ``buckets``, both of shape ``(k,)``; of two layouts the coarser one stays.
+        """Add ``counts`` of ``buckets``, both of shape ``(k,)``; the sum has the coarser of the two layouts.
 
-        Raises OverflowError, and adds nothing, if there were more than MAX_TOTAL values.
+        Raises OverflowError, and adds nothing, if the sum would exceed MAX_TOTAL values.
         """
         added = int(counts.sum())
         if self.total + added > MAX_TOTAL:
@@ -127,17 +127,17 @@ class Merged:
         return Part(self.layout, *self._parts[0])
 
     def statistics(self, percentiles: tuple[float, ...] = PERCENTILES) -> list[int]:
-        """Return count, min, each of ``percentiles``, max; of buckets the bounds that HdrHistogram shows."""
+        """Return count, min, each of ``percentiles``, max; as bounds of buckets, as HdrHistogram does."""
         return self.part().statistics(percentiles)
 
     def curve(self) -> tuple[Values, Values]:
-        """Return the highest value of each bucket that is filled, and how many values lie at or below it."""
+        """Return the highest value of each filled bucket, and the number of values at or below it."""
         _, buckets, counts = self.part()
         return self.layout.highest(buckets), counts.cumsum()
 
 
 def _summed(buckets: Values, counts: Values) -> tuple[Values, Values]:
-    """Return each bucket once, in order, with the sum of its counts."""
+    """Return the distinct buckets in ascending order, with the sums of their counts."""
     if not len(buckets):
         return buckets, counts
     least = int(buckets.min())

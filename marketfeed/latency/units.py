@@ -1,4 +1,4 @@
-"""Times and durations as people write and read them."""
+"""Parsing and formatting of times and durations."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def duration_ns(text: str) -> int:
     """Return the nanoseconds of a duration such as ``20ms`` or ``1.5s``. Raises LogError."""
     found = _DURATION.fullmatch(text.strip())
     if found is None:
-        raise LogError(f"{text!r} is no duration: a number and one of ns, us, ms, s, m, such as 20ms")
+        raise LogError(f"{text!r} is not a duration: a number and one of ns, us, ms, s, m, such as 20ms")
     return round(float(found[1]) * UNITS_NS[found[2]])
 
 
 def unit_ns(text: str) -> int:
-    """Return the nanoseconds of what a log counts: ns, us, ms or s. Raises LogError."""
+    """Return the nanoseconds of a log's unit: ns, us, ms or s. Raises LogError."""
     if text not in ("ns", "us", "ms", "s"):
-        raise LogError(f"--unit {text}: ns, us, ms or s")
+        raise LogError(f"--unit {text}: must be ns, us, ms or s")
     return UNITS_NS[text]
 
 
 def shown_ns(value_ns: float) -> str:
-    """Return a duration in three digits and the unit that suits it."""
+    """Format a duration with three digits, in ns, µs, ms or s."""
     if value_ns == 0:
         return "0"
     for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
@@ -50,18 +50,18 @@ def _decimals(value: float) -> int:
 
 
 def moment_s(text: str) -> float:
-    """Return the Unix time of a moment: ISO 8601 (UTC if unsaid), or a Unix time. Raises LogError."""
+    """Parse a time in ISO 8601, by default in UTC, or a Unix time; return the Unix time. Raises LogError."""
     if re.fullmatch(r"[0-9]{1,11}(\.[0-9]*)?", text):
         return float(text)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise LogError(
-            f"{text!r} is no time: 2026-11-24T20:30, with Z or +01:00 if need be, or a Unix time"
+            f"{text!r} is not a time: write 2026-11-24T20:30, optionally with Z or +01:00, or a Unix time"
         ) from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def shown_s(moment: float) -> str:
-    """Return a moment as ISO 8601 in UTC, to the second."""
+    """Format a Unix time as ISO 8601 in UTC, to the second."""
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"

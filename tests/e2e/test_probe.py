@@ -40,7 +40,7 @@ def test_a_probe_measures_each_tier_says_what_and_writes_a_log(tmp_path: Path) -
         done = probe(running.url, "SY0000", *tiers, "--out", "probe.hlog", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         title, head, vip, premium = done.stdout.splitlines()
-        assert title.startswith(f"{running.url}, 2 s: from the engine's receipt of a tick")
+        assert title.startswith(f"{running.url}, 2 s: latency from the engine's receipt of a tick")
         assert head.split()[:3] == ["tier", "ticks", "p50"]
         assert (vip.split()[0], premium.split()[0]) == ("vip", "premium")
         table = load(tmp_path / "probe.hlog", by=("hop", "tier")).groupby("tier")["count"].sum()
@@ -76,7 +76,7 @@ def test_names_without_ticks_are_told(tmp_path: Path) -> None:
         done = probe(running.url, "NOPE", "--seconds", "1", cwd=tmp_path)
         assert done.returncode == 1
         assert done.stdout.splitlines()[-2:] == [
-            "no tick of NOPE: does a feed send any?",
+            "no ticks of NOPE arrived: does a feed send them?",
             "NOPE: the engine has no such symbol",
         ]
         done = probe(running.url, "SY0000", "sy0001", "--seconds", "1", cwd=tmp_path)
@@ -92,9 +92,9 @@ def test_mistakes_and_an_engine_that_is_not_there_are_one_line(tmp_path: Path) -
         (["http://127.0.0.1:1/", "A"], "must be ws://"),
         (
             ["ws://127.0.0.1:1/", "A", "--tier", "premium=soon"],
-            "--tier premium=soon: written as vip, or premium=100",
+            "--tier premium=soon: must be a tier such as vip, or with its interval in ms",
         ),
-        (["ws://127.0.0.1:1/", "A", "--interruption", "long"], "'long' is no duration"),
+        (["ws://127.0.0.1:1/", "A", "--interruption", "long"], "'long' is not a duration"),
     ):
         done = probe(*arguments, cwd=tmp_path)
         assert done.returncode == 2

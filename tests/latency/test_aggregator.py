@@ -14,7 +14,7 @@ from marketfeed.latency.recorder import LatencyRecorder
 
 @pytest.mark.parametrize("cut_s", [0.0, 0.4, 0.9, 1.3, 1.6, 2.0, 2.4, 3.3])
 async def test_what_was_measured_is_told_once_wherever_the_telling_ends(autojump_clock, monkeypatch, cut_s):
-    monkeypatch.setattr("marketfeed.latency.aggregator.TURN_SHARE", 0.9)
+    monkeypatch.setattr("marketfeed.latency.aggregator.ROTATE_SHARE", 0.9)
     stamps = Stamps(np.zeros(STAMPS_BYTES, np.uint8), np.zeros(1, np.uint64))
     recorder = LatencyRecorder(stamps, 8, 0)
     tier = recorder.tier("vip")

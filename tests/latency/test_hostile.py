@@ -113,7 +113,7 @@ def test_kinds_of_problems_are_bounded(tmp_path):
             file.write(f"1,2,3,{text(number.to_bytes(4) * 4)}\n")
     problems = list(read([path], ()).problems)
     assert len(problems) == lines.MAX_PROBLEMS + 1
-    assert "further lines that cannot be read" in problems[-1]
+    assert "further unreadable lines" in problems[-1]
 
 
 @pytest.mark.parametrize("time", ["1.2.3", "9" * 400, "nan", "-5", "99999999999999"])
@@ -159,14 +159,16 @@ def test_logs_of_other_tools_are_read(tmp_path, head, encoded, tag):
 def test_a_log_that_counts_microseconds_is_read_with_unit_and_noted_without(tmp_path):
     path = foreign(tmp_path / "a.hlog", "#[Logging for: READ]\n", of(V1))
     assert any(
-        "YCSB, which counts microseconds: see --unit" in note for note in make([path], Selection()).notes
+        "YCSB, which is in microseconds: see --unit" in note for note in make([path], Selection()).notes
     )
     done = report("a.hlog", "--unit", "us", cwd=tmp_path)
     assert done.returncode == 0
     assert "7.00 s" in done.stdout
-    assert report("a.hlog", "--unit", "day", cwd=tmp_path).stderr.startswith("marketfeed: --unit day: ns, us")
+    assert report("a.hlog", "--unit", "day", cwd=tmp_path).stderr.startswith(
+        "marketfeed: --unit day: must be ns, us"
+    )
     path = foreign(tmp_path / "b.hlog", "", text(double(packed(payload_of(HDR, COUNTS, V2, ratio=0.5), V2))))
-    assert any("holds DoubleHistograms" in note for note in make([path], Selection()).notes)
+    assert any("contains DoubleHistograms" in note for note in make([path], Selection()).notes)
 
 
 @pytest.mark.parametrize(
@@ -179,19 +181,19 @@ def test_a_log_that_counts_microseconds_is_read_with_unit_and_noted_without(tmp_
             "percentile distribution",
         ),
         ("[READ], AverageLatency(us), 397.2\n", "no HdrHistogram interval"),
-        (f"1,2,3,{of(V2)}", "nothing that was asked for; there is no tag"),
+        (f"1,2,3,{of(V2)}", "no latencies of this selection; the log has no tags"),
     ],
 )
-def test_what_cannot_be_read_is_said_with_file_and_line_and_is_never_nothing_asked_for(
+def test_what_cannot_be_read_is_said_with_file_and_line_and_is_never_an_empty_selection(
     tmp_path, content, said
 ):
     path = tmp_path / "a.hlog"
     path.write_text(content)
     with pytest.raises(LogError, match="^" + str(path)) as caught:
-        make([path], Selection(hops=("total",)) if "asked" in said else Selection())
+        make([path], Selection(hops=("total",)) if "selection" in said else Selection())
     assert said in str(caught.value)
-    assert "asked for" in said or "line" in str(caught.value)
-    assert ("asked for" in str(caught.value)) == ("asked for" in said)
+    assert "selection" in said or "line" in str(caught.value)
+    assert ("selection" in str(caught.value)) == ("selection" in said)
 
 
 @pytest.mark.parametrize("name", ["=cmd|'/c calc'!A1", "+1", "-2+3", "@SUM(A1)"])

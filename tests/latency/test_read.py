@@ -129,7 +129,7 @@ def test_a_line_that_is_no_histogram_is_left_out_and_said(tmp_path, line, said):
 def test_a_binary_file_is_said_to_be_none_of_these(tmp_path):
     path = tmp_path / "a.hlog"
     path.write_bytes(b"\x7fELF\x08\xff\xfe" * 100)
-    assert list(read([path], ()).problems) == [f"{path}: not text: this is no HdrHistogram log (line 1)"]
+    assert list(read([path], ()).problems) == [f"{path}: not text: this is not an HdrHistogram log (line 1)"]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_text_that_is_no_log_at_all_is_said_so_in_one_sentence(tmp_path, text,
     path = tmp_path / "config.toml"
     path.write_text(text)
     (said,) = read([path], ()).problems
-    assert said.startswith(f"{path}: {lines} and no HdrHistogram interval: this is no latency log; ")
+    assert said.startswith(f"{path}: {lines} and no HdrHistogram interval: this is not a latency log; ")
     assert said.endswith(" writes one to latency.path, var/latency.hlog")
     log = write(tmp_path / "a.hlog", interval([5000]))
     found = read([log, path], ())
@@ -181,7 +181,7 @@ def test_a_packed_log_that_is_cut_is_read_up_to_there_and_that_is_told(tmp_path,
     assert list(found.problems)
     if cut == -1:
         assert found.lines == 9
-        assert "gzip data are cut off or damaged from here on" in list(found.problems)[-1]
+        assert "gzip data are truncated or damaged from here on" in list(found.problems)[-1]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_log_that_another_program_packed_is_named(tmp_path, pack, name):
     path = write(tmp_path / "a.hlog", interval([5000]))
     path.write_bytes(pack(path.read_bytes()))
     (problem,) = read([path], ()).problems
-    assert f"packed by {name}: unpack it first" in problem
+    assert f"compressed by {name}: decompress it first" in problem
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path):
@@ -237,7 +237,7 @@ def test_load_without_pandas_gives_arrays(tmp_path, monkeypatch):
 def test_load_warns_of_what_it_left_out(tmp_path):
     path = write(tmp_path / "a.hlog", interval([5_000_000]))
     path.write_text(path.read_text() + "Tag=hop=t")
-    with pytest.warns(UserWarning, match="cut off"):
+    with pytest.warns(UserWarning, match="incomplete"):
         load(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

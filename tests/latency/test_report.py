@@ -79,14 +79,14 @@ def test_rows_by_tier_hop_symbol_or_worker(log, choice, keys):
 
 def test_a_window_that_holds_nothing_says_what_there_is(log):
     with pytest.raises(
-        LogError, match="no interval between --from and --to; there are some from 2026-09-21T14:13:20Z"
+        LogError, match="no intervals between --from and --to; the log covers 2026-09-21T14:13:20Z"
     ):
         make([log], Selection(to_s=START_S))
 
 
 def test_asking_for_what_is_not_there_says_what_is(log):
     with pytest.raises(
-        LogError, match=r"nothing that was asked for; there is hop: send, total; tier: basic, vip"
+        LogError, match=r"no latencies of this selection; the log has hop: send, total; tier: basic, vip"
     ):
         make([log], Selection(hops=("client",)))
 
@@ -180,7 +180,7 @@ def test_the_command_prints_a_table_and_writes_picture_page_and_csv(log, tmp_pat
     lines = done.stdout.splitlines()
     assert lines[1].split() == ["hop", "tier", "count", "min", "p50", "p90", "p99", "p99.9", "p99.99", "max"]
     assert lines[2].split()[:3] == ["send", "basic", "1,200"]
-    assert "note: broken.hlog: its last line is cut off" in done.stderr
+    assert "note: broken.hlog: its last line is incomplete" in done.stderr
     assert (tmp_path / "o.png").read_bytes().startswith(PNG)
     page = (tmp_path / "o.html").read_text()
     assert base64.b64decode(re.search(r"data:image/png;base64,([^\"]+)", page)[1]).startswith(PNG)
@@ -207,14 +207,14 @@ def test_a_budget_that_holds_is_status_0_and_a_broken_one_is_status_1_and_names_
         (["no.hlog"], "no.hlog: No such file or directory"),
         (
             ["latency.hlog", "--budget", "p98=1ms"],
-            "--budget p98=1ms: written as p99=20ms, with one of min, p50",
+            "--budget p98=1ms: must be as p99=20ms, with one of min, p50",
         ),
-        (["latency.hlog", "--budget", "p99=fast"], "'fast' is no duration"),
-        (["latency.hlog", "--by", "colour"], "--by colour: one or more of tier, hop, symbol, worker"),
-        (["latency.hlog", "--from", "noon"], "'noon' is no time"),
+        (["latency.hlog", "--budget", "p99=fast"], "'fast' is not a duration"),
+        (["latency.hlog", "--by", "colour"], "--by colour: must be one or more of tier, hop, symbol, worker"),
+        (["latency.hlog", "--from", "noon"], "'noon' is not a time"),
         (["latency.hlog", "--csv", "no/o.csv"], "no/o.csv: No such file or directory"),
-        (["empty.hlog"], "empty.hlog: no interval in it yet"),
-        (["binary.hlog"], "binary.hlog: not text: this is no HdrHistogram log"),
+        (["empty.hlog"], "empty.hlog: no intervals yet"),
+        (["binary.hlog"], "binary.hlog: not text: this is not an HdrHistogram log"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(log, tmp_path, arguments, said):
