@@ -13,12 +13,12 @@ run: $(VENV)/.run
 	$(BIN)/marketfeed serve --config config.toml \
 		$(if $(PORT),--set gateway.port=$(PORT)) $(if $(ADMIN_PORT),--set admin.port=$(ADMIN_PORT)) $(ARGS)
 
-# Two tests a core; then one at a time those that depend on how busy the machine is.
+# Two tests per core; then, one at a time, the tests that depend on the load of the machine.
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest -q -m alone
 
-# While you write code: no other processes and no network; under a minute.
+# Fast tests for development, without other processes and without network: under a minute.
 quick: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n logical --dist worksteal -m "not e2e and not slow and not alone"
 
@@ -32,7 +32,7 @@ check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Complexity, lengths of files, duplicated blocks, import layers; fails on what is beyond its limit.
+# Complexity, lengths of files, duplicated blocks, import layers; fails if a limit is exceeded.
 debt: $(VENV)/.test
 	$(BIN)/python tests/debt.py
 
@@ -53,11 +53,11 @@ perf: $(VENV)/.perf
 	$(BIN)/python -m perf.fanout
 	$(BIN)/python -m perf.peers
 
-# 100,000 sessions over six workers: wants an otherwise idle machine for five minutes.
+# 100,000 sessions over six workers: needs an otherwise idle machine for five minutes.
 many: $(VENV)/.perf
 	$(BIN)/python -m perf.many --strict
 
-# Long proofs: minutes, not seconds. The suite runs a short form of each.
+# Long versions of tests that the suite runs in short: takes minutes.
 prove: $(VENV)/.test
 	MARKETFEED_PROVE=1 $(BIN)/python -m pytest -q
 

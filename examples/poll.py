@@ -1,4 +1,4 @@
-# Long polls with the standard library alone.
+# Long polls, with the standard library only.
 import http.client
 import json
 import time
