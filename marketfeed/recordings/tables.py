@@ -82,9 +82,7 @@ def arrow_table(records: Records, names: Sequence[str], channel: str, prices: st
     pa = pyarrow()
     _check(prices)
     arrays = {column.name: _arrow(pa, column, names, prices) for column in columns(records, channel)}
-    return pa.table(
-        arrays, metadata={"marketfeed.workers.channel": channel, "marketfeed.price": _described(prices)}
-    )
+    return pa.table(arrays, metadata={"marketfeed.channel": channel, "marketfeed.price": _described(prices)})
 
 
 def pyarrow() -> Any:

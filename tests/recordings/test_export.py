@@ -53,6 +53,9 @@ def test_the_command_writes_a_table_of_each_channel_and_never_over_another(tmp_p
     assert done.stderr.splitlines()[0].startswith("day.quotes.parquet: 1,000 quotes, 0.")
     assert pq.read_table(tmp_path / "day.quotes.parquet").num_rows == len(q)
     assert pq.read_table(tmp_path / "day.trades.parquet").num_rows == len(t)
+    metadata = pq.read_schema(tmp_path / "day.trades.parquet").metadata
+    assert metadata[b"marketfeed.channel"] == b"trades"
+    assert metadata[b"marketfeed.price"] == b"in the quote currency"
     again = command("day.mfr.zst", "--to", "day.parquet", cwd=tmp_path)
     assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr in [
