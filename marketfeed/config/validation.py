@@ -1,8 +1,7 @@
 """Validation of TOML tables against msgspec structs that reports every mistake, one line each.
 
-msgspec stops at the first mistake and names neither the value nor, in a dict,
-the key. So this module walks the table and the struct's fields itself, and
-has msgspec validate the single values.
+msgspec stops at the first mistake and names neither the value nor, in a dict, the key. So this module walks
+the table and the struct's fields itself, and has msgspec validate the single values.
 """
 
 from __future__ import annotations
@@ -66,10 +65,7 @@ def mistakes(
 
 
 def without(data: dict[str, Any], wrong: Iterable[Mistake]) -> dict[str, Any]:
-    """Return a copy of ``data`` without the values at the paths of ``wrong``.
-
-    A list that contains such a value is removed as a whole.
-    """
+    """Return a copy of ``data`` without the values at the paths of ``wrong``, and the lists they are in."""
     data = copy.deepcopy(data)
     for path in (mistake.path for mistake in wrong):
         keys = path[: next((i for i, key in enumerate(path) if isinstance(key, int)), len(path))]

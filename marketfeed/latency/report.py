@@ -1,12 +1,10 @@
 """Reports from latency logs: rows of figures, comparison with another run, and budgets.
 
-**Spread.** The intervals of a log show how much a figure varies by itself. A
-change is outside that spread if the median of the new log's intervals lies
-outside the central 90 % of the old log's, the median of the old log's outside
-that of the new log's, and the figure itself has changed in the same direction.
-Intervals are compared with intervals, because the extremes and high percentiles
-of a whole log lie beyond those of nearly all its intervals. With fewer than ten
-intervals on either side, changes are not judged.
+**Spread.** The intervals of a log show how much a figure varies by itself. A change is outside that spread
+if the median of the new log's intervals lies outside the central 90 % of the old log's, the median of the
+old log's outside that of the new log's, and the figure itself has changed in the same direction. Intervals
+are compared with intervals, because the extremes and high percentiles of a whole log lie beyond those of
+nearly all its intervals. With fewer than ten intervals on either side, changes are not judged.
 """
 
 from __future__ import annotations

@@ -57,7 +57,6 @@ class TableWriter(Protocol):
 
     def close(self) -> None:
         """Complete and close the file."""
-        ...
 
 
 class Csv:
