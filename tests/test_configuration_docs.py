@@ -49,7 +49,7 @@ FEEDS = {
     "replay of csv and parquet": TableKeys,
     "columns": Columns,
 }
-WORDS = {
+WORDS: dict[type, str] = {
     inspect.IntType: "integer",
     inspect.FloatType: "number",
     inspect.StrType: "string",
@@ -104,9 +104,11 @@ def default_words(field):
 
 def expected(struct, without=()):
     """Return the rows (key, type, default) of the keys of ``struct``."""
+    info = inspect.type_info(struct)
+    assert isinstance(info, inspect.StructType)
     return [
         (f"`{field.name}`", type_words(field.type), default_words(field))
-        for field in inspect.type_info(struct).fields
+        for field in info.fields
         if field.name not in without
     ]
 
@@ -138,7 +140,7 @@ def test_no_other_section_is_described():
 
 
 def test_every_section_of_a_configuration_is_described():
-    names = {re.match(r"\[(\w+)", title)[1] for title in SECTIONS}
+    names = {found[1] for title in SECTIONS if (found := re.match(r"\[(\w+)", title))}
     assert {*names, "feeds"} == set(Config.__struct_fields__)
 
 

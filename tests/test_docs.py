@@ -84,6 +84,8 @@ def test_every_page_can_be_found_from_the_readme_and_from_the_index():
 
 def site_hooks():
     spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
     hooks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hooks)
     return hooks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -13,6 +14,9 @@ from marketfeed.core.records import BUY, QUOTE, TRADE, Batch
 from marketfeed.feeds.replay import ReplayFeed
 from marketfeed.feeds.synthetic import SyntheticFeed
 from marketfeed.testing import CHECKS, RecordingIntake, check_feed
+
+if TYPE_CHECKING:
+    from marketfeed.ingest.feed import Intake, Publish
 
 NOW_NS = 1_725_000_000 * 10**9
 LINE = b'%d {"stream":"x@bookTicker","data":{"s":"X","b":"1.5","B":"2","a":"1.6","A":"0"}}\n'
@@ -35,21 +39,23 @@ def trades(**columns):
     return made
 
 
+class GoodConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    key: int = 1
+
+
 class GoodFeed:
     """Publishes a quote and a trade a second; the broken ones differ in one thing."""
 
-    class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-        key: int = 1
-
+    Config = GoodConfig
     start_sessions = 0
 
-    def __init__(self, config, intake):
+    def __init__(self, config: GoodConfig, intake: Intake) -> None:
         self.intake = intake
 
     def ticks(self):
         return Batch(quotes(), trades())
 
-    async def run(self, publish):
+    async def run(self, publish: Publish) -> None:
         assert self.intake.symbol("A") == 0
         self.intake.symbol("B")
         while True:
@@ -118,7 +124,7 @@ class NoBatch(GoodFeed):
 
 class CannotTakeNone(GoodFeed):
     async def run(self, publish):
-        symbols = [self.intake.symbol("A"), self.intake.symbol("B")]
+        symbols: list[Any] = [self.intake.symbol("A"), self.intake.symbol("B")]
         while True:
             publish(Batch(quotes(symbol=symbols[1] + 0)))
             await trio.sleep(1)
@@ -145,6 +151,7 @@ class RaisesWhenCancelled(GoodFeed):
         try:
             await super().run(publish)
         except trio.Cancelled:
+            assert isinstance(self.intake, RecordingIntake)
             if len(self.intake.symbols) and len(self.intake.batches) == 1:
                 raise RuntimeError("interrupted") from None
             raise
@@ -281,6 +288,8 @@ async def test_a_recording_intake_keeps_copies_logs_and_counts():
     batch.quotes["bid_px"] = 99
     assert intake.quotes["bid_px"].tolist() == [10]
     assert intake.trades["price"].tolist() == [10]
-    assert intake.batches[0].channels.tolist() == [1, 0]
+    channels = intake.batches[0].channels
+    assert channels is not None
+    assert channels.tolist() == [1, 0]
     intake.log.warning("something", at=3)
     assert intake.logged == [{"event": "something", "at": 3, "feed": "mine", "log_level": "warning"}]

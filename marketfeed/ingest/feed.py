@@ -127,7 +127,10 @@ class Feed(Protocol):
 class FeedType(Protocol):
     """Object registered in the entry-point group ``marketfeed.feeds``."""
 
-    Config: type[msgspec.Struct]
+    @property
+    def Config(self) -> type[msgspec.Struct]:  # noqa: N802 - a class, under the name that feeds give it
+        """The settings of a feed, as the configuration has them."""
+        ...
 
     def __call__(self, config: Any, intake: Intake) -> Feed:
         """Construct the feed; raises ConfigError (``key: what is allowed``) if it can never run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
 import trio
@@ -24,7 +25,7 @@ class Server:
     """A server that has these problems and warnings."""
 
     def __init__(self):
-        self.found = ([], [])
+        self.found: tuple[list[str], list[str]] = ([], [])
 
     def problems(self):
         return self.found[0]
@@ -47,7 +48,8 @@ class Bench:
             Pump(RingWriter(self.rings), self.symbols, lambda: None), folder, self.wait_sessions
         )
         keeper = Keeper(self.log, {})
-        self.health = Health(self.server, self.roster, keeper, self.taps, self.symbols)
+        server: Any = self.server
+        self.health = Health(server, self.roster, keeper, self.taps, self.symbols)
         self.health.phase = Phase.SERVING
 
     async def wait_sessions(self, count):

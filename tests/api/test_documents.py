@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
@@ -117,7 +118,8 @@ def test_every_route_of_the_admin_listener_is_described():
         def __getattr__(self, name):
             return self
 
-    routes = Admin(Nothing(), Nothing()).server._routes
+    nothing: Any = Nothing()
+    routes = Admin(nothing, nothing).server._routes
     assert set(routes) == {path.path for path in openapi.OPERATORS} | {openapi.LATENCY}
     assert all(set(methods) == {"GET"} for methods in routes.values())
 

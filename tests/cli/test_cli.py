@@ -17,23 +17,27 @@ from marketfeed import __version__
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture
-def marketfeed(tmp_path):
-    """Run the command in an empty folder, with ``config`` as its config.toml if there is one."""
+class Command:
+    """The command in a folder of its own, with ``config`` as its config.toml if there is one."""
 
-    def run(*arguments, config=None):
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, *arguments, config=None):
         if config is not None:
-            (tmp_path / "config.toml").write_text(config)
+            (self.folder / "config.toml").write_text(config)
         return subprocess.run(
             [sys.executable, "-m", "marketfeed", *arguments],
-            cwd=tmp_path,
+            cwd=self.folder,
             capture_output=True,
             text=True,
             timeout=60,
         )
 
-    run.folder = tmp_path
-    return run
+
+@pytest.fixture
+def marketfeed(tmp_path):
+    return Command(tmp_path)
 
 
 def told(done):

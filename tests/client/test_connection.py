@@ -80,6 +80,7 @@ class Server:
         async with trio.open_nursery() as nursery:
             (listener,) = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1")
             nursery.start_soon(trio.serve_listeners, handle, [listener])
+            assert isinstance(listener.transport_listener, trio.SocketListener)
             yield listener.transport_listener.socket.getsockname()[1]
             nursery.cancel_scope.cancel()
 

@@ -211,9 +211,9 @@ def test_a_host_that_requests_can_name_is_no_problem(text):
     ],
 )
 def test_a_host_that_can_never_match_is_a_problem_that_says_what_it_should_be(text, meant):
-    assert host_problem(text).endswith(f"not {text!r}; did you mean {meant}?")
+    assert (host_problem(text) or "").endswith(f"not {text!r}; did you mean {meant}?")
 
 
 @pytest.mark.parametrize("text", ["", "a b", "*x", "a.*", "*.", "a,b", "127.1"])
 def test_a_host_without_a_meaning_is_a_problem_that_shows_it(text):
-    assert repr(text) in host_problem(text)
+    assert repr(text) in (host_problem(text) or "")

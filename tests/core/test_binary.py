@@ -114,7 +114,7 @@ def content(frame: Frame):
 @given(st.lists(built, max_size=6), st.lists(st.integers(0, 200), max_size=30))
 def test_frames_come_back_whole_and_in_order_in_any_pieces(sent, sizes):
     stream = b"".join(data for _, _, data in sent)
-    parser, found = FrameParser(), []
+    parser, found = FrameParser(), list[Frame]()
     for size in [*sizes, len(stream)]:
         piece, stream = stream[:size], stream[size:]
         parser.feed(piece)
@@ -126,7 +126,7 @@ def test_frames_come_back_whole_and_in_order_in_any_pieces(sent, sizes):
 
 @given(st.lists(built, min_size=1, max_size=4), st.integers(0, 3))
 def test_frames_may_be_taken_later_than_fed(sent, untaken):
-    parser, found = FrameParser(), []
+    parser, found = FrameParser(), list[Frame]()
     for turn, (_, _, data) in enumerate(sent):
         parser.feed(data[:7])
         if turn % (untaken + 1) == 0:
@@ -256,5 +256,6 @@ def test_a_large_frame_in_pieces_is_put_together_once():
         assert parser.next_frame() is None
         parser.feed(data[at : at + 65536])
     frame = parser.next_frame()
+    assert frame is not None
     assert frame.payload.tobytes() == data[16:]
     assert not frame.records().flags.writeable

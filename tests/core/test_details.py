@@ -61,4 +61,4 @@ def test_conditions_are_what_json_and_csv_hold_as_it_is():
 )
 def test_a_fault_says_what_is_wrong(records, fault):
     found = details_fault(records)
-    assert found is None if fault is None else found.startswith(fault)
+    assert found is None if fault is None else found is not None and found.startswith(fault)

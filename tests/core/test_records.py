@@ -90,6 +90,7 @@ def test_a_batch_of_some_ticks_keeps_their_order():
     some = batch.only(np.array([True, False, True]), np.array([False, True, True]))
     assert some.quotes["ts_event"].tolist() == [0, 4]
     assert some.trades["ts_event"].tolist() == [2, 5]
+    assert some.channels is not None
     assert some.channels.tolist() == [0, 1, 0, 1]
     unordered = Batch(batch.quotes, batch.trades).only(np.zeros(3, bool), np.ones(3, bool))
     assert (len(unordered.quotes), len(unordered.trades), unordered.channels) == (0, 3, None)
@@ -147,6 +148,7 @@ def test_cut_gives_every_stretch_of_the_sequence():
             part = batch.cut(start, end)
             assert part.quotes["ts_event"].tolist() == [i for i in range(start, end) if order[i] == QUOTES]
             assert part.trades["ts_event"].tolist() == [i for i in range(start, end) if order[i] == TRADES]
+            assert part.channels is not None
             assert part.channels.tolist() == order[start:end]
 
 

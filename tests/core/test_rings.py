@@ -1,5 +1,6 @@
 """Reading of rings in one thread; test_rings_protocol.py tests writers that stop midway."""
 
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_a_reader_that_keeps_up_loses_nothing(steps):
 @given(BATCHES)
 def test_n_has_no_holes_and_g_is_the_order_of_the_batch(batches):
     writer = RingWriter(Rings.private(SYMBOLS, DEPTH))
-    g, reached = 0, {}
+    g, reached = 0, dict[tuple[int, int], int]()
     for ticks in batches:
         batch = batch_of(*ticks)
         writer.write(batch)
@@ -102,7 +103,7 @@ def test_position_is_what_a_search_through_all_ticks_finds(batches, g):
 class Overtaken(Rings):
     """Rings whose writer publishes a batch after each load of the head by a reader."""
 
-    meanwhile = ()
+    meanwhile: Iterable[Callable[[], None]] = ()
 
     def _floor(self, channel, symbols):
         floor = super()._floor(channel, symbols)
@@ -116,6 +117,7 @@ class Overtaken(Rings):
 @given(BATCHES, BATCHES, st.integers(0, 400))
 def test_position_leaves_nothing_out_although_the_writer_comes_round_meanwhile(before, meanwhile, g):
     rings = Overtaken.create(bytearray(block_bytes(SYMBOLS, DEPTH)), SYMBOLS, DEPTH)
+    assert isinstance(rings, Overtaken)
     writer, ledger = RingWriter(rings), Ledger()
 
     def publish(ticks):

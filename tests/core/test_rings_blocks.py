@@ -172,6 +172,7 @@ def test_the_areas_of_a_block_do_not_overlap(max_symbols, depth):
         for array in (rings.view.published_g, rings.names.count, *areas)
     ]
     assert all(at + length <= next_at for (at, length), (next_at, _) in itertools.pairwise(ends))
+    assert HEADER.fields is not None
     assert ends[-1][0] + ends[-1][1] + HEADER.fields["published_g"][1] == size
 
 

@@ -51,7 +51,7 @@ def writer_noting(rings, note):
 
 
 def stores_of(batch, depth=DEPTH):
-    rings, order = Rings.private(SYMBOLS, depth), []
+    rings, order = Rings.private(SYMBOLS, depth), list[str]()
     writer_noting(rings, order.append).write(batch)
     return order
 

@@ -55,6 +55,7 @@ def run(depth, batches, batch_ticks, step, *reader_options, seed=1):
         for process in processes:
             process.kill()
             process.wait()
+            assert process.stdout is not None
             process.stdout.close()
 
 

@@ -18,6 +18,13 @@ def place_of(ledger):
     return {g: (*key, n) for key, gs in ledger.ticks.items() for n, g in enumerate(gs, 1)}
 
 
+def between(rings, after, upto):
+    """Return what lies between, which must be there."""
+    found = rings.between(after, upto)
+    assert found is not None
+    return found
+
+
 @given(batches=BATCHES, ordered=st.booleans(), back=st.integers(0, 80))
 def test_what_lies_between_is_every_tick_in_order_or_nothing(batches, ordered, back):
     rings = Rings.private(SYMBOLS, DEPTH)
@@ -53,7 +60,7 @@ def test_it_reaches_back_as_far_as_small_rings_do_and_no_further_than_it_says():
     for _ in range(20):
         writer.write(quotes_of(0))
     assert rings.between(0, 20) is None  # four are overwritten
-    (records, ns), (trades, _) = rings.between(4, 20)
+    (records, ns), (trades, _) = between(rings, 4, 20)
     assert ns.tolist() == list(range(5, 21))
     assert not len(trades)
     assert records["n"].tolist() == ns.tolist()
@@ -66,7 +73,7 @@ def test_an_n_that_has_gone_round_its_field_is_told_whole():
     writer = RingWriter(rings)
     writer.write(quotes_of(0))
     writer.write(quotes_of(0))
-    (records, ns), _ = rings.between(0, 2)
+    (records, ns), _ = between(rings, 0, 2)
     assert records["n"].tolist() == [2**32 - 1, 0]
     assert ns.tolist() == [2**32 - 1, 2**32]
 
@@ -79,5 +86,5 @@ def test_a_successor_leaves_no_tick_behind_that_was_never_published():
     rings.view.published_g[0] = 0
     RingWriter(rings).write(quotes_of(2))
     assert rings.head() == 3
-    (records, _), _ = rings.between(2, 3)
+    (records, _), _ = between(rings, 2, 3)
     assert records["symbol"].tolist() == [2]

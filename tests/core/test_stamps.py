@@ -19,7 +19,7 @@ def times(stamps, gs):
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.data())
 def test_every_tick_has_the_time_of_its_batch(sizes, data):
-    stamps, expected, g = fresh(), {}, 0
+    stamps, expected, g = fresh(), dict[int, int](), 0
     for number, size in enumerate(sizes):
         expected |= {g + 1 + i: 1000 + number for i in range(size)}
         g += size

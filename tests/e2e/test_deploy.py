@@ -58,9 +58,12 @@ def test_the_unit_checks_the_configuration_that_it_serves(tmp_path):
 
 
 def test_the_unit_leaves_more_time_to_stop_than_a_drain_takes(tmp_path):
-    stop_s = float(re.search(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.MULTILINE)[1])
+    stop = re.search(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.MULTILINE)
+    assert stop is not None
     shipped = (DEPLOY.parent / "config.toml").read_text()
-    assert stop_s > float(re.search(r"^drain_s = ([\d.]+)", shipped, re.MULTILINE)[1])
+    drain = re.search(r"^drain_s = ([\d.]+)", shipped, re.MULTILINE)
+    assert drain is not None
+    assert float(stop[1]) > float(drain[1])
 
 
 @pytest.mark.skipif(not CAN_DENY, reason="needs Linux 6.3, to deny writable and executable memory")
@@ -71,6 +74,7 @@ def test_the_engine_and_its_workers_run_without_writable_executable_memory(tmp_p
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
+        assert process.stdout is not None
         ready = process.stdout.readline()
         process.terminate()
         _, log = process.communicate(timeout=READY_S)
@@ -80,9 +84,9 @@ def test_the_engine_and_its_workers_run_without_writable_executable_memory(tmp_p
 
 
 def test_the_health_check_of_the_image_asks_a_running_engine(tmp_path):
-    check = json.loads(
-        re.search(r"HEALTHCHECK .*?CMD (\[.*?\])$", DOCKERFILE.read_text(), re.DOTALL | re.MULTILINE)[1]
-    )
+    found = re.search(r"HEALTHCHECK .*?CMD (\[.*?\])$", DOCKERFILE.read_text(), re.DOTALL | re.MULTILINE)
+    assert found is not None
+    check = json.loads(found[1])
     with engine("", tmp_path) as live:
         here = [argument.replace(":8766/", f":{live.admin_port}/") for argument in check]
         assert here != check

@@ -41,7 +41,7 @@ def test_one_tick_answers_every_poll_that_waits(tmp_path):
             sock = socket.create_connection(("127.0.0.1", running.port), timeout=30)
             sock.sendall(b"GET /v1/poll?quotes=X&timeout_s=300 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             sock.setblocking(False)
-            poll.register(sock, selectors.EVENT_READ)
+            poll.register(sock, selectors.EVENT_READ, sock)
             clients.append(sock)
         while waiting() < POLLS:
             pass
@@ -55,7 +55,7 @@ def test_one_tick_answers_every_poll_that_waits(tmp_path):
         answered = 0
         while answered < len(clients):
             for key, _ in poll.select(30):
-                body = key.fileobj.recv(65536).partition(b"\r\n\r\n")[2]
+                body = key.data.recv(65536).partition(b"\r\n\r\n")[2]
                 # Had some waited for another flush, they would hold the second tick, too.
                 answer = json.loads(body)
                 check_poll(answer)

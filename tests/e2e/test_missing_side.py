@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+from typing import Any
 
 import numpy as np
 
@@ -66,10 +67,10 @@ def test_a_missing_side_is_null_live_in_snapshots_after_a_cut_in_events_and_in_p
     asked = {"action": "subscribe", "quotes": ["*"], "trades": ["*"], "tier": "vip"}
     with engine(FEED, tmp_path) as running, open_session(running.url) as live:
         live.send(json.dumps(asked))
-        assert '"synced"' in live.recv(timeout=20) + live.recv(timeout=20)
+        assert b'"synced"' in live.recv(20, decode=False) + live.recv(20, decode=False)
         with connect(address_of(running, "tcp")) as publisher:
             publisher.sendall(symbols_frame(NAMES, 0) + quotes_frame(quotes(), 0))
-            came = []
+            came: list[dict[str, Any]] = []
             while len(came) < len(NAMES):
                 came += [m for m in json.loads(live.recv(timeout=20)) if m["T"] == "q"]
             assert sides(came) == WANTED
@@ -105,9 +106,9 @@ def test_a_missing_side_is_null_live_in_snapshots_after_a_cut_in_events_and_in_p
 
             with open_session(running.url) as binary:
                 binary.send(json.dumps({**asked, "encoding": "binary"}))
-                parser, records = FrameParser(), []
+                parser, records = FrameParser(), list[np.void]()
                 while len(records) < len(NAMES):
-                    parser.feed(binary.recv(timeout=20))
+                    parser.feed(binary.recv(timeout=20, decode=False))
                     records += [r for f in parser if f.kind is Kind.QUOTES for r in f.records().tolist()]
             by_name = np.array(records, QUOTE)
             missing = by_name[(by_name["bid_sz"] == 0) | (by_name["ask_sz"] == 0)]
@@ -126,7 +127,7 @@ def test_a_publishers_impossible_times_reach_nobody(tmp_path):
         ws.send('{"action":"subscribe","trades":["*"],"tier":"vip"}')
         with connect(address_of(running, "tcp")) as publisher:
             publisher.sendall(symbols_frame({"A": 0}, 0) + trades_frame(trades, 0))
-            came = []
+            came: list[dict[str, Any]] = []
             while len(came) < 4:
                 came += [m for m in json.loads(ws.recv(timeout=20)) if m["T"] == "t"]
         now_us = time.time_ns() // 1000

@@ -64,6 +64,7 @@ async def test_in_one_process_only_sessions_of_changed_tiers_come_back(tmp_path)
             told = reload(running, tmp_path, AFTER, "reloaded")
             assert told["changed"] == ["tiers", "feeds"]
             await premium.ended.wait()
+            assert premium.closing is not None
             assert premium.closing["code"] == 1001
             assert premium.closing["retry_ms"] < 1000
             await vip.go_on(200)

@@ -20,8 +20,10 @@ def test_one_line_on_stdout_and_a_clean_end_on_sigterm(tmp_path):
         messages = [message for frame in ws for message in json.loads(frame)]
         assert messages[-1]["T"] == "closing"
         assert messages[-1]["code"] == 1001
+        assert ws.protocol.close_rcvd is not None
         assert ws.protocol.close_rcvd.code == 1001
         assert running.process.wait(10) == 0
+        assert running.process.stdout is not None
         assert running.process.stdout.read() == ""
         assert running.logged("stopped")
 
@@ -72,6 +74,7 @@ def test_watch_prints_plain_lines_when_piped(tmp_path):
             stdout=subprocess.PIPE,
             text=True,
         )
+        assert watch.stdout is not None
         lines = [watch.stdout.readline() for _ in range(50)]
         watch.send_signal(signal.SIGINT)
         assert watch.wait(10) == 0

@@ -59,7 +59,7 @@ def test_a_vip_session_gets_every_tick_with_shipped_settings(recording, workers)
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_binary_session_gets_every_tick(recording, workers):
-    ns, others = [], set()
+    ns, others = list[int](), set()
     with (
         engine(FEED, recording, "--set", f"engine.workers={workers}") as running,
         connect(running.url, compression=None, max_size=None) as ws,
@@ -100,7 +100,7 @@ def test_a_session_over_tls_gets_every_tick(recording):
     files = Files(recording)
     config = FEED + f'[gateway]\ntls_cert = "{files.cert}"\ntls_key = "{files.key}"\n'
     trusting = ssl.create_default_context(cafile=str(files.authority))
-    frames = []
+    frames: list[bytes] = []
     with (
         engine(config, recording) as running,
         connect(running.url, ssl=trusting, compression=None, max_size=None) as ws,

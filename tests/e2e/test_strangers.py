@@ -94,7 +94,7 @@ def test_bodies_that_nobody_asked_for_silence_no_session(tmp_path, shut):
         while listener.frames < 10:
             time.sleep(0.05)
         before_kb = memory_kb(running.process.pid)
-        silences = []
+        silences: list[float] = []
         # What holds the engine up does so each time; a machine that is busy with other things does not.
         while len(silences) < TRIES and not (silences and min(silences) < SILENCE_S):
             listener.longest_s = 0.0

@@ -34,7 +34,7 @@ def test_key_updates_of_peers_that_do_not_read_silence_nobody(tmp_path, upgraded
         tls_peer.flood(running.port, bool(upgraded), TLS1_3, 0.5)  # so that what any first ones cost is there
         asyncio.run(longest_silence_s(running.url, context, 0.5))
         before = resident_bytes(running)
-        silences_s, cut = [], 0
+        silences_s, cut = list[float](), 0
         while len(silences_s) < ROUNDS and min(silences_s, default=1.0) >= MOST_SILENT_S:
             attackers = [
                 subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(ATTACKERS)

@@ -154,6 +154,7 @@ def test_names_that_the_engine_does_not_know_are_told_with_what_is_near(terminal
     assert watching.ended() == 0
     argv = [sys.executable, "-m", "marketfeed", "watch", "NOPE", "--url", running.url]
     with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as piped:
+        assert piped.stderr is not None
         said = piped.stderr.readline()
         piped.send_signal(signal.SIGINT)
         assert piped.wait(WAIT_S) == 0

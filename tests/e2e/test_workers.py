@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from marketfeed.core.binary import quotes_frame, symbols_frame
 from tests.support.admin_client import get
 from tests.support.crowd import Session, join, lives, metrics, workers
 from tests.support.process import engine, open_session
-from tests.support.publishers import address_of
+from tests.support.publishers import address_of, connect
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
 PUSH = '[[feeds]]\nname = "pub"\ntype = "push"\nlisten = "127.0.0.1:0"\n'
@@ -43,8 +44,10 @@ def test_one_line_on_stdout_and_a_clean_end_on_sigterm(tmp_path):
         running.process.send_signal(signal.SIGTERM)
         messages = [message for frame in ws for message in json.loads(frame)]
         assert (messages[-1]["T"], messages[-1]["code"]) == ("closing", 1001)
+        assert ws.protocol.close_rcvd is not None
         assert ws.protocol.close_rcvd.code == 1001
         assert running.process.wait(10) == 0
+        assert running.process.stdout is not None
         assert running.process.stdout.read() == ""
         assert running.logged("stopped")
         assert not any(map(lives, pids))
@@ -67,7 +70,7 @@ async def test_200_sessions_over_three_workers_receive_exactly_the_ticks_publish
     with (
         trio.fail_after(60),
         engine(PUSH, tmp_path, "--set", "engine.workers=3") as running,
-        socket.create_connection(address_of(running, "pub").rsplit(":")) as publisher,
+        connect(address_of(running, "pub")) as publisher,
     ):
         async with trio.open_nursery() as nursery:
             sessions = await join(nursery, running, 200, ALL)
@@ -198,7 +201,7 @@ def test_sessions_of_all_workers_are_listed_the_slow_ones_first(tmp_path):
     ):
         slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.send(json.dumps(ALL))
-        listing = {"slow": 0}
+        listing: dict[str, Any] = {"slow": 0}
         while not listing["slow"]:
             listing = json.loads(get(running.admin_port, "/v1/sessions")[2])
         assert listing["sessions"] == 3

@@ -23,7 +23,7 @@ class Table:
         self.advanced: list[str] = []
         self.wakes = 0
         advance: Any = self._advance  # names stand for sessions
-        self.scheduler = CatchUpScheduler(advance, self._wake)
+        self.scheduler: Any = CatchUpScheduler(advance, self._wake)
 
     def _wake(self) -> None:
         self.wakes += 1

@@ -6,7 +6,7 @@ import trio
 
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.records import QUOTE, TRADE
-from marketfeed.fanout.wire import BINARY, JSON, SSE, FrameContent, Moment
+from marketfeed.fanout.wire import BINARY, JSON, SSE, Encoding, FrameContent, Moment
 from tests.support.bench import BASIC, VIP, Bench, Follower, S
 from tests.support.ws_frames import split_frame
 
@@ -17,7 +17,9 @@ def kinds(messages):
 
 def binary_frames(frame):
     """Return the frames of one binary message."""
-    first, payload, rest = split_frame(frame)
+    parts = split_frame(frame)
+    assert parts is not None
+    first, payload, rest = parts
     assert (first, rest) == (0x82, b"")
     parser = FrameParser()
     parser.feed(payload)
@@ -45,7 +47,8 @@ async def test_three_encodings_tell_the_same_story(autojump_clock):
 
 async def test_json_and_sse_sessions_share_a_lane_and_binary_has_its_own(autojump_clock):
     bench = Bench()
-    for number, encoding in enumerate((JSON, SSE, BINARY, JSON, SSE)):
+    encodings: list[Encoding] = [JSON, SSE, BINARY, JSON, SSE]
+    for number, encoding in enumerate(encodings):
         member, _ = bench.enter(f"s{number}", encoding=encoding)
         await bench.subscribe(member, quotes="A")
     statistics = bench.shard.figures.statistics()

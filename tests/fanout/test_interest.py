@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,12 +36,14 @@ def test_each_interest_has_exactly_the_symbols_that_its_names_mean_whenever_they
     joined = 0
     for at, name in enumerate([*steps, ""]):
         if at < len(asked):
-            held.append((asked[at], interests.use(Names(*asked[at]))))
-            told = [set(symbols.tolist()) for symbols in held[-1][1].symbols]
-            held[-1][1].grown[at] = lambda channel, symbols, by_name, told=told: told[channel].update(
-                symbols.tolist()
-            )
-            held[-1] += (told,)
+            interest = interests.use(Names(*asked[at]))
+            told = [set(symbols.tolist()) for symbols in interest.symbols]
+            held.append((asked[at], interest, told))
+
+            def grow(channel: int, symbols: Any, by_name: bool, told: list[set[int]] = told) -> None:
+                told[channel].update(symbols.tolist())
+
+            interest.grown[at] = grow
         if name:
             table.intern(name)
         else:  # the others join later
@@ -91,7 +95,7 @@ def test_the_shortest_prefixes_cover_what_all_of_them_do(prefixes):
 
 @given(st.lists(st.tuples(st.sampled_from(["", "A", "B", "AA", "AB"]), st.integers(0, 3), st.booleans())))
 def test_prefixes_know_their_takers(steps):
-    prefixes, model = Prefixes(), {}
+    prefixes, model = Prefixes[int](), dict[str, list[int]]()
     for prefix, taker, adds in steps:
         takers = model.setdefault(prefix, [])
         if adds and taker not in takers:
@@ -116,7 +120,7 @@ waits: st.SearchStrategy[tuple[str, int, list[str]]] = st.one_of(
 
 @given(st.lists(waits, max_size=40), st.sampled_from([1, 3, 1024]))
 def test_who_waits_is_found_once_for_each_name_and_no_more_when_gone(steps, least_dead):
-    awaited, model = Awaited(), {}
+    awaited, model = Awaited[int](), dict[int, set[str]]()
     for action, owner, some in steps:
         if action == "add" and owner not in model:
             awaited.add(some, owner)
@@ -139,7 +143,7 @@ def test_who_waits_is_found_once_for_each_name_and_no_more_when_gone(steps, leas
 
 
 def test_names_that_are_waited_for_take_12_bytes_each_and_are_gone_with_who_waits():
-    awaited = Awaited()
+    awaited = Awaited[int]()
     for owner in range(20):
         awaited.add([f"{owner:012}{number:012}" for number in range(5000)], owner)
     assert awaited.nbytes == 20 * 5000 * 12

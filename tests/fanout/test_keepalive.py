@@ -24,7 +24,7 @@ def crowd(count):
 
 def test_a_round_takes_a_period_in_looks_that_are_short():
     members, signs = crowd(10 * CHECK_MEMBERS), KeepAlive(TIMING, lambda: 0)
-    now_ns, spoken_to_at = 20 * S, []
+    now_ns, spoken_to_at = 20 * S, list[int]()
     while len(spoken_to_at) < len(members):
         before = sum(bool(member.sink.frames) for member in members)
         signs.check(members, now_ns)

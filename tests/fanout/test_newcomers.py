@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
@@ -47,7 +49,7 @@ async def test_a_flood_of_new_symbols_joins_over_some_cycles_and_each_comes_from
     socket.take()
     for start in range(0, 3000, 250):
         bench.publish(*[("q", name) for name in FLOOD[start : start + 250]], ("q", "OLD"))
-    found, cycles = [], 0
+    found, cycles = list[dict[str, Any]](), 0
     while len(found) < 3012:
         bench.shard._lanes.newcomers._interests._patterned = 100  # as many as 100 sessions match each
         await bench.cycle()

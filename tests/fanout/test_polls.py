@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import pytest
 import trio
@@ -25,8 +26,8 @@ class Polling:
 
     def __init__(self, bench, nursery, quotes="", trades="", after=None, tier=VIP, timeout_s=1000.0):
         self.scope = trio.CancelScope()
-        self.answer = None
-        self.at = None
+        self.answer: Any = None  # a PollAnswer, once there is one
+        self.at: Any = None  # s, of the answer
         self._names = Names(tuple(quotes.split()), tuple(trades.split()))
         self._about = (tier, after and parse_cursor(after), timeout_s)
         nursery.start_soon(self._run, bench)

@@ -9,6 +9,7 @@ import io
 import lzma
 import random
 import zipfile
+from typing import TYPE_CHECKING
 
 import pytest
 import zstandard
@@ -16,15 +17,23 @@ import zstandard
 from marketfeed.feeds.replay import archives
 from tests.support.replay import damaged, names, outcome, refusal, replayed
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 ROWS = b"".join(b"%d,1.%05d,2\n" % (1_399_500_000_000 + n * 7, 39147 + n % 100) for n in range(400))
 PRICES = [(139147 + n % 100) * 10_000 for n in range(400)]
 PLAY = {"format": "csv", "symbol": "A", "time": "ms", "columns": {"time": 0, "bid": 1, "ask": 2}}
 
 
+class Stream(io.BytesIO):
+    """Cannot seek, so that checksums come after the data."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 def zipped(data, method=zipfile.ZIP_DEFLATED, streamed=False, name="day.csv"):
-    out = io.BytesIO()
-    if streamed:
-        out.seekable = lambda: False  # checksums follow the data
+    out = Stream() if streamed else io.BytesIO()
     with zipfile.ZipFile(out, "w", method) as archive:
         archive.writestr(name, data)
     return out.getvalue()
@@ -34,7 +43,7 @@ def zstd(data):
     return zstandard.ZstdCompressor(write_checksum=True).compress(data)
 
 
-PACKINGS = {
+PACKINGS: dict[str, Callable[[bytes], bytes]] = {
     "day.csv.gz": gzip.compress,
     "day.csv.bz2": bz2.compress,
     "day.csv.xz": lzma.compress,

@@ -6,6 +6,7 @@ import datetime as dt
 import struct
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from marketfeed.feeds.replay.fixedpoint import from_words, widened
 from tests.support.replay import damaged, names, outcome, refusal, replayed
 
 BASE = {"path": "day.parquet", "format": "parquet", "symbol": "A", "time": "s"}
-TRADES = {**BASE, "columns": {"time": "t", "price": "p", "size": "n"}}
+TRADES: dict[str, Any] = {**BASE, "columns": {"time": "t", "price": "p", "size": "n"}}
 START = 1_700_000_000
 
 
@@ -166,7 +167,7 @@ async def test_prices_of_every_type_are_what_is_stored(tmp_path, case, encoded):
     ids=str,
 )  # fmt: skip
 async def test_a_null_price_is_a_missing_side_of_a_quote_whatever_the_type(tmp_path, kind):
-    value = (15_000_000_000).to_bytes(16, "little") if kind == pa.binary(16) else 2
+    value: Any = (15_000_000_000).to_bytes(16, "little") if kind == pa.binary(16) else 2
     value = Decimal(2) if pa.types.is_decimal(kind) else value
     write(tmp_path, 3, p=pa.array([value, None, value], kind))
     columns = {"time": "t", "bid": "p"}
@@ -187,11 +188,12 @@ async def test_integers_of_every_size_obey_the_scale(tmp_path, scale):
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 10**18)), min_size=1, max_size=30), st.integers(0, 18))
 def test_sizes_in_decimals_are_the_nearest_doubles(numbers, decimals):
+    nothing: Any = None  # no times in this table
     values = [None if number is None else Decimal(number).scaleb(-decimals) for number in numbers]
     for kind in (pa.decimal128(38, decimals), pa.decimal64(18, decimals), pa.decimal256(60, decimals)):
         if kind.bit_width == 64 and any(number is not None and number >= 10**18 for number in numbers):
             continue
-        sizes, broken = Cells(pa, None, None, None).sizes(pa.array(values, kind))
+        sizes, broken = Cells(pa, None, None, nothing).sizes(pa.array(values, kind))
         assert sizes.tolist() == [0.0 if value is None else float(value) for value in values]
         assert not broken.any()
 

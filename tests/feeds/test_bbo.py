@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,8 @@ def best(book, symbol, choose):
 @pytest.mark.parametrize("whole", [False, True])
 @given(rows=rows, cuts=st.lists(st.integers(0, 40), max_size=3))
 def test_the_best_of_all_venues_is_that_of_their_books_however_rows_are_cut(whole, rows, cuts):
-    books, last, wanted = ({}, {}), {}, []
+    books: tuple[dict[Any, Any], dict[Any, Any]] = ({}, {})
+    last, wanted = dict[int, tuple[int, ...]](), []
     for symbol, venue, *sides in rows:
         for book, (px, sz) in zip(books, sides, strict=True):
             if sz or whole:  # else the row does not state this side

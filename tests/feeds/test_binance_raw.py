@@ -285,6 +285,7 @@ def test_whole_recordings_to_the_last_decimal(realdata, name, quotes, trades):
     assert set(decoded.events) == {"other_frame"}
     assert decoded.events["other_frame"] + quotes + trades == len(lines)
     parts = (iter(decoded.batch.quotes.tolist()), iter(decoded.batch.trades.tolist()))
+    assert decoded.batch.channels is not None
     ticks = zip(decoded.batch.channels.tolist(), decoded.times_ns.tolist(), strict=True)
     for line in lines:
         stamp, _, text = line.partition(b" ")

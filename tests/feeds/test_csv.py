@@ -9,6 +9,7 @@ import zipfile
 from collections import Counter
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -19,7 +20,12 @@ from marketfeed.feeds.replay import ReplayFeed
 from marketfeed.testing import check_feed
 from tests.support.replay import damaged, make, names, refusal, refusals, replayed
 
-FX = {"time": "ms", "day": "2014-05-08", "symbol": "EUR/USD", "columns": {"time": 0, "bid": 1, "ask": 2}}
+FX: dict[str, Any] = {
+    "time": "ms",
+    "day": "2014-05-08",
+    "symbol": "EUR/USD",
+    "columns": {"time": 0, "bid": 1, "ask": 2},
+}
 EQUITY = {"time": "ms", "day": "2013-10-07", "zone": "America/New_York", "price_scale": 10_000}
 IBM_QUOTES = {
     "path": "us_equity_ticks/ibm_20131007_quote.zip",
@@ -60,7 +66,7 @@ def px(text, scale=1):
 
 
 def at(ms, day=(2013, 10, 7)):
-    return (round(datetime(*day, tzinfo=NEW_YORK).timestamp()) * 1000 + int(ms)) * 10**6
+    return (round(datetime(day[0], day[1], day[2], tzinfo=NEW_YORK).timestamp()) * 1000 + int(ms)) * 10**6
 
 
 @pytest.mark.slow
@@ -93,7 +99,7 @@ async def test_real_equity_quotes_as_written_have_one_side_each(realdata):
 async def test_real_equity_quotes_merged_by_exchange(realdata):
     intake = await replayed(realdata, format="csv", symbol="IBM.{exchange}", merge="exchange", **IBM_QUOTES)
     rows, quotes = rows_of(realdata, IBM_QUOTES), intake.quotes
-    state, wanted = {}, []
+    state, wanted = dict[str, list[Any]](), []
     for row in rows:
         mine = state.setdefault(row[5], [0, 0.0, 0, 0.0])
         for side in (0, 2):
@@ -107,7 +113,8 @@ async def test_real_equity_quotes_merged_by_exchange(realdata):
 @pytest.mark.slow
 async def test_real_equity_quotes_merged_over_all_exchanges(realdata):
     intake = await replayed(realdata, format="csv", symbol="IBM", merge="all", where={"7": "0"}, **IBM_QUOTES)
-    state, wanted, last = {}, [], (0, 0.0, 0, 0.0)
+    state, wanted = dict[tuple[int, str], tuple[int, float]](), []
+    last: tuple[int | float, ...] = (0, 0.0, 0, 0.0)
     for row in rows_of(realdata, IBM_QUOTES):
         if row[7] != "0":
             continue

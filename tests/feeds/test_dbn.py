@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import date
 from types import SimpleNamespace
+from typing import Any
 
 import databento_dbn
 import pytest
@@ -33,9 +34,11 @@ def unpacked(path):
 
 def truth(path):
     """Return the quotes and trades of the reference decoder."""
-    decoder = databento_dbn.DBNDecoder(upgrade_policy=databento_dbn.VersionUpgradePolicy.AS_IS)
+    as_is: Any = databento_dbn.VersionUpgradePolicy.AS_IS  # an int, by its stub
+    decoder = databento_dbn.DBNDecoder(upgrade_policy=as_is)
     decoder.write(unpacked(path))
-    metadata, *records = decoder.decode()
+    decoded: Any = decoder.decode()
+    metadata, *records = decoded
     symbols = {i["symbol"]: symbol_name(name) for name, spans in metadata.mappings.items() for i in spans}
     quotes, trades = [], []
     for record in records:

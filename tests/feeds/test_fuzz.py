@@ -12,6 +12,7 @@ import io
 import lzma
 import random
 import zipfile
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,10 @@ import zstandard
 
 from tests.support import dbn, frames
 from tests.support.replay import outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 START = 1_700_000_000_000_000_000
 ROWS = 300
@@ -77,7 +82,7 @@ def zipped(data, method=zipfile.ZIP_DEFLATED):
 
 COLUMNS = {name: name for name in ("time", "price", "size", "side", "symbol")}
 CSV = {"format": "csv", "header": True, "columns": COLUMNS}
-PACKED = {
+PACKED: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress,
     "bz2": bz2.compress,
     "xz": lzma.compress,
@@ -86,7 +91,7 @@ PACKED = {
     "stored.zip": lambda data: zipped(data, zipfile.ZIP_STORED),
     "bz2.zip": lambda data: zipped(data, zipfile.ZIP_BZIP2),
 }
-CASES = {
+CASES: dict[str, tuple[str, dict[str, Any], Callable[[Path], bytes]]] = {
     "csv": ("day.csv", CSV, lambda folder: csv_file()),
     "binance-raw": ("day.txt", {"format": "binance-raw"}, lambda folder: lines_file()),
     "parquet": ("day.parquet", {"format": "parquet", "columns": COLUMNS}, lambda folder: parquet_file()),

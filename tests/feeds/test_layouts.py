@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ NY = "America/New_York"
 DAY = date(2024, 3, 8)
 
 # By name: rows, settings, and per tick: UTC, then bid and ask, or price and size.
-LAYOUTS = {
+LAYOUTS: dict[str, tuple[str, dict[str, Any], list[Any]]] = {
     "MetaTrader 5, ticks": (
         "<DATE>\t<TIME>\t<BID>\t<ASK>\t<LAST>\t<VOLUME>\t<FLAGS>\n"
         "2024.03.08\t09:30:00.123\t1.09431\t1.09433\t\t\t6\n"

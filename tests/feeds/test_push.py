@@ -553,7 +553,7 @@ async def test_accepting_goes_on_after_it_failed(path, monkeypatch, autojump_clo
 
 
 def test_an_announcement_of_all_names_there_can_be_is_taken_in_pieces():
-    known, seen = {}, []
+    known, seen = dict[str, int](), []
     publisher = Publisher(lambda name: known.setdefault(name, len(known)), lambda event, times: None)
     names = {f"N{number}": number for number in range(65536)}
     publisher.feed(symbols_frame(names, 0) + quotes_frame(quotes(65535), 0))
@@ -565,7 +565,7 @@ def test_an_announcement_of_all_names_there_can_be_is_taken_in_pieces():
 
 
 def test_an_announcement_with_a_mistake_at_its_end_numbers_no_name():
-    known = {}
+    known: dict[str, int] = {}
     publisher = Publisher(lambda name: known.setdefault(name, len(known)), lambda event, times: None)
     publisher.feed(symbols_frame({f"N{number}": number for number in range(5000)} | {"A B": 5000}, 0))
     with pytest.raises(PublisherCut, match="invalid symbol: 'A B'"):

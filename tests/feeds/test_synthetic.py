@@ -122,7 +122,7 @@ async def test_a_short_stall_is_made_up_for(autojump_clock):
 
 def test_ticks_are_stamped_with_the_time_of_publishing():
     batch = some_blocks(1)[0]
-    published = []
+    published: list[int] = []
     make()._publish(batch, published.append)
     assert set(batch.quotes["ts_event"]) == set(batch.quotes["ts_recv"]) == {NOW_NS}
     assert set(batch.trades["ts_event"]) == set(batch.trades["ts_recv"]) == {NOW_NS}

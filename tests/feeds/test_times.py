@@ -90,6 +90,7 @@ def test_what_strftime_wrote_is_read_to_the_microsecond(format, moments, blanks)
     reading = TimeFormat(format).read(column(written))
     assert not reading.broken.any()
     epoch = datetime(1970, 1, 1)
+    assert reading.day is not None
     got = reading.day * 86_400_000_000 + reading.clock_ns // 1000
     assert got.tolist() == [(at - epoch) // timedelta(microseconds=1) for at in moments]
 

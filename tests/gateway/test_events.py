@@ -225,6 +225,7 @@ async def test_a_session_like_any_other_in_limits_and_figures():
         assert b"Access-Control-Allow-Origin: http://good.example" in events.head
         await events.until("synced")
         (session,) = live.gateway.sessions
+        assert session.member is not None
         assert (session.member.encoding.transport, session.address) == ("sse", "127.0.0.1")
         live.publish("A")
         await events.next()
@@ -248,7 +249,7 @@ async def test_who_goes_away_is_let_go_at_once():
         await events.stream.aclose()
         await live.until_empty()
         assert live.counters.closes == {CloseCode.NORMAL: 1}
-        assert live.service.admission.total == 0
+        assert live.admitted == 0
 
 
 async def test_who_never_reads_is_cut_after_stall_s():

@@ -45,6 +45,7 @@ async def test_nothing_of_a_request_lives_on_in_a_session():
     async with serving() as live, connected(live):
         (session,) = live.gateway.sessions
         assert not [name for name in vars(session) if "request" in name and name != "_bad_requests"]
+        assert session._outbox is not None
         assert not session._outbox._replay
 
 

@@ -370,7 +370,12 @@ async def test_a_body_that_no_route_takes_is_refused_at_the_head_and_never_parse
 ):
     parsed = []
     real = h11.Connection.next_event
-    monkeypatch.setattr(h11.Connection, "next_event", lambda self: parsed.append(0) or real(self))
+
+    def next_event(self):
+        parsed.append(0)
+        return real(self)
+
+    monkeypatch.setattr(h11.Connection, "next_event", next_event)
     stream = Tap(line + b" HTTP/1.1\r\nHost: x\r\n" + length + expect + b"\r\n" + CHUNKS, half_closed)
     server = HttpServer(ROUTES, Rules(head_s=5.0, body_bytes=262_144, origins=Origins([])))
     await server.serve(stream, "192.0.2.1")
@@ -464,7 +469,7 @@ async def test_requests_kept_behind_one_that_waits_are_answered_and_the_cut_is_t
     async with served() as peer:
         await peer.stream.send_all(b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n" + one * 4000)
         assert orjson.loads((await peer.answer())[2]) == "in time"
-        answers = []
+        answers: list[tuple[int, dict[str, str], bytes]] = []
         while not answers or answers[-1][0] == 200:
             answers.append(await peer.answer())
         assert (
@@ -477,11 +482,12 @@ async def test_requests_kept_behind_one_that_waits_are_answered_and_the_cut_is_t
 async def test_polls_that_wait_one_after_the_other_keep_no_more_than_one_does(autojump_clock, monkeypatch):
     kept = []
     real = h11.Connection.receive_data
-    monkeypatch.setattr(
-        h11.Connection,
-        "receive_data",
-        lambda self, data: (real(self, data), kept.append(len(self.trailing_data[0]))),
-    )
+
+    def receive_data(self, data):
+        real(self, data)
+        kept.append(len(self.trailing_data[0]))
+
+    monkeypatch.setattr(h11.Connection, "receive_data", receive_data)
     one = b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n"
     stream = Tap(one * 1_000_000, False)
     server = HttpServer(ROUTES, Rules(head_s=5.0))

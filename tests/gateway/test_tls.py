@@ -64,7 +64,9 @@ async def test_websocket_events_and_http_over_tls(files):
             live.publish("A", "A")
             assert [(await client.next("q"))["n"] for _ in range(2)] == [2, 3]
             assert b'"n":3' in await read_until(events, b"\n\n")
-            (ledger, _) = (live.shard.figures.ledgers(s.member)["vip"] for s in live.gateway.sessions)
+            (ledger, _) = (
+                live.shard.figures.ledgers(s.member)["vip"] for s in live.gateway.sessions if s.member
+            )
             assert (ledger.matched, ledger.delivered) == (2, 2)
         await events.aclose()
         await live.until_empty()
@@ -93,6 +95,7 @@ async def test_a_peer_that_reads_slowly_gets_everything_in_order(files):
         live.publish("LAST")
         got = await read_until(stream, b'"S":"LAST"')
         (session,) = live.gateway.sessions
+        assert session.member is not None
         ledger = live.shard.figures.ledgers(session.member)["vip"]
         assert ledger.difference == 0
         assert got.count(b'"T":"q"') <= ledger.matched

@@ -187,7 +187,7 @@ async def test_large_answers_that_are_not_read_take_bounded_memory_together(
 async def test_no_answer_is_given_up_before_its_client_had_time_to_read_it(autojump_clock):
     refused: Counter[str] = Counter()
     answers = unread.Unread(refused)
-    size, ended = unread.MOST_BYTES // 4, []
+    size, ended = unread.MOST_BYTES // 4, list[tuple[int, float]]()
 
     async def send(number: int) -> None:
         with answers.sending(size, 30.0):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import structlog
@@ -223,9 +225,9 @@ def test_unknown_symbols_are_screened(bench, intake):
 @given(st.lists(st.tuples(st.sampled_from([QUOTES, TRADES]), st.booleans()), max_size=30))
 def test_screening_keeps_the_order_of_quotes_and_trades(ticks):
     bench = Bench()
-    intake = bench.pump.intake("f", None)
+    intake = bench.pump.intake("f", Path())
     intake.symbol("A")
-    parts = ([], [])
+    parts: tuple[list[tuple[int, float]], list[tuple[int, float]]] = ([], [])
     for number, (channel, good) in enumerate(ticks, 1):
         parts[channel].append((number, 1.0 if good else NAN))
     batch = Batch(

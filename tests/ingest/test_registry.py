@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated
+from typing import Annotated, cast
 
 import msgspec
 import pytest
@@ -42,7 +42,7 @@ def test_built_in_types_are_found_like_any_other():
             {"name": "day", "type": "replay", "path": "x.gz", "speed": 0},
         ]
     )
-    assert [(spec.name, spec.factory, spec.settings) for spec in specs] == [
+    assert [(spec.name, cast("type", spec.factory), spec.settings) for spec in specs] == [
         ("demo", SyntheticFeed, SyntheticConfig(rate=50, symbols=["A", "B"])),
         ("day", ReplayFeed, ReplayConfig(path="x.gz", speed=0)),
     ]

@@ -21,6 +21,13 @@ def table(name, symbol, **keys):
     return {"name": name, "type": "synthetic", "symbols": [symbol], "rate": 100.0, **keys}
 
 
+class OpenRoster(Roster):
+    """A Roster that shows what it was made of."""
+
+    rings: Rings
+    pump: Pump
+
+
 @pytest.fixture
 def roster(tmp_path):
     async def no_sessions(count):
@@ -28,7 +35,7 @@ def roster(tmp_path):
 
     rings = Rings.private(64, 64)
     pump = Pump(RingWriter(rings), SymbolTable(64), lambda: None)
-    made = Roster(pump, tmp_path, no_sessions)
+    made = OpenRoster(pump, tmp_path, no_sessions)
     made.rings, made.pump = rings, pump
     return made
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import structlog
 import trio
@@ -70,7 +72,8 @@ async def no_sessions(count):
 def supervisor(feed, share=0.5, wait_sessions=no_sessions, intake=None):
     """Supervise ``feed``; delays lie at ``share`` between the shortest and the longest."""
     backoff = Backoff(FIRST_DELAY_S, MAX_DELAY_S, (1 - JITTER, 1 + JITTER), lambda a, b: a + share * (b - a))
-    return Supervisor(feed, intake or Intake(), wait_sessions, backoff)
+    stand_in: Any = intake or Intake()
+    return Supervisor(feed, stand_in, wait_sessions, backoff)
 
 
 async def run_for(seconds, *supervisors):

@@ -9,6 +9,7 @@ import trio
 from marketfeed.core.stamps import STAMPS_BYTES, Stamps
 from marketfeed.latency.aggregator import tell_intervals
 from marketfeed.latency.histogram import Histogram
+from marketfeed.latency.intervals import Interval
 from marketfeed.latency.recorder import LatencyRecorder
 
 
@@ -18,7 +19,7 @@ async def test_what_was_measured_is_told_once_wherever_the_telling_ends(autojump
     stamps = Stamps(np.zeros(STAMPS_BYTES, np.uint8), np.zeros(1, np.uint64))
     recorder = LatencyRecorder(stamps, 8, 0)
     tier = recorder.tier("vip")
-    told, measured = [], 0
+    told, measured = list[Interval](), 0
 
     async def measure():
         nonlocal measured
@@ -32,7 +33,7 @@ async def test_what_was_measured_is_told_once_wherever_the_telling_ends(autojump
         async with trio.open_nursery() as nursery:
             nursery.start_soon(measure)
             nursery.start_soon(
-                tell_intervals, recorder, 1.0, lambda: ([], np.zeros(0, np.int64)), told.extend
+                tell_intervals, recorder, 1.0, lambda: (list[str](), np.zeros(0, np.int64)), told.extend
             )
     counts = dict.fromkeys(tier.hops, 0)
     for interval in told:

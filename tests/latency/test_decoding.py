@@ -37,7 +37,8 @@ def held(counts):
     st.booleans(),
 )
 def test_every_encoding_gives_the_counts_that_were_recorded(ones, bounds, digits, base, word, compressed):
-    hdr, counts = recorded(ones, *bounds, digits)
+    lowest, highest = bounds
+    hdr, counts = recorded(ones, lowest, highest, digits)
     data = payload_of(hdr, counts, base, word)
     part = HistogramDecoder()(text(packed(data, base, word) if compressed else data))
     assert shown(part) == held(counts)

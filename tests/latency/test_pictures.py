@@ -2,6 +2,7 @@
 
 import base64
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def labels(axes):
 
 @pytest.mark.slow
 def test_a_tier_has_one_colour_in_every_panel_and_in_the_page(report):
-    found = {}
+    found: dict[str, set[Any]] = {}
     for left, right in panels(figure(report)):
         for axes in (left, right):
             for name, colour in curves(axes).items():
@@ -85,7 +86,7 @@ tiers = st.sampled_from(["vip", "basic", "x", "y", ""])
 @given(st.lists(st.tuples(st.sampled_from(HOPS), tiers, st.text("ab", max_size=2)), unique=True))
 def test_colours_are_those_of_tiers_whatever_else_tells_rows_apart(keys):
     colours = painted(dict.fromkeys(keys, 1), ("hop", "tier", "worker"))
-    by_tier = {}
+    by_tier: dict[str, set[Any]] = {}
     for key in keys:
         by_tier.setdefault(key[1], set()).add(colours[key])
     assert all(len(each) == 1 for each in by_tier.values())

@@ -54,6 +54,12 @@ def rows(report):
     return {row.key: row.figures for row in report.rows}
 
 
+def compared(row):
+    """Return the comparisons of ``row`` with an earlier log; there is one of every figure."""
+    assert None not in row.changes
+    return row.changes
+
+
 def test_a_row_per_hop_and_tier_with_workers_merged_and_symbols_not_counted_twice(log):
     found = rows(make([log], Selection()))
     assert list(found) == [("send", "basic"), ("send", "vip"), ("total", "basic"), ("total", "vip")]
@@ -97,17 +103,20 @@ def test_the_same_load_twice_is_within_the_spread_and_twice_the_latency_is_outsi
         for name, median, seed in (("a.hlog", MS, 1), ("b.hlog", MS, 2), ("c.hlog", 2 * MS, 3))
     )
     (row,) = make([same], Selection(), [first]).rows
-    assert [change.outside for change in row.changes[1:4]] == [False] * 3
+    assert [change.outside for change in compared(row)[1:4]] == [False] * 3
     (row,) = make([slower], Selection(), [first]).rows
-    assert [change.outside for change in row.changes[1:4]] == [True] * 3
-    assert row.changes[1].shown == f"{(row.changes[1].now_ns / row.changes[1].before_ns - 1) * 100:+.1f} % *"
-    assert row.changes[1].now_ns == pytest.approx(2 * row.changes[1].before_ns, rel=0.05)
+    assert [change.outside for change in compared(row)[1:4]] == [True] * 3
+    assert (
+        compared(row)[1].shown
+        == f"{(compared(row)[1].now_ns / compared(row)[1].before_ns - 1) * 100:+.1f} % *"
+    )
+    assert compared(row)[1].now_ns == pytest.approx(2 * compared(row)[1].before_ns, rel=0.05)
 
 
 def test_a_log_against_its_own_copy_has_no_star_in_any_column(tmp_path):
     first, copy = (run(tmp_path / name, MS, 30) for name in ("a.hlog", "b.hlog"))
     (row,) = make([copy], Selection(), [first]).rows
-    assert [change.shown for change in row.changes] == ["+0.0 %"] * 7
+    assert [change.shown for change in compared(row)] == ["+0.0 %"] * 7
 
 
 def test_the_extremes_of_a_whole_log_have_no_star_by_one_interval_alone(tmp_path):
@@ -117,21 +126,21 @@ def test_the_extremes_of_a_whole_log_have_no_star_by_one_interval_alone(tmp_path
         ))))  # fmt: skip
 
     (row,) = make([log("new.hlog", [MS // 9, 90 * MS])], Selection(), [log("old.hlog")]).rows
-    assert row.changes[-1].now_ns > 40 * row.changes[-1].before_ns
-    assert {change.outside for change in row.changes} == {False}
+    assert compared(row)[-1].now_ns > 40 * compared(row)[-1].before_ns
+    assert {change.outside for change in compared(row)} == {False}
 
 
 def test_a_change_of_every_interval_has_a_star_in_every_column(tmp_path):
     (row,) = make(
         [run(tmp_path / "b.hlog", 9 * MS, 30)], Selection(), [run(tmp_path / "a.hlog", MS, 30)]
     ).rows
-    assert {change.outside for change in row.changes} == {True}
+    assert {change.outside for change in compared(row)} == {True}
 
 
 def test_a_change_of_too_few_intervals_is_shown_and_not_judged(tmp_path):
     (row,) = make([run(tmp_path / "a.hlog", MS, 5)], Selection(), [run(tmp_path / "b.hlog", 3 * MS)]).rows
-    assert {change.outside for change in row.changes} == {None}
-    assert row.changes[1].shown.endswith("?")
+    assert {change.outside for change in compared(row)} == {None}
+    assert compared(row)[1].shown.endswith("?")
 
 
 def test_a_row_that_the_other_log_has_not_has_no_change(log, tmp_path):
@@ -183,7 +192,9 @@ def test_the_command_prints_a_table_and_writes_picture_page_and_csv(log, tmp_pat
     assert "note: broken.hlog: its last line is incomplete" in done.stderr
     assert (tmp_path / "o.png").read_bytes().startswith(PNG)
     page = (tmp_path / "o.html").read_text()
-    assert base64.b64decode(re.search(r"data:image/png;base64,([^\"]+)", page)[1]).startswith(PNG)
+    picture = re.search(r"data:image/png;base64,([^\"]+)", page)
+    assert picture is not None
+    assert base64.b64decode(picture[1]).startswith(PNG)
     assert "<td>1,200</td>" in page
     assert not re.search(r"(src|href)=\"(?!data:)|<script|@import|url\(", page), "not self-contained"
     assert (tmp_path / "o.csv").read_text().startswith("hop,tier,count,min_ns,")

@@ -22,7 +22,7 @@ def records(ticks, dtype=QUOTE, flags=0):
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=60), st.lists(st.integers(0, 60)))
 def test_what_is_left_out_is_counted(sent, cuts):
-    ns, kept, left_out = {}, [], {}
+    ns, kept, left_out = dict[tuple[int, int], int](), [], dict[tuple[int, int], int]()
     missing = 0
     for symbol, keep in sent:
         ns[symbol] = ns.get(symbol, 0) + 1

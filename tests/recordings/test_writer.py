@@ -125,6 +125,7 @@ def test_a_full_disk_is_an_error(tmp_path):
     with open("/dev/full", "wb", buffering=0) as full:
         writer = RecordingWriter(tmp_path / "day.mfr")
         writer.write(message(1), {}, NOW_NS)
+        assert writer._file is not None
         writer._file.close()
         writer._file = full
         with pytest.raises(OSError, match="No space left"):

@@ -59,6 +59,12 @@ class Live:
         self._writer = writer
         self._streams: list[trio.SocketStream] = []
 
+    @property
+    def admitted(self) -> int:
+        """Return how many sessions count towards the limits."""
+        assert isinstance(self.service.admission, Admission)
+        return self.service.admission.total
+
     def publish(self, *names: str) -> None:
         quotes = np.zeros(len(names), QUOTE)
         quotes["symbol"] = [self.shard.symbols.intern(name) for name in names]

@@ -12,14 +12,13 @@ EVERY = np.arange(SYMBOLS)
 
 def batch_of(*ticks, ordered=True):
     """Make a batch of (channel, symbol) in this order; without ``ordered`` quotes go first."""
-    parts = []
-    for channel, dtype in enumerate(DTYPES):
-        mine = [symbol for c, symbol in ticks if c == channel]
-        records = np.zeros(len(mine), dtype)
-        records["symbol"] = mine
-        parts.append(records)
+    quotes, trades = (
+        np.zeros(sum(c == channel for c, _ in ticks), dtype) for channel, dtype in enumerate(DTYPES)
+    )
+    for channel, records in enumerate((quotes, trades)):
+        records["symbol"] = [symbol for c, symbol in ticks if c == channel]
     channels = np.array([c for c, _ in ticks], np.uint8) if ordered else None
-    return Batch(*parts, channels)
+    return Batch(quotes, trades, channels)
 
 
 def quotes_of(*symbols):
@@ -31,7 +30,9 @@ class Ledger:
 
     def __init__(self):
         self.g = 0
-        self.ticks = {(c, s): [] for c in (QUOTES, TRADES) for s in range(SYMBOLS)}
+        self.ticks: dict[tuple[int, int], list[int]] = {
+            (c, s): [] for c in (QUOTES, TRADES) for s in range(SYMBOLS)
+        }
 
     def add(self, ticks):
         for tick in ticks:
@@ -46,7 +47,9 @@ class Reader:
         self.rings, self.channel = rings, channel
         self.seen = np.zeros(rings.max_symbols, np.int64)
         self.lost = np.zeros(rings.max_symbols, np.int64)
-        self.got = {symbol: [] for symbol in range(rings.max_symbols)}  # (n, g)
+        self.got: dict[int, list[tuple[int, int]]] = {
+            symbol: [] for symbol in range(rings.max_symbols)
+        }  # (n, g)
 
     def poll(self):
         head = self.rings.head()

@@ -33,7 +33,7 @@ def resident_bytes(running: Engine) -> int:
     return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
 
-async def longest_silence_s(url: str, context: ssl.SSLContext, seconds: float) -> float:
+async def longest_silence_s(url: str, context: ssl.SSLContext | None, seconds: float) -> float:
     """Return the longest time between two ticks of a reading session."""
     longest_s = 0.0
     async with connect(url, ssl=context, compression=None) as ws:

@@ -31,7 +31,7 @@ class Child:
 
 
 def placed(*children):
-    placement = Placement(len(children))
+    placement = Placement[Child](len(children))
     for child in children:
         assert placement.put(child) is None
     return placement
@@ -43,7 +43,7 @@ def test_the_worker_with_the_fewest_connections_gets_the_next():
 
 
 def test_without_a_worker_nobody_gets_it_and_that_is_not_full():
-    placement = Placement(2)
+    placement = Placement[Child](2)
     assert placement.choose() is None
     assert not placement.full
 
