@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.process import engine, open_session
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 1000\n'
@@ -67,6 +69,7 @@ def test_a_configuration_without_feeds_says_so(tmp_path):
         assert running.stop() == 0
 
 
+@pytest.mark.alone  # a client that cannot close within its deadline breaks off, and the code is 1006
 def test_watch_prints_plain_lines_when_piped(tmp_path):
     with engine(SYNTHETIC, tmp_path) as running:
         watch = subprocess.Popen(
