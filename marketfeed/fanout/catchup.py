@@ -81,7 +81,7 @@ class CatchUp:
             for start in range(0, len(snapshots.gs), FRAME_TICKS):
                 content = snapshots.content(slice(start, start + FRAME_TICKS), member.encoding.mixed)
                 self._queue_frame(member, content, ids=False, ticks=0)  # snapshots are outside the ledger
-        if not send_backlog(member):
+        if not member.send_backlog():
             return Outcome.DONE
         if any(map(len, member.fresh)):
             return Outcome.CONTINUE
@@ -104,7 +104,7 @@ class CatchUp:
             self._queue_ticks(lane, member, in_full)
             if lagging:
                 member.next_advance_ns = now_ns + LAG_INTERVAL_NS
-            if not send_backlog(member):
+            if not member.send_backlog():
                 return Outcome.DONE
         return Outcome.CONTINUE
 
@@ -327,10 +327,8 @@ class CatchUp:
             return EMPTY
         ticks = self._rings.read(channel, symbols[ahead], seen[ahead], upto, bound)
         for i in np.flatnonzero(ticks.lost).tolist():
-            name, next_n = (
-                self._symbols.name(int(symbols[ahead[i]])),
-                int(ticks.seen[i] - ticks.counts[i]) + 1,
-            )
+            name = self._symbols.name(int(symbols[ahead[i]]))
+            next_n = int(ticks.seen[i] - ticks.counts[i]) + 1
             gaps.append(gap_fragment(name, CHANNELS[channel], int(ticks.lost[i]), next_n))
         member.ledger.matched += int((ticks.seen - seen[ahead]).sum())
         member.ledger.lost += int(ticks.lost.sum())
@@ -385,22 +383,12 @@ class CatchUp:
             # Hysteresis: with less than half of the buffer free, the next burst would make it lag again.
             if member.sink.unsent() > member.tier.send_buffer_bytes // 2:
                 member.next_advance_ns = now_ns + LAG_INTERVAL_NS
-                return Outcome.NEXT_FLUSH if send_backlog(member) else Outcome.DONE
+                return Outcome.NEXT_FLUSH if member.send_backlog() else Outcome.DONE
             member.recover()
             self._queue_messages(member, b'[{"T":"lag","on":false,"conflated":%d}]' % member.lag_conflated)
-        if not send_backlog(member):
+        if not member.send_backlog():
             return Outcome.DONE
         member.replayed = 0
         member.switch_ledger()
         lane.join(member)
         return Outcome.DONE
-
-
-def send_backlog(member: Subscriber) -> bool:
-    """Offer the backlog frame by frame; return False if the session is blocked."""
-    while member.backlog:
-        if member.blocked:
-            return False
-        if not member.offer(*member.backlog.pop(0)):
-            return False
-    return not member.blocked

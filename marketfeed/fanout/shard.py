@@ -18,7 +18,7 @@ from marketfeed import clock
 from marketfeed.core.units import S
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.bell import Bell, DoorBell
-from marketfeed.fanout.catchup import CatchUp, Outcome, send_backlog
+from marketfeed.fanout.catchup import CatchUp, Outcome
 from marketfeed.fanout.catchup_scheduler import CatchUpScheduler
 from marketfeed.fanout.figures import Figures
 from marketfeed.fanout.interest import Interests, Names
@@ -280,7 +280,7 @@ class Shard:
             if member.state is not State.GONE and member.state is not State.LIVE:
                 member.drained()
                 member.sent_ns = now_ns
-                if send_backlog(member):
+                if member.send_backlog():
                     self._park(member)
                     if member.replayed:
                         self._scheduler.add_started(member)

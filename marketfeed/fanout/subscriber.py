@@ -175,6 +175,15 @@ class Subscriber:
         self.tail_ticks += ticks
         self.quiet_until_ns = 0
 
+    def send_backlog(self) -> bool:
+        """Offer the backlog frame by frame; return False if the session is blocked."""
+        while self.backlog:
+            if self.blocked:
+                return False
+            if not self.offer(*self.backlog.pop(0)):
+                return False
+        return not self.blocked
+
     def drained(self) -> None:
         """Count the ticks that the sink held as delivered."""
         self.state = after(self.state, Event.DRAIN)
