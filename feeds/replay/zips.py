@@ -82,6 +82,7 @@ def places(path: Path) -> tuple[list[MemberPlace], bool]:
                 f"path: {path} is damaged: {declared} members are declared, {len(found)} are listed"
             )
         _refuse_other_names(path, found)
+    # zipfile raises NotImplementedError for a version of the format that it cannot read.
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, OSError, struct.error):
         whole = False
         with path.open("rb") as file:

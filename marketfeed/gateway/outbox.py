@@ -51,7 +51,7 @@ class Owner(Protocol):
 
 
 class Nobody:
-    """The owner of an outbox that nobody uses: ignores every call."""
+    """An owner that ignores every call: of an outbox that nobody uses, and a base for owners of few calls."""
 
     def drained(self) -> None:
         """Do nothing."""

@@ -21,11 +21,10 @@ from marketfeed.fanout.interest import Names
 from marketfeed.fanout.shard import Shard, SubscriptionChange
 from marketfeed.fanout.wire import PROBE
 from marketfeed.fanout.ws_frames import TEXT, payload_span
-from marketfeed.gateway.outbox import Outbox
+from marketfeed.gateway.outbox import Nobody, Outbox
 from marketfeed.latency.arrivals import Arrivals
 
 if TYPE_CHECKING:
-    from marketfeed.errors import CloseCode
     from marketfeed.fanout.subscriber import Subscriber
     from marketfeed.fanout.tiers import Tier
     from marketfeed.latency.recorder import TierRecorder
@@ -54,7 +53,7 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
     raise OSError("cannot connect to this process over loopback")
 
 
-class OwnProbe:
+class OwnProbe(Nobody):
     """The probe of one tier."""
 
     def __init__(self, shard: Shard, tier: Tier, recorder: TierRecorder, limit_ns: int) -> None:
@@ -75,13 +74,6 @@ class OwnProbe:
         """Have the shard continue: the outbox holds no unsent bytes any more."""
         if self._member is not None:
             self._shard.drained(self._member)
-
-    def end(self, code: CloseCode) -> None:
-        """Do nothing: the shard has logged why it closes the probe."""
-
-    def last_words(self) -> bytes:
-        """Return b"": the connection closes without a close frame."""
-        return b""
 
     async def run(self, nursery: trio.Nursery) -> None:
         """Measure until :meth:`stop`; the outbox's drainer runs in ``nursery``."""

@@ -180,10 +180,8 @@ class WorkerPool:
     # Connections.
 
     async def _pass_on(self, handover: Handover) -> None:
-        while handover.tries < MAX_TRIES:
-            child = await self._placement.place()
-            if child is None:
-                break
+        child = await self._placement.place() if handover.tries < MAX_TRIES else None
+        if child is not None:
             child.hand_over(next(self._connection_numbers), handover)
             return
         self.counters.refused["workers full"] += 1
