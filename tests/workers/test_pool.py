@@ -1,0 +1,232 @@
+"""What the pool does with messages and ends of workers: admission, statistics, connections. No processes."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from marketfeed.config.schema import Config, EngineConfig
+from marketfeed.core.rings import Rings
+from marketfeed.gateway.limits import Admission, Limits
+from marketfeed.server.stats import ServerStats
+from marketfeed.workers import pool as pools
+from marketfeed.workers.messages import (
+    Admit,
+    AskOverview,
+    Measured,
+    Overview,
+    Release,
+    Reported,
+    Returned,
+    Synced,
+    Verdict,
+)
+
+LIMITS = Limits(4096, 100, sessions=10, sessions_per_ip=2, requests_per_s=10.0, handshake_s=5.0)
+ADDRESS = "10.0.0.1"
+
+
+class FakeSupervisor:
+    """Has the children that a test adds, and starts no process."""
+
+    def __init__(self, *_: object, on_message: Any, on_end: Any) -> None:
+        self.children: dict[Any, None] = {}
+        self.restarts = 0
+        self.stopping = False
+        self.on_message = on_message
+        self.on_end = on_end
+
+
+class FakeChild:
+    """A worker that keeps what it is sent."""
+
+    generation = 0
+    ready = True
+    full = False
+    has_room = True
+
+    def __init__(self, worker: int) -> None:
+        self.worker = worker
+        self.channel = self
+        self.sent: list[Any] = []
+        self.admitted: Counter[str] = Counter()
+        self.unconfirmed: dict[int, Any] = {}
+        self.report = ServerStats()
+        self.synced = 0
+        self.connections = 0
+        self.updates: list[Any] = []
+
+    def send(self, message: object) -> None:
+        self.sent.append(message)
+
+    def update(self, message: object) -> None:
+        self.updates.append(message)
+
+    def hand_over(self, number: int, handover: Any) -> None:
+        handover.tries += 1
+        self.connections += 1
+        self.unconfirmed[number] = handover
+
+    def returned(self, number: int) -> object:
+        self.connections -= 1
+        return self.unconfirmed.pop(number)
+
+    def released(self, address: str) -> None:
+        self.admitted[address] -= 1
+
+
+class PoolBench:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pools, "Supervisor", FakeSupervisor)
+        self.admission = Admission(LIMITS)
+        self.synced = 0
+        self.measured: list[Any] = []
+        self.pool = pools.WorkerPool(
+            Config(engine=EngineConfig(workers=2)),
+            Path(),
+            Rings.private(1, 4),
+            self.admission,
+            "info",
+            on_synced=self._on_synced,
+            on_latencies=self.measured.append,
+            overview=lambda: {"hops": 1},
+        )
+        self.supervisor: Any = self.pool._supervisor
+        self.placement: Any = self.pool._placement
+
+    def _on_synced(self) -> None:
+        self.synced += 1
+
+    def add(self, worker: int) -> FakeChild:
+        child = FakeChild(worker)
+        self.supervisor.children[child] = None
+        self.placement.put(child)
+        return child
+
+    def receive(self, child: FakeChild, *messages: object) -> None:
+        for message in messages:
+            self.supervisor.on_message(child, message)
+
+    def end(self, child: FakeChild) -> None:
+        del self.supervisor.children[child]
+        self.placement.drop(child)
+        self.supervisor.on_end(child)
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    return PoolBench(monkeypatch)
+
+
+@pytest.fixture
+def pair():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+async def test_sessions_of_all_workers_count_towards_one_limit(bench):
+    one, other = bench.add(0), bench.add(1)
+    bench.receive(one, Admit(1, ADDRESS))
+    bench.receive(other, Admit(1, ADDRESS), Admit(2, ADDRESS))
+    assert one.sent == [Verdict(1, None)]
+    assert other.sent == [Verdict(1, None), Verdict(2, "sessions_per_ip")]
+    bench.receive(one, Release(ADDRESS))
+    bench.receive(other, Admit(3, ADDRESS))
+    assert other.sent[-1] == Verdict(3, None)
+
+
+async def test_the_sessions_of_a_worker_that_ends_are_released(bench):
+    one, other = bench.add(0), bench.add(1)
+    bench.receive(one, Admit(1, ADDRESS), Admit(2, ADDRESS))
+    bench.receive(other, Admit(1, "10.0.0.2"))
+    assert bench.admission.total == 3
+    bench.end(one)
+    assert bench.admission.total == 1
+    bench.receive(other, Admit(2, ADDRESS))
+    assert other.sent[-1] == Verdict(2, None)
+
+
+async def test_the_statistics_of_a_worker_that_ended_are_kept(bench):
+    child = bench.add(0)
+    child.ready = False  # so that it is not asked for new ones
+    child.report = ServerStats(accepted=3, frames=7, sessions={("websocket", "vip"): 2})
+    assert (await bench.pool.statistics()).sessions == {("websocket", "vip"): 2}
+    bench.end(child)
+    total = await bench.pool.statistics()
+    assert (total.accepted, total.frames, total.sessions) == (3, 7, {})
+    assert total.closes == {1006: 2}
+
+
+def test_only_more_synced_sessions_are_reported(bench):
+    child = bench.add(0)
+    bench.receive(child, Synced(2), Synced(2), Synced(1), Synced(3))
+    assert bench.synced == 2
+    assert bench.pool.synced_sessions == 3
+
+
+def test_latencies_and_overviews_are_passed_on(bench):
+    child = bench.add(0)
+    bench.receive(child, Measured([]), AskOverview(4))
+    assert bench.measured == [[]]
+    assert child.sent == [Overview(4, {"hops": 1})]
+
+
+def test_other_messages_concern_the_child_only(bench):
+    child = bench.add(0)
+    bench.receive(child, report := Reported(0, ServerStats()))
+    assert child.updates == [report]
+
+
+async def test_a_connection_that_a_worker_returns_goes_to_another(bench, nursery, pair, autojump_clock):
+    bench.pool._nursery = nursery
+    one, other = bench.add(0), bench.add(1)
+    other.connections = 5
+    await bench.pool.take(pair[0], ADDRESS)
+    (number,) = one.unconfirmed
+    one.has_room = False
+    bench.receive(one, Returned(number))
+    await trio.testing.wait_all_tasks_blocked()
+    (handover,) = other.unconfirmed.values()
+    assert (handover.sock, handover.address, handover.tries) == (pair[0], ADDRESS, 2)
+
+
+async def test_unconfirmed_connections_of_a_worker_that_ends_go_to_its_successor(
+    bench, nursery, pair, autojump_clock
+):
+    bench.pool._nursery = nursery
+    child = bench.add(0)
+    await bench.pool.take(pair[0], ADDRESS)
+    bench.end(child)
+    await trio.testing.wait_all_tasks_blocked()
+    successor = bench.add(0)
+    await trio.testing.wait_all_tasks_blocked()
+    assert [handover.sock for handover in successor.unconfirmed.values()] == [pair[0]]
+
+
+async def test_a_connection_that_fails_with_three_workers_is_refused(bench, nursery, pair, autojump_clock):
+    bench.pool._nursery = nursery
+    child = bench.add(0)
+    await bench.pool.take(pair[0], ADDRESS)
+    for _ in range(pools.MAX_TRIES):
+        (number,) = child.unconfirmed
+        bench.receive(child, Returned(number))
+        await trio.testing.wait_all_tasks_blocked()
+    assert not child.unconfirmed
+    assert pair[0].fileno() == -1
+    assert bench.pool.counters.refused == {"workers full": 1}
+
+
+async def test_while_the_engine_ends_unconfirmed_connections_are_closed(bench, nursery, pair):
+    bench.pool._nursery = nursery
+    child = bench.add(0)
+    await bench.pool.take(pair[0], ADDRESS)
+    bench.supervisor.stopping = True
+    bench.end(child)
+    assert pair[0].fileno() == -1
