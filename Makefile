@@ -32,16 +32,22 @@ check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Complexity, lengths of files, duplicated blocks, import layers; fails if a limit is exceeded.
-debt: $(VENV)/.test
+# Complexity, lengths of files, duplicated blocks, import layers, coverage; fails if a limit is exceeded.
+debt: $(VENV)/.test build/coverage/data
 	$(BIN)/python tests/debt.py
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-cover: $(VENV)/.test
-	$(BIN)/python -m pytest -q --cov=marketfeed --cov=feeds --cov-report=term-missing
+# Lines that no test runs; measured as for `make debt`.
+cover: $(VENV)/.test build/coverage/data
+	$(BIN)/coverage report --show-missing --skip-covered
+
+# Measured in all processes that tests start, and again when a source or a test is newer.
+build/coverage/data: $(VENV)/.test $(shell find -L marketfeed tests -name '*.py')
+	rm -rf build/coverage
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not alone" --cov --cov-report=
 
 # The site, in build/site. Fails on a broken link and on anything loaded from elsewhere.
 docs: $(VENV)/.docs

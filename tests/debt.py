@@ -4,6 +4,9 @@ complexity    ruff C901: branches of a function, at most 12
 length        lines of a file: more than 300 are listed, more than 400 are a breach
 duplication   pylint: blocks of 6 equal lines in two places, imports and docstrings left out
 imports       tests/test_layers.py: layers, and no import cycle
+coverage      lines that tests run, per package, in all processes: at least 90 %, core and fanout 95 %
+
+Coverage is read from build/coverage, where `make debt` has measured it.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -26,6 +30,8 @@ MAX_COMPLEXITY: Final = 12
 LONG_LINES: Final = 300
 MAX_LINES: Final = 400
 SAME_LINES: Final = 6
+MIN_COVERED: Final = 90.0  # %
+MIN_COVERED_OF: Final = {"marketfeed/core": 95.0, "marketfeed/fanout": 95.0}
 
 
 class Figure(NamedTuple):
@@ -76,11 +82,34 @@ def imports() -> Iterator[Figure]:
     yield Figure("import layers and cycles", last, "no failure", done.returncode != 0)
 
 
+def package_of(path: str) -> str:
+    """Return ``feeds``, ``marketfeed/core`` …, or ``marketfeed`` for the modules that are in no package."""
+    first, *rest = path.split("/")
+    return f"{first}/{rest[0]}" if first == "marketfeed" and len(rest) > 1 else first
+
+
+def coverage() -> Iterator[Figure]:
+    done = tool("coverage", "json", "-q", "-o", "-")
+    if done.returncode:
+        yield Figure("coverage", (done.stdout or done.stderr).strip(), "measured", True)
+        return
+    lines: Counter[str] = Counter()
+    covered: Counter[str] = Counter()
+    for path, file in json.loads(done.stdout)["files"].items():
+        package = package_of(path)
+        lines[package] += file["summary"]["num_statements"]
+        covered[package] += file["summary"]["covered_lines"]
+    for package in sorted(lines):
+        share = 100 * covered[package] / max(lines[package], 1)
+        floor = MIN_COVERED_OF.get(package, MIN_COVERED)
+        yield Figure(f"coverage of {package}", f"{share:.1f} %", f"≥ {floor:g} %", share < floor)
+
+
 def main() -> int:
     console = Console()
     table = Table("what", "value", "limit", title="technical debt")
     breaches = 0
-    for measure in (complexity, length, duplication, imports):
+    for measure in (complexity, length, duplication, imports, coverage):
         with console.status(measure.__name__):
             for figure in measure():
                 style = "red" if figure.breach else None
