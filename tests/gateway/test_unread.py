@@ -70,6 +70,14 @@ async def open_stream(live: Live, files: Files | None) -> trio.abc.Stream:
     return stream
 
 
+def hold_little(outbox: Outbox) -> None:
+    """Have the kernel accept little, or it takes all that a flood is answered.
+
+    A client whose receive window is 0 may also fail to send: its kernel then takes no acknowledgement.
+    """
+    outbox._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+
 def take_at_once(stream: Any, size: int) -> None:
     getattr(stream, "transport_stream", stream).setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
@@ -108,11 +116,12 @@ async def test_a_session_that_asks_and_does_not_read_is_not_read(certificate, pi
         assert session.unsent_bytes < WAITING_BYTES + 3 * 65536  # what waits here, and what the tier paces
 
 
-async def test_a_session_that_asks_and_does_not_read_is_cut(certificate):
+async def test_a_session_that_asks_and_does_not_read_is_cut(certificate, outboxes):
     issued = certificate and certificate.certificate()
     async with serving(FAST, stall_s=0.3, certificate=issued) as live:
         stream = await open_stream(live, certificate)
         await begun(live, stream)
+        hold_little(outboxes[0])
         while live.gateway.sessions:  # an engine that was busy for half a second may read on
             await flood(stream, FLOODS["requests"])
             await trio.lowlevel.checkpoint()
@@ -133,8 +142,7 @@ async def test_of_a_large_answer_that_is_not_read_a_piece_waits_for_the_socket(c
     async with serving(FAST, symbols=MANY, certificate=certificate and certificate.certificate()) as live:
         live.publish(*[f"S{i:06}" for i in range(MANY)])
         stream = await open_stream(live, certificate)
-        # Small buffers on both sides, or the kernel takes it all.
-        outboxes[0]._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        hold_little(outboxes[0])
         await stream.send_all(b"GET /v1/symbols HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         while not outboxes[0].waiting_bytes:  # how much of a piece waits, the kernel decides
             await trio.sleep(0.01)
@@ -163,8 +171,7 @@ async def test_large_answers_that_are_not_read_take_bounded_memory_together(
             held.append(stream)
             while len(outboxes) < len(held):
                 await trio.sleep(0.001)
-            # Small buffers on both sides, or the kernel takes it all.
-            outboxes[-1]._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            hold_little(outboxes[-1])
             await stream.send_all(b"GET /v1/symbols HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await trio.sleep(0.01)
             most = max(most, waiting.waiting_bytes)
