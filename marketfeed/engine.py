@@ -37,7 +37,7 @@ from marketfeed.gateway.listener import accept_from, accept_http, open_listener,
 from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.room import Room
 from marketfeed.ingest.roster import Roster
-from marketfeed.latency.aggregator import Keeper
+from marketfeed.latency.aggregator import Aggregator
 from marketfeed.latency.log import IntervalLog
 from marketfeed.server.local import LocalServer, limits_of, validate
 from marketfeed.server.tap_listener import Taps
@@ -79,7 +79,7 @@ class Engine:
         self.admission = Admission(limits_of(config.limits))
         self._synced = trio.Event()
         latency = config.latency
-        self.keeper = Keeper(
+        self.aggregator = Aggregator(
             IntervalLog(loaded.base / latency.path, latency.max_bytes, latency.keep_files),
             {name: tier.interval_ms for name, tier in config.tiers.items()},
         )
@@ -99,7 +99,7 @@ class Engine:
             self.roster.plan(config.feeds, addresses(config))
         if found:
             raise loaded.refusal(found)
-        self.health = Health(self.server, self.roster, self.keeper, self.taps, self.symbols)
+        self.health = Health(self.server, self.roster, self.aggregator, self.taps, self.symbols)
 
     def _session_server(self, loaded: Loaded, log_level: str) -> SessionServer:
         config = loaded.config
@@ -111,8 +111,8 @@ class Engine:
                 self.admission,
                 log_level,
                 on_synced=self._on_synced,
-                on_latencies=self.keeper.take,
-                overview=self.keeper.shown,
+                on_latencies=self.aggregator.take,
+                overview=self.aggregator.shown,
             )
         return LocalServer(
             config,
@@ -120,12 +120,12 @@ class Engine:
             self.symbols,
             self.admission,
             on_synced=self._on_synced,
-            on_latencies=self.keeper.take,
+            on_latencies=self.aggregator.take,
             overview=self._overview,
         )
 
     async def _overview(self) -> dict[str, Any]:
-        return self.keeper.shown()
+        return self.aggregator.shown()
 
     def _wake(self) -> None:
         self.server.wake()
@@ -172,7 +172,7 @@ class Engine:
                 self.symbols,
                 self.roster,
                 self.taps,
-                self.keeper,
+                self.aggregator,
                 self.admission,
                 self.health,
             ),
@@ -183,7 +183,7 @@ class Engine:
             watch.start_soon(accept_http, admin_listener, admin.server, watch)
             watch.start_soon(self.taps.accept, watch)
             if self.config.latency.enabled:
-                watch.start_soon(self.keeper.run)
+                watch.start_soon(self.aggregator.run)
             async with trio.open_nursery() as sessions:
                 try:
                     await server.start(port, sessions)
@@ -211,7 +211,7 @@ class Engine:
                 listener.close()
                 await server.drain(drain_s)
                 sessions.cancel_scope.cancel()
-            await self.keeper.finish()
+            await self.aggregator.finish()
             watch.cancel_scope.cancel()
         return failed
 

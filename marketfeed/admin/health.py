@@ -17,7 +17,7 @@ from marketfeed.server.conditions import Condition
 if TYPE_CHECKING:
     from marketfeed.core.symbols import SymbolTable
     from marketfeed.ingest.roster import Roster
-    from marketfeed.latency.aggregator import Keeper
+    from marketfeed.latency.aggregator import Aggregator
     from marketfeed.server.api import SessionServer
     from marketfeed.server.tap_listener import Taps
 
@@ -53,11 +53,11 @@ class Health:
     """Collects the current problems and warnings from the parts of the engine."""
 
     def __init__(
-        self, server: SessionServer, roster: Roster, keeper: Keeper, taps: Taps, symbols: SymbolTable
+        self, server: SessionServer, roster: Roster, aggregator: Aggregator, taps: Taps, symbols: SymbolTable
     ) -> None:
         self._server = server
         self._roster = roster
-        self._keeper = keeper
+        self._aggregator = aggregator
         self._taps = taps
         self._symbols = symbols
         self.phase = Phase.STARTING
@@ -77,7 +77,7 @@ class Health:
         """Return the conditions under which subscribers are still served."""
         found = [*self._feeds(required=False), *self._server.warnings()]
         for kind, trouble in (
-            ("latency_log", self._keeper.log.problem),
+            ("latency_log", self._aggregator.log.problem),
             ("tap", self._taps.problem()),
             ("symbols_full", self._full()),
             ("reload", self.reload_failure),

@@ -52,7 +52,7 @@ class Admin:
         return json_response(body, 200 if status == "ready" else 503)
 
     async def _latency(self, request: Request) -> Response:
-        return json_response(self._sources.keeper.shown())
+        return json_response(self._sources.aggregator.shown())
 
     async def _sessions(self, request: Request) -> Response:
         """List at most ``limit`` sessions, slow ones first; with ``?slow=1`` slow ones only."""

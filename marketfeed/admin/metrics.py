@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from marketfeed.core.rings import Rings
     from marketfeed.core.symbols import SymbolTable
     from marketfeed.ingest.roster import Roster
-    from marketfeed.latency.aggregator import Keeper
+    from marketfeed.latency.aggregator import Aggregator
     from marketfeed.server.api import SessionServer
     from marketfeed.server.conditions import Condition
     from marketfeed.server.stats import ServerStats
@@ -56,7 +56,7 @@ class Sources:
     symbols: SymbolTable
     roster: Roster
     taps: Taps
-    keeper: Keeper
+    aggregator: Aggregator
     admission: Admission
     health: Health
 
@@ -155,12 +155,12 @@ class _Snapshot(MetricSource):
         yield _gauge("groups", "Groups that share frames.", "", {(): report.groups})
 
     def _latencies(self) -> Iterable[Metric]:
-        keeper = self._sources.keeper
+        aggregator = self._sources.aggregator
         text = "Latency of every delivery, by hop; updated every latency.interval_s."
         hops = HistogramMetricFamily(PREFIX + "hop_seconds", text, labels=["hop", "tier"])
         beyond = {}
-        for key, histogram in keeper.sums.items():
-            hops.add_metric(key, *keeper.buckets(key))
+        for key, histogram in aggregator.sums.items():
+            hops.add_metric(key, *aggregator.buckets(key))
             beyond[key] = histogram.beyond
         yield hops
         yield _counter(
@@ -178,7 +178,7 @@ class _Snapshot(MetricSource):
             "tier",
             unplaced,
         )
-        file = keeper.log
+        file = aggregator.log
         yield _gauge("latency_log_writable", "1 if the last write succeeded.", "", {(): file.problem is None})
         yield _counter("latency_log_failures_total", "Writes that failed.", "", {(): file.failures})
         yield _counter("latency_log_bytes_total", "Bytes written.", "", {(): file.written_bytes})

@@ -76,7 +76,7 @@ async def tell_intervals(
         )
 
 
-class Keeper:
+class Aggregator:
     """Merges intervals, which arrive in any order of workers, into sums and the log, in :meth:`run`."""
 
     def __init__(self, file: IntervalLog, promises_ms: Mapping[str, float]) -> None:

@@ -15,7 +15,7 @@ from marketfeed.core.writer import RingWriter
 from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.roster import Roster
 from marketfeed.ingest.supervise import STALE_S
-from marketfeed.latency.aggregator import Keeper
+from marketfeed.latency.aggregator import Aggregator
 from marketfeed.latency.log import IntervalLog
 from marketfeed.server.conditions import Condition
 from marketfeed.server.tap_listener import Taps
@@ -47,9 +47,9 @@ class Bench:
         self.roster = Roster(
             Pump(RingWriter(self.rings), self.symbols, lambda: None), folder, self.wait_sessions
         )
-        keeper = Keeper(self.log, {})
+        aggregator = Aggregator(self.log, {})
         server: Any = self.server
-        self.health = Health(server, self.roster, keeper, self.taps, self.symbols)
+        self.health = Health(server, self.roster, aggregator, self.taps, self.symbols)
         self.health.phase = Phase.SERVING
 
     async def wait_sessions(self, count):
