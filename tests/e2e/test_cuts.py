@@ -27,7 +27,7 @@ from tests.support.ws_frames import masked, split_frame
 pytestmark = pytest.mark.alone
 
 PROVE = bool(os.environ.get("MARKETFEED_PROVE"))
-CLIENTS, CUTS = (500, 100) if PROVE else (40, 15)
+CLIENTS, CUTS = (500, 100) if PROVE else (40, 10)
 SYMBOLS = 50
 AT_ONCE = 25  # with more, the test reads so slowly that the rings no longer reach back to the cursors
 TRANSPORTS = ("json", "binary", "sse", "poll")

@@ -14,8 +14,8 @@ pytestmark = pytest.mark.alone
 ROOT = Path(__file__).parents[2]
 LONG = ["--seconds", "600", "--rate", "50000"]
 # In seconds the engine has not yet come to its full size, which a leak must stand out against: 200 visits
-# would show one of 80 kB each. What is smaller is for the long form.
-SHORT = ["--seconds", "10", "--rate", "2000", "--sessions", "100", "--client", "python"]
+# would show one of 130 kB each. What is smaller is for the long form.
+SHORT = ["--seconds", "6", "--rate", "2000", "--sessions", "100", "--client", "python"]
 SHORT += ["--visitors", "20", "--leeway-mb", "16"]
 
 

@@ -2,7 +2,7 @@
 
 The strict form refuses fields that are not described. Of each shape of message, which is its type and its
 keys, the first MOST are validated, and one in SAMPLE after that: a validation takes some 0.1 ms, and clients
-at full rate would become too slow for what they test.
+at full rate would become too slow for what they test. The same goes for the rows of one answer.
 """
 
 from __future__ import annotations
@@ -108,7 +108,15 @@ def check_answer(method: str, target: str, status: int, headers: Mapping[str, st
     media = headers["content-type"].partition(";")[0]
     assert media in content, f"{method} {target}: {status} with {media}"
     if media == openapi.JSON:
-        validate(json.loads(body), content[media]["schema"])
+        validate(_sampled(json.loads(body)), content[media]["schema"])
+
+
+def _sampled(answer: Any) -> Any:
+    """Return ``answer`` without most of the rows of its long lists."""
+    if not isinstance(answer, dict):
+        return answer
+    rows = {name: value for name, value in answer.items() if isinstance(value, list)}
+    return {**answer, **{name: value[:MOST] + value[MOST::SAMPLE] for name, value in rows.items()}}
 
 
 class CheckedConnection(ClientConnection):
