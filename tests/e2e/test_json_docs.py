@@ -38,7 +38,7 @@ def fields(value, names=()):
 def test_sessions_and_latency(tmp_path, workers):
     config = f"[engine]\nworkers = {workers}\n[latency]\ninterval_s = 0.5\n{SYNTHETIC}"
     with engine(config, tmp_path) as running, open_session(running.url) as ws:
-        ws.send('{"action":"subscribe","quotes":["*"],"trades":["*"]}')
+        ws.send('{"action":"subscribe","quotes":["*"],"trades":["*"],"tier":"vip"}')
         symbols = [f"SY{number:04}" for number in range(10)]
         hops = ("venue", "ring", "wait", "late", "encode", "send", "total", "client")
         names = {*symbols, *hops, "vip", "premium", "basic"}

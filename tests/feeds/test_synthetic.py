@@ -62,7 +62,7 @@ def test_another_seed_gives_other_ticks():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("rate", "seconds"), [(100, 60), (10_000, 60), (1_000_000, 2), (0.5, 60), (333.3, 60)]
+    ("rate", "seconds"), [(100, 60), (10_000, 20), (1_000_000, 2), (0.5, 60), (333.3, 60)]
 )
 @pytest.mark.parametrize("trades", [0, 0.1])
 async def test_the_rate_is_held_without_drift(autojump_clock, rate, seconds, trades):

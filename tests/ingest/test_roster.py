@@ -18,7 +18,7 @@ from marketfeed.ingest.supervise import FeedState
 
 
 def table(name, symbol, **keys):
-    return {"name": name, "type": "synthetic", "symbols": [symbol], "rate": 100.0, **keys}
+    return {"name": name, "type": "synthetic", "symbols": [symbol], "rate": 100.0} | keys
 
 
 class OpenRoster(Roster):
@@ -74,7 +74,9 @@ async def test_feeds_come_and_go_and_change_while_others_run_on(roster, autojump
 async def test_numbers_of_feeds_that_are_gone_are_given_again(roster, autojump_clock):
     async with trio.open_nursery() as nursery:
         for round_ in range(4):
-            await exchange(roster, nursery, *(table(f"f{round_}-{i}", f"S{i % 30}") for i in range(100)))
+            await exchange(
+                roster, nursery, *(table(f"f{round_}-{i}", f"S{i % 30}", rate=2.0) for i in range(100))
+            )
             assert sorted(s.intake.number for s in roster.supervisors) == sorted(
                 {s.intake.number for s in roster.supervisors}
             )
