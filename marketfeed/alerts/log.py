@@ -1,10 +1,10 @@
 """The alert log: what keeps alerts, and what each consumer has had of them.
 
-Delivery and commands use this interface alone; :mod:`marketfeed.alerts.sqlite_log` implements it in a file, and
-a cluster keeps alerts elsewhere. ``marketfeed.testing.check_alert_log`` tests an implementation.
+Delivery and commands use this interface alone. :mod:`marketfeed.alerts.sqlite_log` implements it in a file; a
+cluster keeps alerts elsewhere. ``marketfeed.testing.check_alert_log`` tests an implementation.
 
-An entry has a position: 1, 2, 3 … without holes in order of appending. A consumer has a *floor*: everything up
-to it is settled, which means acknowledged, parked as a dead letter, or not for this consumer. Above the floor
+An entry has a position: 1, 2, 3 … without holes in order of appending. A consumer has a *floor*: everything
+up to it is settled, which means acknowledged, parked as a dead letter, or not for this consumer. Above the floor
 the log keeps one mark per settled position. Delivery computes the floor, since it reads every entry anyway.
 
 An async method returns when its effect is durable, and raises AlertLogError if it may not be. Times are Unix
@@ -187,7 +187,7 @@ class AlertLog(Protocol):
         ...
 
     async def resolve(self, key: str, by: str, comment: str, now_ns: int) -> Episode | None:
-        """Record that a person took on the episode; None if there is none. The first one to resolve it stays."""
+        """Record that a person took on the episode, if nobody has yet; None if there is no such episode."""
         ...
 
     async def use_consumer(
@@ -216,18 +216,21 @@ class AlertLog(Protocol):
         ...
 
     def record_attempts(self, name: str, tries: Mapping[int, int]) -> None:
-        """Keep how often unsettled positions were delivered. Never waits; a crash may lose the last of these."""
+        """Keep how often unsettled positions were delivered.
+
+        Never waits: it is durable with the next change that somebody waits for, and a crash may lose it.
+        """
         ...
 
     def advance(self, name: str, floor: int) -> None:
         """Raise the consumer's floor: the caller knows that everything up to it is settled.
 
-        Never waits; a crash may lose the last of these. A lower floor than before has no effect.
+        Never waits, as :meth:`record_attempts`. A lower floor than before has no effect.
         """
         ...
 
     async def park(self, name: str, tries: Mapping[int, int], now_ns: int) -> list[int]:
-        """Make dead letters of unsettled positions; return those that are now. ``tries`` is kept with them."""
+        """Make dead letters of unsettled positions, and keep ``tries`` with them; return those that are now."""
         ...
 
     async def dead_letters(self, name: str | None = None) -> list[DeadLetter]:
