@@ -4,8 +4,8 @@ Delivery and commands use this interface alone. :mod:`marketfeed.alerts.sqlite_l
 cluster keeps alerts elsewhere. ``marketfeed.testing.check_alert_log`` tests an implementation.
 
 An entry has a position: 1, 2, 3 … without holes in order of appending. A consumer has a *floor*: everything
-up to it is settled, which means acknowledged, parked as a dead letter, or not for this consumer. Above the floor
-the log keeps one mark per settled position. Delivery computes the floor, since it reads every entry anyway.
+up to it is settled, which means acknowledged, parked as a dead letter, or not for this consumer. Above the
+floor the log keeps one mark per settled position. Delivery computes the floor, since it reads every entry.
 
 An async method returns when its effect is durable, and raises AlertLogError if it may not be. Times are Unix
 times in ns, passed in by the caller.
@@ -230,7 +230,7 @@ class AlertLog(Protocol):
         ...
 
     async def park(self, name: str, tries: Mapping[int, int], now_ns: int) -> list[int]:
-        """Make dead letters of unsettled positions, and keep ``tries`` with them; return those that are now."""
+        """Make dead letters of unsettled positions, and keep ``tries`` with them; return which."""
         ...
 
     async def dead_letters(self, name: str | None = None) -> list[DeadLetter]:
