@@ -18,6 +18,8 @@ A failed check raises an AssertionError that begins with the number of the check
 11. Silences are kept, replaced and expired.
 12. Acknowledgements, parks, requeues, resolves, drops and silences are in the audit trail.
 13. Pruning removes what nobody needs, and nothing else.
+
+The file is longer than 300 lines because it holds one function per check.
 """
 
 from __future__ import annotations
