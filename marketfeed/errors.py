@@ -46,6 +46,13 @@ class LogError(MarketfeedError):
     """A latency log cannot be opened, or has no matching entries; exit status 2."""
 
 
+class AlertLogError(MarketfeedError):
+    """The alert log cannot be opened, read or written; the text says what the operator can do.
+
+    After a failed write, none of the call may be taken as kept. A repeated call is safe.
+    """
+
+
 class RecordingError(MarketfeedError):
     """A recording cannot be opened or written, or a file is not a recording; exit status 2."""
 

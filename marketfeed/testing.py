@@ -40,13 +40,14 @@ from marketfeed.core.records import BUY, KIND_CORRECTION, QUOTE, SELL, TRADE, UN
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import ConfigError, InvalidSymbolError, SymbolsFullError
 from marketfeed.ingest.clock import Seat
+from marketfeed.testing_alert_log import check_alert_log
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from marketfeed.ingest.feed import Feed, FeedType
 
-__all__ = ["CHECKS", "RecordingIntake", "check_feed"]
+__all__ = ["CHECKS", "RecordingIntake", "check_alert_log", "check_feed"]
 
 CHECKS: Final = {
     1: "config accepts the settings",

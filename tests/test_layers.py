@@ -27,14 +27,14 @@ LAYERS = [
         "marketfeed.logs",
         "marketfeed.unix_sockets",
     },
-    {"marketfeed.ingest", "marketfeed.latency"},
+    {"marketfeed.ingest", "marketfeed.latency", "marketfeed.alerts"},
     {"marketfeed.fanout"},
     {"marketfeed.gateway"},
     {"marketfeed.server", "marketfeed.recordings"},
     {"marketfeed.workers", "marketfeed.admin"},
     {"marketfeed.checks", "marketfeed.engine"},
     {"marketfeed.cli", "marketfeed.__main__"},
-    {"marketfeed.testing"},
+    {"marketfeed.testing", "marketfeed.testing_alert_log"},
 ]
 FEEDS = "marketfeed.feeds"  # the folder feeds/, where marketfeed/feeds links
 FOR_FEEDS = (

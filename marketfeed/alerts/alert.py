@@ -1,0 +1,58 @@
+"""An alert and its identifier.
+
+Identifiers are ULIDs (https://github.com/ulid/spec): 48 bits of time in milliseconds, then 80 bits that here
+come from a hash of the cause instead of a random source. The same cause therefore has the same identifier
+after a crash, and the log can refuse the duplicate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final, Literal
+
+import msgspec
+
+from marketfeed.core.units import MS
+
+Severity = Literal["info", "warning", "critical"]
+State = Literal["raised", "cleared", "notice"]
+
+_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # base 32 without I, L, O and U
+_DIGITS: Final = 26  # 5 bits each: 130 bits, of which the first two are 0
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of the alert log: an episode that begins or ends, or a notice that somebody published."""
+
+    id: str  # ULID of the cause; see :func:`alert_id`
+    key: str  # the id of the episode's ``raised``; a notice's own id
+    rule: str  # name of the rule; of a notice "notice"
+    symbol: str = ""  # "" if the alert is about no single symbol
+    severity: Severity = "warning"
+    state: State = "raised"
+    value: float | None = None  # what was measured, in the rule's unit
+    threshold: float | None = None  # what it was compared with, in the same unit
+    t_ns: int = 0  # venue's time of the cause, Unix; 0 = none
+    r_ns: int = 0  # arrival time of the cause, Unix
+    message: str = ""  # one line for people
+    suppressed: int = 0  # episodes of this rule and symbol that its cool-down kept back since the last alert
+    to: str | None = None  # the only consumer that gets it; None: all whose patterns match
+    data: dict[str, Any] | None = None  # of a notice, as its publisher sent it
+
+
+def ulid(time_ms: int, tail: bytes) -> str:
+    """Return the 26 characters of the ULID with ``time_ms``, 48 bits, and ``tail``, 10 bytes."""
+    number = (time_ms & (2**48 - 1)) << 80 | int.from_bytes(tail, "big")
+    return "".join(_CROCKFORD[number >> 5 * digit & 31] for digit in reversed(range(_DIGITS)))
+
+
+def alert_id(rule: str, symbol: str, state: str, t_ns: int, r_ns: int, venue_id: int = 0) -> str:
+    """Return the identifier of an alert.
+
+    Its time is ``t_ns``, the venue's, or ``r_ns`` if the venue sent none. Its tail is the first 80 bits of
+    SHA-256 over rule, symbol, state, that time in ns and ``venue_id`` (a trade's; 0 = none), each followed
+    by a null character.
+    """
+    at_ns = t_ns or r_ns
+    cause = "".join(f"{part}\0" for part in (rule, symbol, state, at_ns, venue_id))
+    return ulid(at_ns // MS, hashlib.sha256(cause.encode()).digest()[:10])

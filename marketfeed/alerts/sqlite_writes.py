@@ -1,0 +1,236 @@
+"""Changes of the SQLite alert log, made inside transactions of the caller. Blocking."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from marketfeed.alerts.log import Acknowledged, Appended, Consumer, Entry, Episode
+from marketfeed.alerts.sqlite_file import DEAD, REQUEUED, SETTLED, TRIED
+from marketfeed.alerts.sqlite_reads import consumers, entries, episode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import apsw
+
+    from marketfeed.alerts.alert import Alert
+    from marketfeed.alerts.log import Action, Mark, Silence, Start
+
+_encoder = msgspec.json.Encoder()
+
+
+def encoded(value: Any) -> str:
+    """Return ``value`` in JSON; raises TypeError for what JSON cannot express."""
+    return _encoder.encode(value).decode()
+
+
+class Changes:
+    """The changes; no method begins or ends a transaction."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    def append(
+        self, alerts: Sequence[Alert], bodies: Sequence[str], marks: Mapping[str, Mark], now_ns: int
+    ) -> list[Appended]:
+        """Keep alerts; ``bodies`` are their encodings."""
+        appended = []
+        head = int(self._one("SELECT coalesce(max(position), 0) FROM alerts")[0])
+        for alert, body in zip(alerts, bodies, strict=True):
+            if known := self._one("SELECT position FROM alerts WHERE id = ?", alert.id):
+                appended.append(Appended(alert.id, known[0], False))
+                continue
+            head += 1
+            mark = self._in_episode(alert, marks.get(alert.id), head, now_ns)
+            self._do("INSERT INTO alerts VALUES (?, ?, ?, ?, ?)", head, alert.id, now_ns, mark, body)
+            appended.append(Appended(alert.id, head, True))
+        return appended
+
+    def _in_episode(self, alert: Alert, mark: Mark | None, position: int, now_ns: int) -> Mark | None:
+        """Keep the episode of ``alert`` up to date; return the mark that it gets."""
+        if alert.state == "raised":
+            self._do(
+                "INSERT INTO episodes (key, rule, symbol, severity, raised_ns, shown, last_position)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE"
+                " SET shown = max(shown, excluded.shown), last_position = excluded.last_position",
+                alert.key, alert.rule, alert.symbol, alert.severity, now_ns, mark is None, position,
+            )  # fmt: skip
+        elif alert.state == "cleared":
+            found = self._one(
+                "UPDATE episodes SET cleared_ns = ?, last_position = ? WHERE key = ? RETURNING shown",
+                now_ns, position, alert.key,
+            )  # fmt: skip
+            if found and found[0]:
+                return None
+        return mark
+
+    def use_consumer(self, name: str, now_ns: int, start: Start, patterns: Sequence[str]) -> Consumer:
+        """Create a consumer, or replace its patterns."""
+        self._do(
+            "INSERT INTO consumers (name, start, patterns, created_ns, floor) VALUES (?, ?, ?, ?,"
+            " CASE ? WHEN 'now' THEN (SELECT coalesce(max(position), 0) FROM alerts) ELSE 0 END)"
+            " ON CONFLICT (name) DO UPDATE SET patterns = excluded.patterns",
+            name, start, encoded(patterns), now_ns, start,
+        )  # fmt: skip
+        return consumers(self._connection, name)[0]
+
+    def drop_consumer(self, name: str, now_ns: int, by: str) -> bool:
+        """Remove a consumer."""
+        dropped = self._one("DELETE FROM consumers WHERE name = ? RETURNING number", name)
+        if dropped:
+            self._do("DELETE FROM standings WHERE consumer = ?", dropped[0])
+            self._record(now_ns, "dropped", name, by)
+        return bool(dropped)
+
+    def acknowledge(self, name: str, ids: Sequence[str], now_ns: int) -> Acknowledged:
+        """Settle alerts of a consumer."""
+        found = self._consumer(name)
+        if found is None:
+            return Acknowledged((), (), tuple(ids))
+        number, consumer = found
+        known: list[str] = []
+        positions: list[int] = []
+        for alert in ids:
+            entry = next(iter(entries(self._connection, "id = ?", (alert,))), None)
+            if entry and self._standing(number, consumer, entry) in (TRIED, REQUEUED, DEAD):
+                self._settle(number, consumer, entry.position, now_ns)
+                known.append(alert)
+                positions.append(entry.position)
+        if known:
+            self._record(now_ns, "acknowledged", name, detail=known)
+        settled = set(known)
+        unknown = tuple(alert for alert in ids if alert not in settled)
+        return Acknowledged(tuple(known), tuple(positions), unknown)
+
+    def attempts(self, name: str, tries: Mapping[int, int]) -> None:
+        """Keep the number of deliveries of unsettled positions."""
+        found = self._consumer(name)
+        if found is None:
+            return
+        number, consumer = found
+        for position, count in tries.items():
+            if position > consumer.floor:
+                self._do(
+                    "INSERT INTO standings VALUES (?, ?, ?, ?, 0) ON CONFLICT DO UPDATE"
+                    " SET tries = excluded.tries WHERE kind IN (?, ?)",
+                    number, position, TRIED, count, TRIED, REQUEUED,
+                )  # fmt: skip
+            else:
+                self._do(
+                    "UPDATE standings SET tries = ? WHERE consumer = ? AND position = ? AND kind = ?",
+                    count, number, position, REQUEUED,
+                )  # fmt: skip
+
+    def advance(self, name: str, floor: int) -> None:
+        """Raise a floor, and forget what is settled below it."""
+        raised = self._one(
+            "UPDATE consumers SET floor = min(?, (SELECT coalesce(max(position), 0) FROM alerts))"
+            " WHERE name = ? AND floor < ? RETURNING number, floor",
+            floor, name, floor,
+        )  # fmt: skip
+        if raised:
+            self._do(
+                "DELETE FROM standings WHERE consumer = ? AND position <= ? AND kind IN (?, ?)",
+                *raised, TRIED, SETTLED,
+            )  # fmt: skip
+
+    def park(self, name: str, tries: Mapping[int, int], now_ns: int) -> list[int]:
+        """Make dead letters."""
+        found = self._consumer(name)
+        if found is None:
+            return []
+        number, consumer = found
+        parked = {}
+        for position, count in tries.items():
+            entry = next(iter(entries(self._connection, "position = ?", (position,))), None)
+            if entry and self._standing(number, consumer, entry) in (TRIED, REQUEUED):
+                self._do(
+                    "INSERT OR REPLACE INTO standings VALUES (?, ?, ?, ?, ?)",
+                    number, position, DEAD, count, now_ns,
+                )  # fmt: skip
+                parked[position] = entry.alert.id
+        if parked:
+            self._record(now_ns, "parked", name, detail=list(parked.values()))
+        return list(parked)
+
+    def requeue(self, name: str, ids: Sequence[str], now_ns: int, by: str) -> list[Entry]:
+        """Make dead letters unsettled again."""
+        found = self._consumer(name)
+        requeued = []
+        for alert in ids if found else ():
+            number = found[0] if found else 0
+            entry = next(iter(entries(self._connection, "id = ?", (alert,))), None)
+            if entry and self._one(
+                "UPDATE standings SET kind = ?, tries = 0 WHERE consumer = ? AND position = ? AND kind = ?"
+                " RETURNING 1",
+                REQUEUED, number, entry.position, DEAD,
+            ):  # fmt: skip
+                requeued.append(entry)
+        if requeued:
+            self._record(now_ns, "requeued", name, by, [entry.alert.id for entry in requeued])
+        return requeued
+
+    def resolve(self, key: str, by: str, comment: str, now_ns: int) -> Episode | None:
+        """Record who took on an episode."""
+        if self._one(
+            "UPDATE episodes SET resolved_ns = ?, resolved_by = ?, comment = ?"
+            " WHERE key = ? AND resolved_ns = 0 RETURNING 1",
+            now_ns, by, comment, key,
+        ):  # fmt: skip
+            self._record(now_ns, "resolved", key, by, comment)
+        return episode(self._connection, key)
+
+    def add_silence(self, silence: Silence, now_ns: int) -> None:
+        """Keep a silence."""
+        self._do(
+            "INSERT OR REPLACE INTO silences VALUES (?, ?, ?, ?)",
+            silence.id, silence.starts_ns, silence.ends_ns, encoded(silence),
+        )  # fmt: skip
+        self._record(now_ns, "silenced", silence.id, silence.created_by, silence)
+
+    def expire_silence(self, silence: str, now_ns: int, by: str) -> bool:
+        """End a silence."""
+        found = self._one(
+            "UPDATE silences SET ends_ns = ?, body = json_set(body, '$.ends_ns', ?)"
+            " WHERE id = ? AND ends_ns > ? RETURNING 1",
+            now_ns, now_ns, silence, now_ns,
+        )  # fmt: skip
+        if found:
+            self._record(now_ns, "expired", silence, by)
+        return bool(found)
+
+    def _standing(self, number: int, consumer: Consumer, entry: Entry) -> int:
+        """Return the standing of ``entry`` with a consumer; SETTLED if it is none of its."""
+        found = self._one(
+            "SELECT kind FROM standings WHERE consumer = ? AND position = ?", number, entry.position
+        )
+        if found:
+            return int(found[0])
+        return TRIED if entry.position > consumer.floor and consumer.wants(entry) else SETTLED
+
+    def _settle(self, number: int, consumer: Consumer, position: int, now_ns: int) -> None:
+        if position > consumer.floor:
+            values = (number, position, SETTLED, 0, now_ns)
+            self._do("INSERT OR REPLACE INTO standings VALUES (?, ?, ?, ?, ?)", *values)
+        else:
+            self._do("DELETE FROM standings WHERE consumer = ? AND position = ?", number, position)
+
+    def _consumer(self, name: str) -> tuple[int, Consumer] | None:
+        found = self._one("SELECT number FROM consumers WHERE name = ?", name)
+        return found and (int(found[0]), consumers(self._connection, name)[0])
+
+    def _record(self, now_ns: int, action: Action, subject: str, by: str = "", detail: Any = None) -> None:
+        self._do(
+            "INSERT INTO audit (at_ns, action, subject, by, detail) VALUES (?, ?, ?, ?, ?)",
+            now_ns, action, subject, by, None if detail is None else encoded(detail),
+        )  # fmt: skip
+
+    def _one(self, sql: str, *values: Any) -> Any:
+        """Run ``sql`` to its end; return its first row, or None."""
+        rows: Iterable[Any] = self._connection.execute(sql, values).fetchall()
+        return next(iter(rows), None)
+
+    def _do(self, sql: str, *values: Any) -> None:
+        self._connection.execute(sql, values)

@@ -1,0 +1,244 @@
+"""The SQLite alert log: the checks of every log, and what is particular to this one."""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+
+import apsw
+import pytest
+import trio
+
+from marketfeed.alerts import sqlite_writer
+from marketfeed.alerts.sqlite_file import VERSION
+from marketfeed.alerts.sqlite_log import SqliteLog, open_log
+from marketfeed.alerts.sqlite_reads import SqliteReader
+from marketfeed.errors import AlertLogError
+from marketfeed.testing import check_alert_log
+from marketfeed.testing_alert_log import NOW_NS, example
+
+
+async def test_it_passes_the_checks_of_every_alert_log(tmp_path):
+    await check_alert_log(lambda name: open_log(tmp_path / "new" / f"{name}.db"))
+
+
+class Forgetful(SqliteLog):
+    """Answers acknowledgements before it keeps them, which it never does."""
+
+    async def acknowledge(self, name, ids, now_ns):
+        answer = await super().acknowledge(name, ids, now_ns)
+        await self._change(lambda changes: changes._do("DELETE FROM standings WHERE kind = 1"))
+        return answer
+
+
+class Doubling(SqliteLog):
+    """Keeps an id as often as it comes."""
+
+    async def append(self, alerts, now_ns, marks=None):
+        appended = await super().append(alerts, now_ns, marks)
+        return [type(one)(one.id, one.position, True) for one in appended]
+
+
+class Deaf(SqliteLog):
+    """Has no floors."""
+
+    def advance(self, name, floor):
+        pass
+
+
+@pytest.mark.parametrize(("broken", "check"), [(Forgetful, 7), (Doubling, 1), (Deaf, 8)])
+async def test_a_broken_log_fails_the_checks(tmp_path, broken, check):
+    @asynccontextmanager
+    async def opened(name):
+        log = broken(tmp_path / f"{name}.db", trio.lowlevel.current_trio_token())
+        try:
+            yield log
+        finally:
+            log.close()
+
+    # Trio's threads are not used for opening and closing here: blocking a test is no harm.
+    with pytest.raises(AssertionError, match=f"^check {check}, "):
+        await check_alert_log(opened)
+
+
+async def test_waiting_callers_share_commits(tmp_path):
+    done = []
+
+    async def publish(log, number):
+        (appended,) = await log.append([example(number)], NOW_NS)
+        done.append(appended.position)
+
+    async with open_log(tmp_path / "alerts.db") as log:
+        async with trio.open_nursery() as nursery:
+            for number in range(500):
+                nursery.start_soon(publish, log, number)
+        statistics = log.statistics()
+        assert sorted(done) == list(range(1, 501))
+        assert statistics.commits < 250
+        assert sum(statistics.commit_buckets) == statistics.commits
+        assert (statistics.failures, statistics.problem) == (0, None)
+
+
+async def test_an_invalid_change_fails_alone(tmp_path):
+    failed = []
+
+    async def invalid(log):
+        try:
+            await log.acknowledge("a", ["\ud800"], NOW_NS)  # not UTF-8
+        except AlertLogError as error:
+            failed.append(str(error))
+
+    async with open_log(tmp_path / "alerts.db") as log:
+        await log.use_consumer("a", NOW_NS)
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(log.append, [example(number)], NOW_NS)
+                if number == 10:
+                    nursery.start_soon(invalid, log)
+        assert await log.head() == 20
+    assert len(failed) == 1
+    assert failed[0].startswith("the alert log refused a change")
+
+
+async def test_what_may_lag_is_kept_without_another_change(tmp_path):
+    path = tmp_path / "alerts.db"
+    async with open_log(path) as log:
+        await log.use_consumer("a", NOW_NS)
+        await log.append([example(1)], NOW_NS)
+        log.record_attempts("a", {1: 3})
+    with trio.fail_after(60):
+        async with open_log(path) as log:
+            progress = await log.progress("a")
+    assert progress is not None
+    assert progress.tries == {1: 3}
+
+
+async def test_others_read_while_the_engine_writes_and_afterwards(tmp_path):
+    path = tmp_path / "alerts.db"
+    async with open_log(path) as log:
+        await log.append([example(1), example(2)], NOW_NS)
+        reader = SqliteReader(path)
+        await log.append([example(3)], NOW_NS)
+        assert [entry.position for entry in reader.read(0, 9)] == [1, 2, 3]
+        assert [entry.position for entry in reader.newest(2)] == [2, 3]
+        reader.close()
+    reader = SqliteReader(path)
+    assert reader.head() == 3
+    reader.close()
+
+
+async def refusal(path):
+    with pytest.raises(AlertLogError) as caught:
+        async with open_log(path):
+            pass
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+async def test_a_second_engine_is_refused_with_the_number_of_the_first(tmp_path):
+    path = tmp_path / "alerts.db"
+    async with open_log(path):
+        text = await refusal(path)
+    assert text == f"{path} is in use by process {os.getpid()}: stop it, or set alerts.path to another file"
+    async with open_log(path):
+        pass
+
+
+async def test_a_file_of_another_program_is_refused(tmp_path):
+    path = tmp_path / "other.db"
+    with apsw.Connection(str(path)) as other:
+        other.execute("CREATE TABLE theirs (x)")
+    other.close()
+    before = path.read_bytes()
+    assert (
+        await refusal(path) == f"{path} is the database of another program: set alerts.path to another file"
+    )
+    assert path.read_bytes() == before
+    path.write_text("not a database, but a text that is longer than the header of one" * 99)
+    assert "is no alert log, or its beginning is damaged: restore it" in await refusal(path)
+
+
+async def test_a_newer_schema_is_refused(tmp_path):
+    path = tmp_path / "alerts.db"
+    async with open_log(path):
+        pass
+    connection = apsw.Connection(str(path))
+    connection.pragma("user_version", VERSION + 1)
+    connection.close()
+    assert f"is of a newer release (schema {VERSION + 1}, this one reads up to {VERSION})" in await refusal(
+        path
+    )
+    with pytest.raises(AlertLogError, match="newer release"):
+        SqliteReader(path)
+
+
+async def test_a_locked_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("marketfeed.alerts.sqlite_file.BUSY_MS", 0)
+    path = tmp_path / "alerts.db"
+    async with open_log(path):
+        pass
+    connection = apsw.Connection(str(path))
+    connection.pragma("locking_mode", "exclusive")
+    connection.execute("BEGIN EXCLUSIVE")
+    assert await refusal(path) == f"{path} is locked by another program: close the program that has it open"
+    connection.close()
+
+
+@pytest.mark.parametrize("where", [0.3, 0.6, 0.9])
+async def test_a_damaged_file_is_refused(tmp_path, where):
+    path = tmp_path / "alerts.db"
+    async with open_log(path) as log:
+        await log.append([example(number) for number in range(2000)], NOW_NS)
+    content = bytearray(path.read_bytes())
+    start = int(where * len(content)) // 4096 * 4096
+    content[start : start + 4096] = bytes(range(256)) * 16
+    path.write_bytes(content)
+    text = await refusal(path)
+    assert text.startswith(f"{path} is damaged (")
+    assert text.endswith("restore it from a backup, or move it and alerts.db-wal away to start a new log")
+
+
+async def test_a_damaged_index_is_found(tmp_path):
+    path = tmp_path / "alerts.db"
+    async with open_log(path) as log:
+        await log.append([example(1)], NOW_NS)
+    connection = apsw.Connection(str(path))
+    connection.pragma("writable_schema", "on")
+    connection.execute("DELETE FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'alerts'")
+    connection.execute("UPDATE sqlite_schema SET sql = replace(sql, ' UNIQUE', '') WHERE name = 'alerts'")
+    connection.close()
+    assert "is damaged (" in await refusal(path)
+
+
+async def test_a_place_where_no_file_can_be_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot be created: " in await refusal(tmp_path / "file" / "alerts.db")
+    (tmp_path / "folder.db").mkdir()
+    assert "cannot be opened (" in await refusal(tmp_path / "folder.db")
+    with pytest.raises(AlertLogError, match="there is no alert log"):
+        SqliteReader(tmp_path / "none.db")
+    (tmp_path / "empty.db").write_bytes(b"")
+    with pytest.raises(AlertLogError, match="is empty"):
+        SqliteReader(tmp_path / "empty.db")
+
+
+async def test_a_closed_log_says_so(tmp_path):
+    async with open_log(tmp_path / "alerts.db") as log:
+        pass
+    with pytest.raises(AlertLogError, match="is closed"):
+        await log.append([example(1)], NOW_NS)
+
+
+async def test_data_that_json_cannot_express_is_refused_before_the_log(tmp_path):
+    async with open_log(tmp_path / "alerts.db") as log:
+        with pytest.raises(TypeError):
+            await log.append([example(1, data={"x": object()})], NOW_NS)
+        assert log.statistics().commits == 0
+
+
+def test_floors_and_attempts_that_wait_are_kept_once_each():
+    notes = sqlite_writer.Notes({"a": {1: 1, 2: 1}}, {"a": 5})
+    notes.update(sqlite_writer.Notes({"a": {2: 2}, "b": {1: 1}}, {"a": 3, "b": 2}))
+    assert notes.attempts == {"a": {1: 1, 2: 2}, "b": {1: 1}}
+    assert notes.floors == {"a": 5, "b": 2}
