@@ -81,7 +81,8 @@ class Quotes(Side):
     def mid(self) -> Floats:
         """(bid + ask) / 2 in 1e-9; NaN without both sides, and where it is not positive."""
         total = self.bid + self.ask
-        mid: Floats = total * 0.5
+        mid = total.astype(np.float64)
+        mid *= 0.5
         if self.both is not None or int(total.min(initial=1)) <= 0:
             mid[(total <= 0) if self.both is None else ~self.both | (total <= 0)] = np.nan
         return mid
