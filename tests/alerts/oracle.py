@@ -43,7 +43,9 @@ class Tick(NamedTuple):
 
     @property
     def mid(self):
-        return (self.bid + self.ask) * 0.5 if self.is_quote and self.whole and self.bid + self.ask > 0 else NAN
+        return (
+            (self.bid + self.ask) * 0.5 if self.is_quote and self.whole and self.bid + self.ask > 0 else NAN
+        )
 
     @property
     def positive(self):
@@ -64,7 +66,9 @@ def above(value, threshold, clear_at):
     """Return a reading that is hot above the threshold and cool at clear_at or below; None without a value."""
     if math.isnan(value):
         return None
-    return Reading(value > threshold, value <= (threshold if clear_at is None else clear_at), value, threshold)
+    return Reading(
+        value > threshold, value <= (threshold if clear_at is None else clear_at), value, threshold
+    )
 
 
 class Spread:

@@ -31,7 +31,10 @@ TABLES = {
     ],
     "off_market": [{"percent": 1.0}, {"percent": 5.0, "clear_at": 0.5}],
     "luld": [{"percent": 5}, {"percent": 10, "clear_at": 2.0}],
-    "size_spike": [{"factor": 4.0, "half_life_s": 0.1}, {"factor": 20.0, "half_life_s": 5.0, "clear_at": 2.0}],
+    "size_spike": [
+        {"factor": 4.0, "half_life_s": 0.1},
+        {"factor": 20.0, "half_life_s": 5.0, "clear_at": 2.0},
+    ],
     "anomaly": [
         {"field": "size", "z": 2.0, "half_life_s": 0.1},
         {"field": "spread", "z": 1.5, "half_life_s": 0.2, "clear_at": 1.0},
@@ -74,7 +77,9 @@ def rules(draw, kinds=tuple(TABLES)):
 counts = st.sampled_from([1, 20, 200, 400])
 cuts = st.lists(st.integers(1, 400), max_size=12)
 changes = st.lists(
-    st.tuples(st.integers(1, 400), st.dictionaries(st.sampled_from(sorted(FEEDS)), st.booleans(), min_size=2)),
+    st.tuples(
+        st.integers(1, 400), st.dictionaries(st.sampled_from(sorted(FEEDS)), st.booleans(), min_size=2)
+    ),
     max_size=4,
 )
 

@@ -88,11 +88,11 @@ class Stale:
         state = self._episodes.state[symbols]
         marked = (waiting & (due <= at_ns) & (state == CLEAR)) | (state == PENDING) | (state == RAISED)
         if marked.any():
-            found, first = np.unique(symbols[marked], return_index=True)
-            for number, i in zip(found.tolist(), np.flatnonzero(marked)[first].tolist(), strict=True):
-                self._heard(
-                    number, int(at_ns[i]), int(due[i]), bool(waiting[i]), ticks.cause(stretch.start + i)
-                )
+            # Only the first tick of a symbol comes after the silence that `due` is about.
+            _, first = np.unique(symbols, return_index=True)
+            for i in first[marked[first]].tolist():
+                cause = ticks.cause(stretch.start + i)
+                self._heard(int(symbols[i]), int(at_ns[i]), int(due[i]), bool(waiting[i]), cause)
         new = ~self._seen[symbols]
         if new.any():
             fresh, first = np.unique(symbols, return_index=True)
