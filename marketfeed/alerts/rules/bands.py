@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from marketfeed.alerts.rules.levels import Level, Percent
 from marketfeed.alerts.rules.rule import Problem, clear_problem
-from marketfeed.alerts.rules.ticks import cut, measured, price_of, spans
+from marketfeed.alerts.rules.ticks import cut, priced, spans
 from marketfeed.alerts.rules.windows import take_first
 from marketfeed.core.fixed import SCALE, price_from_text
 from marketfeed.core.symbols import is_symbol
@@ -95,14 +95,14 @@ class PriceBand:
         if config.percent is None:
             self._bounded(ticks)
             return
-        side, prices = measured(*price_of(ticks, config.of))
+        side, prices = priced(ticks, config.of)
         if config.reference != FIRST:
             self._relative(side, prices)
             return
         for day, stretch in spans(side.at_ns, DAY_NS):
             part, of_day = cut(side, stretch), prices[stretch]
             new = self._day[part.symbols] != day
-            if new.any():
+            if np.count_nonzero(new):
                 symbols = part.symbols[new]
                 self._reference[symbols], self._day[symbols] = np.nan, day
                 take_first(self._reference, part.symbols, of_day)

@@ -126,14 +126,14 @@ class Episodes:
         ``hot`` tells where the condition holds, ``cool()`` where it is over, ``detail(i)`` the value and
         threshold of tick ``i``. The latter two are called only if they matter.
         """
-        if not self.active and not hot.any():
+        if not self.active and not np.count_nonzero(hot):
             return
         state = self.state[ticks.symbols]
         moving = hot & (state == CLEAR)
         if self.active:
             over = cool()
             moving |= (over & (state == RAISED)) | (state == PENDING)
-        if not moving.any():
+        if not np.count_nonzero(moving):
             return
         over = cool()
         touched = ticks.symbols[moving]

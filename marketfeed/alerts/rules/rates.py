@@ -83,7 +83,7 @@ class TickRate:
                 self._known = known
             self._current[:known] += counts
             new = self._first[symbols] > bucket
-            if new.any():
+            if np.count_nonzero(new):
                 self._first[symbols[new]] = bucket
             self._idle = 0
 

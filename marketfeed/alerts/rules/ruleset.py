@@ -42,6 +42,7 @@ class _Member(NamedTuple):
     spec: RuleSpec
     rule: Rule
     episodes: Episodes
+    timed: Timed | None  # the rule itself, if time drives it: isinstance() with a protocol takes µs
 
 
 class RuleSet:
@@ -73,7 +74,7 @@ class RuleSet:
         """Time of the next :meth:`tick` that may return alerts; None if only ticks matter."""
         times: list[int] = []
         for member in self._members:
-            own = member.rule.next_ns if isinstance(member.rule, Timed) else None
+            own = member.timed.next_ns if member.timed is not None else None
             times += (time for time in (own, member.episodes.next_ns) if time is not None)
         return min(times, default=None)
 
@@ -84,7 +85,7 @@ class RuleSet:
         """
         first, new = len(self._names), list(names)
         self._names += new
-        for spec, rule, episodes in self._members:
+        for spec, rule, episodes, _ in self._members:
             if spec.common.type == FEED_DOWN:
                 continue
             if isinstance(rule, Naming):
@@ -121,7 +122,7 @@ class RuleSet:
         """Take the states of all feeds, by the feed's number in records; return alerts like :meth:`tick`."""
         before = self.tick(now_ns)
         self._feed_names |= {number: state.name for number, state in states.items()}
-        for spec, rule, episodes in self._members:
+        for spec, rule, episodes, _ in self._members:
             if spec.common.type == FEED_DOWN:
                 for number, state in states.items():
                     if spec.common.about(state.name):
@@ -133,7 +134,7 @@ class RuleSet:
     def reload(self) -> None:
         """Read the files of rules again; raises ConfigError, and rules with mistakes stay as they were."""
         mistakes: list[str] = []
-        for spec, rule, _ in self._members:
+        for spec, rule, *_ in self._members:
             if isinstance(rule, Reloading):
                 try:
                     rule.reload(self._base)
@@ -155,15 +156,15 @@ class RuleSet:
         rule = spec.factory(spec.settings, episodes)
         if isinstance(rule, Reloading):
             rule.reload(self._base)
-        return _Member(spec, rule, episodes)
+        return _Member(spec, rule, episodes, rule if isinstance(rule, Timed) else None)
 
     def _advanced(self, now_ns: int) -> list[Judged]:
         """Let time pass up to ``now_ns``; return all new alerts in order."""
         self._clock_ns = now_ns
         found: list[tuple[Found, int]] = []
-        for index, (_, rule, episodes) in enumerate(self._members):
-            if isinstance(rule, Timed):
-                rule.advance(now_ns)
+        for index, (_, _, episodes, timed) in enumerate(self._members):
+            if timed is not None:
+                timed.advance(now_ns)
             episodes.expire(now_ns)
             if episodes.found:
                 found += ((one, index) for one in episodes.taken())

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
     from marketfeed.alerts.rules.episodes import Episodes
     from marketfeed.alerts.rules.rule import FeedState
-    from marketfeed.alerts.rules.ticks import Ints, Mask, Ticks
+    from marketfeed.alerts.rules.ticks import Ticks
 
 FEEDS: Final = 256  # numbers of feeds in records
 NO_FEED: Final = 255  # the engine numbers feeds from 0 to 254
+NEVER: Final = np.iinfo(np.int64).max  # due of a symbol whose feed is not live
+UNSEEN: Final = np.iinfo(np.int64).min  # due of a symbol that has not ticked
 
 Silence = Annotated[float, Meta(ge=0.001, le=86_400)]
 
@@ -40,11 +42,10 @@ class Stale:
         self._after_ns = round(config.after_s * S)
         count = episodes.max_symbols
         self._last = np.zeros(count, np.int64)  # time of the last tick
-        self._seen = np.zeros(count, bool)
+        self._due = np.full(count, UNSEEN, np.int64)  # when the symbol becomes stale
         self._known = 0  # symbols up to the highest that ticked
         self._feed = np.full(count, NO_FEED, np.uint8)  # that sent the first tick
         self._live = np.ones(FEEDS, bool)
-        self._live_ns = np.full(FEEDS, np.iinfo(np.int64).min)  # since when
         self._next_ns: int | None = None  # no symbol becomes stale before
         episodes.quantity, episodes.unit = "no tick for", " s"
 
@@ -65,18 +66,18 @@ class Stale:
     def feeds(self, states: Mapping[int, FeedState], now_ns: int) -> None:
         """Take the states of feeds: silence counts from when a feed became live."""
         for number, state in states.items():
-            if state.live and not self._live[number]:
-                self._live_ns[number] = now_ns
+            if state.live != self._live[number]:
+                self._live[number] = state.live
+                symbols = np.flatnonzero(self._feed[: self._known] == number)
+                self._due[symbols] = now_ns + self._after_ns if state.live else NEVER
                 self._expect(now_ns)
-            self._live[number] = state.live
 
     def advance(self, now_ns: int) -> None:
         """Raise symbols that have been silent for too long at ``now_ns``."""
         if self._next_ns is None or now_ns < self._next_ns:
             return
-        symbols = np.arange(self._known)
-        due, waiting = self._due(symbols)
-        waiting &= self._episodes.state[: self._known] == CLEAR
+        due = self._due[: self._known]
+        waiting = (self._episodes.state[: self._known] == CLEAR) & (due != UNSEEN) & (due != NEVER)
         for number in np.flatnonzero(waiting & (due <= now_ns)).tolist():
             self._silent(number, int(due[number]))
         later = due[waiting & (due > now_ns)]
@@ -84,30 +85,29 @@ class Stale:
 
     def _evaluate(self, ticks: Ticks, stretch: slice) -> None:
         symbols, at_ns = ticks.symbols[stretch], ticks.at_ns[stretch]
-        due, waiting = self._due(symbols)
-        state = self._episodes.state[symbols]
-        marked = (waiting & (due <= at_ns) & (state == CLEAR)) | (state == PENDING) | (state == RAISED)
-        if marked.any():
+        due = self._due[symbols]
+        marked = due <= at_ns  # also where the symbol is new
+        if self._episodes.active:
+            state = self._episodes.state[symbols]
+            marked |= (state == PENDING) | (state == RAISED)
+        if np.count_nonzero(marked):
             # Only the first tick of a symbol comes after the silence that `due` is about.
             _, first = np.unique(symbols, return_index=True)
             for i in first[marked[first]].tolist():
-                cause = ticks.cause(stretch.start + i)
-                self._heard(int(symbols[i]), int(at_ns[i]), int(due[i]), bool(waiting[i]), cause)
-        new = ~self._seen[symbols]
-        if new.any():
-            fresh, first = np.unique(symbols, return_index=True)
-            first = first[~self._seen[fresh]]
-            self._feed[symbols[first]] = ticks.feeds[stretch][first]
-            self._seen[symbols] = True
-            self._known = max(self._known, int(symbols.max()) + 1)
+                if due[i] == UNSEEN:
+                    self._feed[symbols[i]] = ticks.feeds[stretch][i]
+                    self._known = max(self._known, int(symbols[i]) + 1)
+                else:
+                    self._heard(int(symbols[i]), int(at_ns[i]), int(due[i]), ticks.cause(stretch.start + i))
         self._last[symbols] = at_ns  # of several ticks of a symbol, numpy keeps the last
+        self._due[symbols] = at_ns + self._after_ns
+        if np.count_nonzero(self._live) < FEEDS:
+            self._due[symbols[~self._live[self._feed[symbols]]]] = NEVER
         self._expect(int(at_ns[0]))
 
-    def _heard(
-        self, number: int, at_ns: int, due_ns: int, waiting: bool, cause: tuple[int, int, int, int]
-    ) -> None:
+    def _heard(self, number: int, at_ns: int, due_ns: int, cause: tuple[int, int, int, int]) -> None:
         """End the silence of a symbol with its tick at ``at_ns``."""
-        if waiting and due_ns <= at_ns and self._episodes.state[number] == CLEAR:
+        if due_ns <= at_ns and self._episodes.state[number] == CLEAR:
             self._silent(number, due_ns)
         silence_s = (at_ns - int(self._last[number])) / S
         self._episodes.step(number, Reading(at_ns, False, True, silence_s, self._after_ns / S, cause))
@@ -115,12 +115,6 @@ class Stale:
     def _silent(self, number: int, due_ns: int) -> None:
         after_s = self._after_ns / S
         self._episodes.step(number, Reading(due_ns, True, False, after_s, after_s))
-
-    def _due(self, symbols: Ints) -> tuple[Ints, Mask]:
-        """Return when the symbols become stale, and which of them can."""
-        feeds = self._feed[symbols]
-        due = np.maximum(self._last[symbols], self._live_ns[feeds]) + self._after_ns
-        return due, self._seen[symbols] & self._live[feeds]
 
     def _expect(self, from_ns: int) -> None:
         soonest_ns = from_ns + self._after_ns

@@ -46,7 +46,7 @@ class Decayed:
     def turn(self, symbols: Ints, step: int) -> None:
         """Begin ``step`` for those of ``symbols`` that are in an earlier one."""
         late = self._step[symbols] != step
-        if late.any():
+        if np.count_nonzero(late):
             found = np.unique(symbols[late])
             weights = _WEIGHTS[np.minimum(step - self._step[found], len(_WEIGHTS) - 1)]
             self.sums[:, found] = (self.sums[:, found] + self._current[:, found]) * weights

@@ -88,6 +88,11 @@ class Quotes(Side):
         return mid
 
     @cached_property
+    def priced(self) -> tuple[Side | Part, Floats]:
+        """The quotes with a mid, and their mids."""
+        return measured(self, self.mid)
+
+    @cached_property
     def spread_bps(self) -> Floats:
         """Spread / mid × 10,000; NaN where there is no mid."""
         bps: Floats = self.spread / self.mid * 1e4
@@ -111,6 +116,11 @@ class Trades(Side):
         return price
 
     @cached_property
+    def priced(self) -> tuple[Side | Part, Floats]:
+        """The trades with a positive price, and these prices in 1e-9 as floats."""
+        return measured(self, self.positive)
+
+    @cached_property
     def size(self) -> Floats:
         """Sizes, shape ``(k,)``."""
         return np.ascontiguousarray(self.records["size"])
@@ -124,7 +134,7 @@ class Ticks:
         quotes, trades = _live(quotes), _live(trades)
         if len(trades):
             cancels = trades["kind"] != KIND_TRADE
-            trades = trades[~cancels] if cancels.any() else trades
+            trades = trades[~cancels] if np.count_nonzero(cancels) else trades
         count = len(quotes) + len(trades)
         self._trade_places = stamps_of(quotes).searchsorted(stamps_of(trades)) + np.arange(len(trades))
         self._is_quote = np.ones(count, bool)
@@ -151,9 +161,8 @@ class Ticks:
     def quote_before(self) -> Ints:
         """Index of the last quote of the symbol before each trade, shape ``(t,)``; -1: none in this batch."""
         places = np.flatnonzero(self._is_quote)
-        keys = self.quotes.symbols << 40 | places
-        order = keys.argsort(kind="stable")
-        keys = keys[order]
+        order = self.quotes.records["symbol"].argsort(kind="stable")  # of 16 bits: by radix
+        keys = (self.quotes.symbols << 40 | places)[order]
         before = keys.searchsorted(self.trades.symbols << 40 | self._trade_places) - 1
         found = before >= 0
         found[found] = keys[before[found]] >> 40 == self.trades.symbols[found]
@@ -198,7 +207,7 @@ class Part:
 def measured(side: Side, values: Floats) -> tuple[Side | Part, Floats]:
     """Return the ticks of ``side`` whose value, of shape ``(k,)``, is not NaN, and these values."""
     good = values == values
-    if good.all():
+    if np.count_nonzero(good) == len(good):
         return side, values
     indices = np.flatnonzero(good)
     return Part(side, indices), values[indices]
@@ -226,12 +235,12 @@ def spans(at_ns: Ints, length_ns: int) -> Iterator[tuple[int, slice]]:
         start = end
 
 
-def price_of(ticks: Ticks, of: str) -> tuple[Side, Floats]:
-    """Return the ticks with a price, and these prices in 1e-9: mids of quotes, or prices of trades.
+def priced(ticks: Ticks, of: str) -> tuple[Side | Part, Floats]:
+    """Return the ticks that have a positive price, and these prices in 1e-9.
 
-    ``of`` is ``"mid"`` or ``"trade"``. Where there is no positive price, it is NaN.
+    ``of`` is ``"mid"``: mids of quotes, or ``"trade"``: prices of trades.
     """
-    return (ticks.quotes, ticks.quotes.mid) if of == "mid" else (ticks.trades, ticks.trades.positive)
+    return ticks.quotes.priced if of == "mid" else ticks.trades.priced
 
 
 def _column(records: Records, name: str) -> Ints:
@@ -242,4 +251,4 @@ def _column(records: Records, name: str) -> Ints:
 
 def _live(records: Records) -> Records:
     past = records["flags"] & _PAST
-    return records[past == 0] if past.any() else records
+    return records[past == 0] if np.count_nonzero(past) else records

@@ -15,7 +15,7 @@ from msgspec import Meta
 from marketfeed.alerts.rules.episodes import PENDING, RAISED
 from marketfeed.alerts.rules.levels import Level, Percent
 from marketfeed.alerts.rules.rule import Problem, clear_problem
-from marketfeed.alerts.rules.ticks import cut, measured, price_of, spans
+from marketfeed.alerts.rules.ticks import cut, priced, spans
 from marketfeed.core.units import S
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ LULD_BUCKETS: Final = 30
 LULD_BUCKET_NS: Final = 10 * S  # 30 of them are 5 minutes
 LULD_STEP: Final = 0.01  # the reference stays until the mean is 1 % away
 _LOW_BITS: Final = 32
+_MARGIN: Final = 1e-9
 
 Window = Annotated[float, Meta(ge=0.1, le=86_400)]
 
@@ -55,6 +56,11 @@ class Move:
         self._episodes, self._of = episodes, config.of
         self._threshold = config.percent
         self._clear_at = config.percent if config.clear_at is None else config.clear_at
+        # A little less than the threshold: which ticks to look at in detail.
+        self._rise, self._fall = (
+            (1 + config.percent / 100) * (1 - _MARGIN),
+            (1 - config.percent / 100) + _MARGIN,
+        )
         self._bucket_ns = max(round(config.window_s * S) // MOVE_BUCKETS, 1)
         count = episodes.max_symbols
         self._bucket = np.full(count, -1)  # of the symbol's last tick
@@ -68,30 +74,28 @@ class Move:
 
     def evaluate(self, ticks: Ticks) -> None:
         """Measure every tick with a positive price."""
-        side, prices = measured(*price_of(ticks, self._of))
+        side, prices = priced(ticks, self._of)
         for bucket, part in spans(side.at_ns, self._bucket_ns):
             self._evaluate(cut(side, part), prices[part], bucket)
 
     def _evaluate(self, side: Side | Part, prices: Floats, bucket: int) -> None:
         symbols = side.symbols
         late = self._bucket[symbols] != bucket
-        if late.any():
+        if np.count_nonzero(late):
             self._turn(np.unique(symbols[late]), bucket)
+        low, high = self._low[symbols], self._high[symbols]
         past_low, past_high = self._past_low[symbols], self._past_high[symbols]
-        low, high = np.minimum(past_low, self._low[symbols]), np.maximum(past_high, self._high[symbols])
         np.minimum.at(self._low, symbols, prices)
         np.maximum.at(self._high, symbols, prices)
-        # Extremes of the whole batch, also of later ticks: no move is larger than these.
-        values = _move(
-            prices,
-            np.minimum(past_low, self._low[symbols]),
-            np.maximum(past_high, self._high[symbols]),
-        )
-        suspect = values > self._threshold
+        # Against extremes of the whole batch, also of later ticks: no move is larger.
+        lowest, highest = np.minimum(past_low, self._low[symbols]), np.maximum(past_high, self._high[symbols])
+        suspect = (prices >= lowest * self._rise) | (prices <= highest * self._fall)
         if self._episodes.active:
             state = self._episodes.state[symbols]
             suspect |= (state == PENDING) | (state == RAISED)
-        if suspect.any():
+        if np.count_nonzero(suspect):
+            low, high = np.minimum(low, past_low), np.maximum(high, past_high)
+            values = np.full(len(prices), np.nan)
             for symbol in np.unique(symbols[suspect]).tolist():
                 own = np.flatnonzero(symbols == symbol)
                 lows = np.minimum(np.minimum.accumulate(prices[own]), low[own[0]])
@@ -147,7 +151,7 @@ class Luld:
 
     def evaluate(self, ticks: Ticks) -> None:
         """Measure every trade with a positive price."""
-        side, prices = measured(ticks.trades, ticks.trades.positive)
+        side, prices = ticks.trades.priced
         exact = ticks.trades.price
         exact = exact if len(exact) == len(prices) else exact[exact > 0]
         for bucket, part in spans(side.at_ns, LULD_BUCKET_NS):
@@ -156,7 +160,7 @@ class Luld:
     def _evaluate(self, side: Side | Part, prices: Floats, exact: Ints, bucket: int) -> None:
         symbols = side.symbols
         late = self._bucket[symbols] != bucket
-        if late.any():
+        if np.count_nonzero(late):
             self._turn(np.unique(symbols[late]), bucket)
         take_first(self._reference, symbols, prices)
         values = np.abs(prices / self._reference[symbols] - 1) * 100
@@ -185,7 +189,7 @@ class Luld:
 def take_first(first: Floats, symbols: Ints, values: Floats) -> None:
     """Store the first of the ``values`` of each symbol whose entry of ``first`` is NaN."""
     new = np.isnan(first[symbols])
-    if new.any():
+    if np.count_nonzero(new):
         places = np.flatnonzero(new)
         found, at = np.unique(symbols[places], return_index=True)
         first[found] = values[places[at]]
