@@ -1,0 +1,249 @@
+"""The episodes of one rule: which symbols are raised, which are about to be, and the alerts of both.
+
+A rule measures; this module decides. Per symbol a rule is clear, pending or raised:
+
+    clear ── it holds ──► pending ── it held for min_duration, no cool-down ──► raised ── it ends ──► clear
+
+Both waits end at an exact time, whether a tick arrives then or not. So the alerts depend on the ticks and
+their times alone, and not on how the ticks were cut into batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+import numpy as np
+
+from marketfeed.alerts.alert import Alert, Severity, State, alert_id
+from marketfeed.core.units import S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from marketfeed.alerts.rules.ticks import Ints, Mask
+
+CLEAR: Final = 0
+PENDING: Final = 1
+RAISED: Final = 2
+OTHER: Final = 3  # a symbol that the rule is not about
+
+BY_TIME: Final = 0  # an alert that a time caused comes before those of ticks at that time
+BY_TICK: Final = 1
+
+
+class Found(NamedTuple):
+    """An alert of a rule, and where it belongs among those of the other rules."""
+
+    at_ns: int
+    by: int  # BY_TIME or BY_TICK
+    g: int
+    number: int  # of the symbol
+    alert: Alert
+
+
+class Reading(NamedTuple):
+    """One measurement of one symbol at one time."""
+
+    at_ns: int
+    hot: bool  # the condition holds
+    cool: bool  # the condition is over; neither holds between threshold and clear_at
+    value: float
+    threshold: float
+    cause: tuple[int, int, int, int] | None = None  # g, ts_event, ts_recv, venue's id; None: time
+
+
+class Measured(Protocol):
+    """Ticks that were measured: one channel, or both."""
+
+    symbols: Ints
+    at_ns: Ints
+
+    def cause(self, i: int) -> tuple[int, int, int, int]:
+        """Return ``g``, ``ts_event``, ``ts_recv`` and the venue's id of tick ``i``."""
+        ...
+
+
+@dataclass(slots=True)
+class _Track:
+    """What is remembered of a symbol that has ever been pending or raised."""
+
+    key: str = ""  # of the episode that is raised
+    since_ns: int = 0  # pending since
+    due_ns: int = 0  # will be raised at
+    value: float = 0.0  # latest, while pending
+    threshold: float = 0.0
+    ready_ns: int = 0  # end of the cool-down
+    suppressed: int = 0
+    last: dict[str, tuple[int, int]] = field(default_factory=dict)  # time and count of the last ids, by state
+
+
+class Episodes:
+    """State of one rule over all symbols."""
+
+    def __init__(
+        self,
+        rule: str,
+        severity: Severity,
+        max_symbols: int,
+        *,
+        cooldown_s: float = 0.0,
+        name_of: Callable[[int], str],
+    ) -> None:
+        self.rule = rule
+        self.severity = severity
+        self.max_symbols = max_symbols
+        self.quantity, self.unit = "value", ""  # for messages; the rule sets them
+        self.min_duration_ns = 0  # the rule sets it
+        self.found: list[Found] = []
+        self.state = np.full(max_symbols, OTHER, np.uint8)
+        self.active = 0  # symbols that are pending or raised
+        self._cooldown_ns = round(cooldown_s * S)
+        self._name_of = name_of
+        self._tracks: dict[int, _Track] = {}
+        self._pending: dict[int, _Track] = {}
+        self._mark = np.zeros(max_symbols, bool)
+
+    def add(self, number: int) -> None:
+        """Add the symbol ``number`` to the rule."""
+        if self.state[number] == OTHER:
+            self.state[number] = CLEAR
+
+    @property
+    def next_ns(self) -> int | None:
+        """Earliest time at which a pending symbol will be raised; None if none is pending."""
+        return min((track.due_ns for track in self._pending.values()), default=None)
+
+    def observe(
+        self,
+        ticks: Measured,
+        hot: Mask,
+        cool: Callable[[], Mask],
+        detail: Callable[[int], tuple[float, float]],
+    ) -> None:
+        """Take a measurement per tick: all of shape ``(k,)``, in order of time.
+
+        ``hot`` tells where the condition holds, ``cool()`` where it is over, ``detail(i)`` the value and
+        threshold of tick ``i``. The latter two are called only if they matter.
+        """
+        if not self.active and not np.count_nonzero(hot):
+            return
+        state = self.state[ticks.symbols]
+        moving = hot & (state == CLEAR)
+        if self.active:
+            over = cool()
+            moving |= (over & (state == RAISED)) | (state == PENDING)
+        if not np.count_nonzero(moving):
+            return
+        over = cool()
+        touched = ticks.symbols[moving]
+        self._mark[touched] = True
+        for i in np.flatnonzero(self._mark[ticks.symbols]).tolist():
+            value, threshold = detail(i)
+            reading = Reading(
+                int(ticks.at_ns[i]), bool(hot[i]), bool(over[i]), value, threshold, ticks.cause(i)
+            )
+            self.step(int(ticks.symbols[i]), reading)
+        self._mark[touched] = False
+
+    def above(self, ticks: Measured, values: Ints | np.ndarray, threshold: float, clear_at: float) -> None:
+        """Take values per tick, shape ``(k,)``: hot above ``threshold``, over at ``clear_at`` or below.
+
+        NaN is no measurement: it changes nothing.
+        """
+        self.observe(
+            ticks,
+            values > threshold,
+            lambda: values <= clear_at,
+            lambda i: (float(values[i]), threshold),
+        )
+
+    def step(self, number: int, reading: Reading) -> None:
+        """Take one measurement of one symbol."""
+        state = self.state[number]
+        if state == OTHER:
+            return
+        at_ns = reading.at_ns
+        if state == PENDING and self._pending[number].due_ns <= at_ns:
+            self._raise_pending(number)
+            state = RAISED
+        if reading.value != reading.value:  # NaN: nothing was measured
+            return
+        if state == CLEAR and reading.hot:
+            self._begin(number, reading)
+        elif state == PENDING:
+            track = self._pending[number]
+            if reading.hot:
+                track.value, track.threshold = reading.value, reading.threshold
+            else:
+                del self._pending[number]
+                # Without the cool-down it would have been raised by now.
+                track.suppressed += at_ns >= track.since_ns + self.min_duration_ns
+                self._set(number, CLEAR)
+        elif state == RAISED and reading.cool:
+            track = self._tracks[number]
+            self._emit(number, track, "cleared", reading)
+            track.ready_ns = at_ns + self._cooldown_ns
+            self._set(number, CLEAR)
+
+    def expire(self, now_ns: int) -> None:
+        """Raise what has been pending for long enough at ``now_ns``."""
+        if self._pending:
+            for number in [n for n, track in self._pending.items() if track.due_ns <= now_ns]:
+                self._raise_pending(number)
+
+    def taken(self) -> list[Found]:
+        """Return the alerts since the last call."""
+        found, self.found = self.found, []
+        return found
+
+    def _begin(self, number: int, reading: Reading) -> None:
+        track = self._tracks.setdefault(number, _Track())
+        due_ns = max(reading.at_ns + self.min_duration_ns, track.ready_ns)
+        if due_ns <= reading.at_ns:
+            self._set(number, RAISED)
+            self._emit(number, track, "raised", reading)
+            return
+        track.since_ns, track.due_ns = reading.at_ns, due_ns
+        track.value, track.threshold = reading.value, reading.threshold
+        self._pending[number] = track
+        self._set(number, PENDING)
+
+    def _raise_pending(self, number: int) -> None:
+        track = self._pending.pop(number)
+        self._set(number, RAISED)
+        self._emit(number, track, "raised", Reading(track.due_ns, True, False, track.value, track.threshold))
+
+    def _set(self, number: int, state: int) -> None:
+        self.active += int(state != CLEAR) - int(self.state[number] != CLEAR)
+        self.state[number] = state
+
+    def _emit(self, number: int, track: _Track, state: State, reading: Reading) -> None:
+        g, t_ns, r_ns, venue_id = reading.cause or (0, 0, reading.at_ns, 0)
+        symbol = self._name_of(number)
+        # Quotes have no venue id: several alerts of one moment are numbered, or they would have one id.
+        if not venue_id:
+            last_ns, count = track.last.get(state, (0, 0))
+            venue_id = count + 1 if last_ns == (t_ns or r_ns) else 0
+            track.last[state] = t_ns or r_ns, venue_id
+        identifier = alert_id(self.rule, symbol, state, t_ns, r_ns, venue_id)
+        if state == "raised":
+            track.key = identifier
+        text = f"{self.quantity} {reading.value:.6g}{self.unit}, threshold {reading.threshold:.6g}{self.unit}"
+        alert = Alert(
+            id=identifier,
+            key=track.key,
+            rule=self.rule,
+            symbol=symbol,
+            severity=self.severity,
+            state=state,
+            value=reading.value,
+            threshold=reading.threshold,
+            t_ns=t_ns,
+            r_ns=r_ns,
+            message=f"{symbol}: {text}" if state == "raised" else f"{symbol}: over, {text}",
+            suppressed=track.suppressed,
+        )
+        track.suppressed = 0
+        by = BY_TIME if reading.cause is None else BY_TICK
+        self.found.append(Found(reading.at_ns, by, g, number, alert))

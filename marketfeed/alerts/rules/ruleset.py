@@ -1,0 +1,203 @@
+"""All rules of a configuration, evaluated together on batches of ticks.
+
+The clock of the rules is the arrival time of ticks: it never goes back, and what is due at a time comes
+before the ticks of that time. The alerts are the same however the ticks are cut into batches, if
+:meth:`RuleSet.tick` is only called with times up to which all ticks have been evaluated.
+
+Cost: perf/alerts.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from marketfeed.alerts.rules.episodes import Episodes
+from marketfeed.alerts.rules.registry import FEED_DOWN
+from marketfeed.alerts.rules.rule import FeedWatching, Naming, Reloading, Timed
+from marketfeed.alerts.rules.silence import FEEDS, NO_FEED
+from marketfeed.alerts.rules.ticks import Ticks
+from marketfeed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from marketfeed.alerts.alert import Alert
+    from marketfeed.alerts.rules.episodes import Found
+    from marketfeed.alerts.rules.registry import RuleSpec
+    from marketfeed.alerts.rules.rule import FeedState, Rule
+    from marketfeed.core.records import Records
+
+
+class Judged(NamedTuple):
+    """An alert, and whether another rule inhibits it: it is logged then, and not delivered."""
+
+    alert: Alert
+    inhibited: bool
+
+
+class _Member(NamedTuple):
+    spec: RuleSpec
+    rule: Rule
+    episodes: Episodes
+    timed: Timed | None  # the rule itself, if time drives it: isinstance() with a protocol takes µs
+
+
+class RuleSet:
+    """The rules of one engine. Not thread-safe; never waits. Rules start with every symbol clear."""
+
+    def __init__(self, specs: Sequence[RuleSpec], max_symbols: int, base: Path | None = None) -> None:
+        """Create the rules; relative paths start at ``base``. Raises ConfigError with all mistakes."""
+        self._base = Path() if base is None else base
+        self._names: list[str] = []
+        self._feed_names: dict[int, str] = {}
+        self._feed_of = np.full(max_symbols, NO_FEED, np.uint8)  # that sent the symbol's first tick
+        self._clock_ns = 0
+        self._members: list[_Member] = []
+        mistakes: list[str] = []
+        for spec in specs:
+            try:
+                self._members.append(self._member(spec, max_symbols))
+            except ConfigError as error:
+                mistakes += (f"{spec.where}.{mistake}" for mistake in error.mistakes)
+        if mistakes:
+            raise ConfigError(*mistakes)
+        self._raised: dict[str, set[str]] = {spec.common.name: set() for spec in specs}
+        self._inhibited: set[str] = set()  # keys of raised episodes whose alert was inhibited
+        self._inhibitors = {spec.common.name: self._inhibitors_of(spec) for spec in specs}
+        self._has_inhibitors = any(self._inhibitors.values())
+
+    @property
+    def next_ns(self) -> int | None:
+        """Time of the next :meth:`tick` that may return alerts; None if only ticks matter."""
+        times: list[int] = []
+        for member in self._members:
+            own = member.timed.next_ns if member.timed is not None else None
+            times += (time for time in (own, member.episodes.next_ns) if time is not None)
+        return min(times, default=None)
+
+    def learn(self, names: Iterable[str]) -> None:
+        """Take the names of the symbols after those learned before, in order of their numbers.
+
+        A symbol has to be learned before its first tick is evaluated.
+        """
+        first, new = len(self._names), list(names)
+        self._names += new
+        for spec, rule, episodes, _ in self._members:
+            if spec.common.type == FEED_DOWN:
+                continue
+            if isinstance(rule, Naming):
+                rule.learn(first, new)
+            for number, name in enumerate(new, first):
+                if spec.common.about(name):
+                    episodes.add(number)
+
+    def evaluate(self, quotes: Records, trades: Records) -> list[Judged]:
+        """Return the alerts of a batch, in order of time, then ``g``.
+
+        ``quotes`` has shape ``(q,)`` and dtype QUOTE, ``trades`` ``(t,)`` and TRADE, each in order of ``g``,
+        all of them after those of the last call.
+        """
+        ticks = Ticks(quotes, trades, self._clock_ns)
+        if not len(ticks):
+            return []
+        if self._has_inhibitors:
+            self._assign_feeds(ticks)
+        with np.errstate(all="ignore"):
+            for member in self._members:
+                member.rule.evaluate(ticks)
+            return self._advanced(ticks.clock_ns)
+
+    def tick(self, now_ns: int) -> list[Judged]:
+        """Return the alerts that time alone causes up to ``now_ns``, Unix; earlier times change nothing.
+
+        Ticks that arrive later count as at ``now_ns`` at least.
+        """
+        with np.errstate(all="ignore"):
+            return self._advanced(max(now_ns, self._clock_ns))
+
+    def feeds(self, states: Mapping[int, FeedState], now_ns: int) -> list[Judged]:
+        """Take the states of all feeds, by the feed's number in records; return alerts like :meth:`tick`."""
+        before = self.tick(now_ns)
+        self._feed_names |= {number: state.name for number, state in states.items()}
+        for spec, rule, episodes, _ in self._members:
+            if spec.common.type == FEED_DOWN:
+                for number, state in states.items():
+                    if spec.common.about(state.name):
+                        episodes.add(number)
+            if isinstance(rule, FeedWatching):
+                rule.feeds(states, self._clock_ns)
+        return before + self.tick(now_ns)
+
+    def reload(self) -> None:
+        """Read the files of rules again; raises ConfigError, and rules with mistakes stay as they were."""
+        mistakes: list[str] = []
+        for spec, rule, *_ in self._members:
+            if isinstance(rule, Reloading):
+                try:
+                    rule.reload(self._base)
+                except ConfigError as error:
+                    mistakes += (f"{spec.where}.{mistake}" for mistake in error.mistakes)
+        if mistakes:
+            raise ConfigError(*mistakes)
+
+    def _member(self, spec: RuleSpec, max_symbols: int) -> _Member:
+        common = spec.common
+        of_feeds = common.type == FEED_DOWN
+        episodes = Episodes(
+            common.name,
+            common.severity,
+            FEEDS if of_feeds else max_symbols,
+            cooldown_s=common.cooldown_s,
+            name_of=self._feed_names.__getitem__ if of_feeds else self._names.__getitem__,
+        )
+        rule = spec.factory(spec.settings, episodes)
+        if isinstance(rule, Reloading):
+            rule.reload(self._base)
+        return _Member(spec, rule, episodes, rule if isinstance(rule, Timed) else None)
+
+    def _advanced(self, now_ns: int) -> list[Judged]:
+        """Let time pass up to ``now_ns``; return all new alerts in order."""
+        self._clock_ns = now_ns
+        found: list[tuple[Found, int]] = []
+        for index, (_, _, episodes, timed) in enumerate(self._members):
+            if timed is not None:
+                timed.advance(now_ns)
+            episodes.expire(now_ns)
+            if episodes.found:
+                found += ((one, index) for one in episodes.taken())
+        # Stable: several alerts of one rule and symbol at one time stay in order.
+        found.sort(key=lambda pair: (*pair[0][:3], pair[1], pair[0].number))
+        return [Judged(one.alert, self._judge(one)) for one, _ in found]
+
+    def _judge(self, found: Found) -> bool:
+        """Note the alert, and return whether another rule inhibits it."""
+        alert = found.alert
+        raised = self._raised[alert.rule]
+        if alert.state == "cleared":
+            # As its raised was: what was delivered is also cleared.
+            raised.discard(alert.symbol)
+            inhibited = alert.key in self._inhibited
+            self._inhibited.discard(alert.key)
+            return inhibited
+        raised.add(alert.symbol)
+        for name, of_feeds in self._inhibitors[alert.rule]:
+            subject = self._feed_names.get(int(self._feed_of[found.number])) if of_feeds else alert.symbol
+            if subject in self._raised[name]:
+                self._inhibited.add(alert.key)
+                return True
+        return False
+
+    def _inhibitors_of(self, spec: RuleSpec) -> list[tuple[str, bool]]:
+        """Return the rules that inhibit ``spec``, and whether they are about feeds while it is not."""
+        own_feeds = spec.common.type == FEED_DOWN
+        kinds = {member.spec.common.name: member.spec.common.type for member in self._members}
+        return [(name, kinds[name] == FEED_DOWN and not own_feeds) for name in spec.common.inhibited_by]
+
+    def _assign_feeds(self, ticks: Ticks) -> None:
+        new = self._feed_of[ticks.symbols] == NO_FEED
+        if new.any():
+            symbols, first = np.unique(ticks.symbols[new], return_index=True)
+            self._feed_of[symbols] = ticks.feeds[new][first]

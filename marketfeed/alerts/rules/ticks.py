@@ -1,0 +1,254 @@
+"""Quotes and trades of one batch as columns, computed once and shared by all rules.
+
+Rules measure time by arrival: ``at_ns`` of a tick is the highest ``ts_recv`` up to it, so that it never goes
+back. Ticks that tell what was and not what happens (flags snapshot and stale source, cancels and
+corrections) are left out.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from marketfeed.core.records import FLAG_SNAPSHOT, FLAG_STALE, KIND_TRADE, Records, stamps_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+_PAST: Final = FLAG_SNAPSHOT | FLAG_STALE
+_WIDE: Final = 1 << 62  # sums and differences of prices below it fit int64: ±4.6e9 of the currency
+
+
+class Side:
+    """Ticks of one channel, in order of ``g``."""
+
+    def __init__(self, records: Records, symbols: Ints, at_ns: Ints) -> None:
+        self.records = records  # (k,) QUOTE or TRADE
+        self.symbols = symbols  # (k,)
+        self.at_ns = at_ns  # (k,) time of arrival, never decreasing
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def cause(self, i: int) -> tuple[int, int, int, int]:
+        """Return ``g``, ``ts_event``, ``ts_recv`` and the venue's id (0 = none) of tick ``i``."""
+        tick = self.records[i]
+        names = self.records.dtype.names or ()
+        venue_id = int(tick["trade_id"]) if "trade_id" in names else 0
+        return int(tick["g"]), int(tick["ts_event"]), int(tick["ts_recv"]), venue_id
+
+    def part(self, indices: Ints) -> Part:
+        """Return the ticks at ``indices``."""
+        return Part(self, indices)
+
+
+class Quotes(Side):
+    """Quotes. Prices are integers of 1e-9; a quote with a price beyond ±4.6e9 counts as one without sides."""
+
+    @cached_property
+    def bid(self) -> Ints:
+        """Bid prices, shape ``(k,)``; 0 where the side is missing."""
+        return _column(self.records, "bid_px")
+
+    @cached_property
+    def ask(self) -> Ints:
+        """Ask prices, shape ``(k,)``; 0 where the side is missing."""
+        return _column(self.records, "ask_px")
+
+    @cached_property
+    def both(self) -> Mask | None:
+        """Mask of the quotes that have both sides; None if all have."""
+        bids, asks = self.records["bid_sz"], self.records["ask_sz"]
+        narrow = ((self.bid + _WIDE) | (self.ask + _WIDE)).min(initial=0) >= 0
+        if narrow and min(bids.min(initial=1.0), asks.min(initial=1.0)) > 0:
+            return None
+        mask: Mask = (bids > 0) & (asks > 0) & (((self.bid + _WIDE) | (self.ask + _WIDE)) >= 0)
+        return mask
+
+    @cached_property
+    def spread(self) -> Ints:
+        """Ask minus bid in 1e-9; meaningless without both sides."""
+        return self.ask - self.bid
+
+    @cached_property
+    def mid(self) -> Floats:
+        """(bid + ask) / 2 in 1e-9; NaN without both sides, and where it is not positive."""
+        total = self.bid + self.ask
+        mid = total.astype(np.float64)
+        mid *= 0.5
+        if self.both is not None or int(total.min(initial=1)) <= 0:
+            mid[(total <= 0) if self.both is None else ~self.both | (total <= 0)] = np.nan
+        return mid
+
+    @cached_property
+    def priced(self) -> tuple[Side | Part, Floats]:
+        """The quotes with a mid, and their mids."""
+        return measured(self, self.mid)
+
+    @cached_property
+    def spread_bps(self) -> Floats:
+        """Spread / mid × 10,000; NaN where there is no mid."""
+        bps: Floats = self.spread / self.mid * 1e4
+        return bps
+
+
+class Trades(Side):
+    """Trades. Prices are integers of 1e-9."""
+
+    @cached_property
+    def price(self) -> Ints:
+        """Prices, shape ``(k,)``."""
+        return _column(self.records, "price")
+
+    @cached_property
+    def positive(self) -> Floats:
+        """Prices in 1e-9 as floats; NaN where they are not positive."""
+        price = self.price.astype(np.float64)
+        if price.min(initial=1.0) <= 0:
+            price[price <= 0] = np.nan
+        return price
+
+    @cached_property
+    def priced(self) -> tuple[Side | Part, Floats]:
+        """The trades with a positive price, and these prices in 1e-9 as floats."""
+        return measured(self, self.positive)
+
+    @cached_property
+    def size(self) -> Floats:
+        """Sizes, shape ``(k,)``."""
+        return np.ascontiguousarray(self.records["size"])
+
+
+class Ticks:
+    """One batch: ``quotes``, ``trades``, and the columns of both in order of ``g``."""
+
+    def __init__(self, quotes: Records, trades: Records, clock_ns: int) -> None:
+        """Take QUOTE and TRADE records, each in order of ``g``; ``clock_ns`` is the time before them."""
+        quotes, trades = _live(quotes), _live(trades)
+        if len(trades):
+            cancels = trades["kind"] != KIND_TRADE
+            trades = trades[~cancels] if np.count_nonzero(cancels) else trades
+        count = len(quotes) + len(trades)
+        self._trade_places = stamps_of(quotes).searchsorted(stamps_of(trades)) + np.arange(len(trades))
+        self._is_quote = np.ones(count, bool)
+        self._is_quote[self._trade_places] = False
+        at_ns = self._merged(quotes["ts_recv"], trades["ts_recv"])
+        np.maximum.accumulate(at_ns, out=at_ns)
+        self.at_ns = np.maximum(at_ns, clock_ns, out=at_ns)  # (k,)
+        q = quotes["symbol"].astype(np.int64)
+        t = trades["symbol"].astype(np.int64)
+        self.quotes = Quotes(quotes, q, at_ns[self._is_quote])
+        self.trades = Trades(trades, t, at_ns[self._trade_places])
+        self.symbols = self._merged(q, t)  # (k,)
+        self.clock_ns = int(at_ns[-1]) if count else clock_ns
+
+    def __len__(self) -> int:
+        return len(self.at_ns)
+
+    @cached_property
+    def feeds(self) -> Ints:
+        """Number of the feed of each tick, shape ``(k,)``."""
+        return self._merged(self.quotes.records["feed"], self.trades.records["feed"])
+
+    @cached_property
+    def quote_before(self) -> Ints:
+        """Index of the last quote of the symbol before each trade, shape ``(t,)``; -1: none in this batch."""
+        places = np.flatnonzero(self._is_quote)
+        order = self.quotes.records["symbol"].argsort(kind="stable")  # of 16 bits: by radix
+        keys = (self.quotes.symbols << 40 | places)[order]
+        before = keys.searchsorted(self.trades.symbols << 40 | self._trade_places) - 1
+        found = before >= 0
+        found[found] = keys[before[found]] >> 40 == self.trades.symbols[found]
+        indices = np.full(len(before), -1)
+        indices[found] = order[before[found]]
+        return indices
+
+    def cause(self, i: int) -> tuple[int, int, int, int]:
+        """Return ``g``, ``ts_event``, ``ts_recv`` and the venue's id (0 = none) of tick ``i`` of both."""
+        if self._is_quote[i]:
+            return self.quotes.cause(int(np.count_nonzero(self._is_quote[:i])))
+        return self.trades.cause(int(np.count_nonzero(~self._is_quote[:i])))
+
+    def _merged(self, quotes: NDArray[Any], trades: NDArray[Any]) -> Ints:
+        """Return the columns of both channels as one, in order of ``g``."""
+        column = np.empty(len(self._is_quote), np.int64)
+        if len(trades):
+            column[self._is_quote] = quotes
+            column[self._trade_places] = trades
+        else:
+            column[:] = quotes
+        return column
+
+
+class Part:
+    """Some ticks of a side: those at ``indices``, in order."""
+
+    def __init__(self, side: Side, indices: Ints) -> None:
+        self._side, self._indices = side, indices
+        self.symbols = side.symbols[indices]
+        self.at_ns = side.at_ns[indices]
+
+    def cause(self, i: int) -> tuple[int, int, int, int]:
+        """Return ``g``, ``ts_event``, ``ts_recv`` and the venue's id (0 = none) of tick ``i`` of the part."""
+        return self._side.cause(int(self._indices[i]))
+
+    def part(self, indices: Ints) -> Part:
+        """Return the ticks at ``indices`` of this part."""
+        return Part(self._side, self._indices[indices])
+
+
+def measured(side: Side, values: Floats) -> tuple[Side | Part, Floats]:
+    """Return the ticks of ``side`` whose value, of shape ``(k,)``, is not NaN, and these values."""
+    good = values == values
+    if np.count_nonzero(good) == len(good):
+        return side, values
+    indices = np.flatnonzero(good)
+    return Part(side, indices), values[indices]
+
+
+def cut(side: Side | Part, stretch: slice) -> Side | Part:
+    """Return the ``stretch`` of the ticks, ``side`` itself if that is all of them."""
+    if stretch == slice(0, len(side.at_ns)):
+        return side
+    return side.part(np.arange(stretch.start, stretch.stop))
+
+
+def spans(at_ns: Ints, length_ns: int) -> Iterator[tuple[int, slice]]:
+    """Cut ``at_ns`` at multiples of ``length_ns``; yield each part's number since 1970 and its indices.
+
+    A tick at a multiple belongs to the part that begins there.
+    """
+    start = 0
+    while start < len(at_ns):
+        number = int(at_ns[start]) // length_ns
+        end = len(at_ns)
+        if int(at_ns[-1]) // length_ns != number:
+            end = int(at_ns.searchsorted((number + 1) * length_ns))
+        yield number, slice(start, end)
+        start = end
+
+
+def priced(ticks: Ticks, of: str) -> tuple[Side | Part, Floats]:
+    """Return the ticks that have a positive price, and these prices in 1e-9.
+
+    ``of`` is ``"mid"``: mids of quotes, or ``"trade"``: prices of trades.
+    """
+    return ticks.quotes.priced if of == "mid" else ticks.trades.priced
+
+
+def _column(records: Records, name: str) -> Ints:
+    """Return a contiguous copy of a column."""
+    column: Ints = records[name].copy()
+    return column
+
+
+def _live(records: Records) -> Records:
+    past = records["flags"] & _PAST
+    return records[past == 0] if np.count_nonzero(past) else records

@@ -1,0 +1,524 @@
+"""A slow, obvious evaluator of alert rules: plain Python, one tick after the other, from docs/alerts.md.
+
+It shares the identifier of an alert with the product, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from marketfeed.alerts.alert import Alert, alert_id
+
+S = 10**9
+NAN = math.nan
+
+
+class Tick(NamedTuple):
+    """A quote (``price`` None) or a trade, with its symbol's name and arrival time ``at``."""
+
+    symbol: str
+    at: int
+    t: int
+    r: int
+    g: int
+    feed: int
+    bid: int = 0
+    ask: int = 0
+    bid_sz: float = 0.0
+    ask_sz: float = 0.0
+    price: int | None = None
+    size: float = 0.0
+    trade_id: int = 0
+
+    @property
+    def is_quote(self):
+        return self.price is None
+
+    @property
+    def whole(self):
+        return self.bid_sz > 0 and self.ask_sz > 0
+
+    @property
+    def mid(self):
+        return (
+            (self.bid + self.ask) * 0.5 if self.is_quote and self.whole and self.bid + self.ask > 0 else NAN
+        )
+
+    @property
+    def positive(self):
+        return float(self.price) if self.price is not None and self.price > 0 else NAN
+
+    def price_of(self, of):
+        return self.mid if of == "mid" else self.positive
+
+
+class Reading(NamedTuple):
+    hot: bool
+    cool: bool
+    value: float
+    threshold: float
+
+
+def above(value, threshold, clear_at):
+    """Return a reading that is hot above the threshold and cool at clear_at or below; None without a value."""
+    if math.isnan(value):
+        return None
+    return Reading(
+        value > threshold, value <= (threshold if clear_at is None else clear_at), value, threshold
+    )
+
+
+class Spread:
+    def __init__(self, bps=None, absolute=None, clear_at=None, min_duration_s=0.0):
+        self.bps, self.absolute, self.clear_at, self.min_duration_s = bps, absolute, clear_at, min_duration_s
+
+    def measure(self, tick):
+        if not tick.is_quote or not tick.whole:
+            return None
+        spread = tick.ask - tick.bid
+        if self.bps is not None:
+            return above(spread / tick.mid * 1e4, self.bps, self.clear_at)
+        clear_at = self.absolute if self.clear_at is None else self.clear_at
+        return Reading(
+            spread > round(self.absolute * S), spread <= round(clear_at * S), spread / S, self.absolute
+        )
+
+
+class Crossed:
+    def __init__(self, min_duration_s=0.0):
+        self.min_duration_s = min_duration_s
+
+    def measure(self, tick):
+        if not tick.is_quote:
+            return None
+        crossed = tick.whole and tick.bid > tick.ask
+        return Reading(crossed, not crossed, (tick.bid - tick.ask) / S if crossed else 0.0, 0.0)
+
+
+class Locked(Crossed):
+    def measure(self, tick):
+        if not tick.is_quote:
+            return None
+        locked = tick.whole and tick.bid == tick.ask
+        return Reading(locked, not locked, (tick.ask - tick.bid) / S if tick.whole else 0.0, 0.0)
+
+
+class PriceBand:
+    def __init__(
+        self, low=None, high=None, percent=None, reference="first", of="mid", clear_at=None, prices=None
+    ):
+        self.low, self.high, self.percent, self.of, self.clear_at = low, high, percent, of, clear_at
+        self.listed = prices if reference != "first" else None
+        self.references: dict[tuple[str, int], float] = {}
+
+    def measure(self, tick):
+        if self.percent is not None:
+            price = tick.price_of(self.of)
+            if math.isnan(price):
+                return None
+            if self.listed is not None:
+                reference = self.listed.get(tick.symbol, NAN)
+            else:
+                reference = self.references.setdefault((tick.symbol, tick.at // (86_400 * S)), price)
+            return above(abs(price / reference - 1) * 100, self.percent, self.clear_at)
+        if self.of == "mid":
+            if not tick.is_quote or not tick.whole:
+                return None
+            twice = tick.bid + tick.ask
+        elif tick.is_quote:
+            return None
+        else:
+            twice = 2 * tick.price
+        inside = round((self.clear_at or 0.0) * S)
+        low = None if self.low is None else round(self.low * S)
+        high = None if self.high is None else round(self.high * S)
+        hot = (low is not None and twice < 2 * low) or (high is not None and twice > 2 * high)
+        cool = (low is None or twice >= 2 * (low + inside)) and (high is None or twice <= 2 * (high - inside))
+        value = twice / (2 * S)
+        if self.low is None or self.high is None:
+            bound = self.high if self.low is None else self.low
+        else:
+            bound = self.low if 2 * value < self.low + self.high else self.high
+        return Reading(hot, cool, value, bound)
+
+
+class OffMarket:
+    def __init__(self, percent, clear_at=None):
+        self.percent, self.clear_at = percent, clear_at
+        self.mids: dict[str, float] = {}
+
+    def measure(self, tick):
+        if tick.is_quote:
+            self.mids[tick.symbol] = tick.mid
+            return None
+        value = abs(tick.price / self.mids.get(tick.symbol, NAN) - 1) * 100
+        return above(value, self.percent, self.clear_at)
+
+
+class Move:
+    def __init__(self, percent, window_s, of="mid", clear_at=None):
+        self.percent, self.of, self.clear_at = percent, of, clear_at
+        self.bucket_ns = max(round(window_s * S) // 32, 1)
+        self.prices: dict[str, list[tuple[int, float]]] = defaultdict(list)
+
+    def measure(self, tick):
+        price = tick.price_of(self.of)
+        if math.isnan(price):
+            return None
+        bucket = tick.at // self.bucket_ns
+        window = [(b, p) for b, p in self.prices[tick.symbol] if b >= bucket - 32] + [(bucket, price)]
+        # Of one bucket only the extremes matter: keeps the list short.
+        self.prices[tick.symbol] = sorted(
+            {(b, f(p for c, p in window if c == b)) for b in {b for b, _ in window} for f in (min, max)}
+        )
+        lowest, highest = min(p for _, p in window), max(p for _, p in window)
+        return above(max(price / lowest - 1, 1 - price / highest) * 100, self.percent, self.clear_at)
+
+
+class Luld:
+    def __init__(self, percent, clear_at=None):
+        self.percent, self.clear_at = float(percent), clear_at
+        self.reference: dict[str, float] = {}
+        self.trades: dict[str, list[tuple[int, int]]] = defaultdict(list)
+
+    def measure(self, tick):
+        price = tick.positive
+        if math.isnan(price):
+            return None
+        bucket, trades = tick.at // (10 * S), self.trades[tick.symbol]
+        reference = self.reference.setdefault(tick.symbol, price)
+        if trades and trades[-1][0] != bucket:
+            recent = [p for b, p in trades if b >= bucket - 30]
+            self.trades[tick.symbol] = trades = [(b, p) for b, p in trades if b >= bucket - 30]
+            if recent and abs(sum(recent) / len(recent) / reference - 1) >= 0.01:
+                # The sum is an exact integer, rounded once.
+                reference = self.reference[tick.symbol] = float(sum(recent)) / len(recent)
+        trades.append((bucket, tick.price))
+        return above(abs(price / reference - 1) * 100, self.percent, self.clear_at)
+
+
+@dataclass
+class Sums:
+    step: int = 0
+    past: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    now: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+
+    def turn(self, step):
+        if step != self.step:
+            steps = step - self.step
+            weight = 0.5 ** (steps / 16) if steps < 64 * 16 else 0.0
+            self.past = [(past + now) * weight for past, now in zip(self.past, self.now, strict=True)]
+            self.now = [0.0, 0.0, 0.0]
+            self.step = step
+
+    def add(self, value):
+        self.now = [self.now[0] + 1.0, self.now[1] + value, self.now[2] + value * value]
+
+
+class SizeSpike:
+    def __init__(self, factor, half_life_s, clear_at=None):
+        self.factor, self.clear_at = factor, clear_at
+        self.step_ns = max(round(half_life_s * S) // 16, 1)
+        self.sums: dict[str, Sums] = defaultdict(Sums)
+
+    def measure(self, tick):
+        if tick.is_quote:
+            return None
+        sums = self.sums[tick.symbol]
+        sums.turn(tick.at // self.step_ns)
+        weight, total, _ = sums.past
+        mean = total / weight if weight >= 10 else NAN
+        sums.add(tick.size)
+        return above(tick.size / mean if mean else NAN, self.factor, self.clear_at)
+
+
+class Anomaly:
+    def __init__(self, z, half_life_s, clear_at=None, **settings):
+        self.field, self.z, self.clear_at = settings["field"], z, clear_at
+        self.step_ns = max(round(half_life_s * S) // 16, 1)
+        self.sums: dict[str, Sums] = defaultdict(Sums)
+        self.origin: dict[str, float] = {}
+        self.mids: dict[str, float] = {}
+
+    def observed(self, tick):
+        if self.field == "size":
+            return NAN if tick.is_quote else tick.size
+        if math.isnan(tick.mid):
+            return NAN
+        if self.field == "spread":
+            return (tick.ask - tick.bid) / tick.mid * 1e4
+        before = self.mids.get(tick.symbol, NAN)
+        self.mids[tick.symbol] = tick.mid
+        return tick.mid / before - 1
+
+    def measure(self, tick):
+        value = self.observed(tick)
+        if math.isnan(value):
+            return None
+        value -= self.origin.setdefault(tick.symbol, value)
+        sums = self.sums[tick.symbol]
+        sums.turn(tick.at // self.step_ns)
+        weight, total, squares = sums.past
+        z = NAN
+        if weight >= 10:
+            mean, square = total / weight, squares / weight
+            variance = square - mean * mean
+            if variance > 1e-12 * square:
+                z = abs(value - mean) / math.sqrt(variance)
+        sums.add(value)
+        return above(z, self.z, self.clear_at)
+
+
+class Rate:
+    def __init__(self, window_s, above=None, below=None, clear_at=None):
+        self.above, self.below = above, below
+        self.clear_at = (above if below is None else below) if clear_at is None else clear_at
+        self.bucket_ns = max(round(window_s * S) // 32, 1)
+        self.bucket: int | None = None
+        self.first: dict[str, int] = {}
+        self.ticks: dict[str, list[int]] = defaultdict(list)
+
+    def measure(self, tick):
+        bucket = tick.at // self.bucket_ns
+        self.bucket = bucket if self.bucket is None else self.bucket
+        self.first.setdefault(tick.symbol, bucket)
+        self.ticks[tick.symbol].append(bucket)
+
+    def next_time(self):
+        return None if self.bucket is None else (self.bucket + 1) * self.bucket_ns
+
+    def pass_time(self, symbols):
+        """Go to the next bucket; return the readings of all symbols at its begin."""
+        self.bucket += 1
+        readings = {}
+        for symbol in sorted(self.first, key=symbols.index):
+            self.ticks[symbol] = [b for b in self.ticks[symbol] if b >= self.bucket - 32]
+            rate = len(self.ticks[symbol]) / (32 * self.bucket_ns / S)
+            if self.below is None:
+                readings[symbol] = Reading(rate > self.above, rate <= self.clear_at, rate, self.above)
+            else:
+                grown = self.bucket - 32 >= self.first[symbol]
+                readings[symbol] = Reading(
+                    grown and rate < self.below, rate >= self.clear_at, rate, self.below
+                )
+        return readings
+
+
+class Stale:
+    def __init__(self, after_s):
+        self.after_s, self.after_ns = after_s, round(after_s * S)
+        self.last: dict[str, int] = {}
+        self.due: dict[str, int] = {}
+        self.feed: dict[str, int] = {}
+        self.down: set[int] = set()
+
+    def measure(self, tick):
+        last = self.last.get(tick.symbol, tick.at)
+        self.last[tick.symbol] = tick.at
+        feed = self.feed.setdefault(tick.symbol, tick.feed)
+        self.due.pop(tick.symbol, None)
+        if feed not in self.down:
+            self.due[tick.symbol] = tick.at + self.after_ns
+        return Reading(False, True, (tick.at - last) / S, self.after_s)
+
+    def feeds(self, live, now):
+        for number, is_live in live.items():
+            own = [symbol for symbol, feed in self.feed.items() if feed == number]
+            for symbol in own:
+                if not is_live:
+                    self.due.pop(symbol, None)
+                elif number in self.down:
+                    self.due[symbol] = max(now, self.last[symbol]) + self.after_ns
+            (self.down.discard if is_live else self.down.add)(number)
+
+    def next_time(self):
+        return min(self.due.values(), default=None)
+
+    def pass_time(self, symbols):
+        time = self.next_time()
+        ended = [symbol for symbol, due in self.due.items() if due == time]
+        for symbol in ended:
+            del self.due[symbol]
+        return {
+            symbol: Reading(True, False, self.after_s, self.after_s)
+            for symbol in sorted(ended, key=symbols.index)
+        }
+
+
+class FeedDown:
+    def __init__(self, after_s):
+        self.after_s = self.min_duration_s = after_s
+        self.since: dict[int, int] = {}
+
+    def measure(self, tick):
+        return None
+
+    def reading(self, number, is_live, now):
+        since = self.since.setdefault(number, now)
+        if is_live:
+            del self.since[number]
+        return Reading(not is_live, is_live, (now - since) / S if is_live else self.after_s, self.after_s)
+
+
+TYPES: dict[str, Any] = {
+    "spread": Spread,
+    "crossed": Crossed,
+    "locked": Locked,
+    "price_band": PriceBand,
+    "off_market": OffMarket,
+    "move": Move,
+    "luld": Luld,
+    "size_spike": SizeSpike,
+    "anomaly": Anomaly,
+    "rate": Rate,
+    "stale": Stale,
+    "feed_down": FeedDown,
+}
+COMMON = ("name", "type", "symbols", "severity", "cooldown_s", "inhibited_by")
+
+
+@dataclass
+class Case:
+    """One rule and one symbol."""
+
+    state: str = "clear"
+    since: int = 0
+    due: int = 0
+    ready: int = 0
+    reading: Reading | None = None
+    suppressed: int = 0
+    key: str = ""
+    inhibited: bool = False
+    last: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+class Oracle:
+    """Evaluates rules, given as tables of a configuration, tick by tick; ``found`` has alerts as they come."""
+
+    def __init__(self, tables, names, feeds=(), prices=None):
+        self.names, self.feed_names = list(names), dict(feeds)
+        self.clock = 0
+        self.found: list[tuple[Alert, bool]] = []
+        self.feed: dict[str, int] = {}
+        self.rules = []
+        for table in tables:
+            settings = {key: value for key, value in table.items() if key not in COMMON}
+            if table["type"] == "price_band":
+                settings["prices"] = prices
+            common = {"name": table["type"], "symbols": "*", "severity": "warning", "cooldown_s": 0.0} | table
+            self.rules.append((common, TYPES[table["type"]](**settings), defaultdict(Case)))
+
+    def tick(self, tick):
+        """Take a tick; its ``at`` is ignored: the clock gives it."""
+        self.pass_time(max(self.clock, tick.r))
+        self.feed.setdefault(tick.symbol, tick.feed)
+        tick = tick._replace(at=self.clock)
+        for common, rule, cases in self.rules:
+            reading = rule.measure(tick)
+            if reading is not None:
+                self.step(common, rule, cases, tick.symbol, reading, tick)
+
+    def feeds(self, live, now):
+        """Take whether feeds are live, by number."""
+        self.pass_time(max(self.clock, now))
+        for common, rule, cases in self.rules:
+            if isinstance(rule, Stale):
+                rule.feeds(live, self.clock)
+            if isinstance(rule, FeedDown):
+                for number, is_live in sorted(live.items()):
+                    reading = rule.reading(number, is_live, self.clock)
+                    self.step(common, rule, cases, self.feed_names[number], reading, None)
+        self.pass_time(self.clock)
+
+    def pass_time(self, now):
+        """Let everything happen that is due up to ``now``, in order of time and rules."""
+        while (due := self.next_due()) is not None and due[0] <= now:
+            time, index, symbol = due
+            self.clock = time
+            common, rule, cases = self.rules[index]
+            if symbol is None:
+                for one, reading in rule.pass_time(self.names).items():
+                    self.step(common, rule, cases, one, reading, None)
+            else:
+                self.raise_now(common, cases[symbol], symbol, cases[symbol].reading, None)
+        self.clock = now
+
+    def next_due(self):
+        """Return time, index of the rule, and symbol of what is due next; a symbol of None: the rule itself."""
+        found = []
+        for index, (common, rule, cases) in enumerate(self.rules):
+            order = self.names if common["type"] != "feed_down" else list(self.feed_names.values())
+            for symbol, case in cases.items():
+                if case.state == "pending":
+                    found.append((case.due, index, order.index(symbol), symbol))
+            if hasattr(rule, "next_time") and (time := rule.next_time()) is not None:
+                found.append((time, index, -1, None))
+        if not found:
+            return None
+        time, index, _, symbol = min(found, key=lambda one: one[:3])
+        return time, index, symbol
+
+    def step(self, common, rule, cases, symbol, reading, tick):
+        patterns = common["symbols"]
+        patterns = [patterns] if isinstance(patterns, str) else patterns
+        if not any(symbol.startswith(p[:-1]) if p.endswith("*") else symbol == p for p in patterns):
+            return
+        case, now = cases[symbol], self.clock
+        duration = round(getattr(rule, "min_duration_s", 0) * S)
+        if case.state == "pending" and case.due <= now:
+            self.raise_now(common, case, symbol, case.reading, None)
+        if case.state == "clear" and reading.hot:
+            due = max(now + duration, case.ready)
+            if due <= now:
+                self.raise_now(common, case, symbol, reading, tick)
+            else:
+                case.state, case.since, case.due, case.reading = "pending", now, due, reading
+        elif case.state == "pending":
+            if reading.hot:
+                case.reading = reading
+            else:
+                case.state = "clear"
+                case.suppressed += now >= case.since + duration
+        elif case.state == "raised" and reading.cool:
+            case.state = "clear"
+            case.ready = now + round(common["cooldown_s"] * S)
+            self.emit(common, case, symbol, "cleared", reading, tick)
+
+    def raise_now(self, common, case, symbol, reading, tick):
+        case.state = "raised"
+        self.emit(common, case, symbol, "raised", reading, tick)
+
+    def emit(self, common, case, symbol, state, reading, tick):
+        t, r, venue_id = (tick.t, tick.r, tick.trade_id) if tick else (0, self.clock, 0)
+        if not venue_id:
+            last, count = case.last.get(state, (0, 0))
+            venue_id = count + 1 if last == (t or r) else 0
+            case.last[state] = (t or r, venue_id)
+        name = alert_id(common["name"], symbol, state, t, r, venue_id)
+        if state == "raised":
+            case.key = name
+            case.inhibited = any(self.inhibits(other, symbol) for other in common.get("inhibited_by", ()))
+        alert = Alert(
+            id=name,
+            key=case.key,
+            rule=common["name"],
+            symbol=symbol,
+            severity=common["severity"],
+            state=state,
+            value=reading.value,
+            threshold=reading.threshold,
+            t_ns=t,
+            r_ns=r,
+            suppressed=case.suppressed,
+        )
+        case.suppressed = 0
+        self.found.append((alert, case.inhibited))
+
+    def inhibits(self, name, symbol):
+        ((common, _, cases),) = (rule for rule in self.rules if rule[0]["name"] == name)
+        if common["type"] == "feed_down":
+            symbol = self.feed_names.get(self.feed.get(symbol))
+        return symbol in cases and cases[symbol].state == "raised"
