@@ -1,7 +1,5 @@
 """Iterator over the new ticks in a tap's rings; reports lost ticks as gaps.
 
-    tap ──► wait ──► ticks published since ──► one step: records in order of g, and gaps
-
 Synchronous, as the tap is. :meth:`marketfeed.shm.tap.Tap.follow` creates followers.
 """
 
@@ -9,72 +7,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from marketfeed.core.records import CHANNELS, NO_QUOTES, NO_TRADES, QUOTES, TRADES, Records, stamps_of
+from marketfeed.core.reader import Gap, NewTicks, RingReader
 
 if TYPE_CHECKING:
-    from marketfeed.core.rings import Indices
     from marketfeed.shm.tap import Tap
 
-STEP_TICKS: Final = 1 << 17  # approximate limit of one step: 8 MB of records
-
-Channel = Literal["quotes", "trades"]
-
-
-class Gap(NamedTuple):
-    """Ticks that were overwritten before they were read."""
-
-    channel: Channel
-    symbol: str
-    lost: int
-    n: int  # of the next tick of this symbol that is not lost
-
-
-class NewTicks(NamedTuple):
-    """Ticks since the last step. The records are copies, in order of ``g`` per channel."""
-
-    quotes: Records  # (q,) QUOTE
-    trades: Records  # (t,) TRADE
-    gaps: list[Gap]
-    head: int  # all ticks up to this ``g`` have been read
-
-    def __bool__(self) -> bool:
-        """Return whether there are ticks or gaps."""
-        return bool(len(self.quotes) or len(self.trades) or self.gaps)
+__all__ = ["Follower", "Gap", "NewTicks"]
 
 
 class Follower(Iterator[NewTicks]):
     """Iterates from its own position in a tap's rings. For one thread; :meth:`Tap.follow` creates it."""
 
-    def __init__(
-        self,
-        tap: Tap,
-        names: tuple[str, ...],
-        channels: frozenset[int],
-        held: bool,
-        timeout_s: float | None,
-        step_ticks: int,
-    ) -> None:
+    def __init__(self, tap: Tap, reader: RingReader, timeout_s: float | None) -> None:
         self.timeout_s = timeout_s
-        self._step_ticks = step_ticks
-        self._tap, self._rings = tap, tap.rings
-        self._plain = frozenset(name for name in names if not name.endswith("*"))
-        self._prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
-        self._channels = sorted(channels)
-        self._wanted = np.zeros(self._rings.max_symbols, bool)
-        self._known = 0
-        self.g = 0 if held else self._rings.head()
-        self._seen = [np.zeros(self._rings.max_symbols, np.int64) for _ in CHANNELS]
-        count = self._learn()
-        symbols = np.arange(count)
-        for channel in self._channels:
-            if held:
-                self._seen[channel][:count] = self._rings.oldest(channel, symbols) - 1
-            else:
-                self._seen[channel][:count] = self._rings.position(channel, symbols, self.g)
+        self._tap = tap
+        self._reader = reader
+
+    @property
+    def g(self) -> int:
+        """Return the position: all ticks up to this ``g`` have been read or reported as lost."""
+        return self._reader.g
 
     def __next__(self) -> NewTicks:
         """Return the next step that is not empty, or an empty one after ``timeout_s``."""
@@ -87,58 +41,4 @@ class Follower(Iterator[NewTicks]):
 
     def take(self) -> NewTicks:
         """Return the ticks since the last step, possibly none; never waits."""
-        # The head before the names: every tick up to the head has a name by then.
-        head = self._rings.head()
-        gaps: list[Gap] = []
-        found: list[Records] = [NO_QUOTES, NO_TRADES]
-        if head > self.g:
-            count = self._learn()
-            upto = [self._rings.published(channel, count) for channel in range(len(CHANNELS))]
-            changed = [
-                np.flatnonzero((ns != seen[:count]) & self._wanted[:count])
-                for ns, seen in zip(upto, self._seen, strict=True)
-            ]
-            head = self._bound(changed, upto, head)
-            for channel in self._channels:
-                if len(changed[channel]):
-                    found[channel] = self._read(channel, changed[channel], upto[channel], head, gaps)
-            self.g = head
-        return NewTicks(found[QUOTES], found[TRADES], gaps, self.g)
-
-    def _read(self, channel: int, symbols: Indices, upto: Indices, head: int, gaps: list[Gap]) -> Records:
-        ticks = self._rings.read(channel, symbols, self._seen[channel][symbols], upto[symbols], head)
-        self._seen[channel][symbols] = ticks.seen
-        for i in np.flatnonzero(ticks.lost).tolist():
-            next_n = int(ticks.seen[i] - ticks.counts[i]) + 1
-            name = self._tap.name(int(symbols[i]))
-            gaps.append(Gap(CHANNELS[channel], name, int(ticks.lost[i]), next_n))
-        return ticks.records.take(stamps_of(ticks.records).argsort(kind="stable"))
-
-    def _bound(self, changed: list[Indices], upto: list[Indices], head: int) -> int:
-        """Return the head up to which to read, so that a step is bounded; reduce ``upto`` accordingly."""
-        waiting, oldest = 0, head
-        for channel in self._channels:
-            symbols = changed[channel]
-            first = np.maximum(self._seen[channel][symbols], self._rings.oldest(channel, symbols) - 1)
-            waiting += int(np.maximum(upto[channel][symbols] - first, 0).sum())
-        if waiting <= self._step_ticks:
-            return head
-        for channel in self._channels:
-            if len(symbols := changed[channel]):
-                slots = (self._rings.oldest(channel, symbols) - 1) & (self._rings.depth - 1)
-                oldest = min(oldest, int(stamps_of(self._rings.slots(channel)[symbols, slots]).min()))
-        start = max(self.g, oldest)
-        head = start + max((head - start) * self._step_ticks // waiting, 1)
-        for channel in self._channels:
-            symbols = changed[channel]
-            bound = self._rings.position(channel, symbols, head)
-            upto[channel][symbols] = np.minimum(bound, upto[channel][symbols])
-        return head
-
-    def _learn(self) -> int:
-        """Learn new symbols; return how many there are in total."""
-        names = self._tap.learned().names(self._known)
-        for number, name in enumerate(names, self._known):
-            self._wanted[number] = name in self._plain or name.startswith(self._prefixes)
-        self._known += len(names)
-        return self._known
+        return self._reader.take()

@@ -29,10 +29,11 @@ import msgspec
 import numpy as np
 
 from marketfeed.core.records import CHANNELS, NO_QUOTES, NO_TRADES, QUOTES, TRADES, Records
+from marketfeed.core.reader import STEP_TICKS, Channel, RingReader
 from marketfeed.core.rings import Indices, Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import EngineGoneError, TapError
-from marketfeed.shm.follower import STEP_TICKS, Channel, Follower
+from marketfeed.shm.follower import Follower
 
 VERSION: Final = 1
 MAX_HELLO_BYTES: Final = 4096
@@ -168,7 +169,8 @@ class Tap:
         most.
         """
         numbers = frozenset(map(_number, channels))
-        return Follower(self, _listed(names), numbers, held, timeout_s, max(step_ticks, 1))
+        reader = RingReader(self.rings, self.learned, _listed(names), numbers, held, max(step_ticks, 1))
+        return Follower(self, reader, timeout_s)
 
     # Waiting.
 
