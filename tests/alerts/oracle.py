@@ -500,7 +500,10 @@ class Oracle:
         name = alert_id(common["name"], symbol, state, t, r, venue_id)
         if state == "raised":
             case.key = name
-            case.inhibited = any(self.inhibits(other, symbol) for other in common.get("inhibited_by", ()))
+            case.inhibited = any(
+                self.inhibits(other, symbol, common["type"] == "feed_down")
+                for other in common.get("inhibited_by", ())
+            )
         alert = Alert(
             id=name,
             key=case.key,
@@ -517,8 +520,8 @@ class Oracle:
         case.suppressed = 0
         self.found.append((alert, case.inhibited))
 
-    def inhibits(self, name, symbol):
+    def inhibits(self, name, symbol, is_feed):
         ((common, _, cases),) = (rule for rule in self.rules if rule[0]["name"] == name)
-        if common["type"] == "feed_down":
+        if common["type"] == "feed_down" and not is_feed:
             symbol = self.feed_names.get(self.feed.get(symbol))
         return symbol in cases and cases[symbol].state == "raised"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import numpy as np
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from marketfeed.alerts.rules.episodes import Episodes
     from marketfeed.alerts.rules.ticks import Mask, Quotes, Ticks
+
+MARGIN: Final = 1e-9  # for products that may be rounded
 
 Percent = Annotated[float, Meta(gt=0, le=1_000_000)]
 Level = Annotated[float, Meta(ge=0, le=1e9)]
@@ -146,16 +148,41 @@ class OffMarket:
         self._threshold = config.percent
         self._clear_at = config.percent if config.clear_at is None else config.clear_at
         self._mid = np.full(episodes.max_symbols, np.nan)  # of the last quote
+        # Extremes of the mids of a batch and the one before it; inf and -inf without any.
+        self._low, self._high = np.full((2, episodes.max_symbols), [[np.inf], [-np.inf]])
+        # A little less than the threshold: which trades to look at in detail.
+        self._above, self._below = (1 + config.percent / 100) - MARGIN, (1 - config.percent / 100) + MARGIN
         episodes.quantity, episodes.unit = "distance from the mid", " %"
 
     def evaluate(self, ticks: Ticks) -> None:
         """Measure every trade whose symbol's last quote has a mid."""
-        trades, mids = ticks.trades, ticks.quotes.mid
+        trades, quotes = ticks.trades, ticks.quotes
         if len(trades):
-            before = ticks.quote_before
-            mid = self._mid[trades.symbols]
-            known = before >= 0
-            mid[known] = mids[before[known]]
-            values = np.abs(trades.price / mid - 1) * 100
-            self._episodes.above(trades, values, self._threshold, self._clear_at)
-        self._mid[ticks.quotes.symbols] = mids  # of several quotes of a symbol, numpy keeps the last
+            side, mids = quotes.priced
+            np.minimum.at(self._low, side.symbols, mids)
+            np.maximum.at(self._high, side.symbols, mids)
+            symbols, prices = trades.symbols, trades.price
+            suspect = prices > self._low[symbols] * self._above
+            suspect |= prices < self._high[symbols] * self._below
+            if self._episodes.active or np.count_nonzero(suspect):
+                self._evaluate(ticks)
+        symbols, mids = quotes.symbols, quotes.mid
+        self._mid[symbols] = mids  # of several quotes of a symbol, numpy keeps the last
+        if quotes.priced[0] is not quotes:
+            last = self._mid[symbols]
+            gone = last != last
+            self._low[symbols], self._high[symbols] = (
+                np.where(gone, np.inf, last),
+                np.where(gone, -np.inf, last),
+            )
+        else:
+            self._low[symbols] = mids
+            self._high[symbols] = mids
+
+    def _evaluate(self, ticks: Ticks) -> None:
+        trades, before = ticks.trades, ticks.quote_before
+        mid = self._mid[trades.symbols]
+        known = before >= 0
+        mid[known] = ticks.quotes.mid[before[known]]
+        values = np.abs(trades.price / mid - 1) * 100
+        self._episodes.above(trades, values, self._threshold, self._clear_at)

@@ -35,12 +35,12 @@ HalfLife = Annotated[float, Meta(ge=0.1, le=86_400)]
 
 
 class Decayed:
-    """Exponentially weighted sums per symbol: of 1, of x, and of x²."""
+    """Exponentially weighted sums per symbol of the first ``powers`` of 1, x and x²."""
 
-    def __init__(self, max_symbols: int, half_life_s: float) -> None:
+    def __init__(self, max_symbols: int, half_life_s: float, powers: int) -> None:
         self.step_ns = max(round(half_life_s * S) // STEPS, 1)
-        self.sums = np.zeros((3, max_symbols))  # of earlier steps, weighted as of the current one
-        self._current = np.zeros((3, max_symbols))
+        self.sums = np.zeros((powers, max_symbols))  # of earlier steps, weighted as of the current one
+        self._current = np.zeros((powers, max_symbols))
         self._step = np.zeros(max_symbols, np.int64)
 
     def turn(self, symbols: Ints, step: int) -> None:
@@ -56,10 +56,10 @@ class Decayed:
     def add(self, symbols: Ints, values: Floats) -> None:
         """Add an observation per tick to the current step."""
         # Added one after the other, so that the cut of batches does not change how sums are rounded.
-        ones, sums, squares = self._current
-        np.add.at(ones, symbols, 1.0)
-        np.add.at(sums, symbols, values)
-        np.add.at(squares, symbols, values * values)
+        np.add.at(self._current[0], symbols, 1.0)
+        np.add.at(self._current[1], symbols, values)
+        if len(self._current) > 2:
+            np.add.at(self._current[2], symbols, values * values)
 
 
 class SizeSpikeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,7 +83,7 @@ class SizeSpike:
         self._episodes = episodes
         self._threshold = config.factor
         self._clear_at = config.factor if config.clear_at is None else config.clear_at
-        self._statistics = Decayed(episodes.max_symbols, config.half_life_s)
+        self._statistics = Decayed(episodes.max_symbols, config.half_life_s, 2)
         episodes.quantity, episodes.unit = "size against the mean size", " times"
 
     def evaluate(self, ticks: Ticks) -> None:
@@ -121,7 +121,7 @@ class Anomaly:
         self._episodes, self._field = episodes, config.field
         self._threshold = config.z
         self._clear_at = config.z if config.clear_at is None else config.clear_at
-        self._statistics = Decayed(episodes.max_symbols, config.half_life_s)
+        self._statistics = Decayed(episodes.max_symbols, config.half_life_s, 3)
         # Sums are of differences from the first value: squares of the values themselves would cancel.
         self._origin = np.full(episodes.max_symbols, np.nan)
         self._mid = np.full(episodes.max_symbols, np.nan)  # the last one
@@ -156,7 +156,7 @@ class Anomaly:
         """Return mid / previous mid of the symbol − 1 of each quote; NaN without either."""
         returns = np.full(len(quotes), np.nan)
         places = np.flatnonzero(~np.isnan(quotes.mid))
-        places = places[quotes.symbols[places].argsort(kind="stable")]
+        places = places[quotes.records["symbol"][places].argsort(kind="stable")]  # of 16 bits: by radix
         symbols, mids = quotes.symbols[places], quotes.mid[places]
         before = np.empty(len(mids))
         before[1:] = mids[:-1]

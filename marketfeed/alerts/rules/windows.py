@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Meta
 
 from marketfeed.alerts.rules.episodes import PENDING, RAISED
-from marketfeed.alerts.rules.levels import Level, Percent
+from marketfeed.alerts.rules.levels import MARGIN, Level, Percent
 from marketfeed.alerts.rules.rule import Problem, clear_problem
 from marketfeed.alerts.rules.ticks import cut, priced, spans
 from marketfeed.core.units import S
@@ -29,7 +29,6 @@ LULD_BUCKETS: Final = 30
 LULD_BUCKET_NS: Final = 10 * S  # 30 of them are 5 minutes
 LULD_STEP: Final = 0.01  # the reference stays until the mean is 1 % away
 _LOW_BITS: Final = 32
-_MARGIN: Final = 1e-9
 
 Window = Annotated[float, Meta(ge=0.1, le=86_400)]
 
@@ -58,8 +57,8 @@ class Move:
         self._clear_at = config.percent if config.clear_at is None else config.clear_at
         # A little less than the threshold: which ticks to look at in detail.
         self._rise, self._fall = (
-            (1 + config.percent / 100) * (1 - _MARGIN),
-            (1 - config.percent / 100) + _MARGIN,
+            (1 + config.percent / 100) * (1 - MARGIN),
+            (1 - config.percent / 100) + MARGIN,
         )
         self._bucket_ns = max(round(config.window_s * S) // MOVE_BUCKETS, 1)
         count = episodes.max_symbols
