@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
-from marketfeed.config.schema import AlertsConfig, Config, GatewayConfig, Loaded
 from marketfeed.core.addresses import host_port
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
@@ -20,8 +20,12 @@ from marketfeed.errors import ConfigError, gathered
 from marketfeed.folders import file_problem
 from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.roster import Roster
+from marketfeed.server.alerting import rules_of
 from marketfeed.server.local import validate
 from marketfeed.server.tap_listener import check_path
+
+if TYPE_CHECKING:
+    from marketfeed.config.schema import Config, GatewayConfig, Loaded
 
 
 def mistakes(loaded: Loaded) -> list[str]:
@@ -35,6 +39,8 @@ def mistakes(loaded: Loaded) -> list[str]:
             check_path(tap)
     with gathered(found):
         check_log_path(loaded)
+    with gathered(found):
+        rules_of(loaded)
     symbols = SymbolTable(config.engine.max_symbols)
     # Constructs the feeds, which checks their settings, without running them.
     pump = Pump(RingWriter(Rings.private(1, 4), time.time_ns), symbols, lambda: None)
@@ -48,7 +54,7 @@ def idle(loaded: Loaded) -> list[str]:
     config = loaded.config
     found = [] if config.feeds else [f"{loaded.source}: no [[feeds]]: subscribers will get no ticks"]
     for section, names, why in (
-        ("alerts", AlertsConfig.__struct_fields__, "alerts come with a later version"),
+        ("alerts", ("max_tries", "in_flight"), "alerts are not delivered yet"),
         ("auth", ("algorithm", "key_file"), "tokens come with a later version"),
     ):
         table = getattr(config, section)

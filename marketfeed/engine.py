@@ -39,6 +39,7 @@ from marketfeed.ingest.room import Room
 from marketfeed.ingest.roster import Roster
 from marketfeed.latency.aggregator import Aggregator
 from marketfeed.latency.log import IntervalLog
+from marketfeed.server.alerting import Alerting
 from marketfeed.server.local import LocalServer, limits_of, validate
 from marketfeed.server.tap_listener import Taps
 from marketfeed.workers.pool import WorkerPool
@@ -97,9 +98,13 @@ class Engine:
         self.roster = Roster(self.pump, loaded.base, self._wait_sessions)
         with gathered(found):
             self.roster.plan(config.feeds, addresses(config))
+        with gathered(found):
+            self.alerting = Alerting(loaded, self.rings, self.symbols, self.roster)
         if found:
             raise loaded.refusal(found)
-        self.health = Health(self.server, self.roster, self.aggregator, self.taps, self.symbols)
+        self.health = Health(
+            self.server, self.roster, self.aggregator, self.taps, self.symbols, self.alerting
+        )
 
     def _session_server(self, loaded: Loaded, log_level: str) -> SessionServer:
         config = loaded.config
@@ -130,6 +135,7 @@ class Engine:
     def _wake(self) -> None:
         self.server.wake()
         self.taps.ring()
+        self.alerting.ring()
 
     def _on_synced(self) -> None:
         self._synced.set()
@@ -152,7 +158,8 @@ class Engine:
             self.taps.open(),
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
         ):
-            error = await self._serve(listener, admin_listener, signals)
+            async with self.alerting.open():
+                error = await self._serve(listener, admin_listener, signals)
         if error is not None:
             raise error
         log.info("stopped")
@@ -175,6 +182,7 @@ class Engine:
                 self.aggregator,
                 self.admission,
                 self.health,
+                self.alerting,
             ),
             Hosts(own_names(self.config.admin.hosts, self.config.admin.host)),
         )
@@ -182,6 +190,7 @@ class Engine:
             watch.start_soon(server.collector.run)
             watch.start_soon(accept_http, admin_listener, admin.server, watch)
             watch.start_soon(self.taps.accept, watch)
+            watch.start_soon(self.alerting.run)
             if self.config.latency.enabled:
                 watch.start_soon(self.aggregator.run)
             async with trio.open_nursery() as sessions:
@@ -264,6 +273,7 @@ class Engine:
         self._in_force = now
         self.health.reload_failure = None
         self.taps.most = config.limits.taps
+        self.alerting.reload()
         await self.roster.apply(sources)
         log.info("reloaded", changed=changed)
 

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from marketfeed.core.symbols import SymbolTable
     from marketfeed.ingest.roster import Roster
     from marketfeed.latency.aggregator import Aggregator
+    from marketfeed.server.alerting import Alerting
     from marketfeed.server.api import SessionServer
     from marketfeed.server.tap_listener import Taps
 
-# All kinds of conditions, for metrics. no_worker is always a problem, those of feeds if the feed is required.
+# All kinds of conditions, for metrics. no_worker and alert_log are always problems, feed_* if the feed is
+# required.
 KINDS: Final = (
     "no_worker",
     "feed_stale",
@@ -29,6 +31,7 @@ KINDS: Final = (
     "feed_failed",
     "worker_down",
     "workers_full",
+    "alert_log",
     "latency_log",
     "tap",
     "symbols_full",
@@ -53,13 +56,20 @@ class Health:
     """Collects the current problems and warnings from the parts of the engine."""
 
     def __init__(
-        self, server: SessionServer, roster: Roster, aggregator: Aggregator, taps: Taps, symbols: SymbolTable
+        self,
+        server: SessionServer,
+        roster: Roster,
+        aggregator: Aggregator,
+        taps: Taps,
+        symbols: SymbolTable,
+        alerting: Alerting,
     ) -> None:
         self._server = server
         self._roster = roster
         self._aggregator = aggregator
         self._taps = taps
         self._symbols = symbols
+        self._alerting = alerting
         self.phase = Phase.STARTING
         self.reload_failure: str | None = None  # why the configuration file could not be put in force
 
@@ -71,7 +81,10 @@ class Health:
 
     def problems(self) -> list[Condition]:
         """Return why subscribers cannot be served."""
-        return [*self._feeds(required=True), *self._server.problems()]
+        found = [*self._feeds(required=True), *self._server.problems()]
+        if trouble := self._alerting.problem():
+            found.append(Condition("alert_log", "", f"alert log: {trouble}"))
+        return found
 
     def warnings(self) -> list[Condition]:
         """Return the conditions under which subscribers are still served."""

@@ -7,21 +7,16 @@ counted per tick for metrics only.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector as MetricSource
 
 from marketfeed import __version__
+from marketfeed.admin.alert_metrics import alert_metrics
+from marketfeed.admin.families import PREFIX, Samples, counter, gauge, histogram
 from marketfeed.admin.health import KINDS, Health
 from marketfeed.core.records import CHANNELS
 from marketfeed.fanout.figures import FLUSH_BOUNDS_S
@@ -32,19 +27,20 @@ from marketfeed.ingest.supervise import FeedState
 from marketfeed.server.process_usage import cpu_s, resident_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from marketfeed.core.rings import Rings
     from marketfeed.core.symbols import SymbolTable
     from marketfeed.ingest.roster import Roster
     from marketfeed.latency.aggregator import Aggregator
+    from marketfeed.server.alerting import Alerting
     from marketfeed.server.api import SessionServer
     from marketfeed.server.conditions import Condition
     from marketfeed.server.stats import ServerStats
     from marketfeed.server.tap_listener import Taps
 
-PREFIX = "marketfeed_"
 FRAME_BOUNDS = tuple(2**bits for bits in range(6, 21))
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-Samples = Mapping[Any, float]  # by the values of the labels, in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +55,7 @@ class Sources:
     aggregator: Aggregator
     admission: Admission
     health: Health
+    alerting: Alerting
 
 
 async def exposition(sources: Sources) -> bytes:
@@ -81,107 +78,104 @@ class _Snapshot(MetricSource):
         yield from self._ticks()
         yield from self._latencies()
         yield from self._feeds()
+        yield from alert_metrics(self._sources.alerting, self._sources.rings.head())
         yield from self._process()
 
     def _engine(self) -> Iterable[Metric]:
         build = (__version__, platform.python_version(), str(VERSION))
-        yield _gauge("build_info", "1, labelled with the versions.", "version python protocol", {build: 1})
+        yield gauge("build_info", "1, labelled with the versions.", "version python protocol", {build: 1})
         health = self._sources.health
         ready = health.status() == "ready"
-        yield _gauge("ready", "1 if subscribers can be served, as in /readyz.", "", {(): ready})
+        yield gauge("ready", "1 if subscribers can be served, as in /readyz.", "", {(): ready})
         text = "1 for each condition that makes the engine not ready."
-        yield _gauge("problem", text, "kind subject", _present(health.problems()))
+        yield gauge("problem", text, "kind subject", _present(health.problems()))
         text = "1 for each condition under which subscribers are still served."
-        yield _gauge("warning", text, "kind subject", _present(health.warnings()))
+        yield gauge("warning", text, "kind subject", _present(health.warnings()))
 
     def _sessions(self) -> Iterable[Metric]:
         report = self._report
-        yield _gauge("sessions", "Sessions now.", "transport tier", report.sessions)
-        yield _gauge(
+        yield gauge("sessions", "Sessions now.", "transport tier", report.sessions)
+        yield gauge(
             "clients", "Sessions now, by protocol and SDK of the client.", "protocol sdk", report.clients
         )
         lagging = dict.fromkeys(((tier,) for _, tier in report.sessions), 0)
         lagging |= {(tier,): n for tier, n in report.lagging.items()}
-        yield _gauge("lagging_sessions", "Sessions that lag now.", "tier", lagging)
+        yield gauge("lagging_sessions", "Sessions that lag now.", "tier", lagging)
         most = self._sources.admission.limits.sessions
-        yield _gauge("sessions_limit", "limits.sessions.", "", {(): most})
-        yield _histogram(
+        yield gauge("sessions_limit", "limits.sessions.", "", {(): most})
+        yield histogram(
             "session_seconds",
             "Durations of ended sessions.",
             DURATION_BOUNDS_S,
             report.durations,
             report.duration_s,
         )
-        yield _counter("accepted_total", "Sessions that began.", "", {(): report.accepted})
+        yield counter("accepted_total", "Sessions that began.", "", {(): report.accepted})
         text = "Most handshakes in one second, summed over processes."
-        yield _gauge("handshakes_shown_per_s", text, "", {(): report.handshakes_per_s})
+        yield gauge("handshakes_shown_per_s", text, "", {(): report.handshakes_per_s})
         closes = {(str(code),): n for code, n in report.closes.items()}
-        yield _counter("closes_total", "Ended sessions, by close code.", "code", closes)
+        yield counter("closes_total", "Ended sessions, by close code.", "code", closes)
         refused = {(reason,): n for reason, n in report.refused.items()}
-        yield _counter("refused_total", "Connections refused before a session, by reason.", "reason", refused)
+        yield counter("refused_total", "Connections refused before a session, by reason.", "reason", refused)
         requests = {(route or "none", str(status)): n for (route, status), n in report.requests.items()}
-        yield _counter(
+        yield counter(
             "http_requests_total",
             "HTTP requests to the gateway, by route and status.",
             "route status",
             requests,
         )
-        yield _gauge("waiting_polls", "Long polls that wait now.", "", {(): report.polls})
+        yield gauge("waiting_polls", "Long polls that wait now.", "", {(): report.polls})
         errors = {(str(code),): n for code, n in report.errors.items()}
-        yield _counter("errors_total", "Error messages sent, by code.", "code", errors)
+        yield counter("errors_total", "Error messages sent, by code.", "code", errors)
 
     def _ticks(self) -> Iterable[Metric]:
         report = self._report
         for name in (field.name for field in fields(Ledger)):
             samples = {(tier,): getattr(ledger, name) for tier, ledger in report.ledgers.items()}
             if name == "pending":
-                yield _gauge("pending", "Ticks matched and not accounted for yet.", "tier", samples)
+                yield gauge("pending", "Ticks matched and not accounted for yet.", "tier", samples)
             else:
-                yield _counter(f"{name}_total", f"Ticks {name}; see the ledger.", "tier", samples)
-        yield _counter("frames_total", "Frames offered to sockets.", "", {(): report.frames})
+                yield counter(f"{name}_total", f"Ticks {name}; see the ledger.", "tier", samples)
+        yield counter("frames_total", "Frames offered to sockets.", "", {(): report.frames})
         sizes = _by_size(report.frame_sizes)
-        yield _histogram("frame_bytes", "Sizes of frames of flushes.", FRAME_BOUNDS, sizes, report.sent_bytes)
+        yield histogram("frame_bytes", "Sizes of frames of flushes.", FRAME_BOUNDS, sizes, report.sent_bytes)
         text = "Time to collect, encode and send one flush."
-        yield _histogram("flush_seconds", text, FLUSH_BOUNDS_S, report.flush_counts, report.flush_seconds)
+        yield histogram("flush_seconds", text, FLUSH_BOUNDS_S, report.flush_counts, report.flush_seconds)
         rings, count = self._sources.rings, len(self._sources.symbols)
         laps = {
             (name,): int((rings.published(c, count) // rings.depth).sum()) for c, name in enumerate(CHANNELS)
         }
-        yield _counter("ring_laps_total", "Ring wrap-arounds, all symbols.", "channel", laps)
-        yield _gauge(
-            "published_g", "g of the newest tick in the rings.", "", {(): self._sources.rings.head()}
-        )
-        yield _gauge("symbols", "Names in the symbol table.", "", {(): len(self._sources.symbols)})
-        yield _gauge("groups", "Groups that share frames.", "", {(): report.groups})
+        yield counter("ring_laps_total", "Ring wrap-arounds, all symbols.", "channel", laps)
+        yield gauge("published_g", "g of the newest tick in the rings.", "", {(): self._sources.rings.head()})
+        yield gauge("symbols", "Names in the symbol table.", "", {(): len(self._sources.symbols)})
+        yield gauge("groups", "Groups that share frames.", "", {(): report.groups})
 
     def _latencies(self) -> Iterable[Metric]:
         aggregator = self._sources.aggregator
         text = "Latency of every delivery, by hop; updated every latency.interval_s."
         hops = HistogramMetricFamily(PREFIX + "hop_seconds", text, labels=["hop", "tier"])
         beyond = {}
-        for key, histogram in aggregator.sums.items():
+        for key, sums in aggregator.sums.items():
             hops.add_metric(key, *aggregator.buckets(key))
-            beyond[key] = histogram.beyond
+            beyond[key] = sums.beyond
         yield hops
-        yield _counter(
-            "hop_beyond_total", "Latencies above 60 s, which are in no bucket.", "hop tier", beyond
-        )
+        yield counter("hop_beyond_total", "Latencies above 60 s, which are in no bucket.", "hop tier", beyond)
         text = "Waits of the self-probe for a tick that exceeded latency.interruption_s."
         seen = {(tier,): n for tier, n in self._report.interruptions.items()}
-        yield _counter("probe_interruptions_total", text, "tier", seen)
+        yield counter("probe_interruptions_total", text, "tier", seen)
         waited = {(tier,): s for tier, s in self._report.interrupted_s.items()}
-        yield _counter("probe_interrupted_seconds_total", "Total duration of these waits.", "tier", waited)
+        yield counter("probe_interrupted_seconds_total", "Total duration of these waits.", "tier", waited)
         unplaced = {(tier,): n for tier, n in self._report.unplaced.items()}
-        yield _counter(
+        yield counter(
             "unplaced_total",
             "Deliveries of batches too old for ring and wait to be measured.",
             "tier",
             unplaced,
         )
         file = aggregator.log
-        yield _gauge("latency_log_writable", "1 if the last write succeeded.", "", {(): file.problem is None})
-        yield _counter("latency_log_failures_total", "Writes that failed.", "", {(): file.failures})
-        yield _counter("latency_log_bytes_total", "Bytes written.", "", {(): file.written_bytes})
+        yield gauge("latency_log_writable", "1 if the last write succeeded.", "", {(): file.problem is None})
+        yield counter("latency_log_failures_total", "Writes that failed.", "", {(): file.failures})
+        yield counter("latency_log_bytes_total", "Bytes written.", "", {(): file.written_bytes})
 
     def _feeds(self) -> Iterable[Metric]:
         ticks: dict[tuple[str, ...], float] = {}
@@ -197,45 +191,45 @@ class _Snapshot(MetricSource):
             failures[(intake.name,)] = supervisor.failures
             for state in FeedState:
                 states[intake.name, state.value] = supervisor.state() is state
-        yield _counter("ticks_total", "Ticks received from feeds.", "feed channel", ticks)
-        yield _counter(
+        yield counter("ticks_total", "Ticks received from feeds.", "feed channel", ticks)
+        yield counter(
             "feed_events_total", "Events that feeds counted, such as invalid lines.", "feed event", events
         )
-        yield _counter(
+        yield counter(
             "feed_failures_total", "Failures of feeds; each is followed by a restart.", "feed", failures
         )
-        yield _gauge("feed_state", "1 for the current state of a feed.", "feed state", states)
+        yield gauge("feed_state", "1 for the current state of a feed.", "feed state", states)
 
     def _process(self) -> Iterable[Metric]:
         report = self._report
         runs = {(str(g),): n for g, n in enumerate(report.gc_collections)}
         seconds = {(str(g),): n for g, n in enumerate(report.gc_seconds)}
-        yield _counter("gc_collections_total", "Garbage collections.", "generation", runs)
-        yield _counter("gc_seconds_total", "Time in garbage collections.", "generation", seconds)
-        yield _gauge("gc_longest_seconds", "The longest garbage collection.", "", {(): report.gc_longest_s})
+        yield counter("gc_collections_total", "Garbage collections.", "generation", runs)
+        yield counter("gc_seconds_total", "Time in garbage collections.", "generation", seconds)
+        yield gauge("gc_longest_seconds", "The longest garbage collection.", "", {(): report.gc_longest_s})
         longest = {(): report.gc_longest_cpu_s}
-        yield _gauge("gc_longest_cpu_seconds", "CPU time of the longest garbage collection.", "", longest)
+        yield gauge("gc_longest_cpu_seconds", "CPU time of the longest garbage collection.", "", longest)
         cpu, resident = dict(report.cpu_s), dict(report.resident_bytes)
         if "engine" not in resident:  # with workers, the session server reports only theirs
             cpu["engine"], resident["engine"] = cpu_s(), resident_bytes()
         text = "CPU time of a process and its successors."
-        yield _counter("cpu_seconds_total", text, "process", {(name,): s for name, s in cpu.items()})
+        yield counter("cpu_seconds_total", text, "process", {(name,): s for name, s in cpu.items()})
         text = "Resident memory of a process, including shared memory."
-        yield _gauge("resident_bytes", text, "process", {(name,): n for name, n in resident.items()})
+        yield gauge("resident_bytes", text, "process", {(name,): n for name, n in resident.items()})
         workers = {(worker,): n for worker, n in report.workers.items()}
-        yield _gauge("worker_connections", "Connections now, by worker process.", "worker", workers)
+        yield gauge("worker_connections", "Connections now, by worker process.", "worker", workers)
         restarts = {(): report.worker_restarts}
-        yield _counter(
+        yield counter(
             "worker_restarts_total", "Workers that ended unexpectedly and were replaced.", "", restarts
         )
-        yield _counter(
+        yield counter(
             "failures_total", "Sessions closed because of an error in the fan-out.", "", {(): report.failures}
         )
         taps = self._sources.taps
-        yield _gauge("taps", "Taps connected now.", "", {(): len(taps)})
-        yield _counter("taps_total", "Taps that connected.", "", {(): taps.accepted})
+        yield gauge("taps", "Taps connected now.", "", {(): len(taps)})
+        yield counter("taps_total", "Taps that connected.", "", {(): taps.accepted})
         refused = {(reason,): n for reason, n in taps.refused.items()}
-        yield _counter("taps_refused_total", "Taps that were refused, by reason.", "reason", refused)
+        yield counter("taps_refused_total", "Taps that were refused, by reason.", "reason", refused)
 
 
 def _present(conditions: Sequence[Condition]) -> Samples:
@@ -243,33 +237,8 @@ def _present(conditions: Sequence[Condition]) -> Samples:
     return dict.fromkeys(((kind, "") for kind in KINDS), 0) | {(c.kind, c.subject): 1 for c in conditions}
 
 
-def _gauge(name: str, text: str, labels: str, samples: Samples) -> Metric:
-    return _filled(GaugeMetricFamily(PREFIX + name, text, labels=labels.split()), samples)
-
-
-def _counter(name: str, text: str, labels: str, samples: Samples) -> Metric:
-    return _filled(CounterMetricFamily(PREFIX + name, text, labels=labels.split()), samples)
-
-
-def _histogram(
-    name: str, text: str, bounds: Sequence[float], counts: Sequence[int], total: float
-) -> HistogramMetricFamily:
-    """Return a histogram of ``counts``, which are per bucket of ``bounds`` and one above, not cumulative."""
-    family = HistogramMetricFamily(PREFIX + name, text)
-    labels = [*map(str, bounds), "+Inf"]
-    running = accumulate(counts or [0] * len(labels))
-    family.add_metric([], [(label, float(n)) for label, n in zip(labels, running, strict=True)], total)
-    return family
-
-
 def _by_size(by_bits: list[int]) -> list[int]:
     """Return frames per bucket of FRAME_BOUNDS and one above, from counts by the bit length of their size."""
     first, last = (int(bound).bit_length() - 1 for bound in (FRAME_BOUNDS[0], FRAME_BOUNDS[-1]))
     counts = by_bits or [0] * (last + 2)
     return [sum(counts[: first + 1]), *counts[first + 1 : last + 1], sum(counts[last + 1 :])]
-
-
-def _filled(family: GaugeMetricFamily | CounterMetricFamily, samples: Samples) -> Metric:
-    for values, value in samples.items():
-        family.add_metric(values, value)
-    return family

@@ -28,8 +28,8 @@ from typing import Final, Self
 import msgspec
 import numpy as np
 
-from marketfeed.core.records import CHANNELS, NO_QUOTES, NO_TRADES, QUOTES, TRADES, Records
 from marketfeed.core.reader import STEP_TICKS, Channel, RingReader
+from marketfeed.core.records import CHANNELS, NO_QUOTES, NO_TRADES, QUOTES, TRADES, Records
 from marketfeed.core.rings import Indices, Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import EngineGoneError, TapError

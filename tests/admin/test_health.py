@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,7 +50,9 @@ class Bench:
         )
         aggregator = Aggregator(self.log, {})
         server: Any = self.server
-        self.health = Health(server, self.roster, aggregator, self.taps, self.symbols)
+        self.alert_problem: str | None = None
+        alerting: Any = SimpleNamespace(problem=lambda: self.alert_problem)
+        self.health = Health(server, self.roster, aggregator, self.taps, self.symbols, alerting)
         self.health.phase = Phase.SERVING
 
     async def wait_sessions(self, count):
@@ -156,3 +159,12 @@ def test_without_a_worker_it_is_not_ready_and_with_one_of_two_it_is(bench):
     bench.server.found = ([Condition("no_worker", "", "no worker takes connections")], [])
     assert bench.told == ("not ready", ["no_worker"], [])
     assert {"worker_down", "no_worker"} <= set(KINDS)
+
+
+def test_an_alert_log_that_cannot_be_written_makes_the_engine_not_ready(bench):
+    bench.alert_problem = "var/alerts.db: the disk is full"
+    assert bench.told == ("not ready", ["alert_log"], [])
+    (problem,) = bench.health.problems()
+    assert problem.text == "alert log: var/alerts.db: the disk is full"
+    bench.alert_problem = None
+    assert bench.told == ("ready", [], [])
