@@ -20,7 +20,7 @@ from marketfeed.errors import ConfigError, gathered
 from marketfeed.folders import file_problem
 from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.roster import Roster
-from marketfeed.server.alerting import rules_of
+from marketfeed.server.alerting import rules_of, unmatched_patterns
 from marketfeed.server.local import validate
 from marketfeed.server.tap_listener import check_path
 
@@ -41,16 +41,27 @@ def mistakes(loaded: Loaded) -> list[str]:
         check_log_path(loaded)
     with gathered(found):
         rules_of(loaded)
-    symbols = SymbolTable(config.engine.max_symbols)
-    # Constructs the feeds, which checks their settings, without running them.
-    pump = Pump(RingWriter(Rings.private(1, 4), time.time_ns), symbols, lambda: None)
     with gathered(found):
-        Roster(pump, loaded.base, trio.sleep).plan(config.feeds, addresses(config))
+        planned_symbols(loaded)
     return found
 
 
+def planned_symbols(loaded: Loaded) -> list[str]:
+    """Construct the feeds, which checks their settings, without running them; return the symbols they name.
+
+    Raises ConfigError.
+    """
+    symbols = SymbolTable(loaded.config.engine.max_symbols)
+    pump = Pump(RingWriter(Rings.private(1, 4), time.time_ns), symbols, lambda: None)
+    Roster(pump, loaded.base, trio.sleep).plan(loaded.config.feeds, addresses(loaded.config))
+    return symbols.names()
+
+
 def idle(loaded: Loaded) -> list[str]:
-    """Return warnings, one line each: no feed is configured, and keys without effect."""
+    """Return warnings, one line each: no feed, keys without effect, patterns of rules without a symbol.
+
+    Raises ConfigError if :func:`mistakes` finds any in feeds or rules.
+    """
     config = loaded.config
     found = [] if config.feeds else [f"{loaded.source}: no [[feeds]]: subscribers will get no ticks"]
     for section, names, why in (
@@ -61,6 +72,8 @@ def idle(loaded: Loaded) -> list[str]:
         default = type(table)()
         keys = [f"{section}.{name}" for name in names if getattr(table, name) != getattr(default, name)]
         found += [loaded.sourced(f"{key}: has no effect in this version: {why}") for key in keys]
+    if config.alerts.rules:
+        found += unmatched_patterns(loaded, planned_symbols(loaded))
     return found
 
 

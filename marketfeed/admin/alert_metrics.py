@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from marketfeed.admin.families import counter, gauge, histogram
-from marketfeed.alerts.sqlite_writer import COMMIT_BUCKETS_S
+from marketfeed.alerts.log import COMMIT_BUCKETS_S
 from marketfeed.core.units import S
 
 if TYPE_CHECKING:

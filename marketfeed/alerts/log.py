@@ -28,6 +28,7 @@ Action = Literal["acknowledged", "parked", "requeued", "resolved", "dropped", "s
 
 NAME_BYTES: Final = 64  # longest name of a consumer
 PATTERNS: Final = 500  # most patterns of a consumer
+COMMIT_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 class Appended(msgspec.Struct, frozen=True):

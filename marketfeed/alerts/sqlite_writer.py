@@ -11,6 +11,7 @@ import apsw
 import msgspec
 import trio
 
+from marketfeed.alerts.log import COMMIT_BUCKETS_S
 from marketfeed.alerts.sqlite_file import VERSION, explained, open_for_writing
 from marketfeed.alerts.sqlite_retention import Pruner
 from marketfeed.alerts.sqlite_writes import Changes
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 BATCH: Final = 1000  # most calls that share a commit, which bounds how long one takes
 RETRY_S: Final = 1.0  # between attempts to write while the disk is full or failing
-COMMIT_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 class LogStatistics(msgspec.Struct, frozen=True):

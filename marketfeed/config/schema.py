@@ -100,6 +100,8 @@ class AlertsConfig(_Section, frozen=True):
     """``[alerts]``"""
 
     path: str = "var/alerts.db"
+    keep_days: Annotated[float, Meta(gt=0, le=36_500)] = 30.0
+    keep_alerts: Count = 1_000_000
     max_tries: Count = 10
     in_flight: Count = 1000
     rules: list[dict[str, Any]] = []

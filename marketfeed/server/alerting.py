@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
 
+from marketfeed.alerts.log import Retention
 from marketfeed.alerts.rules import FeedState, RuleSet, rule_specs, unmatched
-from marketfeed.alerts.sqlite_log import open_log
 from marketfeed.alerts.watcher import STEP_TICKS, Watcher
 from marketfeed.core.reader import RingReader
-from marketfeed.errors import AlertLogError, ConfigError, StartError
+from marketfeed.errors import AlertLogError, ConfigError, StartError, gathered
+from marketfeed.folders import file_problem
 from marketfeed.ingest import supervise
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from marketfeed.core.rings import Rings
     from marketfeed.core.symbols import SymbolTable
     from marketfeed.ingest.roster import Roster
+
+PRUNE_S: Final = 60.0  # between looks for entries that retention no longer keeps
+PRUNE_STEP_S: Final = 0.05  # between two steps, so that others can commit
 
 log = structlog.get_logger()
 
@@ -38,7 +42,9 @@ class Alerting:
         """Create the rules; raises ConfigError with all mistakes."""
         self.watcher: Watcher | None = None
         self.log: SqliteLog | None = None
-        self._path = loaded.base / loaded.config.alerts.path
+        alerts = loaded.config.alerts
+        self._path = loaded.base / alerts.path
+        self._retention = Retention(alerts.keep_days, alerts.keep_alerts)
         self._roster = roster
         rules = rules_of(loaded)
         if rules is not None:
@@ -69,6 +75,8 @@ class Alerting:
         if self.watcher is None:
             yield
             return
+        from marketfeed.alerts.sqlite_log import open_log  # needs SQLite, which engines without rules do not
+
         async with AsyncExitStack() as stack:
             try:
                 self.log = await stack.enter_async_context(open_log(self._path))
@@ -77,10 +85,24 @@ class Alerting:
             yield
 
     async def run(self) -> None:
-        """Evaluate rules until cancelled; returns at once without rules."""
-        if self.watcher is not None and self.log is not None:
-            await self.watcher.run(self.log)
-        await trio.lowlevel.checkpoint()
+        """Evaluate rules and prune the log until cancelled; returns without rules."""
+        if self.watcher is None or self.log is None:
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.watcher.run, self.log)
+            nursery.start_soon(self._prune, self.log)
+
+    async def _prune(self, alerts: SqliteLog) -> None:
+        """Remove what retention no longer keeps, in small steps, now and then."""
+        pause_s = 0.0
+        while True:
+            await trio.sleep(pause_s)
+            pause_s = PRUNE_S
+            try:
+                if (await alerts.prune(time.time_ns(), self._retention)).more:
+                    pause_s = PRUNE_STEP_S
+            except AlertLogError as error:  # the watcher reports it as well, and goes on by itself
+                log.warning("alert log not pruned", reason=str(error))
 
     def _feeds(self) -> dict[int, FeedState]:
         live = supervise.FeedState.LIVE
@@ -93,8 +115,17 @@ class Alerting:
 def rules_of(loaded: Loaded) -> RuleSet | None:
     """Return the rules of a configuration, None if it has none; raises ConfigError with all mistakes."""
     config = loaded.config
-    specs = rule_specs(config.alerts.rules)
-    return RuleSet(specs, config.engine.max_symbols, loaded.base) if specs else None
+    if not config.alerts.rules:
+        return None
+    found: list[str] = []
+    rules: RuleSet | None = None
+    with gathered(found):
+        rules = RuleSet(rule_specs(config.alerts.rules), config.engine.max_symbols, loaded.base)
+    if problem := file_problem(loaded.base / config.alerts.path):
+        found.append(f"alerts.path: {problem}")
+    if found:
+        raise ConfigError(*found)
+    return rules
 
 
 def unmatched_patterns(loaded: Loaded, names: Iterable[str]) -> list[str]:

@@ -213,8 +213,8 @@ def test_check_warns_of_a_file_without_feeds(marketfeed):
             "latency.path=config.toml/y.hlog",
             "config.toml is a file, and no folder, so there will be no latency log",
         ),
-        ("alerts.path=x", "has no effect in this version: alerts come with a later version"),
-        ("alerts.in_flight=5", "has no effect in this version: alerts come with a later version"),
+        ("alerts.max_tries=5", "has no effect in this version: alerts are not delivered yet"),
+        ("alerts.in_flight=5", "has no effect in this version: alerts are not delivered yet"),
         ("auth.key_file=x", "has no effect in this version: tokens come with a later version"),
         ("auth.algorithm=HS256", "has no effect in this version: tokens come with a later version"),
     ],
@@ -230,10 +230,10 @@ def test_check_warns_of_what_will_have_no_effect_and_of_a_log_that_cannot_be_wri
 
 
 def test_check_warns_of_keys_of_the_file_that_have_no_effect(marketfeed):
-    rules = "[[alerts.rules]]\nname = 'a'\n[latency]\nenabled = false\npath = '/proc/x/y.hlog'\n"
-    done = marketfeed("serve", "--check", config=f'{rules}[[feeds]]\ntype = "synthetic"\n')
-    why = "has no effect in this version: alerts come with a later version"
-    assert done.stderr == f"marketfeed: warning: config.toml: alerts.rules: {why}\n"
+    keys = "[alerts]\nmax_tries = 3\n[latency]\nenabled = false\npath = '/proc/x/y.hlog'\n"
+    done = marketfeed("serve", "--check", config=f'{keys}[[feeds]]\ntype = "synthetic"\n')
+    why = "has no effect in this version: alerts are not delivered yet"
+    assert done.stderr == f"marketfeed: warning: config.toml: alerts.max_tries: {why}\n"
     assert not (marketfeed.folder / "var").exists()
 
 
