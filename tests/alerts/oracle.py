@@ -63,7 +63,7 @@ class Reading(NamedTuple):
 
 
 def above(value, threshold, clear_at):
-    """Return a reading that is hot above the threshold and cool at clear_at or below; None without a value."""
+    """Return a reading: hot above the threshold, cool at clear_at or below; None without a value."""
     if math.isnan(value):
         return None
     return Reading(
@@ -396,7 +396,7 @@ class Case:
 
 
 class Oracle:
-    """Evaluates rules, given as tables of a configuration, tick by tick; ``found`` has alerts as they come."""
+    """Evaluates rules, given as tables of a configuration, tick by tick; ``found`` has the alerts."""
 
     def __init__(self, tables, names, feeds=(), prices=None):
         self.names, self.feed_names = list(names), dict(feeds)
@@ -447,7 +447,7 @@ class Oracle:
         self.clock = now
 
     def next_due(self):
-        """Return time, index of the rule, and symbol of what is due next; a symbol of None: the rule itself."""
+        """Return time, index of the rule, and symbol of what is due next; symbol None: the rule itself."""
         found = []
         for index, (common, rule, cases) in enumerate(self.rules):
             order = self.names if common["type"] != "feed_down" else list(self.feed_names.values())

@@ -80,6 +80,14 @@ def ticks_of(quotes, trades, is_quote, names=NAMES):
     return found
 
 
+def arrivals(quotes, trades, is_quote):
+    """Return the times of arrival of the ticks that rules evaluate."""
+    alive = np.where(
+        is_quote, quotes["flags"] & _PAST == 0, (trades["flags"] & _PAST == 0) & (trades["kind"] == 0)
+    )
+    return np.where(is_quote, quotes["ts_recv"], trades["ts_recv"])[alive].tolist()
+
+
 def ruleset(tables, names=NAMES, base=None, max_symbols=16):
     rules = RuleSet(rule_specs(tables), max_symbols, base)
     rules.learn(names)
@@ -102,14 +110,13 @@ def evaluated(rules, drawn, cuts, ticking=None, feeds=()):
     for end in sorted({*cuts, *changes, len(quotes)}):
         part = slice(start, end)
         found += rules.evaluate(quotes[part][is_quote[part]], trades[part][~is_quote[part]])
-        times = [tick.r for tick in ticks_of(quotes[part], trades[part], is_quote[part]) if tick is not None]
-        clock_ns = max([clock_ns, *times])
+        clock_ns = max([clock_ns, *arrivals(quotes[part], trades[part], is_quote[part])])
         if end in changes:
             states = {number: FeedState(FEEDS[number], live) for number, live in changes[end].items()}
             found += rules.feeds(states, clock_ns)
         if ticking is not None and end < len(quotes):
-            following = [tick for tick in ticks_of(quotes[end:], trades[end:], is_quote[end:]) if tick]
-            until_ns = max(following[0].r, clock_ns) if following else clock_ns
+            following = arrivals(quotes[end:], trades[end:], is_quote[end:])
+            until_ns = max([clock_ns, *following[:1]])
             found += rules.tick(int(ticking.integers(clock_ns, until_ns + 1)))
         start = end
     return plain(found), clock_ns
