@@ -101,7 +101,7 @@ def test_unknown_keys_have_to_be_refused():
         size: float
 
     class Lax(Thick):
-        Config = LaxConfig
+        Config = LaxConfig  # type: ignore[assignment]
 
     assert failing(Lax) == 2
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.alert_ticks import FEEDS, S, evaluated, expected, plain, random_ticks, ruleset
 
-TABLES = {
+TABLES: dict[str, list[dict[str, Any]]] = {
     "spread": [
         {"bps": 20.0},
         {"bps": 50.0, "clear_at": 15.0, "min_duration_s": 0.01},

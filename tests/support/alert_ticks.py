@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import numpy as np
 
@@ -56,10 +58,10 @@ def random_ticks(seed, count, first_g=1):
 
 def ticks_of(quotes, trades, is_quote, names=NAMES):
     """Return the ticks for the oracle, in order; those that rules leave out as None."""
-    found = []
+    found: list[Tick | None] = []
     for quote, trade, of_quotes in zip(quotes, trades, is_quote.tolist(), strict=True):
         record = quote if of_quotes else trade
-        common = {
+        common: dict[str, Any] = {
             "symbol": names[int(record["symbol"])],
             "at": 0,
             "t": int(record["ts_event"]),
@@ -75,7 +77,7 @@ def ticks_of(quotes, trades, is_quote, names=NAMES):
                 Tick(**common, bid=bid, ask=ask, bid_sz=float(quote["bid_sz"]), ask_sz=float(quote["ask_sz"]))
             )
         else:
-            more = {"price": int(trade["price"]), "trade_id": int(trade["trade_id"])}
+            more: dict[str, Any] = {"price": int(trade["price"]), "trade_id": int(trade["trade_id"])}
             found.append(Tick(**common, size=float(trade["size"]), **more))
     return found
 
@@ -126,7 +128,8 @@ def expected(tables, drawn, end_ns, names=NAMES, feeds=(), prices=None):
     """Return what the oracle finds in the same ticks."""
     oracle = Oracle(tables, names, FEEDS, prices)
     changes = dict(feeds)
-    for number, tick in enumerate(ticks_of(*drawn, names), 1):
+    quotes, trades, is_quote = drawn
+    for number, tick in enumerate(ticks_of(quotes, trades, is_quote, names), 1):
         if tick is not None:
             oracle.tick(tick)
         if number in changes:
