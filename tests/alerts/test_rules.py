@@ -99,6 +99,7 @@ def test_rules_find_what_the_oracle_finds(seed, count, tables, cut, feeds):
     assert found == expected(tables, drawn, end_ns, feeds=feeds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TABLES)
 @given(st.data(), st.integers(0, 2**32), cuts)
 def test_each_type_agrees_with_the_oracle(kind, data, seed, cut):
@@ -111,6 +112,7 @@ def test_each_type_agrees_with_the_oracle(kind, data, seed, cut):
     assert found == expected([table], drawn, clock_ns + S, feeds=feeds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TABLES)
 def test_each_type_fires_in_the_random_ticks(kind):
     fired = set()
