@@ -1,4 +1,6 @@
-"""Tests of feed types: an intake that records, and the checks that every feed type has to pass.
+"""Tests of feed types and rule types: an intake that records, and the checks that each type has to pass.
+
+:func:`check_rule`, for rule types, is in marketfeed/alerts/rules/conformance.py. For feed types:
 
     async def test_my_feed(autojump_clock):
         await check_feed(MyFeed, {"url": "…"})
@@ -35,6 +37,7 @@ import numpy as np
 import structlog
 import trio
 
+from marketfeed.alerts.rules.conformance import RULE_CHECKS, check_rule
 from marketfeed.core.details import valid_conditions
 from marketfeed.core.records import BUY, KIND_CORRECTION, QUOTE, SELL, TRADE, UNKNOWN_SIDE, Batch, Records
 from marketfeed.core.symbols import SymbolTable
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
 
     from marketfeed.ingest.feed import Feed, FeedType
 
-__all__ = ["CHECKS", "RecordingIntake", "check_alert_log", "check_feed"]
+__all__ = ["CHECKS", "RULE_CHECKS", "RecordingIntake", "check_alert_log", "check_feed", "check_rule"]
 
 CHECKS: Final = {
     1: "config accepts the settings",

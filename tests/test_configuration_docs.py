@@ -30,7 +30,8 @@ from marketfeed.feeds.replay.columns import Columns, TableKeys
 from marketfeed.feeds.synthetic import SyntheticConfig
 from marketfeed.ingest.registry import _Common
 
-PAGE = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text("utf-8")
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "configuration.md").read_text("utf-8")
 SECTIONS = {
     "[engine]": EngineConfig,
     "[gateway]": GatewayConfig,
@@ -153,6 +154,7 @@ def test_every_key_of_the_shipped_configuration_is_described():
     for name, keys in known.items():
         assert {f"`{key}`" for key in shipped[name]} <= keys
     everywhere = {key for title in [*SECTIONS, *FEEDS] for key, _, _ in rows(title)}
+    everywhere |= set(re.findall(r"`\w+`", (DOCS / "alerts.md").read_text("utf-8")))  # keys of rules
     commented = re.findall(r"^# (\w+) = ", text, re.MULTILINE)
     assert commented
     assert {f"`{key}`" for key in commented} <= everywhere

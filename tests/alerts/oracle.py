@@ -63,7 +63,7 @@ class Reading(NamedTuple):
 
 
 def above(value, threshold, clear_at):
-    """Return a reading that is hot above the threshold and cool at clear_at or below; None without a value."""
+    """Return a reading: hot above the threshold, cool at clear_at or below; None without a value."""
     if math.isnan(value):
         return None
     return Reading(
@@ -278,20 +278,25 @@ class Rate:
         self.clear_at = (above if below is None else below) if clear_at is None else clear_at
         self.bucket_ns = max(round(window_s * S) // 32, 1)
         self.bucket: int | None = None
+        self.last = 0
         self.first: dict[str, int] = {}
         self.ticks: dict[str, list[int]] = defaultdict(list)
 
     def measure(self, tick):
         bucket = tick.at // self.bucket_ns
-        self.bucket = bucket if self.bucket is None else self.bucket
+        self.bucket = self.last = bucket
         self.first.setdefault(tick.symbol, bucket)
         self.ticks[tick.symbol].append(bucket)
 
     def next_time(self):
-        return None if self.bucket is None else (self.bucket + 1) * self.bucket_ns
+        # Two windows after the last tick everything has been judged with a rate of 0: only for speed.
+        if self.bucket is None or self.bucket > self.last + 64:
+            return None
+        return (self.bucket + 1) * self.bucket_ns
 
     def pass_time(self, symbols):
         """Go to the next bucket; return the readings of all symbols at its begin."""
+        assert self.bucket is not None
         self.bucket += 1
         readings = {}
         for symbol in sorted(self.first, key=symbols.index):
@@ -396,14 +401,14 @@ class Case:
 
 
 class Oracle:
-    """Evaluates rules, given as tables of a configuration, tick by tick; ``found`` has alerts as they come."""
+    """Evaluates rules, given as tables of a configuration, tick by tick; ``found`` has the alerts."""
 
     def __init__(self, tables, names, feeds=(), prices=None):
         self.names, self.feed_names = list(names), dict(feeds)
         self.clock = 0
         self.found: list[tuple[Alert, bool]] = []
         self.feed: dict[str, int] = {}
-        self.rules = []
+        self.rules: list[tuple[dict[str, Any], Any, dict[str, Case]]] = []
         for table in tables:
             settings = {key: value for key, value in table.items() if key not in COMMON}
             if table["type"] == "price_band":
@@ -447,8 +452,8 @@ class Oracle:
         self.clock = now
 
     def next_due(self):
-        """Return time, index of the rule, and symbol of what is due next; a symbol of None: the rule itself."""
-        found = []
+        """Return time, index of the rule, and symbol of what is due next; symbol None: the rule itself."""
+        found: list[tuple[int, int, int, str | None]] = []
         for index, (common, rule, cases) in enumerate(self.rules):
             order = self.names if common["type"] != "feed_down" else list(self.feed_names.values())
             for symbol, case in cases.items():
@@ -458,8 +463,8 @@ class Oracle:
                 found.append((time, index, -1, None))
         if not found:
             return None
-        time, index, _, symbol = min(found, key=lambda one: one[:3])
-        return time, index, symbol
+        time, index, _, name = min(found, key=lambda one: one[:3])
+        return time, index, name
 
     def step(self, common, rule, cases, symbol, reading, tick):
         patterns = common["symbols"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.alert_ticks import FEEDS, S, evaluated, expected, plain, random_ticks, ruleset
 
-TABLES = {
+TABLES: dict[str, list[dict[str, Any]]] = {
     "spread": [
         {"bps": 20.0},
         {"bps": 50.0, "clear_at": 15.0, "min_duration_s": 0.01},
@@ -97,6 +99,7 @@ def test_rules_find_what_the_oracle_finds(seed, count, tables, cut, feeds):
     assert found == expected(tables, drawn, end_ns, feeds=feeds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TABLES)
 @given(st.data(), st.integers(0, 2**32), cuts)
 def test_each_type_agrees_with_the_oracle(kind, data, seed, cut):
@@ -109,6 +112,7 @@ def test_each_type_agrees_with_the_oracle(kind, data, seed, cut):
     assert found == expected([table], drawn, clock_ns + S, feeds=feeds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TABLES)
 def test_each_type_fires_in_the_random_ticks(kind):
     fired = set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import numpy as np
 
@@ -56,10 +58,10 @@ def random_ticks(seed, count, first_g=1):
 
 def ticks_of(quotes, trades, is_quote, names=NAMES):
     """Return the ticks for the oracle, in order; those that rules leave out as None."""
-    found = []
+    found: list[Tick | None] = []
     for quote, trade, of_quotes in zip(quotes, trades, is_quote.tolist(), strict=True):
         record = quote if of_quotes else trade
-        common = {
+        common: dict[str, Any] = {
             "symbol": names[int(record["symbol"])],
             "at": 0,
             "t": int(record["ts_event"]),
@@ -75,9 +77,17 @@ def ticks_of(quotes, trades, is_quote, names=NAMES):
                 Tick(**common, bid=bid, ask=ask, bid_sz=float(quote["bid_sz"]), ask_sz=float(quote["ask_sz"]))
             )
         else:
-            more = {"price": int(trade["price"]), "trade_id": int(trade["trade_id"])}
+            more: dict[str, Any] = {"price": int(trade["price"]), "trade_id": int(trade["trade_id"])}
             found.append(Tick(**common, size=float(trade["size"]), **more))
     return found
+
+
+def arrivals(quotes, trades, is_quote):
+    """Return the times of arrival of the ticks that rules evaluate."""
+    alive = np.where(
+        is_quote, quotes["flags"] & _PAST == 0, (trades["flags"] & _PAST == 0) & (trades["kind"] == 0)
+    )
+    return np.where(is_quote, quotes["ts_recv"], trades["ts_recv"])[alive].tolist()
 
 
 def ruleset(tables, names=NAMES, base=None, max_symbols=16):
@@ -102,14 +112,13 @@ def evaluated(rules, drawn, cuts, ticking=None, feeds=()):
     for end in sorted({*cuts, *changes, len(quotes)}):
         part = slice(start, end)
         found += rules.evaluate(quotes[part][is_quote[part]], trades[part][~is_quote[part]])
-        times = [tick.r for tick in ticks_of(quotes[part], trades[part], is_quote[part]) if tick is not None]
-        clock_ns = max([clock_ns, *times])
+        clock_ns = max([clock_ns, *arrivals(quotes[part], trades[part], is_quote[part])])
         if end in changes:
             states = {number: FeedState(FEEDS[number], live) for number, live in changes[end].items()}
             found += rules.feeds(states, clock_ns)
         if ticking is not None and end < len(quotes):
-            following = [tick for tick in ticks_of(quotes[end:], trades[end:], is_quote[end:]) if tick]
-            until_ns = max(following[0].r, clock_ns) if following else clock_ns
+            following = arrivals(quotes[end:], trades[end:], is_quote[end:])
+            until_ns = max([clock_ns, *following[:1]])
             found += rules.tick(int(ticking.integers(clock_ns, until_ns + 1)))
         start = end
     return plain(found), clock_ns
@@ -119,7 +128,8 @@ def expected(tables, drawn, end_ns, names=NAMES, feeds=(), prices=None):
     """Return what the oracle finds in the same ticks."""
     oracle = Oracle(tables, names, FEEDS, prices)
     changes = dict(feeds)
-    for number, tick in enumerate(ticks_of(*drawn, names), 1):
+    quotes, trades, is_quote = drawn
+    for number, tick in enumerate(ticks_of(quotes, trades, is_quote, names), 1):
         if tick is not None:
             oracle.tick(tick)
         if number in changes:

@@ -89,9 +89,12 @@ class Naming(Protocol):
 
 
 class RuleType(Protocol):
-    """Callable that creates a rule."""
+    """Object registered in the entry-point group ``marketfeed.rules``."""
 
-    Config: type[msgspec.Struct]
+    @property
+    def Config(self) -> type[msgspec.Struct]:  # noqa: N802 - a class, under the name that rules give it
+        """The settings of a rule, as the configuration has them."""
+        ...
 
     def __call__(self, config: Any, episodes: Episodes) -> Rule:
         """Create a rule; raises ConfigError."""
