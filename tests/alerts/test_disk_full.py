@@ -87,6 +87,16 @@ async def test_the_problem_ends_without_another_call(tmp_path, monkeypatch):
                 await trio.lowlevel.checkpoint()
 
 
+async def test_a_log_can_be_closed_on_a_full_disk(tmp_path):
+    disk = FullDisk()
+    async with open_log(tmp_path / "alerts.db", disk.name) as log:
+        await log.append([example(1)], NOW_NS)
+        log.record_attempts("a", {1: 1})
+        disk.room_bytes = 0
+    async with open_log(tmp_path / "alerts.db") as log:
+        assert await log.head() == 1
+
+
 async def test_a_log_that_cannot_be_created_for_lack_of_room_is_refused(tmp_path):
     disk = FullDisk()
     disk.room_bytes = 0
