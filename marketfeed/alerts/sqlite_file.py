@@ -47,6 +47,7 @@ CREATE TABLE episodes (
     resolved_ns INTEGER NOT NULL DEFAULT 0, resolved_by TEXT NOT NULL DEFAULT '',
     comment TEXT NOT NULL DEFAULT '', last_position INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX open_episodes ON episodes (raised_ns, key) WHERE cleared_ns = 0;
 CREATE TABLE consumers (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, start TEXT NOT NULL, patterns TEXT NOT NULL,
     created_ns INTEGER NOT NULL, floor INTEGER NOT NULL

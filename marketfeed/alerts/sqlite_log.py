@@ -99,6 +99,10 @@ class SqliteLog:
         """Return episodes."""
         return await self._read(partial(self._reader.episodes, open_only))
 
+    async def episode(self, key: str) -> Episode | None:
+        """Return the episode with this key."""
+        return await self._read(partial(self._reader.episode, key))
+
     async def resolve(self, key: str, by: str, comment: str, now_ns: int) -> Episode | None:
         """Record who took on an episode."""
         return await self._change(lambda changes: changes.resolve(key, by, comment, now_ns))

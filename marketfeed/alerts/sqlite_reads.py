@@ -28,7 +28,7 @@ _alert = msgspec.json.Decoder(Alert)
 _silence = msgspec.json.Decoder(Silence)
 _ENTRY = "a.position, a.body, a.at_ns, a.mark"
 _CONSUMER = "name, start, patterns, created_ns, floor"
-_EPISODE = "key, rule, symbol, severity, raised_ns, shown, cleared_ns, resolved_ns, resolved_by, comment"
+_EPISODE = "key, rule, symbol, severity, raised_ns, shown, cleared_ns, resolved_ns, resolved_by, comment, last_position"
 
 
 class SqliteReader:
@@ -72,6 +72,11 @@ class SqliteReader:
             episode_of(row)
             for row in self._rows(f"SELECT {_EPISODE} FROM episodes {where} ORDER BY raised_ns, key")
         ]
+
+    def episode(self, key: str) -> Episode | None:
+        """Return the episode with this key."""
+        with explained(self._path):
+            return episode(self._connection, key)
 
     def consumers(self) -> list[Consumer]:
         """Return all consumers."""
