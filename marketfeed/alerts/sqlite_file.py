@@ -56,6 +56,7 @@ CREATE TABLE standings (
     consumer INTEGER NOT NULL, position INTEGER NOT NULL, kind INTEGER NOT NULL, tries INTEGER NOT NULL,
     at_ns INTEGER NOT NULL, PRIMARY KEY (consumer, position)
 ) WITHOUT ROWID;
+CREATE INDEX dead_letters ON standings (consumer, position) WHERE kind = {DEAD};
 CREATE TABLE silences (
     id TEXT PRIMARY KEY, starts_ns INTEGER NOT NULL, ends_ns INTEGER NOT NULL, body TEXT NOT NULL
 );

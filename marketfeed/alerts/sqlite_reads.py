@@ -111,9 +111,9 @@ class SqliteReader:
         rows = self._rows(
             f"SELECT c.name, s.tries, s.at_ns, {_ENTRY} FROM standings s"
             " JOIN consumers c ON c.number = s.consumer JOIN alerts a USING (position)"
-            " WHERE s.kind = ? AND c.name = coalesce(?, c.name) ORDER BY c.name, s.position",
-            DEAD, name,
-        )  # fmt: skip
+            f" WHERE s.kind = {DEAD} AND c.name = coalesce(?, c.name) ORDER BY c.name, s.position",
+            name,
+        )
         return [DeadLetter(consumer, _entry(*entry), tries, at_ns) for consumer, tries, at_ns, *entry in rows]
 
     def silences(self) -> list[Silence]:
