@@ -28,7 +28,10 @@ _alert = msgspec.json.Decoder(Alert)
 _silence = msgspec.json.Decoder(Silence)
 _ENTRY = "a.position, a.body, a.at_ns, a.mark"
 _CONSUMER = "name, start, patterns, created_ns, floor"
-_EPISODE = "key, rule, symbol, severity, raised_ns, shown, cleared_ns, resolved_ns, resolved_by, comment, last_position"
+_EPISODE = (
+    "key, rule, symbol, severity, raised_ns, shown, cleared_ns, resolved_ns, resolved_by, comment,"
+    " last_position"
+)
 
 
 class SqliteReader:
