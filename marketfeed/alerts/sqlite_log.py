@@ -80,8 +80,9 @@ class SqliteLog:
         self, alerts: Sequence[Alert], now_ns: int, marks: Mapping[str, Mark] | None = None
     ) -> list[Appended]:
         """Keep alerts. Raises TypeError for ``data`` that JSON cannot express."""
-        bodies = [encoded(alert) for alert in alerts]
-        return await self._change(lambda changes: changes.append(alerts, bodies, marks or {}, now_ns))
+        for alert in alerts:
+            encoded(alert.data)  # the rest can be encoded; the writer does it, so that thousands do not block
+        return await self._change(lambda changes: changes.append(alerts, marks or {}, now_ns))
 
     async def head(self) -> int:
         """Return the newest position."""
