@@ -1,5 +1,7 @@
 """Tests of feed types: an intake that records, and the checks that every feed type has to pass.
 
+The checks of alert logs, ``check_alert_log``, are in testing_alert_log.py.
+
     async def test_my_feed(autojump_clock):
         await check_feed(MyFeed, {"url": "…"})
 
