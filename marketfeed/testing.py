@@ -2,6 +2,8 @@
 
 :func:`check_rule`, for rule types, is in marketfeed/alerts/rules/conformance.py. For feed types:
 
+The checks of alert logs, ``check_alert_log``, are in testing_alert_log.py.
+
     async def test_my_feed(autojump_clock):
         await check_feed(MyFeed, {"url": "…"})
 

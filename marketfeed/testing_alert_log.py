@@ -143,10 +143,12 @@ async def _episodes(opened: _Open) -> None:
         again = await log.resolve(raised.key, "bob", "", NOW_NS + 2)
         _same(again and (again.resolved_by, again.comment, again.resolved_ns), ("ann", "on it", NOW_NS + 1))
         _same(await log.resolve("unknown", "bob", "", NOW_NS), None)
+        _same((await log.episode(raised.key), await log.episode("unknown")), (again, None))
     async with opened() as log:
         await log.append([cleared], NOW_NS + 3)
         _same(await log.episodes(open_only=True), [])
-        _same([(e.cleared_ns, e.resolved_by) for e in await log.episodes()], [(NOW_NS + 3, "ann")])
+        found = [(e.cleared_ns, e.resolved_by, e.last_position) for e in await log.episodes()]
+        _same(found, [(NOW_NS + 3, "ann", 3)])
 
 
 async def _consumers(opened: _Open) -> None:

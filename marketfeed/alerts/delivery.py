@@ -159,7 +159,10 @@ class Delivery:
             self._release(entry.position)
 
     def join(self, session: str) -> None:
-        """Add a session; those of one consumer share its alerts."""
+        """Add a session; those of one consumer share its alerts.
+
+        A client that polls is one session over all its polls: it acknowledges after a poll has ended.
+        """
         self._sessions.setdefault(session, set())
 
     def leave(self, session: str) -> None:

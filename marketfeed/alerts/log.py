@@ -111,6 +111,7 @@ class Episode(msgspec.Struct, frozen=True):
     resolved_ns: int = 0  # 0 = no person has taken it on
     resolved_by: str = ""
     comment: str = ""
+    last_position: int = 0  # of its newest entry
 
 
 class Silence(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,6 +186,10 @@ class AlertLog(Protocol):
 
     async def episodes(self, open_only: bool = False) -> list[Episode]:
         """Return episodes whose entries are in the log, oldest first."""
+        ...
+
+    async def episode(self, key: str) -> Episode | None:
+        """Return the episode with this key."""
         ...
 
     async def resolve(self, key: str, by: str, comment: str, now_ns: int) -> Episode | None:

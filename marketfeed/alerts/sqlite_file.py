@@ -47,6 +47,7 @@ CREATE TABLE episodes (
     resolved_ns INTEGER NOT NULL DEFAULT 0, resolved_by TEXT NOT NULL DEFAULT '',
     comment TEXT NOT NULL DEFAULT '', last_position INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX open_episodes ON episodes (raised_ns, key) WHERE cleared_ns = 0;
 CREATE TABLE consumers (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, start TEXT NOT NULL, patterns TEXT NOT NULL,
     created_ns INTEGER NOT NULL, floor INTEGER NOT NULL
@@ -55,6 +56,7 @@ CREATE TABLE standings (
     consumer INTEGER NOT NULL, position INTEGER NOT NULL, kind INTEGER NOT NULL, tries INTEGER NOT NULL,
     at_ns INTEGER NOT NULL, PRIMARY KEY (consumer, position)
 ) WITHOUT ROWID;
+CREATE INDEX dead_letters ON standings (consumer, position) WHERE kind = {DEAD};
 CREATE TABLE silences (
     id TEXT PRIMARY KEY, starts_ns INTEGER NOT NULL, ends_ns INTEGER NOT NULL, body TEXT NOT NULL
 );

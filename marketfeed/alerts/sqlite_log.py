@@ -80,8 +80,9 @@ class SqliteLog:
         self, alerts: Sequence[Alert], now_ns: int, marks: Mapping[str, Mark] | None = None
     ) -> list[Appended]:
         """Keep alerts. Raises TypeError for ``data`` that JSON cannot express."""
-        bodies = [encoded(alert) for alert in alerts]
-        return await self._change(lambda changes: changes.append(alerts, bodies, marks or {}, now_ns))
+        for alert in alerts:
+            encoded(alert.data)  # the rest can be encoded; the writer does it, so that thousands do not block
+        return await self._change(lambda changes: changes.append(alerts, marks or {}, now_ns))
 
     async def head(self) -> int:
         """Return the newest position."""
@@ -98,6 +99,10 @@ class SqliteLog:
     async def episodes(self, open_only: bool = False) -> list[Episode]:
         """Return episodes."""
         return await self._read(partial(self._reader.episodes, open_only))
+
+    async def episode(self, key: str) -> Episode | None:
+        """Return the episode with this key."""
+        return await self._read(partial(self._reader.episode, key))
 
     async def resolve(self, key: str, by: str, comment: str, now_ns: int) -> Episode | None:
         """Record who took on an episode."""

@@ -28,7 +28,10 @@ _alert = msgspec.json.Decoder(Alert)
 _silence = msgspec.json.Decoder(Silence)
 _ENTRY = "a.position, a.body, a.at_ns, a.mark"
 _CONSUMER = "name, start, patterns, created_ns, floor"
-_EPISODE = "key, rule, symbol, severity, raised_ns, shown, cleared_ns, resolved_ns, resolved_by, comment"
+_EPISODE = (
+    "key, rule, symbol, severity, raised_ns, shown, cleared_ns, resolved_ns, resolved_by, comment,"
+    " last_position"
+)
 
 
 class SqliteReader:
@@ -73,6 +76,11 @@ class SqliteReader:
             for row in self._rows(f"SELECT {_EPISODE} FROM episodes {where} ORDER BY raised_ns, key")
         ]
 
+    def episode(self, key: str) -> Episode | None:
+        """Return the episode with this key."""
+        with explained(self._path):
+            return episode(self._connection, key)
+
     def consumers(self) -> list[Consumer]:
         """Return all consumers."""
         with explained(self._path):
@@ -106,9 +114,9 @@ class SqliteReader:
         rows = self._rows(
             f"SELECT c.name, s.tries, s.at_ns, {_ENTRY} FROM standings s"
             " JOIN consumers c ON c.number = s.consumer JOIN alerts a USING (position)"
-            " WHERE s.kind = ? AND c.name = coalesce(?, c.name) ORDER BY c.name, s.position",
-            DEAD, name,
-        )  # fmt: skip
+            f" WHERE s.kind = {DEAD} AND c.name = coalesce(?, c.name) ORDER BY c.name, s.position",
+            name,
+        )
         return [DeadLetter(consumer, _entry(*entry), tries, at_ns) for consumer, tries, at_ns, *entry in rows]
 
     def silences(self) -> list[Silence]:

@@ -53,8 +53,8 @@ class Pruner:
         first, last = old[0].position, old[-1].position
         standings: defaultdict[str, dict[int, int]] = defaultdict(dict)
         for name, position, kind in self._connection.execute(
-            "SELECT c.name, s.position, s.kind FROM consumers c JOIN standings s ON s.consumer = c.number"
-            " WHERE s.position BETWEEN ? AND ?",
+            "SELECT c.name, s.position, s.kind FROM consumers c CROSS JOIN standings s"
+            " WHERE s.consumer = c.number AND s.position BETWEEN ? AND ?",
             (first, last),
         ):
             standings[name][position] = kind

@@ -123,7 +123,8 @@ class Writer:
             with suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(_wake_all, requests)
             if last:
-                self._connection.close()
+                with suppress(apsw.Error):  # if there is no room for a checkpoint, all is in the WAL
+                    self._connection.close()
                 return
 
     def _next(self) -> tuple[list[Request], Notes, bool]:

@@ -32,19 +32,18 @@ class Changes:
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
 
-    def append(
-        self, alerts: Sequence[Alert], bodies: Sequence[str], marks: Mapping[str, Mark], now_ns: int
-    ) -> list[Appended]:
-        """Keep alerts; ``bodies`` are their encodings."""
+    def append(self, alerts: Sequence[Alert], marks: Mapping[str, Mark], now_ns: int) -> list[Appended]:
+        """Keep alerts."""
         appended = []
         head = int(self._one("SELECT coalesce(max(position), 0) FROM alerts")[0])
-        for alert, body in zip(alerts, bodies, strict=True):
+        for alert in alerts:
             if known := self._one("SELECT position FROM alerts WHERE id = ?", alert.id):
                 appended.append(Appended(alert.id, known[0], False))
                 continue
             head += 1
             mark = self._in_episode(alert, marks.get(alert.id), head, now_ns)
-            self._do("INSERT INTO alerts VALUES (?, ?, ?, ?, ?)", head, alert.id, now_ns, mark, body)
+            values = (head, alert.id, now_ns, mark, encoded(alert))
+            self._do("INSERT INTO alerts VALUES (?, ?, ?, ?, ?)", *values)
             appended.append(Appended(alert.id, head, True))
         return appended
 

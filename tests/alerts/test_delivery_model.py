@@ -121,11 +121,16 @@ class DeliveryModel(RuleBasedStateMachine):
             self.last[position] = (tries, self.now_ns, session)
             self.tries[position] = tries
             self.handed.discard(position)
+        share = -(-LIMITS.in_flight // len(self.sessions))
+        assert not taken or len(self.delivery._sessions[session]) <= share
         return taken
 
     @rule(data=st.data())
     def acknowledge(self, data):
-        drawn = data.draw(st.sets(st.integers(1, len(self.log) + 1), max_size=4))
+        some = st.integers(1, len(self.log) + 1)
+        drawn = data.draw(
+            st.sets(st.sampled_from(sorted(self.last)) | some if self.last else some, max_size=4)
+        )
         settled = sorted(drawn & (self.unsettled | self.dead))  # as the log answers
         self.dead -= set(settled)
         self.requeued -= set(settled)
@@ -135,6 +140,15 @@ class DeliveryModel(RuleBasedStateMachine):
     @rule(ms=st.sampled_from((1, 900, 1300, 2500, 70_000, 7_200_000)))
     def wait(self, ms):
         self.now_ns += ms * MS
+
+    @precondition(lambda self: self.sessions)
+    @rule()
+    def give_up(self):
+        """Nobody acknowledges for so long that everything held is parked."""
+        for _ in range(LIMITS.max_tries):
+            self.take_all()
+            self.now_ns += 100 * S
+        self.park()
 
     @rule()
     def park(self):
@@ -175,7 +189,10 @@ class DeliveryModel(RuleBasedStateMachine):
         statistics = self.delivery.statistics()
         assert statistics.unacknowledged <= LIMITS.in_flight
         assert (statistics.state == "stalled") == (statistics.unacknowledged == LIMITS.in_flight)
-        assert len(self.delivery._held) <= LIMITS.in_flight
+        held = self.delivery._held
+        assert len(held) <= LIMITS.in_flight
+        assert held.keys() <= self.unsettled
+        assert statistics.unacknowledged == sum(one.tries > 0 for one in held.values())
 
     @invariant()
     def the_floor_is_below_what_is_unsettled(self):
