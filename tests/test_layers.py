@@ -162,7 +162,7 @@ def test_long_lived_tasks_start_in_the_engine_alone():
     """Elsewhere nurseries are opened by what ends with one connection, poll, command or run of a feed.
 
     worker.py is the task tree of a worker process; supervisor.py has a nursery per worker process, which ends
-    with that process.
+    with that process. The watcher of alerts has tasks of its own, since it has to finish when they end.
     """
     openers = {module for module, path in MODULES.items() if "open_nursery(" in path.read_text("utf-8")}
     allowed = {
@@ -175,5 +175,6 @@ def test_long_lived_tasks_start_in_the_engine_alone():
         "marketfeed.feeds.push",
     }
     allowed |= {"marketfeed.workers.worker", "marketfeed.workers.supervisor"}
+    allowed |= {"marketfeed.alerts.watcher", "marketfeed.server.alerting"}
     allowed |= {"marketfeed.recordings.record", "marketfeed.recordings.simulate"}
     assert openers <= allowed

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import msgspec
 
-from marketfeed.alerts.alert import Alert
+from marketfeed.alerts.alert import Alert, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -104,7 +104,7 @@ class Episode(msgspec.Struct, frozen=True):
     key: str
     rule: str
     symbol: str
-    severity: str
+    severity: Severity
     raised_ns: int  # when it was appended
     shown: bool  # an entry of it was neither silenced nor inhibited
     cleared_ns: int = 0  # 0 = open

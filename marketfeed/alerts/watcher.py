@@ -26,7 +26,7 @@ from marketfeed.errors import AlertLogError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from marketfeed.alerts.log import Appended, Mark
+    from marketfeed.alerts.log import Appended, Episode, Mark
     from marketfeed.alerts.rules import FeedState, RuleSet
     from marketfeed.core.reader import NewTicks, RingReader
     from marketfeed.core.symbols import SymbolTable
@@ -42,8 +42,12 @@ RULE: Final = "watcher"
 log = structlog.get_logger()
 
 
-class Appending(Protocol):
+class Keeping(Protocol):
     """The part of :class:`marketfeed.alerts.log.AlertLog` that the watcher needs."""
+
+    async def episodes(self, open_only: bool = False) -> list[Episode]:
+        """Return episodes; raises AlertLogError."""
+        ...
 
     async def append(
         self, alerts: Sequence[Alert], now_ns: int, marks: Mapping[str, Mark] | None = None
@@ -103,11 +107,16 @@ class Watcher:
         """Read the files of rules again; raises ConfigError."""
         self._rules.reload()
 
-    async def run(self, alerts: Appending) -> None:
+    async def run(self, alerts: Keeping) -> None:
         """Evaluate ticks as they come, and append the alerts to the log, until cancelled.
 
-        Then what has been published is evaluated, and what is held is appended, within FINISH_S.
+        Episodes that a former engine left open are cleared first: rules start with every symbol clear.
+        After the end, what has been published is evaluated, and what is held is appended, within FINISH_S.
         """
+        try:
+            self._hold([self._left_open(one) for one in await alerts.episodes(open_only=True)])
+        except AlertLogError as error:
+            log.error("open episodes of the last run are not cleared", reason=str(error))
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch)
@@ -133,14 +142,14 @@ class Watcher:
             if not step:
                 await self._wait(now_ns)
 
-    async def _keep(self, alerts: Appending) -> None:
+    async def _keep(self, alerts: Keeping) -> None:
         while True:
             await self._found.wait()
             while self._held:
                 await self._append(alerts, self._held[:APPENDED])
             self._found = trio.Event()
 
-    async def _finish(self, alerts: Appending) -> None:
+    async def _finish(self, alerts: Keeping) -> None:
         while step := self._reader.take():
             self._evaluate(step, self._wall_ns())
         while self._held and await self._append(alerts, self._held[:APPENDED]):
@@ -190,12 +199,27 @@ class Watcher:
             + (" so far" if state == "raised" else ", and see every tick again"),
         )
 
+    def _left_open(self, episode: Episode) -> Judged:
+        """Return the alert that clears an episode of a former engine."""
+        now_ns = self._wall_ns()
+        cleared = Alert(
+            id=alert_id(episode.rule, episode.symbol, f"cleared {episode.key}", 0, now_ns),
+            key=episode.key,
+            rule=episode.rule,
+            symbol=episode.symbol,
+            severity=episode.severity,
+            state="cleared",
+            r_ns=now_ns,
+            message="the engine was started again, and its rules start clear",
+        )
+        return Judged(cleared, inhibited=not episode.shown)
+
     def _hold(self, judged: Sequence[Judged]) -> None:
         if judged:
             self._held += judged
             self._found.set()
 
-    async def _append(self, alerts: Appending, batch: list[Judged]) -> bool:
+    async def _append(self, alerts: Keeping, batch: list[Judged]) -> bool:
         """Append ``batch``, the first of what is held; on failure wait, and return False."""
         marks: dict[str, Mark] = {one.alert.id: "inhibited" for one in batch if one.inhibited}
         try:

@@ -33,6 +33,10 @@ class MemoryLog:
         self.problem = None
         self.calls = 0
 
+    async def episodes(self, open_only=False):
+        await trio.lowlevel.checkpoint()
+        return []
+
     async def append(self, alerts, now_ns, marks=None):
         await trio.lowlevel.checkpoint()
         self.calls += 1
@@ -204,6 +208,29 @@ async def test_the_real_log_keeps_what_the_watcher_found(tmp_path):
         (entry,) = await log.read(0, 10)
         assert (entry.alert.rule, entry.alert.symbol, entry.mark) == ("wide", "A", None)
         nursery.cancel_scope.cancel()
+
+
+async def test_episodes_that_were_left_open_are_cleared_at_the_next_start(tmp_path):
+    async with open_log(tmp_path / "alerts.db") as log:
+        for expected in (1, 3, 5):
+            bench = Bench(SPREAD)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(bench.watcher.run, log)
+                bench.publish(("A", 80))
+                while await log.head() < expected:
+                    await trio.sleep(0.01)
+                nursery.cancel_scope.cancel()
+        entries = await log.read(0, 10)
+        assert [entry.alert.state for entry in entries] == [
+            "raised",
+            "cleared",
+            "raised",
+            "cleared",
+            "raised",
+        ]
+        assert [entry.alert.key for entry in entries[1::2]] == [entry.alert.id for entry in entries[:4:2]]
+        (still,) = await log.episodes(open_only=True)
+        assert still.key == entries[4].alert.id
 
 
 @pytest.mark.parametrize("step_ticks", [1, 7, 1024])

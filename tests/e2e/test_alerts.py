@@ -62,8 +62,9 @@ def test_what_rules_find_is_logged_while_the_engine_runs_and_after_it_was_killed
         running.process.wait(10)
     assert alerts(tmp_path) == found
     with engine(CONFIG.format(workers=workers), tmp_path):
-        again = until_logged(tmp_path, 4)
+        again = until_logged(tmp_path, 6)
     assert again[:2] == found
+    assert {one["key"] for one in again if one["state"] == "cleared"} == {one["id"] for one in found}
     assert len({one["id"] for one in again}) == len(again)
 
 
