@@ -86,7 +86,8 @@ class Alertmanager:
 def alertmanager_alert(message: Message, until_ns: int) -> dict[str, Any]:
     """Return the alert of ``message`` as a ``postableAlert``.
 
-    While the episode lasts, the alert ends at ``until_ns``, unless it is posted again. What changes from post to post is in the annotations: alerts with other labels are other alerts.
+    While the episode lasts, the alert ends at ``until_ns``, unless it is posted again. What changes from post
+    to post is in the annotations: alerts with other labels are other alerts.
     """
     alert, end = message.alert, message.end
     began_ns = alert.r_ns or alert.t_ns

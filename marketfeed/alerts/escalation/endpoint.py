@@ -198,11 +198,14 @@ def endpoint(url: str, key: str, allow_private: bool, timeout_s: float, suffix: 
 async def _beginning(response: httpx.Response) -> bytes:
     """Return the first BODY_BYTES of the body; raises httpx.HTTPError if it ends before its length says."""
     received = b""
-    async for chunk in response.aiter_raw():
-        received += chunk
-        if len(received) >= BODY_BYTES:
-            break
-    return received[:BODY_BYTES]
+    # Leaving the loop early would leave httpx's generators unfinished, which trio warns of; a cancelled read
+    # ends them all. What is in their buffers comes first: 64 KiB at most.
+    with trio.CancelScope() as reading:
+        async for chunk in response.aiter_raw():
+            received = (received + chunk)[:BODY_BYTES]
+            if len(received) == BODY_BYTES:
+                reading.cancel()
+    return received
 
 
 def _status_line(status: int) -> str:
@@ -219,7 +222,10 @@ def _why(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         text = getattr(cause, "strerror", None) or str(cause) or text
-        cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, BaseExceptionGroup):  # trio's, with an error per address
+            cause = cause.exceptions[0]
+        else:
+            cause = cause.__cause__ or cause.__context__
     return printable(text or type(error).__name__, _REASON_CHARACTERS)
 
 
