@@ -13,7 +13,7 @@ from marketfeed.alerts.alert import Severity
 from marketfeed.alerts.escalation.message import Kind, Sender, Setup
 from marketfeed.alerts.escalation.schedule import Plan
 from marketfeed.config.guesses import guess
-from marketfeed.config.validation import checked, mistakes, shown, without
+from marketfeed.config.validation import Mistake, checked, mistakes, shown, without
 from marketfeed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _escalation(
     common = {"name": name} | {key: table[key] for key in _COMMON if key in table}
     settings = {key: value for key, value in table.items() if key not in _COMMON}
     wrong = [*mistakes(common, Common), *mistakes(settings, kind.Config, (), _COMMON)]
-    found = [str(mistake._replace(path=(where, *mistake.path))) for mistake in wrong]
+    found = [str(_discreet(mistake)._replace(path=(where, *mistake.path))) for mistake in wrong]
     try:
         read = msgspec.convert({"name": name} | without(common, wrong), Common)
         own = checked(without(settings, wrong), kind.Config)
@@ -104,6 +104,12 @@ def _escalation(
     if found or sender is None:
         raise ConfigError(*found)
     return Escalation(Plan(read.name, read.severity, read.after_s, sender.resend_s, sender.batch), sender)
+
+
+def _discreet(mistake: Mistake) -> Mistake:
+    """Return ``mistake`` without the value of a URL: its path may hold a token."""
+    is_url = str(mistake.path[0]).startswith("url")
+    return mistake._replace(what=mistake.what.partition(", not ")[0]) if is_url else mistake
 
 
 def _about(line: str, keys: set[str]) -> bool:

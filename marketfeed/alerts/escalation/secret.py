@@ -89,7 +89,7 @@ def _variable(key: str, env: str, environ: Mapping[str, str]) -> str:
         raise ConfigError(f"{key}: must be the name of an environment variable")
     text = environ.get(env, "").strip()
     if not text:
-        named = "of that name" if _LIKE_A_SECRET.fullmatch(env) and not env.isupper() else env
+        named = "of that name" if _LIKE_A_SECRET.fullmatch(env) and "_" not in env else env
         raise ConfigError(f"{key}: the environment variable {named} is not set, or is empty")
     if not text.isascii():
         raise ConfigError(f"{key}: the environment variable {env} is not plain ASCII text")
