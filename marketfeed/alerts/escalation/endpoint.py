@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import http
 import logging
+import os
 import ssl
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -239,12 +240,14 @@ def _trusted() -> ssl.SSLContext:
 
     Raises ConfigError.
     """
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        path = os.environ.get(name)
+        if path and not os.path.exists(path):  # old releases of httpx ignore it then
+            raise ConfigError(f"url: {path}, from the environment variable {name}, does not exist")
     try:
         return httpx.create_ssl_context()
-    except OSError as error:
-        raise ConfigError(
-            f"url: the certificates in SSL_CERT_FILE or SSL_CERT_DIR cannot be read: {error.strerror}"
-        ) from None
+    except OSError as error:  # ssl.SSLError too
+        raise ConfigError(f"url: certificates cannot be read: {error.strerror or error}") from None
 
 
 @functools.cache

@@ -328,10 +328,12 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(authority):
     assert peer.requests == []
 
 
-def test_authorities_that_cannot_be_read_are_a_mistake_in_the_configuration(monkeypatch):
+@pytest.mark.parametrize(("path", "why"), [("none", "does not exist"), ("text", "cannot be read")])
+def test_authorities_that_cannot_be_read_are_a_mistake_in_the_configuration(path, why, tmp_path, monkeypatch):
+    (tmp_path / "text").write_text("not PEM")
     endpoint_module._trusted.cache_clear()
-    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
-    with pytest.raises(ConfigError, match="SSL_CERT_FILE"):
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / path))
+    with pytest.raises(ConfigError, match=why):
         endpoint("https://hooks.example.com", "url", allow_private=False, timeout_s=5)
 
 

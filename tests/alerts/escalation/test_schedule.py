@@ -353,7 +353,7 @@ class Outside(RuleBasedStateMachine):
             batch = self.under_way.pop()
             self.arrive(batch)
             self.found.record(batch, DELIVERED, self.now_ns)
-        for _ in range(100):
+        for _ in range(5):  # no delay is longer than an hour
             batches = self.found.due(self.now_ns)
             for batch in batches:
                 self.arrive(batch)
