@@ -66,6 +66,27 @@ def test_a_probe_without_a_verdict_makes_room_for_another():
     assert breaker.admit(100) is not None
 
 
+def test_the_ends_of_calls_of_an_earlier_state_change_nothing():
+    breaker = Breaker(1, 100, 400)
+    late = [breaker.admit(0) for _ in range(4)]
+    assert None not in late
+    one, other, third, last = (call or 0 for call in late)
+    breaker.failed(one, 0)
+    breaker.succeeded(other)
+    breaker.failed(third, 50)
+    assert breaker.wait_ns(50) == 50
+    probe = breaker.admit(100)
+    breaker.release(last)
+    assert breaker.admit(100) is None
+    breaker.succeeded(last)
+    assert breaker.state(100) is HALF_OPEN
+    breaker.failed(last, 100)
+    assert breaker.state(100) is HALF_OPEN
+    assert probe is not None
+    breaker.succeeded(probe)
+    assert breaker.state(100) is CLOSED
+
+
 def test_statistics_are_counted():
     breaker = Breaker(1, 100, 400)
     fail(breaker, 0)
@@ -80,66 +101,85 @@ def test_statistics_are_counted():
 class Calls(RuleBasedStateMachine):
     """Overlapping calls with any outcome, some late, compared with what the breaker promises."""
 
-    FAILURES, FIRST_NS, MOST_NS = 3, 100, 350
+    FAILURES, FIRST_NS, MOST_NS = 2, 100, 350
 
     def __init__(self) -> None:
         super().__init__()
         self.breaker = Breaker(self.FAILURES, self.FIRST_NS, self.MOST_NS)
         self.now_ns = 0
-        self.under_way: list[int] = []
-        self.shut_until_ns = 0  # no call may be admitted before
+        self.under_way: list[tuple[int, int]] = []  # the call, and `changes` when it was admitted
+        self.state = CLOSED
+        self.changes = 0  # of the state
+        self.in_a_row = 0  # failures of calls that are not late
         self.ended = 0
 
-    @rule(by_ns=st.integers(1, 400))
+    def look(self) -> tuple[BreakerState, int]:
+        """Return the state and how long it stays open; count the changes of the state."""
+        state = self.breaker.state(self.now_ns)
+        if state is not self.state:
+            self.state, self.changes, self.in_a_row = state, self.changes + 1, 0
+        return state, self.breaker.wait_ns(self.now_ns)
+
+    def one(self, data: st.DataObject) -> tuple[int, bool]:
+        """Return a call under way, and whether it is late: of an earlier state."""
+        call, admitted = self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
+        return call, admitted != self.changes
+
+    @rule(by_ns=st.sampled_from([1, 99, 100, 400]))
     def time_passes(self, by_ns: int) -> None:
         self.now_ns += by_ns
+        state, wait_ns = self.look()
+        assert (wait_ns > 0) == (state is OPEN)
 
-    @rule()
-    def begin(self) -> None:
-        state = self.breaker.state(self.now_ns)
+    @rule(times=st.integers(1, 4))
+    def begin(self, times: int) -> None:
+        for _ in range(times):
+            self.begin_one()
+
+    def begin_one(self) -> None:
+        probes = [call for call, admitted in self.under_way if admitted == self.changes]
         call = self.breaker.admit(self.now_ns)
-        if state is CLOSED:
-            assert call is not None
-        if state is OPEN:
-            assert call is None
+        expected = self.state is CLOSED or (self.state is HALF_OPEN and not probes)
+        assert (call is not None) == expected
+        self.look()
         if call is not None:
-            assert self.now_ns >= self.shut_until_ns
-            if state is HALF_OPEN:
-                assert call not in self.under_way  # one probe at a time
-            self.under_way.append(call)
+            self.under_way.append((call, self.changes))
 
     @precondition(lambda self: self.under_way)
-    @rule(data=st.data(), wait_ns=st.sampled_from([0, 0, 0, 900]))
-    def fail(self, data: st.DataObject, wait_ns: int) -> None:
-        before = self.breaker.state(self.now_ns), self.breaker.wait_ns(self.now_ns)
-        opened = self.breaker.statistics(self.now_ns).opened
-        self.breaker.failed(self._one(data), self.now_ns, wait_ns)
+    @rule(data=st.data(), asked_ns=st.sampled_from([0, 0, 0, 900]))
+    def fail(self, data: st.DataObject, asked_ns: int) -> None:
+        call, late = self.one(data)
+        before = self.look()
+        self.in_a_row += not late
+        opens = not late and (self.state is HALF_OPEN or self.in_a_row >= self.FAILURES or asked_ns > 0)
+        self.breaker.failed(call, self.now_ns, asked_ns)
         self.ended += 1
-        if self.breaker.statistics(self.now_ns).opened > opened:
-            wait = self.breaker.wait_ns(self.now_ns)
-            assert max(self.FIRST_NS, wait_ns) <= wait <= max(self.MOST_NS, wait_ns)
-            self.shut_until_ns = self.now_ns + wait
-        else:  # a late failure neither opens it nor makes it stay open for longer
-            assert (self.breaker.state(self.now_ns), self.breaker.wait_ns(self.now_ns)) == before
+        after = self.look()
+        if opens:
+            assert after[0] is OPEN
+            assert max(self.FIRST_NS, asked_ns) <= after[1] <= max(self.MOST_NS, asked_ns)
+        else:
+            assert after == before
 
     @precondition(lambda self: self.under_way)
     @rule(data=st.data())
     def succeed(self, data: st.DataObject) -> None:
-        before = self.breaker.state(self.now_ns)
-        self.breaker.succeeded(self._one(data))
+        call, late = self.one(data)
+        before = self.look()
+        self.breaker.succeeded(call)
         self.ended += 1
-        if before is not HALF_OPEN:
-            assert self.breaker.state(self.now_ns) is before
+        if late:
+            assert self.look() == before
+        else:
+            assert self.look() == (CLOSED, 0)
+            self.in_a_row = 0
 
     @precondition(lambda self: self.under_way)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        before = self.breaker.state(self.now_ns)
-        self.breaker.release(self._one(data))
-        assert self.breaker.state(self.now_ns) is before
-
-    def _one(self, data: st.DataObject) -> int:
-        return self.under_way.pop(data.draw(st.integers(0, len(self.under_way) - 1)))
+        before = self.look()
+        self.breaker.release(self.one(data)[0])
+        assert self.look() == before
 
     @invariant()
     def every_end_is_counted_once(self) -> None:
@@ -148,9 +188,9 @@ class Calls(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """A breaker never stays shut: once all calls have ended and time has passed, one is admitted."""
-        for call in self.under_way:
+        for call, _ in self.under_way:
             self.breaker.release(call)
-        assert self.breaker.admit(self.now_ns + max(self.MOST_NS, 900)) is not None
+        assert self.breaker.admit(self.now_ns + 900) is not None
 
 
 Calls.TestCase.settings = settings(stateful_step_count=40)
