@@ -115,7 +115,7 @@ class Schedule:
                 self._changed[pending.key] = None
 
     def raised(self, alert: Alert, now_ns: int) -> None:
-        """Begin the escalations of an episode. Idempotent; ignores notices and what is not severe enough."""
+        """Begin the escalations of an episode that has none, if it is severe enough; ignores notices."""
         if alert.state != "raised":
             return
         for plan in self._plans.values():
@@ -172,7 +172,10 @@ class Schedule:
         return batches
 
     def next_ns(self) -> int | None:
-        """Return when something is due next, Unix; None if nothing is to be sent."""
+        """Return when something is due next, Unix; None if nothing is to be sent.
+
+        Call :meth:`due` at least once a minute, too: the clock may be set meanwhile.
+        """
         self._clean()
         return self._heap[0][0] if self._heap else None
 
