@@ -146,7 +146,7 @@ class Schedule:
             if pending is not None and pending.phase != "ending" and (pending.due_ns or until_ns) < until_ns:
                 self._set(_changed(pending, since_ns=now_ns, wait_ns=until_ns - now_ns))
 
-    def due(self, now_ns: int, most: int = 1000) -> list[list[Pending]]:
+    def due(self, now_ns: int, most: int = 256) -> list[list[Pending]]:
         """Return what is to be sent now: lists of at most ``batch`` of one table, ``most`` in all.
 
         Store the :meth:`changes` before sending. End each Pending with :meth:`record`; it is not returned

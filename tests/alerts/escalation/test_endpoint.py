@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 import trustme
+from hypothesis import given
+from hypothesis import strategies as st
 
 from marketfeed.alerts.escalation import endpoint as endpoint_module
 from marketfeed.alerts.escalation.endpoint import BODY_BYTES, Answer, Endpoint, endpoint
@@ -160,6 +162,32 @@ async def test_an_answer_that_is_not_whole_is_a_failure(told):
     assert got.outcome().verdict is Verdict.FAILED
     assert got.reason
     assert "T0KEN" not in got.reason
+
+
+BEGINNINGS = [
+    b"HTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 500 \r\n",
+    b"HTTP/1.1 101 A\r\n",
+    b"",
+]
+PIECES = [
+    *(
+        b"Content-Length: 3\r\n",
+        b"Content-Length: 4\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"\0",
+        b" : x\r\n",
+    ),
+    *(b"Content-Encoding: gzip\r\n", b"Retry-After: -\r\n", b"HTTP/9.9 999\r\n", b"\r\n", b"\r\n"),
+    *(b"3\r\nabc\r\n", b"0\r\n\r\n", b"ffffffffffffffff\r\n", b"abc"),
+]
+
+
+@given(st.sampled_from(BEGINNINGS), st.lists(st.sampled_from(PIECES) | st.binary(max_size=20), max_size=12))
+async def test_no_answer_raises(beginning, pieces):
+    got = await posted(beginning + b"".join(pieces))
+    assert got.outcome().verdict in (Verdict.DELIVERED, Verdict.FAILED)
+    assert got.reason.isprintable()
 
 
 @pytest.mark.parametrize("told", [None, answer(200, b"ok", content_length="100"), b"HTTP/1.1 200 OK\r\n"])
