@@ -118,7 +118,7 @@ class Endpoint:
             try:
                 addresses = await self._resolved()
                 return await self._first(addresses, body, headers, now_ns)
-            except (OSError, UnicodeError, httpx.HTTPError, httpx.StreamError) as error:
+            except (OSError, UnicodeError, httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
                 return Answer(reason=_why(error))
         return Answer(reason=f"no whole answer within {self._timeout_s:g} s")
 

@@ -290,6 +290,14 @@ async def test_a_name_with_an_address_that_is_not_public_is_not_connected_to(add
     assert sockets.connected == []
 
 
+async def test_an_address_with_a_zone_raises_nothing():
+    refusing()
+    resolving(["fe80::1%eth0"])
+    got = await Endpoint(parse_url("http://printer.local/"), allow_private=True).post(b"{}", {}, NOW_NS)
+    assert got.outcome().verdict is Verdict.FAILED
+    assert got.reason
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"])
 async def test_nor_is_an_address_in_the_url(address):
     sockets = refusing()
