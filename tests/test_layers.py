@@ -176,5 +176,6 @@ def test_long_lived_tasks_start_in_the_engine_alone():
     }
     allowed |= {"marketfeed.workers.worker", "marketfeed.workers.supervisor"}
     allowed |= {"marketfeed.alerts.watcher", "marketfeed.server.alerting"}
+    allowed |= {"marketfeed.alerts.escalation.alertmanager"}  # ends with one attempt
     allowed |= {"marketfeed.recordings.record", "marketfeed.recordings.simulate"}
     assert openers <= allowed

@@ -1,8 +1,16 @@
-"""Addresses of listeners, as configuration and messages write them: loopback, IPv6 in brackets. Pure."""
+"""Addresses of listeners and peers, as configuration and messages write them. Pure."""
 
 from __future__ import annotations
 
 import ipaddress
+from typing import Final
+
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")  # all that is assigned for the Internet
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052; the last 32 bits are IPv4
+# Python's releases differ in whether these are global.
+_SPECIAL: Final = tuple(
+    map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "3fff::/20"))
+)
 
 
 def parse_ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -20,6 +28,24 @@ def is_loopback(host: str) -> bool:
     """
     address = parse_ip(host)
     return host == "localhost" if address is None else address.is_loopback
+
+
+def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Return whether a host of the Internet may have ``address``.
+
+    False for private, shared, loopback, link-local, multicast, documentation and reserved addresses
+    (https://www.iana.org/assignments/iana-ipv4-special-registry). An IPv6 address that stands for an IPv4
+    address (mapped, 6to4, NAT64) is judged by that one.
+    """
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+        if inner is not None:
+            return is_public(inner)
+        if address not in _UNICAST:
+            return False
+    return address.is_global and not address.is_multicast and not any(address in net for net in _SPECIAL)
 
 
 def url_host(host: str) -> str:

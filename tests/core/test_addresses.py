@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from marketfeed.core.addresses import host_port, is_loopback, parse_ip, url_host
+from marketfeed.core.addresses import host_port, is_loopback, is_public, parse_ip, url_host
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.255.255.254", "::1", "localhost"])
@@ -37,3 +37,30 @@ def test_only_addresses_are_parsed():
 def test_ipv6_is_in_brackets(host, port, written):
     assert host_port(host, port) == written
     assert f"{url_host(host)}:{port}" == written
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["8.8.8.8", "93.184.216.34", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::1"],
+)
+def test_public_addresses(address):
+    found = parse_ip(address)
+    assert found is not None
+    assert is_public(found)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("0.0.0.0", "0.1.2.3", "10.0.0.1", "100.64.0.1", "127.0.0.1", "169.254.169.254", "172.31.255.255"),
+        *("192.0.0.8", "192.0.2.1", "192.88.99.1", "192.168.1.1", "198.18.0.1", "203.0.113.9", "224.0.0.1"),
+        *("239.255.255.250", "240.0.0.1", "255.255.255.255"),
+        *("::", "::1", "::7f00:1", "fe80::1", "fec0::1", "fc00::1", "fd12::1", "ff02::1", "2001:db8::1"),
+        *("3fff::1", "2001::1", "100::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254"),
+        *("64:ff9b::7f00:1", "64:ff9b::a00:1", "64:ff9b:1::1", "2002:7f00:1::", "2002:a00:1::1"),
+    ],
+)
+def test_addresses_that_no_host_of_the_internet_has(address):
+    found = parse_ip(address)
+    assert found is not None
+    assert not is_public(found)
