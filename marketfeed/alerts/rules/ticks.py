@@ -65,8 +65,7 @@ class Quotes(Side):
     @cached_property
     def both(self) -> Mask | None:
         """Mask of the quotes that have both sides; None if all have."""
-        mask: Mask = self.records["bid_sz"] > 0
-        mask &= self.records["ask_sz"] > 0
+        mask: Mask = np.minimum(self.records["bid_sz"], self.records["ask_sz"]) > 0
         # The sums are negative where they wrap around: for prices of ±2**62 and beyond.
         mask &= ((self.bid + _WIDE) | (self.ask + _WIDE)) >= 0
         return None if np.count_nonzero(mask) == len(mask) else mask
@@ -257,5 +256,7 @@ def _column(records: Records, name: str) -> Ints:
 
 
 def _live(records: Records) -> Records:
+    if not np.count_nonzero(records["flags"]):
+        return records
     past = (records["flags"] & _PAST) != 0
     return records[~past] if np.count_nonzero(past) else records

@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Meta
 
 from marketfeed.alerts.rules.episodes import PENDING, RAISED
-from marketfeed.alerts.rules.levels import MARGIN, Level, Percent
+from marketfeed.alerts.rules.levels import MARGIN, Level, Percent, observe_distance
 from marketfeed.alerts.rules.rule import Problem, clear_problem
 from marketfeed.alerts.rules.ticks import cut, priced, spans
 from marketfeed.core.units import S
@@ -162,8 +162,8 @@ class Luld:
         if np.count_nonzero(late):
             self._turn(np.unique(symbols[late]), bucket)
         take_first(self._reference, symbols, prices)
-        values = np.abs(prices / self._reference[symbols] - 1) * 100
-        self._episodes.above(side, values, self._threshold, self._clear_at)
+        references = self._reference[symbols]
+        observe_distance(self._episodes, side, prices, references, self._threshold, self._clear_at)
         high, low, counts = self._current
         np.add.at(high, symbols, exact >> _LOW_BITS)
         np.add.at(low, symbols, exact & ((1 << _LOW_BITS) - 1))
