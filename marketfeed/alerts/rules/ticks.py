@@ -84,14 +84,16 @@ class Quotes(Side):
         good = total > 0
         if self.both is not None:
             good &= self.both
-        if np.count_nonzero(good) < len(good):
+        self._all_priced = np.count_nonzero(good) == len(good)
+        if not self._all_priced:
             mid[~good] = np.nan
         return mid
 
     @cached_property
     def priced(self) -> tuple[Side | Part, Floats]:
         """The quotes with a mid, and their mids."""
-        return measured(self, self.mid)
+        mid = self.mid
+        return (self, mid) if self._all_priced else measured(self, mid)
 
     @cached_property
     def spread_bps(self) -> Floats:
