@@ -160,7 +160,7 @@ class Luld:
         symbols = side.symbols
         late = self._bucket[symbols] != bucket
         if np.count_nonzero(late):
-            self._turn(np.unique(symbols[late]), bucket)
+            self._turn(symbols[late], bucket)
         take_first(self._reference, symbols, prices)
         references = self._reference[symbols]
         observe_distance(self._episodes, side, prices, references, self._threshold, self._clear_at)
@@ -170,6 +170,7 @@ class Luld:
         np.add.at(counts, symbols, 1)
 
     def _turn(self, symbols: Ints, bucket: int) -> None:
+        """Begin a bucket of ``symbols``; one that is in it twice is written twice, with the same values."""
         old = self._bucket[symbols]
         slots = old % LULD_BUCKETS
         self._numbers[symbols, slots] = old + 1
