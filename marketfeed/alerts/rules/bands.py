@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from marketfeed.alerts.rules.levels import Level, Percent
+from marketfeed.alerts.rules.levels import Level, Percent, observe_distance
 from marketfeed.alerts.rules.rule import Problem, clear_problem
 from marketfeed.alerts.rules.ticks import cut, priced, spans
 from marketfeed.alerts.rules.windows import take_first
@@ -65,7 +65,7 @@ class PriceBand:
     def __init__(self, config: PriceBandConfig, episodes: Episodes) -> None:
         self._config, self._episodes = config, episodes
         self._reference = np.full(episodes.max_symbols, np.nan)  # in 1e-9
-        self._day = np.full(episodes.max_symbols, -1)  # since 1970, of the reference
+        self._day = -1  # since 1970, of the references
         self._listed: dict[str, int] = {}  # from the file, in 1e-9
         self._names: list[str] = []
         if config.percent is None:
@@ -101,18 +101,15 @@ class PriceBand:
             return
         for day, stretch in spans(side.at_ns, DAY_NS):
             part, of_day = cut(side, stretch), prices[stretch]
-            new = self._day[part.symbols] != day
-            if np.count_nonzero(new):
-                symbols = part.symbols[new]
-                self._reference[symbols], self._day[symbols] = np.nan, day
-                take_first(self._reference, part.symbols, of_day)
+            if day != self._day:
+                self._reference[:], self._day = np.nan, day
+            take_first(self._reference, part.symbols, of_day)
             self._relative(part, of_day)
 
     def _relative(self, side: Side | Part, prices: Floats) -> None:
         percent = self._config.percent or 0.0
         clear_at = percent if self._config.clear_at is None else self._config.clear_at
-        values = np.abs(prices / self._reference[side.symbols] - 1) * 100
-        self._episodes.above(side, values, percent, clear_at)
+        observe_distance(self._episodes, side, prices, self._reference[side.symbols], percent, clear_at)
 
     def _bounded(self, ticks: Ticks) -> None:
         # Integers, exact: prices of trades in 1e-9, mids in half of that.

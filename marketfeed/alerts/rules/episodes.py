@@ -93,6 +93,7 @@ class Episodes:
         self.rule = rule
         self.severity = severity
         self.max_symbols = max_symbols
+        self.known = 0  # symbols that have a name so far; those of the rule are below it
         self.quantity, self.unit = "value", ""  # for messages; the rule sets them
         self.min_duration_ns = 0  # the rule sets it
         self.found: list[Found] = []
@@ -106,6 +107,7 @@ class Episodes:
 
     def add(self, number: int) -> None:
         """Add the symbol ``number`` to the rule."""
+        self.known = max(self.known, number + 1)
         if self.state[number] == OTHER:
             self.state[number] = CLEAR
 

@@ -15,8 +15,8 @@ from marketfeed.core.units import S
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from marketfeed.alerts.rules.episodes import Episodes
-    from marketfeed.alerts.rules.ticks import Mask, Quotes, Ticks
+    from marketfeed.alerts.rules.episodes import Episodes, Measured
+    from marketfeed.alerts.rules.ticks import Floats, Ints, Mask, Quotes, Ticks
 
 MARGIN: Final = 1e-9  # for products that may be rounded
 
@@ -150,8 +150,6 @@ class OffMarket:
         self._mid = np.full(episodes.max_symbols, np.nan)  # of the last quote
         # Extremes of the mids of a batch and the one before it; inf and -inf without any.
         self._low, self._high = np.full((2, episodes.max_symbols), [[np.inf], [-np.inf]])
-        # A little less than the threshold: which trades to look at in detail.
-        self._above, self._below = (1 + config.percent / 100) - MARGIN, (1 - config.percent / 100) + MARGIN
         episodes.quantity, episodes.unit = "distance from the mid", " %"
 
     def evaluate(self, ticks: Ticks) -> None:
@@ -162,9 +160,9 @@ class OffMarket:
             np.minimum.at(self._low, side.symbols, mids)
             np.maximum.at(self._high, side.symbols, mids)
             symbols, prices = trades.symbols, trades.price
-            suspect = prices > self._low[symbols] * self._above
-            suspect |= prices < self._high[symbols] * self._below
-            if self._episodes.active or np.count_nonzero(suspect):
+            # No mid is farther from a trade than these.
+            farthest = self._low[symbols], self._high[symbols]
+            if self._episodes.active or any_beyond(prices, *farthest, self._threshold):
                 self._evaluate(ticks)
         symbols, mids = quotes.symbols, quotes.mid
         self._mid[symbols] = mids  # of several quotes of a symbol, numpy keeps the last
@@ -186,3 +184,23 @@ class OffMarket:
         mid[known] = ticks.quotes.mid[before[known]]
         values = np.abs(trades.price / mid - 1) * 100
         self._episodes.above(trades, values, self._threshold, self._clear_at)
+
+
+def any_beyond(prices: Ints | Floats, lowest: Floats, highest: Floats, percent: float) -> bool:
+    """Return whether a price may be more than ``percent`` above ``lowest`` or below ``highest``."""
+    beyond = prices > lowest * (1 + percent / 100 - MARGIN)
+    beyond |= prices < highest * (1 - percent / 100 + MARGIN)
+    return bool(np.count_nonzero(beyond))
+
+
+def observe_distance(
+    episodes: Episodes,
+    ticks: Measured,
+    prices: Floats,
+    references: Floats,
+    percent: float,
+    clear_at: float,
+) -> None:
+    """Report abs(price / reference - 1) * 100 of each tick; NaN references are not measured."""
+    if episodes.active or any_beyond(prices, references, references, percent):
+        episodes.above(ticks, np.abs(prices / references - 1) * 100, percent, clear_at)

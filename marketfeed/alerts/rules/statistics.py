@@ -47,7 +47,7 @@ class Decayed:
         """Begin ``step`` for those of ``symbols`` that are in an earlier one."""
         late = self._step[symbols] != step
         if np.count_nonzero(late):
-            found = np.unique(symbols[late])
+            found = symbols[late]  # a symbol that is in it twice is written twice, with the same values
             weights = _WEIGHTS[np.minimum(step - self._step[found], len(_WEIGHTS) - 1)]
             self.sums[:, found] = (self.sums[:, found] + self._current[:, found]) * weights
             self._current[:, found] = 0

@@ -7,8 +7,7 @@ corrections) are left out.
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +15,28 @@ from numpy.typing import NDArray
 from marketfeed.core.records import FLAG_SNAPSHOT, FLAG_STALE, KIND_TRADE, Records, stamps_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+T = TypeVar("T")
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 _PAST: Final = FLAG_SNAPSHOT | FLAG_STALE
 _WIDE: Final = 1 << 62  # sums and differences of prices below it fit int64: ±4.6e9 of the currency
+
+
+class once(Generic[T]):  # noqa: N801 - a decorator
+    """functools.cached_property without the lock of Python 3.11, which takes as long as a column."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute, self._name = compute, compute.__name__
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, owner: Any, kind: type) -> T:
+        # Later look-ups find the value in the object itself and do not come here.
+        value = owner.__dict__[self._name] = self._compute(owner)
+        return value
 
 
 class Side:
@@ -52,31 +65,30 @@ class Side:
 class Quotes(Side):
     """Quotes. Prices are integers of 1e-9; a quote with a price beyond ±4.6e9 counts as one without sides."""
 
-    @cached_property
+    @once
     def bid(self) -> Ints:
         """Bid prices, shape ``(k,)``; 0 where the side is missing."""
         return _column(self.records, "bid_px")
 
-    @cached_property
+    @once
     def ask(self) -> Ints:
         """Ask prices, shape ``(k,)``; 0 where the side is missing."""
         return _column(self.records, "ask_px")
 
-    @cached_property
+    @once
     def both(self) -> Mask | None:
         """Mask of the quotes that have both sides; None if all have."""
-        mask: Mask = self.records["bid_sz"] > 0
-        mask &= self.records["ask_sz"] > 0
+        mask: Mask = np.minimum(self.records["bid_sz"], self.records["ask_sz"]) > 0
         # The sums are negative where they wrap around: for prices of ±2**62 and beyond.
         mask &= ((self.bid + _WIDE) | (self.ask + _WIDE)) >= 0
         return None if np.count_nonzero(mask) == len(mask) else mask
 
-    @cached_property
+    @once
     def spread(self) -> Ints:
         """Ask minus bid in 1e-9; meaningless without both sides."""
         return self.ask - self.bid
 
-    @cached_property
+    @once
     def mid(self) -> Floats:
         """(bid + ask) / 2 in 1e-9; NaN without both sides, and where it is not positive."""
         total = self.bid + self.ask
@@ -85,16 +97,18 @@ class Quotes(Side):
         good = total > 0
         if self.both is not None:
             good &= self.both
-        if np.count_nonzero(good) < len(good):
+        self._all_priced = np.count_nonzero(good) == len(good)
+        if not self._all_priced:
             mid[~good] = np.nan
         return mid
 
-    @cached_property
+    @once
     def priced(self) -> tuple[Side | Part, Floats]:
         """The quotes with a mid, and their mids."""
-        return measured(self, self.mid)
+        mid = self.mid
+        return (self, mid) if self._all_priced else measured(self, mid)
 
-    @cached_property
+    @once
     def spread_bps(self) -> Floats:
         """Spread / mid × 10,000; NaN where there is no mid."""
         bps: Floats = self.spread / self.mid * 1e4
@@ -104,12 +118,12 @@ class Quotes(Side):
 class Trades(Side):
     """Trades. Prices are integers of 1e-9."""
 
-    @cached_property
+    @once
     def price(self) -> Ints:
         """Prices, shape ``(k,)``."""
         return _column(self.records, "price")
 
-    @cached_property
+    @once
     def positive(self) -> Floats:
         """Prices in 1e-9 as floats; NaN where they are not positive."""
         price = self.price.astype(np.float64)
@@ -118,12 +132,12 @@ class Trades(Side):
             price[bad] = np.nan
         return price
 
-    @cached_property
+    @once
     def priced(self) -> tuple[Side | Part, Floats]:
         """The trades with a positive price, and these prices in 1e-9 as floats."""
         return measured(self, self.positive)
 
-    @cached_property
+    @once
     def size(self) -> Floats:
         """Sizes, shape ``(k,)``."""
         return np.ascontiguousarray(self.records["size"])
@@ -160,12 +174,12 @@ class Ticks:
     def __len__(self) -> int:
         return len(self.at_ns)
 
-    @cached_property
+    @once
     def feeds(self) -> Ints:
         """Number of the feed of each tick, shape ``(k,)``."""
         return self._merged(self.quotes.records["feed"], self.trades.records["feed"])
 
-    @cached_property
+    @once
     def quote_before(self) -> Ints:
         """Index of the last quote of the symbol before each trade, shape ``(t,)``; -1: none in this batch."""
         order = self.quotes.records["symbol"].argsort(kind="stable")  # of 16 bits: by radix
@@ -257,5 +271,7 @@ def _column(records: Records, name: str) -> Ints:
 
 
 def _live(records: Records) -> Records:
+    if not np.count_nonzero(records["flags"]):
+        return records
     past = (records["flags"] & _PAST) != 0
     return records[~past] if np.count_nonzero(past) else records

@@ -1,7 +1,7 @@
 """Rules over a window of the past: move, luld.
 
 A window is kept as buckets of equal length, the current one and those before it, so that a symbol costs the
-same memory whatever its rate. A symbol's buckets advance with its own ticks.
+same memory whatever its rate.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Meta
 
 from marketfeed.alerts.rules.episodes import PENDING, RAISED
-from marketfeed.alerts.rules.levels import MARGIN, Level, Percent
+from marketfeed.alerts.rules.levels import MARGIN, Level, Percent, observe_distance
 from marketfeed.alerts.rules.rule import Problem, clear_problem
 from marketfeed.alerts.rules.ticks import cut, priced, spans
 from marketfeed.core.units import S
@@ -62,13 +62,11 @@ class Move:
         )
         self._bucket_ns = max(round(config.window_s * S) // MOVE_BUCKETS, 1)
         count = episodes.max_symbols
-        self._bucket = np.full(count, -1)  # of the symbol's last tick
-        # Extremes in the current bucket, and in those before it.
+        self._bucket = -1  # the current one, since 1970
+        # Extremes in the current bucket, in each of those before it, and in all of these.
         self._low, self._high = np.full(count, np.inf), np.full(count, -np.inf)
+        self._lows, self._highs = np.full((2, MOVE_BUCKETS, count), [[[np.inf]], [[-np.inf]]])
         self._past_low, self._past_high = self._low.copy(), self._high.copy()
-        # Pages of zeros, allocated as symbols are used; a bucket's number plus 1 tells what is in its slot.
-        self._numbers = np.zeros((count, MOVE_BUCKETS), np.int64)
-        self._lows, self._highs = np.zeros((2, count, MOVE_BUCKETS))
         episodes.quantity, episodes.unit = "move", " %"
 
     def evaluate(self, ticks: Ticks) -> None:
@@ -79,9 +77,8 @@ class Move:
 
     def _evaluate(self, side: Side | Part, prices: Floats, bucket: int) -> None:
         symbols = side.symbols
-        late = self._bucket[symbols] != bucket
-        if np.count_nonzero(late):
-            self._turn(np.unique(symbols[late]), bucket)
+        if bucket != self._bucket:
+            self._turn(bucket)
         low, high = self._low[symbols], self._high[symbols]
         past_low, past_high = self._past_low[symbols], self._past_high[symbols]
         np.minimum.at(self._low, symbols, prices)
@@ -102,17 +99,20 @@ class Move:
                 values[own] = _move(prices[own], lows, highs)
             self._episodes.above(side, values, self._threshold, self._clear_at)
 
-    def _turn(self, symbols: Ints, bucket: int) -> None:
-        """Begin a bucket of ``symbols``, which are distinct."""
-        old = self._bucket[symbols]
-        slots = old % MOVE_BUCKETS
-        self._numbers[symbols, slots] = old + 1
-        self._lows[symbols, slots], self._highs[symbols, slots] = self._low[symbols], self._high[symbols]
-        within = self._numbers[symbols] > max(bucket - MOVE_BUCKETS, 0)
-        self._past_low[symbols] = np.where(within, self._lows[symbols], np.inf).min(axis=1)
-        self._past_high[symbols] = np.where(within, self._highs[symbols], -np.inf).max(axis=1)
-        self._low[symbols], self._high[symbols] = np.inf, -np.inf
-        self._bucket[symbols] = bucket
+    def _turn(self, bucket: int) -> None:
+        """Begin a bucket."""
+        known = slice(0, self._episodes.known)
+        for rows, current, past, empty, extreme in (
+            (self._lows, self._low, self._past_low, np.inf, np.min),
+            (self._highs, self._high, self._past_high, -np.inf, np.max),
+        ):
+            if self._bucket >= bucket - MOVE_BUCKETS:
+                rows[self._bucket % MOVE_BUCKETS, known] = current[known]
+            for skipped in range(max(self._bucket + 1, bucket - MOVE_BUCKETS), bucket):
+                rows[skipped % MOVE_BUCKETS, known] = empty
+            past[known] = extreme(rows[:, known], axis=0)
+            current[known] = empty
+        self._bucket = bucket
 
 
 class LuldConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -160,16 +160,17 @@ class Luld:
         symbols = side.symbols
         late = self._bucket[symbols] != bucket
         if np.count_nonzero(late):
-            self._turn(np.unique(symbols[late]), bucket)
+            self._turn(symbols[late], bucket)
         take_first(self._reference, symbols, prices)
-        values = np.abs(prices / self._reference[symbols] - 1) * 100
-        self._episodes.above(side, values, self._threshold, self._clear_at)
+        references = self._reference[symbols]
+        observe_distance(self._episodes, side, prices, references, self._threshold, self._clear_at)
         high, low, counts = self._current
         np.add.at(high, symbols, exact >> _LOW_BITS)
         np.add.at(low, symbols, exact & ((1 << _LOW_BITS) - 1))
         np.add.at(counts, symbols, 1)
 
     def _turn(self, symbols: Ints, bucket: int) -> None:
+        """Begin a bucket of ``symbols``; one that is in it twice is written twice, with the same values."""
         old = self._bucket[symbols]
         slots = old % LULD_BUCKETS
         self._numbers[symbols, slots] = old + 1
