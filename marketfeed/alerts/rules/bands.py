@@ -97,19 +97,18 @@ class PriceBand:
             return
         side, prices = priced(ticks, config.of)
         if config.reference != FIRST:
-            self._relative(side, prices)
+            self._relative(side, prices, self._reference[side.symbols])
             return
         for day, stretch in spans(side.at_ns, DAY_NS):
             part, of_day = cut(side, stretch), prices[stretch]
             if day != self._day:
                 self._reference[:], self._day = np.nan, day
-            take_first(self._reference, part.symbols, of_day)
-            self._relative(part, of_day)
+            self._relative(part, of_day, take_first(self._reference, part.symbols, of_day))
 
-    def _relative(self, side: Side | Part, prices: Floats) -> None:
+    def _relative(self, side: Side | Part, prices: Floats, references: Floats) -> None:
         percent = self._config.percent or 0.0
         clear_at = percent if self._config.clear_at is None else self._config.clear_at
-        observe_distance(self._episodes, side, prices, self._reference[side.symbols], percent, clear_at)
+        observe_distance(self._episodes, side, prices, references, percent, clear_at)
 
     def _bounded(self, ticks: Ticks) -> None:
         # Integers, exact: prices of trades in 1e-9, mids in half of that.

@@ -92,7 +92,7 @@ class SizeSpike:
         for step, stretch in spans(trades.at_ns, statistics.step_ns):
             part, sizes = cut(trades, stretch), trades.size[stretch]
             statistics.turn(part.symbols, step)
-            weight, sums = statistics.sums[0, part.symbols], statistics.sums[1, part.symbols]
+            weight, sums = (row[part.symbols] for row in statistics.sums)
             values = sizes / (sums / weight)
             values[weight < LEAST_WEIGHT] = np.nan
             self._episodes.above(part, values, self._threshold, self._clear_at)
@@ -134,10 +134,9 @@ class Anomaly:
         for step, stretch in spans(side.at_ns, statistics.step_ns):
             part = cut(side, stretch)
             symbols = part.symbols
-            take_first(self._origin, symbols, observed[stretch])
-            shifted = observed[stretch] - self._origin[symbols]
+            shifted = observed[stretch] - take_first(self._origin, symbols, observed[stretch])
             statistics.turn(symbols, step)
-            weight, sums, squares = statistics.sums[:, symbols]
+            weight, sums, squares = (row[symbols] for row in statistics.sums)
             mean, square = sums / weight, squares / weight
             variance = square - mean * mean
             values = np.abs(shifted - mean) / np.sqrt(variance)

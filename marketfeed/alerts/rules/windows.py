@@ -161,8 +161,7 @@ class Luld:
         late = self._bucket[symbols] != bucket
         if np.count_nonzero(late):
             self._turn(symbols[late], bucket)
-        take_first(self._reference, symbols, prices)
-        references = self._reference[symbols]
+        references = take_first(self._reference, symbols, prices)
         observe_distance(self._episodes, side, prices, references, self._threshold, self._clear_at)
         high, low, counts = self._current
         np.add.at(high, symbols, exact >> _LOW_BITS)
@@ -186,13 +185,19 @@ class Luld:
         self._reference[symbols[moved]] = mean[moved]
 
 
-def take_first(first: Floats, symbols: Ints, values: Floats) -> None:
-    """Store the first of the ``values`` of each symbol whose entry of ``first`` is NaN."""
-    new = np.isnan(first[symbols])
+def take_first(first: Floats, symbols: Ints, values: Floats) -> Floats:
+    """Store the first of the ``values`` of each symbol whose entry of ``first`` is NaN; return the entries.
+
+    ``symbols``, ``values`` and the result have shape ``(k,)``; ``first`` has an entry per symbol.
+    """
+    entries = first[symbols]
+    new = np.isnan(entries)
     if np.count_nonzero(new):
         places = np.flatnonzero(new)
         found, at = np.unique(symbols[places], return_index=True)
         first[found] = values[places[at]]
+        entries = first[symbols]
+    return entries
 
 
 def _move(prices: Floats, lows: Floats, highs: Floats) -> Floats:
