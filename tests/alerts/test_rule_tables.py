@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from importlib.metadata import EntryPoint, entry_points
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from marketfeed.alerts.rules import RuleSet, read_specs, registry, rule_specs, unmatched
 from marketfeed.errors import ConfigError
@@ -199,3 +202,48 @@ def test_third_party_types_are_found_like_any_other(monkeypatch):
     assert RuleSet([spec], 4).tick(1) == []
     assert "cannot be loaded: ZeroDivisionError" in mistake({"type": "missing"})
     assert mistake({"type": "odd"}).endswith("has a Config that is not a msgspec.Struct")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"type": "spread", "bps": 1.0},
+        {"type": "price_band", "low": 1.0, "high": 2.0, "clear_at": 0.0},
+        {"type": "move", "percent": 1.0, "window_s": 1.0, "clear_at": 0.5, "cooldown_s": 1.0},
+        {"type": "rate", "below": 1.0, "window_s": 1.0, "clear_at": 2.0},
+        {"type": "size_spike", "factor": 2.0, "half_life_s": 1.0},
+        {"type": "anomaly", "field": "size", "z": 2.0, "half_life_s": 1.0},
+        {"type": "stale", "after_s": 1.0},
+        {"type": "crossed", "min_duration_s": 1.0},
+    ],
+)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_have_to_be_finite(table, value):
+    for key in [key for key, number in table.items() if isinstance(number, float)]:
+        assert mistake({**table, key: value}).startswith(f"alerts.rules.0.{key}: ")
+
+
+plain_values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30)
+values = st.recursive(
+    plain_values | st.sampled_from(sorted(TYPES)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+KEYS = """
+    name symbols severity cooldown_s inhibited_by bps absolute clear_at low high percent reference of window_s
+    factor half_life_s field z above below after_s min_duration_s other
+"""
+keys = st.sampled_from(KEYS.split())
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(sorted(TYPES)), st.dictionaries(keys, values, max_size=5)), max_size=3)
+)
+def test_any_table_is_a_rule_or_has_mistakes_of_one_line(drawn):
+    tables = [{"type": kind, **table} for kind, table in drawn]
+    specs, found = read_specs(tables)
+    assert all(line.startswith("alerts.rules.") and line.isprintable() for line in found)
+    if not found:
+        assert len(specs) == len(tables)
+    wrong = {int(line.split(".")[2].partition(":")[0]) for line in found}
+    assert {int(spec.where.rpartition(".")[2]) for spec in specs} == set(range(len(tables))) - wrong

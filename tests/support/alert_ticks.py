@@ -9,7 +9,8 @@ import numpy as np
 
 from marketfeed.alerts.rules import FeedState, RuleSet, rule_specs
 from marketfeed.core.records import FLAG_SNAPSHOT, FLAG_STALE, FLAG_TIME_BACK, QUOTE, TRADE
-from tests.alerts.oracle import Oracle, Tick
+from tests.support.alert_formulas import Tick
+from tests.support.alert_oracle import Oracle
 
 S = 10**9
 START_NS = 1_790_000_000 * S - 2 * S  # two seconds before a multiple of all windows
