@@ -32,6 +32,7 @@ KINDS: Final = (
     "worker_down",
     "workers_full",
     "alert_log",
+    "alert_rule",
     "latency_log",
     "tap",
     "symbols_full",
@@ -89,6 +90,10 @@ class Health:
     def warnings(self) -> list[Condition]:
         """Return the conditions under which subscribers are still served."""
         found = [*self._feeds(required=False), *self._server.warnings()]
+        found += [
+            Condition("alert_rule", name, f"alert rule {name} failed, and is off: {why}")
+            for name, why in self._alerting.failed_rules().items()
+        ]
         for kind, trouble in (
             ("latency_log", self._aggregator.log.problem),
             ("tap", self._taps.problem()),

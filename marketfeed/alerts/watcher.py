@@ -35,6 +35,7 @@ STEP_TICKS: Final = 1024  # evaluated in one go: about 0.2 ms
 MOST_HELD: Final = 10_000  # alerts in memory, each about 1 kB
 APPENDED: Final = 500  # alerts per call of the log
 RETRY_S: Final = 1.0  # between attempts to write
+COLLECT_S: Final = 0.001  # after a doorbell: a call costs as much as some 400 ticks
 FEEDS_S: Final = 1.0  # between looks at the states of feeds
 FINISH_S: Final = 5.0  # at the end of the engine
 RULE: Final = "watcher"
@@ -80,6 +81,7 @@ class Watcher:
         self._feeds_due_ns = 0
         self._overtaken: Alert | None = None  # the alert that was raised, while the watcher is behind
         self._overtaken_ticks = 0  # since then
+        self._failures = 0  # rules whose failure is logged
         self._held: list[Judged] = []
         self._rung = trio.Event()
         self._found = trio.Event()
@@ -98,6 +100,11 @@ class Watcher:
     def position(self) -> int:
         """Return the highest ``g`` that has been evaluated or lost."""
         return self._reader.g
+
+    @property
+    def failed(self) -> Mapping[str, str]:
+        """Return the rules that raised an exception and are off, with the reason."""
+        return self._rules.failed
 
     def ring(self) -> None:
         """Wake the watcher. Idempotent; repeated calls coalesce."""
@@ -215,6 +222,10 @@ class Watcher:
         return Judged(cleared, inhibited=not episode.shown)
 
     def _hold(self, judged: Sequence[Judged]) -> None:
+        if len(self._rules.failed) != self._failures:
+            for name, why in list(self._rules.failed.items())[self._failures :]:
+                log.error("alert rule failed, and is off until a restart", rule=name, reason=why)
+            self._failures = len(self._rules.failed)
         if judged:
             self._held += judged
             self._found.set()
@@ -252,3 +263,4 @@ class Watcher:
         due_ns = min(self._rules.next_ns or self._feeds_due_ns, self._feeds_due_ns)
         with trio.move_on_after(max(due_ns - now_ns, 0) / S):
             await self._rung.wait()
+            await trio.sleep(COLLECT_S)

@@ -18,7 +18,7 @@ from marketfeed.folders import file_problem
 from marketfeed.ingest import supervise
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
     from marketfeed.alerts.sqlite_log import SqliteLog
     from marketfeed.config.schema import Loaded
@@ -68,6 +68,10 @@ class Alerting:
     def problem(self) -> str | None:
         """Return why alerts cannot be written; None if they can."""
         return None if self.watcher is None else self.watcher.problem
+
+    def failed_rules(self) -> Mapping[str, str]:
+        """Return the rules that are off because they raised an exception, with the reason."""
+        return {} if self.watcher is None else self.watcher.failed
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

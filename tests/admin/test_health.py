@@ -51,7 +51,10 @@ class Bench:
         aggregator = Aggregator(self.log, {})
         server: Any = self.server
         self.alert_problem: str | None = None
-        alerting: Any = SimpleNamespace(problem=lambda: self.alert_problem)
+        self.failed_rules: dict[str, str] = {}
+        alerting: Any = SimpleNamespace(
+            problem=lambda: self.alert_problem, failed_rules=lambda: self.failed_rules
+        )
         self.health = Health(server, self.roster, aggregator, self.taps, self.symbols, alerting)
         self.health.phase = Phase.SERVING
 
@@ -168,3 +171,10 @@ def test_an_alert_log_that_cannot_be_written_makes_the_engine_not_ready(bench):
     assert problem.text == "alert log: var/alerts.db: the disk is full"
     bench.alert_problem = None
     assert bench.told == ("ready", [], [])
+
+
+def test_an_alert_rule_that_failed_is_a_warning(bench):
+    bench.failed_rules = {"mine": "KeyError: 3"}
+    assert bench.told == ("ready", [], ["alert_rule"])
+    (warning,) = bench.health.warnings()
+    assert warning == ("alert_rule", "mine", "alert rule mine failed, and is off: KeyError: 3")

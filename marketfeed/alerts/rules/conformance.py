@@ -117,6 +117,7 @@ def _alerts(spec: RuleSpec, drawn: Drawn, size: int) -> list[Alert]:
             found += rules.evaluate(*batch)
         except Exception as error:
             raise AssertionError(_text(5, f"raised {error!r}")) from error
+        _require(5, not rules.failed, f"raised {', '.join(rules.failed.values())}")
         _require(6, before == [records.tobytes() for records in batch], "it wrote to records")
     return [alert for alert, _ in found]
 

@@ -68,13 +68,15 @@ class RuleSet:
         self._inhibited: set[str] = set()  # keys of raised episodes whose alert was inhibited
         self._inhibitors = {spec.common.name: self._inhibitors_of(spec) for spec in specs}
         self._has_inhibitors = any(self._inhibitors.values())
+        self.failed: dict[str, str] = {}  # rules that raised an exception, and are not evaluated any more
 
     @property
     def next_ns(self) -> int | None:
         """Time of the next :meth:`tick` that may return alerts; None if only ticks matter."""
         times: list[int] = []
         for member in self._members:
-            own = member.timed.next_ns if member.timed is not None else None
+            works = member.spec.common.name not in self.failed
+            own = member.timed.next_ns if member.timed is not None and works else None
             times += (time for time in (own, member.episodes.next_ns) if time is not None)
         return min(times, default=None)
 
@@ -107,7 +109,11 @@ class RuleSet:
             self._assign_feeds(ticks)
         with np.errstate(all="ignore"):
             for member in self._members:
-                member.rule.evaluate(ticks)
+                if member.spec.common.name not in self.failed:
+                    try:
+                        member.rule.evaluate(ticks)
+                    except Exception as error:  # third-party code may raise anything
+                        self._fail(member.spec, error)
             return self._advanced(ticks.clock_ns)
 
     def tick(self, now_ns: int) -> list[Judged]:
@@ -162,15 +168,27 @@ class RuleSet:
         """Let time pass up to ``now_ns``; return all new alerts in order."""
         self._clock_ns = now_ns
         found: list[tuple[Found, int]] = []
-        for index, (_, _, episodes, timed) in enumerate(self._members):
-            if timed is not None:
-                timed.advance(now_ns)
+        for index, (spec, _, episodes, timed) in enumerate(self._members):
+            if timed is not None and spec.common.name not in self.failed:
+                try:
+                    timed.advance(now_ns)
+                except Exception as error:  # as above
+                    self._fail(spec, error)
             episodes.expire(now_ns)
             if episodes.found:
                 found += ((one, index) for one in episodes.taken())
         # Stable: several alerts of one rule and symbol at one time stay in order.
         found.sort(key=lambda pair: (*pair[0][:3], pair[1], pair[0].number))
         return [Judged(one.alert, self._judge(one)) for one, _ in found]
+
+    def _fail(self, spec: RuleSpec, error: Exception) -> None:
+        """Evaluate a rule no more; its open episodes stay open."""
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        where = f" ({place.tb_frame.f_code.co_filename}:{place.tb_lineno})" if place is not None else ""
+        self.failed[spec.common.name] = why + where
 
     def _judge(self, found: Found) -> bool:
         """Note the alert, and return whether another rule inhibits it."""
