@@ -13,10 +13,10 @@ run: $(VENV)/.run
 	$(BIN)/marketfeed serve --config config.toml \
 		$(if $(PORT),--set gateway.port=$(PORT)) $(if $(ADMIN_PORT),--set admin.port=$(ADMIN_PORT)) $(ARGS)
 
-# Two tests per core; then, one at a time, the tests that depend on the load of the machine.
+# Two tests per core; then, one per core, the files of tests that depend on the load of the machine.
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not alone"
-	$(BIN)/python -m pytest -q -m alone
+	$(BIN)/python -m pytest -q -n logical --dist loadfile -m alone
 
 # Fast tests for development, without other processes and without network: under a minute.
 quick: $(VENV)/.test

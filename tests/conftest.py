@@ -3,7 +3,7 @@
 Tests run in parallel (``-n auto``, pytest-xdist): a test uses ports that the kernel chose or that
 tests/support/ports.py found, its own ``tmp_path``, and no fixed name outside of that. Tests that depend on
 how busy the machine is (figures of time and memory, floods, soaks) are marked ``alone``; `make test` runs
-them after the others, one at a time.
+them after the others, one per core.
 
 Tests without the marker ``e2e`` start no process and use no network: the audit hook below makes starting a
 process, connecting and sending to any address outside this machine raise. Loopback TCP is allowed,

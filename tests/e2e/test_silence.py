@@ -46,7 +46,7 @@ type = "push"
 listen = "127.0.0.1:0"
 """
 MAX_SILENCE_S = 0.3
-TRIES = 3  # a machine with other work may stop anybody once; what a stranger can do, he can do each time
+TRIES = 6  # a machine with other work may stop anybody once; what a stranger can do, he can do each time
 PATTERNS = 500  # limits.patterns_per_session
 LETTERS = string.ascii_uppercase
 TWO = ["".join(two) for two in itertools.product(LETTERS + string.digits, repeat=2)]
