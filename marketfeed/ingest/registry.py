@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from marketfeed.config.guesses import guess
 from marketfeed.config.misplaced import homes, placed
+from marketfeed.config.plugins import load_type
 from marketfeed.config.schema import Config
 from marketfeed.config.validation import checked, mistakes, shown, without
 from marketfeed.errors import ConfigError
@@ -84,7 +85,7 @@ def feed_keys() -> set[str]:
     found = set(_COMMON)
     for point in entry_points(group=GROUP):
         with contextlib.suppress(ConfigError):  # reported for feeds of that type
-            found |= {field.encode_name for field in msgspec.structs.fields(_load(point, "").Config)}
+            found |= {field.encode_name for field in msgspec.structs.fields(load_type(point, "").Config)}
     return found
 
 
@@ -97,7 +98,7 @@ def _spec(
         what = "missing" if kind is None else f"unknown feed type {shown(kind)}"
         hint = guess(kind, types) if isinstance(kind, str) else ""
         raise ConfigError(f"{where}.type: {what}{hint or ';'} one of {', '.join(sorted(types))}")
-    factory = _load(types[kind], where)
+    factory: FeedType = load_type(types[kind], f"{where}.type")
     # A third-party Config may define its own `required`.
     own = {field.encode_name for field in msgspec.structs.fields(factory.Config)}
     keys = [key for key in _COMMON if key not in own or key != "required"]
@@ -121,18 +122,3 @@ def _other_tables() -> dict[str, Collection[str]]:
     """Return the keys of all other tables, without those that some feed type also has."""
     keys = feed_keys()
     return {table: [key for key in own if key not in keys] for table, own in homes(Config, ()).items()}
-
-
-def _load(point: EntryPoint, where: str) -> FeedType:
-    # Third-party code: an import may raise anything, and the error must name the feed type.
-    try:
-        factory: FeedType = point.load()
-        is_feed_type = issubclass(factory.Config, msgspec.Struct)
-    except Exception as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"{where}.type: {point.name} ({point.value}) cannot be loaded: {why}") from error
-    if not is_feed_type:
-        raise ConfigError(
-            f"{where}.type: {point.name} ({point.value}) has a Config that is not a msgspec.Struct"
-        )
-    return factory

@@ -13,6 +13,7 @@ from marketfeed.alerts.alert import Severity
 from marketfeed.alerts.escalation.message import Kind, Sender, Setup
 from marketfeed.alerts.escalation.schedule import Plan
 from marketfeed.config.guesses import guess
+from marketfeed.config.plugins import load_type
 from marketfeed.config.validation import Mistake, checked, mistakes, shown, without
 from marketfeed.errors import ConfigError
 
@@ -84,7 +85,7 @@ def _escalation(
         what = "missing" if name is None else f"unknown kind {shown(name)}"
         hint = guess(name, kinds) if isinstance(name, str) else ""
         raise ConfigError(f"{where}.kind: {what}{hint or ';'} one of {', '.join(sorted(kinds))}")
-    kind = _load(kinds[name], where)
+    kind: Kind = load_type(kinds[name], f"{where}.kind")
     common = {"name": name} | {key: table[key] for key in _COMMON if key in table}
     settings = {key: value for key, value in table.items() if key not in _COMMON}
     wrong = [*mistakes(common, Common), *mistakes(settings, kind.Config, (), _COMMON)]
@@ -117,18 +118,3 @@ def _about(line: str, keys: set[str]) -> bool:
     key = line.partition(":")[0].partition(".")[0]
     stem = key.removesuffix("_file").removesuffix("_env")
     return not keys.isdisjoint({key, f"{stem}_file", f"{stem}_env"})
-
-
-def _load(point: EntryPoint, where: str) -> Kind:
-    # Third-party code: an import may raise anything, and the error must name the kind.
-    try:
-        kind: Kind = point.load()
-        is_kind = issubclass(kind.Config, msgspec.Struct)
-    except Exception as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"{where}.kind: {point.name} ({point.value}) cannot be loaded: {why}") from error
-    if not is_kind:
-        raise ConfigError(
-            f"{where}.kind: {point.name} ({point.value}) has a Config that is not a msgspec.Struct"
-        )
-    return kind

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from marketfeed.alerts.alert import Severity
 from marketfeed.config.guesses import guess
+from marketfeed.config.plugins import load_type
 from marketfeed.config.validation import checked, mistakes, shown, without
 from marketfeed.core.symbols import is_pattern, is_symbol
 from marketfeed.errors import ConfigError
@@ -130,7 +131,7 @@ def _spec(table: dict[str, Any], where: str, types: Mapping[str, EntryPoint]) ->
         what = "missing" if kind is None else f"unknown rule type {shown(kind)}"
         hint = guess(kind, types) if isinstance(kind, str) else ""
         raise ConfigError(f"{where}.type: {what}{hint or ';'} one of {', '.join(sorted(types))}")
-    factory = load(types[kind], where)
+    factory: RuleType = load_type(types[kind], f"{where}.type")
     shared = [field.encode_name for field in msgspec.structs.fields(Common)]
     common = {"name": kind} | {key: table[key] for key in shared if key in table}
     settings = {key: value for key, value in table.items() if key not in shared}
@@ -160,19 +161,3 @@ def _symbol_problems(common: Common) -> Iterator[tuple[str, str]]:
         if not is_symbol(pattern) and not is_pattern(pattern):
             key = "symbols" if isinstance(common.symbols, str) else f"symbols.{number}"
             yield key, f"must be a symbol, a prefix with * at its end, or *, not {shown(pattern)}"
-
-
-def load(point: EntryPoint, where: str) -> RuleType:
-    """Return the rule type of an entry point; raises ConfigError."""
-    # Third-party code: an import may raise anything, and the error must name the rule type.
-    try:
-        factory: RuleType = point.load()
-        is_rule_type = issubclass(factory.Config, msgspec.Struct)
-    except Exception as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"{where}.type: {point.name} ({point.value}) cannot be loaded: {why}") from error
-    if not is_rule_type:
-        raise ConfigError(
-            f"{where}.type: {point.name} ({point.value}) has a Config that is not a msgspec.Struct"
-        )
-    return factory
