@@ -121,7 +121,9 @@ class Watcher:
         After the end, what has been published is evaluated, and what is held is appended, within FINISH_S.
         """
         try:
-            self._hold([self._left_open(one) for one in await alerts.episodes(open_only=True)])
+            left = await alerts.episodes(open_only=True)
+            now_ns = self._wall_ns()
+            self._hold([self._left_open(one, now_ns + number) for number, one in enumerate(left)])
         except AlertLogError as error:
             log.error("open episodes of the last run are not cleared", reason=str(error))
         try:
@@ -131,6 +133,8 @@ class Watcher:
         finally:
             with trio.move_on_after(FINISH_S, shield=True):
                 await self._finish(alerts)
+            if self._held:
+                log.error("alerts are lost: the log could not be written", alerts=len(self._held))
 
     async def _watch(self) -> None:
         while True:
@@ -206,11 +210,10 @@ class Watcher:
             + (" so far" if state == "raised" else ", and see every tick again"),
         )
 
-    def _left_open(self, episode: Episode) -> Judged:
-        """Return the alert that clears an episode of a former engine."""
-        now_ns = self._wall_ns()
+    def _left_open(self, episode: Episode, now_ns: int) -> Judged:
+        """Return the alert that clears an episode of a former engine; ``now_ns`` makes its id unique."""
         cleared = Alert(
-            id=alert_id(episode.rule, episode.symbol, f"cleared {episode.key}", 0, now_ns),
+            id=alert_id(episode.rule, episode.symbol, "cleared", 0, now_ns),
             key=episode.key,
             rule=episode.rule,
             symbol=episode.symbol,

@@ -195,6 +195,18 @@ async def test_while_the_log_fails_alerts_are_held_and_then_written_once(autojum
         nursery.cancel_scope.cancel()
 
 
+async def test_alerts_that_cannot_be_written_until_the_end_are_reported_as_lost(autojump_clock, capsys):
+    bench = Bench(SPREAD)
+    bench.log.problem = "the disk is full"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.watcher.run, bench.log)
+        bench.publish(("A", 80), ("B", 80))
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    assert "alerts are lost: the log could not be written" in capsys.readouterr().out
+    assert bench.watcher.held == 2
+
+
 async def test_held_alerts_are_bounded_and_what_is_not_read_meanwhile_is_reported(autojump_clock):
     bench = Bench(SPREAD)
     bench.log.problem = "the disk is full"
