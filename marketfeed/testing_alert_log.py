@@ -237,6 +237,7 @@ async def _dead_letters(opened: _Open) -> None:
               [("a", position, 10, NOW_NS + 5) for position in (2, 3, 4)])  # fmt: skip
         _same([(d.consumer, d.entry.alert.id) for d in await log.dead_letters()],
               [("a", ids[1]), ("a", ids[2]), ("a", ids[3]), ("b", ids[0])])  # fmt: skip
+        _same(await log.dead_letter_counts(), {"a": 3, "b": 1})
         _same((await log.acknowledge("a", ids[1:2], NOW_NS)).positions, (2,))
         requeued = await log.requeue("a", [*ids[:3], "unknown"], NOW_NS, "ann")
         _same([entry.alert for entry in requeued], alerts[2:3])

@@ -1,9 +1,10 @@
-"""The admin listener: metrics, health, latency, sessions. On loopback by default."""
+"""The admin listener: metrics, health, latency, sessions, consumers of alerts. On loopback by default."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from marketfeed.admin.alert_operations import AlertOperations
 from marketfeed.admin.metrics import CONTENT_TYPE, Sources, exposition
 from marketfeed.api.operations import HealthAnswer, ReadinessAnswer, SessionsParameters
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS: Final = 1000
 HEAD_S: Final = 5.0
+BODY_BYTES: Final = 262_144  # the largest body of a request
 
 
 class Admin:
@@ -28,8 +30,9 @@ class Admin:
                 "/readyz": {"GET": self._readiness},
                 "/v1/latency": {"GET": self._latency},
                 "/v1/sessions": {"GET": self._sessions},
+                **AlertOperations(sources.alerting).routes,
             },
-            Rules(head_s=HEAD_S, hosts=hosts, hosts_key="admin.hosts"),
+            Rules(head_s=HEAD_S, body_bytes=BODY_BYTES, hosts=hosts, hosts_key="admin.hosts"),
             sources.server.counters.refused,
         )
 
@@ -65,4 +68,10 @@ class Admin:
         if slow_text not in ("0", "1"):
             return error_response(400, "slow: 0 or 1")
         limit, only_slow = int(limit_text), slow_text == "1"
-        return json_response(await self._sources.server.listing(limit, only_slow))
+        listing = await self._sources.server.listing(limit, only_slow)
+        dispatch = self._sources.alerting.dispatch
+        states = {} if dispatch is None else dispatch.statistics()
+        for row in listing.shown:
+            if row.consumer in states:
+                row.consumer_state = states[row.consumer].state
+        return json_response(listing)

@@ -27,7 +27,7 @@ from marketfeed.ingest.supervise import FeedState
 from marketfeed.server.process_usage import cpu_s, resident_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from marketfeed.core.rings import Rings
     from marketfeed.core.symbols import SymbolTable
@@ -61,16 +61,18 @@ class Sources:
 async def exposition(sources: Sources) -> bytes:
     """Return all metrics in Prometheus's text format."""
     registry = CollectorRegistry()
-    registry.register(_Snapshot(sources, await sources.server.statistics()))
+    dead = await sources.alerting.dead_letter_counts()
+    registry.register(_Snapshot(sources, await sources.server.statistics(), dead))
     return generate_latest(registry)
 
 
 class _Snapshot(MetricSource):
     """The metrics of one scrape."""
 
-    def __init__(self, sources: Sources, report: ServerStats) -> None:
+    def __init__(self, sources: Sources, report: ServerStats, dead: Mapping[str, int]) -> None:
         self._sources = sources
         self._report = report
+        self._dead = dead
 
     def collect(self) -> Iterable[Metric]:
         yield from self._engine()
@@ -78,7 +80,7 @@ class _Snapshot(MetricSource):
         yield from self._ticks()
         yield from self._latencies()
         yield from self._feeds()
-        yield from alert_metrics(self._sources.alerting, self._sources.rings.head())
+        yield from alert_metrics(self._sources.alerting, self._sources.rings.head(), self._dead)
         yield from self._process()
 
     def _engine(self) -> Iterable[Metric]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from marketfeed.alerts.recent import RecentEntries
 
 READ: Final = 500  # entries per step, between which other tasks run
+READ_AWAY: Final = 50  # of a consumer without a session, for the age of its oldest alert
 POLLING: Final = "poll:"  # begins the names of sessions that are clients which poll
 POLL_GONE_S: Final = 60.0  # without a poll
 
@@ -98,12 +99,15 @@ class ActiveConsumer:
             await more.wait()
 
     async def read(self) -> None:
-        """Read on in the log, as far as the consumer has room."""
+        """Read on in the log, as far as the consumer has room; without a session, to its next alert."""
         delivery = self.delivery
         before = delivery.floor
         async with self._reading:
             while delivery.position < self._recent.newest and (room := delivery.room()):
-                entries = await self._recent.after(delivery.position, min(room, READ))
+                if delivery.away and not delivery.settled:
+                    break
+                most = READ_AWAY if delivery.away else READ
+                entries = await self._recent.after(delivery.position, min(room, most))
                 delivery.offer(entries, clock.now_ns())
         if delivery.floor > before:
             self._alerts.advance(self.name, delivery.floor)
@@ -148,10 +152,11 @@ class ActiveConsumer:
         return found
 
     async def look(self) -> None:
-        """Park what was delivered too often, and let go of clients that poll no more. Called now and then."""
+        """Park what was delivered too often, and drop sessions that poll no more. Called now and then."""
         now_ns = clock.now_ns()
         for session in self._gone(now_ns):
             self.leave(session)
+        await self.read()
         if not self.delivery.expired(now_ns):
             return
         async with self._changing:

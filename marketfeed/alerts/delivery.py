@@ -122,6 +122,16 @@ class Delivery:
         self._floor = max(self._floor, reached)
         return self._floor
 
+    @property
+    def away(self) -> bool:
+        """Whether there is no session."""
+        return not self._sessions
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything that was read is settled."""
+        return not self._held and not self._waiting
+
     def room(self) -> int:
         """Return how many more entries to read from the log; 0 while the consumer holds what it may."""
         return max(self._limits.in_flight - len(self._held) - len(self._waiting), 0)

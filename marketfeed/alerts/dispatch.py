@@ -16,7 +16,6 @@ import structlog
 import trio
 
 from marketfeed.alerts.active import ActiveConsumer
-from marketfeed.alerts.delivery import DeliveryStatistics
 from marketfeed.alerts.log import CONSUMERS, Acknowledged, Progress, consumer_problem
 from marketfeed.alerts.recent import RecentEntries
 from marketfeed.alerts.service import AlertRefusedError, Published
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from marketfeed.alerts.alert import Alert
-    from marketfeed.alerts.delivery import DeliveryLimits, Due
+    from marketfeed.alerts.delivery import DeliveryLimits, DeliveryStatistics, Due
     from marketfeed.alerts.log import (
         AlertLog,
         Appended,
@@ -61,7 +60,6 @@ class Dispatch:
         self.on_append: list[Callable[[], None]] = []  # called after each append
         self.on_resolved: list[Callable[[Episode], None]] = []
         self.muted: dict[Mark, int] = {"inhibited": 0, "silenced": 0}  # entries since the start
-        self._dropped = DeliveryStatistics("away", 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
     @classmethod
     async def started(cls, alerts: AlertLog, limits: DeliveryLimits, wall_ns: Callable[[], int]) -> Dispatch:
@@ -201,19 +199,18 @@ class Dispatch:
         """Return the state of each consumer, by name."""
         return {name: active.delivery.statistics() for name, active in sorted(self._active.items())}
 
-    def consumer(self, name: str) -> Consumer | None:
-        """Return a consumer; its floor is that of its creation."""
-        active = self._active.get(name)
-        return None if active is None else active.delivery.consumer
+    def consumers(self) -> list[Consumer]:
+        """Return all consumers by name; a ``floor`` is that of its creation, or of the engine's start."""
+        return [active.delivery.consumer for _, active in sorted(self._active.items())]
 
-    def totals(self) -> DeliveryStatistics:
-        """Return the counts since the start over all consumers, those that were dropped included."""
-        total = [self._dropped, *(active.delivery.statistics() for active in self._active.values())]
-        sums = (
-            sum(getattr(one, name) for one in total)
-            for name in ("delivered", "redelivered", "acknowledged", "parked")
-        )
-        return DeliveryStatistics("away", 0, 0, 0, 0, 0, *sums)
+    @property
+    def newest(self) -> int:
+        """Return the position of the newest entry that was read."""
+        return self._recent.newest
+
+    async def dead_letter_counts(self) -> dict[str, int]:
+        """Return how many dead letters each consumer has; none is left out."""
+        return await self._alerts.dead_letter_counts()
 
     async def dead_letters(self, name: str | None = None) -> list[DeadLetter]:
         """Return the dead letters of one consumer, or of all."""
@@ -229,18 +226,8 @@ class Dispatch:
         active = self._active.get(name)
         if active is None or not await active.drop(by):
             return False
-        before = self.totals()
         del self._active[name]
         self._sessions = {session: one for session, one in self._sessions.items() if one is not active}
-        after = self.totals()
-        past = self._dropped
-        self._dropped = DeliveryStatistics(
-            "away", 0, 0, 0, 0, 0,
-            past.delivered + before.delivered - after.delivered,
-            past.redelivered + before.redelivered - after.redelivered,
-            past.acknowledged + before.acknowledged - after.acknowledged,
-            past.parked + before.parked - after.parked,
-        )  # fmt: skip
         return True
 
     def _ring(self) -> None:

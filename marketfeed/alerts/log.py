@@ -250,6 +250,10 @@ class AlertLog(Protocol):
         """Return the dead letters of one consumer, or of all, by consumer and position."""
         ...
 
+    async def dead_letter_counts(self) -> dict[str, int]:
+        """Return how many dead letters each consumer has, by name; 0 if none."""
+        ...
+
     async def requeue(self, name: str, ids: Sequence[str], now_ns: int, by: str = "") -> list[Entry]:
         """Make dead letters unsettled again, with no tries; return those that were dead letters."""
         ...

@@ -149,6 +149,10 @@ class SqliteLog:
         """Return dead letters."""
         return await self._read(partial(self._reader.dead_letters, name))
 
+    async def dead_letter_counts(self) -> dict[str, int]:
+        """Return how many dead letters each consumer has."""
+        return await self._read(self._reader.dead_letter_counts)
+
     async def requeue(self, name: str, ids: Sequence[str], now_ns: int, by: str = "") -> list[Entry]:
         """Make dead letters unsettled again."""
         return await self._change(lambda changes: changes.requeue(name, ids, now_ns, by))

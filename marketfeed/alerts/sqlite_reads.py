@@ -119,6 +119,15 @@ class SqliteReader:
         )
         return [DeadLetter(consumer, _entry(*entry), tries, at_ns) for consumer, tries, at_ns, *entry in rows]
 
+    def dead_letter_counts(self) -> dict[str, int]:
+        """Return how many dead letters each consumer has."""
+        return dict(
+            self._rows(
+                "SELECT c.name, count(s.position) FROM consumers c"
+                f" LEFT JOIN standings s ON s.consumer = c.number AND s.kind = {DEAD} GROUP BY c.number"
+            )
+        )
+
     def silences(self) -> list[Silence]:
         """Return all silences."""
         return [

@@ -70,6 +70,14 @@ class SessionRow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     slow: Annotated[str | None, Meta(description="Why it is slow; null if it is not.")]
     names: Annotated[Channels, Meta(description="How many names and patterns it has subscribed to.")]
     symbols: Annotated[Channels, Meta(description="How many symbols these match.")]
+    alerts: Annotated[Count, Meta(description="How many names and patterns of rules it has subscribed to.")]
+    consumer: (
+        Annotated[str, Meta(description="The durable consumer that it takes alerts of, if any.")] | UnsetType
+    ) = UNSET
+    consumer_state: (
+        Annotated[str, _one_of("live", "stalled", "away"), Meta(description="State of that consumer.")]
+        | UnsetType
+    ) = UNSET
     unsent_bytes: Annotated[Count, Meta(description="Bytes that wait in the engine for its socket.")]
     ledger: Annotated[dict[str, LedgerRow], Meta(description="By tier.")]
 

@@ -79,6 +79,16 @@ class Alerting:
         """Return the rules that are off because they raised an exception, with the reason."""
         return {} if self.watcher is None else self.watcher.failed
 
+    async def dead_letter_counts(self) -> dict[str, int]:
+        """Return the number of dead letters by consumer; {} if the log cannot be read, or alerts are off."""
+        if self.dispatch is None:
+            return {}
+        try:
+            return await self.dispatch.dead_letter_counts()
+        except AlertLogError as error:
+            log.warning("dead letters not counted", reason=str(error))
+            return {}
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Open the log for the time of the block. Raises StartError."""

@@ -26,7 +26,7 @@ SHOWN_STATES: Final = {
 
 def row_of(session: Session, figures: Figures) -> SessionRow:
     """Return the row of one session."""
-    member = session.member
+    member, alerts = session.member, session.alerts
     assert member is not None
     return SessionRow(
         session=session.id,
@@ -40,6 +40,8 @@ def row_of(session: Session, figures: Figures) -> SessionRow:
         slow=why_slow(session),
         names=Channels(len(member.names.quotes), len(member.names.trades)),
         symbols=Channels(*map(len, member.interest.symbols)),
+        alerts=0 if alerts is None else len(alerts.patterns),
+        consumer=msgspec.UNSET if alerts is None or alerts.consumer is None else alerts.consumer,
         unsent_bytes=session.unsent_bytes,
         ledger=msgspec.convert(figures.ledgers(member), dict[str, LedgerRow], from_attributes=True),
     )

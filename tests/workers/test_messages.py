@@ -55,6 +55,7 @@ ROWS = st.builds(
     slow=st.none() | TEXTS,
     names=CHANNELS,
     symbols=CHANNELS,
+    alerts=NUMBERS,
     unsent_bytes=NUMBERS,
     ledger=st.dictionaries(TEXTS, st.builds(LedgerRow, *[NUMBERS] * 6), max_size=2),
 )
