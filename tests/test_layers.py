@@ -163,7 +163,7 @@ def test_long_lived_tasks_start_in_the_engine_alone():
 
     worker.py is the task tree of a worker process; supervisor.py has a nursery per worker process, which ends
     with that process. The watcher of alerts has tasks of its own, since it has to finish when they end. The
-    dispatch of alerts and their live views end with the engine's alerting.
+    dispatch of alerts runs within the engine's alerting, the live views within the server of each process.
     """
     openers = {module for module, path in MODULES.items() if "open_nursery(" in path.read_text("utf-8")}
     allowed = {
