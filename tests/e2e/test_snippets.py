@@ -150,8 +150,9 @@ def test_the_risk_service_survives_the_end_of_the_engine_and_its_own(tmp_path: P
     script = tmp_path / "risk.py"
 
     def service() -> Output:
-        command = [sys.executable, script]
-        return Output(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path))
+        return Output(
+            subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+        )
 
     def published(key: str, **wait: str) -> httpx.Response:
         notice = {"key": key, "msg": key, "to": "risk-1"}
