@@ -23,6 +23,7 @@ SHOWN = {
     "publish.py": "docs/push.md",
     "publish_plain.py": "docs/push.md",
     "tap.py": "docs/tap.md",
+    "risk.py": "docs/alerts.md",
 }
 
 

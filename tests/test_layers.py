@@ -162,13 +162,14 @@ def test_long_lived_tasks_start_in_the_engine_alone():
     """Elsewhere nurseries are opened by what ends with one connection, poll, command or run of a feed.
 
     worker.py is the task tree of a worker process; supervisor.py has a nursery per worker process, which ends
-    with that process. The watcher of alerts has tasks of its own, since it has to finish when they end.
+    with that process. The watcher of alerts has tasks of its own, since it has to finish when they end. The
+    dispatch of alerts runs within the engine's alerting, the live views within the server of each process.
     """
     openers = {module for module, path in MODULES.items() if "open_nursery(" in path.read_text("utf-8")}
     allowed = {
         "marketfeed.engine",
         "marketfeed.gateway.listener",
-        "marketfeed.gateway.polling",
+        "marketfeed.gateway.waits",
         "marketfeed.client.session",
         "marketfeed.cli.session_view",
         "marketfeed.cli.latency_probe",
@@ -176,6 +177,7 @@ def test_long_lived_tasks_start_in_the_engine_alone():
     }
     allowed |= {"marketfeed.workers.worker", "marketfeed.workers.supervisor"}
     allowed |= {"marketfeed.alerts.watcher", "marketfeed.server.alerting"}
+    allowed |= {"marketfeed.alerts.dispatch", "marketfeed.gateway.live_alerts"}
     allowed |= {"marketfeed.alerts.escalation.alertmanager"}  # ends with one attempt
     allowed |= {"marketfeed.recordings.record", "marketfeed.recordings.simulate"}
     assert openers <= allowed

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from marketfeed.api import answers, messages, openapi, operations, schemas
+from marketfeed.api import alerts, answers, messages, openapi, operations, schemas
 from marketfeed.api.requests import REQUESTS
 from marketfeed.errors import CloseCode, ErrorCode
 
@@ -46,6 +46,11 @@ def properties(struct):
     return set(schemas.strict([struct])[struct.__name__]["properties"])
 
 
+def keys(struct):
+    """Return the keys of a message, without its type and the id of the request that it answers."""
+    return properties(struct) - ({"T", "id"} if issubclass(struct, messages.Answer) else {"T"})
+
+
 def test_requests_and_their_keys():
     (rows,) = tables("Requests")
     assert [codes(row[0])[0] for row in rows] == list(REQUESTS)
@@ -57,20 +62,17 @@ def test_messages_and_their_keys():
     (rows,) = tables("Messages")
     listed = {(codes(row[0])[0], *sorted(set(codes(row[1])) - {"after"})) for row in rows}
     assert len(listed) == len(rows) == len(messages.ON_STREAM)
-    assert listed == {
-        (struct.__struct_config__.tag, *sorted(properties(struct) - {"T", "id"}))
-        for struct in messages.ON_STREAM
-    }
+    assert listed == {(struct.__struct_config__.tag, *sorted(keys(struct))) for struct in messages.ON_STREAM}
 
 
 def test_every_field_of_a_message_that_may_be_absent_is_said_to_be():
     (rows,) = tables("Messages")
     for row in rows:
-        tag, keys = codes(row[0])[0], set(codes(row[1]))
+        tag, listed = codes(row[0])[0], set(codes(row[1]))
         (struct,) = (
             one
             for one in messages.ON_STREAM
-            if one.__struct_config__.tag == tag and keys - {"after"} == properties(one) - {"T", "id"}
+            if one.__struct_config__.tag == tag and listed - {"after"} == keys(one)
         )
         required = set(schemas.strict([struct])[struct.__name__]["required"]) - {"T"}
         if tag != "pong":  # what it repeats may be absent
@@ -101,7 +103,7 @@ def test_close_codes():
 )
 def test_routes(title, paths):
     rows = tables(title)[0]
-    assert {f"`GET {path.path}`" for path in paths} == {row[0] for row in rows}
+    assert {f"`{path.method} {path.path}`" for path in paths} == {row[0] for row in rows}
     assert len(rows) == len(paths)
 
 
@@ -112,7 +114,8 @@ def test_status_codes():
     used = {
         int(status)
         for item in OPENAPI["paths"].values()
-        for status in item["get"]["responses"]
+        for method in item.keys() - {"servers"}
+        for status in item[method]["responses"]
         if status.isdigit() and int(status) >= 400
     }
     assert used <= set(listed)
@@ -124,6 +127,7 @@ def test_status_codes():
         ("Events", answers.EventsParameters),
         ("Long polls", answers.PollParameters),
         ("Short polls", answers.LatestParameters),
+        ("Alerts over HTTP", alerts.AlertsParameters),
     ],
 )
 def test_parameters(title, struct):
@@ -131,13 +135,21 @@ def test_parameters(title, struct):
     assert [name for row in rows for name in codes(row[0])] == list(struct.__struct_fields__)
 
 
-def test_fields_of_the_list_of_sessions():
-    _, listing, row = tables("On the admin port")
-    for rows, struct in ((listing, operations.SessionList), (row, operations.SessionRow)):
-        assert [codes(cells[0])[0] for cells in rows] == list(struct.__struct_fields__)
-        schema = schemas.strict([struct])[struct.__name__]["properties"]
-        for name, words, _ in rows:
-            assert words == type_words(schema[name.strip("`")])
+@pytest.mark.parametrize(
+    ("title", "position", "struct"),
+    [
+        ("On the admin port", 1, operations.SessionList),
+        ("On the admin port", 2, operations.SessionRow),
+        ("Consumers of alerts", 0, alerts.ConsumerRow),
+        ("Consumers of alerts", 1, alerts.DeadLetterRow),
+    ],
+)
+def test_fields_of_answers_on_the_admin_port(title, position, struct):
+    rows = tables(title)[position]
+    assert [codes(cells[0])[0] for cells in rows] == list(struct.__struct_fields__)
+    schema = schemas.strict([struct])[struct.__name__]["properties"]
+    for name, words, _ in rows:
+        assert words == type_words(schema[name.strip("`")])
 
 
 def type_words(schema):

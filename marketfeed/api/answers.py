@@ -14,7 +14,7 @@ from marketfeed.api.messages import AlertPattern, ConsumerName, Gap, Quote, Trad
 STATUSES: Final = {
     400: "The request is malformed or ambiguous, or a name, tier, cursor or parameter is invalid.",
     403: "The page's origin is not allowed (`gateway.allowed_origins`).",
-    404: "There is no such path.",
+    404: "There is no such path, episode, silence or consumer.",
     405: "The path does not support this method; the header Allow lists those it supports.",
     413: "The body is too long.",
     414: "The request line is too long.",

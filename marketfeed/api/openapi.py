@@ -2,52 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final
 
 import msgspec
 
 from marketfeed import __version__
-from marketfeed.api import answers, operations
+from marketfeed.api import alert_operations, answers, operations
 from marketfeed.api.messages import Quote, Trade
+from marketfeed.api.routes import ADMIN, EVERYWHERE, JSON, TEXT, Route, json_answer, text_answer
 from marketfeed.api.schemas import array_of, ref, strict, tolerant
 
-JSON: Final = "application/json"
-TEXT: Final = "text/plain"
 LATENCY: Final = "/v1/latency"  # on both ports
-EVERYWHERE: Final = (400, 403, 421, 429)  # errors that every route of the gateway may return
-ADMIN: Final = (400, 421)
 RETRY_AFTER: Final = {
     "description": "Seconds to wait before the next attempt.",
     "schema": {"type": "integer", "minimum": 1},
 }
 CURSOR: Final = {"description": "Send it as `after` of the next poll.", "schema": {"type": "string"}}
 ETAG: Final = {"description": "Version of the answer, for If-None-Match.", "schema": {"type": "string"}}
-
-
-@dataclass(frozen=True)
-class Path:
-    """A path that supports GET, and HEAD, whose answer has no body."""
-
-    path: str
-    summary: str
-    ok: dict[str, Any] | None  # answer 200
-    errors: tuple[int, ...] = EVERYWHERE
-    parameters: type[Any] | None = None
-    headers: dict[str, Any] = field(default_factory=dict)  # parameters in headers of the request
-    answers: dict[str, Any] = field(default_factory=dict)  # other answers, by status
-    tagged: bool = False  # has an ETag and answers 304 to a matching If-None-Match
-
-
-def _json(schema: dict[str, Any], description: str) -> dict[str, Any]:
-    return {"description": description, "content": {JSON: {"schema": schema}}}
-
-
-def _text(media: str, description: str) -> dict[str, Any]:
-    return {"description": description, "content": {media: {"schema": {"type": "string"}}}}
-
-
 HANDSHAKE: Final = {
     "Upgrade": {"required": True, "schema": {"type": "string", "const": "websocket"}},
     "Sec-WebSocket-Version": {"required": True, "schema": {"type": "string", "const": "13"}},
@@ -60,7 +32,7 @@ RESUME: Final = {
     }
 }
 GATEWAY: Final = (
-    Path(
+    Route(
         "/v1/stream",
         "Open a WebSocket; asyncapi.json describes its messages.",
         None,
@@ -68,75 +40,85 @@ GATEWAY: Final = (
         headers=HANDSHAKE,
         answers={"101": {"description": "The connection becomes a WebSocket."}},
     ),
-    Path(
+    Route(
         "/v1/events",
         "Receive Server-Sent Events; asyncapi.json describes their data.",
-        _text("text/event-stream", "An unbounded stream of events."),
+        text_answer("text/event-stream", "An unbounded stream of events."),
         (*EVERYWHERE, 503),
         answers.EventsParameters,
         RESUME,
     ),
-    Path(
+    Route(
         "/v1/poll",
         "Wait for what is new since a cursor (long poll).",
-        {**_json(ref(answers.PollAnswer), "What is new."), "headers": {"X-Cursor": CURSOR}},
+        {**json_answer(ref(answers.PollAnswer), "What is new."), "headers": {"X-Cursor": CURSOR}},
         (*EVERYWHERE, 503),
         answers.PollParameters,
         answers={"204": {"description": "Nothing new before the timeout.", "headers": {"X-Cursor": CURSOR}}},
     ),
-    Path(
+    Route(
         "/v1/quotes",
         "Get the latest quote of each symbol (short poll).",
-        _json(array_of([Quote]), "In order of `g`."),
+        json_answer(array_of([Quote]), "In order of `g`."),
         parameters=answers.LatestParameters,
         tagged=True,
     ),
-    Path(
+    Route(
         "/v1/trades",
         "Get the latest trade of each symbol (short poll).",
-        _json(array_of([Trade]), "In order of `g`."),
+        json_answer(array_of([Trade]), "In order of `g`."),
         parameters=answers.LatestParameters,
         tagged=True,
     ),
-    Path("/v1/symbols", "Get all symbols.", _json(ref(answers.SymbolList), "All symbols.")),
-    Path(
+    Route("/v1/symbols", "Get all symbols.", json_answer(ref(answers.SymbolList), "All symbols.")),
+    *alert_operations.GATEWAY,
+    Route(
         LATENCY,
         "Get latencies, per tier and hop.",
-        _json(ref(answers.Latency), "Latencies; `log` on the admin port only."),
+        json_answer(ref(answers.Latency), "Latencies; `log` on the admin port only."),
     ),
-    Path(
+    Route(
         "/asyncapi.json",
         "Get the AsyncAPI document.",
-        _json({"type": "object"}, "The document."),
+        json_answer({"type": "object"}, "The document."),
         tagged=True,
     ),
-    Path("/openapi.json", "Get this document.", _json({"type": "object"}, "The document."), tagged=True),
-    Path("/robots.txt", "Exclude crawlers.", _text(TEXT, "Rules for crawlers."), tagged=True),
+    Route(
+        "/openapi.json", "Get this document.", json_answer({"type": "object"}, "The document."), tagged=True
+    ),
+    Route("/robots.txt", "Exclude crawlers.", text_answer(TEXT, "Rules for crawlers."), tagged=True),
 )
 OPERATORS: Final = (
-    Path("/metrics", "Get metrics in Prometheus's format.", _text(TEXT, "Metrics."), ADMIN),
-    Path(
-        "/healthz", "Check whether the engine runs.", _json(ref(operations.HealthAnswer), "It does."), ADMIN
+    Route("/metrics", "Get metrics in Prometheus's format.", text_answer(TEXT, "Metrics."), ADMIN),
+    Route(
+        "/healthz",
+        "Check whether the engine runs.",
+        json_answer(ref(operations.HealthAnswer), "It does."),
+        ADMIN,
     ),
-    Path(
+    Route(
         "/readyz",
         "Check whether the engine can serve subscribers.",
-        _json(ref(operations.ReadinessAnswer), "It is ready."),
+        json_answer(ref(operations.ReadinessAnswer), "It is ready."),
         ADMIN,
         answers={
-            "503": _json(ref(operations.ReadinessAnswer), "It is not ready; `problems` lists the reasons.")
+            "503": json_answer(
+                ref(operations.ReadinessAnswer), "It is not ready; `problems` lists the reasons."
+            )
         },
     ),
-    Path(
+    Route(
         "/v1/sessions",
         "List sessions, the slow ones first.",
-        _json(ref(operations.SessionList), "Sessions."),
+        json_answer(ref(operations.SessionList), "Sessions."),
         ADMIN,
         operations.SessionsParameters,
     ),
+    *alert_operations.OPERATORS,
 )
+BODIES: Final = alert_operations.BODIES
 
-STRUCTS: Final = (
+STRUCTS: Final[tuple[type[Any], ...]] = (
     Quote,
     Trade,
     answers.ErrorAnswer,
@@ -146,6 +128,7 @@ STRUCTS: Final = (
     operations.HealthAnswer,
     operations.ReadinessAnswer,
     operations.SessionList,
+    *alert_operations.STRUCTS,
 )
 
 
@@ -164,14 +147,18 @@ GATEWAY_SERVER: Final = _server("The gateway: subscribers.", "gateway", "8765")
 ADMIN_SERVER: Final = _server("The admin listener: operators.", "admin", "8766")
 
 
-def _parameters(path: Path) -> list[dict[str, Any]]:
-    """Return the parameters of ``path``; lists are separated by commas."""
-    found = [{"name": name, "in": "header", **about} for name, about in path.headers.items()]
-    if path.parameters is None:
+def _parameters(route: Route) -> list[dict[str, Any]]:
+    """Return the parameters of ``route``; lists are separated by commas."""
+    found = [{"name": name, "in": "header", **about} for name, about in route.headers.items()]
+    if route.parameters is None:
         return found
-    properties: dict[str, dict[str, Any]] = strict([path.parameters])[path.parameters.__name__]["properties"]
+    properties: dict[str, dict[str, Any]] = strict([route.parameters])[route.parameters.__name__][
+        "properties"
+    ]
     for name, schema in properties.items():
         parameter: dict[str, Any] = {"name": name, "in": "query", "schema": schema}
+        if name in route.required:
+            parameter["required"] = True
         if "description" in schema:
             parameter["description"] = schema.pop("description")
         if schema.get("type") == "array":
@@ -180,37 +167,46 @@ def _parameters(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _responses(path: Path) -> dict[str, Any]:
-    found = dict(path.answers)
-    if path.ok is not None:
-        found["200"] = path.ok | ({"headers": {"ETag": ETAG}} if path.tagged else {})
-    if path.tagged:
+def _responses(route: Route) -> dict[str, Any]:
+    found = dict(route.answers)
+    if route.ok is not None:
+        found["200"] = route.ok | ({"headers": {"ETag": ETAG}} if route.tagged else {})
+    if route.tagged:
         found["304"] = {"description": "Not changed since If-None-Match.", "headers": {"ETag": ETAG}}
-    for status in path.errors:
+    for status in route.errors:
         found[str(status)] = {"$ref": f"#/components/responses/{status}"}
     found["default"] = {"$ref": "#/components/responses/error"}
     return found
 
 
-def _item(path: Path) -> dict[str, Any]:
-    name = path.path.strip("/").removeprefix("v1/").removesuffix(".json").removesuffix(".txt")
-    item: dict[str, Any] = {
-        "get": {
-            "operationId": name,
-            "summary": path.summary,
-            "parameters": _parameters(path),
-            "responses": _responses(path),
-        }
+def _operation(route: Route) -> dict[str, Any]:
+    name = route.path.strip("/").removeprefix("v1/").removesuffix(".json").removesuffix(".txt")
+    operation: dict[str, Any] = {
+        "operationId": name if route.method == "GET" else f"{name}/{route.method.lower()}",
+        "summary": route.summary,
+        "parameters": _parameters(route),
+        "responses": _responses(route),
     }
-    if path in OPERATORS:
-        item["servers"] = [ADMIN_SERVER]
-    elif path.path == LATENCY:
-        item["servers"] = [GATEWAY_SERVER, ADMIN_SERVER]
-    return item
+    if route.body is not None:
+        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": ref(route.body)}}}
+    return operation
+
+
+def _paths() -> dict[str, Any]:
+    """Return what each path supports, by method."""
+    found: dict[str, Any] = {}
+    for route in (*GATEWAY, *OPERATORS):
+        item = found.setdefault(route.path, {})
+        item[route.method.lower()] = _operation(route)
+        if route in OPERATORS:
+            item["servers"] = [ADMIN_SERVER]
+        elif route.path == LATENCY:
+            item["servers"] = [GATEWAY_SERVER, ADMIN_SERVER]
+    return found
 
 
 def _error(description: str, *headers: str) -> dict[str, Any]:
-    answer = _json(ref(answers.ErrorAnswer), description)
+    answer = json_answer(ref(answers.ErrorAnswer), description)
     return answer | ({"headers": dict.fromkeys(headers, RETRY_AFTER)} if headers else {})
 
 
@@ -230,10 +226,10 @@ def _document() -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [GATEWAY_SERVER],
-        "paths": {path.path: _item(path) for path in (*GATEWAY, *OPERATORS)},
+        "paths": _paths(),
         "components": {
             "responses": {**errors, "error": _error("Any other error; `code` is its status.")},
-            "schemas": tolerant(STRUCTS),
+            "schemas": {**strict(BODIES), **tolerant(STRUCTS)},
         },
     }
 

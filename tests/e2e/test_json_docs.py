@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.support.admin_client import SYNTHETIC, get
 from tests.support.commands import command
+from tests.support.conformance import check_answer
 from tests.support.process import engine, open_session
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -65,3 +68,33 @@ def test_a_simulation(tmp_path):
     assert (status, err) == (0, "")
     found = set(fields(json.loads(out), ("vip", "premium", "basic")))
     assert {"configured", "what_if", "delay_ms", "p99"} <= found <= described("recordings.md", "## What if")
+
+
+def test_answers_about_alerts(tmp_path):
+    with engine(f"[alerts]\nenabled = true\n{SYNTHETIC}", tmp_path) as running:
+
+        def answer(status, method, target, body=None):
+            response = httpx.request(method, f"http://127.0.0.1:{running.port}{target}", json=body)
+            assert response.status_code == status
+            check_answer(method, target, status, response.headers, response.content)
+            return response.json() if response.content else None
+
+        notice = {"key": "order-17", "msg": "too large", "to": "risk-1", "data": {"order": 17}}
+        first = answer(201, "POST", "/v1/alerts", notice)
+        assert answer(200, "POST", "/v1/alerts", notice) == first
+        answer(504, "POST", "/v1/alerts?wait=ack&timeout_s=0", notice)
+        (alert,) = answer(200, "GET", "/v1/alerts?consumer=risk-1")["alerts"]
+        assert alert["id"] == first["id"]
+        settled = {"consumer": "risk-1", "alerts": [first["id"], "none"]}
+        assert answer(200, "POST", "/v1/alerts/ack", settled) == {
+            "alerts": [first["id"]],
+            "unknown": ["none"],
+        }
+        answer(200, "POST", "/v1/alerts?wait=ack", notice)
+        answer(204, "GET", "/v1/alerts?consumer=risk-1&timeout_s=0")
+        answer(404, "POST", "/v1/alerts/resolve", {"key": "none", "by": "ann"})
+        ends = round(time.time() + 3600) * 1_000_000
+        silence = answer(201, "POST", "/v1/alerts/silences", {"ends": ends, "by": "ann", "comment": "test"})
+        assert answer(200, "GET", "/v1/alerts/silences") == {"silences": [silence]}
+        for status in (204, 404):
+            answer(status, "DELETE", f"/v1/alerts/silences?id={silence['id']}&by=ann")

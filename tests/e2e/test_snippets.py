@@ -6,11 +6,13 @@ import contextlib
 import json
 import socket
 import socketserver
+import sqlite3
 import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from tests.support.peers import MODULES, ROOT, need
@@ -105,7 +107,7 @@ class Output:
             return self._lines[known]
 
     def close(self) -> None:
-        """End the client."""
+        """Kill the client."""
         self._client.kill()
         self._client.wait()
         self._thread.join()
@@ -140,3 +142,44 @@ def test_a_client_comes_back_after_502_and_after_a_restart(tmp_path: Path, name:
         finally:
             output.close()
             proxy.shutdown()
+
+
+def test_the_risk_service_survives_the_end_of_the_engine_and_its_own(tmp_path: Path) -> None:
+    text = (ROOT / "examples" / "risk.py").read_text("utf-8")
+    config = f"[alerts]\nenabled = true\n{SYNTHETIC}"
+    script = tmp_path / "risk.py"
+
+    def service() -> Output:
+        return Output(
+            subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+        )
+
+    def published(key: str, **wait: str) -> httpx.Response:
+        notice = {"key": key, "msg": key, "to": "risk-1"}
+        url = f"http://127.0.0.1:{proxy.engine}/v1/alerts"
+        return httpx.post(url, params=wait, json=notice, timeout=2 * COMES_S)
+
+    wait = {"wait": "ack", "timeout_s": str(COMES_S)}
+    with Proxy() as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        script.write_text(text.replace("127.0.0.1:8765", f"127.0.0.1:{proxy.server_address[1]}"))
+        running = service()  # before the engine
+        try:
+            assert proxy.refused.wait(COMES_S)
+            with engine(config, tmp_path, "--set", f"gateway.port={proxy.engine}"):
+                assert published("first", **wait).status_code == 200
+                running.close()
+                assert published("second").status_code == 201
+            # The engine was killed, too.
+            proxy.refused.clear()
+            running = service()
+            assert proxy.refused.wait(COMES_S)
+            with engine(config, tmp_path, "--set", f"gateway.port={proxy.engine}"):
+                for key in ("second", "third"):
+                    assert published(key, **wait).status_code == 200
+        finally:
+            running.close()
+            proxy.shutdown()
+    with contextlib.closing(sqlite3.connect(tmp_path / "risk.db")) as kept:
+        found = kept.execute("SELECT msg FROM alerts ORDER BY rowid").fetchall()
+    assert found == [("first",), ("second",), ("third",)]

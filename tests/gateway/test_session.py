@@ -64,11 +64,11 @@ async def test_ping_and_auth_without_authentication():
 @pytest.mark.parametrize(
     ("request_", "code", "told"),
     [
-        ({"action": "dance", "id": 3}, 410, "one of subscribe, unsubscribe, ping, auth; not 'dance'"),
-        ({"action": 5, "id": 3}, 410, "one of subscribe, unsubscribe, ping, auth; not 5"),
+        ({"action": "dance", "id": 3}, 410, "one of subscribe, unsubscribe, ack, ping, auth; not 'dance'"),
+        ({"action": 5, "id": 3}, 410, "one of subscribe, unsubscribe, ack, ping, auth; not 5"),
         ({"action": {}, "id": 3}, 410, "; not an object"),
         ({"action": "ping", "t": 2**64, "id": 3}, 400, "64 bits"),
-        ({"id": 3}, 410, "action: one of subscribe, unsubscribe, ping, auth; missing"),
+        ({"id": 3}, 410, "action: one of subscribe, unsubscribe, ack, ping, auth; missing"),
         (
             {"action": "subscribe", "quotes": "A", "id": 3},
             400,
@@ -83,7 +83,8 @@ async def test_ping_and_auth_without_authentication():
         (
             {"action": "subscribe", "symbols": ["A"], "id": 3},
             400,
-            "'symbols': unknown key; allowed: action, id, quotes, trades, tier, encoding, after",
+            "'symbols': unknown key; allowed: action, id, quotes, trades, alerts, consumer, start, tier,"
+            " encoding, after",
         ),
         ({"action": "ping", "\x1b[2J" + 99 * "x": 1, "id": 3}, 400, "'\\x1b[2Jxxx"),
         ({"action": "subscribe", "quotes": ["A B"], "id": 3}, 400, "A B"),
