@@ -1,6 +1,7 @@
 """Calls for alerts that workers pass to the engine, which has the log: a task each, until it is answered.
 
-The sessions of a worker leave when its process ends, so that others get what they had not acknowledged.
+The sessions of a worker leave when its process ends, so that others get what they had not acknowledged. A
+client that polls is one session over all workers, and does not leave with one of them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
+from marketfeed.alerts.active import POLLING
 from marketfeed.alerts.service import AlertRefusedError, AlertsOffError
 from marketfeed.errors import AlertLogError, ControlError
 from marketfeed.workers.alert_messages import Call, Join, Take, decode_call, encode, perform
@@ -34,11 +36,11 @@ _key_numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class AskedCall:
-    """A call of a worker; ``key`` is what the service calls its session, "" if the call has none."""
+    """A call of a worker; ``key`` is what the service calls its ``session``; both are "" if it has none."""
 
     number: int
     call: Call
-    session: str | None
+    session: str
     key: str
 
 
@@ -56,8 +58,8 @@ class AlertCalls:
         self._nursery = nursery
         self._send = send
         self._open: dict[int, trio.CancelScope] = {}
-        # What the service calls each session. A session that joins again after it has left gets another key,
-        # which a call that is late in ending does not concern.
+        # What the service calls each session, but for those of clients that poll. If a session joins again
+        # after it has left, it gets another key: a call that ends late then concerns the old one alone.
         self._keys: dict[str, str] = {}
 
     def handle(self, message: ForAlerts, connections: int) -> None:
@@ -68,7 +70,7 @@ class AlertCalls:
                     raise ControlError(f"{len(self._open)} unanswered calls for alerts")
                 if number in self._open:
                     raise ControlError(f"two calls for alerts with number {number}")
-                self._start(number, decode_call(call))
+                self._start(number, call)
             case CancelAlerts(number):
                 if (scope := self._open.get(number)) is not None:
                     scope.cancel()
@@ -82,17 +84,29 @@ class AlertCalls:
         for session in list(self._keys):
             self._leave(session)
 
-    def _start(self, number: int, call: Call) -> None:
+    def _start(self, number: int, data: bytes) -> None:
         if self._service is None:
             self._send(AlertsAnswered(number, "off", reason=OFF))
             return
+        try:
+            call = decode_call(data)
+        except AlertRefusedError as error:
+            self._send(AlertsAnswered(number, "refused", reason=str(error)))
+            return
         scope = self._open[number] = trio.CancelScope()
-        session, key = call.session if isinstance(call, Join | Take) else None, ""
-        if session is not None:
-            if session not in self._keys:
-                self._keys[session] = f"{next(_key_numbers)}:{session}"
-            key = self._keys[session]
+        session, key = "", ""
+        if isinstance(call, Join | Take):
+            session = call.session
+            key = self._key_of(session)
         self._nursery.start_soon(self._run, self._service, AskedCall(number, call, session, key), scope)
+
+    def _key_of(self, session: str) -> str:
+        """Return what the service calls a session of this worker."""
+        if session.startswith(POLLING):  # the client's next poll may reach another worker
+            return session
+        if session not in self._keys:
+            self._keys[session] = f"{next(_key_numbers)}:{session}"
+        return self._keys[session]
 
     async def _run(self, service: AlertService, asked: AskedCall, scope: trio.CancelScope) -> None:
         answered = AlertsAnswered(asked.number, "cancelled")
@@ -101,12 +115,12 @@ class AlertCalls:
                 answered = await _answer(service, asked)
         finally:
             del self._open[asked.number]
-            if asked.session is not None and self._keys.get(asked.session) != asked.key:
+            if asked.key != self._keys.get(asked.session, asked.session):
                 service.leave(asked.key)  # it left during the call, which may have joined or taken since
         self._send(answered)
 
     def _leave(self, session: str) -> None:
-        key = self._keys.pop(session, None)
+        key = session if session.startswith(POLLING) else self._keys.pop(session, None)
         if key is not None and self._service is not None:
             self._service.leave(key)
 

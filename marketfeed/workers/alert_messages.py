@@ -12,6 +12,7 @@ import msgspec
 
 from marketfeed.alerts.alert import Alert
 from marketfeed.alerts.log import Silence, Start
+from marketfeed.alerts.service import AlertRefusedError
 from marketfeed.errors import ControlError
 
 if TYPE_CHECKING:
@@ -91,15 +92,26 @@ class ExpireSilence(_Call, frozen=True):
 
 
 Call = Join | Take | Acknowledge | Head | Entries | Publish | Resolve | Silences | AddSilence | ExpireSilence
+TOO_DEEP: Final = "the data of this notice is nested too deeply"
 _calls: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
-encode = msgspec.json.Encoder().encode  # of calls and results
+encode = msgspec.json.Encoder().encode  # of results
+
+
+def encode_call(call: Call) -> bytes:
+    """Return ``call`` for :func:`decode_call`; raises AlertRefusedError."""
+    try:
+        return encode(call)
+    except RecursionError:
+        raise AlertRefusedError(TOO_DEEP) from None
 
 
 def decode_call(data: bytes) -> Call:
-    """Return the call that ``data`` has; raises ControlError."""
+    """Return the call in ``data``; raises ControlError, and AlertRefusedError for a client's mistake."""
     try:
         return _calls.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except RecursionError:
+        raise AlertRefusedError(TOO_DEEP) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ControlError(f"not a call for alerts: {error}") from None
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
+from marketfeed.alerts.active import POLLING
 from marketfeed.alerts.delivery import Due
 from marketfeed.alerts.log import Acknowledged, Consumer, Entry, Episode, Silence
 from marketfeed.alerts.service import AlertRefusedError, AlertsOffError, Published
@@ -45,16 +46,17 @@ class RemoteAlerts:
     def __init__(self, channel: Channel[Down]) -> None:
         self._channel = channel
         self._requests: Requests[AlertsAnswered] = Requests()
-        self._joined: set[str] = set()  # sessions that have to leave
+        self._joined: set[str] = set()  # sessions that have to leave, without those of clients that poll
 
     async def join(self, session: str, name: str, start: Start, patterns: Sequence[str]) -> Consumer:
         """Have ``session`` take alerts of consumer ``name``."""
-        self._joined.add(session)
+        if not session.startswith(POLLING):
+            self._joined.add(session)
         return _consumer.decode(await self._ask(calls.Join(session, name, start, tuple(patterns))))
 
     def leave(self, session: str) -> None:
         """Take no more alerts; the engine also gives back what it is answering just now."""
-        if session in self._joined:
+        if session in self._joined or session.startswith(POLLING):
             self._joined.discard(session)
             self._channel.send(LeaveAlerts(session))
 
@@ -104,8 +106,9 @@ class RemoteAlerts:
 
     async def _ask(self, call: calls.Call) -> bytes:
         """Have the engine make ``call``; return its result, or raise its error."""
+        data = calls.encode_call(call)
         with self._requests.open() as request:
-            self._channel.send(AskAlerts(request.number, calls.encode(call)))
+            self._channel.send(AskAlerts(request.number, data))
             try:
                 await request.wait()
             except trio.Cancelled:
