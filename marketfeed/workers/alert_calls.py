@@ -16,6 +16,7 @@ import trio
 from marketfeed.alerts.active import POLLING
 from marketfeed.alerts.service import AlertRefusedError, AlertsOffError
 from marketfeed.errors import AlertLogError, ControlError
+from marketfeed.gateway.session_alerts import OFF
 from marketfeed.workers.alert_messages import Call, Join, Take, decode_call, encode, perform
 from marketfeed.workers.messages import MAX_FRAME_BYTES, AlertsAnswered, AskAlerts, CancelAlerts, LeaveAlerts
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 CALLS_PER_CONNECTION: Final = 8  # unanswered; a session makes one or two at a time
 SPARE_CALLS: Final = 64  # for what a worker asks on its own behalf
 MAX_RESULT_BYTES: Final = MAX_FRAME_BYTES - 1024
-OFF: Final = "alerts are off: the configuration has neither rules nor alerts.enabled = true"
 
 log = structlog.get_logger()
 _key_numbers = itertools.count(1)

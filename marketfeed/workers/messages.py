@@ -37,7 +37,7 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Start(_Message, frozen=True):
-    """The first message: how to serve. ``config`` contains no feeds."""
+    """The first message: how to serve. ``config`` contains no feeds, and of alerts only ``enabled``."""
 
     worker: int
     config: Config

@@ -76,19 +76,15 @@ class WorkerPool:
         on_synced: Callable[[], None],
         on_latencies: Callable[[list[Interval]], None],
         overview: Callable[[], dict[str, Any]],
-        alerts: AlertService | None = None,
     ) -> None:
-        """``on_synced``, ``on_latencies`` and ``overview`` are as :class:`LocalServer` has them.
-
-        ``alerts`` makes the calls of all workers; None if alerts are off.
-        """
+        """``on_synced``, ``on_latencies`` and ``overview`` are as :class:`LocalServer` has them."""
+        self.alerts: AlertService | None = None
         self._admission = admission
         self.counters = Counters()  # of connections that reached no worker
         self.collector = Collector()
         self._on_synced = on_synced
         self._on_latencies = on_latencies
         self._overview = overview
-        self._alerts = alerts
         self._alert_calls: dict[Child, AlertCalls] = {}
         self._nursery: trio.Nursery | None = None
         self._placement: Placement[Child] = Placement(config.engine.workers)
@@ -239,7 +235,7 @@ class WorkerPool:
         calls = self._alert_calls.get(child)
         if calls is None:
             assert self._nursery is not None
-            calls = self._alert_calls[child] = AlertCalls(self._alerts, self._nursery, child.channel.send)
+            calls = self._alert_calls[child] = AlertCalls(self.alerts, self._nursery, child.channel.send)
         return calls
 
     def _settle(self, child: Child) -> None:

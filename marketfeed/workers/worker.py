@@ -149,6 +149,7 @@ class Worker:
             overview=self._overview.ask,
             worker=start.worker,
             bell=DoorBell(doorbell),
+            alerts=self._alerts if start.config.alerts.enabled else None,
         )
         self._told: Drain | Retire | None = None
         self._ending = trio.Event()

@@ -101,8 +101,8 @@ class PoolBench:
             on_synced=self._on_synced,
             on_latencies=self.measured.append,
             overview=lambda: {"hops": 1},
-            alerts=alerts,
         )
+        self.pool.alerts = alerts
         self.supervisor: Any = self.pool._supervisor
         self.placement: Any = self.pool._placement
 
