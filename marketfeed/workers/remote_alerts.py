@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -17,7 +18,7 @@ from marketfeed.workers.messages import AlertsAnswered, AskAlerts, CancelAlerts,
 from marketfeed.workers.requests import Requests
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from marketfeed.alerts.alert import Alert
     from marketfeed.alerts.log import Start
@@ -46,6 +47,7 @@ class RemoteAlerts:
     def __init__(self, channel: Channel[Down]) -> None:
         self._channel = channel
         self._requests: Requests[AlertsAnswered] = Requests()
+        self._takes: dict[str, int] = {}  # by session: the number of the call that waits
         self._joined: set[str] = set()  # sessions that have to leave, without those of clients that poll
 
     async def join(self, session: str, name: str, start: Start, patterns: Sequence[str]) -> Consumer:
@@ -55,14 +57,19 @@ class RemoteAlerts:
         return _consumer.decode(await self._ask(calls.Join(session, name, start, tuple(patterns))))
 
     def leave(self, session: str) -> None:
-        """Take no more alerts; the engine also gives back what it is answering just now."""
+        """Take no more alerts; the engine also gives back what it is answering just now.
+
+        A :meth:`take` that waits ends at once, so that it does not mistake a later join for its own.
+        """
+        if (number := self._takes.get(session)) is not None:
+            self._requests.respond(number, AlertsAnswered(number, "refused", reason="this session has left"))
         if session in self._joined or session.startswith(POLLING):
             self._joined.discard(session)
             self._channel.send(LeaveAlerts(session))
 
     async def take(self, session: str, limit: int) -> list[Due]:
         """Wait until alerts are due for ``session``, and return up to ``limit`` of them."""
-        return _dues.decode(await self._ask(calls.Take(session, limit)))
+        return _dues.decode(await self._ask(calls.Take(session, limit), session))
 
     async def acknowledge(self, name: str, ids: Sequence[str]) -> Acknowledged:
         """Settle alerts of consumer ``name``, durably."""
@@ -104,10 +111,10 @@ class RemoteAlerts:
         """End all calls, because the engine has ended."""
         self._requests.end()
 
-    async def _ask(self, call: calls.Call) -> bytes:
-        """Have the engine make ``call``; return its result, or raise its error."""
+    async def _ask(self, call: calls.Call, taker: str | None = None) -> bytes:
+        """Have the engine make ``call``; return its result, or raise its error. ``taker`` takes alerts."""
         data = calls.encode_call(call)
-        with self._requests.open() as request:
+        with self._requests.open() as request, self._taking(taker, request.number):
             self._channel.send(AskAlerts(request.number, data))
             try:
                 await request.wait()
@@ -119,6 +126,18 @@ class RemoteAlerts:
                 if request.response is None or request.response.outcome == "cancelled":
                     raise
         return _result_of(request.response)
+
+    @contextmanager
+    def _taking(self, session: str | None, number: int) -> Iterator[None]:
+        if session is None:
+            yield
+            return
+        self._takes[session] = number
+        try:
+            yield
+        finally:
+            if self._takes.get(session) == number:
+                del self._takes[session]
 
 
 def _result_of(answered: AlertsAnswered | None) -> bytes:

@@ -295,6 +295,27 @@ async def test_a_session_that_leaves_during_a_call_leaves_again_after_it():
         assert service.left[2] != service.left[0]
 
 
+async def test_a_take_ends_when_its_session_leaves_and_joins_again_at_once(tmp_path):
+    async with dispatched(tmp_path) as made, trio.open_nursery() as nursery:
+        alerts = made.link().alerts
+        steps: list[str] = []
+
+        async def take() -> None:
+            with pytest.raises(AlertRefusedError, match="has left"):
+                await alerts.take("s1", 1)
+            steps.append("taken")
+
+        await alerts.join("s1", "risk", "all", ["*"])
+        nursery.start_soon(take)
+        await trio.testing.wait_all_tasks_blocked()
+        alerts.leave("s1")
+        await alerts.join("s1", "risk", "all", ["*"])
+        assert steps == ["taken"]
+        await alerts.publish(notice("1", to="risk"))
+        (due,) = await alerts.take("s1", 1)
+        assert due.tries == 1
+
+
 async def test_only_a_session_that_has_joined_leaves(tmp_path):
     async with dispatched(tmp_path) as made:
         link = made.link()
