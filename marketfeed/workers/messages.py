@@ -8,7 +8,7 @@ accompanies each :class:`Connection`. Pure: channel.py does the I/O.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -26,6 +26,8 @@ MAX_FRAME_BYTES: Final = 1 << 26
 SPARE_FILES: Final = 64  # descriptors that a worker reserves for other files than connections
 HEAD: Final = struct.Struct("<II")
 
+AlertsOutcome = Literal["done", "cancelled", "log", "refused", "off"]  # the last three: which error
+
 
 class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
     pass
@@ -35,7 +37,7 @@ class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
 
 
 class Start(_Message, frozen=True):
-    """The first message: how to serve. ``config`` contains no feeds."""
+    """The first message: how to serve. ``config`` contains no feeds, and of alerts only ``enabled``."""
 
     worker: int
     config: Config
@@ -58,6 +60,15 @@ class Verdict(_Message, frozen=True):
 
     number: int
     limit: str | None
+
+
+class AlertsAnswered(_Message, frozen=True):
+    """Response to an AskAlerts, which a CancelAlerts may have ended."""
+
+    number: int
+    outcome: AlertsOutcome
+    result: bytes = b""  # JSON, if done
+    reason: str = ""  # of an error
 
 
 class AskReport(_Message, frozen=True):
@@ -155,6 +166,25 @@ class AskOverview(_Message, frozen=True):
     number: int
 
 
+class AskAlerts(_Message, frozen=True):
+    """Make a call of alert_messages.py, in JSON. Answered by an AlertsAnswered."""
+
+    number: int
+    call: bytes
+
+
+class CancelAlerts(_Message, frozen=True):
+    """Cancel the call of AskAlerts ``number``, unless it is answered already."""
+
+    number: int
+
+
+class LeaveAlerts(_Message, frozen=True):
+    """A session takes no more alerts. Not answered."""
+
+    session: str
+
+
 class Release(_Message, frozen=True):
     """A session that was admitted has ended."""
 
@@ -202,6 +232,7 @@ Down = (
     | Connection
     | Verdict
     | Overview
+    | AlertsAnswered
     | AskReport
     | AskListing
     | AskReached
@@ -210,7 +241,8 @@ Down = (
     | Retire
 )
 Status = Alive | Accepted | Ended | Reported | Reached | Listed | Failed | Ready  # of the worker itself
-Up = Status | Returned | Admit | AskOverview | Release | Synced | Measured
+ForAlerts = AskAlerts | CancelAlerts | LeaveAlerts
+Up = Status | ForAlerts | Returned | Admit | AskOverview | Release | Synced | Measured
 
 M = TypeVar("M")
 

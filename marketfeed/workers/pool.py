@@ -2,7 +2,7 @@
 
     listener ──► take ──► the worker with the fewest connections (its socket, over the control channel)
     pump ──► wake ──► every worker's doorbell
-    statistics, limits, synced sessions ◄── every worker
+    statistics, limits, synced sessions, calls for alerts ◄── every worker
 
 supervisor.py starts and replaces the processes. Connections that a worker got and had not confirmed when it
 ended are passed to another worker.
@@ -20,15 +20,19 @@ from marketfeed.api.operations import SessionList
 from marketfeed.gateway.limits import Admission, Counters
 from marketfeed.server.gc_control import Collector
 from marketfeed.server.stats import ServerStats, merged
+from marketfeed.workers.alert_calls import AlertCalls
 from marketfeed.workers.doorbells import Doorbells
 from marketfeed.workers.messages import (
     Accepted,
     Admit,
+    AskAlerts,
     AskListing,
     AskOverview,
     AskReached,
     AskReport,
+    CancelAlerts,
     Ended,
+    LeaveAlerts,
     Measured,
     Overview,
     Release,
@@ -81,6 +85,7 @@ class WorkerPool:
         self._on_synced = on_synced
         self._on_latencies = on_latencies
         self._overview = overview
+        self._alert_calls: dict[Child, AlertCalls] = {}
         self._nursery: trio.Nursery | None = None
         self._placement: Placement[Child] = Placement(config.engine.workers)
         self._supervisor = Supervisor(
@@ -221,11 +226,22 @@ class WorkerPool:
                 child.channel.send(Overview(number, self._overview()))
             case Measured(intervals):
                 self._on_latencies(intervals)
+            case AskAlerts() | CancelAlerts() | LeaveAlerts():
+                self._calls_of(child).handle(message, child.connections)
             case _:
                 child.update(message)
 
+    def _calls_of(self, child: Child) -> AlertCalls:
+        calls = self._alert_calls.get(child)
+        if calls is None:
+            assert self._nursery is not None
+            calls = self._alert_calls[child] = AlertCalls(self.alerts, self._nursery, child.channel.send)
+        return calls
+
     def _settle(self, child: Child) -> None:
-        """Settle the accounts of ``child``, whose process has ended: statistics, limits, connections."""
+        """Settle what ``child``, whose process has ended, had: statistics, limits, alerts, connections."""
+        if (calls := self._alert_calls.pop(child, None)) is not None:
+            calls.end()
         self._past = merged([self._past, child.report.past()])
         for address, count in child.admitted.items():
             for _ in range(count):

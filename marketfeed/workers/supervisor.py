@@ -15,6 +15,7 @@ import trio
 from marketfeed.config.schema import AlertsConfig, Config
 from marketfeed.core.backoff import delay_s
 from marketfeed.errors import ControlError, StartError
+from marketfeed.server.alerting import enabled
 from marketfeed.workers.messages import CheckAlive, Drain, Retire, Start, Up
 from marketfeed.workers.process import INACTIVE_S, Child
 
@@ -131,7 +132,8 @@ class Supervisor:
     def _spawn(self, worker: int) -> Child:
         """Start a process; its ``settled`` is set once it is ready or has ended. Raises StartError."""
         assert self._nursery is not None
-        config = msgspec.structs.replace(self._config, feeds=[], alerts=AlertsConfig())
+        alerts = AlertsConfig(enabled=enabled(self._config.alerts))  # no rules, which may have secrets
+        config = msgspec.structs.replace(self._config, feeds=[], alerts=alerts)
         child = Child(worker, self._placement.generation, self._rings.fd, self._log_level)
         child.channel.send(Start(worker, config, str(self._base), self._port))
         self.children[child] = None

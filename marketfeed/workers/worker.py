@@ -29,6 +29,7 @@ from marketfeed.workers.messages import (
     SPARE_FILES,
     Accepted,
     Admit,
+    AlertsAnswered,
     Alive,
     AskListing,
     AskOverview,
@@ -54,6 +55,7 @@ from marketfeed.workers.messages import (
     Verdict,
 )
 from marketfeed.workers.progress import Pulse
+from marketfeed.workers.remote_alerts import RemoteAlerts
 from marketfeed.workers.requests import Requests
 
 if TYPE_CHECKING:
@@ -135,6 +137,7 @@ class Worker:
         self._admission = RemoteAdmission(channel)
         symbols = SymbolTable(rings.max_symbols, rings.names)
         self._overview = RemoteOverview(channel)
+        self._alerts = RemoteAlerts(channel)
         self._synced = trio.Event()
         self._server = LocalServer(
             start.config,
@@ -146,6 +149,7 @@ class Worker:
             overview=self._overview.ask,
             worker=start.worker,
             bell=DoorBell(doorbell),
+            alerts=self._alerts if start.config.alerts.enabled else None,
         )
         self._told: Drain | Retire | None = None
         self._ending = trio.Event()
@@ -195,6 +199,8 @@ class Worker:
                     self._admission.answer(message)
                 case Overview():
                     self._overview.answer(message)
+                case AlertsAnswered():
+                    self._alerts.answer(message)
                 case CheckAlive():
                     self._channel.send(Alive())
                 case AskReport() | AskListing() | AskReached():
@@ -209,6 +215,7 @@ class Worker:
                 case _:
                     assert_never(message)
         log.warning("the engine is gone")
+        self._alerts.end()
         watch.cancel_scope.cancel()
 
     def _take(self, message: Connection, descriptor: int | None, sessions: trio.Nursery) -> None:

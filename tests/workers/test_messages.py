@@ -32,6 +32,13 @@ DOWN = st.one_of(
     st.builds(control.AskListing, NUMBERS, NUMBERS, st.booleans()),
     st.builds(control.CheckAlive),
     st.builds(control.Drain, st.floats(0, 100)),
+    st.builds(
+        control.AlertsAnswered,
+        NUMBERS,
+        st.sampled_from(["done", "cancelled", "log", "refused", "off"]),
+        st.binary(max_size=40),
+        TEXTS,
+    ),
     st.builds(control.Retire, st.floats(0, 100), st.floats(0, 100)),
     st.builds(control.Start, NUMBERS, st.just(Config()), TEXTS, NUMBERS),
 )
@@ -69,6 +76,9 @@ UP = st.one_of(
     ),
     st.builds(control.Admit, NUMBERS, TEXTS),
     st.builds(control.Release, TEXTS),
+    st.builds(control.AskAlerts, NUMBERS, st.binary(max_size=40)),
+    st.builds(control.CancelAlerts, NUMBERS),
+    st.builds(control.LeaveAlerts, TEXTS),
     st.builds(control.Alive),
     st.builds(control.Reported, NUMBERS, REPORTS),
     st.builds(control.Listed, NUMBERS, LISTINGS),

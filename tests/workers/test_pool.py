@@ -16,9 +16,14 @@ from marketfeed.core.rings import Rings
 from marketfeed.gateway.limits import Admission, Limits
 from marketfeed.server.stats import ServerStats
 from marketfeed.workers import pool as pools
+from marketfeed.workers.alert_messages import Head, Take, encode_call
 from marketfeed.workers.messages import (
     Admit,
+    AlertsAnswered,
+    AskAlerts,
     AskOverview,
+    CancelAlerts,
+    LeaveAlerts,
     Measured,
     Overview,
     Release,
@@ -82,7 +87,7 @@ class FakeChild:
 
 
 class PoolBench:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, alerts: Any = None) -> None:
         monkeypatch.setattr(pools, "Supervisor", FakeSupervisor)
         self.admission = Admission(LIMITS)
         self.synced = 0
@@ -97,6 +102,7 @@ class PoolBench:
             on_latencies=self.measured.append,
             overview=lambda: {"hops": 1},
         )
+        self.pool.alerts = alerts
         self.supervisor: Any = self.pool._supervisor
         self.placement: Any = self.pool._placement
 
@@ -182,6 +188,49 @@ def test_other_messages_concern_the_child_only(bench):
     child = bench.add(0)
     bench.receive(child, report := Reported(0, ServerStats()))
     assert child.updates == [report]
+
+
+class Waiting:
+    """Alerts of which none is ever due."""
+
+    def __init__(self) -> None:
+        self.left: list[str] = []
+
+    async def head(self) -> int:
+        return 3
+
+    async def take(self, session: str, limit: int) -> None:
+        await trio.sleep_forever()
+
+    def leave(self, session: str) -> None:
+        self.left.append(session)
+
+
+async def test_calls_for_alerts_are_answered_until_their_worker_ends(monkeypatch, nursery, autojump_clock):
+    alerts = Waiting()
+    bench = PoolBench(monkeypatch, alerts)
+    bench.pool._nursery = nursery
+    one, other = bench.add(0), bench.add(1)
+    for child in (one, other):
+        bench.receive(child, AskAlerts(1, encode_call(Take("s1", 1))), AskAlerts(2, encode_call(Head())))
+    await trio.testing.wait_all_tasks_blocked()
+    assert one.sent == other.sent == [AlertsAnswered(2, "done", b"3")]
+    bench.receive(other, CancelAlerts(1), LeaveAlerts("s1"))
+    await trio.testing.wait_all_tasks_blocked()
+    assert other.sent[-1] == AlertsAnswered(1, "cancelled")
+    (key,) = set(alerts.left)
+    bench.end(other)
+    assert set(alerts.left) == {key}  # it has left already
+    bench.end(one)
+    assert len(set(alerts.left)) == 2
+    assert not bench.pool._alert_calls
+
+
+async def test_without_a_log_alerts_are_off(bench, nursery):
+    bench.pool._nursery = nursery
+    child = bench.add(0)
+    bench.receive(child, AskAlerts(1, encode_call(Head())))
+    assert (child.sent[0].number, child.sent[0].outcome) == (1, "off")
 
 
 async def test_a_connection_that_a_worker_returns_goes_to_another(bench, nursery, pair, autojump_clock):
