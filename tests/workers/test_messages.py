@@ -182,6 +182,7 @@ async def test_what_the_kernel_does_not_take_is_sent_later_and_whole():
         slow=None,
         names=Channels(1, 0),
         symbols=Channels(1, 0),
+        alerts=0,
         unsent_bytes=0,
         ledger={},
     )
