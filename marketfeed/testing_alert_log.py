@@ -5,7 +5,7 @@
 
 A failed check raises an AssertionError that begins with the number of the check:
 
- 1. Entries have the positions 1, 2, 3 …, and an id is kept once.
+ 1. Entries have the positions 1, 2, 3 …, and an id is kept once, as is a notice's key.
  2. Reading from a position returns entries in order, at most as many as asked for.
  3. What was appended is there, equal, when the log is opened again.
  4. Marks are kept; a cleared has none if an entry of its episode has none.
@@ -47,13 +47,14 @@ def example(number: int, rule: str = "wide", state: Any = "raised", **fields: An
     at_ns = NOW_NS + number * S
     ids = {which: alert_id(rule, "AAPL", which, at_ns, 0) for which in ("raised", state)}
     known: dict[str, Any] = {
+        "key": ids["raised"],
         "symbol": "AAPL",
         "value": 0.1 * number,
         "threshold": 0.5,
         "t_ns": at_ns,
         "message": "é\0",
     }
-    return Alert(id=ids[state], key=ids["raised"], rule=rule, state=state, **(known | fields))
+    return Alert(id=ids[state], rule=rule, state=state, **(known | fields))
 
 
 async def check_alert_log(opened: Callable[[str], AbstractAsyncContextManager[AlertLog]]) -> None:
@@ -91,6 +92,10 @@ async def _positions(opened: _Open) -> None:
         found = await log.append([two, three], NOW_NS + 1)
         _same([(a.position, a.new) for a in found], [(2, False), (3, True)])
         _same(await log.head(), 3)
+        notice = example(4, state="notice", key="order-17")
+        repeated = example(5, state="notice", key="order-17")
+        found = await log.append([notice, repeated], NOW_NS + 2)
+        _same([(a.id, a.position, a.new) for a in found], [(notice.id, 4, True), (notice.id, 4, False)])
 
 
 async def _reading(opened: _Open) -> None:

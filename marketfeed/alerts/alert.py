@@ -25,7 +25,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of the alert log: an episode that begins or ends, or a notice that somebody published."""
 
     id: str  # ULID of the cause; see :func:`alert_id`
-    key: str  # the id of the episode's ``raised``; a notice's own id
+    key: str  # the id of the episode's ``raised``; of a notice, its publisher's own key
     rule: str  # name of the rule; of a notice "notice"
     symbol: str = ""  # "" if the alert is about no single symbol
     severity: Severity = "warning"

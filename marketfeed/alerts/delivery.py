@@ -165,6 +165,10 @@ class Delivery:
         """
         self._sessions.setdefault(session, set())
 
+    def has(self, session: str) -> bool:
+        """Return whether a session has joined."""
+        return session in self._sessions
+
     def leave(self, session: str) -> None:
         """Remove a session: what it had unacknowledged is ready for another at once.
 

@@ -13,6 +13,7 @@ times in ns, passed in by the caller.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import msgspec
@@ -28,11 +29,16 @@ Action = Literal["acknowledged", "parked", "requeued", "resolved", "dropped", "s
 
 NAME_BYTES: Final = 64  # longest name of a consumer
 PATTERNS: Final = 500  # most patterns of a consumer
+CONSUMERS: Final = 1000  # most consumers, as any client may create one
+_PATTERN: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}\*?|\*")
 COMMIT_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 class Appended(msgspec.Struct, frozen=True):
-    """What became of an appended alert. ``new`` is False if its id was in the log already."""
+    """What became of an appended alert. ``new`` is False if it was in the log already.
+
+    ``id`` is that of the entry: a repeated notice gets the first one's.
+    """
 
     id: str
     position: int
@@ -167,7 +173,8 @@ class AlertLog(Protocol):
     ) -> list[Appended]:
         """Keep alerts in this order, all or none; ``marks`` by id are kept with them.
 
-        An id that is in the log already is not kept again. The mark of a ``cleared`` is left out if an entry
+        An id that is in the log already is not kept again, and neither is a notice with the key of one that
+        is. The mark of a ``cleared`` is left out if an entry
         of its episode has none, so that a consumer that saw it raised sees it cleared.
         """
         ...
@@ -284,4 +291,11 @@ def consumer_problem(name: str, patterns: Sequence[str]) -> str | None:
         return f"a consumer's name must be 1 to {NAME_BYTES} printable ASCII characters without space"
     if not 0 < len(patterns) <= PATTERNS:
         return f"a consumer must have 1 to {PATTERNS} patterns, not {len(patterns)}"
+    return next(filter(None, map(pattern_problem, patterns)), None)
+
+
+def pattern_problem(pattern: str) -> str | None:
+    """Return why this is no pattern of rules; None if it is one."""
+    if _PATTERN.fullmatch(pattern) is None:
+        return f"a pattern is the name of a rule, the beginning of one and *, or *; not {pattern[:40]!r}"
     return None

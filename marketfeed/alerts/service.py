@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from marketfeed.alerts.log import Acknowledged, Entry, Episode, Silence
 from marketfeed.errors import MarketfeedError
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from marketfeed.alerts.alert import Alert
     from marketfeed.alerts.delivery import Due
-    from marketfeed.alerts.log import Consumer, Start
+    from marketfeed.alerts.log import Acknowledged, Consumer, Entry, Episode, Silence, Start
 
 
 class AlertRefusedError(MarketfeedError):
@@ -30,7 +29,7 @@ class AlertsOffError(MarketfeedError):
 
 
 class Published(msgspec.Struct, frozen=True):
-    """What became of a notice. ``new`` is False if its key was seen before; then ``id`` is the first one's."""
+    """What became of a notice; ``id`` is the first one's if its key was seen before (not ``new``)."""
 
     id: str
     new: bool

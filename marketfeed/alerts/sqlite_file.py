@@ -67,6 +67,10 @@ CREATE TABLE audit (
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
+# Added to logs of earlier releases, which can read the file as before.
+LATER: Final = """
+CREATE INDEX IF NOT EXISTS notices ON alerts (body ->> '$.key') WHERE body ->> '$.state' = 'notice';
+"""
 
 
 class Claim:
@@ -121,6 +125,7 @@ def open_for_writing(path: Path, vfs: str | None = None) -> apsw.Connection:
                 connection.execute(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT")
                 _sync_folder(path)
             check(connection, path)
+            connection.execute(LATER)
     except BaseException:
         connection.close()
         raise

@@ -37,8 +37,8 @@ class Changes:
         appended = []
         head = int(self._one("SELECT coalesce(max(position), 0) FROM alerts")[0])
         for alert in alerts:
-            if known := self._one("SELECT position FROM alerts WHERE id = ?", alert.id):
-                appended.append(Appended(alert.id, known[0], False))
+            if known := self._known(alert):
+                appended.append(Appended(known[1], known[0], False))
                 continue
             head += 1
             mark = self._in_episode(alert, marks.get(alert.id), head, now_ns)
@@ -46,6 +46,17 @@ class Changes:
             self._do("INSERT INTO alerts VALUES (?, ?, ?, ?, ?)", *values)
             appended.append(Appended(alert.id, head, True))
         return appended
+
+    def _known(self, alert: Alert) -> Any:
+        """Return position and id of the entry of ``alert``, or of the notice with its key; None without."""
+        known = self._one("SELECT position, id FROM alerts WHERE id = ?", alert.id)
+        if known is None and alert.state == "notice":
+            known = self._one(
+                "SELECT position, id FROM alerts"
+                " WHERE body ->> '$.state' = 'notice' AND body ->> '$.key' = ?",
+                alert.key,
+            )
+        return known
 
     def _in_episode(self, alert: Alert, mark: Mark | None, position: int, now_ns: int) -> Mark | None:
         """Keep the episode of ``alert`` up to date; return the mark that it gets."""

@@ -1,0 +1,172 @@
+"""A consumer while the engine runs: its delivery, the sessions that wait for it, and what the log keeps.
+
+Changes that have to be durable are made one after the other and to their end, even if the caller goes away:
+a delivery must not differ from what the log has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from marketfeed import clock
+from marketfeed.alerts.delivery import Delivery, DeliveryLimits
+from marketfeed.alerts.service import AlertRefusedError
+from marketfeed.core.units import S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from marketfeed.alerts.delivery import Due
+    from marketfeed.alerts.log import Acknowledged, AlertLog, Consumer, Entry, Progress
+    from marketfeed.alerts.recent import RecentEntries
+
+READ: Final = 500  # entries per step, between which other tasks run
+POLLING: Final = "poll:"  # begins the names of sessions that are clients which poll
+POLL_GONE_S: Final = 60.0  # without a poll
+
+log = structlog.get_logger()
+
+
+class ActiveConsumer:
+    """One consumer. ``wall_ns`` is the Unix clock."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        progress: Progress,
+        limits: DeliveryLimits,
+        alerts: AlertLog,
+        recent: RecentEntries,
+        wall_ns: Callable[[], int],
+    ) -> None:
+        """Go on where ``progress`` says."""
+        self.name = consumer.name
+        self.delivery = Delivery(consumer, progress, limits)
+        self.dropped = False
+        self._alerts, self._recent, self._wall_ns = alerts, recent, wall_ns
+        self._changing = trio.Lock()
+        self._reading = trio.Lock()
+        self._more = trio.Event()
+        self._polled_ns: dict[str, int] = {}  # when a session that polls took last
+        self._taking: dict[str, int] = {}  # calls of take() per session that polls
+
+    def ring(self) -> None:
+        """Wake the sessions: something may be due."""
+        self._more.set()
+        self._more = trio.Event()
+
+    def join(self, session: str) -> None:
+        """Add a session. Idempotent."""
+        self.delivery.join(session)
+        if session.startswith(POLLING):
+            self._polled_ns[session] = clock.now_ns()
+
+    def leave(self, session: str) -> None:
+        """Remove a session; what it has not acknowledged is due for another."""
+        self._polled_ns.pop(session, None)
+        self.delivery.leave(session)
+        self.ring()
+
+    async def take(self, session: str, limit: int) -> list[Due]:
+        """Wait until alerts are due for ``session``; return up to ``limit`` of them."""
+        self._taking[session] = self._taking.get(session, 0) + 1
+        try:
+            while True:
+                more = self._more
+                await self.read()
+                if self.dropped or not self.delivery.has(session):
+                    raise AlertRefusedError(f"consumer {self.name} was dropped: subscribe again")
+                due = self.delivery.take(session, clock.now_ns(), limit)
+                if due:
+                    tries = {one.entry.position: one.tries for one in due}
+                    self._alerts.record_attempts(self.name, tries)
+                    return due
+                await self._wait(more)
+        finally:
+            self._taking[session] -= 1
+            if not self._taking[session]:
+                del self._taking[session]
+            if session in self._polled_ns:
+                self._polled_ns[session] = clock.now_ns()
+
+    async def _wait(self, more: trio.Event) -> None:
+        next_ns = self.delivery.next_ns()
+        with trio.move_on_at(float("inf") if next_ns is None else next_ns / S):
+            await more.wait()
+
+    async def read(self) -> None:
+        """Read on in the log, as far as the consumer has room."""
+        delivery = self.delivery
+        before = delivery.floor
+        async with self._reading:
+            while delivery.position < self._recent.newest and (room := delivery.room()):
+                entries = await self._recent.after(delivery.position, min(room, READ))
+                delivery.offer(entries, clock.now_ns())
+        if delivery.floor > before:
+            self._alerts.advance(self.name, delivery.floor)
+
+    async def change(self, patterns: Sequence[str]) -> None:
+        """Use other patterns from now on."""
+        if tuple(patterns) == self.delivery.consumer.patterns:
+            return
+        async with self._changing:
+            with trio.CancelScope(shield=True):
+                consumer = await self._alerts.use_consumer(self.name, self._wall_ns(), patterns=patterns)
+                self.delivery.change(consumer)
+        self.ring()
+
+    async def acknowledge(self, ids: Sequence[str]) -> Acknowledged:
+        """Settle alerts, durably."""
+        async with self._changing:
+            with trio.CancelScope(shield=True):
+                found = await self._alerts.acknowledge(self.name, ids, self._wall_ns())
+                self.delivery.acknowledged(found.positions)
+        if found.positions:
+            self._alerts.advance(self.name, self.delivery.floor)
+            self.ring()
+        return found
+
+    async def requeue(self, ids: Sequence[str], by: str) -> list[Entry]:
+        """Deliver dead letters again."""
+        async with self._changing:
+            with trio.CancelScope(shield=True):
+                entries = await self._alerts.requeue(self.name, ids, self._wall_ns(), by)
+                self.delivery.requeued(entries, clock.now_ns())
+        self.ring()
+        return entries
+
+    async def drop(self, by: str) -> bool:
+        """Remove the consumer; sessions that wait get an error."""
+        async with self._changing:
+            with trio.CancelScope(shield=True):
+                found = await self._alerts.drop_consumer(self.name, self._wall_ns(), by)
+                self.dropped = True
+        self.ring()
+        return found
+
+    async def look(self) -> None:
+        """Park what was delivered too often, and let go of clients that poll no more. Called now and then."""
+        now_ns = clock.now_ns()
+        for session in self._gone(now_ns):
+            self.leave(session)
+        if not self.delivery.expired(now_ns):
+            return
+        async with self._changing:
+            with trio.CancelScope(shield=True):
+                tries = self.delivery.expired(now_ns)
+                parked = await self._alerts.park(self.name, tries, self._wall_ns())
+                self.delivery.parked(parked)
+        log.warning("alerts are dead letters: not acknowledged", consumer=self.name, alerts=len(parked))
+        self._alerts.advance(self.name, self.delivery.floor)
+        self.ring()
+
+    def _gone(self, now_ns: int) -> Iterable[str]:
+        most_ns = POLL_GONE_S * S
+        return [
+            session
+            for session, polled_ns in self._polled_ns.items()
+            if session not in self._taking and now_ns - polled_ns > most_ns
+        ]

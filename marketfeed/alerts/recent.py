@@ -1,0 +1,82 @@
+"""The newest entries of the alert log, in memory: consumers that keep up do not read the file.
+
+A consumer is a position in the log, as a subscriber is a position in the rings. Whoever is further behind
+than the window reads the log.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import trio
+
+from marketfeed.errors import AlertLogError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from marketfeed.alerts.log import AlertLog, Entry
+
+WINDOW: Final = 4096  # entries, each about 1 kB
+READ: Final = 500  # entries per call of the log
+RETRY_S: Final = 1.0
+
+log = structlog.get_logger()
+
+
+class RecentEntries:
+    """The window; :meth:`run` fills it, and calls ``on_new`` after each step."""
+
+    def __init__(self, alerts: AlertLog, newest: int, on_new: Callable[[], None]) -> None:
+        """Begin after position ``newest``."""
+        self._alerts = alerts
+        self._on_new = on_new
+        self._entries: list[Entry] = []
+        self._rung = trio.Event()
+        self._grown = trio.Event()
+        self.newest = newest  # position of the newest entry that was read
+
+    def ring(self) -> None:
+        """Have entries read that were appended. Idempotent; repeated calls coalesce."""
+        self._rung.set()
+
+    async def run(self) -> None:
+        """Read new entries until cancelled."""
+        failing = False
+        while True:
+            await self._rung.wait()
+            self._rung = trio.Event()
+            try:
+                while entries := await self._alerts.read(self.newest, READ):
+                    self._add(entries)
+                failing = False
+            except AlertLogError as error:
+                if not failing:
+                    log.error("alerts cannot be read, and are delivered later", reason=str(error))
+                failing = True
+                await trio.sleep(RETRY_S)
+                self.ring()
+
+    async def after(self, position: int, limit: int) -> list[Entry]:
+        """Return up to ``limit`` entries after ``position``, from memory if they are there."""
+        first = self._entries[0].position if self._entries else self.newest + 1
+        if position + 1 >= first:
+            start = position + 1 - first
+            await trio.lowlevel.checkpoint()
+            return self._entries[start : start + limit]
+        return await self._alerts.read(position, limit)
+
+    async def wait(self, position: int) -> None:
+        """Return once there are entries after ``position``."""
+        while self.newest <= position:
+            await self._grown.wait()
+
+    def _add(self, entries: list[Entry]) -> None:
+        self._entries += entries
+        if len(self._entries) > 2 * WINDOW:  # one move per WINDOW entries
+            del self._entries[:-WINDOW]
+        self.newest = entries[-1].position
+        self._grown.set()
+        self._grown = trio.Event()
+        self._on_new()

@@ -1,0 +1,153 @@
+"""Silences in force: which alerts they mark, and what is said when one ends over something still raised."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+import trio
+
+from marketfeed.alerts.alert import Alert, alert_id
+from marketfeed.alerts.log import matches, pattern_problem
+from marketfeed.alerts.service import AlertRefusedError
+from marketfeed.core.units import S
+from marketfeed.errors import AlertLogError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from marketfeed.alerts.log import AlertLog, Appended, Episode, Mark, Silence
+
+MOST: Final = 1000  # silences that have not ended
+PATTERNS: Final = 100  # of each kind in one silence
+LOOK_S: Final = 60.0  # at the latest: the clock may be set meanwhile
+RETRY_S: Final = 1.0
+
+log = structlog.get_logger()
+
+
+class Silences:
+    """The silences of a log that have not ended. ``append`` appends alerts to it; see the Dispatch."""
+
+    def __init__(
+        self,
+        alerts: AlertLog,
+        append: Callable[[Sequence[Alert], int], Awaitable[list[Appended]]],
+        wall_ns: Callable[[], int],
+    ) -> None:
+        self._alerts, self._append, self._wall_ns = alerts, append, wall_ns
+        self._present: dict[str, Silence] = {}
+        self._changed = trio.Event()
+        self._changing = trio.Lock()
+
+    async def load(self) -> None:
+        """Take over the silences of the log that have not ended. Raises AlertLogError."""
+        now_ns = self._wall_ns()
+        self._present = {one.id: one for one in await self._alerts.silences() if one.ends_ns > now_ns}
+
+    def active(self, now_ns: int) -> list[Silence]:
+        """Return the silences in force."""
+        return [one for one in self._present.values() if one.starts_ns <= now_ns < one.ends_ns]
+
+    def marks(self, alerts: Sequence[Alert], now_ns: int) -> dict[str, Mark]:
+        """Return the mark of each alert that a silence covers, by id; notices are not covered."""
+        active = self.active(now_ns)
+        return {
+            alert.id: "silenced"
+            for alert in (alerts if active else ())
+            if alert.state != "notice" and any(_covers(one, alert.rule, alert.symbol) for one in active)
+        }
+
+    async def add(self, silence: Silence) -> None:
+        """Keep a silence. Raises AlertRefusedError and AlertLogError."""
+        if problem := silence_problem(silence, self._wall_ns()):
+            raise AlertRefusedError(problem)
+        if len(self._present) >= MOST and silence.id not in self._present:
+            raise AlertRefusedError(f"there are {MOST} silences already: end one first")
+        async with self._changing:
+            with trio.CancelScope(shield=True):
+                await self._alerts.add_silence(silence, self._wall_ns())
+                self._present[silence.id] = silence
+        self._changed.set()
+
+    async def expire(self, silence: str, by: str) -> bool:
+        """End a silence now; False if there is none that ends later. Raises AlertLogError."""
+        async with self._changing:
+            with trio.CancelScope(shield=True):
+                now_ns = self._wall_ns()
+                found = await self._alerts.expire_silence(silence, now_ns, by)
+                known = self._present.get(silence)
+                if found and known is not None:
+                    self._present[silence] = msgspec.structs.replace(known, ends_ns=now_ns)
+        self._changed.set()
+        return found
+
+    async def run(self) -> None:
+        """End silences at their time, until cancelled."""
+        while True:
+            self._changed = trio.Event()
+            try:
+                await self._end()
+            except AlertLogError as error:
+                log.warning("what a silence covered is not raised yet", reason=str(error))
+                await trio.sleep(RETRY_S)
+                continue
+            now_ns = self._wall_ns()
+            next_ns = min((one.ends_ns for one in self._present.values()), default=now_ns + LOOK_S * S)
+            with trio.move_on_after(min(max(next_ns - now_ns, 0) / S, LOOK_S)):
+                await self._changed.wait()
+
+    async def _end(self) -> None:
+        """Forget silences that have ended, and say what is still raised under them."""
+        now_ns = self._wall_ns()
+        ended = [one for one in self._present.values() if one.ends_ns <= now_ns]
+        if not ended:
+            return
+        begun = [one for one in ended if one.starts_ns < one.ends_ns]
+        hidden = [one for one in await self._alerts.episodes(open_only=True) if not one.shown]
+        active = self.active(now_ns)
+        told: list[Alert] = []
+        for episode in hidden:
+            under = next((one for one in begun if _covers(one, episode.rule, episode.symbol)), None)
+            if under is None or any(_covers(one, episode.rule, episode.symbol) for one in active):
+                continue
+            alert = await self._still_raised(episode, under, now_ns + len(told))
+            told += [] if alert is None else [alert]
+        if told:
+            await self._append(told, now_ns)
+        for one in ended:
+            if self._present.get(one.id) == one:
+                del self._present[one.id]
+
+    async def _still_raised(self, episode: Episode, silence: Silence, now_ns: int) -> Alert | None:
+        """Return the alert that says so; None if its rule inhibits it. ``now_ns`` makes its id unique."""
+        entries = await self._alerts.read(episode.last_position - 1, 1)
+        if not entries or entries[0].mark != "silenced":
+            return None
+        last = entries[0].alert
+        return msgspec.structs.replace(
+            last,
+            id=alert_id(last.rule, last.symbol, "raised", 0, now_ns),
+            t_ns=0,
+            r_ns=now_ns,
+            message=f"{last.message}; still raised after a silence by {silence.created_by} ended",
+        )
+
+
+def silence_problem(silence: Silence, now_ns: int) -> str | None:
+    """Return why a silence cannot begin; None if it can."""
+    for what, patterns in (("rules", silence.rules), ("symbols", silence.symbols)):
+        if not 0 < len(patterns) <= PATTERNS:
+            return f"{what}: 1 to {PATTERNS} patterns, not {len(patterns)}"
+    if problem := next(filter(None, map(pattern_problem, silence.rules)), None):
+        return f"rules: {problem}"
+    if not silence.created_by or not silence.comment:
+        return "by, comment: who silences, and why"
+    if silence.ends_ns <= max(silence.starts_ns, now_ns):
+        return "ends: must be later than now and than starts"
+    return None
+
+
+def _covers(silence: Silence, rule: str, symbol: str) -> bool:
+    return matches(silence.rules, rule) and matches(silence.symbols, symbol)
