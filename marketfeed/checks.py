@@ -64,10 +64,7 @@ def idle(loaded: Loaded) -> list[str]:
     """
     config = loaded.config
     found = [] if config.feeds else [f"{loaded.source}: no [[feeds]]: subscribers will get no ticks"]
-    for section, names, why in (
-        ("alerts", ("max_tries", "in_flight"), "alerts are not delivered yet"),
-        ("auth", ("algorithm", "key_file"), "tokens come with a later version"),
-    ):
+    for section, names, why in (("auth", ("algorithm", "key_file"), "tokens come with a later version"),):
         table = getattr(config, section)
         default = type(table)()
         keys = [f"{section}.{name}" for name in names if getattr(table, name) != getattr(default, name)]

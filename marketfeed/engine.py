@@ -159,6 +159,7 @@ class Engine:
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
         ):
             async with self.alerting.open():
+                self.server.alerts = self.alerting.dispatch
                 error = await self._serve(listener, admin_listener, signals)
         if error is not None:
             raise error

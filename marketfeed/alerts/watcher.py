@@ -123,7 +123,7 @@ class Watcher:
         try:
             left = await alerts.episodes(open_only=True)
             now_ns = self._wall_ns()
-            self._hold([self._left_open(one, now_ns + number) for number, one in enumerate(left)])
+            self._hold([left_open(one, now_ns + number) for number, one in enumerate(left)])
         except AlertLogError as error:
             log.error("open episodes of the last run are not cleared", reason=str(error))
         try:
@@ -210,20 +210,6 @@ class Watcher:
             + (" so far" if state == "raised" else ", and see every tick again"),
         )
 
-    def _left_open(self, episode: Episode, now_ns: int) -> Judged:
-        """Return the alert that clears an episode of a former engine; ``now_ns`` makes its id unique."""
-        cleared = Alert(
-            id=alert_id(episode.rule, episode.symbol, "cleared", 0, now_ns),
-            key=episode.key,
-            rule=episode.rule,
-            symbol=episode.symbol,
-            severity=episode.severity,
-            state="cleared",
-            r_ns=now_ns,
-            message="the engine was started again, and its rules start clear",
-        )
-        return Judged(cleared, inhibited=not episode.shown)
-
     def _hold(self, judged: Sequence[Judged]) -> None:
         if len(self._rules.failed) != self._failures:
             for name, why in list(self._rules.failed.items())[self._failures :]:
@@ -267,3 +253,18 @@ class Watcher:
         with trio.move_on_after(max(due_ns - now_ns, 0) / S):
             await self._rung.wait()
             await trio.sleep(COLLECT_S)
+
+
+def left_open(episode: Episode, now_ns: int) -> Judged:
+    """Return the alert that clears an episode of a former engine; ``now_ns`` makes its id unique."""
+    cleared = Alert(
+        id=alert_id(episode.rule, episode.symbol, "cleared", 0, now_ns),
+        key=episode.key,
+        rule=episode.rule,
+        symbol=episode.symbol,
+        severity=episode.severity,
+        state="cleared",
+        r_ns=now_ns,
+        message="the engine was started again, and its rules start clear",
+    )
+    return Judged(cleared, inhibited=not episode.shown)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from marketfeed.api.fields import Count, Cursor, Micros, Name, Nanos, Symbol, Tier
-from marketfeed.api.messages import Gap, Quote, Trade
+from marketfeed.api.messages import AlertPattern, ConsumerName, Gap, Quote, Trade
 
 # Each status of an error answer, and its meaning.
 STATUSES: Final = {
@@ -22,8 +22,9 @@ STATUSES: Final = {
     426: "The version of the WebSocket protocol is not 13.",
     429: "Too many requests from this address; come back after Retry-After.",
     431: "The head of the request is too long.",
-    503: "A limit on sessions or handshakes is reached, or the engine is shutting down;"
-    " come back after Retry-After.",
+    503: "A limit on sessions or handshakes is reached, the engine is shutting down, or alerts are off"
+    " or cannot be kept; come back after Retry-After, if there is one.",
+    504: "The notice was not acknowledged in time; it is on disk, and remains to be delivered.",
 }
 
 
@@ -136,6 +137,14 @@ class SubscriptionParameters(msgspec.Struct):
 
 class EventsParameters(SubscriptionParameters):
     """Parameters of ``/v1/events``."""
+
+    alerts: Annotated[list[AlertPattern], Meta(description="Rules to receive alerts of.")]
+    consumer: Annotated[
+        ConsumerName, Meta(description="Receive alerts as this durable consumer; without it a live view.")
+    ]
+    start: Annotated[
+        Literal["now", "all"], Meta(description="At the first use of the consumer; without it `all`.")
+    ]
 
 
 class PollParameters(SubscriptionParameters):

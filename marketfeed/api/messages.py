@@ -10,7 +10,7 @@ documents allow them: clients have to ignore fields that they do not recognise.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType, field
@@ -94,6 +94,60 @@ class Trade(Tick, frozen=True, tag="t"):
     snap: Annotated[Literal[1], Meta(description="Present in snapshots only.")] | UnsetType = UNSET
 
 
+AlertId = Annotated[str, Meta(description="A ULID: the same cause has the same id.")]
+AlertPattern = Annotated[
+    str,
+    Meta(
+        description="The name of a rule, the beginning of one followed by *, or * for all.",
+        extra_json_schema={"pattern": r"^([A-Za-z0-9_.-]{1,64}\*?|\*)$"},
+    ),
+]
+ConsumerName = Annotated[
+    str,
+    Meta(
+        description="A durable consumer: 1 to 64 printable ASCII characters without space.",
+        extra_json_schema={"pattern": "^[!-~]{1,64}$"},
+    ),
+]
+Severity = Literal["info", "warning", "critical"]
+
+
+class Alert(Message, frozen=True, tag="a", kw_only=True):
+    """What a rule found, or a notice that somebody published."""
+
+    id: AlertId
+    key: Annotated[
+        str, Meta(description="The same on `raised` and `cleared`; of a notice, its publisher's own key.")
+    ]
+    rule: Annotated[str, Meta(description="Name of the rule; `notice` and `watcher` are the engine's.")]
+    S: Annotated[str, Meta(description="The symbol, or the feed; empty if it is about neither.")]
+    sev: Severity
+    state: Literal["raised", "cleared", "notice"]
+    v: Annotated[float | None, Meta(description="What was measured, in the rule's unit.")]
+    th: Annotated[float | None, Meta(description="What it was compared with, in the same unit.")]
+    t: Annotated[Micros, Meta(description="The venue's time of the cause; 0 = none.")]
+    r: Annotated[Micros, Meta(description="Arrival time of the cause.")]
+    msg: Annotated[str, Meta(description="One line for people.")]
+    try_: Annotated[int, Meta(ge=1, description="Which delivery to this consumer it is.")] = field(name="try")
+    ack: Annotated[bool, Meta(description="It has to be acknowledged; false in a live view.")]
+    suppressed: Annotated[Count, Meta(description="Episodes kept back by the cool-down since the last one.")]
+    to: Annotated[ConsumerName, Meta(description="The only consumer that gets it.")] | UnsetType = UNSET
+    data: Annotated[dict[str, Any], Meta(description="Of a notice, as published.")] | UnsetType = UNSET
+
+
+class Acked(Answer, frozen=True, tag="acked"):
+    """Answer to `ack`: these alerts are settled, on disk, and do not come again."""
+
+    alerts: Sequence[AlertId]
+    unknown: (
+        Annotated[
+            Sequence[str],
+            Meta(description="Ids that are not this consumer's, or were acknowledged before."),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
 class Connected(Message, frozen=True, tag="success"):
     """The first message of each WebSocket session."""
 
@@ -115,9 +169,13 @@ class Subscription(Answer, frozen=True, tag="subscription"):
 
     quotes: Sequence[Name]
     trades: Sequence[Name]
-    alerts: Annotated[Sequence[str], Meta(description="Empty in this version.")]
+    alerts: Annotated[Sequence[AlertPattern], Meta(description="Patterns of the rules whose alerts come.")]
     tier: Tier
     encoding: EncodingName
+    consumer: (
+        Annotated[ConsumerName, Meta(description="The consumer whose alerts come; absent in a live view.")]
+        | UnsetType
+    ) = UNSET
     resumed: (
         Annotated[bool, Meta(description="After `after` only: everything missed follows; `reset` is empty.")]
         | UnsetType
@@ -180,5 +238,5 @@ class Closing(Message, frozen=True, tag="closing"):
 
 
 Types = tuple[type[Message], ...]
-ON_EVENTS: Final[Types] = (Quote, Trade, Gap, Subscription, Synced, Lag, Closing)
-ON_STREAM: Final[Types] = (*ON_EVENTS, Connected, Authenticated, Heartbeat, Pong, Error)
+ON_EVENTS: Final[Types] = (Quote, Trade, Alert, Gap, Subscription, Synced, Lag, Error, Closing)
+ON_STREAM: Final[Types] = (*ON_EVENTS, Acked, Connected, Authenticated, Heartbeat, Pong)

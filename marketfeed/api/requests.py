@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from marketfeed.api.fields import MAX_INT, MIN_INT, Cursor, EncodingName, Name, RequestId, Tier
+from marketfeed.api.messages import AlertPattern, ConsumerName
 
 Echo = Annotated[int, Meta(extra_json_schema={"minimum": MIN_INT, "maximum": MAX_INT})] | float | str | None
 
@@ -25,6 +26,15 @@ class Subscribe(Request, frozen=True):
     action: Literal["subscribe"]
     quotes: Annotated[list[Name], Meta(description="Names to receive quotes of.")] = []
     trades: Annotated[list[Name], Meta(description="Names to receive trades of.")] = []
+    alerts: Annotated[list[AlertPattern], Meta(description="Rules to receive alerts of.")] = []
+    consumer: Annotated[
+        ConsumerName | None,
+        Meta(description="Receive as this durable consumer, and acknowledge; without it a live view."),
+    ] = None
+    start: Annotated[
+        Literal["now", "all"] | None,
+        Meta(description="At the first use of the consumer: which alerts it gets; without it `all`."),
+    ] = None
     tier: Annotated[Tier | None, Meta(description="Tier of the whole session from now on.")] = None
     encoding: Annotated[
         EncodingName | None, Meta(description="Encoding of the whole session from this answer on.")
@@ -38,6 +48,14 @@ class Unsubscribe(Request, frozen=True):
     action: Literal["unsubscribe"]
     quotes: Annotated[list[Name], Meta(description="Names to receive no more quotes of.")] = []
     trades: Annotated[list[Name], Meta(description="Names to receive no more trades of.")] = []
+    alerts: Annotated[list[AlertPattern], Meta(description="Rules to receive no more alerts of.")] = []
+
+
+class Acknowledge(Request, frozen=True):
+    """Acknowledge alerts of the session's consumer."""
+
+    action: Literal["ack"]
+    alerts: Annotated[list[str], Meta(description="Ids, as they came.")] = []
 
 
 class Ping(Request, frozen=True):
@@ -54,10 +72,11 @@ class Authenticate(Request, frozen=True):
     token: str = ""
 
 
-ClientRequest = Subscribe | Unsubscribe | Ping | Authenticate
+ClientRequest = Subscribe | Unsubscribe | Acknowledge | Ping | Authenticate
 REQUESTS: dict[str, type[ClientRequest]] = {
     "subscribe": Subscribe,
     "unsubscribe": Unsubscribe,
+    "ack": Acknowledge,
     "ping": Ping,
     "auth": Authenticate,
 }

@@ -6,12 +6,12 @@ subscriptions get the same events. Source: https://html.spec.whatwg.org/multipag
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 import trio
 
-from marketfeed.errors import CloseCode
+from marketfeed.errors import CloseCode, RequestError
 from marketfeed.fanout.shard import SubscriptionChange
 from marketfeed.fanout.wire import SSE
 from marketfeed.gateway import protocol
@@ -19,6 +19,7 @@ from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.session import FAREWELL_S, Service, Session
 
 if TYPE_CHECKING:
+    from marketfeed.alerts.log import Start
     from marketfeed.core.cursor import Cursor
     from marketfeed.fanout.interest import Names
     from marketfeed.fanout.resume import Resumption
@@ -35,6 +36,17 @@ MAX_JUNK_BYTES: Final = 65536  # that a client may send after its request; disca
 log = structlog.get_logger()
 
 
+class AlertRequest(NamedTuple):
+    """The alerts that a client asks for; none without patterns."""
+
+    patterns: tuple[str, ...]
+    consumer: str | None
+    start: Start | None
+
+
+NO_ALERTS: Final = AlertRequest((), None, None)
+
+
 class EventSession(Session):
     """A session over Server-Sent Events."""
 
@@ -47,6 +59,7 @@ class EventSession(Session):
         after: Cursor | None,
         headers: Headers,
         sdk: str = NO_SDK,
+        alerts: AlertRequest = NO_ALERTS,
     ) -> None:
         """``headers`` are added to those of the response."""
         super().__init__(service, address, sdk)
@@ -54,13 +67,14 @@ class EventSession(Session):
         self._tier = tier
         self._after = after
         self._headers = headers
+        self._wanted = alerts
 
     async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
         """Serve the client until either side ends the session. The caller then cancels ``nursery``."""
         outbox.attach(self)
         outbox.give_up_after(GONE_S)
         await outbox.send_all(self._opening())
-        code = await self._live(outbox, self._tier, SSE)
+        code = await self._live(outbox, self._tier, SSE, nursery)
         if code is None or self.member is None or code in (CloseCode.SLOW, CloseCode.ABNORMAL):
             return
         with trio.move_on_after(FAREWELL_S, shield=True):
@@ -84,15 +98,24 @@ class EventSession(Session):
 
     async def _read(self, outbox: Outbox, member: Subscriber) -> CloseCode | None:
         """Subscribe, and wait until the client disconnects."""
-        shard = self._service.shard
+        shard, alerts = self._service.shard, self.alerts
+        assert alerts is not None
+        try:
+            await alerts.add(*self._wanted, None)
+        except RequestError as error:  # the log cannot be read, or the consumer is one too many
+            outbox.offer(SSE.messages(protocol.error(error.code, str(error)), shard.wall_ns()))
+            self.end(CloseCode.INTERNAL)
+            return None
 
         def answer(resumption: Resumption | None) -> bytes:
-            payload = protocol.subscription(self._names, self._tier.name, "json", None, resumption)
+            about = (self._names, self._tier.name, "json", None, resumption)
+            payload = protocol.subscription(*about, alerts.patterns, alerts.consumer)
             return SSE.messages(payload, shard.wall_ns())
 
         await shard.change(
             SubscriptionChange(member, self._names, self._tier, SSE, answer, synced=True, after=self._after)
         )
+        alerts.send()
         junk = 0
         while data := await outbox.receive_some():
             junk += len(data)

@@ -12,32 +12,26 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy as np
-import structlog
 import trio
 
 from marketfeed.api.answers import LatestParameters, PollParameters, SymbolTimes
 from marketfeed.core.records import CHANNELS, QUOTES, TRADES
 from marketfeed.gateway import query as asked
-from marketfeed.gateway.http import NO_CACHE, Request, Response, error_response, tagged
+from marketfeed.gateway.http import NO_CACHE, Request, Response, tagged
 
 if TYPE_CHECKING:
-    from marketfeed.fanout.polls import PollAnswer
     from marketfeed.gateway.session import Service
+    from marketfeed.gateway.waits import Waits
 
 CHUNK: Final = 1024  # symbols between two checkpoints: two milliseconds
 MANY_NAMES: Final = 64  # requests for more names are served one at a time
-
-log = structlog.get_logger()
 
 
 class Polling:
     """The handlers of one service."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._draining = False
-        self._waiting: set[trio.CancelScope] = set()
-        self._answered = trio.lowlevel.ParkingLot()
+    def __init__(self, service: Service, waits: Waits) -> None:
+        self._service, self._waits = service, waits
 
     async def poll(self, request: Request) -> Response:
         """Answer ``GET /v1/poll``; if the client disconnects, the poll ends at once."""
@@ -46,30 +40,11 @@ class Polling:
         names = asked.names_of(query, service.limits)
         tier = asked.tier_of(query, service.tiers, service.default_tier)
         after, timeout_s = asked.cursor_of(query), asked.timeout_of(query)
-        answer: PollAnswer | None = None
-        try:
-            async with trio.open_nursery() as nursery:
-                self._waiting.add(nursery.cancel_scope)
-                nursery.start_soon(_until_gone, request, nursery.cancel_scope)
-                answer = await service.shard.poll(names, tier, after, timeout_s)
-                nursery.cancel_scope.cancel()
-        finally:
-            self._waiting.discard(nursery.cancel_scope)
-            self._answered.unpark_all()
-        if answer is not None:
-            headers = (*NO_CACHE, ("X-Cursor", answer.cursor))
-            return Response(answer.body or b"", status=204 if answer.body is None else 200, headers=headers)
-        if self._draining:
-            return error_response(503, "shutting down", (("Retry-After", "1"), ("Connection", "close")))
-        raise trio.BrokenResourceError("the client of a poll went away")
-
-    async def drain(self) -> None:
-        """Answer every waiting poll with 503; return when all have ended."""
-        self._draining = True
-        for scope in self._waiting:
-            scope.cancel()
-        while self._waiting:
-            await self._answered.park()
+        answer = await self._waits.run(request, lambda: service.shard.poll(names, tier, after, timeout_s))
+        if isinstance(answer, Response):
+            return answer
+        headers = (*NO_CACHE, ("X-Cursor", answer.cursor))
+        return Response(answer.body or b"", status=204 if answer.body is None else 200, headers=headers)
 
     async def quotes(self, request: Request) -> Response:
         """Answer ``GET /v1/quotes``."""
@@ -120,11 +95,3 @@ class Polling:
             ]
             await trio.lowlevel.checkpoint()
         return Response(b'{"symbols":[%b]}' % b",".join(rows), headers=NO_CACHE)
-
-
-async def _until_gone(request: Request, poll: trio.CancelScope) -> None:
-    try:
-        await request.wait_gone()
-    except trio.BrokenResourceError:
-        log.debug("peer went away", address=request.address)
-    poll.cancel()

@@ -14,6 +14,7 @@ import msgspec
 from marketfeed.api import fields
 from marketfeed.api.fields import MAX_ID, MAX_INT, MIN_INT
 from marketfeed.api.messages import (
+    Acked,
     Authenticated,
     Closing,
     Connected,
@@ -29,6 +30,7 @@ from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
 from marketfeed.fanout.interest import Names
 
 if TYPE_CHECKING:
+    from marketfeed.alerts.log import Acknowledged
     from marketfeed.fanout.resume import Resumption
 
 VERSION: Final = 1
@@ -77,9 +79,11 @@ def parse_request(text: str | bytes) -> ClientRequest:
 
 _NAMES: Final = "a list of strings, each a symbol or prefix*"
 _TEXT: Final = "a string"
+_RULES: Final = "a list of strings"
 _ALLOWED: Final[dict[str, str]] = {
     "id": "a string or an integer", "quotes": _NAMES, "trades": _NAMES, "tier": _TEXT, "encoding": _TEXT,
     "after": _TEXT, "token": _TEXT, "t": "a number or a string",
+    "alerts": _RULES, "consumer": _TEXT, "start": '"now" or "all"',
 }  # fmt: skip
 
 
@@ -95,9 +99,9 @@ def _complaint(data: dict[str, Any], kind: type[Any]) -> str:
         try:
             msgspec.convert(value, known[key])
         except msgspec.ValidationError:
-            if isinstance(value, list) and _ALLOWED[key] is _NAMES:
+            if isinstance(value, list) and (allowed := _ALLOWED[key]) in (_NAMES, _RULES):
                 place, value = next((i, one) for i, one in enumerate(value) if not isinstance(one, str))
-                return f"{key}: {_NAMES}; at index {place} it is {_shown(value)}"
+                return f"{key}: {allowed}; at index {place} it is {_shown(value)}"
             return f"{key}: {_ALLOWED[key]}, not {_shown(value)}"
     return ""
 
@@ -164,14 +168,23 @@ def authenticated(tier: str, id_: RequestId) -> bytes:
 
 
 def subscription(
-    names: Names, tier: str, encoding: str, id_: RequestId, resumption: Resumption | None = None
+    names: Names,
+    tier: str,
+    encoding: str,
+    id_: RequestId,
+    resumption: Resumption | None = None,
+    alerts: tuple[str, ...] = (),
+    consumer: str | None = None,
 ) -> bytes:
     """Return the response to ``subscribe`` and ``unsubscribe``: the complete subscription."""
+    who = msgspec.UNSET if consumer is None else consumer
     resumed: bool | msgspec.UnsetType = msgspec.UNSET
     reset: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     if resumption is not None:
         resumed, reset = resumption.resumed, resumption.reset
-    return _array(Subscription(names.quotes, names.trades, (), tier, encoding, resumed, reset, id=_id(id_)))
+    return _array(
+        Subscription(names.quotes, names.trades, alerts, tier, encoding, who, resumed, reset, id=_id(id_))
+    )
 
 
 def cursor_of(request: Subscribe) -> Cursor | None:
@@ -182,6 +195,11 @@ def cursor_of(request: Subscribe) -> Cursor | None:
         return parse_cursor(request.after)
     except ValueError as error:
         raise RequestError(ErrorCode.SYNTAX, f"after: {error}", request.id) from None
+
+
+def acked(found: Acknowledged, id_: RequestId) -> bytes:
+    """Return the response to ``ack``."""
+    return _array(Acked(found.ids, found.unknown or msgspec.UNSET, id=_id(id_)))
 
 
 def pong(request: Ping) -> bytes:

@@ -6,14 +6,17 @@ Names, tiers and cursors are those of a WebSocket's requests; docs/protocol.md d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from marketfeed.api.requests import Subscribe
 from marketfeed.core.cursor import Cursor, parse_cursor
 from marketfeed.errors import ErrorCode, RequestError
 from marketfeed.gateway import protocol
+from marketfeed.gateway.events import AlertRequest
+from marketfeed.gateway.session_alerts import check_consumer
 
 if TYPE_CHECKING:
+    from marketfeed.alerts.log import Start
     from marketfeed.fanout.interest import Names
     from marketfeed.fanout.tiers import Tier
     from marketfeed.gateway.limits import Limits
@@ -46,11 +49,11 @@ def check_keys(query: Query, allowed: tuple[str, ...], ignored: tuple[str, ...] 
             raise RequestError(ErrorCode.SYNTAX, f"{key}: given {len(values)} times")
 
 
-def names_of(query: Query, limits: Limits) -> Names:
-    """Return the names in ``quotes`` and ``trades``, at least one; raises RequestError."""
+def names_of(query: Query, limits: Limits, required: bool = True) -> Names:
+    """Return the names in ``quotes`` and ``trades``, at least one if ``required``; raises RequestError."""
     quotes, trades = (_listed(query, channel) for channel in ("quotes", "trades"))
     names = protocol.names_of(Subscribe("subscribe", quotes=quotes, trades=trades))
-    if not any(names):
+    if required and not any(names):
         raise RequestError(
             ErrorCode.SYNTAX, "quotes, trades: at least one name in quotes=A,B* or trades=A,B*"
         )
@@ -101,9 +104,9 @@ def cursor_of(query: Query, last_event_id: str | None = None) -> Cursor | None:
         raise RequestError(ErrorCode.SYNTAX, f"{where}: {error}") from None
 
 
-def timeout_of(query: Query) -> float:
-    """Return ``timeout_s``, 30 by default; raises RequestError."""
-    text = query.get("timeout_s", ["30"])[0]
+def timeout_of(query: Query, default: str = "30") -> float:
+    """Return ``timeout_s``, or ``default``; raises RequestError."""
+    text = query.get("timeout_s", [default])[0]
     try:
         # Python would read 1_0 as 10.
         timeout_s = float(text) if len(text) <= 20 and "_" not in text else -1.0
@@ -112,6 +115,33 @@ def timeout_of(query: Query) -> float:
     if not 0 <= timeout_s <= MAX_TIMEOUT_S:
         raise RequestError(ErrorCode.SYNTAX, f"timeout_s: 0 to {MAX_TIMEOUT_S:g}, not {text[:20]!r}")
     return timeout_s
+
+
+def alerts_of(query: Query) -> AlertRequest:
+    """Return the alerts in ``alerts``, ``consumer`` and ``start``; raises RequestError."""
+    patterns = tuple(dict.fromkeys(_listed(query, "alerts")))
+    consumer, start = (query.get(key, [None])[0] for key in ("consumer", "start"))
+    if not patterns and (consumer or start):
+        raise RequestError(ErrorCode.SYNTAX, "consumer, start: need alerts, such as alerts=*")
+    check_consumer(patterns, consumer, start)
+    return AlertRequest(patterns, consumer, cast("Start | None", start))
+
+
+def consumer_of(query: Query) -> tuple[str, tuple[str, ...], Start]:
+    """Return ``consumer``, which is required, ``alerts`` and ``start``; raises RequestError."""
+    patterns, consumer, start = alerts_of({"alerts": ["*"], **query})
+    if consumer is None:
+        raise RequestError(ErrorCode.SYNTAX, "consumer: missing; the name of a durable consumer")
+    return consumer, patterns, start or "all"
+
+
+def number_of(query: Query, key: str, most: int, default: int) -> int:
+    """Return the integer ``key``, from 1 to ``most``; raises RequestError."""
+    text = query.get(key, [str(default)])[0]
+    digits = text.isascii() and text.isdecimal() and len(text) <= 9
+    if not digits or not 1 <= int(text) <= most:
+        raise RequestError(ErrorCode.SYNTAX, f"{key}: 1 to {most}, not {text[:20]!r}")
+    return int(text)
 
 
 def _listed(query: Query, key: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from marketfeed.api.answers import EventsParameters
+from marketfeed.gateway.alert_routes import AlertRoutes
 from marketfeed.gateway.clients import Sdks
 from marketfeed.gateway.events import CONTENT_TYPE, EventSession
 from marketfeed.gateway.files import file_routes
@@ -14,9 +15,19 @@ from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_
 from marketfeed.gateway.limits import HANDSHAKES, Rates
 from marketfeed.gateway.origins import Origins
 from marketfeed.gateway.polling import Polling
-from marketfeed.gateway.query import LAST_EVENT_ID, POLYFILL, check_keys, cursor_of, names_of, tier_of
+from marketfeed.gateway.query import (
+    LAST_EVENT_ID,
+    POLYFILL,
+    alerts_of,
+    check_keys,
+    cursor_of,
+    names_of,
+    tier_of,
+)
 from marketfeed.gateway.rate_limited_log import RateLimitedLog
+from marketfeed.gateway.session_alerts import OFF
 from marketfeed.gateway.upgrade import UpgradeError, opening_of
+from marketfeed.gateway.waits import Waits
 from marketfeed.gateway.websocket import WebSocketSession
 
 if TYPE_CHECKING:
@@ -34,7 +45,8 @@ class Routes:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._origins = Origins(service.allowed_origins, service.certificate is not None)
-        self.polling = Polling(service)
+        self._waits = Waits()
+        self.polling = Polling(service, self._waits)
         self._rates = Rates(service.limits.requests_per_s)
         self._sdks = Sdks()
         self._log = RateLimitedLog()
@@ -47,6 +59,7 @@ class Routes:
                 "/v1/trades": {"GET": self.polling.trades},
                 "/v1/symbols": {"GET": self.polling.symbols},
                 "/v1/latency": {"GET": self._latency},
+                **AlertRoutes(service, self._waits).routes,
                 **file_routes(),
             },
             Rules(
@@ -64,7 +77,7 @@ class Routes:
     async def drain(self) -> None:
         """End all polls, and each connection with its current response; return when the polls have ended."""
         self.server.closing = True
-        await self.polling.drain()
+        await self._waits.drain()
 
     def refuse(self, request: Request) -> Response | None:
         """Return 429 for an address that exceeds its request rate."""
@@ -86,14 +99,17 @@ class Routes:
     async def _events(self, request: Request) -> Response | Session:
         service, query = self._service, request.query
         check_keys(query, (*EventsParameters.__struct_fields__, *LAST_EVENT_ID), POLYFILL)
-        names = names_of(query, service.limits)
+        alerts = alerts_of(query)
+        names = names_of(query, service.limits, required=not alerts.patterns)
         tier = tier_of(query, service.tiers, service.default_tier)
         after = cursor_of(query, request.header(b"last-event-id"))
+        if alerts.patterns and service.alerts is None:
+            return error_response(503, OFF)
         if request.method == "HEAD":
             return Response(b"", CONTENT_TYPE)
         headers = self._origins.permission(request.header(b"origin"), request.authority)
         return await self._admit(request) or EventSession(
-            service, request.address, names, tier, after, headers, self._sdk(request)
+            service, request.address, names, tier, after, headers, self._sdk(request), alerts
         )
 
     async def _latency(self, request: Request) -> Response:

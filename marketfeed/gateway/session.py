@@ -17,15 +17,18 @@ from marketfeed.gateway import protocol
 from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.handshakes import FLOOR_MS, Handshakes
 from marketfeed.gateway.proxies import Proxies
+from marketfeed.gateway.session_alerts import SessionAlerts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from marketfeed.alerts.service import AlertService
     from marketfeed.fanout.shard import Shard
     from marketfeed.fanout.subscriber import Subscriber
     from marketfeed.fanout.tiers import Tier
     from marketfeed.gateway.hosts import Hosts
     from marketfeed.gateway.limits import Admits, Counters, Limits
+    from marketfeed.gateway.live_alerts import LiveViews
     from marketfeed.gateway.outbox import Outbox
     from marketfeed.gateway.tls import Certificate
 
@@ -55,6 +58,8 @@ class Service:
     proxies: Proxies = field(default_factory=Proxies)
     certificate: Certificate | None = None  # None: plain TCP
     overview: Callable[[], Awaitable[dict[str, Any]]] | None = None  # returns the body of /v1/latency
+    alerts: AlertService | None = None  # None: alerts are off
+    views: LiveViews | None = None
     # Held during requests that take milliseconds, so that only one of them delays other work at a time.
     large: trio.Lock = field(default_factory=trio.Lock)
 
@@ -73,6 +78,7 @@ class Session(ABC):
         self._reading = trio.CancelScope()
         self._outbox: Outbox | None = None
         self.member: Subscriber | None = None  # once it has entered the shard
+        self.alerts: SessionAlerts | None = None  # likewise
 
     @property
     def unsent_bytes(self) -> int:
@@ -97,6 +103,8 @@ class Session(ABC):
         """Have the shard continue with the session: its outbox holds no unsent bytes any more."""
         if self.member is not None:
             self._service.shard.drained(self.member)
+        if self.alerts is not None:
+            self.alerts.drained()
 
     def last_words(self) -> bytes:
         """Return the bytes to send before the socket closes: none."""
@@ -106,8 +114,10 @@ class Session(ABC):
     async def _read(self, outbox: Outbox, member: Subscriber) -> CloseCode | None:
         """Serve requests until the client closes; return its code, None if the server ends the session."""
 
-    async def _live(self, outbox: Outbox, tier: Tier, encoding: Encoding) -> CloseCode | None:
-        """Enter the shard, run :meth:`_read`, and leave the shard.
+    async def _live(
+        self, outbox: Outbox, tier: Tier, encoding: Encoding, nursery: trio.Nursery
+    ) -> CloseCode | None:
+        """Enter the shard, run :meth:`_read`, and leave the shard. Alerts are sent in ``nursery``.
 
         Returns the code of the close to send; None if the client has closed.
         """
@@ -116,6 +126,7 @@ class Session(ABC):
         self._service.handshakes.done(trio.current_time())
         member = self.member = shard.enter(self.id, outbox, tier, encoding)
         self._outbox = outbox
+        alerts = self.alerts = SessionAlerts(self._service, self.id, member, outbox, nursery)
         closed: CloseCode | None = None
         try:
             with self._reading:
@@ -127,6 +138,7 @@ class Session(ABC):
             self._ending = CloseCode.INTERNAL
         finally:
             shard.leave(member)
+            alerts.leave()
             self._ending = self._ending or closed or CloseCode.INTERNAL
             if self._ending is CloseCode.SLOW:
                 outbox.reset()

@@ -14,7 +14,7 @@ import structlog
 import trio
 import trio_websocket
 
-from marketfeed.api.requests import Authenticate, ClientRequest, Ping, Subscribe, Unsubscribe
+from marketfeed.api.requests import Acknowledge, Authenticate, ClientRequest, Ping, Subscribe, Unsubscribe
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
 from marketfeed.fanout.shard import SubscriptionChange
 from marketfeed.fanout.wire import ENCODINGS, Encoding
@@ -70,7 +70,7 @@ class WebSocketSession(Session):
         if ws is None:
             return
         self._ws = ws
-        code = await self._live(outbox, self._service.default_tier, self._service.encoding)
+        code = await self._live(outbox, self._service.default_tier, self._service.encoding, nursery)
         if code is not None:
             await self._close(ws, outbox, code)
 
@@ -157,6 +157,10 @@ class WebSocketSession(Session):
                 self._offer(outbox, member, protocol.pong(request))
             case Authenticate():
                 self._offer(outbox, member, protocol.authenticated(member.tier.name, request.id))
+            case Acknowledge():
+                assert self.alerts is not None
+                found = await self.alerts.acknowledge(request.alerts, request.id)
+                self._offer(outbox, member, protocol.acked(found, request.id))
             case Subscribe():
                 names = member.names.plus(protocol.names_of(request))
                 tier, encoding = self._tier_of(request, member), self._encoding_of(request, member)
@@ -198,14 +202,22 @@ class WebSocketSession(Session):
         if excess is not None:
             raise RequestError(ErrorCode.SYMBOL_LIMIT, excess, request.id)
 
+        after = protocol.cursor_of(request) if isinstance(request, Subscribe) else None
+        alerts = self.alerts
+        assert alerts is not None
+        if isinstance(request, Subscribe):
+            await alerts.add(request.alerts, request.consumer, request.start, request.id)
+        else:
+            await alerts.remove(request.alerts, request.id)
+
         def answer(resumption: Resumption | None) -> bytes:
             about = (member.names, member.tier.name, member.encoding.name, request.id, resumption)
-            return self._framed(member, protocol.subscription(*about))
+            return self._framed(member, protocol.subscription(*about, alerts.patterns, alerts.consumer))
 
-        after = protocol.cursor_of(request) if isinstance(request, Subscribe) else None
         await self._service.shard.change(
             SubscriptionChange(member, names, tier, encoding, answer, synced, request.id, after)
         )
+        alerts.send()
 
     # Close.
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
+from marketfeed.alerts.delivery import DeliveryLimits
+from marketfeed.alerts.dispatch import Dispatch
 from marketfeed.alerts.log import Retention
 from marketfeed.alerts.rules import FeedState, RuleSet, rule_specs, unmatched
-from marketfeed.alerts.watcher import STEP_TICKS, Watcher
+from marketfeed.alerts.watcher import STEP_TICKS, Watcher, left_open
 from marketfeed.core.reader import RingReader
 from marketfeed.errors import AlertLogError, ConfigError, StartError, gathered
 from marketfeed.folders import file_problem
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
     from marketfeed.alerts.sqlite_log import SqliteLog
-    from marketfeed.config.schema import Loaded
+    from marketfeed.config.schema import AlertsConfig, Loaded
     from marketfeed.core.rings import Rings
     from marketfeed.core.symbols import SymbolTable
     from marketfeed.ingest.roster import Roster
@@ -33,16 +35,19 @@ log = structlog.get_logger()
 
 
 class Alerting:
-    """The rules of one engine, evaluated on its rings; ``log`` keeps the alerts while :meth:`open` is open.
+    """The rules of one engine, evaluated on its rings, and the alerts of its log while :meth:`open` is open.
 
-    Without rules there is no watcher and no log.
+    Without rules there is no watcher; if alerts are off, there is no log either.
     """
 
     def __init__(self, loaded: Loaded, rings: Rings, symbols: SymbolTable, roster: Roster) -> None:
         """Create the rules; raises ConfigError with all mistakes."""
         self.watcher: Watcher | None = None
         self.log: SqliteLog | None = None
+        self.dispatch: Dispatch | None = None
         alerts = loaded.config.alerts
+        self._enabled = enabled(alerts)
+        self._limits = DeliveryLimits(alerts.max_tries, alerts.in_flight)
         self._path = loaded.base / alerts.path
         self._retention = Retention(alerts.keep_days, alerts.keep_alerts)
         self._roster = roster
@@ -67,7 +72,8 @@ class Alerting:
 
     def problem(self) -> str | None:
         """Return why alerts cannot be written; None if they can."""
-        return None if self.watcher is None else self.watcher.problem
+        watching = None if self.watcher is None else self.watcher.problem
+        return watching or (None if self.log is None else self.log.statistics().problem)
 
     def failed_rules(self) -> Mapping[str, str]:
         """Return the rules that are off because they raised an exception, with the reason."""
@@ -76,25 +82,30 @@ class Alerting:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Open the log for the time of the block. Raises StartError."""
-        if self.watcher is None:
+        if not self._enabled:
             yield
             return
-        from marketfeed.alerts.sqlite_log import open_log  # needs SQLite, which engines without rules do not
+        from marketfeed.alerts.sqlite_log import open_log  # needs SQLite, which engines without alerts do not
 
         async with AsyncExitStack() as stack:
             try:
                 self.log = await stack.enter_async_context(open_log(self._path))
+                self.dispatch = await Dispatch.started(self.log, self._limits, time.time_ns)
             except AlertLogError as error:
                 raise StartError(str(error)) from None
             yield
 
     async def run(self) -> None:
-        """Evaluate rules and prune the log until cancelled; returns without rules."""
-        if self.watcher is None or self.log is None:
+        """Evaluate rules, deliver alerts and prune the log until cancelled; returns if alerts are off."""
+        if self.log is None or self.dispatch is None:
             return
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.watcher.run, self.log)
+            nursery.start_soon(self.dispatch.run)
             nursery.start_soon(self._prune, self.log)
+            if self.watcher is None:
+                nursery.start_soon(_clear_left_open, self.dispatch)
+            else:
+                nursery.start_soon(self.watcher.run, self.dispatch)
 
     async def _prune(self, alerts: SqliteLog) -> None:
         """Remove what retention no longer keeps, in small steps, now and then."""
@@ -116,10 +127,26 @@ class Alerting:
         }
 
 
+def enabled(alerts: AlertsConfig) -> bool:
+    """Return whether an engine with this configuration has alerts."""
+    return bool(alerts.rules) if alerts.enabled is None else alerts.enabled
+
+
+async def _clear_left_open(dispatch: Dispatch) -> None:
+    """Clear what a former engine left open, as the watcher of an engine with rules does."""
+    now_ns = time.time_ns()
+    try:
+        episodes = await dispatch.episodes(open_only=True)
+        alerts = [left_open(one, now_ns + number).alert for number, one in enumerate(episodes)]
+        await dispatch.append(alerts, now_ns, {one.id: "inhibited" for one in alerts})
+    except AlertLogError as error:
+        log.error("open episodes of the last run are not cleared", reason=str(error))
+
+
 def rules_of(loaded: Loaded) -> RuleSet | None:
     """Return the rules of a configuration, None if it has none; raises ConfigError with all mistakes."""
     config = loaded.config
-    if not config.alerts.rules:
+    if not config.alerts.rules or not enabled(config.alerts):
         return None
     found: list[str] = []
     rules: RuleSet | None = None

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     import trio
 
+    from marketfeed.alerts.service import AlertService
     from marketfeed.api.operations import SessionList
     from marketfeed.config.schema import Config
     from marketfeed.gateway.limits import Counters
@@ -23,6 +24,7 @@ class SessionServer(Protocol):
 
     collector: Collector
     counters: Counters
+    alerts: AlertService | None  # for sessions; to be set before the start; None = alerts are off
     wake: Callable[[], None]  # wakes every shard; idempotent, repeated calls coalesce
 
     @property

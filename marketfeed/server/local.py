@@ -27,6 +27,7 @@ from marketfeed.gateway.handshakes import Handshakes
 from marketfeed.gateway.hosts import Hosts, own_names
 from marketfeed.gateway.limits import Admits, Counters, Limits
 from marketfeed.gateway.listener import Gateway
+from marketfeed.gateway.live_alerts import LiveViews
 from marketfeed.gateway.origins import own_origins
 from marketfeed.gateway.protocol import VERSION
 from marketfeed.gateway.proxies import Proxies
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
 
+    from marketfeed.alerts.service import AlertService
     from marketfeed.config.schema import Config, LimitsConfig
     from marketfeed.core.rings import Rings
     from marketfeed.core.symbols import SymbolTable
@@ -80,8 +82,9 @@ class LocalServer:
         overview: Callable[[], Awaitable[dict[str, Any]]],
         worker: int = 0,
         bell: Bell | DoorBell | None = None,
+        alerts: AlertService | None = None,
     ) -> None:
-        """Build everything that needs no socket; raises ConfigError.
+        """Build everything that needs no socket; raises ConfigError. ``alerts`` may be set until the start.
 
         ``on_synced`` is called each time one more session has been sent its first `synced`,
         ``on_latencies`` with the measurements of each interval, and ``overview`` returns the body of
@@ -114,6 +117,8 @@ class LocalServer:
         self.counters = Counters()
         self._handshakes = Handshakes(processes=max(1, config.engine.workers))
         self._admission = admission
+        self.alerts = alerts
+        self._views: LiveViews | None = None
         self._certificate = certificate_of(config)
         self._port = config.gateway.port
         self._gateway = Gateway(self._service(self._port))
@@ -146,6 +151,8 @@ class LocalServer:
             proxies=Proxies(gateway.trusted_proxies),
             certificate=self._certificate,
             overview=self._overview,
+            alerts=self.alerts,
+            views=self._views,
         )
 
     @property
@@ -164,6 +171,9 @@ class LocalServer:
     async def start(self, port: int, nursery: trio.Nursery) -> None:
         """Start the shard; it and every session run in ``nursery``. ``port`` is the gateway's."""
         self._port = port
+        if self.alerts is not None:
+            self._views = LiveViews(self.alerts, self.shard)
+            nursery.start_soon(self._views.run)
         self._gateway = Gateway(self._service(port))
         self._sessions = nursery
         nursery.start_soon(self.shard.run)

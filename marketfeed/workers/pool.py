@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from marketfeed.alerts.service import AlertService
     from marketfeed.config.schema import Config
     from marketfeed.core.rings import Rings
     from marketfeed.latency.intervals import Interval
@@ -73,6 +74,7 @@ class WorkerPool:
         overview: Callable[[], dict[str, Any]],
     ) -> None:
         """``on_synced``, ``on_latencies`` and ``overview`` are as :class:`LocalServer` has them."""
+        self.alerts: AlertService | None = None
         self._admission = admission
         self.counters = Counters()  # of connections that reached no worker
         self.collector = Collector()

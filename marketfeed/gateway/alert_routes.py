@@ -1,0 +1,235 @@
+"""Alerts over HTTP: polls of consumers, acknowledgements, notices, incidents and silences."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+import trio
+
+from marketfeed.alerts.active import POLLING
+from marketfeed.alerts.alert import Alert, alert_id, ulid
+from marketfeed.alerts.log import Silence
+from marketfeed.alerts.service import AlertRefusedError, AlertsOffError
+from marketfeed.api.alerts import (
+    AcknowledgeBody,
+    AcknowledgedAnswer,
+    AlertsParameters,
+    EpisodeAnswer,
+    NoticeAnswer,
+    NoticeBody,
+    PublishParameters,
+    ResolveBody,
+    SilenceAnswer,
+    SilenceBody,
+    SilenceList,
+    SilenceParameters,
+)
+from marketfeed.core.symbols import is_symbol
+from marketfeed.core.units import MS, US
+from marketfeed.errors import AlertLogError, ErrorCode, RequestError
+from marketfeed.gateway.http import Request, Response, error_response, json_response
+from marketfeed.gateway.query import check_keys, consumer_of, number_of, timeout_of
+from marketfeed.gateway.session_alerts import OFF, encoded
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from marketfeed.alerts.log import Episode
+    from marketfeed.alerts.service import AlertService
+    from marketfeed.gateway.http import Routes
+    from marketfeed.gateway.session import Service
+    from marketfeed.gateway.waits import Waits
+
+    Handler = Callable[[AlertService, Request], Awaitable[Response]]
+
+MOST: Final = 1000  # alerts in one answer
+NOTICE: Final = "notice"  # the rule of notices
+
+T = TypeVar("T")
+
+
+class AlertRoutes:
+    """The handlers of one service."""
+
+    def __init__(self, service: Service, waits: Waits) -> None:
+        self._service, self._waits = service, waits
+        self.routes: Routes = {
+            "/v1/alerts": {"GET": self._route(self._poll), "POST": self._route(self._publish)},
+            "/v1/alerts/ack": {"POST": self._route(self._acknowledge)},
+            "/v1/alerts/resolve": {"POST": self._route(self._resolve)},
+            "/v1/alerts/silences": {
+                "GET": self._route(self._silences),
+                "POST": self._route(self._silence),
+                "DELETE": self._route(self._expire),
+            },
+        }
+
+    def _route(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        async def route(request: Request) -> Response:
+            if self._service.alerts is None:
+                return error_response(503, OFF)
+            return await answered(partial(handler, self._service.alerts, request))
+
+        return route
+
+    async def _poll(self, alerts: AlertService, request: Request) -> Response:
+        """Wait for alerts of a consumer."""
+        check_keys(request.query, AlertsParameters.__struct_fields__)
+        consumer, patterns, start = consumer_of(request.query)
+        timeout_s = timeout_of(request.query)
+        limit = number_of(request.query, "limit", MOST, 100)
+        # One session over all polls of the consumer, which therefore acknowledges after a poll has ended.
+        session = POLLING + consumer
+
+        async def take() -> bytes:
+            await alerts.join(session, consumer, start, patterns)
+            with trio.move_on_after(timeout_s):
+                return encoded(await alerts.take(session, limit))
+            return b""
+
+        found = await self._waits.run(request, take)
+        if isinstance(found, Response):
+            return found
+        return Response(b'{"alerts":%b}' % found if found else b"", status=200 if found else 204)
+
+    async def _acknowledge(self, alerts: AlertService, request: Request) -> Response:
+        """Settle alerts of a consumer."""
+        check_keys(request.query, ())
+        body = parsed(request, AcknowledgeBody)
+        found = await alerts.acknowledge(body.consumer, body.alerts)
+        return json_response(AcknowledgedAnswer(found.ids, found.unknown))
+
+    async def _publish(self, alerts: AlertService, request: Request) -> Response:
+        """Keep a notice, and wait for its acknowledgement if the client wants that."""
+        check_keys(request.query, PublishParameters.__struct_fields__)
+        if request.first("wait", "ack") != "ack":
+            raise RequestError(ErrorCode.SYNTAX, "wait: ack")
+        wait_s = timeout_of(request.query, "5") if "wait" in request.query else None
+        notice = notice_of(parsed(request, NoticeBody), self._service.shard.wall_ns())
+        published = await self._waits.run(request, lambda: alerts.publish(notice, wait_s))
+        if isinstance(published, Response):
+            return published
+        if wait_s is not None and not published.acknowledged:
+            text = f"still queued: {notice.to} has not acknowledged it within {wait_s:g} s; id {published.id}"
+            return error_response(504, text)
+        return json_response(
+            NoticeAnswer(published.id, notice.key), 201 if published.new and wait_s is None else 200
+        )
+
+    async def _resolve(self, alerts: AlertService, request: Request) -> Response:
+        """Record that a person took on an episode."""
+        check_keys(request.query, ())
+        body = parsed(request, ResolveBody)
+        episode = await alerts.resolve(body.key, body.by, body.comment)
+        if episode is None:
+            return error_response(404, f"no episode has the key {body.key[:40]!r}")
+        return json_response(episode_answer(episode))
+
+    async def _silences(self, alerts: AlertService, request: Request) -> Response:
+        """List silences."""
+        check_keys(request.query, ())
+        now_ns = self._service.shard.wall_ns()
+        return json_response(SilenceList([silence_answer(one, now_ns) for one in await alerts.silences()]))
+
+    async def _silence(self, alerts: AlertService, request: Request) -> Response:
+        """Begin a silence."""
+        check_keys(request.query, ())
+        now_ns = self._service.shard.wall_ns()
+        silence = silence_of(parsed(request, SilenceBody), now_ns)
+        await alerts.add_silence(silence)
+        return json_response(silence_answer(silence, now_ns), 201)
+
+    async def _expire(self, alerts: AlertService, request: Request) -> Response:
+        """End a silence."""
+        check_keys(request.query, SilenceParameters.__struct_fields__)
+        silence = request.first("id", "")
+        if not await alerts.expire_silence(silence, request.first("by", "")):
+            return error_response(404, f"no silence {silence[:40]!r} that ends later than now")
+        return Response(b"", status=204)
+
+
+async def answered(work: Callable[[], Awaitable[Response]]) -> Response:
+    """Return the answer of ``work()``, or that to its error."""
+    try:
+        return await work()
+    except AlertRefusedError as error:
+        return error_response(400, str(error))
+    except (AlertLogError, AlertsOffError) as error:
+        return error_response(503, str(error))
+
+
+def parsed(request: Request, kind: type[T]) -> T:
+    """Return the body of a request; raises RequestError."""
+    try:
+        return msgspec.json.decode(request.body, type=kind)
+    except msgspec.ValidationError as error:
+        raise RequestError(ErrorCode.SYNTAX, f"the body: {error}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise RequestError(ErrorCode.SYNTAX, f"the body is not JSON: {error}") from None
+
+
+def notice_of(body: NoticeBody, now_ns: int) -> Alert:
+    """Return the notice that a publisher asks for; raises RequestError."""
+    if body.S and not is_symbol(body.S):
+        raise RequestError(ErrorCode.SYNTAX, f"S: not a symbol: {body.S[:40]!r}")
+    return Alert(
+        # With the publisher's key, so that two notices of one moment have ids of their own.
+        id=alert_id(NOTICE, f"{body.S}\0{body.key}", NOTICE, 0, now_ns),
+        key=body.key,
+        rule=NOTICE,
+        symbol=body.S,
+        severity=body.sev,
+        state="notice",
+        r_ns=now_ns,
+        message=" ".join(body.msg.split()),
+        to=body.to,
+        data=body.data,
+    )
+
+
+def silence_of(body: SilenceBody, now_ns: int) -> Silence:
+    """Return the silence that a person asks for."""
+    starts_ns = now_ns if body.starts is msgspec.UNSET else body.starts * US
+    return Silence(
+        id=ulid(time.time_ns() // MS, secrets.token_bytes(10)),
+        rules=tuple(body.rules),
+        symbols=tuple(body.symbols),
+        starts_ns=starts_ns,
+        ends_ns=body.ends * US,
+        created_by=body.by,
+        comment=body.comment,
+    )
+
+
+def silence_answer(silence: Silence, now_ns: int) -> SilenceAnswer:
+    """Return ``silence`` as clients see it."""
+    state = "pending" if now_ns < silence.starts_ns else "active"
+    return SilenceAnswer(
+        id=silence.id,
+        rules=silence.rules,
+        symbols=silence.symbols,
+        starts=silence.starts_ns // US,
+        ends=silence.ends_ns // US,
+        by=silence.created_by,
+        comment=silence.comment,
+        state="expired" if silence.ends_ns <= now_ns else state,
+    )
+
+
+def episode_answer(episode: Episode) -> EpisodeAnswer:
+    """Return ``episode`` as clients see it."""
+    return EpisodeAnswer(
+        key=episode.key,
+        rule=episode.rule,
+        S=episode.symbol,
+        sev=episode.severity,
+        raised=episode.raised_ns // US,
+        cleared=episode.cleared_ns // US,
+        resolved=episode.resolved_ns // US,
+        by=episode.resolved_by,
+        comment=episode.comment,
+    )

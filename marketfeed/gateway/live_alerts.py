@@ -1,0 +1,146 @@
+"""Live views of alerts: sessions that see new alerts, and acknowledge none.
+
+    entries ──► one task ──► every view that stands at the newest entry, encoded once per subscription
+                             views whose socket is full stay where they are, and read on when it has drained
+
+A view is a position in the alert log, so there is no queue per session.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+import trio
+
+from marketfeed.alerts.log import matches
+from marketfeed.alerts.messages import alert_message
+from marketfeed.alerts.service import AlertsOffError
+from marketfeed.errors import AlertLogError
+
+if TYPE_CHECKING:
+    from marketfeed.alerts.log import Entry
+    from marketfeed.alerts.service import AlertService
+    from marketfeed.fanout.shard import Shard
+    from marketfeed.fanout.subscriber import Subscriber
+    from marketfeed.gateway.outbox import Outbox
+
+READ: Final = 500  # entries at a time
+YIELD_SENDS: Final = 256  # views between two checkpoints: about 2 ms
+RETRY_S: Final = 1.0
+
+log = structlog.get_logger()
+
+
+class View:
+    """One live view; ``position`` is that of the last entry it has been sent, or had no interest in."""
+
+    __slots__ = ("catching_up", "member", "outbox", "patterns", "position")
+
+    def __init__(self, member: Subscriber, outbox: Outbox, patterns: tuple[str, ...], position: int) -> None:
+        self.member = member
+        self.outbox = outbox
+        self.patterns = patterns
+        self.position = position
+        self.catching_up = False
+
+
+class LiveViews:
+    """All live views of one process."""
+
+    def __init__(self, alerts: AlertService, shard: Shard) -> None:
+        self._alerts, self._shard = alerts, shard
+        self._views: dict[View, None] = {}
+        self._position = 0  # of the views that are not behind
+        self._entered = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    def __len__(self) -> int:
+        """Return the number of views."""
+        return len(self._views)
+
+    def enter(self, view: View) -> None:
+        """Send ``view`` what comes after its position, until :meth:`leave`."""
+        if not self._views:
+            self._position = view.position
+        self._views[view] = None
+        self._entered.set()
+        if view.position < self._position:
+            self.drained(view)
+
+    def leave(self, view: View) -> None:
+        """Send it nothing more. Idempotent."""
+        self._views.pop(view, None)
+
+    def drained(self, view: View) -> None:
+        """Have ``view`` read on: its socket has room again."""
+        behind = view in self._views and view.position < self._position
+        if behind and not view.catching_up and self._nursery is not None:
+            view.catching_up = True
+            self._nursery.start_soon(self._catch_up, view)
+
+    async def run(self) -> None:
+        """Send new alerts to all views until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            while True:
+                while not self._views:
+                    self._entered = trio.Event()
+                    await self._entered.wait()
+                entries = await self._read(self._position)
+                before, self._position = self._position, entries[-1].position
+                await self._send(entries, before)
+
+    async def _send(self, entries: list[Entry], before: int) -> None:
+        """Send ``entries`` to the views that stand at ``before``."""
+        frames: dict[tuple[tuple[str, ...], str], bytes] = {}
+        for number, view in enumerate(list(self._views), 1):
+            if not before <= view.position < self._position or view.catching_up:
+                continue
+            # While the outbox holds bytes, it calls drained() later.
+            if view in self._views and not view.outbox.waiting_bytes:
+                self._offer(view, entries, frames)
+            if number % YIELD_SENDS == 0:
+                await trio.lowlevel.checkpoint()
+
+    async def _catch_up(self, view: View) -> None:
+        try:
+            while view in self._views and view.position < self._position:
+                entries = await self._read(view.position)
+                if view not in self._views or not self._offer(view, entries, {}):
+                    return
+        finally:
+            view.catching_up = False
+
+    def _offer(
+        self, view: View, entries: list[Entry], frames: dict[tuple[tuple[str, ...], str], bytes]
+    ) -> bool:
+        """Send a view its part of ``entries``; return False if its socket is full afterwards."""
+        member, encoding = view.member, view.member.encoding
+        frame = frames.get((view.patterns, encoding.name)) if view.position < entries[0].position else None
+        if frame is None:
+            wanted = [
+                alert_message(entry.alert)
+                for entry in entries
+                if entry.position > view.position
+                and entry.mark is None
+                and entry.alert.to is None
+                and matches(view.patterns, entry.alert.rule)
+            ]
+            frame = encoding.messages(msgspec.json.encode(wanted), self._shard.wall_ns()) if wanted else b""
+            if view.position < entries[0].position:
+                frames[view.patterns, encoding.name] = frame
+        view.position = entries[-1].position
+        if not frame or view.outbox.offer(frame):
+            return True
+        self._shard.filled(member)
+        return False
+
+    async def _read(self, position: int) -> list[Entry]:
+        """Wait for entries after ``position``."""
+        while True:
+            try:
+                return await self._alerts.entries(position, READ)
+            except (AlertLogError, AlertsOffError) as error:
+                log.warning("live views of alerts wait", reason=str(error))
+                await trio.sleep(RETRY_S)
