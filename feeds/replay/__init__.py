@@ -168,6 +168,11 @@ class ReplayFeed:
         """Yield one decoded pass of the recording; broken rows are counted and logged."""
         return self._source.chunks()
 
+    @property
+    def damage(self) -> str:
+        """Place and reason of the first damage in the current pass; "" if there is none."""
+        return self._reporter.damage
+
 
 class _PendingBatch:
     """The unpublished rest of a batch; implements :class:`~marketfeed.ingest.feed.PendingBatch`."""

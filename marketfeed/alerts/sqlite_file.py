@@ -108,6 +108,21 @@ class Claim:
         os.close(self._fd)
 
 
+def in_use(path: Path) -> bool:
+    """Return whether a process holds the log at ``path``; takes no lock that could keep one off for long."""
+    try:
+        fd = os.open(path.with_name(f"{path.name}.lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # no process has ever held it, or it is for others
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def open_for_writing(path: Path, vfs: str | None = None) -> apsw.Connection:
     """Open the log at ``path``, or create it. Checks its integrity; raises AlertLogError."""
     with explained(path):

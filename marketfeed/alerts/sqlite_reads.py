@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _alert = msgspec.json.Decoder(Alert)
 _silence = msgspec.json.Decoder(Silence)
 _ENTRY = "a.position, a.body, a.at_ns, a.mark"
+_AUDIT = "number, at_ns, action, subject, by, detail"
 _CONSUMER = "name, start, patterns, created_ns, floor"
 _EPISODE = (
     "key, rule, symbol, severity, raised_ns, shown, cleared_ns, resolved_ns, resolved_by, comment,"
@@ -138,14 +139,13 @@ class SqliteReader:
     def audit(self, after: int, limit: int) -> list[AuditRecord]:
         """Return records of the audit trail."""
         rows = self._rows(
-            "SELECT number, at_ns, action, subject, by, detail FROM audit WHERE number > ?"
-            " ORDER BY number LIMIT ?",
-            after, limit,
-        )  # fmt: skip
-        return [
-            AuditRecord(number, at_ns, action, subject, by, detail and msgspec.json.decode(detail))
-            for number, at_ns, action, subject, by, detail in rows
-        ]
+            f"SELECT {_AUDIT} FROM audit WHERE number > ? ORDER BY number LIMIT ?", after, limit
+        )
+        return _records(rows)
+
+    def newest_audit(self, limit: int) -> list[AuditRecord]:
+        """Return the newest ``limit`` records of the audit trail, oldest first."""
+        return _records(self._rows(f"SELECT {_AUDIT} FROM audit ORDER BY number DESC LIMIT ?", limit))[::-1]
 
     def _rows(self, sql: str, *values: Any) -> list[Any]:
         with explained(self._path):
@@ -176,6 +176,13 @@ def episode_of(row: Any) -> Episode:
 def entries(connection: apsw.Connection, sql: str, values: tuple[Any, ...]) -> list[Entry]:
     """Return entries of the rows of alerts, named ``a``, for which the condition ``sql`` holds."""
     return _entries(connection.execute(f"SELECT {_ENTRY} FROM alerts a WHERE {sql}", values))
+
+
+def _records(rows: Iterable[Any]) -> list[AuditRecord]:
+    return [
+        AuditRecord(number, at_ns, action, subject, by, detail and msgspec.json.decode(detail))
+        for number, at_ns, action, subject, by, detail in rows
+    ]
 
 
 def _entries(rows: Iterable[Any]) -> list[Entry]:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import structlog
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from marketfeed.core.symbols import SymbolTable
-    from marketfeed.core.writer import RingWriter
 
 MAX_FEEDS: Final = 255  # a record's feed is a u1
 # A feed's own time of receipt is accepted within these bounds around the engine's clock: backwards the
@@ -48,6 +47,14 @@ MAX_RECEIPT_AHEAD_NS: Final = 5 * 10**9
 MAX_EVENT_NS: Final = (2**53 - 1) * 1000  # the year 2255: last microsecond that is exact in a double
 _QUOTE_SIDES: Final = (("bid_sz", "bid_px"), ("ask_sz", "ask_px"))
 _TRADE_SIZES: Final = (("size", ""),)
+
+
+class TickWriter(Protocol):
+    """Where the pump writes: the rings, or what reads a recording without them."""
+
+    def write(self, batch: Batch) -> int:
+        """Take the ticks of ``batch``, and set their ``g``; return the last one."""
+        ...
 
 
 class FeedIntake:
@@ -136,7 +143,7 @@ class Pump:
 
     def __init__(
         self,
-        writer: RingWriter,
+        writer: TickWriter,
         symbols: SymbolTable,
         doorbell: Callable[[], None],
         wall_ns: Callable[[], int] = time.time_ns,
