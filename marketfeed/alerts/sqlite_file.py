@@ -5,6 +5,7 @@
     consumers   with their floor
     standings   what one consumer has had of one position; SETTLED and TRIED only above the floor
     silences, audit
+    escalations, escalation_position   what is to be sent to the outside, and up to where it was looked for
 
 The application id (https://sqlite.org/pragma.html#pragma_application_id) says that a file is an alert log,
 and user_version which schema it has.
@@ -67,6 +68,15 @@ CREATE TABLE audit (
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
+# Logs of the first releases lack these; they are added when such a log is opened for writing.
+ADDED: Final = """
+CREATE TABLE IF NOT EXISTS escalations (
+    name TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (name, key)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS escalation_position (
+    number INTEGER PRIMARY KEY CHECK (number = 1), position INTEGER NOT NULL
+);
+"""
 
 
 class Claim:
@@ -118,9 +128,11 @@ def open_for_writing(path: Path, vfs: str | None = None) -> apsw.Connection:
             connection.pragma("synchronous", SYNCHRONOUS)
             connection.pragma("journal_size_limit", WAL_BYTES)
             if new:
-                connection.execute(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT")
+                connection.execute(f"BEGIN IMMEDIATE; {SCHEMA} {ADDED} COMMIT")
                 _sync_folder(path)
             check(connection, path)
+            if not new:
+                connection.execute(ADDED)
     except BaseException:
         connection.close()
         raise
