@@ -5,6 +5,7 @@
     consumers   with their floor
     standings   what one consumer has had of one position; SETTLED and TRIED only above the floor
     silences, audit
+    escalations, escalation_position   what is to be sent to the outside, and up to where it was looked for
 
 The application id (https://sqlite.org/pragma.html#pragma_application_id) says that a file is an alert log,
 and user_version which schema it has.
@@ -67,9 +68,15 @@ CREATE TABLE audit (
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
-# Added to logs of earlier releases, which can read the file as before.
-LATER: Final = """
+# Logs of the first releases lack these; they are added when such a log is opened for writing.
+ADDED: Final = """
 CREATE INDEX IF NOT EXISTS notices ON alerts (body ->> '$.key') WHERE body ->> '$.state' = 'notice';
+CREATE TABLE IF NOT EXISTS escalations (
+    name TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (name, key)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS escalation_position (
+    number INTEGER PRIMARY KEY CHECK (number = 1), position INTEGER NOT NULL
+);
 """
 
 
@@ -137,10 +144,11 @@ def open_for_writing(path: Path, vfs: str | None = None) -> apsw.Connection:
             connection.pragma("synchronous", SYNCHRONOUS)
             connection.pragma("journal_size_limit", WAL_BYTES)
             if new:
-                connection.execute(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT")
+                connection.execute(f"BEGIN IMMEDIATE; {SCHEMA} {ADDED} COMMIT")
                 _sync_folder(path)
             check(connection, path)
-            connection.execute(LATER)
+            if not new:
+                connection.execute(ADDED)
     except BaseException:
         connection.close()
         raise

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from marketfeed.alerts.alert import Alert
+    from marketfeed.alerts.escalation.pending import Key, Pending
     from marketfeed.alerts.log import (
         Acknowledged,
         Appended,
@@ -176,6 +177,14 @@ class SqliteLog:
     async def prune(self, now_ns: int, keep: Retention) -> Pruned:
         """Remove some of what retention no longer keeps."""
         return await self._change(lambda changes: self._writer.pruner.step(now_ns, keep))
+
+    async def escalations(self) -> tuple[int | None, list[Pending]]:
+        """Return up to where the log was read for escalations, None if never, and those kept."""
+        return await self._read(self._reader.escalations)
+
+    async def keep_escalations(self, position: int | None, changes: Mapping[Key, Pending | None]) -> None:
+        """Keep escalations, None: remove one, and up to where the log was read for them."""
+        await self._change(lambda kept: kept.keep_escalations(position, changes))
 
     async def _change(self, run: Callable[[Changes], T]) -> T:
         """Wait until ``run`` is committed; return its result. Raises AlertLogError."""

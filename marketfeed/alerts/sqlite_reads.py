@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from marketfeed.alerts.alert import Alert
+from marketfeed.alerts.escalation.pending import Pending
 from marketfeed.alerts.log import (
     AuditRecord,
     Consumer,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _alert = msgspec.json.Decoder(Alert)
 _silence = msgspec.json.Decoder(Silence)
+_pending = msgspec.json.Decoder(Pending)
 _ENTRY = "a.position, a.body, a.at_ns, a.mark"
 _AUDIT = "number, at_ns, action, subject, by, detail"
 _CONSUMER = "name, start, patterns, created_ns, floor"
@@ -146,6 +148,15 @@ class SqliteReader:
     def newest_audit(self, limit: int) -> list[AuditRecord]:
         """Return the newest ``limit`` records of the audit trail, oldest first."""
         return _records(self._rows(f"SELECT {_AUDIT} FROM audit ORDER BY number DESC LIMIT ?", limit))[::-1]
+
+    def escalations(self) -> tuple[int | None, list[Pending]]:
+        """Return up to where the log was read for escalations, None if never, and those kept."""
+        there = self._rows("SELECT 1 FROM sqlite_schema WHERE name = 'escalation_position'")
+        if not there:  # a log of an older release, which is only read
+            return None, []
+        position = self._rows("SELECT position FROM escalation_position")
+        kept = self._rows("SELECT body FROM escalations ORDER BY name, key")
+        return position[0][0] if position else None, [_pending.decode(body) for (body,) in kept]
 
     def _rows(self, sql: str, *values: Any) -> list[Any]:
         with explained(self._path):

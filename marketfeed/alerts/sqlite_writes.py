@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import apsw
 
     from marketfeed.alerts.alert import Alert
+    from marketfeed.alerts.escalation.pending import Key, Pending
     from marketfeed.alerts.log import Action, Mark, Silence, Start
 
 _encoder = msgspec.json.Encoder()
@@ -210,6 +211,18 @@ class Changes:
         if found:
             self._record(now_ns, "expired", silence, by)
         return bool(found)
+
+    def keep_escalations(self, position: int | None, changes: Mapping[Key, Pending | None]) -> None:
+        """Keep escalations, and up to where the log was read for them."""
+        for (name, key), pending in changes.items():
+            if pending is None:
+                self._do("DELETE FROM escalations WHERE name = ? AND key = ?", name, key)
+            else:
+                self._do("INSERT OR REPLACE INTO escalations VALUES (?, ?, ?)", name, key, encoded(pending))
+        if position is None:
+            self._do("DELETE FROM escalation_position")
+        else:
+            self._do("INSERT OR REPLACE INTO escalation_position VALUES (1, ?)", position)
 
     def _standing(self, number: int, consumer: Consumer, entry: Entry) -> int:
         """Return the standing of ``entry`` with a consumer; SETTLED if it is none of its."""

@@ -130,6 +130,7 @@ def test_the_table_is_left_as_it_was():
             'symbols: must be a symbol, a prefix with * at its end, or *, not "A*B"',
         ),
         ({"type": "crossed", "name": "watcher"}, 'name: "watcher" is reserved'),
+        ({"type": "crossed", "name": "escalation"}, 'name: "escalation" is reserved'),
         (
             {"type": "crossed", "inhibited_by": ["feed_down"]},
             'inhibited_by.0: must be the name of another rule, not "feed_down"; one of (there are none)',

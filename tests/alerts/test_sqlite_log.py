@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from contextlib import asynccontextmanager
 
 import apsw
+import msgspec
 import pytest
 import trio
 
 from marketfeed.alerts import sqlite_writer
+from marketfeed.alerts.escalation.message import End
+from marketfeed.alerts.escalation.pending import Pending
 from marketfeed.alerts.sqlite_file import VERSION
 from marketfeed.alerts.sqlite_log import SqliteLog, open_log
 from marketfeed.alerts.sqlite_reads import SqliteReader
@@ -221,6 +225,40 @@ async def test_a_place_where_no_file_can_be_is_refused(tmp_path):
     (tmp_path / "empty.db").write_bytes(b"")
     with pytest.raises(AlertLogError, match="is empty"):
         SqliteReader(tmp_path / "empty.db")
+
+
+async def test_escalations_are_kept_with_the_position_of_their_log(tmp_path):
+    path = tmp_path / "alerts.db"
+    first, second = (
+        Pending(name="desk", alert=example(n), since_ns=NOW_NS, wait_ns=n, tries=n) for n in (1, 2)
+    )
+    async with open_log(path) as log:
+        assert await log.escalations() == (None, [])
+        await log.keep_escalations(7, {first.key: first, second.key: second})
+    async with open_log(path) as log:
+        position, kept = await log.escalations()
+        assert (position, sorted(kept, key=lambda one: one.tries)) == (7, [first, second])
+        later = msgspec.structs.replace(first, phase="ending", end=End(cause="cleared", at_ns=NOW_NS))
+        await log.keep_escalations(9, {first.key: later, second.key: None})
+        assert await log.escalations() == (9, [later])
+        await log.keep_escalations(None, {first.key: None})
+        assert await log.escalations() == (None, [])
+
+
+async def test_a_log_of_an_older_release_gets_the_tables_of_escalations_when_it_is_written(tmp_path):
+    path = tmp_path / "alerts.db"
+    async with open_log(path) as log:
+        await log.append([example(1)], NOW_NS)
+    with contextlib.closing(apsw.Connection(str(path))) as connection:
+        connection.execute("DROP TABLE escalations; DROP TABLE escalation_position")
+    reader = SqliteReader(path)
+    assert reader.escalations() == (None, [])
+    assert reader.head() == 1
+    reader.close()
+    async with open_log(path) as log:
+        await log.keep_escalations(1, {})
+        assert await log.escalations() == (1, [])
+        assert await log.head() == 1
 
 
 async def test_a_closed_log_says_so(tmp_path):

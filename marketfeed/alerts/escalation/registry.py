@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from marketfeed.alerts.alert import Severity
 from marketfeed.alerts.escalation.message import Kind, Sender, Setup
-from marketfeed.alerts.escalation.schedule import Plan
+from marketfeed.alerts.escalation.pending import Plan
 from marketfeed.config.guesses import guess
 from marketfeed.config.plugins import load_type
 from marketfeed.config.validation import Mistake, checked, mistakes, shown, without

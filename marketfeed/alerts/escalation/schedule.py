@@ -14,74 +14,27 @@ from __future__ import annotations
 
 import heapq
 import random
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from marketfeed.alerts.alert import Alert, Severity
-from marketfeed.alerts.escalation.message import End, Message, Outcome, Verdict
+from marketfeed.alerts.escalation.message import Verdict
+from marketfeed.alerts.escalation.pending import Figures, Pending
 from marketfeed.core.backoff import delay_s
 from marketfeed.core.units import S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from marketfeed.alerts.alert import Alert, Severity
+    from marketfeed.alerts.escalation.message import End, Outcome
+    from marketfeed.alerts.escalation.pending import Key, Phase, Plan
+
 FIRST_S: Final = 5.0  # after the first failure; then doubled
 MOST_S: Final = 3600.0
 JITTER: Final = (0.8, 1.2)  # each delay is multiplied by a random factor
 GIVE_UP_S: Final = 86_400.0  # the end of an episode is not sent any longer; that it lasts is sent for ever
 _SEVERITIES: Final[tuple[Severity, ...]] = ("info", "warning", "critical")
-
-Phase = Literal["waiting", "sending", "sent", "ending"]
-Key = tuple[str, str]  # name of the escalation, key of the episode
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """What one ``[[alerts.escalate]]`` table says about when it sends."""
-
-    name: str
-    severity: Severity  # the least that escalates
-    after_s: float  # from the raised alert to the first message
-    resend_s: float | None = None  # from one message that an episode lasts to the next; None: one is enough
-    batch: int = 1  # messages sent at a time, at most
-
-
-class Pending(msgspec.Struct, frozen=True, kw_only=True):
-    """One escalation that has something to send or to wait for."""
-
-    name: str
-    alert: Alert  # the episode's ``raised``
-    phase: Phase = "waiting"
-    since_ns: int  # Unix; when the delay `wait_ns` began
-    wait_ns: int | None  # until the next message; None: nothing is to be sent
-    tries: int = 0  # failed attempts in a row
-    end: End | None = None  # in the phase "ending"
-
-    @property
-    def key(self) -> Key:
-        """Its identity: one escalation per table and episode."""
-        return self.name, self.alert.key
-
-    @property
-    def message(self) -> Message:
-        """What is to be sent next."""
-        return Message(alert=self.alert, end=self.end)
-
-    @property
-    def due_ns(self) -> int | None:
-        """When it is to be sent, Unix; None if it waits for the end of the episode."""
-        return None if self.wait_ns is None else self.since_ns + self.wait_ns
-
-
-class Figures(msgspec.Struct):
-    """Counters of one escalation since the schedule's construction, in messages."""
-
-    delivered: int = 0
-    failed: int = 0  # attempts
-    deferred: int = 0  # attempts not made because the circuit breaker was open
-    refused: int = 0  # dropped: the peer will never accept them
-    given_up: int = 0  # dropped: no success for GIVE_UP_S after the end of the episode
-    cancelled: int = 0  # episodes that ended before anything was sent
 
 
 class Schedule:
@@ -145,6 +98,18 @@ class Schedule:
             pending = self._pending.get((name, key))
             if pending is not None and pending.phase != "ending" and (pending.due_ns or until_ns) < until_ns:
                 self._set(_changed(pending, since_ns=now_ns, wait_ns=until_ns - now_ns))
+
+    def resume(self, key: str, now_ns: int) -> None:
+        """Undo :meth:`postpone`, such as when a silence was ended: what was due meanwhile is due now."""
+        for name, plan in self._plans.items():
+            pending = self._pending.get((name, key))
+            if pending is None or pending.phase == "ending" or (pending.due_ns or now_ns) <= now_ns:
+                continue
+            wait_ns = 0
+            if pending.phase == "waiting":
+                after_ns = round(plan.after_s * S)
+                wait_ns = min(max(pending.message.at_ns + after_ns - now_ns, 0), after_ns)
+            self._set(_changed(pending, since_ns=now_ns, wait_ns=wait_ns))
 
     def due(self, now_ns: int, most: int = 256) -> list[list[Pending]]:
         """Return what is to be sent now: lists of at most ``batch`` of one table, ``most`` in all.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from marketfeed.alerts.rules.rule import Problem, RuleType
 
 GROUP: Final = "marketfeed.rules"
-RESERVED: Final = ("notice", "watcher")  # names of alerts that no rule raises
+RESERVED: Final = ("notice", "watcher", "escalation")  # names of alerts that no rule raises
 FEED_DOWN: Final = "feed_down"  # the type whose alerts are about feeds, not symbols
 MAX_RULES: Final = 256
 _SECTION: Final = "alerts.rules"

@@ -12,8 +12,8 @@ import pytest
 from marketfeed.alerts.escalation import registry
 from marketfeed.alerts.escalation.alertmanager import Alertmanager
 from marketfeed.alerts.escalation.pagerduty import PagerDuty
+from marketfeed.alerts.escalation.pending import Plan
 from marketfeed.alerts.escalation.registry import escalations
-from marketfeed.alerts.escalation.schedule import Plan
 from marketfeed.alerts.escalation.webhook import Webhook
 from marketfeed.errors import ConfigError
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from marketfeed.alerts.escalation.message import End, Outcome, Verdict
-from marketfeed.alerts.escalation.schedule import Key, Pending, Plan, Schedule
+from marketfeed.alerts.escalation.pending import Key, Pending, Plan
+from marketfeed.alerts.escalation.schedule import Schedule
 from marketfeed.core.units import S
 from tests.support.escalations import NOW_NS, raised
 
@@ -220,6 +221,23 @@ def test_a_silenced_episode_waits_and_its_end_does_not():
     found.ended(alert.key, cleared(HOUR_S + 1), at(HOUR_S + 1))
     found.postpone(alert.key, at(2 * HOUR_S), at(HOUR_S + 2))
     assert next_s(found) == HOUR_S + 1
+
+
+def test_what_was_postponed_goes_on_when_a_silence_is_ended():
+    found = schedule(PLAN, Plan("repeating", "info", 0.0, resend_s=30.0))
+    alert = raised()
+    found.raised(alert, at(0))
+    assert send(found, 0, DELIVERED) == [f"raised_{alert.key}"]
+    found.postpone(alert.key, at(HOUR_S), at(5))
+    found.resume(alert.key, at(20))
+    assert send(found, 20, DELIVERED) == [f"raised_{alert.key}"]  # the one that repeats
+    assert send(found, 49, DELIVERED) == []
+    found.resume(alert.key, at(49))  # nothing is later than it would be anyway, but for the one that repeats
+    assert send(found, 49, DELIVERED) == [f"raised_{alert.key}"]
+    assert next_s(found) == pytest.approx(60)  # after_s from the raised alert
+    found.postpone(alert.key, at(HOUR_S), at(61))
+    found.resume(alert.key, at(70))
+    assert len(send(found, 70, DELIVERED)) == 2
 
 
 def test_a_restart_goes_on_where_the_last_schedule_ended():
