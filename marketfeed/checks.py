@@ -20,7 +20,7 @@ from marketfeed.errors import ConfigError, gathered
 from marketfeed.folders import file_problem
 from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.roster import Roster
-from marketfeed.server.alerting import rules_of, unmatched_patterns
+from marketfeed.server.alerting import enabled, rules_of, unmatched_patterns
 from marketfeed.server.local import validate
 from marketfeed.server.tap_listener import check_path
 
@@ -68,7 +68,7 @@ def idle(loaded: Loaded) -> list[str]:
         table = getattr(config, section)
         default = type(table)()
         keys = [f"{section}.{name}" for name in names if getattr(table, name) != getattr(default, name)]
-        found += [loaded.sourced(f"{key}: has no effect in this version: {why}") for key in keys]
+        found += [loaded.sourced(f"{key}: has no effect: {why}") for key in keys]
     if config.alerts.rules:
         found += unmatched_patterns(loaded, planned_symbols(loaded))
     return found

@@ -41,8 +41,8 @@ UrlOption = Annotated[
     str | None,
     typer.Option(
         "--url",
-        help="URL of the engine, http://HOST:PORT. Default: as the configuration says, if an engine holds the "
-        "log; else the log itself is changed.",
+        help="URL of the engine, http://HOST:PORT. Default: as the configuration says, if an engine holds "
+        "the log; else the log itself is changed.",
     ),
 ]
 ByOption = Annotated[

