@@ -64,7 +64,11 @@ def idle(loaded: Loaded) -> list[str]:
     """
     config = loaded.config
     found = [] if config.feeds else [f"{loaded.source}: no [[feeds]]: subscribers will get no ticks"]
-    for section, names, why in (("auth", ("algorithm", "key_file"), "tokens come with a later version"),):
+    off = () if enabled(config.alerts) else ("keep_days", "keep_alerts", "max_tries", "in_flight")
+    for section, names, why in (
+        ("alerts", off, "alerts are off, without [[alerts.rules]] or alerts.enabled = true"),
+        ("auth", ("algorithm", "key_file"), "tokens come with a later version"),
+    ):
         table = getattr(config, section)
         default = type(table)()
         keys = [f"{section}.{name}" for name in names if getattr(table, name) != getattr(default, name)]
