@@ -35,16 +35,17 @@ class Wall:
 
 
 class Failing:
-    """A log whose method ``broken`` fails."""
+    """The log, whose method ``broken`` fails."""
 
-    def __init__(self, log):
-        self._log = log
+    log: Any
+
+    def __init__(self):
         self.broken = ""
 
     def __getattr__(self, name):
         if name == self.broken:
             return self._fail
-        return getattr(self._log, name)
+        return getattr(self.log, name)
 
     async def _fail(self, *_):
         await trio.lowlevel.checkpoint()
@@ -52,11 +53,12 @@ class Failing:
 
 
 @asynccontextmanager
-async def dispatching(folder, limits=LIMITS, wall=None):
+async def dispatching(folder, limits=LIMITS, wall=None, failing=None):
     async with open_log(folder / "alerts.db") as log, trio.open_nursery() as nursery:
-        failing = Failing(log)
-        dispatch = await Dispatch.started(failing, limits, wall or Wall())
-        dispatch.failing = failing
+        alerts: Any = failing or log
+        if failing is not None:
+            failing.log = log
+        dispatch = await Dispatch.started(alerts, limits, wall or Wall())
         nursery.start_soon(dispatch.run)
         yield dispatch
         nursery.cancel_scope.cancel()
@@ -306,26 +308,28 @@ async def test_entries_come_from_memory_or_from_the_log(tmp_path):
 
 async def test_a_log_that_cannot_be_read_delays_what_is_delivered(tmp_path, monkeypatch):
     monkeypatch.setattr("marketfeed.alerts.recent.RETRY_S", 0.01)
-    async with dispatching(tmp_path) as dispatch:
+    failing = Failing()
+    async with dispatching(tmp_path, failing=failing) as dispatch:
         await dispatch.join("s1", "risk", "all", ["*"])
-        dispatch.failing.broken = "read"
+        failing.broken = "read"
         await dispatch.append([example(1)], NOW_NS)
         await trio.testing.wait_all_tasks_blocked()
         assert dispatch.newest == 0
-        dispatch.failing.broken = ""
+        failing.broken = ""
         assert ids(await dispatch.take("s1", 1)) == [example(1).id]
 
 
 async def test_what_is_not_on_disk_is_not_acknowledged(tmp_path):
-    async with dispatching(tmp_path) as dispatch:
+    failing = Failing()
+    async with dispatching(tmp_path, failing=failing) as dispatch:
         await dispatch.join("s1", "risk", "all", ["*"])
         await dispatch.append([example(1)], NOW_NS)
         alerts = ids(await dispatch.take("s1", 1))
-        dispatch.failing.broken = "acknowledge"
+        failing.broken = "acknowledge"
         with pytest.raises(AlertLogError):
             await dispatch.acknowledge("risk", alerts)
         assert dispatch.statistics()["risk"].unacknowledged == 1
-        dispatch.failing.broken = ""
+        failing.broken = ""
         assert (await dispatch.acknowledge("risk", alerts)).ids == tuple(alerts)
         assert (await dispatch.acknowledge("risk", alerts)).unknown == tuple(alerts)
         assert (await dispatch.acknowledge("nobody", alerts)).unknown == tuple(alerts)
