@@ -33,6 +33,9 @@ name = "demo"
 type = "synthetic"
 symbols = 10
 rate = 500
+[[alerts.rules]]
+type = "spread"
+absolute = 1e-9
 """
 # These have a value only once something went wrong, or a venue sent its time.
 ONLY_THEN = {"errors_total", "refused_total", "closes_total"}
@@ -71,7 +74,8 @@ def busy(folder: Path, *arguments: str) -> Iterator[Engine]:
         for tier in ("vip", "basic"):
             ws = sessions.enter_context(open_session(running.url))
             ws.close_timeout = 0.1  # it does not read
-            ws.send(json.dumps({"action": "subscribe", "quotes": ["*"], "tier": tier}))
+            consuming = {"alerts": ["*"], "consumer": tier}
+            ws.send(json.dumps({"action": "subscribe", "quotes": ["*"], "tier": tier, **consuming}))
         wait(lambda: hops(running).keys() >= {"vip", "basic"})
         yield running
 
