@@ -13,6 +13,9 @@ import numpy as np
 import trio
 import trio_websocket
 
+from marketfeed.alerts.delivery import DeliveryLimits
+from marketfeed.alerts.dispatch import Dispatch
+from marketfeed.alerts.sqlite_log import open_log
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.records import QUOTE, Batch
 from marketfeed.core.rings import Rings
@@ -25,6 +28,7 @@ from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import JSON, Encoding
 from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.listener import Gateway, accept_from, open_listener
+from marketfeed.gateway.live_alerts import LiveViews
 from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.session import Service
 from tests.support.conformance import check_messages
@@ -32,6 +36,7 @@ from tests.support.conformance import check_messages
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from marketfeed.gateway.tls import Certificate
 
@@ -44,6 +49,7 @@ LIMITS = Limits(
     requests_per_s=50,
     handshake_s=10.0,
 )
+DELIVERY = DeliveryLimits(max_tries=10, in_flight=1000)
 HASTY = replace(LIMITS, handshake_s=0.3)  # only for tests of the deadline: busy machines miss it
 
 
@@ -114,6 +120,19 @@ class Live:
 
 
 @asynccontextmanager
+async def serving_alerts(
+    folder: Path, delivery: DeliveryLimits = DELIVERY, **settings: Any
+) -> AsyncIterator[tuple[Live, Dispatch]]:
+    """Run a gateway with the alerts of a log in ``folder``; ``settings`` are those of :func:`serving`."""
+    async with open_log(folder / "alerts.db") as log, trio.open_nursery() as nursery:
+        dispatch = await Dispatch.started(log, delivery, time.time_ns)
+        nursery.start_soon(dispatch.run)
+        async with serving(alerts=dispatch, **settings) as live:
+            yield live, dispatch
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
 async def serving(
     limits: Limits = LIMITS,
     stall_s: float = 10.0,
@@ -122,8 +141,9 @@ async def serving(
     trusted: tuple[str, ...] = (),
     certificate: Certificate | None = None,
     symbols: int = 256,
+    alerts: Dispatch | None = None,
 ) -> AsyncIterator[Live]:
-    """Run a gateway on a free port."""
+    """Run a gateway on a free port; ``alerts`` runs already."""
     rings = Rings.private(symbols, 64, epoch="e1")
     timing = Timing(int(20 * S), int(ping_s * S), int(stall_s * S))
     shard = Shard(rings, SymbolTable(symbols), timing, 1000, time.time_ns)
@@ -142,6 +162,8 @@ async def serving(
         encoding=encoding,
         proxies=Proxies(trusted),
         certificate=certificate,
+        alerts=alerts,
+        views=None if alerts is None else LiveViews(alerts, shard),
     )
     listener = await open_listener("127.0.0.1", 0)
     gateway = Gateway(service)
@@ -152,6 +174,8 @@ async def serving(
                 nursery.start_soon(gateway.serve, sock, address)
 
             nursery.start_soon(shard.run)
+            if service.views is not None:
+                nursery.start_soon(service.views.run)
             nursery.start_soon(accept_from, listener, service.counters, take)
             live = Live(service, gateway, listener.getsockname()[1], RingWriter(rings))
             try:
