@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from marketfeed.alerts.log import AlertLog, Entry
 
-WINDOW: Final = 4096  # entries, each about 1 kB
+WINDOW: Final = 2048  # entries, each about 1 kB, a notice up to 20 kB
 READ: Final = 500  # entries per call of the log
 RETRY_S: Final = 1.0
 

@@ -17,6 +17,7 @@ from marketfeed.alerts.service import AlertRefusedError, AlertsOffError
 from marketfeed.api.alerts import (
     AcknowledgeBody,
     AcknowledgedAnswer,
+    AlertList,
     AlertsParameters,
     EpisodeAnswer,
     NoticeAnswer,
@@ -33,11 +34,12 @@ from marketfeed.core.units import MS, US
 from marketfeed.errors import AlertLogError, ErrorCode, RequestError
 from marketfeed.gateway.http import Request, Response, error_response, json_response
 from marketfeed.gateway.query import check_keys, consumer_of, number_of, timeout_of
-from marketfeed.gateway.session_alerts import OFF, encoded
+from marketfeed.gateway.session_alerts import OFF, messages_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from marketfeed.alerts.delivery import Due
     from marketfeed.alerts.log import Episode
     from marketfeed.alerts.service import AlertService
     from marketfeed.gateway.http import Routes
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     Handler = Callable[[AlertService, Request], Awaitable[Response]]
 
 MOST: Final = 1000  # alerts in one answer
+MOST_DATA_BYTES: Final = 16_384  # of a notice, as thousands of the newest alerts are kept in memory
 NOTICE: Final = "notice"  # the rule of notices
 
 T = TypeVar("T")
@@ -85,16 +88,19 @@ class AlertRoutes:
         # One session over all polls of the consumer, which therefore acknowledges after a poll has ended.
         session = POLLING + consumer
 
-        async def take() -> bytes:
+        if request.method == "HEAD":  # takes nothing
+            return Response(b"")
+
+        async def take() -> list[Due]:
             await alerts.join(session, consumer, start, patterns)
             with trio.move_on_after(timeout_s):
-                return encoded(await alerts.take(session, limit))
-            return b""
+                return await alerts.take(session, limit)
+            return []
 
-        found = await self._waits.run(request, take)
-        if isinstance(found, Response):
-            return found
-        return Response(b'{"alerts":%b}' % found if found else b"", status=200 if found else 204)
+        due = await self._waits.run(request, take)
+        if isinstance(due, Response):
+            return due
+        return json_response(AlertList(messages_of(due))) if due else Response(b"", status=204)
 
     async def _acknowledge(self, alerts: AlertService, request: Request) -> Response:
         """Settle alerts of a consumer."""
@@ -176,6 +182,8 @@ def notice_of(body: NoticeBody, now_ns: int) -> Alert:
     """Return the notice that a publisher asks for; raises RequestError."""
     if body.S and not is_symbol(body.S):
         raise RequestError(ErrorCode.SYNTAX, f"S: not a symbol: {body.S[:40]!r}")
+    if body.data is not None and len(msgspec.json.encode(body.data)) > MOST_DATA_BYTES:
+        raise RequestError(ErrorCode.SYNTAX, f"data: at most {MOST_DATA_BYTES} bytes of JSON")
     return Alert(
         # With the publisher's key, so that two notices of one moment have ids of their own.
         id=alert_id(NOTICE, f"{body.S}\0{body.key}", NOTICE, 0, now_ns),

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import structlog
 import trio
 
 from marketfeed.alerts.log import matches
-from marketfeed.alerts.messages import alert_message
+from marketfeed.alerts.messages import alert_message, arrays
 from marketfeed.alerts.service import AlertsOffError
 from marketfeed.errors import AlertLogError
 
@@ -127,7 +126,8 @@ class LiveViews:
                 and entry.alert.to is None
                 and matches(view.patterns, entry.alert.rule)
             ]
-            frame = encoding.messages(msgspec.json.encode(wanted), self._shard.wall_ns()) if wanted else b""
+            wall_ns = self._shard.wall_ns()
+            frame = b"".join(encoding.messages(array, wall_ns) for array in arrays(wanted))
             if view.position < entries[0].position:
                 frames[view.patterns, encoding.name] = frame
         view.position = entries[-1].position

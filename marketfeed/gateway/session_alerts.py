@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import structlog
 import trio
 
 from marketfeed.alerts.log import PATTERNS, consumer_problem, pattern_problem
-from marketfeed.alerts.messages import alert_message
+from marketfeed.alerts.messages import alert_message, arrays
 from marketfeed.alerts.service import AlertRefusedError, AlertsOffError
 from marketfeed.errors import AlertLogError, ErrorCode, RequestError
 from marketfeed.gateway import protocol
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from marketfeed.alerts.delivery import Due
     from marketfeed.alerts.log import Acknowledged, Start
+    from marketfeed.api.messages import Alert
     from marketfeed.fanout.subscriber import Subscriber
     from marketfeed.gateway.outbox import Outbox
     from marketfeed.gateway.session import Service
@@ -37,6 +37,11 @@ log = structlog.get_logger()
 
 class SessionAlerts:
     """What one session has subscribed to, and the task that sends it."""
+
+    # There is one for each of many sessions that never ask for alerts.
+    __slots__ = (
+        "_member", "_nursery", "_outbox", "_sending", "_service", "_session", "_view", "consumer", "patterns",
+    )  # fmt: skip
 
     def __init__(
         self, service: Service, session: str, member: Subscriber, outbox: Outbox, nursery: trio.Nursery
@@ -141,21 +146,22 @@ class SessionAlerts:
                 log.warning("alerts wait", session=self._session, reason=str(error))
                 await trio.sleep(RETRY_S)
             else:
-                if not self._offer(encoded(due)):
+                if not self._offer(*arrays(messages_of(due))):
                     await self._outbox.wait_send_all_might_not_block()
         self._sending = False
 
-    def _offer(self, payload: bytes) -> bool:
+    def _offer(self, *payloads: bytes) -> bool:
         shard, member = self._service.shard, self._member
-        if self._outbox.offer(member.encoding.messages(payload, shard.wall_ns())):
+        wall_ns = shard.wall_ns()
+        if self._outbox.offer(b"".join(member.encoding.messages(payload, wall_ns) for payload in payloads)):
             return True
         shard.filled(member)
         return False
 
 
-def encoded(due: Sequence[Due]) -> bytes:
-    """Return a JSON array of deliveries to a consumer."""
-    return msgspec.json.encode([alert_message(one.entry.alert, one.tries, ack=True) for one in due])
+def messages_of(due: Sequence[Due]) -> list[Alert]:
+    """Return deliveries to a consumer as messages."""
+    return [alert_message(one.entry.alert, one.tries, ack=True) for one in due]
 
 
 def check_consumer(

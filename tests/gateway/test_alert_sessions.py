@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from typing import Any
@@ -12,8 +13,9 @@ import trio
 from marketfeed.alerts.delivery import DeliveryLimits
 from marketfeed.testing_alert_log import example
 from tests.support.conformance import check_messages
-from tests.support.live import connected, serving, serving_alerts
+from tests.support.live import LIMITS, connected, serving, serving_alerts
 
+LONG = {"text": "x" * 20_000}
 SOON_NS = 60_000_000_000
 
 
@@ -259,6 +261,29 @@ async def test_a_poll_waits_for_alerts_and_its_consumer_acknowledges_later(tmp_p
         assert (status, body["alerts"]) == (200, ids[:2])
 
 
+async def test_the_head_of_a_poll_takes_nothing(tmp_path):
+    async with serving_alerts(tmp_path) as (live, dispatch):
+        await append(dispatch, example(1))
+        assert await http(live, "HEAD", "/v1/alerts?consumer=risk") == (200, None)
+        assert dispatch.statistics() == {}
+
+
+async def test_many_large_alerts_come_in_several_frames(tmp_path):
+    async with (
+        serving_alerts(tmp_path) as (live, dispatch),
+        connected(live) as client,
+        connected(live) as view,
+    ):
+        await subscribed(client, alerts=["*"], consumer="risk")
+        await subscribed(view, alerts=["*"])
+        large = [example(n, data={"text": "x" * 16_000}) for n in range(40)]
+        await append(dispatch, *large)
+        frames = [await client.ws.get_message() for _ in range(3)]
+        assert max(map(len, frames)) <= 262_144 + 2
+        assert [one["id"] for frame in frames for one in json.loads(frame)] == [one.id for one in large]
+        assert [(await alert(view))["id"] for _ in large] == [one.id for one in large]
+
+
 async def test_a_poll_ends_with_503_when_the_gateway_drains(tmp_path):
     async with serving_alerts(tmp_path) as (live, dispatch), trio.open_nursery() as nursery:
         answers: list[Any] = []
@@ -347,6 +372,7 @@ async def test_people_resolve_episodes_and_silence_rules(tmp_path):
         ("POST", "/v1/alerts", {"key": "k", "msg": "m", "S": "a b"}, 400, "S: not a symbol"),
         ("POST", "/v1/alerts", {"key": "k", "msg": "m", "to": "x" * 300}, 400, "consumer's name must be"),
         ("POST", "/v1/alerts", {"key": "k", "msg": "m", "more": 1}, 400, "unknown field `more`"),
+        ("POST", "/v1/alerts", {"key": "k", "msg": "m", "data": LONG}, 400, "data: at most 16384"),
         ("POST", "/v1/alerts?wait=ack", {"key": "k", "msg": "m"}, 400, "needs `to`"),
         ("POST", "/v1/alerts?wait=no", {"key": "k", "msg": "m"}, 400, "wait: ack"),
         ("POST", "/v1/alerts/resolve", {"key": "k", "by": "ann"}, 404, "no episode has the key 'k'"),
@@ -357,7 +383,8 @@ async def test_people_resolve_episodes_and_silence_rules(tmp_path):
     ],
 )  # fmt: skip
 async def test_a_bad_request_is_answered_with_the_reason(tmp_path, method, target, body, status, reason):
-    async with serving_alerts(tmp_path) as (live, dispatch):
+    limits = dataclasses.replace(LIMITS, request_bytes=65_536)
+    async with serving_alerts(tmp_path, limits=limits) as (live, dispatch):
         found, answer = await http(live, method, target, body)
         assert (found, answer["error"]["code"]) == (status, status)
         assert reason in answer["error"]["msg"]
