@@ -13,7 +13,7 @@ from marketfeed import QUOTE, TRADE
 from marketfeed.core.binary import FrameParser, Kind, quotes_frame, symbols_frame, trades_frame
 from tests.support.admin_client import get
 from tests.support.conformance import check_event
-from tests.support.process import engine, open_session
+from tests.support.process import engine, open_session, subscribe
 from tests.support.publishers import address_of, connect
 
 FEED = '[[feeds]]\nname = "tcp"\ntype = "push"\nlisten = "127.0.0.1:0"\n'
@@ -64,10 +64,10 @@ def messages_of(texts):
 
 
 def test_a_missing_side_is_null_live_in_snapshots_after_a_cut_in_events_and_in_polls(tmp_path):
-    asked = {"action": "subscribe", "quotes": ["*"], "trades": ["*"], "tier": "vip"}
+    names = {"quotes": ["*"], "trades": ["*"], "tier": "vip"}
+    asked = {"action": "subscribe", **names}
     with engine(FEED, tmp_path) as running, open_session(running.url) as live:
-        live.send(json.dumps(asked))
-        assert b'"synced"' in live.recv(20, decode=False) + live.recv(20, decode=False)
+        subscribe(live, **names)
         with connect(address_of(running, "tcp")) as publisher:
             publisher.sendall(symbols_frame(NAMES, 0) + quotes_frame(quotes(), 0))
             came: list[dict[str, Any]] = []
@@ -124,7 +124,7 @@ def test_a_publishers_impossible_times_reach_nobody(tmp_path):
     trades["ts_recv"] = [2**63 - 1, -1, 1, -(2**63)]
     trades["ts_event"] = [2**63 - 1, -(2**63), -1, 1_725_000_000_123_456_000]
     with engine(FEED, tmp_path) as running, open_session(running.url) as ws:
-        ws.send('{"action":"subscribe","trades":["*"],"tier":"vip"}')
+        subscribe(ws, trades=["*"], tier="vip")
         with connect(address_of(running, "tcp")) as publisher:
             publisher.sendall(symbols_frame({"A": 0}, 0) + trades_frame(trades, 0))
             came: list[dict[str, Any]] = []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.process import engine, open_session
+from tests.support.process import engine, open_session, subscribe
 from tests.support.publishers import address_of
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ def published(folder: Path, name: str, wanted: set[tuple[str, str]]) -> dict[tup
     config = TABLE[1].replace("127.0.0.1:8770", "127.0.0.1:0")
     ticks: dict[tuple[str, str], dict] = {}
     with engine(config, folder) as running, open_session(running.url) as ws:
-        ws.send('{"action":"subscribe","quotes":["*"],"trades":["*"],"tier":"vip"}')
+        subscribe(ws, quotes=["*"], trades=["*"], tier="vip")
         publisher = subprocess.Popen(
             [sys.executable, ROOT / "examples" / name, address_of(running, "publishers")], cwd=folder
         )

@@ -13,7 +13,7 @@ import numpy as np
 
 from marketfeed import QUOTE, TRADE
 from marketfeed.core.binary import heartbeat_frame, quotes_frame, symbols_frame, trades_frame
-from tests.support.process import engine, open_session
+from tests.support.process import engine, open_session, subscribe
 from tests.support.publishers import address_of, connect
 
 if TYPE_CHECKING:
@@ -88,9 +88,7 @@ def test_a_subscriber_gets_exactly_what_publishers_sent(tmp_path: Path):
         "unix": {1: "D", 0: "E", 65535: "F"},
     }
     with engine(FEEDS, tmp_path) as running, open_session(running.url) as ws:
-        ws.send('{"action":"subscribe","quotes":["*"],"trades":["*"],"tier":"vip"}')
-        while '"synced"' not in str(ws.recv(timeout=30)):  # what came before would be a snapshot, or nothing
-            pass
+        subscribe(ws, quotes=["*"], trades=["*"], tier="vip")
         sockets = {feed: connect(address_of(running, feed)) for feed in publishers}
         expected: list[tuple] = []
         for feed, names in publishers.items():

@@ -152,3 +152,13 @@ def open_session(url: str) -> Iterator[ClientConnection]:
         (first,) = json.loads(ws.recv(timeout=10))
         assert first["msg"] == "connected"
         yield ws
+
+
+def subscribe(ws: ClientConnection, **request: Any) -> None:
+    """Subscribe and wait until it is in force: a session is not sent trades that came before.
+
+    For a session without anything to be sent: what comes before ``synced`` is discarded.
+    """
+    ws.send(json.dumps({"action": "subscribe", **request}))
+    while '"synced"' not in (text := str(ws.recv(timeout=30))):
+        assert '"error"' not in text, text
