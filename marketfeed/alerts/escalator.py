@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from marketfeed.alerts.alert import Alert, alert_id
 from marketfeed.alerts.escalation.lane import LOOK_S, Lane
 from marketfeed.alerts.escalation.message import End
+from marketfeed.alerts.escalation.own_alerts import switched_off, switched_on
 from marketfeed.alerts.escalation.store import RETRY_S, Store
 from marketfeed.errors import AlertLogError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+    from marketfeed.alerts.alert import Alert
     from marketfeed.alerts.escalation.registry import Escalation
     from marketfeed.alerts.escalation.store import EscalationLog
     from marketfeed.alerts.log import Entry, Episode, Silence
 
-RULE: Final = "escalation"  # of the alert that an escalation is off
 PAGE: Final = 500  # entries per read
 COLLECT_S: Final = 0.05  # after a doorbell, so that one read takes many entries
 # After the start nothing is sent for so long: the watcher first clears the episodes of the last run.
@@ -136,7 +136,7 @@ class Escalator:
                 self._store.change({pending.key: None for pending in lane.schedule.pending()})
             lane.cancel()
         for alert in self._off.values():
-            self._tell_later(_cleared(alert, self._wall_ns()))
+            self._tell_later(switched_on(alert, self._wall_ns()))
         self._off = {}
         if self._nursery is not None:
             for lane in self.lanes.values():
@@ -263,10 +263,7 @@ class Escalator:
 
     def _switched_off(self, lane: Lane) -> None:
         """Raise the alert that the peer of ``lane`` wants no messages."""
-        now_ns = self._wall_ns()
-        key = alert_id(RULE, lane.name, "raised", 0, now_ns)
-        message = f"escalation {lane.name} {lane.trouble()}"
-        alert = Alert(id=key, key=key, rule=RULE, severity="critical", r_ns=now_ns, message=message)
+        alert = switched_off(lane.name, lane.trouble() or "is off", self._wall_ns())
         self._off[lane.name] = alert
         self._tell_later(alert)
 
@@ -289,16 +286,3 @@ class Escalator:
                     self._store.works("written")
                     del self._own[:1]
             self.ring()
-
-
-def _cleared(raised: Alert, now_ns: int) -> Alert:
-    """Return what clears ``raised``, an alert of the escalator's own."""
-    return Alert(
-        id=alert_id(RULE, raised.key, "cleared", 0, now_ns),
-        key=raised.key,
-        rule=RULE,
-        severity="critical",
-        state="cleared",
-        r_ns=now_ns,
-        message="the configuration was read again, and the escalation is on",
-    )
