@@ -54,13 +54,18 @@ class Receiver:
         self.mistakes: list[Exception] = []
         self.port = 0
 
-    def next(self, kind: str, key: str | None = None) -> tuple[str, dict[str, Any]]:
-        """Wait for a message of ``kind`` about the episode ``key``; return its id and its data."""
+    def wait(self, kind: str, key: str | None = None) -> tuple[str, dict[str, Any]]:
+        """Wait for a message of ``kind`` about the episode ``key``; return its id and its data, once."""
+        left: list[tuple[str, dict[str, Any]]] = []
         while True:
             found, body = self.messages.get(timeout=30)
             assert self.mistakes == []
             if body["type"] == kind and key in (None, body["data"]["key"]):
-                return found, body["data"]
+                break
+            left.append((found, body))
+        for message in left:
+            self.messages.put(message)
+        return found, body["data"]
 
 
 @contextmanager
@@ -108,16 +113,18 @@ def test_an_episode_reaches_the_webhook_over_a_crash_and_a_new_secret_and_ends_w
     with receiving() as receiver:
         receiver.status = 503
         with engine(CONFIG.format(port=receiver.port), tmp_path) as running:
-            _, first = receiver.next("alert.raised")
+            _, first = receiver.wait("alert.raised")
             assert (first["rule"], first["S"], first["sev"]) == ("tight", "A", "critical")
             running.process.send_signal(signal.SIGKILL)
             running.process.wait(10)
         receiver.status = 200
         with engine(CONFIG.format(port=receiver.port), tmp_path) as running:
             # It may have arrived, so its end is told; the rules start clear, and raise another episode.
-            ended, _ = receiver.next("alert.cleared", first["key"])
+            ended, _ = receiver.wait("alert.cleared", first["key"])
             assert ended == f"cleared_{first['key']}"
-            _, second = receiver.next("alert.raised")
+            _, second = receiver.wait("alert.raised")
+            if second["key"] == first["key"]:  # sent again before its end was in the log
+                _, second = receiver.wait("alert.raised")
             assert second["key"] != first["key"]
             (tmp_path / "secret").write_text(NEW)
             running.process.send_signal(signal.SIGHUP)
@@ -125,7 +132,7 @@ def test_an_episode_reaches_the_webhook_over_a_crash_and_a_new_secret_and_ends_w
             receiver.secret = NEW
             body = {"key": second["key"], "by": "ann", "comment": "on it"}
             assert post(running.port, "/v1/alerts/resolve", body)[0] == 200
-            _, data = receiver.next("alert.resolved", second["key"])
+            _, data = receiver.wait("alert.resolved", second["key"])
             assert (data["by"], data["comment"]) == ("ann", "on it")
             assert "escalation" not in warnings(running)
             metrics = get(running.admin_port, "/metrics")[2].decode()
@@ -141,7 +148,7 @@ def test_a_webhook_that_is_gone_is_an_alert_and_a_warning(tmp_path: Path):
     with receiving() as receiver:
         receiver.status = 410
         with engine(CONFIG.format(port=receiver.port), tmp_path) as running:
-            receiver.next("alert.raised")
+            receiver.wait("alert.raised")
             running.logged("escalation is off: the peer wants no messages")
             assert "is off until the configuration is read again" in warnings(running)
             metrics = get(running.admin_port, "/metrics")[2].decode()
@@ -154,27 +161,13 @@ def test_a_webhook_that_is_gone_is_an_alert_and_a_warning(tmp_path: Path):
             assert running.stop() == 0
 
 
-@pytest.mark.parametrize(
-    ("change", "mistake"),
-    [
-        ("secret_file", "alerts.escalate.0.secret_file: "),
-        ("kind", "alerts.escalate.0.kind: unknown kind"),
-    ],
-)
-def test_mistakes_are_found_by_a_check_and_by_a_reload_which_changes_nothing(tmp_path, change, mistake):
-    good = CONFIG.format(port=9)
-    bad = good.replace("allow_private", "previous_secret_file = 'missing'\nallow_private")
-    bad = bad.replace('kind = "webhook"', 'kind = "pager"') if change == "kind" else bad
-    mistake = mistake.replace("secret_file", "previous_secret_file")
+def test_a_reload_with_a_mistake_changes_nothing(tmp_path):
     (tmp_path / "secret").write_text(OLD)
-    (tmp_path / "bad.toml").write_text(bad)
-    status, _, err = command(tmp_path, "serve", "--check", "--config", "bad.toml")
-    assert (status, mistake in err) == (2, True), err
-    if change == "kind":
-        return
+    good = CONFIG.format(port=9)
     with engine(good, tmp_path) as running:
-        (tmp_path / "config.toml").write_text(bad)
+        (tmp_path / "config.toml").write_text(good + 'previous_secret_file = "missing"\n')
         running.process.send_signal(signal.SIGHUP)
-        assert mistake in running.logged("reload refused, nothing changed")["reason"]
+        reason = running.logged("reload refused, nothing changed")["reason"]
+        assert "alerts.escalate.0.previous_secret_file: " in reason
         assert "reload:" in warnings(running)
         assert running.stop() == 0
