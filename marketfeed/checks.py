@@ -20,7 +20,7 @@ from marketfeed.errors import ConfigError, gathered
 from marketfeed.folders import file_problem
 from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.roster import Roster
-from marketfeed.server.alerting import enabled, rules_of, unmatched_patterns
+from marketfeed.server.alerting import enabled, escalations_of, rules_of, unmatched_patterns
 from marketfeed.server.local import validate
 from marketfeed.server.tap_listener import check_path
 
@@ -41,6 +41,8 @@ def mistakes(loaded: Loaded) -> list[str]:
         check_log_path(loaded)
     with gathered(found):
         rules_of(loaded)
+    with gathered(found):
+        escalations_of(loaded)
     with gathered(found):
         planned_symbols(loaded)
     return found
@@ -64,16 +66,22 @@ def idle(loaded: Loaded) -> list[str]:
     """
     config = loaded.config
     found = [] if config.feeds else [f"{loaded.source}: no [[feeds]]: subscribers will get no ticks"]
-    off = () if enabled(config.alerts) else ("keep_days", "keep_alerts", "max_tries", "in_flight")
+    alerts = config.alerts
+    off = (
+        () if enabled(alerts) else ("keep_days", "keep_alerts", "max_tries", "in_flight", "rules", "escalate")
+    )
+    why_off = "without [[alerts.rules]], [[alerts.escalate]] or enabled = true"
+    if alerts.enabled is False:
+        why_off = "alerts.enabled is false"
     for section, names, why in (
-        ("alerts", off, "alerts are off, without [[alerts.rules]] or alerts.enabled = true"),
+        ("alerts", off, f"alerts are off, {why_off}"),
         ("auth", ("algorithm", "key_file"), "tokens come with a later version"),
     ):
         table = getattr(config, section)
         default = type(table)()
         keys = [f"{section}.{name}" for name in names if getattr(table, name) != getattr(default, name)]
         found += [loaded.sourced(f"{key}: has no effect: {why}") for key in keys]
-    if config.alerts.rules:
+    if alerts.rules and enabled(alerts):
         found += unmatched_patterns(loaded, planned_symbols(loaded))
     return found
 

@@ -244,6 +244,7 @@ class Engine:
             config = loaded.config
             now = (config, contents(config.gateway))
             if during and now == self._in_force:
+                self.alerting.reload(self.alerting.planned(loaded))  # whose files may have changed
                 log.info("reloaded", changed=[])
                 return
             changed = changes(self.config, config)
@@ -253,6 +254,8 @@ class Engine:
                 validate(config)
             with gathered(found):
                 self.roster.plan(config.feeds, addresses(config))
+            with gathered(found):
+                escalations = self.alerting.planned(loaded)
             if found:
                 self.roster.forget()
                 raise loaded.refusal(found)
@@ -274,7 +277,7 @@ class Engine:
         self._in_force = now
         self.health.reload_failure = None
         self.taps.most = config.limits.taps
-        self.alerting.reload()
+        self.alerting.reload(escalations)
         await self.roster.apply(sources)
         log.info("reloaded", changed=changed)
 

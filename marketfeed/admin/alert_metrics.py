@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from marketfeed.admin.escalation_metrics import escalation_metrics
 from marketfeed.admin.families import counter, gauge, histogram
 from marketfeed.alerts.log import COMMIT_BUCKETS_S
 from marketfeed.core.units import S
@@ -36,6 +37,8 @@ def alert_metrics(alerting: Alerting, head: int, dead: Mapping[str, int]) -> Ite
     muted = {(mark,): count for mark, count in dispatch.muted.items()}
     yield counter("alerts_muted_total", text, "mark", muted)
     yield from _consumers(dispatch, dead)
+    if alerting.escalator is not None:
+        yield from escalation_metrics(alerting.escalator)
     statistics = log.statistics()
     text = "1 if the last commit of the alert log succeeded."
     yield gauge("alert_log_writable", text, "", {(): statistics.problem is None})

@@ -33,6 +33,7 @@ KINDS: Final = (
     "workers_full",
     "alert_log",
     "alert_rule",
+    "escalation",
     "latency_log",
     "tap",
     "symbols_full",
@@ -93,6 +94,10 @@ class Health:
         found += [
             Condition("alert_rule", name, f"alert rule {name} failed, and is off: {why}")
             for name, why in self._alerting.failed_rules().items()
+        ]
+        found += [
+            Condition("escalation", name, f"escalation {name} {trouble}")
+            for name, trouble in self._alerting.failing_escalations().items()
         ]
         for kind, trouble in (
             ("latency_log", self._aggregator.log.problem),

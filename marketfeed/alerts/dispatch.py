@@ -59,6 +59,10 @@ class Dispatch:
         self._awaited: dict[tuple[str, int], list[trio.Event]] = {}  # by consumer and position
         self.on_append: list[Callable[[], None]] = []  # called after each append
         self.on_resolved: list[Callable[[Episode], None]] = []
+        self.on_silenced: list[Callable[[Silence], None]] = []
+        self.on_unsilenced: list[
+            Callable[[Silence], None]
+        ] = []  # with a silence that was ended before its time
         self.muted: dict[Mark, int] = {"inhibited": 0, "silenced": 0}  # entries since the start
 
     @classmethod
@@ -188,10 +192,17 @@ class Dispatch:
     async def add_silence(self, silence: Silence) -> None:
         """Keep a silence. Raises AlertRefusedError."""
         await self._silences.add(silence)
+        for tell in self.on_silenced:
+            tell(silence)
 
     async def expire_silence(self, silence: str, by: str) -> bool:
         """End a silence now; False if there is none that ends later."""
-        return await self._silences.expire(silence, by)
+        ended = await self._silences.expire(silence, by)
+        if ended is None:
+            return False
+        for tell in self.on_unsilenced:
+            tell(ended)
+        return True
 
     # For operators.
 

@@ -71,8 +71,11 @@ class Silences:
                 self._present[silence.id] = silence
         self._changed.set()
 
-    async def expire(self, silence: str, by: str) -> bool:
-        """End a silence now; False if there is none that ends later. Raises AlertLogError."""
+    async def expire(self, silence: str, by: str) -> Silence | None:
+        """End a silence now, and return it as it was; None if there is none that ends later.
+
+        Raises AlertLogError.
+        """
         async with self._changing:
             with trio.CancelScope(shield=True):
                 now_ns = self._wall_ns()
@@ -81,7 +84,7 @@ class Silences:
                 if found and known is not None:
                     self._present[silence] = msgspec.structs.replace(known, ends_ns=now_ns)
         self._changed.set()
-        return found
+        return known if found else None
 
     async def run(self) -> None:
         """End silences at their time, until cancelled."""

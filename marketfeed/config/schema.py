@@ -99,13 +99,14 @@ class LimitsConfig(_Section, frozen=True):
 class AlertsConfig(_Section, frozen=True):
     """``[alerts]``"""
 
-    enabled: bool | None = None  # None: if there are rules
+    enabled: bool | None = None  # None: if there are rules or escalations
     path: str = "var/alerts.db"
     keep_days: Annotated[float, Meta(gt=0, le=36_500)] = 30.0
     keep_alerts: Count = 1_000_000
     max_tries: Annotated[int, Meta(ge=1, le=1000)] = 10
     in_flight: Annotated[int, Meta(ge=1, le=100_000)] = 1000
     rules: list[dict[str, Any]] = []
+    escalate: list[dict[str, Any]] = []
 
 
 class LatencyConfig(_Section, frozen=True):

@@ -1,7 +1,8 @@
-"""Alerts of an engine: the rules of its configuration, the watcher and the log."""
+"""Alerts of an engine: the rules and escalations of its configuration, the watcher and the log."""
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -11,6 +12,8 @@ import trio
 
 from marketfeed.alerts.delivery import DeliveryLimits
 from marketfeed.alerts.dispatch import Dispatch
+from marketfeed.alerts.escalation.registry import escalations
+from marketfeed.alerts.escalator import Escalator
 from marketfeed.alerts.log import Retention
 from marketfeed.alerts.rules import FeedState, RuleSet, rule_specs, unmatched
 from marketfeed.alerts.watcher import STEP_TICKS, Watcher, left_open
@@ -20,8 +23,10 @@ from marketfeed.folders import file_problem
 from marketfeed.ingest import supervise
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
+    from marketfeed.alerts.alert import Alert
+    from marketfeed.alerts.escalation.registry import Escalation
     from marketfeed.alerts.sqlite_log import SqliteLog
     from marketfeed.config.schema import AlertsConfig, Loaded
     from marketfeed.core.rings import Rings
@@ -41,17 +46,25 @@ class Alerting:
     """
 
     def __init__(self, loaded: Loaded, rings: Rings, symbols: SymbolTable, roster: Roster) -> None:
-        """Create the rules; raises ConfigError with all mistakes."""
+        """Create the rules and the escalations; raises ConfigError with all mistakes."""
         self.watcher: Watcher | None = None
         self.log: SqliteLog | None = None
         self.dispatch: Dispatch | None = None
+        self.escalator: Escalator | None = None
         alerts = loaded.config.alerts
         self._enabled = enabled(alerts)
         self._limits = DeliveryLimits(alerts.max_tries, alerts.in_flight)
         self._path = loaded.base / alerts.path
         self._retention = Retention(alerts.keep_days, alerts.keep_alerts)
         self._roster = roster
-        rules = rules_of(loaded)
+        found: list[str] = []
+        rules: RuleSet | None = None
+        with gathered(found):
+            rules = rules_of(loaded)
+        with gathered(found):
+            self._escalations = escalations_of(loaded)
+        if found:
+            raise ConfigError(*found)
         if rules is not None:
             reader = RingReader(rings, lambda: symbols, held=True, step_ticks=STEP_TICKS)
             self.watcher = Watcher(reader, symbols, rules, self._feeds, time.time_ns)
@@ -61,8 +74,19 @@ class Alerting:
         if self.watcher is not None:
             self.watcher.ring()
 
-    def reload(self) -> None:
-        """Read the files of rules again; a mistake in one leaves its rule as it is, and is logged."""
+    def planned(self, loaded: Loaded) -> list[Escalation]:
+        """Return the escalations of a new configuration, for :meth:`reload`. Raises ConfigError."""
+        if not self._enabled and enabled(loaded.config.alerts):
+            raise ConfigError("alerts.escalate: alerts are off in this engine: needs a restart")
+        return escalations_of(loaded) if self._enabled else []
+
+    def reload(self, planned: Sequence[Escalation]) -> None:
+        """Put escalations in force, and read the files of rules again.
+
+        A mistake in a file leaves its rule as it is, and is logged.
+        """
+        if self.escalator is not None:
+            self.escalator.reload(planned)
         if self.watcher is None:
             return
         try:
@@ -72,12 +96,17 @@ class Alerting:
 
     def problem(self) -> str | None:
         """Return why alerts cannot be written; None if they can."""
-        watching = None if self.watcher is None else self.watcher.problem
-        return watching or (None if self.log is None else self.log.statistics().problem)
+        parts = (self.watcher, None if self.log is None else self.log.statistics(), self.escalator)
+        return next((part.problem for part in parts if part is not None and part.problem), None)
 
     def failed_rules(self) -> Mapping[str, str]:
         """Return the rules that are off because they raised an exception, with the reason."""
         return {} if self.watcher is None else self.watcher.failed
+
+    def failing_escalations(self) -> dict[str, str]:
+        """Return the escalations whose messages do not arrive, with the reason."""
+        lanes = () if self.escalator is None else self.escalator.lanes.values()
+        return {lane.name: trouble for lane in lanes if (trouble := lane.trouble()) is not None}
 
     async def dead_letter_counts(self) -> dict[str, int]:
         """Return the number of dead letters by consumer; {} if the log cannot be read, or alerts are off."""
@@ -101,21 +130,40 @@ class Alerting:
             try:
                 self.log = await stack.enter_async_context(open_log(self._path))
                 self.dispatch = await Dispatch.started(self.log, self._limits, time.time_ns)
+                self.escalator = await self._begun(self.log, self.dispatch)
             except AlertLogError as error:
                 raise StartError(str(error)) from None
             yield
 
     async def run(self) -> None:
-        """Evaluate rules, deliver alerts and prune the log until cancelled; returns if alerts are off."""
-        if self.log is None or self.dispatch is None:
+        """Evaluate rules, deliver and escalate alerts, and prune the log, until cancelled.
+
+        Returns if alerts are off.
+        """
+        if self.log is None or self.dispatch is None or self.escalator is None:
             return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.dispatch.run)
+            nursery.start_soon(self.escalator.run)
             nursery.start_soon(self._prune, self.log)
             if self.watcher is None:
                 nursery.start_soon(_clear_left_open, self.dispatch)
             else:
                 nursery.start_soon(self.watcher.run, self.dispatch)
+
+    async def _begun(self, alerts: SqliteLog, dispatch: Dispatch) -> Escalator:
+        """Return the escalator that goes on where the log says. Raises AlertLogError."""
+
+        async def append(own: list[Alert]) -> None:
+            await dispatch.append(own, time.time_ns())
+
+        escalator = Escalator(self._escalations, alerts, append, time.time_ns)
+        await escalator.begin()
+        dispatch.on_append.append(escalator.ring)
+        dispatch.on_resolved.append(escalator.resolved)
+        dispatch.on_silenced.append(escalator.silenced)
+        dispatch.on_unsilenced.append(escalator.unsilenced)
+        return escalator
 
     async def _prune(self, alerts: SqliteLog) -> None:
         """Remove what retention no longer keeps, in small steps, now and then."""
@@ -139,7 +187,7 @@ class Alerting:
 
 def enabled(alerts: AlertsConfig) -> bool:
     """Return whether an engine with this configuration has alerts."""
-    return bool(alerts.rules) if alerts.enabled is None else alerts.enabled
+    return bool(alerts.rules or alerts.escalate) if alerts.enabled is None else alerts.enabled
 
 
 async def _clear_left_open(dispatch: Dispatch) -> None:
@@ -167,6 +215,15 @@ def rules_of(loaded: Loaded) -> RuleSet | None:
     if found:
         raise ConfigError(*found)
     return rules
+
+
+def escalations_of(loaded: Loaded) -> list[Escalation]:
+    """Return the escalations of a configuration; raises ConfigError with all mistakes.
+
+    Reads the files and the environment variables of secrets. Connects to nothing.
+    """
+    alerts = loaded.config.alerts
+    return escalations(alerts.escalate, loaded.base, os.environ) if enabled(alerts) else []
 
 
 def unmatched_patterns(loaded: Loaded, names: Iterable[str]) -> list[str]:

@@ -28,7 +28,7 @@ async def operating(folder):
         await log.append([example(1), example(2)], NOW_NS)
         await log.park("risk", {1: 10}, NOW_NS + 5000)
         dispatch = await Dispatch.started(log, DeliveryLimits(10, 1), time.time_ns)
-        alerting: Any = SimpleNamespace(dispatch=dispatch, log=log, watcher=None)
+        alerting: Any = SimpleNamespace(dispatch=dispatch, log=log, watcher=None, escalator=None)
         routes = AlertOperations(alerting).routes
         async with trio.open_nursery() as nursery:
             nursery.start_soon(dispatch.run)

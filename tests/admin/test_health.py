@@ -52,8 +52,11 @@ class Bench:
         server: Any = self.server
         self.alert_problem: str | None = None
         self.failed_rules: dict[str, str] = {}
+        self.failing_escalations: dict[str, str] = {}
         alerting: Any = SimpleNamespace(
-            problem=lambda: self.alert_problem, failed_rules=lambda: self.failed_rules
+            problem=lambda: self.alert_problem,
+            failed_rules=lambda: self.failed_rules,
+            failing_escalations=lambda: self.failing_escalations,
         )
         self.health = Health(server, self.roster, aggregator, self.taps, self.symbols, alerting)
         self.health.phase = Phase.SERVING
@@ -178,3 +181,10 @@ def test_an_alert_rule_that_failed_is_a_warning(bench):
     assert bench.told == ("ready", [], ["alert_rule"])
     (warning,) = bench.health.warnings()
     assert warning == ("alert_rule", "mine", "alert rule mine failed, and is off: KeyError: 3")
+
+
+def test_an_escalation_that_fails_is_a_warning(bench):
+    bench.failing_escalations = {"desk": "fails: HTTP status 500"}
+    assert bench.told == ("ready", [], ["escalation"])
+    (warning,) = bench.health.warnings()
+    assert warning == ("escalation", "desk", "escalation desk fails: HTTP status 500")

@@ -215,11 +215,11 @@ def test_check_warns_of_a_file_without_feeds(marketfeed):
         ),
         (
             "alerts.max_tries=5",
-            "has no effect: alerts are off, without [[alerts.rules]] or alerts.enabled = true",
+            "has no effect: alerts are off, without [[alerts.rules]], [[alerts.escalate]] or enabled = true",
         ),
         (
             "alerts.in_flight=5",
-            "has no effect: alerts are off, without [[alerts.rules]] or alerts.enabled = true",
+            "has no effect: alerts are off, without [[alerts.rules]], [[alerts.escalate]] or enabled = true",
         ),
         ("auth.key_file=x", "has no effect: tokens come with a later version"),
         ("auth.algorithm=HS256", "has no effect: tokens come with a later version"),
@@ -235,10 +235,32 @@ def test_check_warns_of_what_will_have_no_effect_and_of_a_log_that_cannot_be_wri
     assert warning in line
 
 
+def test_check_finds_mistakes_of_escalations(marketfeed):
+    tables = '[[feeds]]\ntype = "synthetic"\n'
+    tables += (
+        '[[alerts.escalate]]\nkind = "pager"\n[[alerts.escalate]]\nkind = "webhook"\nsecret_file = "x"\n'
+    )
+    done = marketfeed("serve", "--check", config=tables)
+    assert done.returncode == 2
+    where = "marketfeed: config.toml: alerts.escalate"
+    assert [line.partition(";")[0] for line in done.stderr.splitlines()] == [
+        f'{where}.0.kind: unknown kind "pager"',
+        f"{where}.1.url: missing",
+    ]
+
+
+@pytest.mark.parametrize(("key", "value"), [("rules", "stale"), ("escalate", "webhook")])
+def test_check_warns_of_tables_of_alerts_that_are_switched_off(marketfeed, key, value):
+    tables = f"[alerts]\nenabled = false\n[[alerts.{key}]]\ntype = '{value}'\n"
+    done = marketfeed("serve", "--check", config=f'{tables}[[feeds]]\ntype = "synthetic"\n')
+    why = "has no effect: alerts are off, alerts.enabled is false"
+    assert done.stderr == f"marketfeed: warning: config.toml: alerts.{key}: {why}\n"
+
+
 def test_check_warns_of_keys_of_the_file_that_have_no_effect(marketfeed):
     keys = "[alerts]\nmax_tries = 3\n[latency]\nenabled = false\npath = '/proc/x/y.hlog'\n"
     done = marketfeed("serve", "--check", config=f'{keys}[[feeds]]\ntype = "synthetic"\n')
-    why = "has no effect: alerts are off, without [[alerts.rules]] or alerts.enabled = true"
+    why = "has no effect: alerts are off, without [[alerts.rules]], [[alerts.escalate]] or enabled = true"
     assert done.stderr == f"marketfeed: warning: config.toml: alerts.max_tries: {why}\n"
     assert not (marketfeed.folder / "var").exists()
 

@@ -19,7 +19,9 @@ from marketfeed.alerts.escalation.message import End, Verdict
 from marketfeed.alerts.escalation.registry import escalations
 from marketfeed.alerts.escalation.schedule import Schedule
 from marketfeed.core.units import S
+from tests.support.admin_client import post
 from tests.support.escalations import raised
+from tests.support.process import engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,3 +135,34 @@ async def test_an_alert_that_is_not_resent_ends_by_itself(peers, tmp_path):
     await built.sender.send([pending.message], time.time_ns())
     wait(lambda: all(map(firing, peers)))
     wait(lambda: not any(map(firing, peers)))  # 4 × resend_s later
+
+
+CONFIG_OF_ENGINE = """
+[[feeds]]
+type = "synthetic"
+symbols = ["A"]
+rate = 200
+[[alerts.rules]]
+name = "tight"
+type = "spread"
+severity = "critical"
+absolute = 1e-9
+[[alerts.escalate]]
+kind = "alertmanager"
+after_s = 0
+urls = {urls}
+allow_private = true
+"""
+
+
+@pytest.mark.e2e
+def test_an_episode_of_an_engine_fires_until_a_person_resolves_it(peers, tmp_path):
+    config = CONFIG_OF_ENGINE.format(urls=json.dumps([*peers, "http://127.0.0.1:9"]))  # one peer is down
+    with engine(config, tmp_path) as running:
+        wait(lambda: all(map(firing, peers)))
+        (found,) = firing(peers[0])
+        assert (found["labels"]["alertname"], found["labels"]["symbol"]) == ("tight", "A")
+        body = {"key": found["labels"]["key"], "by": "ann", "comment": "on it"}
+        assert post(running.port, "/v1/alerts/resolve", body)[0] == 200
+        wait(lambda: not any(map(firing, peers)))
+        assert running.stop() == 0

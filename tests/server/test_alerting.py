@@ -71,7 +71,7 @@ async def test_without_rules_there_is_nothing(tmp_path):
     async with bench.alerting.open():
         await bench.alerting.run()
     bench.publish("A")
-    bench.alerting.reload()
+    bench.alerting.reload([])
     assert (bench.alerting.watcher, bench.alerting.problem(), bench.alerting.failed_rules()) == (
         None,
         None,
@@ -115,9 +115,9 @@ async def test_pruning_that_fails_is_tried_again(tmp_path, monkeypatch, autojump
 async def test_a_mistake_in_a_file_of_a_rule_leaves_the_rule_as_it_is(tmp_path, capsys):
     (tmp_path / "prices.csv").write_text("symbol,price\nA,100\n")
     bench = Bench(tmp_path, BAND)
-    bench.alerting.reload()
+    bench.alerting.reload([])
     (tmp_path / "prices.csv").write_text("symbol,price\nA,cheap\n")
-    bench.alerting.reload()
+    bench.alerting.reload([])
     assert "prices.csv" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"alerts\.rules\.0\.reference"):
         Bench(tmp_path, BAND)

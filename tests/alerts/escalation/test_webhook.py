@@ -22,7 +22,7 @@ from marketfeed.core.units import S
 from marketfeed.errors import ConfigError
 from tests.support.escalations import NOW_NS, Peer, answer, listening, raised
 
-PAGES = Path(__file__).parents[3] / "marketfeed" / "alerts" / "escalation"  # its README, later docs/
+PAGES = Path(__file__).parents[3] / "docs"
 WORD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OLD = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 ENVIRON = {"HOOK": WORD, "OLD": OLD}
