@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
+import msgspec
 
 from marketfeed import __version__
 from marketfeed.client.connection import endpoint, endpoint_of
@@ -24,6 +25,8 @@ _STREAM: Final = "/v1/stream"
 _ELSEWHERE: Final = "--url http://HOST:PORT"
 _SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _CUT: Final = 200  # characters of a body that is not from an engine
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class UnreachableError(MarketfeedError):
@@ -60,6 +63,10 @@ class Answer:
 
     status: int
     value: Any
+
+    def read(self, kind: type[T]) -> T:
+        """Return the value as a struct; raises UnreachableError if it is none that an engine sends."""
+        return read_as(kind, self.value)
 
 
 class EngineHttp:
@@ -104,6 +111,18 @@ class EngineHttp:
         return f"{'http' if engine.tls is None else 'https'}://{engine.parts.netloc}{path}", engine.tls
 
 
+def read_as(kind: type[T], value: Any) -> T:
+    """Return a JSON object as a struct, without the fields that a later release has added.
+
+    Raises UnreachableError if it is none that an engine sends.
+    """
+    try:
+        known = {name: value[name] for name in kind.__struct_fields__ if name in value}
+        return msgspec.convert(known, kind)
+    except (TypeError, msgspec.ValidationError):
+        raise UnreachableError("the answer is not an engine's") from None
+
+
 def _admin_url(admin: AdminConfig) -> str:
     if admin.port == 0:
         raise ConfigError(f"admin.port: 0 means any free port; give its address: {_ELSEWHERE}")
@@ -116,8 +135,8 @@ def _admin_url(admin: AdminConfig) -> str:
 
 def _unreachable(base: str, error: httpx.HTTPError, *, secure: bool, given: bool) -> UnreachableError:
     cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
+    while (deeper := cause.__cause__ or cause.__context__) is not None:  # httpcore names no cause
+        cause = deeper
     if isinstance(error, httpx.TimeoutException):
         why = f"no answer within {ANSWER_S:g} s"
     elif isinstance(cause, ssl.SSLError):

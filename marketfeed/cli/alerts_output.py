@@ -9,6 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from marketfeed.cli.options import fail
 from marketfeed.core.printable import printable
 from marketfeed.core.units import S
 
@@ -16,11 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from marketfeed.alerts.alert import Alert
-    from marketfeed.alerts.log import Entry, Episode
+    from marketfeed.alerts.log import DeadLetter, Entry, Episode
 
 SEVERITIES: Final = ("info", "warning", "critical")
 _STYLES: Final = {"info": "cyan", "warning": "yellow", "critical": "bold red"}
 _MOST: Final = 500  # characters of a message
+
+
+def check_severities(names: Iterable[str]) -> None:
+    """Raise the exit with status 2 if one of ``names`` is no severity."""
+    for name in names:
+        if name not in SEVERITIES:
+            raise fail(f"--severity {name}: must be one of {', '.join(SEVERITIES)}")
 
 
 class Lines:
@@ -74,10 +82,47 @@ def print_json(value: Any, file: IO[str]) -> None:
     print(msgspec.json.encode(value).decode(), file=file)
 
 
-def print_one(entry: Entry, episodes: Sequence[Episode], *, as_json: bool, file: IO[str]) -> None:
+def print_table(names: Sequence[str], rows: Sequence[Sequence[str | int]], file: IO[str]) -> None:
+    """Print ``rows`` under their column names; numbers to the right, text escaped."""
+    cells = [[printable(str(cell), _MOST) for cell in row] for row in (names, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    numbers = [all(isinstance(row[at], int) for row in rows) for at in range(len(names))]
+    console = console_on(file)
+    for line, row in enumerate(cells):
+        aligned = [
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, numbers, strict=True)
+        ]
+        console.print(Text("  ".join(aligned).rstrip(), "" if line else "dim"))
+
+
+def print_said(text: str, file: IO[str]) -> None:
+    """Print one line that says what became of a change; text of others in it is escaped."""
+    console_on(file).print(Text(printable(text, _MOST)))
+
+
+def print_dead(letters: Sequence[DeadLetter], *, as_json: bool, file: IO[str]) -> None:
+    """Print one line per dead letter: when it was parked, its consumer and deliveries, and the alert."""
+    if as_json:
+        for letter in letters:
+            more = {"consumer": letter.consumer, "tries": letter.tries, "parked_ns": letter.parked_ns}
+            print_json(alert_fields(letter.entry.alert, more), file)
+        return
+    console = console_on(file)
+    if not letters:
+        console.print("no dead letters")
+        return
+    lines = Lines()
+    lines.fit(letter.entry.alert for letter in letters)
+    for letter in letters:
+        notes = f"for {letter.consumer}", f"{letter.tries} deliveries"
+        console.print(lines.line(letter.parked_ns, letter.entry.alert, *notes))
+
+
+def print_one(entry: Entry, episode: Episode | None, *, as_json: bool, file: IO[str]) -> None:
     """Print all fields of an alert, one per line, and of its episode if it has one."""
     found = _fields(entry)
-    for episode in episodes:
+    if episode is not None:
         found["episode"] = msgspec.to_builtins(episode)
     if as_json:
         print_json(found, file)

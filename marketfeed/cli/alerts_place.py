@@ -2,7 +2,7 @@
 
     read  ──► the log, whether an engine runs or not
     change ──► --url, or a process holds the log ──► HTTP to the engine
-           └─► nobody holds it ───────────────────► the log
+           └─► nobody holds it ───────────────────► the engine's handlers over the log
 
 An engine that runs has to make each change itself: it keeps in memory what it delivers.
 """
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
+import msgspec
 import trio
 import typer
 
@@ -22,15 +23,16 @@ from marketfeed.cli.options import fail, load_config
 from marketfeed.errors import AlertLogError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-    from marketfeed.alerts.sqlite_log import SqliteLog
     from marketfeed.alerts.sqlite_reads import SqliteReader
-    from marketfeed.cli.alerts_http import Call
+    from marketfeed.cli.alerts_http import Answer, Call
     from marketfeed.config.schema import Loaded
 
 BUSY_S: Final = 3.0  # for which another command may hold the log
 LOOK_S: Final = 0.1
+NOT_TEXT: Final = "an argument is not UTF-8 text"
+ELSEWHERE: Final = "for an engine at another address, use --url http://HOST:PORT"
 
 LogOption = Annotated[
     Path | None,
@@ -45,11 +47,28 @@ UrlOption = Annotated[
         "the log; else the log itself is changed.",
     ),
 ]
+AdminUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="URL of the engine's admin port, http://HOST:PORT. Default: as the configuration says, if an "
+        "engine holds the log; else the log itself is used.",
+    ),
+]
+CaOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca",
+        metavar="FILE",
+        help="For https://: trust the certificates in this PEM file instead of the system's.",
+    ),
+]
 ByOption = Annotated[
     str | None, typer.Option("--by", help="Who does it, for the audit trail. Default: your login name.")
 ]
 
 T = TypeVar("T")
+Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 
 def read_log(
@@ -71,6 +90,8 @@ def queried(path: Path, query: Callable[[SqliteReader], T]) -> T:
             reader.close()
     except AlertLogError as error:
         raise fail(str(error)) from None
+    except UnicodeEncodeError:
+        raise fail(NOT_TEXT) from None
 
 
 def log_of(loaded: Loaded) -> Path:
@@ -97,10 +118,29 @@ class Place:
     ca: Path | None = None
     token: str | None = None
 
-    def change(self, call: Call, in_log: Callable[[SqliteLog], Awaitable[Any]]) -> Any:
-        """Make a change: by ``call`` if an engine holds the log, else by ``in_log``; return the answer.
+    def changed(self, call: Call, kind: type[Kind], needs_engine: str = "") -> Kind:
+        """Return the answer to ``call`` as a struct, as :meth:`change`."""
+        from marketfeed.cli.alerts_http import UnreachableError
 
-        Raises the exit with status 2 if it was not made, or CallError if the engine says so.
+        try:
+            return self.change(call, needs_engine).read(kind)
+        except UnreachableError as error:
+            raise fail(str(error)) from None
+
+    def change(self, call: Call, needs_engine: str = "") -> Answer:
+        """Return the answer to ``call``, as :meth:`answer`; a refusal ends the command too."""
+        from marketfeed.cli.alerts_http import CallError
+
+        try:
+            return self.answer(call, needs_engine)
+        except CallError as error:
+            raise fail(str(error)) from None
+
+    def answer(self, call: Call, needs_engine: str = "") -> Answer:
+        """Make a change: by HTTP if an engine holds the log, else in the log itself; return the answer.
+
+        Raises CallError if it is refused, and the exit with status 2 if it cannot be asked for. A change that
+        only an engine can make has the name of its option in ``needs_engine``.
         """
         from marketfeed.alerts.sqlite_file import in_use
         from marketfeed.cli.alerts_http import EngineHttp, UnreachableError
@@ -112,14 +152,11 @@ class Place:
             try:
                 if self.url is not None or in_use(path):
                     return EngineHttp(loaded.config, self.url, self.ca, self.token).answer(call)
-                if not path.exists():
-                    raise fail(
-                        f"there is no alert log {path}: an engine with alerts creates it; "
-                        "for an engine at another address, use --url http://HOST:PORT"
-                    )
-                return trio.run(_changed, path, in_log)
+                return _offline(path, loaded, call, needs_engine)
             except ConfigError as error:
                 raise fail(str(error)) from None
+            except UnicodeEncodeError:
+                raise fail(NOT_TEXT) from None
             except (UnreachableError, AlertLogError) as error:
                 # The holder may be another command, which is done soon.
                 refused = isinstance(error, UnreachableError) and error.refused and self.url is None
@@ -128,9 +165,31 @@ class Place:
                     raise fail(str(error)) from None
             time.sleep(LOOK_S)
 
+    def asked(self, call: Call, read: Callable[[Any], T]) -> T | None:
+        """Return what ``read`` makes of an engine's answer to a question; None if no engine holds the log.
 
-async def _changed(path: Path, in_log: Callable[[SqliteLog], Awaitable[Any]]) -> Any:
-    from marketfeed.alerts.sqlite_log import open_log
+        Also None if the one that the configuration describes cannot be asked, which is printed to stderr.
+        """
+        from marketfeed.alerts.sqlite_file import in_use
+        from marketfeed.cli.alerts_http import CallError, EngineHttp, UnreachableError
 
-    async with open_log(path) as log:
-        return await in_log(log)
+        loaded = load_config(self.config, self.set_)
+        if self.url is None and not in_use(self.log or log_of(loaded)):
+            return None
+        try:
+            return read(EngineHttp(loaded.config, self.url, self.ca, self.token).answer(call).value)
+        except (ConfigError, UnreachableError, CallError) as error:
+            told = fail(str(error))
+            if self.url is not None:
+                raise told from None
+            return None
+
+
+def _offline(path: Path, loaded: Loaded, call: Call, needs_engine: str) -> Answer:
+    if needs_engine:
+        raise fail(f"{needs_engine}: needs an engine, and none holds {path}; {ELSEWHERE}")
+    if not path.exists():
+        raise fail(f"there is no alert log {path}: an engine with alerts creates it; {ELSEWHERE}")
+    from marketfeed.cli.alerts_offline import answer_offline
+
+    return trio.run(answer_offline, path, loaded.config.alerts, call)

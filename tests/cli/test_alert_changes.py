@@ -1,0 +1,289 @@
+"""Commands of ``marketfeed alerts`` that change the log, while no engine runs."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+import trio
+from typer.testing import CliRunner
+
+from marketfeed.alerts.sqlite_log import open_log
+from marketfeed.alerts.sqlite_reads import SqliteReader
+from marketfeed.cli import app
+from marketfeed.core.units import S
+from marketfeed.testing_alert_log import NOW_NS, example
+
+ONE, TWO, THREE = (example(number) for number in (1, 2, 3))
+
+
+async def _fill(path):
+    """Three alerts; consumer risk had the first as a dead letter and the second once, away had none."""
+    async with open_log(path) as log:
+        await log.use_consumer("risk", NOW_NS)
+        await log.use_consumer("away", NOW_NS, patterns=["wide", "hot*"])
+        await log.append([ONE, TWO, THREE], NOW_NS)
+        await log.park("risk", {1: 10}, NOW_NS + 5 * S)
+        log.record_attempts("risk", {2: 1})
+        log.advance("risk", 1)
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "alerts.db"
+    trio.run(_fill, path)
+    return path
+
+
+class Told:
+    """What a command did."""
+
+    def __init__(self, done):
+        self.status, self.out, self.err = done.exit_code, done.stdout, done.stderr
+
+    @property
+    def json(self):
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def alerts(log, *arguments):
+    """Run a command on ``log``; anything but an exit fails the test."""
+    done = CliRunner().invoke(app, ["alerts", *arguments, "--log", str(log)])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Told(done)
+
+
+def said(told):
+    """Return the one line of a command that could not do its work."""
+    assert (told.status, told.out) == (2, "")
+    (line,) = told.err.splitlines()
+    assert line.startswith("marketfeed: ")
+    return line.removeprefix("marketfeed: ")
+
+
+def read(log, query):
+    reader = SqliteReader(log)
+    try:
+        return query(reader)
+    finally:
+        reader.close()
+
+
+def test_acknowledged_alerts_are_settled_and_unknown_ones_named(log):
+    told = alerts(log, "ack", "risk", ONE.id, TWO.id, "NOPE")
+    assert (told.status, told.err) == (0, "")
+    assert told.out.splitlines() == [
+        f"acknowledged {ONE.id}",
+        f"acknowledged {TWO.id}",
+        "unknown NOPE: not this consumer's, or acknowledged before",
+    ]
+    assert read(log, SqliteReader.dead_letter_counts) == {"risk": 0, "away": 0}
+    assert read(log, lambda reader: reader.progress("risk")).settled == {2}
+
+
+def test_status_1_tells_that_nothing_was_acknowledged(log):
+    told = alerts(log, "ack", "nobody", ONE.id, "--json")
+    assert (told.status, told.json) == (1, [{"alerts": [], "unknown": [ONE.id]}])
+    assert read(log, lambda reader: reader.newest_audit(1))[0].action == "parked"
+
+
+def test_who_resolves_first_stays_recorded(log):
+    told = alerts(log, "resolve", ONE.key, "--by", "ann", "--comment", "the venue\x1b[2J confirmed")
+    assert (told.status, told.err) == (0, "")
+    assert told.out.startswith("resolved: wide AAPL, by ann at 20")
+    assert told.out.endswith("Z: the venue\\x1b[2J confirmed\n")
+    told = alerts(log, "resolve", ONE.key, "--by", "bob")
+    assert told.out.startswith("resolved before: wide AAPL, by ann at ")
+    (found,) = alerts(log, "resolve", ONE.key, "--json").json
+    assert (found["key"], found["by"], found["comment"]) == (ONE.key, "ann", "the venue\x1b[2J confirmed")
+    assert said(alerts(log, "resolve", "NOPE", "--by", "ann")) == "no episode has the key 'NOPE'"
+
+
+def test_the_login_name_is_the_default_of_by(log, monkeypatch):
+    monkeypatch.setenv("LOGNAME", "carla")
+    (found,) = alerts(log, "resolve", ONE.key, "--json").json
+    assert found["by"] == "carla"
+
+
+def test_dead_letters_are_listed_and_delivered_again(log):
+    told = alerts(log, "dead")
+    assert told.out.splitlines() == [
+        f"2026-09-21T14:13:25.000Z  warning   raised   wide  AAPL  é\\x00  for risk  10 deliveries  {ONE.id}"
+    ]
+    assert alerts(log, "dead", "--consumer", "away").out == "no dead letters\n"
+    (letter,) = alerts(log, "dead", "--consumer", "risk", "--json").json
+    assert (letter["id"], letter["consumer"], letter["tries"]) == (ONE.id, "risk", 10)
+    assert letter["parked_ns"] == NOW_NS + 5 * S
+
+    told = alerts(log, "requeue", "risk", "NOPE", ONE.id, "--by", "ann")
+    assert (told.status, told.out.splitlines()) == (
+        0,
+        [f"requeued {ONE.id}", "unknown NOPE: no dead letter of this consumer"],
+    )
+    (record,) = read(log, lambda reader: reader.newest_audit(1))
+    assert (record.action, record.subject, record.by) == ("requeued", "risk", "ann")
+    assert alerts(log, "dead", "--json").out == ""
+
+
+def test_all_dead_letters_are_requeued_without_ids(log):
+    assert alerts(log, "requeue", "risk", "--json").json == [{"alerts": [ONE.id]}]
+    told = alerts(log, "requeue", "risk")
+    assert (told.status, told.out) == (1, "risk has no dead letters\n")
+
+
+def test_consumers_are_listed_as_the_log_knows_them(log):
+    away, risk = alerts(log, "consumers", "--json").json
+    assert away == {
+        "consumer": "away",
+        "alerts": ["wide", "hot*"],
+        "start": "all",
+        "unacknowledged": 0,
+        "oldest": NOW_NS // 1000,
+        "waiting": 3,
+        "dead": 0,
+        "position": 0,
+        "floor": 0,
+    }
+    figures = {name: risk[name] for name in ("unacknowledged", "waiting", "dead", "position", "floor")}
+    assert figures == {"unacknowledged": 1, "waiting": 1, "dead": 1, "position": 2, "floor": 1}
+    header, *rows = [line.split() for line in alerts(log, "consumers").out.splitlines()]
+    assert header == ["consumer", "state", "unacknowledged", "oldest", "waiting", "dead", "patterns"]
+    assert [(row[0], row[1], row[-1]) for row in rows] == [("away", "-", "hot*"), ("risk", "-", "*")]
+
+
+def test_what_was_requeued_is_the_oldest_of_a_consumer(log):
+    for ids in ([TWO.id, THREE.id], [ONE.id]):
+        alerts(log, "ack", "away", *ids)
+    alerts(log, "ack", "risk", TWO.id, THREE.id)
+    away, risk = alerts(log, "consumers", "--json").json
+    assert (away["oldest"], risk["oldest"]) == (0, 0)
+    alerts(log, "requeue", "risk")
+    assert alerts(log, "consumers", "--json").json[1]["oldest"] == NOW_NS // 1000
+    assert "-" in alerts(log, "consumers").out
+
+
+def test_a_consumer_is_dropped_without_a_question_if_yes_is_given(log):
+    told = alerts(log, "consumers", "drop", "risk", "--yes", "--by", "ann")
+    assert (told.status, told.out) == (0, "dropped risk\n")
+    assert said(alerts(log, "consumers", "drop", "risk", "--yes")) == "no consumer 'risk'"
+    assert alerts(log, "consumers", "drop", "away", "--yes", "--json").json == [{"dropped": "away"}]
+    assert alerts(log, "consumers").out == "no consumers\n"
+    record = read(log, lambda reader: reader.newest_audit(2))[0]
+    assert (record.action, record.subject, record.by) == ("dropped", "risk", "ann")
+
+
+def test_without_a_terminal_nobody_is_asked(log):
+    assert said(alerts(log, "consumers", "drop", "risk")) == "there is no terminal to ask on: use --yes"
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(("typed", "status"), [(b"y\n", 0), (b"\n", 1)])
+def test_on_a_terminal_consent_is_asked_for(log, typed, status):
+    ours, theirs = pty.openpty()
+    try:
+        arguments = ["alerts", "consumers", "drop", "risk", "--log", str(log)]
+        os.write(ours, typed)
+        done = subprocess.run(
+            [sys.executable, "-m", "marketfeed", *arguments],
+            cwd=log.parent,
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.returncode == status
+    assert "Drop consumer 'risk', with its position" in done.stderr
+    left = {consumer.name for consumer in read(log, SqliteReader.consumers)}
+    assert left == ({"away"} if status == 0 else {"away", "risk"})
+
+
+def test_options_before_drop_are_not_lost_silently(log):
+    done = CliRunner().invoke(app, ["alerts", "consumers", "--json", "drop", "risk", "--log", str(log)])
+    assert said(Told(done)) == "options of drop come after it"
+
+
+COMMANDS = [
+    ("ack", "risk", ONE.id),
+    ("resolve", ONE.key),
+    ("requeue", "risk"),
+    ("consumers", "drop", "risk", "--yes"),
+]
+LISTS = [("dead",), ("consumers",), ("list",), ("show", ONE.id)]
+
+
+@pytest.mark.parametrize("command", COMMANDS + LISTS, ids=" ".join)
+def test_a_missing_log_is_one_line(tmp_path, command):
+    assert "there is no alert log " in said(alerts(tmp_path / "gone.db", *command))
+
+
+@pytest.mark.parametrize("command", COMMANDS + LISTS, ids=" ".join)
+def test_a_damaged_log_is_one_line(log, command):
+    log.write_bytes(b"SQLite, but not that anybody could read it" * 100)
+    assert "is no alert log, or its beginning is damaged" in said(alerts(log, *command))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_an_engine_that_does_not_answer_is_one_line(log, command, monkeypatch):
+    """A process holds the log, and nothing listens on the ports of the configuration."""
+    monkeypatch.setattr("marketfeed.cli.alerts_place.BUSY_S", 0.0)
+    with log.with_name("alerts.db.lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ports = ["--set", "gateway.port=1", "--set", "admin.port=2"]
+        line = said(alerts(log, *command, *ports))
+    assert "cannot reach the engine at http://127.0.0.1:" in line
+    assert "connection refused, is the engine running?" in line
+    assert "use --url http://HOST:PORT" in line
+
+
+def test_consumers_are_read_from_the_log_if_the_engine_does_not_answer(log):
+    with log.with_name("alerts.db.lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        told = alerts(log, "consumers", "--json", "--set", "admin.port=1")
+    assert told.status == 0
+    assert [row["consumer"] for row in told.json] == ["away", "risk"]
+    assert told.err.startswith("marketfeed: cannot reach the engine at http://127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("ack", "risk", "\udcff"), "an argument is not UTF-8 text"),
+        (("dead", "--consumer", "\udcff"), "an argument is not UTF-8 text"),
+        (("resolve", "k", "--by", "a" * 257), "the body: Expected `str` of length <= 256 - at `$.by`"),
+        (
+            ("ack", "risk", ONE.id, "--url", "nowhere"),
+            "--url nowhere: must be http://HOST:PORT, or https://…",
+        ),
+        (
+            ("ack", "risk", ONE.id, "--set", "admin.prot=1"),
+            "--set admin.prot=1: unknown key; did you mean port? allowed: host, port, hosts",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_mistakes_are_one_line(log, arguments, line):
+    assert said(alerts(log, *arguments)) == line
+
+
+def test_a_second_command_waits_for_the_first(log, monkeypatch):
+    """The lock is freed while the command looks again."""
+    looks = []
+    with log.with_name("alerts.db.lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def free(seconds):
+            looks.append(seconds)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+
+        monkeypatch.setattr("marketfeed.cli.alerts_place.time.sleep", free)
+        told = alerts(log, "ack", "risk", ONE.id, "--set", "gateway.port=1")
+    assert (told.status, len(looks)) == (0, 1)
