@@ -6,7 +6,7 @@ from typing import Final
 
 import typer
 
-from marketfeed.cli import alerts_change, alerts_consumers, alerts_lists
+from marketfeed.cli import alerts_change, alerts_consumers, alerts_lists, alerts_publish
 
 EXAMPLES: Final = (
     "Examples:\n\n"
@@ -23,4 +23,5 @@ app.command("ack", epilog=alerts_change.ACK_EXAMPLES)(alerts_change.ack)
 app.command("resolve", epilog=alerts_change.RESOLVE_EXAMPLES)(alerts_change.resolve)
 app.command("dead", epilog=alerts_lists.DEAD_EXAMPLES)(alerts_lists.dead)
 app.command("requeue", epilog=alerts_change.REQUEUE_EXAMPLES)(alerts_change.requeue)
+app.command("publish", epilog=alerts_publish.EXAMPLES)(alerts_publish.publish)
 app.add_typer(alerts_consumers.app, name="consumers", epilog=alerts_consumers.EXAMPLES)

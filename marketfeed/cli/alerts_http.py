@@ -64,10 +64,6 @@ class Answer:
     status: int
     value: Any
 
-    def read(self, kind: type[T]) -> T:
-        """Return the value as a struct; raises UnreachableError if it is none that an engine sends."""
-        return read_as(kind, self.value)
-
 
 class EngineHttp:
     """An engine by its configuration, or at ``url``."""

@@ -107,6 +107,16 @@ def login(by: str | None) -> str:
         raise fail("--by: missing; this user has no login name") from None
 
 
+def struct_of(answer: Answer, kind: type[Kind]) -> Kind:
+    """Return the answer's value as a struct; raises the exit with status 2 if no engine sent it."""
+    from marketfeed.cli.alerts_http import UnreachableError, read_as
+
+    try:
+        return read_as(kind, answer.value)
+    except UnreachableError as error:
+        raise fail(str(error)) from None
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a command changes alerts, by its options."""
@@ -118,21 +128,16 @@ class Place:
     ca: Path | None = None
     token: str | None = None
 
-    def changed(self, call: Call, kind: type[Kind], needs_engine: str = "") -> Kind:
+    def changed(self, call: Call, kind: type[Kind]) -> Kind:
         """Return the answer to ``call`` as a struct, as :meth:`change`."""
-        from marketfeed.cli.alerts_http import UnreachableError
+        return struct_of(self.change(call), kind)
 
-        try:
-            return self.change(call, needs_engine).read(kind)
-        except UnreachableError as error:
-            raise fail(str(error)) from None
-
-    def change(self, call: Call, needs_engine: str = "") -> Answer:
+    def change(self, call: Call) -> Answer:
         """Return the answer to ``call``, as :meth:`answer`; a refusal ends the command too."""
         from marketfeed.cli.alerts_http import CallError
 
         try:
-            return self.answer(call, needs_engine)
+            return self.answer(call)
         except CallError as error:
             raise fail(str(error)) from None
 

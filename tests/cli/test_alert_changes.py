@@ -211,11 +211,67 @@ def test_options_before_drop_are_not_lost_silently(log):
     assert said(Told(done)) == "options of drop come after it"
 
 
+def test_a_notice_is_kept_once_per_key(log):
+    options = [
+        "--key",
+        "k1",
+        "--to",
+        "risk",
+        "--severity",
+        "critical",
+        "--symbol",
+        "AAPL",
+        "--data",
+        '{"n":[1]}',
+    ]
+    told = alerts(log, "publish", "stop  now", *options)
+    notice = read(log, lambda reader: reader.newest(1)[0].alert)
+    assert (told.status, told.out) == (0, f"published: {notice.id}, key k1\n")
+    assert (notice.key, notice.to, notice.severity, notice.symbol) == ("k1", "risk", "critical", "AAPL")
+    assert (notice.message, notice.data, notice.state) == ("stop now", {"n": [1]}, "notice")
+    assert alerts(log, "publish", "again", "--key", "k1").out == f"published before: {notice.id}, key k1\n"
+    assert read(log, SqliteReader.head) == 4
+
+
+def test_without_a_key_a_notice_gets_a_random_one(log):
+    keys = [alerts(log, "publish", "hello", "--json").json[0]["key"] for _ in range(2)]
+    assert len({*keys}) == 2
+    assert [entry.alert.key for entry in read(log, lambda reader: reader.newest(2))] == keys
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--data", "{"], "--data: not JSON: Input data was truncated"),
+        (["--data", "[1]"], "--data: Expected `object`, got `array`"),
+        (["--data", f'{{"text": "{"x" * 17_000}"}}'], "data: at most 16384 bytes of JSON"),
+        (["--severity", "loud"], "--severity loud: must be one of info, warning, critical"),
+        (["--symbol", "A,B"], "S: not a symbol: 'A,B'"),
+        (["--to", "a b"], "a consumer's name must be 1 to 64 printable ASCII characters without space"),
+        (["--key", ""], "the body: Expected `str` of length >= 1 - at `$.key`"),
+        (["--timeout", "3"], "--timeout: needs --wait-ack"),
+        (["--wait-ack"], "--wait-ack: needs --to CONSUMER, which has to acknowledge the notice"),
+        (["--wait-ack", "--to", "risk", "--timeout", "nan"], "--timeout: 0 to 300, not nan"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_mistakes_in_a_notice_are_one_line_and_nothing_is_kept(log, options, line):
+    assert said(alerts(log, "publish", "hello", *options)) == line
+    assert read(log, SqliteReader.head) == 3
+
+
+def test_only_an_engine_can_wait_for_an_acknowledgement(log):
+    line = said(alerts(log, "publish", "hello", "--to", "risk", "--wait-ack"))
+    assert line.startswith("--wait-ack: needs an engine, and none holds ")
+    assert read(log, SqliteReader.head) == 3
+
+
 COMMANDS = [
     ("ack", "risk", ONE.id),
     ("resolve", ONE.key),
     ("requeue", "risk"),
     ("consumers", "drop", "risk", "--yes"),
+    ("publish", "hello"),
 ]
 LISTS = [("dead",), ("consumers",), ("list",), ("show", ONE.id)]
 
