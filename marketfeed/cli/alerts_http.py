@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -24,6 +25,7 @@ ANSWER_S: Final = 10.0
 _STREAM: Final = "/v1/stream"
 _ELSEWHERE: Final = "--url http://HOST:PORT"
 _SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+_NO_PATH: Final = "no such path"  # as the answer of an engine's other port begins
 _CUT: Final = 200  # characters of a body that is not from an engine
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -86,7 +88,10 @@ class EngineHttp:
         except httpx.HTTPError as error:
             raise _unreachable(base, error, secure=tls is not None, given=self._url is not None) from None
         if response.status_code >= 300:
-            raise CallError(response.status_code, _said(base, response))
+            said = _said(base, response)
+            if response.status_code == 404 and said.startswith(_NO_PATH):
+                said = f"{base} is not the {'admin port' if call.admin else 'gateway'} of an engine: {said}"
+            raise CallError(response.status_code, said)
         try:
             return Answer(response.status_code, response.json() if response.content else None)
         except ValueError:
@@ -95,10 +100,7 @@ class EngineHttp:
     def _address(self, admin: bool) -> tuple[str, ssl.SSLContext | None]:
         """Return the base of URLs, and the certificates to trust."""
         if self._url is not None:
-            scheme, _, rest = self._url.partition("://")
-            if scheme not in _SCHEMES or not rest:
-                raise ConfigError(f"--url {self._url}: must be http://HOST:PORT, or https://…")
-            engine = endpoint(f"{_SCHEMES[scheme]}://{rest}", self._ca)
+            engine = endpoint(_stream_url(self._url, self._ca), self._ca)
         elif admin:
             return _admin_url(self._config.admin), None
         else:
@@ -117,6 +119,20 @@ def read_as(kind: type[T], value: Any) -> T:
         return msgspec.convert(known, kind)
     except (TypeError, msgspec.ValidationError):
         raise UnreachableError("the answer is not an engine's") from None
+
+
+def _stream_url(url: str, ca: Path | None) -> str:
+    """Return ``url`` with the scheme of a stream; raises ConfigError."""
+    try:
+        parts = urlsplit(url)
+        scheme = _SCHEMES[parts.scheme] if parts.hostname and parts.port != 0 else ""
+    except (KeyError, ValueError):
+        scheme = ""
+    if not scheme:
+        raise ConfigError(f"--url {url}: must be http://HOST:PORT, or https://…")
+    if ca is not None and scheme == "ws":
+        raise ConfigError(f"--ca {ca}: requires an https:// URL, not {url}")
+    return parts._replace(scheme=scheme).geturl()
 
 
 def _admin_url(admin: AdminConfig) -> str:

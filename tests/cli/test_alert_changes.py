@@ -8,6 +8,8 @@ import os
 import pty
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import trio
@@ -320,6 +322,18 @@ def test_consumers_are_read_from_the_log_if_the_engine_does_not_answer(log):
             "--url nowhere: must be http://HOST:PORT, or https://…",
         ),
         (
+            ("ack", "risk", ONE.id, "--url", "http://h:0"),
+            "--url http://h:0: must be http://HOST:PORT, or https://…",
+        ),
+        (
+            ("ack", "risk", ONE.id, "--url", "http://h:1", "--ca", "ca.pem"),
+            "--ca ca.pem: requires an https:// URL, not http://h:1",
+        ),
+        (
+            ("requeue", "risk", "--url", "https://h:1", "--ca", "gone.pem"),
+            "--ca gone.pem: No such file or directory",
+        ),
+        (
             ("ack", "risk", ONE.id, "--set", "admin.prot=1"),
             "--set admin.prot=1: unknown key; did you mean port? allowed: host, port, hosts",
         ),
@@ -343,3 +357,64 @@ def test_a_second_command_waits_for_the_first(log, monkeypatch):
         monkeypatch.setattr("marketfeed.cli.alerts_place.time.sleep", free)
         told = alerts(log, "ack", "risk", ONE.id, "--set", "gateway.port=1")
     assert (told.status, len(looks)) == (0, 1)
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """Answers every request with ``status`` and ``body``."""
+
+    status, body = 200, b""
+
+    def answer(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    do_GET = do_POST = do_DELETE = answer
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def elsewhere():
+    """Yield the URL of a server that is no engine."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+OFF = b'{"error":{"code":503,"msg":"alerts are off in this engine"}}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "line"),
+    [
+        (503, OFF, "alerts are off in this engine"),
+        (
+            503,
+            b"<p>\x1b[2J busy</p>",
+            "answers with HTTP status 503, as no engine does: <p>\\x1b[2J busy</p>",
+        ),
+        (302, b"", "answers with HTTP status 302, as no engine does: "),
+        (200, b"hello", "the answer is not JSON, so not an engine's"),
+        (200, b"", "the answer is not an engine's"),
+        (200, b"[1]", "the answer is not an engine's"),
+        (200, b'{"alerts":5,"consumers":5}', "the answer is not an engine's"),
+        (200, b'{"consumers":[{"consumer":5}]}', "the answer is not an engine's"),
+    ],
+)
+@pytest.mark.parametrize("command", [("ack", "risk", "ID"), ("consumers",)], ids=" ".join)
+def test_what_is_no_engine_or_refuses_is_one_line(elsewhere, monkeypatch, command, status, body, line):
+    monkeypatch.setattr(Elsewhere, "status", status)
+    monkeypatch.setattr(Elsewhere, "body", body)
+    done = CliRunner().invoke(app, ["alerts", *command, "--url", elsewhere])
+    assert said(Told(done)).endswith(line)
+
+
+def test_fields_of_a_later_release_are_left_out(elsewhere, monkeypatch):
+    monkeypatch.setattr(Elsewhere, "body", b'{"alerts":["a"],"unknown":[],"later":1}')
+    told = Told(CliRunner().invoke(app, ["alerts", "ack", "risk", "a", "--json", "--url", elsewhere]))
+    assert (told.status, told.json) == (0, [{"alerts": ["a"], "unknown": []}])
