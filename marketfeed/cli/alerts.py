@@ -6,7 +6,7 @@ from typing import Final
 
 import typer
 
-from marketfeed.cli import alerts_change, alerts_consumers, alerts_lists, alerts_publish
+from marketfeed.cli import alerts_change, alerts_consumers, alerts_lists, alerts_publish, alerts_silences
 
 EXAMPLES: Final = (
     "Examples:\n\n"
@@ -24,4 +24,6 @@ app.command("resolve", epilog=alerts_change.RESOLVE_EXAMPLES)(alerts_change.reso
 app.command("dead", epilog=alerts_lists.DEAD_EXAMPLES)(alerts_lists.dead)
 app.command("requeue", epilog=alerts_change.REQUEUE_EXAMPLES)(alerts_change.requeue)
 app.command("publish", epilog=alerts_publish.EXAMPLES)(alerts_publish.publish)
+app.command("silence", epilog=alerts_silences.EXAMPLES)(alerts_silences.silence)
+app.command("silences", epilog=alerts_silences.LIST_EXAMPLES)(alerts_silences.silences)
 app.add_typer(alerts_consumers.app, name="consumers", epilog=alerts_consumers.EXAMPLES)

@@ -168,6 +168,27 @@ def test_dead_letters_are_delivered_again_to_a_consumer_that_is_dropped_then(bes
     assert (status, out, err) == (2, "", "marketfeed: no consumer 'deaf'\n")
 
 
+@pytest.mark.parametrize("by_url", [False, True])
+def test_a_silence_begins_and_ends_in_the_engine(beside, by_url):
+    url = beside.url if by_url else None
+    options = ["--rule", "none*", "--for", "1h", "--comment", "upgrade", "--by", "ann"]
+    status, out, err = beside("silence", *options, "--json", url=url)
+    silence = json.loads(out)
+    assert (status, err, silence["state"], silence["rules"]) == (0, "", "active", ["none*"])
+
+    def seen():
+        found = {one["id"]: one for one in beside.ask("GET", "/v1/alerts/silences")[1]["silences"]}
+        return found[silence["id"]]
+
+    assert seen() == silence
+    assert silence in beside.list("silences")
+    assert beside("silence", "--expire", silence["id"], url=url)[:2] == (0, f"ended {silence['id']}\n")
+    assert seen()["state"] == "expired"
+    assert silence["id"] not in {one["id"] for one in beside.list("silences")}
+    status, _, err = beside("silence", "--expire", silence["id"], url=url)
+    assert (status, err) == (2, f"marketfeed: no silence '{silence['id']}' that ends later than now\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
