@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from marketfeed.alerts.messages import alert_message
 from marketfeed.api.alerts import (
@@ -27,15 +27,21 @@ if TYPE_CHECKING:
 
     from marketfeed.alerts.dispatch import Dispatch
     from marketfeed.gateway.http import Routes
-    from marketfeed.server.alerting import Alerting
 
     Handler = Callable[[Dispatch, Request], Awaitable[Response]]
+
+
+class Dispatching(Protocol):
+    """What has a dispatch, or None while alerts are off."""
+
+    @property
+    def dispatch(self) -> Dispatch | None: ...
 
 
 class AlertOperations:
     """The handlers."""
 
-    def __init__(self, alerting: Alerting) -> None:
+    def __init__(self, alerting: Dispatching) -> None:
         self._alerting = alerting
         self.routes: Routes = {
             "/v1/alerts/consumers": {"GET": self._route(_consumers), "DELETE": self._route(_drop)},

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from marketfeed.alerts.log import Episode
     from marketfeed.alerts.service import AlertService
     from marketfeed.gateway.http import Routes
-    from marketfeed.gateway.session import Service
     from marketfeed.gateway.waits import Waits
 
     Handler = Callable[[AlertService, Request], Awaitable[Response]]
@@ -56,10 +55,10 @@ T = TypeVar("T")
 
 
 class AlertRoutes:
-    """The handlers of one service."""
+    """The handlers over ``alerts``; None: alerts are off. ``wall_ns`` is the Unix clock."""
 
-    def __init__(self, service: Service, waits: Waits) -> None:
-        self._service, self._waits = service, waits
+    def __init__(self, alerts: AlertService | None, wall_ns: Callable[[], int], waits: Waits) -> None:
+        self._alerts, self._wall_ns, self._waits = alerts, wall_ns, waits
         self.routes: Routes = {
             "/v1/alerts": {"GET": self._route(self._poll), "POST": self._route(self._publish)},
             "/v1/alerts/ack": {"POST": self._route(self._acknowledge)},
@@ -73,9 +72,9 @@ class AlertRoutes:
 
     def _route(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         async def route(request: Request) -> Response:
-            if self._service.alerts is None:
+            if self._alerts is None:
                 return error_response(503, OFF)
-            return await answered(partial(handler, self._service.alerts, request))
+            return await answered(partial(handler, self._alerts, request))
 
         return route
 
@@ -115,7 +114,7 @@ class AlertRoutes:
         if request.first("wait", "ack") != "ack":
             raise RequestError(ErrorCode.SYNTAX, "wait: ack")
         wait_s = timeout_of(request.query, "5") if "wait" in request.query else None
-        notice = notice_of(parsed(request, NoticeBody), self._service.shard.wall_ns())
+        notice = notice_of(parsed(request, NoticeBody), self._wall_ns())
         published = await self._waits.run(request, lambda: alerts.publish(notice, wait_s))
         if isinstance(published, Response):
             return published
@@ -138,13 +137,13 @@ class AlertRoutes:
     async def _silences(self, alerts: AlertService, request: Request) -> Response:
         """List silences."""
         check_keys(request.query, ())
-        now_ns = self._service.shard.wall_ns()
+        now_ns = self._wall_ns()
         return json_response(SilenceList([silence_answer(one, now_ns) for one in await alerts.silences()]))
 
     async def _silence(self, alerts: AlertService, request: Request) -> Response:
         """Begin a silence."""
         check_keys(request.query, ())
-        now_ns = self._service.shard.wall_ns()
+        now_ns = self._wall_ns()
         silence = silence_of(parsed(request, SilenceBody), now_ns)
         await alerts.add_silence(silence)
         return json_response(silence_answer(silence, now_ns), 201)

@@ -59,7 +59,7 @@ class Routes:
                 "/v1/trades": {"GET": self.polling.trades},
                 "/v1/symbols": {"GET": self.polling.symbols},
                 "/v1/latency": {"GET": self._latency},
-                **AlertRoutes(service, self._waits).routes,
+                **AlertRoutes(service.alerts, service.shard.wall_ns, self._waits).routes,
                 **file_routes(),
             },
             Rules(
