@@ -168,6 +168,51 @@ def test_what_clients_get_wrong_is_answered_by_every_worker_as_by_the_engine(tmp
             assert running.stop() == 0
 
 
+def test_a_consumer_that_holds_in_flight_alerts_is_shown_as_stalled(tmp_path):
+    with engine(CONFIG, tmp_path) as running, connect(running.url) as ws, connect(running.url) as view:
+        for session, join in ((ws, JOIN), (view, {"action": "subscribe", "alerts": ["*"]})):
+            session.send(json.dumps(join))
+            received(session, "synced")
+        with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as post:
+
+            def publish(number: int) -> str:
+                status, answer = request(post, "POST", "/v1/alerts", {"key": str(number), "msg": "m"})
+                assert status == 201
+                return str(answer["id"])
+
+            def states() -> dict[str, str]:
+                status, listing = request_admin(running.admin_port, "/v1/sessions")
+                shown = {row["consumer_state"] for row in listing["shown"] if "consumer_state" in row}
+                assert (status, len(shown)) == (200, 1)
+                status, listing = request_admin(running.admin_port, "/v1/alerts/consumers")
+                (consumer,) = listing["consumers"]
+                found = metrics(running)
+                return {
+                    "session": shown.pop(),
+                    "consumer": consumer["state"],
+                    "metric": next(
+                        state
+                        for state in ("live", "stalled", "away")
+                        if found["marketfeed_alert_consumer_state", "risk", state]
+                    ),
+                }
+
+            def until_received(session: ClientConnection, wanted: list[str]) -> None:
+                missing = set(wanted)  # some may come again
+                while missing:
+                    missing -= {message["id"] for message in received(session, "a")}
+
+            ids = [publish(number) for number in range(10)]
+            until_received(ws, ids)
+            assert set(states().values()) == {"stalled"}
+            last = publish(10)
+            until_received(view, [*ids, last])  # others do not wait for it
+            ws.send(json.dumps({"action": "ack", "alerts": ids}))
+            assert received(ws, "acked")[0]["alerts"] == ids
+            until_received(ws, [last])
+            assert set(states().values()) == {"live"}
+
+
 def nested(levels: int) -> Any:
     """Return a list in lists."""
     return [nested(levels - 1)] if levels else 1

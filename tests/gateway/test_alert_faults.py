@@ -68,9 +68,9 @@ async def test_only_what_a_consumer_has_not_settled_is_acknowledged(tmp_path, ov
         connected(live) as session,
         connected(live) as other,
     ):
-        for client, consumer in ((session, "risk"), (other, "other")):
-            await client.send(action="subscribe", alerts=["*"], consumer=consumer)
-            await client.next("synced")
+        for ws, consumer in ((session, "risk"), (other, "other")):
+            await ws.send(action="subscribe", alerts=["*"], consumer=consumer)
+            await ws.next("synced")
         one, private = example(1), example(2, to="other")
         await dispatch.append([one, private], time.time_ns())
         assert (await session.next("a"))["id"] == one.id
