@@ -28,8 +28,7 @@ class MemoryLog:
     """What was appended; fails with ``problem`` while there is one."""
 
     def __init__(self):
-        self.alerts = []
-        self.marks = {}
+        self.alerts, self.marks = [], {}
         self.problem = None
         self.calls = 0
 
