@@ -143,6 +143,8 @@ class Dispatch:
         """Settle alerts of consumer ``name``, durably."""
         active = self._active.get(name)
         if active is None:
+            if problem := consumer_problem(name, ["*"]):
+                raise AlertRefusedError(problem)
             return Acknowledged((), (), tuple(ids))
         found = await active.acknowledge(ids)
         for position in found.positions:

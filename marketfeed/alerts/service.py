@@ -59,7 +59,7 @@ class AlertService(Protocol):
         ...
 
     async def acknowledge(self, name: str, ids: Sequence[str]) -> Acknowledged:
-        """Settle alerts of consumer ``name``, durably."""
+        """Settle alerts of consumer ``name``, durably. Raises AlertRefusedError for an invalid name."""
         ...
 
     async def head(self) -> int:

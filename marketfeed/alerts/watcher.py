@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 import trio
 
+from marketfeed import clock
 from marketfeed.alerts.alert import Alert, alert_id
 from marketfeed.alerts.rules import Judged
 from marketfeed.core.units import S
@@ -37,6 +38,7 @@ APPENDED: Final = 500  # alerts per call of the log
 RETRY_S: Final = 1.0  # between attempts to write
 COLLECT_S: Final = 0.001  # after a doorbell: a call costs as much as some 400 ticks
 FEEDS_S: Final = 1.0  # between looks at the states of feeds
+SET_BACK_NS: Final = 100_000_000  # of the Unix clock; what is less delays rules by as much, once
 FINISH_S: Final = 5.0  # at the end of the engine
 RULE: Final = "watcher"
 
@@ -79,6 +81,8 @@ class Watcher:
         self._wall_ns = wall_ns
         self._learned = 0
         self._feeds_due_ns = 0
+        self._now_ns = self._now_at_ns = 0  # the time of the rules, and when it was, of the event loop
+        self._set_back = False  # the Unix clock was, and has not caught up
         self._overtaken: Alert | None = None  # the alert that was raised, while the watcher is behind
         self._overtaken_ticks = 0  # since then
         self._failures = 0  # rules whose failure is logged
@@ -139,7 +143,7 @@ class Watcher:
     async def _watch(self) -> None:
         while True:
             self._rung = trio.Event()
-            now_ns = self._wall_ns()  # before the step: all ticks up to this time are in it
+            now_ns = self._time_ns()  # before the step: all ticks up to this time are in it
             step = self._reader.take()
             if step:
                 self._evaluate(step, now_ns)
@@ -162,9 +166,21 @@ class Watcher:
 
     async def _finish(self, alerts: Keeping) -> None:
         while step := self._reader.take():
-            self._evaluate(step, self._wall_ns())
+            self._evaluate(step, self._time_ns())
         while self._held and await self._append(alerts, self._held[:APPENDED]):
             pass
+
+    def _time_ns(self) -> int:
+        """Return the Unix time; if that was set back, the time before it and what has passed since.
+
+        The time of the rules never goes back, and must not stand still until the Unix clock has caught up.
+        """
+        wall_ns, at_ns = self._wall_ns(), clock.now_ns()  # in this order, delays in between do not add up
+        steady_ns = self._now_ns + at_ns - self._now_at_ns
+        self._set_back = steady_ns - wall_ns > SET_BACK_NS
+        self._now_ns = steady_ns if self._set_back else wall_ns
+        self._now_at_ns = at_ns
+        return self._now_ns
 
     def _evaluate(self, step: NewTicks, now_ns: int) -> None:
         names = self._symbols.names(self._learned)
@@ -173,6 +189,8 @@ class Watcher:
         lost = sum(gap.lost for gap in step.gaps)
         if lost:
             self._overtake(lost, now_ns)
+        if self._set_back:  # ticks have earlier times, so they count as at this one
+            self._hold(self._rules.tick(now_ns))
         self.ticks += len(step.quotes) + len(step.trades)
         self._hold(self._rules.evaluate(step.quotes, step.trades))
 

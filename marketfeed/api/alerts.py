@@ -15,6 +15,8 @@ from marketfeed.api.messages import Alert, AlertId, AlertPattern, ConsumerName, 
 MAX_KEY: Final = 256  # characters
 MAX_TEXT: Final = 2000  # characters of a message or a comment
 MAX_BY: Final = 256  # characters
+MAX_DATA_BYTES: Final = 16_384  # of a notice, as thousands of the newest alerts are kept in memory
+MAX_DATA_LEVELS: Final = 32  # of arrays and objects in it, far below what JSON libraries of clients accept
 Zero = "0 = not yet."
 
 
@@ -144,7 +146,10 @@ class NoticeBody(Body, frozen=True, kw_only=True):
     sev: Severity = "info"
     S: Annotated[str, Meta(max_length=24)] = ""
     to: Annotated[ConsumerName | None, Meta(description="The only consumer that gets it.")] = None
-    data: dict[str, Any] | None = None
+    data: Annotated[
+        dict[str, Any] | None,
+        Meta(description=f"At most {MAX_DATA_BYTES:,} bytes of JSON in at most {MAX_DATA_LEVELS} levels."),
+    ] = None
 
 
 class ResolveBody(Body, frozen=True):

@@ -15,6 +15,8 @@ from marketfeed.alerts.alert import Alert, alert_id, ulid
 from marketfeed.alerts.log import Silence
 from marketfeed.alerts.service import AlertRefusedError, AlertsOffError
 from marketfeed.api.alerts import (
+    MAX_DATA_BYTES,
+    MAX_DATA_LEVELS,
     AcknowledgeBody,
     AcknowledgedAnswer,
     AlertList,
@@ -38,6 +40,7 @@ from marketfeed.gateway.session_alerts import OFF, messages_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from typing import Any
 
     from marketfeed.alerts.delivery import Due
     from marketfeed.alerts.log import Episode
@@ -48,7 +51,6 @@ if TYPE_CHECKING:
     Handler = Callable[[AlertService, Request], Awaitable[Response]]
 
 MOST: Final = 1000  # alerts in one answer
-MOST_DATA_BYTES: Final = 16_384  # of a notice, as thousands of the newest alerts are kept in memory
 NOTICE: Final = "notice"  # the rule of notices
 
 T = TypeVar("T")
@@ -173,7 +175,9 @@ def parsed(request: Request, kind: type[T]) -> T:
         return msgspec.json.decode(request.body, type=kind)
     except msgspec.ValidationError as error:
         raise RequestError(ErrorCode.SYNTAX, f"the body: {error}") from None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except RecursionError:
+        raise RequestError(ErrorCode.SYNTAX, "the body is nested too deeply") from None
+    except msgspec.DecodeError as error:
         raise RequestError(ErrorCode.SYNTAX, f"the body is not JSON: {error}") from None
 
 
@@ -181,8 +185,10 @@ def notice_of(body: NoticeBody, now_ns: int) -> Alert:
     """Return the notice that a publisher asks for; raises RequestError."""
     if body.S and not is_symbol(body.S):
         raise RequestError(ErrorCode.SYNTAX, f"S: not a symbol: {body.S[:40]!r}")
-    if body.data is not None and len(msgspec.json.encode(body.data)) > MOST_DATA_BYTES:
-        raise RequestError(ErrorCode.SYNTAX, f"data: at most {MOST_DATA_BYTES} bytes of JSON")
+    if too_deep(body.data):
+        raise RequestError(ErrorCode.SYNTAX, f"data: nested in at most {MAX_DATA_LEVELS} levels")
+    if body.data is not None and len(msgspec.json.encode(body.data)) > MAX_DATA_BYTES:
+        raise RequestError(ErrorCode.SYNTAX, f"data: at most {MAX_DATA_BYTES} bytes of JSON")
     return Alert(
         # With the publisher's key, so that two notices of one moment have ids of their own.
         id=alert_id(NOTICE, f"{body.S}\0{body.key}", NOTICE, 0, now_ns),
@@ -196,6 +202,14 @@ def notice_of(body: NoticeBody, now_ns: int) -> Alert:
         to=body.to,
         data=body.data,
     )
+
+
+def too_deep(value: Any, levels: int = MAX_DATA_LEVELS) -> bool:
+    """Return whether arrays and objects of ``value``, itself included, are nested in more than ``levels``."""
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(too_deep(one, levels - 1) for one in inner)
 
 
 def silence_of(body: SilenceBody, now_ns: int) -> Silence:

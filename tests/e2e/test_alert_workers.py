@@ -126,6 +126,98 @@ def test_a_poll_continues_on_another_worker_and_a_notice_waits_for_an_acknowledg
             assert (response.status, json.loads(response.read())["id"]) == (200, alert["id"])
 
 
+def test_what_clients_get_wrong_is_answered_by_every_worker_as_by_the_engine(tmp_path):
+    with engine(CONFIG, tmp_path) as running, connect(running.url) as one, connect(running.url) as other:
+        posts = [http.client.HTTPConnection("127.0.0.1", running.port, timeout=20) for _ in range(2)]
+        with closing(posts[0]), closing(posts[1]):
+            for ws, name in ((one, "risk"), (other, "other")):
+                ws.send(json.dumps(JOIN | {"consumer": name}))
+                assert received(ws, "subscription")[0]["consumer"] == name
+            ids = {}
+            for post, name in zip(posts, ("risk", "other"), strict=True):
+                notice = {"key": name, "msg": "filled", "to": name, "data": {"x": nested(31)}}
+                deep = {**notice, "key": "deep", "data": {"x": nested(32)}}
+                assert request(post, "GET", f"/v1/alerts?consumer={'x' * 300}")[0] == 400
+                status, answer = request(post, "POST", "/v1/alerts", deep)
+                assert (status, answer["error"]["msg"]) == (400, "data: nested in at most 32 levels")
+                status, answer = request(post, "POST", "/v1/alerts", notice)
+                assert status == 201
+                ids[name] = answer["id"]
+            assert [metrics(running)["marketfeed_worker_connections", str(i)] for i in range(2)] == [2, 2]
+            assert received(one, "a")[0]["data"] == {"x": nested(31)}
+            assert received(other, "a")[0]["id"] == ids["other"]
+
+            foreign = [ids["other"], "?", "x" * 300]
+            one.send(json.dumps({"action": "ack", "alerts": foreign}))
+            (answer,) = received(one, "acked")
+            assert (answer["alerts"], answer["unknown"]) == ([], foreign)
+            for post in posts:  # another consumer's alert
+                body = {"consumer": "risk", "alerts": foreign}
+                assert request(post, "POST", "/v1/alerts/ack", body) == (
+                    200,
+                    {"alerts": [], "unknown": foreign},
+                )
+                body = {"consumer": "x" * 300, "alerts": foreign}
+                status, answer = request(post, "POST", "/v1/alerts/ack", body)
+                assert (status, "a consumer's name must be" in answer["error"]["msg"]) == (400, True)
+            other.send(json.dumps({"action": "ack", "alerts": [ids["other"]] * 2}))
+            assert received(other, "acked")[0]["alerts"] == [ids["other"]]
+            for post in posts:  # acknowledged before, by a session
+                body = {"consumer": "other", "alerts": [ids["other"]]}
+                assert request(post, "POST", "/v1/alerts/ack", body)[1]["unknown"] == [ids["other"]]
+            assert running.stop() == 0
+
+
+def test_a_consumer_that_holds_in_flight_alerts_is_shown_as_stalled(tmp_path):
+    with engine(CONFIG, tmp_path) as running, connect(running.url) as ws, connect(running.url) as view:
+        for session, join in ((ws, JOIN), (view, {"action": "subscribe", "alerts": ["*"]})):
+            session.send(json.dumps(join))
+            received(session, "synced")
+        with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as post:
+
+            def publish(number: int) -> str:
+                status, answer = request(post, "POST", "/v1/alerts", {"key": str(number), "msg": "m"})
+                assert status == 201
+                return str(answer["id"])
+
+            def states() -> dict[str, str]:
+                status, listing = request_admin(running.admin_port, "/v1/sessions")
+                shown = {row["consumer_state"] for row in listing["shown"] if "consumer_state" in row}
+                assert (status, len(shown)) == (200, 1)
+                status, listing = request_admin(running.admin_port, "/v1/alerts/consumers")
+                (consumer,) = listing["consumers"]
+                found = metrics(running)
+                return {
+                    "session": shown.pop(),
+                    "consumer": consumer["state"],
+                    "metric": next(
+                        state
+                        for state in ("live", "stalled", "away")
+                        if found["marketfeed_alert_consumer_state", "risk", state]
+                    ),
+                }
+
+            def until_received(session: ClientConnection, wanted: list[str]) -> None:
+                missing = set(wanted)  # some may come again
+                while missing:
+                    missing -= {message["id"] for message in received(session, "a")}
+
+            ids = [publish(number) for number in range(10)]
+            until_received(ws, ids)
+            assert set(states().values()) == {"stalled"}
+            last = publish(10)
+            until_received(view, [*ids, last])  # others do not wait for it
+            ws.send(json.dumps({"action": "ack", "alerts": ids}))
+            assert received(ws, "acked")[0]["alerts"] == ids
+            until_received(ws, [last])
+            assert set(states().values()) == {"live"}
+
+
+def nested(levels: int) -> Any:
+    """Return a list in lists."""
+    return [nested(levels - 1)] if levels else 1
+
+
 def test_alerts_that_are_off_are_off_on_workers_too(tmp_path):
     with engine(OFF, tmp_path) as running, connect(running.url) as ws:
         ws.send(json.dumps(JOIN))

@@ -13,7 +13,7 @@ import trio
 from marketfeed.alerts.delivery import DeliveryLimits
 from marketfeed.testing_alert_log import example
 from tests.support.conformance import check_messages
-from tests.support.live import LIMITS, connected, serving, serving_alerts
+from tests.support.live import LIMITS, connected, http, serving, serving_alerts
 
 LONG = {"text": "x" * 20_000}
 SOON_NS = 60_000_000_000
@@ -35,21 +35,6 @@ async def alert(client):
     message = await client.next("a")
     check_messages([message])
     return message
-
-
-async def http(live, method, target, body=None):
-    """Return status and body of one request on a connection of its own."""
-    data = b"" if body is None else json.dumps(body).encode()
-    stream = await live.connect()
-    head = (
-        f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(data)}\r\n\r\n"
-    )
-    await stream.send_all(head.encode() + data)
-    answer = b""
-    while more := await stream.receive_some():
-        answer += more
-    first, _, rest = answer.partition(b"\r\n\r\n")
-    return int(first.split()[1]), json.loads(rest) if rest else None
 
 
 class FullSocket:

@@ -119,6 +119,21 @@ class Live:
         return f"{lines}\r\n".encode()
 
 
+async def http(live: Live, method: str, target: str, body: Any = None) -> tuple[int, Any]:
+    """Return status and body of one request, with JSON or bytes, on a connection of its own."""
+    data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    stream = await live.connect()
+    head = (
+        f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
+    await stream.send_all(head.encode() + data)
+    answer = b""
+    while more := await stream.receive_some():
+        answer += more
+    first, _, rest = answer.partition(b"\r\n\r\n")
+    return int(first.split()[1]), json.loads(rest) if rest else None
+
+
 @asynccontextmanager
 async def serving_alerts(
     folder: Path, delivery: DeliveryLimits = DELIVERY, **settings: Any
