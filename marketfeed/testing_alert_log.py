@@ -153,8 +153,8 @@ async def _episodes(opened: _Open) -> None:
         await log.append([cleared], NOW_NS + 3)
         _same(await log.episodes(open_only=True), [])
         later = example(3, state="cleared", key=raised.key)
-        (again,) = await log.append([later], NOW_NS + 4)
-        _same((again.id, again.position, again.new), (cleared.id, 3, False))
+        (kept,) = await log.append([later], NOW_NS + 4)
+        _same((kept.id, kept.position, kept.new), (cleared.id, 3, False))
         found = [(e.cleared_ns, e.resolved_by, e.last_position) for e in await log.episodes()]
         _same(found, [(NOW_NS + 3, "ann", 3)])
 

@@ -7,31 +7,30 @@ import pytest
 
 from marketfeed.alerts.log import Entry
 from marketfeed.testing_alert_log import example
-from tests.support.alert_histories import Answered, History, Seen, Watched, check, read
+from tests.support.alert_histories import Answered, Event, History, Seen, Watched, check, read, redeliveries
 
 RAISED, CLEARED = example(1), example(1, state="cleared")
 NOTICE = example(2, rule="notice", state="notice", key="order-1", to="streamed")
 LOG = [Entry(position, alert, 0) for position, alert in enumerate([RAISED, CLEARED, NOTICE], 1)]
 NOTICES = {"order-1": NOTICE.id}
-POLLED = [
+POLLED: list[Event] = [
     Seen(RAISED.id, 0),
     Answered(RAISED.id),
     Seen(CLEARED.id, 2),
     Seen(CLEARED.id, 3),  # not acknowledged the first time
     Answered(CLEARED.id),
 ]
-STREAMED = [Seen(NOTICE.id, 0, 7), Answered(NOTICE.id, 7)]
+STREAMED: list[Event] = [Seen(NOTICE.id, 0, 7), Answered(NOTICE.id, 7)]
 
 
 def problems(log=LOG, polled=POLLED, streamed=STREAMED, notices=NOTICES, in_order=True):
     consumers = {"polled": Watched(["wi*"], polled, in_order), "streamed": Watched(["other"], streamed)}
-    return check(log, consumers, notices).problems
+    return check(log, consumers, notices)
 
 
 def test_a_history_as_promised_has_no_problems():
-    found = check(LOG, {"polled": Watched(["*"], POLLED, in_order=True)}, NOTICES)
-    assert (found.problems, found.alerts, found.redeliveries) == ([], 3, 1)
     assert problems() == []
+    assert redeliveries(POLLED) == 1
 
 
 def test_an_alert_that_was_not_delivered_is_lost():
@@ -94,7 +93,7 @@ def test_a_cause_and_an_id_that_the_log_has_twice_are_found():
 def test_episodes_that_do_not_alternate_are_found():
     unended = [LOG[0], Entry(2, example(4), 0)]
     seen = [Seen(RAISED.id, 0), Seen(example(4).id, 0)]
-    (problem,) = check(unended, {"polled": Watched(["*"], seen)}, {}).problems
+    (problem,) = check(unended, {"polled": Watched(["*"], seen)}, {})
     assert problem.startswith(f"{example(4).id} is raised within the episode {RAISED.id}")
     ended_twice = with_copy(example(5, state="cleared"), key=RAISED.id)
     (problem,) = problems(ended_twice, [*POLLED, Seen(example(5, state="cleared").id, 5)])
@@ -118,6 +117,9 @@ def test_a_history_in_a_file_goes_on_in_another_process(tmp_path):
     path = tmp_path / "history"
     first = History(path)
     first.add(POLLED[:2])
+    with path.open("a") as file:
+        file.write('["Seen", "01')  # killed while it wrote
+    assert read(path) == POLLED[:2]
     second = History(path)
     assert (second.now(), second.ids) == (2, {RAISED.id})
     second.add(POLLED[2:])

@@ -12,7 +12,7 @@ import json
 import os
 import threading
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -43,14 +43,19 @@ Event = Seen | Answered
 class History:
     """The events of one consumer, in order; for several threads.
 
-    With ``path`` each event is also a line of that file, from which a later process goes on.
+    With ``path`` each event is also a line of that file, from which a later process goes on; a last line
+    that is not whole, as the process was killed, is removed.
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        self.events: list[Event] = [] if path is None or not path.exists() else read(path)
-        self.ids = {event.id for event in self.events if isinstance(event, Seen)}
+        self.events: list[Event] = []
+        self._file: int | None = None
         self._grown = threading.Condition()
-        self._file = None if path is None else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        if path is not None:
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            os.ftruncate(self._file, path.read_bytes().rfind(b"\n") + 1)
+            self.events += read(path)
+        self.ids = {event.id for event in self.events if isinstance(event, Seen)}
 
     def now(self) -> int:
         """Return the position of the next event."""
@@ -79,9 +84,10 @@ class History:
 
 
 def read(path: Path) -> list[Event]:
-    """Return the events in the file of a history."""
+    """Return the events in the file of a history, as far as its lines are whole."""
     kinds: dict[str, type[Seen | Answered]] = {"Seen": Seen, "Answered": Answered}
-    return [kinds[kind](*values) for kind, *values in map(json.loads, path.read_text().splitlines())]
+    whole = path.read_text().rpartition("\n")[0]
+    return [kinds[kind](*values) for kind, *values in map(json.loads, whole.splitlines())]
 
 
 @dataclass
@@ -93,24 +99,21 @@ class Watched:
     in_order: bool = False
 
 
-@dataclass
-class Found:
-    """The result of the check: everything that is wrong, and figures."""
-
-    problems: list[str] = field(default_factory=list)
-    alerts: int = 0
-    redeliveries: int = 0
+def redeliveries(events: Iterable[Event]) -> int:
+    """Return how many deliveries were not the first of their alert."""
+    seen = [event.id for event in events if isinstance(event, Seen)]
+    return len(seen) - len(set(seen))
 
 
-def check(log: Sequence[Entry], consumers: Mapping[str, Watched], notices: Mapping[str, str]) -> Found:
-    """Compare the whole log with what consumers saw, and with the ids of ``notices`` answered, by key."""
+def check(log: Sequence[Entry], consumers: Mapping[str, Watched], notices: Mapping[str, str]) -> list[str]:
+    """Compare the whole log with what consumers saw, and with the ids of ``notices`` answered, by key.
+
+    Returns a line for everything that is wrong.
+    """
     problems = [*_log_problems(log), *_notice_problems(log, notices)]
-    redeliveries = 0
     for name, consumer in consumers.items():
         problems += [f"{name}: {problem}" for problem in _consumer_problems(log, name, consumer)]
-        seen = Counter(event.id for event in consumer.events if isinstance(event, Seen))
-        redeliveries += seen.total() - len(seen)
-    return Found(problems, len(log), redeliveries)
+    return problems
 
 
 def _log_problems(log: Sequence[Entry]) -> Iterator[str]:

@@ -1,9 +1,10 @@
 """SIGKILLs of an engine and its workers at random moments, under alerts of rules, notices and consumers.
 
     ticks over TCP ──► rules ──► log ──► polled:   one client over HTTP
-    notices over HTTP ──────────► │ └──► streamed: two sessions on WebSockets, with patterns
+    notices over HTTP ──────────► │ ├──► streamed: two sessions on WebSockets, with patterns
+                                  │ └──► killed:   a process over HTTP, which is killed too
                                   │
-                       killer: after the start, after some alerts, during a commit
+                       killer: at the start, after some alerts, during a commit
 
 Publishers and consumers repeat what failed. After a kill the ticks go on a few steps earlier, with the same
 venue times: the same causes again. At the end the log is compared with what the consumers saw.
@@ -21,6 +22,7 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -31,17 +33,15 @@ from marketfeed.core.binary import quotes_frame, symbols_frame
 from marketfeed.core.records import QUOTE
 from marketfeed.core.units import MS
 from tests.support.alert_consumers import Api, Polling, Task
-from tests.support.alert_histories import Found, History, Watched, check
+from tests.support.alert_histories import History, Watched, check, read, redeliveries
 from tests.support.alert_streams import FAILURES, Streaming
 from tests.support.crowd import children
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
-    from marketfeed.alerts.log import Entry
-
+ROOT: Final = str(Path(__file__).parents[2])
 CONFIG: Final = """
 [engine]
 workers = {workers}
@@ -73,7 +73,8 @@ bps = 500.0
 IDS: Final = {"A": 0, "B": 1, "C": 2, "D": 3, "LAST": 4}
 SPREADS_PX: Final = (10_000_000_000, 10_000_000, 1_000_000_000, 10_000_000)  # huge, tight, wide, tight
 BID_PX: Final = 100_000_000_000
-PATTERNS: Final = {"polled": ["*"], "streamed": ["wi*", "notice"]}
+PATTERNS: Final = {"polled": ["*"], "streamed": ["wi*", "notice"], "killed": ["*"]}
+KILLED_SHARE: Final = 0.3  # kills of the consumer process per kill of something else
 PACE_S: Final = 0.05  # most between publications when no alert comes
 PATIENCE_S: Final = 120.0  # for what has to happen, on a busy machine
 STATE: Final = "/v1/alerts/consumers"
@@ -162,14 +163,15 @@ class Notices:
 
 
 class Life:
-    """An engine from its start until it is killed or stopped."""
+    """A Python program as a process, from its start until it is killed or stopped."""
 
-    def __init__(self, folder: Path) -> None:
-        self._log = folder / "engine.log"
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self._log = folder / "stderr.log"
         with self._log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "marketfeed", "serve", "--config", "config.toml"],
-                cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True,
+                [sys.executable, "-m", *arguments],
+                cwd=folder, env=os.environ | {"PYTHONPATH": ROOT}, text=True,
+                stdout=subprocess.PIPE, stderr=log,
             )  # fmt: skip
 
     def until_ready(self) -> None:
@@ -178,7 +180,7 @@ class Life:
         assert self.process.stdout.readline().startswith("marketfeed ready"), self.tail()
 
     def tail(self) -> str:
-        """Return the end of the engine's log."""
+        """Return the end of what was logged."""
         return self._log.read_text()[-4000:]
 
     def end(self, signal_: signal.Signals = signal.SIGKILL) -> int:
@@ -196,13 +198,19 @@ class Figures:
 
     engine_kills: dict[str, int] = field(default_factory=dict)  # by moment
     worker_kills: int = 0
+    consumer_kills: int = 0
     duration_s: float = 0.0
-    found: Found = field(default_factory=Found)
-    log: list[Entry] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    alerts: int = 0
+    redeliveries: int = 0
 
 
 class Storm:
-    """``kills`` SIGKILLs, each after about ``alerts`` / ``kills`` alerts, drawn with ``seed``."""
+    """``kills`` SIGKILLs over at least ``alerts`` alerts, drawn with ``seed``.
+
+    With workers, half of the kills are theirs. The consumer process is killed besides. The other consumers
+    leave a share ``ignored`` of the deliveries unacknowledged.
+    """
 
     def __init__(
         self, folder: Path, *, kills: int, alerts: int, workers: int = 0, seed: int = 0, ignored: float = 0.0
@@ -211,7 +219,7 @@ class Storm:
         self._random = random.Random(seed)
         self._ports = {name: free_port() for name in ("gateway", "admin", "push")}
         (folder / "config.toml").write_text(CONFIG.format(workers=workers, **self._ports))
-        self._histories = {name: History() for name in PATTERNS}
+        self._histories = {name: History() for name in ("polled", "streamed")}
         self._figures = Figures()
         self._start_s = 0.0  # how long a start took
         port, seen = self._ports["gateway"], self._histories["polled"]
@@ -233,25 +241,39 @@ class Storm:
     def run(self) -> Figures:
         """Kill, let the consumers take everything, stop the engine, and check."""
         started_s = time.monotonic()
-        self._life = Life(self._folder)
+        self._life = self._engine()
+        self._killed = self._consumer()
         try:
             self._life.until_ready()
             self._start_s = time.monotonic() - started_s
             for task in [*self._publishers, *self._consumers]:
                 task.start()
-            for _ in range(self._kills):
-                self._kill()
+            for number in range(self._kills):
+                self._kill(of_worker=bool(self._workers) and number % 2 == 0)
             self._drain()
             assert self._life.end(signal.SIGTERM) == 0, self._life.tail()
         finally:
             self._life.end()
+            self._killed.end()
         self._figures.duration_s = time.monotonic() - started_s
         self._check()
         return self._figures
 
-    def _kill(self) -> None:
-        """Kill at one random moment; if it was the engine, start it again."""
-        if self._workers and self._random.random() < 0.4:
+    def _engine(self) -> Life:
+        return Life(self._folder, "marketfeed", "serve", "--config", "config.toml")
+
+    def _consumer(self) -> Life:
+        port, patterns = str(self._ports["gateway"]), ",".join(PATTERNS["killed"])
+        return Life(self._folder, "tests.support.alert_consumers", port, "killed", patterns, "killed.history")
+
+    def _kill(self, *, of_worker: bool) -> None:
+        """Kill at one random moment, and start again what was killed, but for a worker."""
+        if self._random.random() < KILLED_SHARE:
+            self._until_seen(self._some())
+            self._killed.end()
+            self._killed = self._consumer()
+            self._figures.consumer_kills += 1
+        if of_worker:
             self._until_seen(self._some())
             os.kill(self._random.choice(children(self._life.process.pid)), signal.SIGKILL)
             self._figures.worker_kills += 1
@@ -261,7 +283,7 @@ class Storm:
         moments[moment]()
         self._life.end()
         self._figures.engine_kills[moment] = self._figures.engine_kills.get(moment, 0) + 1
-        self._life = Life(self._folder)
+        self._life = self._engine()
 
     def _at_start(self) -> None:
         """Wait for a part of the time that a start takes, or for readiness and some milliseconds."""
@@ -294,6 +316,7 @@ class Storm:
         deadline_s = time.monotonic() + PATIENCE_S
         while not condition():
             assert self._life.process.poll() is None, self._life.tail()
+            assert self._killed.process.poll() is None, self._killed.tail()
             for task in [*self._publishers, *self._consumers]:
                 task.check()
             assert time.monotonic() < deadline_s, (self._figures, self._life.tail())
@@ -329,16 +352,20 @@ class Storm:
         api.close()
         assert status == 200
         states: list[dict[str, Any]] = answer["consumers"]
-        assert {state["consumer"] for state in states} == set(PATTERNS)
         assert not any(state["dead"] for state in states)
-        return all(state["waiting"] == state["oldest"] == 0 for state in states)
+        all_there = {state["consumer"] for state in states} == set(PATTERNS)
+        return all_there and all(state["waiting"] == state["oldest"] == 0 for state in states)
 
     def _check(self) -> None:
         reader = SqliteReader(self._folder / "var" / "alerts.db")
-        self._figures.log = reader.read(0, 1_000_000)
+        log = reader.read(0, 1_000_000)
         reader.close()
+        events = {name: history.events for name, history in self._histories.items()}
+        events["killed"] = read(self._folder / "killed.history")
         watched = {
-            name: Watched(PATTERNS[name], history.events, in_order=name == "polled" and not self._workers)
-            for name, history in self._histories.items()
+            name: Watched(PATTERNS[name], events[name], in_order=name == "polled" and not self._workers)
+            for name in PATTERNS
         }
-        self._figures.found = check(self._figures.log, watched, self._notices.answered)
+        self._figures.problems = check(log, watched, self._notices.answered)
+        self._figures.alerts = len(log)
+        self._figures.redeliveries = sum(redeliveries(one) for one in events.values())
