@@ -9,7 +9,7 @@ A failed check raises an AssertionError that begins with the number of the check
  2. Reading from a position returns entries in order, at most as many as asked for.
  3. What was appended is there, equal, when the log is opened again.
  4. Marks are kept; a cleared has none if an entry of its episode has none.
- 5. Episodes begin with raised and end with cleared; the first person to resolve one stays.
+ 5. Episodes begin with raised and end with one cleared; the first person to resolve one stays.
  6. The first use of a consumer creates it, from now or with all; later uses change its patterns alone.
  7. An acknowledgement settles what is this consumer's, once, and is there when the log is opened again.
  8. Attempts and floors are there after the next change that was waited for.
@@ -152,6 +152,9 @@ async def _episodes(opened: _Open) -> None:
     async with opened() as log:
         await log.append([cleared], NOW_NS + 3)
         _same(await log.episodes(open_only=True), [])
+        later = example(3, state="cleared", key=raised.key)
+        (kept,) = await log.append([later], NOW_NS + 4)
+        _same((kept.id, kept.position, kept.new), (cleared.id, 3, False))
         found = [(e.cleared_ns, e.resolved_by, e.last_position) for e in await log.episodes()]
         _same(found, [(NOW_NS + 3, "ann", 3)])
 

@@ -174,8 +174,8 @@ class AlertLog(Protocol):
         """Keep alerts in this order, all or none; ``marks`` by id are kept with them.
 
         An id that is in the log already is not kept again, and neither is a notice with the key of one that
-        is. The mark of a ``cleared`` is left out if an entry
-        of its episode has none, so that a consumer that saw it raised sees it cleared.
+        is, nor a ``cleared`` of an episode that has been cleared. The mark of a ``cleared`` is left out if an
+        entry of its episode has none, so that a consumer that saw it raised sees it cleared.
         """
         ...
 

@@ -49,12 +49,23 @@ class Changes:
         return appended
 
     def _known(self, alert: Alert) -> Any:
-        """Return position and id of the entry of ``alert``, or of the notice with its key; None without."""
+        """Return position and id of the entry of ``alert``, or of what was kept in its place; None without.
+
+        That is the notice with its key, or what ended its episode.
+        """
         known = self._one("SELECT position, id FROM alerts WHERE id = ?", alert.id)
         if known is None and alert.state == "notice":
             known = self._one(
                 "SELECT position, id FROM alerts"
                 " WHERE body ->> '$.state' = 'notice' AND body ->> '$.key' = ?",
+                alert.key,
+            )
+        elif known is None and alert.state == "cleared":
+            # As the episodes of a killed engine are cleared at the start: if the ticks come again, their
+            # raised is known, and what clears it then is another alert.
+            known = self._one(
+                "SELECT a.position, a.id FROM episodes e JOIN alerts a ON a.position = e.last_position"
+                " WHERE e.key = ? AND e.cleared_ns > 0",
                 alert.key,
             )
         return known

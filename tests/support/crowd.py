@@ -149,7 +149,11 @@ async def join(nursery: trio.Nursery, running: Engine, count: int, request: dict
 
 def workers(running: Engine) -> list[int]:
     """Return the PIDs of the engine's children."""
-    pid = running.process.pid
+    return children(running.process.pid)
+
+
+def children(pid: int) -> list[int]:
+    """Return the PIDs of the children of a process."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
