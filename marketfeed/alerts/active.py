@@ -77,7 +77,8 @@ class ActiveConsumer:
         try:
             while True:
                 more = self._more
-                await self.read()
+                with trio.CancelScope(shield=True):  # so that a poll of 0 s gets what is due
+                    unread = await self._read_on()
                 if self.dropped or not self.delivery.has(session):
                     raise AlertRefusedError(f"consumer {self.name} was dropped: subscribe again")
                 due = self.delivery.take(session, clock.now_ns(), limit)
@@ -85,7 +86,10 @@ class ActiveConsumer:
                     tries = {one.entry.position: one.tries for one in due}
                     self._alerts.record_attempts(self.name, tries)
                     return due
-                await self._wait(more)
+                if unread:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await self._wait(more)
         finally:
             self._taking[session] -= 1
             if not self._taking[session]:
@@ -100,17 +104,23 @@ class ActiveConsumer:
 
     async def read(self) -> None:
         """Read on in the log, as far as the consumer has room; without a session, to its next alert."""
+        while await self._read_on():
+            pass
+
+    async def _read_on(self) -> bool:
+        """Read some entries; return False if there are no more, or no room for them."""
         delivery = self.delivery
-        before = delivery.floor
         async with self._reading:
-            while delivery.position < self._recent.newest and (room := delivery.room()):
-                if delivery.away and not delivery.settled:
-                    break
-                most = READ_AWAY if delivery.away else READ
-                entries = await self._recent.after(delivery.position, min(room, most))
-                delivery.offer(entries, clock.now_ns())
+            room = delivery.room() if delivery.position < self._recent.newest else 0
+            if not room or (delivery.away and not delivery.settled):
+                return False
+            before = delivery.floor
+            most = READ_AWAY if delivery.away else READ
+            entries = await self._recent.after(delivery.position, min(room, most))
+            delivery.offer(entries, clock.now_ns())
         if delivery.floor > before:
             self._alerts.advance(self.name, delivery.floor)
+        return True
 
     async def change(self, patterns: Sequence[str]) -> None:
         """Use other patterns from now on."""

@@ -125,6 +125,11 @@ def test_a_poll_continues_on_another_worker_and_a_notice_waits_for_an_acknowledg
             response = one.getresponse()
             assert (response.status, json.loads(response.read())["id"]) == (200, alert["id"])
 
+            assert request(one, "POST", "/v1/alerts", {"key": "l", "msg": "m", "to": "risk"})[0] == 201
+            while (answer := request(one, "GET", f"{poll}0"))[0] == 204:  # gets it without any wait
+                pass
+            assert [alert["key"] for alert in answer[1]["alerts"]] == ["l"]
+
 
 def test_what_clients_get_wrong_is_answered_by_every_worker_as_by_the_engine(tmp_path):
     with engine(CONFIG, tmp_path) as running, connect(running.url) as one, connect(running.url) as other:

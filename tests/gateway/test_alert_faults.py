@@ -131,3 +131,13 @@ async def test_acknowledgements_of_nobody_are_answered_and_create_nothing(tmp_pa
         assert (error["code"], error["id"]) == (400, 4)
         assert error["msg"].startswith("ack: this session has no consumer")
         assert dispatch.statistics() == {}
+
+
+async def test_a_poll_that_does_not_wait_gets_what_is_due(tmp_path):
+    async with serving_alerts(tmp_path) as (live, dispatch):
+        await dispatch.append([one := example(1)], time.time_ns())
+        while dispatch.newest < 1:
+            await trio.sleep(0.001)
+        status, answer = await http(live, "GET", "/v1/alerts?consumer=risk&timeout_s=0")
+        assert (status, [alert["id"] for alert in answer["alerts"]]) == (200, [one.id])
+        assert (await http(live, "GET", "/v1/alerts?consumer=risk&timeout_s=0"))[0] == 204
