@@ -13,8 +13,9 @@ from marketfeed.core.printable import printable
 from marketfeed.core.units import S
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from marketfeed.alerts.alert import Alert
     from marketfeed.alerts.log import Entry, Episode
 
 SEVERITIES: Final = ("info", "warning", "critical")
@@ -22,27 +23,55 @@ _STYLES: Final = {"info": "cyan", "warning": "yellow", "critical": "bold red"}
 _MOST: Final = 500  # characters of a message
 
 
+class Lines:
+    """Alerts as lines: time, severity, state, rule, symbol, message, id. Columns grow with their contents."""
+
+    def __init__(self) -> None:
+        self._rule = self._symbol = 0
+
+    def fit(self, alerts: Iterable[Alert]) -> None:
+        """Widen the columns so that ``alerts`` fit."""
+        for alert in alerts:
+            self._rule = max(self._rule, len(alert.rule))
+            self._symbol = max(self._symbol, len(alert.symbol))
+
+    def line(self, at_ns: int, alert: Alert, *notes: str) -> Text:
+        """Return the line of an alert; ``notes`` come before its id."""
+        self.fit([alert])
+        line = Text(f"{moment(at_ns)}  ")
+        line.append(f"{alert.severity:8}  ", _STYLES[alert.severity])
+        line.append(f"{alert.state:7}  {alert.rule:{self._rule}}  ")
+        line.append(f"{alert.symbol:{self._symbol}}  {printable(alert.message, _MOST)}  ")
+        for note in filter(None, notes):
+            line.append(f"{note}  ", "dim")
+        line.append(alert.id, "dim")
+        return line
+
+
 def print_list(entries: Sequence[Entry], *, as_json: bool, file: IO[str]) -> None:
-    """Print one line per alert: time, severity, state, rule, symbol, message, id."""
+    """Print one line per alert in the log."""
     if as_json:
         for entry in entries:
-            print(msgspec.json.encode(_fields(entry)).decode(), file=file)
+            print_json(_fields(entry), file)
         return
-    console = Console(file=file, soft_wrap=True, highlight=False)
+    console = console_on(file)
     if not entries:
         console.print("no alerts")
         return
-    rules = max(len(entry.alert.rule) for entry in entries)
-    symbols = max(len(entry.alert.symbol) for entry in entries)
+    lines = Lines()
+    lines.fit(entry.alert for entry in entries)
     for entry in entries:
-        alert = entry.alert
-        line = Text(f"{moment(entry.at_ns)}  ")
-        line.append(f"{alert.severity:8}  ", _STYLES[alert.severity])
-        line.append(f"{alert.state:7}  {alert.rule:{rules}}  {alert.symbol:{symbols}}  ")
-        line.append(f"{printable(alert.message, _MOST)}  ")
-        line.append(f"{entry.mark}  " if entry.mark else "", "dim")
-        line.append(alert.id, "dim")
-        console.print(line)
+        console.print(lines.line(entry.at_ns, entry.alert, entry.mark or ""))
+
+
+def console_on(file: IO[str]) -> Console:
+    """Return a console that prints lines of any length without highlighting."""
+    return Console(file=file, soft_wrap=True, highlight=False)
+
+
+def print_json(value: Any, file: IO[str]) -> None:
+    """Print ``value`` as one line of JSON."""
+    print(msgspec.json.encode(value).decode(), file=file)
 
 
 def print_one(entry: Entry, episodes: Sequence[Episode], *, as_json: bool, file: IO[str]) -> None:
@@ -51,9 +80,9 @@ def print_one(entry: Entry, episodes: Sequence[Episode], *, as_json: bool, file:
     for episode in episodes:
         found["episode"] = msgspec.to_builtins(episode)
     if as_json:
-        print(msgspec.json.encode(found).decode(), file=file)
+        print_json(found, file)
         return
-    console = Console(file=file, soft_wrap=True, highlight=False)
+    console = console_on(file)
     rows = {**found, **{f"episode.{name}": value for name, value in found.pop("episode", {}).items()}}
     rows.pop("episode", None)
     width = max(map(len, rows))
@@ -70,6 +99,12 @@ def moment(unix_ns: int) -> str:
 
 def _fields(entry: Entry) -> dict[str, Any]:
     """Return the fields of an alert that are set, and of its entry in the log."""
-    alert: dict[str, Any] = msgspec.to_builtins(entry.alert)
-    own = {"position": entry.position, "logged_ns": entry.at_ns, "mark": entry.mark}
-    return {name: value for name, value in {**alert, **own}.items() if value is not None}
+    return alert_fields(
+        entry.alert, {"position": entry.position, "logged_ns": entry.at_ns, "mark": entry.mark}
+    )
+
+
+def alert_fields(alert: Alert, more: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of an alert that are set, then those of ``more``."""
+    fields: dict[str, Any] = msgspec.to_builtins(alert)
+    return {name: value for name, value in {**fields, **more}.items() if value is not None}
