@@ -44,7 +44,8 @@ def run(
 ) -> int:
     """Run the rules and print alerts and figures; return the exit status.
 
-    It is 1 if the recording is damaged or a rule failed. Raises ConfigError and RecordingError.
+    It is 1 if the recording is damaged or a rule failed. Raises ConfigError and RecordingError, and
+    BrokenPipeError if the reader of the output has closed it.
     """
     specs, chosen = _specs(loaded, chosen)
     try:
@@ -55,10 +56,14 @@ def run(
     # On a terminal, lines go through the console of the progress bar, which it does not overwrite.
     lines = notes if out.isatty() and notes.is_terminal else console_on(out)
     show = _nothing if summary_only else _as_json(out) if as_json else _as_lines(lines)
+    # JSON does not go through that console, which would wrap it.
+    with_bar = notes.is_terminal and not (as_json and out.isatty())
     try:
         ticks = _ticks(loaded, recording, format, feed)
-        with _progress(notes, recording.name, ticks) as tell:
+        with _progress(notes, recording.name, ticks) if with_bar else _no_progress() as tell:
             figures = run_rules(ticks, rules, chosen, show, tell)
+    except BrokenPipeError:
+        raise
     except (OSError, FeedProtocolError) as error:
         raise ConfigError(f"{recording}: {getattr(error, 'strerror', None) or error}") from None
     if as_json:
@@ -105,10 +110,7 @@ def _ticks(loaded: Loaded, recording: Path, format: str | None, feed: str | None
 
 @contextlib.contextmanager
 def _progress(console: Console, title: str, ticks: RecordedTicks) -> Iterator[Callable[[RunFigures], None]]:
-    """Show a progress bar on a terminal; yield what moves it."""
-    if not console.is_terminal:
-        yield lambda figures: None
-        return
+    """Show a progress bar; yield what moves it."""
     with progress_bar(console, MofNCompleteColumn()) as bar:
         task = bar.add_task(printable(title), total=None)
 
@@ -117,6 +119,11 @@ def _progress(console: Console, title: str, ticks: RecordedTicks) -> Iterator[Ca
             bar.update(task, completed=figures.ticks, total=round(figures.ticks / share) if share else None)
 
         yield tell
+
+
+@contextlib.contextmanager
+def _no_progress() -> Iterator[Callable[[RunFigures], None]]:
+    yield lambda figures: None
 
 
 def _nothing(found: Sequence[Judged]) -> None:
@@ -137,7 +144,11 @@ def _as_lines(console: Console) -> Callable[[Sequence[Judged]], None]:
     def show(found: Sequence[Judged]) -> None:
         lines.fit(alert for alert, _ in found)
         for alert, inhibited in found:
-            console.print(lines.line(alert.r_ns, alert, "inhibited" if inhibited else ""))
+            line = lines.line(alert.r_ns, alert, "inhibited" if inhibited else "")
+            if console.is_terminal:
+                console.print(line)
+            else:  # ten times as fast
+                print(line.plain, file=console.file)
 
     return show
 

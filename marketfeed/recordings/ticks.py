@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
+from marketfeed.core.counts import amount
 from marketfeed.core.records import FLAG_SNAPSHOT, TRADES, Batch, Records, stamps_of
 from marketfeed.core.symbols import SymbolTable
+from marketfeed.errors import MarketfeedError
 from marketfeed.ingest.pump import Pump
 from marketfeed.recordings.reading import Recording
 
@@ -108,11 +110,10 @@ class MarketfeedTicks:
         """Return how many ticks the recorder did not get, and how many have no place here."""
         found = []
         if self._recording.gaps:
-            found.append(
-                f"the recording has {self._recording.gaps:,} gaps, of {self._recording.lost:,} ticks"
-            )
+            gaps, lost = amount(self._recording.gaps, "gaps"), amount(self._recording.lost, "ticks")
+            found.append(f"the recording has {gaps}, of {lost}")
         if self._left_out:
-            found.append(f"left out {self._left_out:,} ticks of symbols beyond engine.max_symbols")
+            found.append(f"left out {amount(self._left_out, 'ticks')} of symbols beyond engine.max_symbols")
         return found
 
 
@@ -127,6 +128,7 @@ class ReplayedTicks:
         self._feed: Any = spec.factory(spec.settings, self._intake)
         self._written: Step | None = None
         self._next_g = 1
+        self._failure = ""
 
     def names(self) -> list[str]:
         """Return the names so far."""
@@ -135,7 +137,7 @@ class ReplayedTicks:
     def steps(self) -> Iterator[Step]:
         """Yield the ticks that an engine would accept."""
         last_ns = 0
-        for decoded in self._feed.chunks():
+        for decoded in self._decoded():
             if not len(decoded.times_ns):
                 continue
             times = np.maximum.accumulate(np.maximum(decoded.times_ns, last_ns))
@@ -149,6 +151,16 @@ class ReplayedTicks:
             self._intake.publish(batch)
             if self._written is not None:
                 yield self._written
+
+    def _decoded(self) -> Iterator[Any]:
+        """Yield what the feed decodes, up to its end or its failure."""
+        try:
+            yield from self._feed.chunks()
+        except (MarketfeedError, OSError):
+            raise
+        except Exception as error:  # a file may hold anything
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            self._failure = f"unreadable after {self._next_g - 1:,} ticks: {why}"
 
     def write(self, batch: Batch) -> int:
         """Take a batch from the pump; return the last ``g``."""
@@ -167,7 +179,7 @@ class ReplayedTicks:
 
     def damage(self) -> str:
         """Return the first damage of the files."""
-        return str(self._feed.damage)
+        return str(self._feed.damage) or self._failure
 
     def notes(self) -> list[str]:
         """Return what the feed and the pump dropped or changed."""
