@@ -1,4 +1,4 @@
-"""Rules run over a recording raise what the watcher of an engine would have: the same ids, times and values."""
+"""Rules run over a recording raise what the watcher of an engine would: the same ids, times and values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import trio
 
-from marketfeed.alerts.rules import RuleSet, rule_specs
+from marketfeed.alerts.rules import Judged, RuleSet, rule_specs
 from marketfeed.alerts.watcher import Watcher
 from marketfeed.core.binary import quotes_frame, symbols_frame, trades_frame
 from marketfeed.core.reader import RingReader
@@ -54,7 +54,7 @@ def recorded(path, drawn, step=53):
 
 def run(ticks, tables=TABLES, shown=None, **more):
     """Return the alerts of rules over ``ticks``, and the figures."""
-    found = []
+    found: list[Judged] = []
     specs = rule_specs(tables)
     shown = [spec.common.name for spec in specs] if shown is None else shown
     figures = run_rules(ticks, RuleSet(specs, MAX_SYMBOLS), shown, found.extend, **more)
