@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from marketfeed.cli import alerts_tail, alerts_test
 from marketfeed.cli.options import ConfigOption, SetOption, fail, load_config
-from marketfeed.errors import AlertLogError, ConfigError, RecordingError, StartError
+from marketfeed.errors import AlertLogError
 
 if TYPE_CHECKING:
     from marketfeed.alerts.log import Entry
@@ -21,12 +22,6 @@ EXAMPLES: Final = (
     "marketfeed alerts list --symbol 'BTC*' --json\n\n"
     "marketfeed alerts show 01JDQ3M4R5XW8K2B7N6T9V0YHC"
 )
-TEST_EXAMPLES: Final = (
-    "Examples:\n\n"
-    "marketfeed alerts test day.mfr.zst\n\n"
-    "marketfeed alerts test day.mfr.zst --rule wide --set alerts.rules.0.bps=60 --summary\n\n"
-    "marketfeed alerts test ibm.zip --feed ibm --json"
-)
 LogOption = Annotated[
     Path | None,
     typer.Option("--log", metavar="FILE", help="The log. Default: alerts.path of the configuration."),
@@ -34,6 +29,8 @@ LogOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
 app = typer.Typer(help="Read the alert log, whether the engine runs or not.", no_args_is_help=True)
+app.command("tail", epilog=alerts_tail.EXAMPLES)(alerts_tail.tail)
+app.command("test", epilog=alerts_test.EXAMPLES)(alerts_test.run_over_recording)
 
 
 @app.command("list", epilog=EXAMPLES)
@@ -88,49 +85,6 @@ def show_alert(
     if entry is None:
         raise fail(f"{alert}: the log has no such alert")
     output.print_one(entry, episodes, as_json=json, file=sys.stdout)
-
-
-@app.command("test", epilog=TEST_EXAMPLES)
-def run_over_recording(
-    recording: Annotated[
-        Path, typer.Argument(metavar="RECORDING", help="Recording, in any format that `replay` feeds read.")
-    ],
-    rule: Annotated[
-        list[str] | None, typer.Option(help="Only this rule of the configuration; may be repeated.")
-    ] = None,
-    format: Annotated[
-        str | None, typer.Option(help="Format of the recording. Default: by the file's name.")
-    ] = None,
-    feed: Annotated[
-        str | None,
-        typer.Option(help="Read the recording with the keys of this `replay` feed of the configuration."),
-    ] = None,
-    summary: Annotated[bool, typer.Option("--summary", help="Print the figures per rule only.")] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object per alert, then one with the figures.")
-    ] = False,
-    config: ConfigOption = None,
-    set_: SetOption = None,
-) -> None:
-    """Run the configured rules over a recording, and print what they would have raised.
-
-    Runs on the times of the recording, as fast as it can be read. Nothing is written to the log.
-    """
-    from marketfeed import logs
-    from marketfeed.cli import alerts_test
-
-    logs.configure("warning")
-    loaded = load_config(config, set_)
-    try:
-        status = alerts_test.run(
-            loaded, recording, rule or [],
-            format=format, feed=feed, as_json=json, summary_only=summary,
-        )  # fmt: skip
-    except (ConfigError, RecordingError, StartError) as error:
-        raise fail(str(error)) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    raise typer.Exit(status)
 
 
 def _opened(log: Path | None, config: Path | None, set_: list[str] | None) -> SqliteReader:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from marketfeed.alerts.rules import RuleSet, rule_specs
-from marketfeed.cli import alerts_test
+from marketfeed.cli import rule_trial
 from marketfeed.config.schema import load
 from marketfeed.core.binary import quotes_frame, symbols_frame
 from marketfeed.core.records import QUOTE, TRADE
@@ -84,7 +84,7 @@ def run(folder, recording="day.mfr", chosen=(), set_=(), **more):
     loaded = load(folder / "config.toml", list(set_))
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        status = alerts_test.run(loaded, folder / recording, list(chosen), **more)
+        status = rule_trial.run(loaded, folder / recording, list(chosen), **more)
     return status, out.getvalue().splitlines(), err.getvalue().splitlines()
 
 
@@ -270,7 +270,7 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is_and_the_lines_stay_whole(folder
     screen = Terminal()
     loaded = load(folder / "config.toml", [])
     with redirect_stdout(screen), redirect_stderr(screen):
-        assert alerts_test.run(loaded, folder / "day.mfr", [], as_json=as_json) == 0
+        assert rule_trial.run(loaded, folder / "day.mfr", [], as_json=as_json) == 0
     shown = screen.getvalue()
     assert ("ticks/s" in shown.partition("18 quotes")[0]) != as_json
     assert shown.count("spread 90 bps, threshold 50 bps") == 1
@@ -282,7 +282,7 @@ def test_a_reader_that_leaves_ends_it(folder, monkeypatch):
             raise BrokenPipeError
 
     with redirect_stdout(Closed()), pytest.raises(BrokenPipeError):
-        alerts_test.run(load(folder / "config.toml", []), folder / "day.mfr", [], as_json=True)
+        rule_trial.run(load(folder / "config.toml", []), folder / "day.mfr", [], as_json=True)
 
 
 @pytest.mark.e2e
