@@ -172,6 +172,7 @@ def test_long_lived_tasks_start_in_the_engine_alone():
         "marketfeed.gateway.waits",
         "marketfeed.client.session",
         "marketfeed.cli.session_view",
+        "marketfeed.cli.alerts_follow",  # what ends the command: a signal, or a closed pipe
         "marketfeed.cli.latency_probe",
         "marketfeed.feeds.push",
     }

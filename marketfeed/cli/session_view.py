@@ -21,21 +21,17 @@ from rich.live import Live
 
 from marketfeed.cli.board import Board, line_of, notice_of
 from marketfeed.cli.keyboard import Keyboard, keyboard
+from marketfeed.cli.piped import PipeClosedError, discard_stdout, print_flushed
 from marketfeed.cli.screen import View, picture
 from marketfeed.client.connection import BROKEN, Endpoint, known_symbols
-from marketfeed.client.session import FIRST_FINAL_CODE, FinalError, KeptSession
+from marketfeed.client.session import FIRST_FINAL_CODE, FinalError, KeptSession, messages_of
 from marketfeed.client.unknown_symbols import told, unmatched
-from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.printable import printable
 
 if TYPE_CHECKING:
     import trio_websocket
 
 REDRAW_S: Final = 0.2
-
-
-class _PipeClosedError(Exception):
-    """The reader of stdout has closed the pipe, as ``head`` does."""
 
 
 class Watch:
@@ -131,9 +127,8 @@ class Watch:
         """Keep the session connected until interrupted; return the exit status."""
         try:
             ended = await self._session.run()
-        except* _PipeClosedError:
-            # Otherwise the interpreter's final flush of stdout would print an error.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except* PipeClosedError:
+            discard_stdout()
             ended = None
         if isinstance(ended, FinalError):
             self._last_words = str(ended)
@@ -161,13 +156,13 @@ class Watch:
                 frame = await ws.get_message()
                 now_s = time.time()
                 try:
-                    messages = _messages(frame)
+                    messages = messages_of(frame)
                     for message in messages:
                         self._take(message, now_s)
                     lines = [line for line in map(line_of, messages) if line] if self._plain else []
                 except BROKEN:
                     raise FinalError(f"{self._url} does not speak marketfeed's protocol") from None
-                _print(*lines)
+                print_flushed(*map(printable, lines))
                 if any(message["T"] == "synced" for message in messages):
                     beside.start_soon(self._miss)
 
@@ -213,24 +208,5 @@ async def _stop(stops: AsyncIterator[int], live: Live, keys: Keyboard | None) ->
         live.start()
 
 
-def _messages(frame: str | bytes) -> list[dict[str, Any]]:
-    """Return the messages of ``frame``. Those before the answer to our request may be binary frames."""
-    if isinstance(frame, str):
-        messages: list[dict[str, Any]] = orjson.loads(frame)
-        return messages
-    parser = FrameParser()
-    parser.feed(frame)
-    return [message for part in parser if part.kind is Kind.MESSAGES for message in part.messages()]
-
-
 def _tell(text: str) -> None:
     print(f"marketfeed watch: {printable(text)}", file=sys.stderr)
-
-
-def _print(*lines: str) -> None:
-    try:
-        for line in lines:
-            print(printable(line))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise _PipeClosedError from None

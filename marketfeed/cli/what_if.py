@@ -11,18 +11,11 @@ from typing import Any, Final
 import msgspec
 import orjson
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bar
+from rich.progress import MofNCompleteColumn
 from rich.table import Table
 from rich.text import Text
 
+from marketfeed.cli.recordings import feed_of, progress_bar
 from marketfeed.client.unknown_symbols import told, unmatched
 from marketfeed.config.schema import Loaded, TierConfig
 from marketfeed.config.validation import checked
@@ -33,38 +26,9 @@ from marketfeed.core.units import MS
 from marketfeed.errors import ConfigError, FeedProtocolError
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.tiers import Tier
-from marketfeed.ingest.registry import FeedSpec, feed_specs
 from marketfeed.recordings.simulate import Outcome, Plan, Progress, Result, simulate
 
 _CHANGED: Final = "\0"  # suffix of the names of changed tiers; configured names cannot contain it
-_BY_SUFFIX: Final = {".mfr": "marketfeed", ".dbn": "dbn", ".csv": "csv", ".parquet": "parquet", ".zip": "csv"}
-
-
-def format_of(path: Path) -> str:
-    """Return the format by the file's name; a folder holds recordings of marketfeed."""
-    suffixes = [s for s in map(str.lower, path.suffixes) if s not in (".gz", ".zst", ".bz2", ".xz")]
-    if path.is_dir():
-        return "marketfeed"
-    return _BY_SUFFIX.get(suffixes[-1] if suffixes else "", "binance-raw")
-
-
-def feed_of(loaded: Loaded, recording: Path, format: str | None, feed: str | None) -> FeedSpec:
-    """Return the feed that replays ``recording``, with the keys of the configured ``feed``.
-
-    Raises ConfigError.
-    """
-    table: dict[str, Any] = {}
-    if feed is not None:
-        tables = {t.get("name", t.get("type")): t for t in loaded.config.feeds}
-        if tables.get(feed, {}).get("type") != "replay":
-            raise ConfigError(f"--feed {feed}: {loaded.source} has no feed of this name and type replay")
-        table = dict(tables[feed])
-    table |= {"name": "recording", "type": "replay", "path": str(recording.resolve())}
-    table |= {"speed": 1.0, "loop": False, "start_sessions": 0}
-    if format is not None or feed is None:
-        table["format"] = format or format_of(recording)
-    (spec,) = feed_specs([table])
-    return spec
 
 
 def changed_tiers(configured: dict[str, TierConfig], changes: list[str]) -> dict[str, TierConfig]:
@@ -154,7 +118,7 @@ def _simulated(plan: Plan, title: str) -> Result:
     notes = Console(stderr=True)
     if not notes.is_terminal:
         return simulate(plan)
-    with _bar(notes) as bar:
+    with progress_bar(notes, MofNCompleteColumn()) as bar:
         task = bar.add_task(printable(title), total=None)
 
         def tell(progress: Progress) -> None:
@@ -165,27 +129,6 @@ def _simulated(plan: Plan, title: str) -> Result:
 
 def _tier(name: str, config: TierConfig) -> Tier:
     return Tier(name, int(config.interval_ms * MS), config.delivery == "every", config.send_buffer_bytes)
-
-
-def _bar(console: Console) -> Bar:
-    title = TextColumn("{task.description}", markup=False)
-    return Bar(
-        title,
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-
-
-class _Rate(ProgressColumn):
-    """Progress column: ticks per second."""
-
-    def render(self, task: Task) -> Text:
-        """Return the rate so far."""
-        return Text(f"{task.speed or 0:,.0f} ticks/s")
 
 
 def as_dict(result: Result, recording: Path, unknown: list[str]) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import orjson
 import trio
 import trio_websocket
 
 from marketfeed.client.connection import RECEIVE_BYTES, THEIR_ENDS, Endpoint, Stream
 from marketfeed.client.unreachable import leaf, plainly
 from marketfeed.core.backoff import Backoff
+from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.errors import CloseCode, MarketfeedError
 
 if TYPE_CHECKING:
@@ -114,3 +116,16 @@ def _reason(closed: trio_websocket.ConnectionClosed) -> tuple[int, str]:
     if closed.reason is None:
         return CloseCode.ABNORMAL, "connection lost"
     return closed.reason.code, closed.reason.reason or closed.reason.name.lower().replace("_", " ")
+
+
+def messages_of(frame: str | bytes) -> list[dict[str, Any]]:
+    """Return the messages of ``frame``, without ticks of binary frames; raises one of BROKEN.
+
+    A session gets binary frames until the answer to a request for JSON, if that is the engine's default.
+    """
+    if isinstance(frame, str):
+        messages: list[dict[str, Any]] = orjson.loads(frame)
+        return messages
+    parser = FrameParser()
+    parser.feed(frame)
+    return [message for part in parser if part.kind is Kind.MESSAGES for message in part.messages()]

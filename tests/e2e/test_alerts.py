@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -66,6 +69,56 @@ def test_what_rules_find_is_logged_while_the_engine_runs_and_after_it_was_killed
     assert again[:2] == found
     assert {one["key"] for one in again if one["state"] == "cleared"} == {one["id"] for one in found}
     assert len({one["id"] for one in again}) == len(again)
+
+
+def until_raised(running, count):
+    """Wait until the metrics count so many alerts in the log."""
+    deadline_s, raised = time.monotonic() + 60, 0.0
+    while raised < count:
+        assert time.monotonic() < deadline_s, raised
+        metrics = get(running.admin_port, "/metrics")[2].decode()
+        raised = sum(map(float, re.findall(r"^marketfeed_alerts_total\{.*\} (.*)$", metrics, re.MULTILINE)))
+
+
+RECORDED = """
+[[feeds]]
+name = "demo"
+type = "synthetic"
+symbols = 4
+rate = 2000
+start_sessions = 1
+[[alerts.rules]]
+type = "move"
+percent = 0.01
+window_s = 0.2
+[[alerts.rules]]
+name = "odd"
+type = "anomaly"
+field = "return"
+z = 2.0
+half_life_s = 0.2
+cooldown_s = 0.05
+"""
+
+
+def test_rules_over_a_recording_raise_what_the_engine_raised(tmp_path):
+    with engine(RECORDED, tmp_path) as running:
+        argv = [sys.executable, "-m", "marketfeed", "record", "--url", running.url, "--out", "day.mfr.zst"]
+        with subprocess.Popen([*argv, "--tier", "vip"], cwd=tmp_path, stderr=subprocess.PIPE) as recorder:
+            until_raised(running, 200)
+            recorder.send_signal(signal.SIGINT)
+            assert recorder.wait(30) == 0
+        assert running.stop() == 0
+    status, out, _ = command(tmp_path, "alerts", "test", "day.mfr.zst", "--json")
+    *found, last = map(json.loads, out.splitlines())
+    assert status == 0
+    end_ns = last["summary"]["last_ns"]  # the recording may have some ticks of this time only
+
+    def before_end(some):
+        return [(one["id"], one["value"], one["suppressed"]) for one in some if one["r_ns"] < end_ns]
+
+    assert before_end(found) == before_end(alerts(tmp_path))
+    assert before_end(found)
 
 
 def test_a_second_engine_with_the_same_log_does_not_start(tmp_path):

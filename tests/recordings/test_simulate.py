@@ -16,7 +16,8 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from marketfeed.cli.what_if import changed_tiers, format_of
+from marketfeed.cli.recordings import format_of
+from marketfeed.cli.what_if import changed_tiers
 from marketfeed.config.schema import TierConfig
 from marketfeed.core.binary import quotes_frame, symbols_frame, trades_frame
 from marketfeed.core.records import QUOTE, TRADE
