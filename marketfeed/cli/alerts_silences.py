@@ -37,10 +37,12 @@ NAMES: Final = ("state", "from", "until", "rules", "symbols", "by", "comment", "
 
 def silence(
     rule: Annotated[
-        list[str] | None, typer.Option(help="Rule, or prefix with *; may be repeated. Default: all.")
+        list[str] | None,
+        typer.Option(help="Rule, or prefix with *; may be repeated. With --symbol, default: all."),
     ] = None,
     symbol: Annotated[
-        list[str] | None, typer.Option(help="Symbol, or prefix with *; may be repeated. Default: all.")
+        list[str] | None,
+        typer.Option(help="Symbol, or prefix with *; may be repeated. With --rule, default: all."),
     ] = None,
     from_: Annotated[
         str | None,
