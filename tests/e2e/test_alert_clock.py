@@ -118,7 +118,7 @@ def check_clock(message: dict[str, Any], clock: Clock) -> None:
 
 def test_redeliveries_come_as_before_when_the_clock_is_set(tmp_path, clock):
     consumer = Consumer()
-    with engine(CONFIG, tmp_path) as running, connect(running.url, compression=None) as ws:
+    with engine(CONFIG, tmp_path) as running, connect(running.url, compression=None, close_timeout=0) as ws:
         consumer.join(running, ws)
         consumer.publish("before")
         check_clock(consumer.until("before", 1), clock)
@@ -138,13 +138,13 @@ def test_redeliveries_come_as_before_when_the_clock_is_set(tmp_path, clock):
 @pytest.mark.parametrize("ahead_s", BETWEEN_S)
 def test_an_engine_that_starts_under_another_time_goes_on_with_the_same_tries(tmp_path, clock, ahead_s):
     consumer = Consumer()
-    with engine(CONFIG, tmp_path) as running, connect(running.url, compression=None) as ws:
+    with engine(CONFIG, tmp_path) as running, connect(running.url, compression=None, close_timeout=0) as ws:
         consumer.join(running, ws)
         consumer.publish("old")
         check_clock(consumer.until("old", 1), clock)
         assert running.stop() == 0
     clock.set(ahead_s)
-    with engine(CONFIG, tmp_path) as running, connect(running.url, compression=None) as ws:
+    with engine(CONFIG, tmp_path) as running, connect(running.url, compression=None, close_timeout=0) as ws:
         consumer.join(running, ws)
         consumer.publish("new")
         check_clock(consumer.until("new", 1), clock)

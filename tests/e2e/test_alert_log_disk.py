@@ -144,7 +144,7 @@ def test_an_engine_whose_disk_is_full_refuses_alerts_and_goes_on(tmp_path):
     with small_disk(tmp_path, "4m") as disk:
         with (
             engine(CONFIG, tmp_path) as running,
-            connect(running.url, compression=None) as ws,
+            connect(running.url, compression=None, close_timeout=0) as ws,
             client.using(running),
         ):
             ws.send(json.dumps({"action": "subscribe", "quotes": ["A"]}))

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.admin_client import get
 from tests.support.commands import command
-from tests.support.process import engine
+from tests.support.process import engine, open_session
 
 pytestmark = pytest.mark.e2e
 
@@ -139,6 +139,15 @@ def test_a_file_that_is_no_log_stops_the_start_in_one_line(tmp_path):
     status, out, err = command(tmp_path, "serve", "--set", "gateway.port=0", "--set", "admin.port=0")
     assert (status, out) == (2, "")
     assert "alerts.db" in err.splitlines()[-1]
+    # Without alerts only if that is configured.
+    with (
+        engine(CONFIG.format(workers=0), tmp_path, "--set", "alerts.enabled=false") as running,
+        open_session(running.url) as ws,
+    ):
+        ws.send(json.dumps({"action": "subscribe", "quotes": ["A"]}))
+        while not any(message["T"] == "q" for message in json.loads(ws.recv(timeout=20))):
+            pass
+        assert get(running.admin_port, "/readyz")[0] == 200
 
 
 def test_without_rules_there_is_no_log(tmp_path):
