@@ -159,15 +159,17 @@ def _notice_problems(log: Sequence[Entry], notices: Mapping[str, str]) -> Iterat
 def _consumer_problems(log: Sequence[Entry], name: str, consumer: Watched) -> Iterator[str]:
     logged = {entry.alert.id for entry in log}
     wanted = [entry.alert.id for entry in log if _wants(name, consumer.patterns, entry)]
-    first_seen = list(dict.fromkeys(event.id for event in consumer.events if isinstance(event, Seen)))
-    for alert in first_seen:
+    others = logged.difference(wanted)
+    seen = dict.fromkeys(event.id for event in consumer.events if isinstance(event, Seen))
+    for alert in seen:
         if alert not in logged:
             yield f"{alert} is not in the log"
-    yield from (f"{alert} is not for it" for alert in first_seen if alert in logged - set(wanted))
-    lost = [alert for alert in wanted if alert not in set(first_seen)]
+        elif alert in others:
+            yield f"{alert} is not for it"
+    lost = [alert for alert in wanted if alert not in seen]
     yield from (f"{alert} was lost" for alert in lost)
     yield from (f"{alert} came again after its acknowledgement was answered" for alert in _again(consumer))
-    if consumer.in_order and not lost and first_seen != wanted:
+    if consumer.in_order and not lost and list(seen) != wanted:
         yield "first deliveries are not in the order of the log"
 
 

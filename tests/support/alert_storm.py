@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,12 +36,16 @@ from marketfeed.core.units import MS
 from tests.support.alert_consumers import Api, Polling, Task
 from tests.support.alert_histories import History, Watched, check, read, redeliveries
 from tests.support.alert_streams import FAILURES, Streaming
-from tests.support.crowd import children
+from tests.support.crowd import children, lives
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+ENGINE: Final = "engine"
+WORKER: Final = "worker"
+CONSUMER: Final = "consumer"
+HISTORY: Final = "killed.history"  # of the consumer process
 ROOT: Final = str(Path(__file__).parents[2])
 CONFIG: Final = """
 [engine]
@@ -74,7 +79,6 @@ IDS: Final = {"A": 0, "B": 1, "C": 2, "D": 3, "LAST": 4}
 SPREADS_PX: Final = (10_000_000_000, 10_000_000, 1_000_000_000, 10_000_000)  # huge, tight, wide, tight
 BID_PX: Final = 100_000_000_000
 PATTERNS: Final = {"polled": ["*"], "streamed": ["wi*", "notice"], "killed": ["*"]}
-KILLED_SHARE: Final = 0.3  # kills of the consumer process per kill of something else
 PACE_S: Final = 0.05  # most between publications when no alert comes
 PATIENCE_S: Final = 120.0  # for what has to happen, on a busy machine
 STATE: Final = "/v1/alerts/consumers"
@@ -196,9 +200,7 @@ class Life:
 class Figures:
     """What a storm was like."""
 
-    engine_kills: dict[str, int] = field(default_factory=dict)  # by moment
-    worker_kills: int = 0
-    consumer_kills: int = 0
+    kills: Counter[str] = field(default_factory=Counter)  # by what was killed; of engines by moment
     duration_s: float = 0.0
     problems: list[str] = field(default_factory=list)
     alerts: int = 0
@@ -206,17 +208,21 @@ class Figures:
 
 
 class Storm:
-    """``kills`` SIGKILLs over at least ``alerts`` alerts, drawn with ``seed``.
+    """SIGKILLs of engines, workers and the consumer process, over at least ``alerts`` alerts.
 
-    With workers, half of the kills are theirs. The consumer process is killed besides. The other consumers
-    leave a share ``ignored`` of the deliveries unacknowledged.
+    ``kills`` has how many of each, by ENGINE, WORKER and CONSUMER; ``seed`` draws their order and moments.
+    The consumers that are not killed leave a share ``ignored`` of the deliveries unacknowledged.
     """
 
     def __init__(
-        self, folder: Path, *, kills: int, alerts: int, workers: int = 0, seed: int = 0, ignored: float = 0.0
+        self, folder: Path, kills: Mapping[str, int], alerts: int, *, seed: int = 0, ignored: float = 0.0
     ) -> None:
-        self._folder, self._kills, self._alerts, self._workers = folder, kills, alerts, workers
+        self._folder, self._alerts = folder, alerts
+        self._plan = list(Counter(kills).elements())
+        workers = 2 if kills.get(WORKER) else 0
         self._random = random.Random(seed)
+        self._random.shuffle(self._plan)
+        self._workers = workers
         self._ports = {name: free_port() for name in ("gateway", "admin", "push")}
         (folder / "config.toml").write_text(CONFIG.format(workers=workers, **self._ports))
         self._histories = {name: History() for name in ("polled", "streamed")}
@@ -225,7 +231,7 @@ class Storm:
         port, seen = self._ports["gateway"], self._histories["polled"]
         self._ticks = Ticks(self._ports["push"], seen, random.Random(seed + 1))
         self._notices = Notices(port, seen, random.Random(seed + 2))
-        self._polling = Polling(port, "polled", PATTERNS["polled"], seen, ignored)
+        self._polling = Polling(port, "polled", PATTERNS["polled"], seen, ignored=ignored)
         self._sessions = [
             Streaming(
                 f"ws://127.0.0.1:{port}/v1/stream", "streamed", PATTERNS["streamed"],
@@ -248,11 +254,14 @@ class Storm:
             self._start_s = time.monotonic() - started_s
             for task in [*self._publishers, *self._consumers]:
                 task.start()
-            for number in range(self._kills):
-                self._kill(of_worker=bool(self._workers) and number % 2 == 0)
+            kill = {ENGINE: self._kill_engine, WORKER: self._kill_worker, CONSUMER: self._kill_consumer}
+            for what in self._plan:
+                kill[what]()
             self._drain()
             assert self._life.end(signal.SIGTERM) == 0, self._life.tail()
         finally:
+            for task in [*self._publishers, *self._consumers]:
+                task.stopping.set()
             self._life.end()
             self._killed.end()
         self._figures.duration_s = time.monotonic() - started_s
@@ -264,26 +273,32 @@ class Storm:
 
     def _consumer(self) -> Life:
         port, patterns = str(self._ports["gateway"]), ",".join(PATTERNS["killed"])
-        return Life(self._folder, "tests.support.alert_consumers", port, "killed", patterns, "killed.history")
+        return Life(self._folder, "tests.support.alert_consumers", port, "killed", patterns, HISTORY)
 
-    def _kill(self, *, of_worker: bool) -> None:
-        """Kill at one random moment, and start again what was killed, but for a worker."""
-        if self._random.random() < KILLED_SHARE:
-            self._until_seen(self._some())
-            self._killed.end()
-            self._killed = self._consumer()
-            self._figures.consumer_kills += 1
-        if of_worker:
-            self._until_seen(self._some())
-            os.kill(self._random.choice(children(self._life.process.pid)), signal.SIGKILL)
-            self._figures.worker_kills += 1
-            return
+    def _kill_consumer(self) -> None:
+        """Kill the consumer process, mostly between deliveries and the answers to their acknowledgements."""
+        self._until_seen(self._some())
+        if self._random.random() < 0.8:
+            self._until((self._folder / HISTORY).exists)
+            self._until(self._consumer_works)
+        self._killed.end()
+        self._killed = self._consumer()
+        self._figures.kills[CONSUMER] += 1
+
+    def _kill_worker(self) -> None:
+        """Kill a worker; the engine starts another one."""
+        self._until_seen(self._some())
+        living = [pid for pid in children(self._life.process.pid) if lives(pid)]
+        os.kill(self._random.choice(living), signal.SIGKILL)
+        self._figures.kills[WORKER] += 1
+
+    def _kill_engine(self) -> None:
         moments = {"start": self._at_start, "alerts": self._after_alerts, "commit": self._in_commit}
         moment = self._random.choice(list(moments))
         moments[moment]()
         self._life.end()
-        self._figures.engine_kills[moment] = self._figures.engine_kills.get(moment, 0) + 1
         self._life = self._engine()
+        self._figures.kills[f"{ENGINE}, {moment}"] += 1
 
     def _at_start(self) -> None:
         """Wait for a part of the time that a start takes, or for readiness and some milliseconds."""
@@ -300,12 +315,22 @@ class Storm:
         """Wait until the writer has written to the WAL, which it does before the commit is on disk."""
         self._until_seen(self._some())
         wal = self._folder / "var" / "alerts.db-wal"
-        before = wal.stat().st_mtime_ns
-        self._until(lambda: wal.stat().st_mtime_ns != before)
+
+        def written() -> tuple[int, int]:
+            found = wal.stat()
+            return found.st_size, found.st_mtime_ns
+
+        before = written()
+        self._until(lambda: written() != before)
 
     def _some(self) -> int:
-        # Lives that end at the start see few: the others see more.
-        return self._random.randint(1, max(3 * self._alerts // self._kills, 1))
+        return self._random.randint(1, max(2 * self._alerts // len(self._plan), 1))
+
+    def _consumer_works(self) -> bool:
+        """Return whether the consumer process has kept a delivery last."""
+        with (self._folder / HISTORY).open("rb") as file:
+            file.seek(-min(200, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            return file.read().rstrip().rpartition(b"\n")[2].startswith(b'["Seen"')
 
     def _until_seen(self, more: int) -> None:
         seen = self._histories["polled"]
@@ -361,7 +386,7 @@ class Storm:
         log = reader.read(0, 1_000_000)
         reader.close()
         events = {name: history.events for name, history in self._histories.items()}
-        events["killed"] = read(self._folder / "killed.history")
+        events["killed"] = read(self._folder / HISTORY)
         watched = {
             name: Watched(PATTERNS[name], events[name], in_order=name == "polled" and not self._workers)
             for name in PATTERNS
