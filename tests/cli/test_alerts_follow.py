@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -25,9 +26,17 @@ ALL = Subscription(("*",))
 DESK = Subscription(("*",), "desk", acknowledge=True)
 
 
-def alert(number=1, **more):
+def alert(number=1, **more: Any) -> dict[str, Any]:
     own = f"01JDQ3M4R5XW8K2B7N6T9V0{number:03}"
-    fields = {"T": "a", "id": own, "key": own, "rule": "wide", "S": "A", "sev": "warning", "state": "raised"}
+    fields: dict[str, Any] = {
+        "T": "a",
+        "id": own,
+        "key": own,
+        "rule": "wide",
+        "S": "A",
+        "sev": "warning",
+        "state": "raised",
+    }
     fields |= {"v": 62.1, "th": 50.0, "t": 0, "r": AT_US, "msg": f"number {number}", "try": 1, "ack": True}
     return {**fields, "suppressed": 0, **more}
 

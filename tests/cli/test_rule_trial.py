@@ -144,7 +144,7 @@ def test_lines_are_followed_by_a_table_of_the_rules(folder):
         "day.mfr: 18 quotes, 0 trades, 2 symbols, "
         "2026-09-21T14:13:20.000Z to 2026-09-21T14:13:28.000Z, 8.0 s in "
     )
-    assert out[8].split("  ")[:2] == ["rule     ", "raised"]
+    assert out[8].split()[:3] == ["rule", "raised", "cleared"]
     assert [line.split() for line in out[9:]] == [
         ["very-wide", "1", "1", "0", "450.0", "0", "0", "1", "A", "1"],
         ["wide", "3", "2", "1", "1,350.0", "1", "1", "2", "A", "2"],
