@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from marketfeed.alerts.sqlite_reads import SqliteReader
-    from marketfeed.cli.alerts_http import Answer, Call
+    from marketfeed.cli.alerts_http import Answer, Call, EngineHttp
     from marketfeed.config.schema import Loaded
 
 BUSY_S: Final = 3.0  # for which another command may hold the log
@@ -148,7 +148,7 @@ class Place:
         only an engine can make has the name of its option in ``needs_engine``.
         """
         from marketfeed.alerts.sqlite_file import in_use
-        from marketfeed.cli.alerts_http import EngineHttp, UnreachableError
+        from marketfeed.cli.alerts_http import UnreachableError
 
         loaded = load_config(self.config, self.set_)
         path = self.log or log_of(loaded)
@@ -156,7 +156,7 @@ class Place:
         while True:
             try:
                 if self.url is not None or in_use(path):
-                    return EngineHttp(loaded.config, self.url, self.ca, self.token).answer(call)
+                    return self._engine(loaded).answer(call)
                 return _offline(path, loaded, call, needs_engine)
             except ConfigError as error:
                 raise fail(str(error)) from None
@@ -176,18 +176,32 @@ class Place:
         Also None if the one that the configuration describes cannot be asked, which is printed to stderr.
         """
         from marketfeed.alerts.sqlite_file import in_use
-        from marketfeed.cli.alerts_http import CallError, EngineHttp, UnreachableError
+        from marketfeed.cli.alerts_http import CallError, UnreachableError
 
         loaded = load_config(self.config, self.set_)
         if self.url is None and not in_use(self.log or log_of(loaded)):
             return None
         try:
-            return read(EngineHttp(loaded.config, self.url, self.ca, self.token).answer(call).value)
-        except (ConfigError, UnreachableError, CallError) as error:
+            return read(self._engine(loaded).answer(call).value)
+        except (AlertLogError, ConfigError, UnreachableError, CallError) as error:
             told = fail(str(error))
             if self.url is not None:
                 raise told from None
             return None
+
+    def _engine(self, loaded: Loaded) -> EngineHttp:
+        """Return the engine that holds the log.
+
+        Raises AlertLogError if the configuration is not that of the log: its engine may be another one.
+        """
+        from marketfeed.cli.alerts_http import EngineHttp
+
+        if self.url is None and self.log is not None and self.log.resolve() != log_of(loaded).resolve():
+            raise AlertLogError(
+                f"{self.log} is in use, and is not the log of this configuration: "
+                "use --config or --url of the engine that holds it"
+            )
+        return EngineHttp(loaded.config, self.url, self.ca, self.token)
 
 
 def _offline(path: Path, loaded: Loaded, call: Call, needs_engine: str) -> Answer:

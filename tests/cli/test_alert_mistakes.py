@@ -21,6 +21,13 @@ COMMANDS = [
     ("silence", "--rule", "*", "--for", "1h", "--comment", "why"),
     ("silence", "--expire", "ID"),
 ]
+
+
+def of(log):
+    """Return options of a configuration with this log."""
+    return ["--set", f"alerts.path={log}"]
+
+
 LISTS = [("dead",), ("consumers",), ("list",), ("show", ONE.id), ("silences",)]
 
 
@@ -41,17 +48,28 @@ def test_an_engine_that_does_not_answer_is_one_line(log, command, monkeypatch):
     monkeypatch.setattr("marketfeed.cli.alerts_place.BUSY_S", 0.0)
     with log.with_name("alerts.db.lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        ports = ["--set", "gateway.port=1", "--set", "admin.port=2"]
+        ports = [*of(log), "--set", "gateway.port=1", "--set", "admin.port=2"]
         line = said(alerts(log, *command, *ports))
     assert "cannot reach the engine at http://127.0.0.1:" in line
     assert "connection refused, is the engine running?" in line
     assert "use --url http://HOST:PORT" in line
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_an_engine_is_not_asked_about_the_log_of_another_one(log, command, monkeypatch):
+    monkeypatch.setattr("marketfeed.cli.alerts_place.BUSY_S", 0.0)
+    with log.with_name("alerts.db.lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        line = said(alerts(log, *command))
+    assert line.endswith(
+        "is not the log of this configuration: use --config or --url of the engine that holds it"
+    )
+
+
 def test_consumers_are_read_from_the_log_if_the_engine_does_not_answer(log):
     with log.with_name("alerts.db.lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        told = alerts(log, "consumers", "--json", "--set", "admin.port=1")
+        told = alerts(log, "consumers", "--json", *of(log), "--set", "admin.port=1")
     assert told.status == 0
     assert [row["consumer"] for row in told.json] == ["away", "risk"]
     assert told.err.startswith("marketfeed: cannot reach the engine at http://127.0.0.1:1")
@@ -101,7 +119,7 @@ def test_a_second_command_waits_for_the_first(log, monkeypatch):
             fcntl.flock(lock, fcntl.LOCK_UN)
 
         monkeypatch.setattr("marketfeed.cli.alerts_place.time.sleep", free)
-        told = alerts(log, "ack", "risk", ONE.id, "--set", "gateway.port=1")
+        told = alerts(log, "ack", "risk", ONE.id, *of(log), "--set", "gateway.port=1")
     assert (told.status, len(looks)) == (0, 1)
 
 

@@ -41,7 +41,7 @@ class Beside:
 
     def __call__(self, *arguments, url=None):
         """Run a command; return its exit status and output."""
-        where = ["--log", str(self.folder / "var" / "alerts.db")]
+        where = ["--set", f"alerts.path={self.folder / 'var' / 'alerts.db'}"]
         if url is None:
             ports = (self.running.port, self.running.admin_port)
             for option, port in zip(("gateway.port", "admin.port"), ports, strict=True):
