@@ -123,8 +123,8 @@ class Polling:
 
 def main(port: str, name: str, patterns: str, path: str) -> None:
     """Poll until killed."""
-    # One at a time: where it is killed, the engine has some of a poll's acknowledgements and not the others.
-    polling = Polling(int(port), name, patterns.split(","), History(Path(path)), at_once=1)
+    # A few at a time: killed, it has sent some of the acknowledgements of a poll and not the others.
+    polling = Polling(int(port), name, patterns.split(","), History(Path(path)), at_once=5)
     task = Task(polling.step)
     task.run()
     task.check()
