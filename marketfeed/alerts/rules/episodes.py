@@ -10,7 +10,9 @@ their times alone, and not on how the ticks were cut into batches.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import heapq
+from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -19,9 +21,9 @@ from marketfeed.alerts.alert import Alert, Severity, State, alert_id
 from marketfeed.core.units import S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
-    from marketfeed.alerts.rules.ticks import Ints, Mask
+    from marketfeed.alerts.rules.ticks import Cause, Ints, Mask
 
 CLEAR: Final = 0
 PENDING: Final = 1
@@ -32,14 +34,8 @@ BY_TIME: Final = 0  # an alert that a time caused comes before those of ticks at
 BY_TICK: Final = 1
 
 
-class Found(NamedTuple):
-    """An alert of a rule, and where it belongs among those of the other rules."""
-
-    at_ns: int
-    by: int  # BY_TIME or BY_TICK
-    g: int
-    number: int  # of the symbol
-    alert: Alert
+SLICE: Final = 256  # measurements by time, or alerts made, in one go: at most 2 ms
+_PLACE: Final = itemgetter(0, 1, 2, 3)
 
 
 class Reading(NamedTuple):
@@ -50,7 +46,20 @@ class Reading(NamedTuple):
     cool: bool  # the condition is over; neither holds between threshold and clear_at
     value: float
     threshold: float
-    cause: tuple[int, int, int, int] | None = None  # g, ts_event, ts_recv, venue's id; None: time
+    cause: Cause | None = None  # None: time
+
+
+class Found(NamedTuple):
+    """An episode that begins or ends, and the place of its alert among those of the other rules."""
+
+    at_ns: int
+    by: int  # BY_TIME or BY_TICK
+    g: int
+    number: int  # of the symbol
+    state: State
+    reading: Reading
+    suppressed: int
+    episodes: Episodes  # of the rule
 
 
 class Measured(Protocol):
@@ -59,8 +68,8 @@ class Measured(Protocol):
     symbols: Ints
     at_ns: Ints
 
-    def cause(self, i: int) -> tuple[int, int, int, int]:
-        """Return ``g``, ``ts_event``, ``ts_recv`` and the venue's id of tick ``i``."""
+    def causes(self, indices: Ints) -> list[Cause]:
+        """Return the causes of alerts that the ticks at ``indices`` are."""
         ...
 
 
@@ -68,14 +77,16 @@ class Measured(Protocol):
 class _Track:
     """What is remembered of a symbol that has ever been pending or raised."""
 
-    key: str = ""  # of the episode that is raised
+    key: str = ""  # of the episode that the last alert was about
     since_ns: int = 0  # pending since
     due_ns: int = 0  # will be raised at
     value: float = 0.0  # latest, while pending
     threshold: float = 0.0
     ready_ns: int = 0  # end of the cool-down
     suppressed: int = 0
-    last: dict[str, tuple[int, int]] = field(default_factory=dict)  # time and count of the last ids, by state
+    # Time and count of the last ids.
+    last_raised: tuple[int, int] = (0, 0)
+    last_cleared: tuple[int, int] = (0, 0)
 
 
 class Episodes:
@@ -89,6 +100,7 @@ class Episodes:
         *,
         cooldown_s: float = 0.0,
         name_of: Callable[[int], str],
+        slice_size: int = SLICE,
     ) -> None:
         self.rule = rule
         self.severity = severity
@@ -96,6 +108,7 @@ class Episodes:
         self.known = 0  # symbols that have a name so far; those of the rule are below it
         self.quantity, self.unit = "value", ""  # for messages; the rule sets them
         self.min_duration_ns = 0  # the rule sets it
+        self.slice_size = slice_size
         self.found: list[Found] = []
         self.state = np.full(max_symbols, OTHER, np.uint8)
         self.active = 0  # symbols that are pending or raised
@@ -103,6 +116,7 @@ class Episodes:
         self._name_of = name_of
         self._tracks: dict[int, _Track] = {}
         self._pending: dict[int, _Track] = {}
+        self._due: list[tuple[int, int]] = []  # heap of due_ns and number of what is, or was, pending
         self._mark = np.zeros(max_symbols, bool)
 
     def add(self, number: int) -> None:
@@ -114,7 +128,13 @@ class Episodes:
     @property
     def next_ns(self) -> int | None:
         """Earliest time at which a pending symbol will be raised; None if none is pending."""
-        return min((track.due_ns for track in self._pending.values()), default=None)
+        while self._due:
+            due_ns, number = self._due[0]
+            track = self._pending.get(number)
+            if track is not None and track.due_ns == due_ns:
+                return due_ns
+            heapq.heappop(self._due)
+        return None
 
     def observe(
         self,
@@ -140,13 +160,13 @@ class Episodes:
         over = cool()
         touched = ticks.symbols[moving]
         self._mark[touched] = True
-        for i in np.flatnonzero(self._mark[ticks.symbols]).tolist():
-            value, threshold = detail(i)
-            reading = Reading(
-                int(ticks.at_ns[i]), bool(hot[i]), bool(over[i]), value, threshold, ticks.cause(i)
-            )
-            self.step(int(ticks.symbols[i]), reading)
+        indices = np.flatnonzero(self._mark[ticks.symbols])
         self._mark[touched] = False
+        columns = (column[indices].tolist() for column in (ticks.symbols, ticks.at_ns, hot, over))
+        for i, cause, number, at_ns, is_hot, is_over in zip(
+            indices.tolist(), ticks.causes(indices), *columns, strict=True
+        ):
+            self.step(number, Reading(at_ns, is_hot, is_over, *detail(i), cause))
 
     def above(self, ticks: Measured, values: Ints | np.ndarray, threshold: float, clear_at: float) -> None:
         """Take values per tick, shape ``(k,)``: hot above ``threshold``, over at ``clear_at`` or below.
@@ -188,16 +208,63 @@ class Episodes:
             track.ready_ns = at_ns + self._cooldown_ns
             self._set(number, CLEAR)
 
-    def expire(self, now_ns: int) -> None:
-        """Raise what has been pending for long enough at ``now_ns``."""
-        if self._pending:
-            for number in [n for n, track in self._pending.items() if track.due_ns <= now_ns]:
-                self._raise_pending(number)
+    def step_all(self, readings: Iterable[tuple[int, Reading]]) -> Iterator[None]:
+        """Take measurements of symbols; yield after each slice, so that other tasks run.
+
+        This is a generator: use it with ``yield from``.
+        """
+        for count, (number, reading) in enumerate(readings, 1):
+            self.step(number, reading)
+            if count % self.slice_size == 0:
+                yield
+
+    def expire(self, now_ns: int) -> Iterator[None]:
+        """Raise what has been pending for long enough at ``now_ns``; yield after each slice."""
+        count = 0
+        while (due_ns := self.next_ns) is not None and due_ns <= now_ns:
+            _, number = heapq.heappop(self._due)
+            self._raise_pending(number)
+            count += 1
+            if count % self.slice_size == 0:
+                yield
 
     def taken(self) -> list[Found]:
-        """Return the alerts since the last call."""
+        """Return what was found since the last call, in order; of one place in the order it was found."""
         found, self.found = self.found, []
+        found.sort(key=_PLACE)
         return found
+
+    def alert(self, found: Found) -> Alert:
+        """Return the alert of ``found``. To be called for all of :meth:`taken`, in their order."""
+        _, _, _, number, state, reading, suppressed, _ = found
+        _, t_ns, r_ns, venue_id = reading.cause or (0, 0, reading.at_ns, 0)
+        symbol, track = self._name_of(number), self._tracks[number]
+        # Quotes have no venue id: several alerts of one moment are numbered, or they would have one id.
+        if not venue_id:
+            last_ns, count = track.last_raised if state == "raised" else track.last_cleared
+            venue_id = count + 1 if last_ns == (t_ns or r_ns) else 0
+            if state == "raised":
+                track.last_raised = t_ns or r_ns, venue_id
+            else:
+                track.last_cleared = t_ns or r_ns, venue_id
+        identifier = alert_id(self.rule, symbol, state, t_ns, r_ns, venue_id)
+        if state == "raised":
+            track.key = identifier
+        text = f"{self.quantity} {reading.value:.6g}{self.unit}, threshold {reading.threshold:.6g}{self.unit}"
+        return Alert(
+            id=identifier,
+            key=track.key,
+            rule=self.rule,
+            symbol=symbol,
+            severity=self.severity,
+            state=state,
+            value=reading.value,
+            threshold=reading.threshold,
+            t_ns=t_ns,
+            r_ns=r_ns,
+            message=f"{symbol}: {text}" if state == "raised" else f"{symbol}: over, {text}",
+            suppressed=suppressed,
+        )
 
     def _begin(self, number: int, reading: Reading) -> None:
         track = self._tracks.setdefault(number, _Track())
@@ -209,6 +276,11 @@ class Episodes:
         track.since_ns, track.due_ns = reading.at_ns, due_ns
         track.value, track.threshold = reading.value, reading.threshold
         self._pending[number] = track
+        if len(self._due) > 2 * len(self._pending) + SLICE:  # most of it is not pending any more
+            self._due = [(one.due_ns, which) for which, one in self._pending.items()]
+            heapq.heapify(self._due)
+        else:
+            heapq.heappush(self._due, (due_ns, number))
         self._set(number, PENDING)
 
     def _raise_pending(self, number: int) -> None:
@@ -221,31 +293,6 @@ class Episodes:
         self.state[number] = state
 
     def _emit(self, number: int, track: _Track, state: State, reading: Reading) -> None:
-        g, t_ns, r_ns, venue_id = reading.cause or (0, 0, reading.at_ns, 0)
-        symbol = self._name_of(number)
-        # Quotes have no venue id: several alerts of one moment are numbered, or they would have one id.
-        if not venue_id:
-            last_ns, count = track.last.get(state, (0, 0))
-            venue_id = count + 1 if last_ns == (t_ns or r_ns) else 0
-            track.last[state] = t_ns or r_ns, venue_id
-        identifier = alert_id(self.rule, symbol, state, t_ns, r_ns, venue_id)
-        if state == "raised":
-            track.key = identifier
-        text = f"{self.quantity} {reading.value:.6g}{self.unit}, threshold {reading.threshold:.6g}{self.unit}"
-        alert = Alert(
-            id=identifier,
-            key=track.key,
-            rule=self.rule,
-            symbol=symbol,
-            severity=self.severity,
-            state=state,
-            value=reading.value,
-            threshold=reading.threshold,
-            t_ns=t_ns,
-            r_ns=r_ns,
-            message=f"{symbol}: {text}" if state == "raised" else f"{symbol}: over, {text}",
-            suppressed=track.suppressed,
-        )
+        by, g = (BY_TIME, 0) if reading.cause is None else (BY_TICK, reading.cause[0])
+        self.found.append(Found(reading.at_ns, by, g, number, state, reading, track.suppressed, self))
         track.suppressed = 0
-        by = BY_TIME if reading.cause is None else BY_TICK
-        self.found.append(Found(reading.at_ns, by, g, number, alert))

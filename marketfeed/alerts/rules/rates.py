@@ -72,10 +72,10 @@ class TickRate:
             return None
         return (self._bucket + 1) * self._bucket_ns
 
-    def evaluate(self, ticks: Ticks) -> None:
+    def evaluate(self, ticks: Ticks) -> Iterator[None]:
         """Count ticks, and judge at each end of a bucket."""
         for bucket, stretch in spans(ticks.at_ns, self._bucket_ns):
-            self._advance(bucket)
+            yield from self._advance(bucket)
             symbols = ticks.symbols[stretch]
             counts = np.bincount(symbols)
             known = len(counts)
@@ -87,12 +87,12 @@ class TickRate:
                 self._first[symbols[new]] = bucket
             self._idle = 0
 
-    def advance(self, now_ns: int) -> None:
+    def advance(self, now_ns: int) -> Iterator[None]:
         """Judge at each end of a bucket up to ``now_ns``."""
         if self._bucket is not None:
-            self._advance(now_ns // self._bucket_ns)
+            yield from self._advance(now_ns // self._bucket_ns)
 
-    def _advance(self, bucket: int) -> None:
+    def _advance(self, bucket: int) -> Iterator[None]:
         if self._bucket is None:
             self._bucket = bucket
         while self._bucket < bucket:
@@ -102,7 +102,7 @@ class TickRate:
             self._turn(self._bucket)
             self._bucket += 1
             self._idle += 1
-            self._judge(self._bucket)
+            yield from self._judge(self._bucket)
 
     def _turn(self, bucket: int) -> None:
         """Add the current bucket to the window, whose oldest leaves it."""
@@ -111,23 +111,19 @@ class TickRate:
         self._counts[slot, :known] = self._current[:known]
         self._current[:known] = 0
 
-    def _judge(self, bucket: int) -> None:
+    def _judge(self, bucket: int) -> Iterator[None]:
         known, episodes = self._known, self._episodes
         rates = self._totals[:known] / self._window_s
         hot, cool = self._compared(rates, bucket)
         state = episodes.state[:known]
         moving = (hot & (state == CLEAR)) | (cool & (state == RAISED)) | (state == PENDING)
-        for number in np.flatnonzero(moving).tolist():
-            episodes.step(
-                number,
-                Reading(
-                    bucket * self._bucket_ns,
-                    bool(hot[number]),
-                    bool(cool[number]),
-                    float(rates[number]),
-                    self._threshold,
-                ),
-            )
+        numbers = np.flatnonzero(moving)
+        columns = (column[numbers].tolist() for column in (hot, cool, rates))
+        at_ns, threshold = bucket * self._bucket_ns, self._threshold
+        yield from episodes.step_all(
+            (number, Reading(at_ns, is_hot, is_cool, rate, threshold))
+            for number, is_hot, is_cool, rate in zip(numbers.tolist(), *columns, strict=True)
+        )
 
     def _compared(self, rates: np.ndarray, bucket: int) -> tuple[Mask, Mask]:
         if self._above:
