@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 STEP_TICKS: Final = 1024  # evaluated in one go: about 0.2 ms
 MOST_HELD: Final = 10_000  # alerts in memory, each about 1 kB
-APPENDED: Final = 500  # alerts per call of the log
+APPENDED: Final = 250  # alerts per call of the log
+LEARNED: Final = 500  # names of symbols in one go
 RETRY_S: Final = 1.0  # between attempts to write
 COLLECT_S: Final = 0.001  # after a doorbell: a call costs as much as some 400 ticks
 FEEDS_S: Final = 1.0  # between looks at the states of feeds
@@ -80,6 +81,7 @@ class Watcher:
         self._feeds = feeds
         self._wall_ns = wall_ns
         self._learned = 0
+        self._position = reader.g
         self._feeds_due_ns = 0
         self._overtaken: Alert | None = None  # the alert that was raised, while the watcher is behind
         self._overtaken_ticks = 0  # since then
@@ -102,7 +104,7 @@ class Watcher:
     @property
     def position(self) -> int:
         """Return the highest ``g`` that has been evaluated or lost."""
-        return self._reader.g
+        return self._position
 
     @property
     def failed(self) -> Mapping[str, str]:
@@ -185,14 +187,16 @@ class Watcher:
             yield []
 
     def _evaluate(self, step: NewTicks, now_ns: int) -> Iterator[list[Judged]]:
-        names = self._symbols.names(self._learned)
-        self._learned += len(names)
-        self._rules.learn(names)
+        while names := self._symbols.names(self._learned)[:LEARNED]:
+            self._learned += len(names)
+            self._rules.learn(names)
+            yield []
         lost = sum(gap.lost for gap in step.gaps)
         if lost:
             self._overtake(lost, now_ns)
         self.ticks += len(step.quotes) + len(step.trades)
-        return self._rules.evaluate_in_slices(step.quotes, step.trades)
+        yield from self._rules.evaluate_in_slices(step.quotes, step.trades)
+        self._position = step.head
 
     def _overtake(self, lost: int, now_ns: int) -> None:
         self.lost_ticks += lost

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from marketfeed.alerts.patterns import Patterns
 from marketfeed.alerts.rules.episodes import SLICE, Episodes
 from marketfeed.alerts.rules.registry import FEED_DOWN
 from marketfeed.alerts.rules.rule import FeedWatching, Naming, Reloading, Timed
@@ -109,9 +110,8 @@ class RuleSet:
                 continue
             if isinstance(rule, Naming):
                 rule.learn(first, new)
-            for number, name in enumerate(new, first):
-                if spec.common.about(name):
-                    episodes.add(number)
+            patterns = Patterns(spec.common.patterns)
+            episodes.add([number for number, name in enumerate(new, first) if patterns.match(name)])
 
     def evaluate(self, quotes: Records, trades: Records) -> list[Judged]:
         """Return the alerts of a batch, in order of time, then ``g``; see :meth:`evaluate_in_slices`."""
@@ -155,9 +155,8 @@ class RuleSet:
         self._feed_names |= {number: state.name for number, state in states.items()}
         for spec, rule, episodes, _ in self._members:
             if spec.common.type == FEED_DOWN:
-                for number, state in states.items():
-                    if spec.common.about(state.name):
-                        episodes.add(number)
+                patterns = Patterns(spec.common.patterns)
+                episodes.add(sorted(number for number, one in states.items() if patterns.match(one.name)))
             if isinstance(rule, FeedWatching):
                 rule.feeds(states, self._clock_ns)
         yield from self.tick_in_slices(now_ns)
