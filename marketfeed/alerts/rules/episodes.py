@@ -6,72 +6,37 @@ A rule measures; this module decides. Per symbol a rule is clear, pending or rai
 
 Both waits end at an exact time, whether a tick arrives then or not. So the alerts depend on the ticks and
 their times alone, and not on how the ticks were cut into batches.
+
+A batch may be about thousands of symbols. Its measurements are therefore taken later, in slices between which
+other tasks run, but before anybody looks at :attr:`Episodes.state`; an alert is made after that, likewise.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import islice
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from marketfeed.alerts.alert import Alert, Severity, State, alert_id
 from marketfeed.alerts.rules.deadlines import Deadlines
+from marketfeed.alerts.rules.readings import BY_TICK, BY_TIME, Found, Measured, Reading
 from marketfeed.core.units import S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from marketfeed.alerts.rules.ticks import Cause, Ints, Mask
+    from marketfeed.alerts.rules.ticks import Ints, Mask
 
 CLEAR: Final = 0
 PENDING: Final = 1
 RAISED: Final = 2
 OTHER: Final = 3  # a symbol that the rule is not about
 
-BY_TIME: Final = 0  # an alert that a time caused comes before those of ticks at that time
-BY_TICK: Final = 1
-
-
 SLICE: Final = 128  # measurements by time, or alerts made, in one go: about 1 ms
 _PLACE: Final = itemgetter(0, 1, 2, 3)
-
-
-class Reading(NamedTuple):
-    """One measurement of one symbol at one time."""
-
-    at_ns: int
-    hot: bool  # the condition holds
-    cool: bool  # the condition is over; neither holds between threshold and clear_at
-    value: float
-    threshold: float
-    cause: Cause | None = None  # None: time
-
-
-class Found(NamedTuple):
-    """An episode that begins or ends, and the place of its alert among those of the other rules."""
-
-    at_ns: int
-    by: int  # BY_TIME or BY_TICK
-    g: int
-    number: int  # of the symbol
-    state: State
-    reading: Reading
-    suppressed: int
-    episodes: Episodes  # of the rule
-
-
-class Measured(Protocol):
-    """Ticks that were measured: one channel, or both."""
-
-    symbols: Ints
-    at_ns: Ints
-
-    def causes(self, indices: Ints) -> list[Cause]:
-        """Return the causes of alerts that the ticks at ``indices`` are."""
-        ...
 
 
 @dataclass(slots=True)
@@ -110,13 +75,15 @@ class Episodes:
         self.min_duration_ns = 0  # the rule sets it
         self.slice_size = slice_size
         self.found: list[Found] = []
-        self.state = np.full(max_symbols, OTHER, np.uint8)
-        self.active = 0  # symbols that are pending or raised
+        self._state = np.full(max_symbols, OTHER, np.uint8)
+        self._active = 0
+        self._later: Iterator[tuple[int, Reading]] = iter(())  # measurements that are not taken yet
+        self.has_later = False
         self._cooldown_ns = round(cooldown_s * S)
         self._name_of = name_of
         self._tracks: dict[int, _Track] = {}
         self._pending = Deadlines()
-        self._states = memoryview(self.state.data)  # of one symbol, faster than the array
+        self._states = memoryview(self._state.data)  # of one symbol, faster than the array
         self._mark = np.zeros(max_symbols, bool)
 
     def add(self, numbers: Sequence[int]) -> None:
@@ -124,7 +91,19 @@ class Episodes:
         if numbers:
             self.known = max(self.known, numbers[-1] + 1)
             new = np.asarray(numbers)
-            self.state[new[self.state[new] == OTHER]] = CLEAR
+            self._state[new[self._state[new] == OTHER]] = CLEAR
+
+    @property
+    def state(self) -> Any:
+        """CLEAR, PENDING, RAISED or OTHER per symbol."""
+        self._take_later()
+        return self._state
+
+    @property
+    def active(self) -> int:
+        """How many symbols are pending or raised."""
+        self._take_later()
+        return self._active
 
     @property
     def next_ns(self) -> int | None:
@@ -143,7 +122,7 @@ class Episodes:
         ``hot`` tells where the condition holds, ``cool()`` where it is over, ``detail(i)`` the value and
         threshold of tick ``i``. The latter two are called only if they matter.
         """
-        self._observe(ticks, hot, cool, lambda indices: map(detail, indices.tolist()))
+        self._observe(ticks, hot, cool, lambda indices: list(map(detail, indices.tolist())))
 
     def above(self, ticks: Measured, values: Ints | np.ndarray, threshold: float, clear_at: float) -> None:
         """Take values per tick, shape ``(k,)``: hot above ``threshold``, over at ``clear_at`` or below.
@@ -154,7 +133,7 @@ class Episodes:
             ticks,
             values > threshold,
             lambda: values <= clear_at,
-            lambda indices: zip(map(float, values[indices].tolist()), repeat(threshold), strict=False),
+            lambda indices: [(float(value), threshold) for value in values[indices].tolist()],
         )
 
     def _observe(
@@ -162,7 +141,7 @@ class Episodes:
         ticks: Measured,
         hot: Mask,
         cool: Callable[[], Mask],
-        details: Callable[[Ints], Iterable[tuple[float, float]]],
+        details: Callable[[Ints], list[tuple[float, float]]],
     ) -> None:
         if not self.active and not np.count_nonzero(hot):
             return
@@ -178,14 +157,40 @@ class Episodes:
         self._mark[touched] = True
         indices = np.flatnonzero(self._mark[ticks.symbols])
         self._mark[touched] = False
-        columns = (column[indices].tolist() for column in (ticks.symbols, ticks.at_ns, hot, over))
-        for cause, (value, threshold), number, at_ns, is_hot, is_over in zip(
-            ticks.causes(indices), details(indices), *columns, strict=True
-        ):
-            self.step(number, Reading(at_ns, is_hot, is_over, value, threshold, cause))
+        columns = [column[indices].tolist() for column in (ticks.symbols, ticks.at_ns, hot, over)]
+        rows = zip(ticks.causes(indices), details(indices), *columns, strict=True)
+        self.take(
+            (number, Reading(at_ns, is_hot, is_over, value, threshold, cause))
+            for cause, (value, threshold), number, at_ns, is_hot, is_over in rows
+        )
 
     def step(self, number: int, reading: Reading) -> None:
         """Take one measurement of one symbol."""
+        self._take_later()
+        self._step(number, reading)
+
+    def take(self, readings: Iterable[tuple[int, Reading]]) -> None:
+        """Take measurements, each with the number of its symbol, in slices."""
+        self._take_later()
+        self._later, self.has_later = iter(readings), True
+
+    def slices(self) -> Iterator[None]:
+        """Take the measurements that were left for later; yield before each slice."""
+        while self.has_later:
+            yield
+            count = 0
+            for number, reading in islice(self._later, self.slice_size):
+                self._step(number, reading)
+                count += 1
+            self.has_later = self.has_later and count == self.slice_size
+
+    def _take_later(self) -> None:
+        if self.has_later:
+            self.has_later = False
+            for number, reading in self._later:
+                self._step(number, reading)
+
+    def _step(self, number: int, reading: Reading) -> None:
         state = self._states[number]
         if state == OTHER:
             return
@@ -211,16 +216,6 @@ class Episodes:
             self._emit(number, track, "cleared", reading)
             track.ready_ns = at_ns + self._cooldown_ns
             self._set(number, CLEAR)
-
-    def step_all(self, readings: Iterable[tuple[int, Reading]]) -> Iterator[None]:
-        """Take measurements of symbols; yield after each slice, so that other tasks run.
-
-        This is a generator: use it with ``yield from``.
-        """
-        for count, (number, reading) in enumerate(readings, 1):
-            self.step(number, reading)
-            if count % self.slice_size == 0:
-                yield
 
     def expire(self, now_ns: int) -> Iterator[None]:
         """Raise what has been pending for long enough at ``now_ns``; yield after each slice."""
@@ -290,7 +285,7 @@ class Episodes:
         self._emit(number, track, "raised", Reading(due_ns, True, False, track.value, track.threshold))
 
     def _set(self, number: int, state: int) -> None:
-        self.active += (state != CLEAR) - (self._states[number] != CLEAR)
+        self._active += (state != CLEAR) - (self._states[number] != CLEAR)
         self._states[number] = state
 
     def _emit(self, number: int, track: _Track, state: State, reading: Reading) -> None:

@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from marketfeed.alerts.rules.episodes import CLEAR, PENDING, RAISED, Reading
+from marketfeed.alerts.rules.episodes import CLEAR, PENDING, RAISED
+from marketfeed.alerts.rules.readings import Reading
 from marketfeed.alerts.rules.rule import Problem, clear_problem
 from marketfeed.alerts.rules.ticks import spans
 from marketfeed.alerts.rules.windows import Window
@@ -118,12 +119,13 @@ class TickRate:
         state = episodes.state[:known]
         moving = (hot & (state == CLEAR)) | (cool & (state == RAISED)) | (state == PENDING)
         numbers = np.flatnonzero(moving)
-        columns = (column[numbers].tolist() for column in (hot, cool, rates))
+        columns = [column[numbers].tolist() for column in (hot, cool, rates)]
         at_ns, threshold = bucket * self._bucket_ns, self._threshold
-        yield from episodes.step_all(
+        episodes.take(
             (number, Reading(at_ns, is_hot, is_cool, rate, threshold))
             for number, is_hot, is_cool, rate in zip(numbers.tolist(), *columns, strict=True)
         )
+        yield from episodes.slices()
 
     def _compared(self, rates: np.ndarray, bucket: int) -> tuple[Mask, Mask]:
         if self._above:

@@ -41,8 +41,9 @@ class Rule(Protocol):
 
     What it reports must depend on the ticks alone, not on how they are cut into batches.
 
-    :meth:`evaluate`, and :meth:`Timed.advance`, may be generators: where they yield, other tasks run. A rule
-    that may have to report more symbols than a batch has ticks should yield; see :meth:`Episodes.step_all`.
+    It may be about thousands of symbols in one batch, or at one time. :class:`Episodes` spreads its part of
+    that over several turns of the event loop. :meth:`evaluate` and :meth:`Timed.advance` may do so as well,
+    as generators: where they yield, other tasks run.
     """
 
     def evaluate(self, ticks: Ticks) -> Iterator[None] | None:

@@ -14,7 +14,7 @@ Cost: perf/alerts.py.
 from __future__ import annotations
 
 import heapq
-from itertools import islice
+from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from marketfeed.alerts.alert import Alert
-    from marketfeed.alerts.rules.episodes import Found
+    from marketfeed.alerts.rules.readings import Found
     from marketfeed.alerts.rules.registry import RuleSpec
     from marketfeed.alerts.rules.rule import FeedState, Rule
     from marketfeed.core.records import Records
@@ -205,7 +205,7 @@ class RuleSet:
                     continue
                 if more is not None:
                     return self._go_on(member.spec, more)
-                if len(member.episodes.found) > self._slice_size:
+                if member.episodes.has_later:
                     return iter(())
         return None
 
@@ -227,6 +227,8 @@ class RuleSet:
         self._clock_ns = now_ns
         found: list[list[Found]] = []
         for spec, _, episodes, timed in self._members:
+            for _ in episodes.slices():
+                yield []
             if timed is not None and spec.common.name not in self.failed:
                 try:
                     with np.errstate(all="ignore"):
@@ -236,7 +238,7 @@ class RuleSet:
                     more = None
                 if more is not None:
                     yield from self._go_on(spec, more)
-            for _ in episodes.expire(now_ns):
+            for _ in chain(episodes.slices(), episodes.expire(now_ns)):
                 yield []
             if episodes.found:
                 found.append(episodes.taken())
