@@ -96,13 +96,15 @@ class Episodes:
     @property
     def state(self) -> Any:
         """CLEAR, PENDING, RAISED or OTHER per symbol."""
-        self._take_later()
+        if self.has_later:
+            self._take_later()
         return self._state
 
     @property
     def active(self) -> int:
         """How many symbols are pending or raised."""
-        self._take_later()
+        if self.has_later:
+            self._take_later()
         return self._active
 
     @property
@@ -185,10 +187,9 @@ class Episodes:
             self.has_later = self.has_later and count == self.slice_size
 
     def _take_later(self) -> None:
-        if self.has_later:
-            self.has_later = False
-            for number, reading in self._later:
-                self._step(number, reading)
+        self.has_later = False
+        for number, reading in self._later:
+            self._step(number, reading)
 
     def _step(self, number: int, reading: Reading) -> None:
         state = self._states[number]

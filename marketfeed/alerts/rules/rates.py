@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from marketfeed.alerts.rules.episodes import Episodes
-    from marketfeed.alerts.rules.ticks import Mask, Ticks
+    from marketfeed.alerts.rules.ticks import Ints, Mask, Ticks
 
 BUCKETS: Final = 32  # of one window
 
@@ -73,25 +73,33 @@ class TickRate:
             return None
         return (self._bucket + 1) * self._bucket_ns
 
-    def evaluate(self, ticks: Ticks) -> Iterator[None]:
+    def evaluate(self, ticks: Ticks) -> Iterator[None] | None:
         """Count ticks, and judge at each end of a bucket."""
+        if len(ticks) and int(ticks.at_ns[-1]) // self._bucket_ns == self._bucket:
+            self._count(ticks.symbols, self._bucket)
+            return None
+        return self._evaluate(ticks)
+
+    def advance(self, now_ns: int) -> Iterator[None] | None:
+        """Judge at each end of a bucket up to ``now_ns``."""
+        return None if self._bucket is None else self._advance(now_ns // self._bucket_ns)
+
+    def _evaluate(self, ticks: Ticks) -> Iterator[None]:
         for bucket, stretch in spans(ticks.at_ns, self._bucket_ns):
             yield from self._advance(bucket)
-            symbols = ticks.symbols[stretch]
-            counts = np.bincount(symbols)
-            known = len(counts)
-            if known > self._known:
-                self._known = known
-            self._current[:known] += counts
-            new = self._first[symbols] > bucket
-            if np.count_nonzero(new):
-                self._first[symbols[new]] = bucket
-            self._idle = 0
+            self._count(ticks.symbols[stretch], bucket)
 
-    def advance(self, now_ns: int) -> Iterator[None]:
-        """Judge at each end of a bucket up to ``now_ns``."""
-        if self._bucket is not None:
-            yield from self._advance(now_ns // self._bucket_ns)
+    def _count(self, symbols: Ints, bucket: int) -> None:
+        """Count ticks of the current bucket."""
+        counts = np.bincount(symbols)
+        known = len(counts)
+        if known > self._known:
+            self._known = known
+        self._current[:known] += counts
+        new = self._first[symbols] > bucket
+        if np.count_nonzero(new):
+            self._first[symbols[new]] = bucket
+        self._idle = 0
 
     def _advance(self, bucket: int) -> Iterator[None]:
         if self._bucket is None:

@@ -226,28 +226,44 @@ class RuleSet:
         """Let time pass up to ``now_ns``; yield all new alerts in order."""
         self._clock_ns = now_ns
         found: list[list[Found]] = []
-        for spec, _, episodes, timed in self._members:
-            for _ in episodes.slices():
-                yield []
-            if timed is not None and spec.common.name not in self.failed:
-                try:
-                    with np.errstate(all="ignore"):
-                        more = timed.advance(now_ns)
-                except Exception as error:  # as above
-                    self._fail(spec, error)
-                    more = None
-                if more is not None:
-                    yield from self._go_on(spec, more)
-            for _ in chain(episodes.slices(), episodes.expire(now_ns)):
-                yield []
-            if episodes.found:
-                found.append(episodes.taken())
-                if len(found[-1]) > self._slice_size:
-                    yield []
+        for member in self._members:
+            if self._has_to_advance(member, now_ns):
+                yield from self._advance_one(member, now_ns)
+                if member.episodes.found:
+                    found.append(member.episodes.taken())
         # Stable: what several rules found at one place stays in order of the rules.
-        in_order = heapq.merge(*found, key=_PLACE)
+        in_order = heapq.merge(*found, key=_PLACE) if found else iter(())
         while part := list(islice(in_order, self._slice_size)):
             yield [self._judged(one) for one in part]
+
+    def _has_to_advance(self, member: _Member, now_ns: int) -> bool:
+        episodes, timed = member.episodes, member.timed
+        if episodes.has_later or episodes.found:
+            return True
+        next_ns = episodes.next_ns
+        if next_ns is not None and next_ns <= now_ns:
+            return True
+        next_ns = timed.next_ns if timed is not None else None
+        return next_ns is not None and next_ns <= now_ns
+
+    def _advance_one(self, member: _Member, now_ns: int) -> Iterator[list[Judged]]:
+        """Finish what a rule measured, and let time pass for it."""
+        spec, _, episodes, timed = member
+        for _ in episodes.slices():
+            yield []
+        if timed is not None and spec.common.name not in self.failed:
+            more = None
+            try:
+                with np.errstate(all="ignore"):
+                    more = timed.advance(now_ns)
+            except Exception as error:  # as above
+                self._fail(spec, error)
+            if more is not None:
+                yield from self._go_on(spec, more)
+        for _ in chain(episodes.slices(), episodes.expire(now_ns)):
+            yield []
+        if len(episodes.found) > self._slice_size:  # they will be sorted
+            yield []
 
     def _fail(self, spec: RuleSpec, error: Exception) -> None:
         """Evaluate a rule no more; its open episodes stay open."""
