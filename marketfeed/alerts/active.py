@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from marketfeed.alerts.log import Acknowledged, AlertLog, Consumer, Entry, Progress
     from marketfeed.alerts.recent import RecentEntries
 
-READ: Final = 500  # entries per step, between which other tasks run
+READ: Final = 128  # entries per step, between which other tasks run
 READ_AWAY: Final = 50  # of a consumer without a session, for the age of its oldest alert
 POLLING: Final = "poll:"  # begins the names of sessions that are clients which poll
 POLL_GONE_S: Final = 60.0  # without a poll

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -10,6 +11,7 @@ import trio
 
 from marketfeed.alerts.alert import Alert, alert_id
 from marketfeed.alerts.log import matches, pattern_problem
+from marketfeed.alerts.patterns import Patterns
 from marketfeed.alerts.service import AlertRefusedError
 from marketfeed.core.units import S
 from marketfeed.errors import AlertLogError
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST: Final = 1000  # silences that have not ended
 PATTERNS: Final = 100  # of each kind in one silence
+APPENDED: Final = 500  # alerts per call of the log
 LOOK_S: Final = 60.0  # at the latest: the clock may be set meanwhile
 RETRY_S: Final = 1.0
 
@@ -40,6 +43,8 @@ class Silences:
         self._present: dict[str, Silence] = {}
         self._changed = trio.Event()
         self._changing = trio.Lock()
+        self._indexed: list[Silence] = []  # the silences in force that the next is about
+        self._symbols: dict[str, Patterns] = {}  # that they cover, by rule
 
     async def load(self) -> None:
         """Take over the silences of the log that have not ended. Raises AlertLogError."""
@@ -52,11 +57,11 @@ class Silences:
 
     def marks(self, alerts: Sequence[Alert], now_ns: int) -> dict[str, Mark]:
         """Return the mark of each alert that a silence covers, by id; notices are not covered."""
-        active = self.active(now_ns)
+        self._index(now_ns)
         return {
             alert.id: "silenced"
-            for alert in (alerts if active else ())
-            if alert.state != "notice" and any(_covers(one, alert.rule, alert.symbol) for one in active)
+            for alert in (alerts if self._indexed else ())
+            if alert.state != "notice" and self._covered(alert.rule, alert.symbol)
         }
 
     async def add(self, silence: Silence) -> None:
@@ -107,21 +112,42 @@ class Silences:
         ended = [one for one in self._present.values() if one.ends_ns <= now_ns]
         if not ended:
             return
-        begun = [one for one in ended if one.starts_ns < one.ends_ns]
+        begun = [
+            (one, Patterns(one.rules), Patterns(one.symbols)) for one in ended if one.starts_ns < one.ends_ns
+        ]
         hidden = [one for one in await self._alerts.episodes(open_only=True) if not one.shown]
-        active = self.active(now_ns)
         told: list[Alert] = []
         for episode in hidden:
-            under = next((one for one in begun if _covers(one, episode.rule, episode.symbol)), None)
-            if under is None or any(_covers(one, episode.rule, episode.symbol) for one in active):
+            await trio.lowlevel.checkpoint()  # there may be thousands
+            covering = (
+                one
+                for one, rules, symbols in begun
+                if rules.match(episode.rule) and symbols.match(episode.symbol)
+            )
+            under = next(covering, None)
+            self._index(now_ns)
+            if under is None or self._covered(episode.rule, episode.symbol):
                 continue
             alert = await self._still_raised(episode, under, now_ns + len(told))
             told += [] if alert is None else [alert]
-        if told:
-            await self._append(told, now_ns)
+        for start in range(0, len(told), APPENDED):
+            await self._append(told[start : start + APPENDED], now_ns)
         for one in ended:
             if self._present.get(one.id) == one:
                 del self._present[one.id]
+
+    def _index(self, now_ns: int) -> None:
+        """Prepare :meth:`_covered` for ``now_ns``."""
+        active = self.active(now_ns)
+        if active != self._indexed:
+            self._indexed, self._symbols = active, {}
+
+    def _covered(self, rule: str, symbol: str) -> bool:
+        """Return whether a silence is in force for alerts of ``rule`` about ``symbol``."""
+        if rule not in self._symbols:
+            own = (one.symbols for one in self._indexed if matches(one.rules, rule))
+            self._symbols[rule] = Patterns(chain.from_iterable(own))
+        return self._symbols[rule].match(symbol)
 
     async def _still_raised(self, episode: Episode, silence: Silence, now_ns: int) -> Alert | None:
         """Return the alert that says so; None if its rule inhibits it. ``now_ns`` makes its id unique."""
@@ -150,7 +176,3 @@ def silence_problem(silence: Silence, now_ns: int) -> str | None:
     if silence.ends_ns <= max(silence.starts_ns, now_ns):
         return "ends: must be later than now and than starts"
     return None
-
-
-def _covers(silence: Silence, rule: str, symbol: str) -> bool:
-    return matches(silence.rules, rule) and matches(silence.symbols, symbol)

@@ -2,9 +2,10 @@
 
     rings ──► steps of new ticks ──► rules ──► held alerts ──► log
 
-It is a reader of the rings like any other, so it delays no feed. It takes at most STEP_TICKS at a time and
-lets other tasks run in between, so it delays no flush by more than one step. If the rings overtake it, ticks
-are lost to the rules; a critical alert of the rule ``watcher`` says how many.
+It is a reader of the rings like any other, so it delays no feed. It takes at most STEP_TICKS at a time, its
+rules make their alerts in slices, and it lets other tasks run after each. So it delays no flush by more than
+one rule takes for a step, however many symbols are raised at once. If the rings overtake it, ticks are lost
+to the rules; a critical alert of the rule ``watcher`` says how many.
 
 While the log cannot be written, alerts are held in memory and written as soon as it can. If MOST_HELD are
 held, the watcher stops reading; what the rings overwrite until it goes on is counted and reported.
@@ -13,6 +14,7 @@ held, the watcher stops reading; what the rings overwrite until it goes on is co
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -20,12 +22,12 @@ import trio
 
 from marketfeed import clock
 from marketfeed.alerts.alert import Alert, alert_id
-from marketfeed.alerts.rules import Judged
+from marketfeed.alerts.rules import SLICE, Judged
 from marketfeed.core.units import S
 from marketfeed.errors import AlertLogError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from marketfeed.alerts.log import Appended, Episode, Mark
     from marketfeed.alerts.rules import FeedState, RuleSet
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 
 STEP_TICKS: Final = 1024  # evaluated in one go: about 0.2 ms
 MOST_HELD: Final = 10_000  # alerts in memory, each about 1 kB
-APPENDED: Final = 500  # alerts per call of the log
+APPENDED: Final = 250  # alerts per call of the log
+LEARNED: Final = 500  # names of symbols in one go
 RETRY_S: Final = 1.0  # between attempts to write
 COLLECT_S: Final = 0.001  # after a doorbell: a call costs as much as some 400 ticks
 FEEDS_S: Final = 1.0  # between looks at the states of feeds
@@ -80,6 +83,7 @@ class Watcher:
         self._feeds = feeds
         self._wall_ns = wall_ns
         self._learned = 0
+        self._position = reader.g
         self._feeds_due_ns = 0
         self._now_ns = self._now_at_ns = 0  # the time of the rules, and when it was, of the event loop
         self._set_back = False  # the Unix clock was, and has not caught up
@@ -87,6 +91,7 @@ class Watcher:
         self._overtaken_ticks = 0  # since then
         self._failures = 0  # rules whose failure is logged
         self._held: list[Judged] = []
+        self._slices: Iterator[list[Judged]] = iter(())  # of alerts that are being made
         self._rung = trio.Event()
         self._found = trio.Event()
         self._room = trio.Event()
@@ -103,7 +108,7 @@ class Watcher:
     @property
     def position(self) -> int:
         """Return the highest ``g`` that has been evaluated or lost."""
-        return self._reader.g
+        return self._position
 
     @property
     def failed(self) -> Mapping[str, str]:
@@ -126,14 +131,14 @@ class Watcher:
         """
         try:
             left = await alerts.episodes(open_only=True)
-            now_ns = self._wall_ns()
-            self._hold([left_open(one, now_ns + number) for number, one in enumerate(left)])
+            self._slices = all_left_open(left, self._wall_ns())
         except AlertLogError as error:
             log.error("open episodes of the last run are not cleared", reason=str(error))
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch)
                 nursery.start_soon(self._keep, alerts)
+                await self._hold_all(self._slices)
+                await self._watch()
         finally:
             with trio.move_on_after(FINISH_S, shield=True):
                 await self._finish(alerts)
@@ -146,13 +151,13 @@ class Watcher:
             now_ns = self._time_ns()  # before the step: all ticks up to this time are in it
             step = self._reader.take()
             if step:
-                self._evaluate(step, now_ns)
+                await self._hold_all(self._evaluate(step, now_ns))
             else:
-                self._hold(self._rules.tick(now_ns))
+                await self._hold_all(self._rules.tick_in_slices(now_ns))
                 self._caught_up(now_ns)
                 if now_ns >= self._feeds_due_ns:
                     self._feeds_due_ns = now_ns + int(FEEDS_S * S)
-                    self._hold(self._rules.feeds(self._feeds(), now_ns))
+                    await self._hold_all(self._rules.feeds_in_slices(self._feeds(), now_ns))
             await self._wait_room()
             if not step:
                 await self._wait(now_ns)
@@ -164,11 +169,26 @@ class Watcher:
                 await self._append(alerts, self._held[:APPENDED])
             self._found = trio.Event()
 
+    async def _hold_all(self, slices: Iterator[list[Judged]]) -> None:
+        """Hold all alerts of ``slices``; let other tasks run after each."""
+        self._slices = slices
+        for judged in slices:
+            self._hold(judged)
+            await self._wait_room()
+        self._hold([])
+
     async def _finish(self, alerts: Keeping) -> None:
-        while step := self._reader.take():
-            self._evaluate(step, self._time_ns())
+        for judged in chain(self._slices, self._rest()):
+            self._hold(judged)
+            await trio.lowlevel.checkpoint()
         while self._held and await self._append(alerts, self._held[:APPENDED]):
             pass
+
+    def _rest(self) -> Iterator[list[Judged]]:
+        """Yield the alerts of all ticks that are not evaluated yet."""
+        while step := self._reader.take():
+            yield from self._evaluate(step, self._time_ns())
+            yield []
 
     def _time_ns(self) -> int:
         """Return the Unix time; if that was set back, the time before it and what has passed since.
@@ -182,17 +202,19 @@ class Watcher:
         self._now_at_ns = at_ns
         return self._now_ns
 
-    def _evaluate(self, step: NewTicks, now_ns: int) -> None:
-        names = self._symbols.names(self._learned)
-        self._learned += len(names)
-        self._rules.learn(names)
+    def _evaluate(self, step: NewTicks, now_ns: int) -> Iterator[list[Judged]]:
+        while names := self._symbols.names(self._learned)[:LEARNED]:
+            self._learned += len(names)
+            self._rules.learn(names)
+            yield []
         lost = sum(gap.lost for gap in step.gaps)
         if lost:
             self._overtake(lost, now_ns)
         if self._set_back:  # ticks have earlier times, so they count as at this one
-            self._hold(self._rules.tick(now_ns))
+            yield from self._rules.tick_in_slices(now_ns)
         self.ticks += len(step.quotes) + len(step.trades)
-        self._hold(self._rules.evaluate(step.quotes, step.trades))
+        yield from self._rules.evaluate_in_slices(step.quotes, step.trades)
+        self._position = step.head
 
     def _overtake(self, lost: int, now_ns: int) -> None:
         self.lost_ticks += lost
@@ -271,6 +293,13 @@ class Watcher:
         with trio.move_on_after(max(due_ns - now_ns, 0) / S):
             await self._rung.wait()
             await trio.sleep(COLLECT_S)
+
+
+def all_left_open(episodes: Sequence[Episode], now_ns: int) -> Iterator[list[Judged]]:
+    """Yield the alerts that clear episodes of a former engine."""
+    for start in range(0, len(episodes), SLICE):
+        part = episodes[start : start + SLICE]
+        yield [left_open(one, now_ns + number) for number, one in enumerate(part, start)]
 
 
 def left_open(episode: Episode, now_ns: int) -> Judged:

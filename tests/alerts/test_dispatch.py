@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import trio
 
-from marketfeed.alerts import active
+from marketfeed.alerts import active, silencing
 from marketfeed.alerts.active import POLLING
 from marketfeed.alerts.alert import alert_id
 from marketfeed.alerts.delivery import DeliveryLimits
@@ -378,6 +378,22 @@ async def test_a_silence_that_ends_over_something_raised_says_so(tmp_path, ended
         assert alert.message.endswith("still raised after a silence by ann ended")
         await dispatch.append([cleared := example(1, "wide", "cleared")], wall.now_ns)
         assert ids(await dispatch.take("s1", 9)) == [cleared.id]
+
+
+async def test_a_silence_that_ends_over_many_symbols_says_so_of_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(silencing, "APPENDED", 2)
+    wall = Wall()
+    async with dispatching(tmp_path, DeliveryLimits(max_tries=10, in_flight=9), wall=wall) as dispatch:
+        await dispatch.join("s1", "risk", "all", ["*"])
+        await dispatch.add_silence(silence())
+        await dispatch.append(raised := [example(number) for number in range(1, 6)], NOW_NS)
+        assert dispatch.muted["silenced"] == 5
+        await dispatch.expire_silence("one", "bob")
+        found: list[Any] = []
+        while len(found) < 5:
+            found += await dispatch.take("s1", 9)
+        assert [one.entry.alert.key for one in found] == [alert.key for alert in raised]
+        assert len(set(ids(found))) == 5
 
 
 async def test_silences_outlive_a_restart(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketfeed.alerts.rules import SLICE
 from tests.support.alert_ticks import FEEDS, S, evaluated, expected, plain, random_ticks, ruleset
 
 TABLES: dict[str, list[dict[str, Any]]] = {
@@ -86,11 +87,11 @@ changes = st.lists(
 )
 
 
-@given(st.integers(0, 2**32), counts, rules(), cuts, changes)
-def test_rules_find_what_the_oracle_finds(seed, count, tables, cut, feeds):
+@given(st.integers(0, 2**32), counts, rules(), cuts, changes, st.sampled_from([1, 2, 7, SLICE]))
+def test_rules_find_what_the_oracle_finds(seed, count, tables, cut, feeds, slice_size):
     drawn = random_ticks(seed, count)
     feeds = [(at, live) for at, live in feeds if at <= count]
-    evaluator = ruleset(tables)
+    evaluator = ruleset(tables, slice_size=slice_size)
     found, clock_ns = evaluated(
         evaluator, drawn, [c for c in cut if c < count], np.random.default_rng(seed), feeds
     )

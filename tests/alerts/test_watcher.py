@@ -50,15 +50,15 @@ class MemoryLog:
 class Bench:
     """A watcher, the rings that it reads, and a clock."""
 
-    def __init__(self, *rules, step_ticks=1024):
-        self.rings = Rings.private(16, DEPTH)
-        self.symbols = SymbolTable(16, self.rings.names)
+    def __init__(self, *rules, step_ticks=1024, max_symbols=16):
+        self.rings = Rings.private(max_symbols, DEPTH)
+        self.symbols = SymbolTable(max_symbols, self.rings.names)
         self.writer = RingWriter(self.rings)
         self.states = {0: FeedState("demo", live=True)}
         self.log = MemoryLog()
         self.step_ns = 0  # by which the Unix clock was set
         reader = RingReader(self.rings, lambda: self.symbols, held=True, step_ticks=step_ticks)
-        rule_set = RuleSet(rule_specs(rules), 16)
+        rule_set = RuleSet(rule_specs(rules), max_symbols)
         self.watcher = Watcher(reader, self.symbols, rule_set, lambda: self.states, self.now_ns)
 
     def now_ns(self):

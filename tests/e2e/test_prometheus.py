@@ -113,7 +113,7 @@ def test_rules_are_valid_and_do_what_they_say() -> None:
 def test_a_real_prometheus_scrapes_a_running_engine_and_its_workers(tmp_path: Path) -> None:
     with busy(tmp_path, "--set", "engine.workers=2") as running:
         (tmp_path / "prometheus.yml").write_text(
-            f"global: {{scrape_interval: 200ms, evaluation_interval: 200ms}}\nrule_files: ['{RULES}']\n"
+            f"global: {{scrape_interval: 1s, evaluation_interval: 200ms}}\nrule_files: ['{RULES}']\n"
             "scrape_configs:\n- job_name: marketfeed\n  static_configs:\n"
             f"  - targets: ['127.0.0.1:{running.admin_port}']\n"
         )

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from marketfeed.alerts.rules import FeedState, RuleSet, rule_specs
+from marketfeed.alerts.rules import SLICE, FeedState, RuleSet, rule_specs
 from marketfeed.core.records import FLAG_SNAPSHOT, FLAG_STALE, FLAG_TIME_BACK, QUOTE, TRADE
 from tests.support.alert_formulas import Tick
 from tests.support.alert_oracle import Oracle
@@ -91,8 +91,8 @@ def arrivals(quotes, trades, is_quote):
     return np.where(is_quote, quotes["ts_recv"], trades["ts_recv"])[alive].tolist()
 
 
-def ruleset(tables, names=NAMES, base=None, max_symbols=16):
-    rules = RuleSet(rule_specs(tables), max_symbols, base)
+def ruleset(tables, names=NAMES, base=None, max_symbols=16, slice_size=SLICE):
+    rules = RuleSet(rule_specs(tables), max_symbols, base, slice_size)
     rules.learn(names)
     return rules
 

@@ -15,7 +15,8 @@ from marketfeed.core.units import S
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from marketfeed.alerts.rules.episodes import Episodes, Measured
+    from marketfeed.alerts.rules.episodes import Episodes
+    from marketfeed.alerts.rules.readings import Measured
     from marketfeed.alerts.rules.ticks import Floats, Ints, Mask, Quotes, Ticks
 
 MARGIN: Final = 1e-9  # for products that may be rounded

@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from marketfeed.alerts.rules.episodes import CLEAR, PENDING, RAISED, Reading
+from marketfeed.alerts.rules.episodes import CLEAR, PENDING, RAISED
+from marketfeed.alerts.rules.readings import Reading
 from marketfeed.alerts.rules.rule import Problem, clear_problem
 from marketfeed.alerts.rules.ticks import spans
 from marketfeed.alerts.rules.windows import Window
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from marketfeed.alerts.rules.episodes import Episodes
-    from marketfeed.alerts.rules.ticks import Mask, Ticks
+    from marketfeed.alerts.rules.ticks import Ints, Mask, Ticks
 
 BUCKETS: Final = 32  # of one window
 
@@ -72,27 +73,35 @@ class TickRate:
             return None
         return (self._bucket + 1) * self._bucket_ns
 
-    def evaluate(self, ticks: Ticks) -> None:
+    def evaluate(self, ticks: Ticks) -> Iterator[None] | None:
         """Count ticks, and judge at each end of a bucket."""
-        for bucket, stretch in spans(ticks.at_ns, self._bucket_ns):
-            self._advance(bucket)
-            symbols = ticks.symbols[stretch]
-            counts = np.bincount(symbols)
-            known = len(counts)
-            if known > self._known:
-                self._known = known
-            self._current[:known] += counts
-            new = self._first[symbols] > bucket
-            if np.count_nonzero(new):
-                self._first[symbols[new]] = bucket
-            self._idle = 0
+        if len(ticks) and int(ticks.at_ns[-1]) // self._bucket_ns == self._bucket:
+            self._count(ticks.symbols, self._bucket)
+            return None
+        return self._evaluate(ticks)
 
-    def advance(self, now_ns: int) -> None:
+    def advance(self, now_ns: int) -> Iterator[None] | None:
         """Judge at each end of a bucket up to ``now_ns``."""
-        if self._bucket is not None:
-            self._advance(now_ns // self._bucket_ns)
+        return None if self._bucket is None else self._advance(now_ns // self._bucket_ns)
 
-    def _advance(self, bucket: int) -> None:
+    def _evaluate(self, ticks: Ticks) -> Iterator[None]:
+        for bucket, stretch in spans(ticks.at_ns, self._bucket_ns):
+            yield from self._advance(bucket)
+            self._count(ticks.symbols[stretch], bucket)
+
+    def _count(self, symbols: Ints, bucket: int) -> None:
+        """Count ticks of the current bucket."""
+        counts = np.bincount(symbols)
+        known = len(counts)
+        if known > self._known:
+            self._known = known
+        self._current[:known] += counts
+        new = self._first[symbols] > bucket
+        if np.count_nonzero(new):
+            self._first[symbols[new]] = bucket
+        self._idle = 0
+
+    def _advance(self, bucket: int) -> Iterator[None]:
         if self._bucket is None:
             self._bucket = bucket
         while self._bucket < bucket:
@@ -102,7 +111,7 @@ class TickRate:
             self._turn(self._bucket)
             self._bucket += 1
             self._idle += 1
-            self._judge(self._bucket)
+            yield from self._judge(self._bucket)
 
     def _turn(self, bucket: int) -> None:
         """Add the current bucket to the window, whose oldest leaves it."""
@@ -111,23 +120,20 @@ class TickRate:
         self._counts[slot, :known] = self._current[:known]
         self._current[:known] = 0
 
-    def _judge(self, bucket: int) -> None:
+    def _judge(self, bucket: int) -> Iterator[None]:
         known, episodes = self._known, self._episodes
         rates = self._totals[:known] / self._window_s
         hot, cool = self._compared(rates, bucket)
         state = episodes.state[:known]
         moving = (hot & (state == CLEAR)) | (cool & (state == RAISED)) | (state == PENDING)
-        for number in np.flatnonzero(moving).tolist():
-            episodes.step(
-                number,
-                Reading(
-                    bucket * self._bucket_ns,
-                    bool(hot[number]),
-                    bool(cool[number]),
-                    float(rates[number]),
-                    self._threshold,
-                ),
-            )
+        numbers = np.flatnonzero(moving)
+        columns = [column[numbers].tolist() for column in (hot, cool, rates)]
+        at_ns, threshold = bucket * self._bucket_ns, self._threshold
+        episodes.take(
+            (number, Reading(at_ns, is_hot, is_cool, rate, threshold))
+            for number, is_hot, is_cool, rate in zip(numbers.tolist(), *columns, strict=True)
+        )
+        yield from episodes.slices()
 
     def _compared(self, rates: np.ndarray, bucket: int) -> tuple[Mask, Mask]:
         if self._above:

@@ -43,10 +43,6 @@ class Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Names and prefix patterns of the symbols that the rule is about."""
         return (self.symbols,) if isinstance(self.symbols, str) else tuple(self.symbols)
 
-    def about(self, symbol: str) -> bool:
-        """Return whether the rule is about ``symbol``."""
-        return any(_matches(pattern, symbol) for pattern in self.patterns)
-
 
 @dataclass(frozen=True, slots=True)
 class RuleSpec:

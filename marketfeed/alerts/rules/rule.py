@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 from marketfeed.alerts.rules.episodes import Episodes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import msgspec
@@ -40,9 +40,13 @@ class Rule(Protocol):
     """Measures ticks and reports to its :class:`Episodes`.
 
     What it reports must depend on the ticks alone, not on how they are cut into batches.
+
+    It may be about thousands of symbols in one batch, or at one time. :class:`Episodes` spreads its part of
+    that over several turns of the event loop. :meth:`evaluate` and :meth:`Timed.advance` may do so as well,
+    as generators: where they yield, other tasks run.
     """
 
-    def evaluate(self, ticks: Ticks) -> None:
+    def evaluate(self, ticks: Ticks) -> Iterator[None] | None:
         """Measure a batch, in order of ``g``. Called under ``numpy.errstate(all="ignore")``."""
         ...
 
@@ -56,7 +60,7 @@ class Timed(Protocol):
         """Earliest time at which :meth:`advance` may have something to do; None without one."""
         ...
 
-    def advance(self, now_ns: int) -> None:
+    def advance(self, now_ns: int) -> Iterator[None] | None:
         """Let time pass up to ``now_ns``, inclusive; later ticks are at ``now_ns`` or after."""
         ...
 

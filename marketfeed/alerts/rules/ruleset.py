@@ -4,17 +4,25 @@ The clock of the rules is the arrival time of ticks: it never goes back, and wha
 before the ticks of that time. The alerts are the same however the ticks are cut into batches, if
 :meth:`RuleSet.tick` is only called with times up to which all ticks have been evaluated.
 
+Thousands of symbols may be raised in one moment. So there is a generator for each method that returns alerts:
+between two of its values other tasks may run, and each value has at most ``slice_size`` alerts. It has to be
+used up before the next call. A rule that is no generator, and measures in one go, takes as long as it takes.
+
 Cost: perf/alerts.py.
 """
 
 from __future__ import annotations
 
+import heapq
+from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from marketfeed.alerts.rules.episodes import Episodes
+from marketfeed.alerts.patterns import Patterns
+from marketfeed.alerts.rules.episodes import SLICE, Episodes
 from marketfeed.alerts.rules.registry import FEED_DOWN
 from marketfeed.alerts.rules.rule import FeedWatching, Naming, Reloading, Timed
 from marketfeed.alerts.rules.silence import FEEDS, NO_FEED
@@ -22,13 +30,16 @@ from marketfeed.alerts.rules.ticks import Ticks
 from marketfeed.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from marketfeed.alerts.alert import Alert
-    from marketfeed.alerts.rules.episodes import Found
+    from marketfeed.alerts.rules.readings import Found
     from marketfeed.alerts.rules.registry import RuleSpec
     from marketfeed.alerts.rules.rule import FeedState, Rule
     from marketfeed.core.records import Records
+
+
+_PLACE: Final = itemgetter(0, 1, 2)  # of what was found, among that of other rules
 
 
 class Judged(NamedTuple):
@@ -48,9 +59,16 @@ class _Member(NamedTuple):
 class RuleSet:
     """The rules of one engine. Not thread-safe; never waits. Rules start with every symbol clear."""
 
-    def __init__(self, specs: Sequence[RuleSpec], max_symbols: int, base: Path | None = None) -> None:
+    def __init__(
+        self,
+        specs: Sequence[RuleSpec],
+        max_symbols: int,
+        base: Path | None = None,
+        slice_size: int = SLICE,
+    ) -> None:
         """Create the rules; relative paths start at ``base``. Raises ConfigError with all mistakes."""
         self._base = Path() if base is None else base
+        self._slice_size = slice_size
         self._names: list[str] = []
         self._feed_names: dict[int, str] = {}
         self._feed_of = np.full(max_symbols, NO_FEED, np.uint8)  # that sent the symbol's first tick
@@ -92,50 +110,56 @@ class RuleSet:
                 continue
             if isinstance(rule, Naming):
                 rule.learn(first, new)
-            for number, name in enumerate(new, first):
-                if spec.common.about(name):
-                    episodes.add(number)
+            patterns = Patterns(spec.common.patterns)
+            episodes.add([number for number, name in enumerate(new, first) if patterns.match(name)])
 
     def evaluate(self, quotes: Records, trades: Records) -> list[Judged]:
-        """Return the alerts of a batch, in order of time, then ``g``.
+        """Return the alerts of a batch, in order of time, then ``g``; see :meth:`evaluate_in_slices`."""
+        return _all(self.evaluate_in_slices(quotes, trades))
+
+    def evaluate_in_slices(self, quotes: Records, trades: Records) -> Iterator[list[Judged]]:
+        """Yield the alerts of a batch, in order of time, then ``g``.
 
         ``quotes`` has shape ``(q,)`` and dtype QUOTE, ``trades`` ``(t,)`` and TRADE, each in order of ``g``,
         all of them after those of the last call.
         """
         ticks = Ticks(quotes, trades, self._clock_ns)
         if not len(ticks):
-            return []
+            return
         if self._has_inhibitors:
             self._assign_feeds(ticks)
-        with np.errstate(all="ignore"):
-            for member in self._members:
-                if member.spec.common.name not in self.failed:
-                    try:
-                        member.rule.evaluate(ticks)
-                    except Exception as error:  # third-party code may raise anything
-                        self._fail(member.spec, error)
-            return self._advanced(ticks.clock_ns)
+        members = iter(self._members)
+        while (more := self._measure(members, ticks)) is not None:
+            yield []
+            yield from more
+        yield from self._advance(ticks.clock_ns)
 
     def tick(self, now_ns: int) -> list[Judged]:
-        """Return the alerts that time alone causes up to ``now_ns``, Unix; earlier times change nothing.
+        """Return the alerts that time alone causes up to ``now_ns``; see :meth:`tick_in_slices`."""
+        return _all(self.tick_in_slices(now_ns))
+
+    def tick_in_slices(self, now_ns: int) -> Iterator[list[Judged]]:
+        """Yield the alerts that time alone causes up to ``now_ns``, Unix; earlier times change nothing.
 
         Ticks that arrive later count as at ``now_ns`` at least.
         """
-        with np.errstate(all="ignore"):
-            return self._advanced(max(now_ns, self._clock_ns))
+        yield from self._advance(max(now_ns, self._clock_ns))
 
     def feeds(self, states: Mapping[int, FeedState], now_ns: int) -> list[Judged]:
-        """Take the states of all feeds, by the feed's number in records; return alerts like :meth:`tick`."""
-        before = self.tick(now_ns)
+        """Take the states of all feeds; see :meth:`feeds_in_slices`."""
+        return _all(self.feeds_in_slices(states, now_ns))
+
+    def feeds_in_slices(self, states: Mapping[int, FeedState], now_ns: int) -> Iterator[list[Judged]]:
+        """Take the states of all feeds, by the feed's number in records; yield alerts like :meth:`tick`."""
+        yield from self.tick_in_slices(now_ns)
         self._feed_names |= {number: state.name for number, state in states.items()}
         for spec, rule, episodes, _ in self._members:
             if spec.common.type == FEED_DOWN:
-                for number, state in states.items():
-                    if spec.common.about(state.name):
-                        episodes.add(number)
+                patterns = Patterns(spec.common.patterns)
+                episodes.add(sorted(number for number, one in states.items() if patterns.match(one.name)))
             if isinstance(rule, FeedWatching):
                 rule.feeds(states, self._clock_ns)
-        return before + self.tick(now_ns)
+        yield from self.tick_in_slices(now_ns)
 
     def reload(self) -> None:
         """Read the files of rules again; raises ConfigError, and rules with mistakes stay as they were."""
@@ -158,28 +182,88 @@ class RuleSet:
             FEEDS if of_feeds else max_symbols,
             cooldown_s=common.cooldown_s,
             name_of=self._feed_names.__getitem__ if of_feeds else self._names.__getitem__,
+            slice_size=self._slice_size,
         )
         rule = spec.factory(spec.settings, episodes)
         if isinstance(rule, Reloading):
             rule.reload(self._base)
         return _Member(spec, rule, episodes, rule if isinstance(rule, Timed) else None)
 
-    def _advanced(self, now_ns: int) -> list[Judged]:
-        """Let time pass up to ``now_ns``; return all new alerts in order."""
-        self._clock_ns = now_ns
-        found: list[tuple[Found, int]] = []
-        for index, (spec, _, episodes, timed) in enumerate(self._members):
-            if timed is not None and spec.common.name not in self.failed:
+    def _measure(self, members: Iterator[_Member], ticks: Ticks) -> Iterator[list[Judged]] | None:
+        """Have the next ``members`` measure, up to one that has to go on later or found much.
+
+        Returns the rest of its work, which may be none; None if there are no more members.
+        """
+        with np.errstate(all="ignore"):
+            for member in members:
+                if member.spec.common.name in self.failed:
+                    continue
                 try:
-                    timed.advance(now_ns)
-                except Exception as error:  # as above
-                    self._fail(spec, error)
-            episodes.expire(now_ns)
-            if episodes.found:
-                found += ((one, index) for one in episodes.taken())
-        # Stable: several alerts of one rule and symbol at one time stay in order.
-        found.sort(key=lambda pair: (*pair[0][:3], pair[1], pair[0].number))
-        return [Judged(one.alert, self._judge(one)) for one, _ in found]
+                    more = member.rule.evaluate(ticks)
+                except Exception as error:  # third-party code may raise anything
+                    self._fail(member.spec, error)
+                    continue
+                if more is not None:
+                    return self._go_on(member.spec, more)
+                if member.episodes.has_later:
+                    return iter(())
+        return None
+
+    def _go_on(self, spec: RuleSpec, more: Iterator[None]) -> Iterator[list[Judged]]:
+        """Have a rule do the rest of its work; yield where it does."""
+        while True:
+            try:
+                with np.errstate(all="ignore"):  # not while other tasks run
+                    next(more)
+            except StopIteration:
+                return
+            except Exception as error:  # as above
+                self._fail(spec, error)
+                return
+            yield []
+
+    def _advance(self, now_ns: int) -> Iterator[list[Judged]]:
+        """Let time pass up to ``now_ns``; yield all new alerts in order."""
+        self._clock_ns = now_ns
+        found: list[list[Found]] = []
+        for member in self._members:
+            if self._has_to_advance(member, now_ns):
+                yield from self._advance_one(member, now_ns)
+                if member.episodes.found:
+                    found.append(member.episodes.taken())
+        # Stable: what several rules found at one place stays in order of the rules.
+        in_order = heapq.merge(*found, key=_PLACE) if found else iter(())
+        while part := list(islice(in_order, self._slice_size)):
+            yield [self._judged(one) for one in part]
+
+    def _has_to_advance(self, member: _Member, now_ns: int) -> bool:
+        episodes, timed = member.episodes, member.timed
+        if episodes.has_later or episodes.found:
+            return True
+        next_ns = episodes.next_ns
+        if next_ns is not None and next_ns <= now_ns:
+            return True
+        next_ns = timed.next_ns if timed is not None else None
+        return next_ns is not None and next_ns <= now_ns
+
+    def _advance_one(self, member: _Member, now_ns: int) -> Iterator[list[Judged]]:
+        """Finish what a rule measured, and let time pass for it."""
+        spec, _, episodes, timed = member
+        for _ in episodes.slices():
+            yield []
+        if timed is not None and spec.common.name not in self.failed:
+            more = None
+            try:
+                with np.errstate(all="ignore"):
+                    more = timed.advance(now_ns)
+            except Exception as error:  # as above
+                self._fail(spec, error)
+            if more is not None:
+                yield from self._go_on(spec, more)
+        for _ in chain(episodes.slices(), episodes.expire(now_ns)):
+            yield []
+        if len(episodes.found) > self._slice_size:  # they will be sorted
+            yield []
 
     def _fail(self, spec: RuleSpec, error: Exception) -> None:
         """Evaluate a rule no more; its open episodes stay open."""
@@ -190,9 +274,12 @@ class RuleSet:
         where = f" ({place.tb_frame.f_code.co_filename}:{place.tb_lineno})" if place is not None else ""
         self.failed[spec.common.name] = why + where
 
-    def _judge(self, found: Found) -> bool:
+    def _judged(self, found: Found) -> Judged:
+        alert = found.episodes.alert(found)
+        return Judged(alert, self._judge(alert, found.number))
+
+    def _judge(self, alert: Alert, number: int) -> bool:
         """Note the alert, and return whether another rule inhibits it."""
-        alert = found.alert
         raised = self._raised[alert.rule]
         if alert.state == "cleared":
             # As its raised was: what was delivered is also cleared.
@@ -202,7 +289,7 @@ class RuleSet:
             return inhibited
         raised.add(alert.symbol)
         for name, of_feeds in self._inhibitors[alert.rule]:
-            subject = self._feed_names.get(int(self._feed_of[found.number])) if of_feeds else alert.symbol
+            subject = self._feed_names.get(int(self._feed_of[number])) if of_feeds else alert.symbol
             if subject in self._raised[name]:
                 self._inhibited.add(alert.key)
                 return True
@@ -219,3 +306,7 @@ class RuleSet:
         if new.any():
             symbols, first = np.unique(ticks.symbols[new], return_index=True)
             self._feed_of[symbols] = ticks.feeds[new][first]
+
+
+def _all(slices: Iterator[list[Judged]]) -> list[Judged]:
+    return [one for part in slices for one in part]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
-from marketfeed.alerts.rules.episodes import CLEAR, PENDING, RAISED, Reading
+from marketfeed.alerts.rules.episodes import CLEAR, PENDING, RAISED
+from marketfeed.alerts.rules.readings import Reading
 from marketfeed.core.units import S
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from marketfeed.alerts.rules.episodes import Episodes
     from marketfeed.alerts.rules.rule import FeedState
-    from marketfeed.alerts.rules.ticks import Ticks
+    from marketfeed.alerts.rules.ticks import Cause, Ints, Ticks
 
 FEEDS: Final = 256  # numbers of feeds in records
 NO_FEED: Final = 255  # the engine numbers feeds from 0 to 254
@@ -78,10 +79,12 @@ class Stale:
             return
         due = self._due[: self._known]
         waiting = (self._episodes.state[: self._known] == CLEAR) & (due != UNSEEN) & (due != NEVER)
-        for number in np.flatnonzero(waiting & (due <= now_ns)).tolist():
-            self._silent(number, int(due[number]))
         later = due[waiting & (due > now_ns)]
         self._next_ns = int(later.min()) if len(later) else None
+        silent = np.flatnonzero(waiting & (due <= now_ns))
+        silent = silent[due[silent].argsort(kind="stable")]  # in order, alerts are sorted in linear time
+        readings = map(self._silence, due[silent].tolist())
+        self._episodes.take(zip(silent.tolist(), readings, strict=True))
 
     def _evaluate(self, ticks: Ticks, stretch: slice) -> None:
         symbols, at_ns = ticks.symbols[stretch], ticks.at_ns[stretch]
@@ -93,28 +96,39 @@ class Stale:
         if np.count_nonzero(marked):
             # Only the first tick of a symbol comes after the silence that `due` is about.
             _, first = np.unique(symbols, return_index=True)
-            for i in first[marked[first]].tolist():
-                if due[i] == UNSEEN:
-                    self._feed[symbols[i]] = ticks.feeds[stretch][i]
-                    self._known = max(self._known, int(symbols[i]) + 1)
-                else:
-                    self._heard(int(symbols[i]), int(at_ns[i]), int(due[i]), ticks.cause(stretch.start + i))
+            first = first[marked[first]]
+            new = due[first] == UNSEEN
+            unseen, heard = first[new], first[~new]
+            causes = ticks.causes(stretch.start + heard)
+            if len(unseen):
+                self._feed[symbols[unseen]] = ticks.feeds[stretch][unseen]
+                self._known = max(self._known, int(symbols[unseen].max()) + 1)
+            self._episodes.take(self._heard(symbols[heard], at_ns[heard], due[heard], causes))
         self._last[symbols] = at_ns  # of several ticks of a symbol, numpy keeps the last
         self._due[symbols] = at_ns + self._after_ns
         if np.count_nonzero(self._live) < FEEDS:
             self._due[symbols[~self._live[self._feed[symbols]]]] = NEVER
         self._expect(int(at_ns[0]))
 
-    def _heard(self, number: int, at_ns: int, due_ns: int, cause: tuple[int, int, int, int]) -> None:
-        """End the silence of a symbol with its tick at ``at_ns``."""
-        if due_ns <= at_ns and self._episodes.state[number] == CLEAR:
-            self._silent(number, due_ns)
-        silence_s = (at_ns - int(self._last[number])) / S
-        self._episodes.step(number, Reading(at_ns, False, True, silence_s, self._after_ns / S, cause))
+    def _heard(
+        self, symbols: Ints, at_ns: Ints, due: Ints, causes: list[Cause]
+    ) -> Iterator[tuple[int, Reading]]:
+        """Return what ends the silences of ``symbols``, one tick of each: it may have been too long."""
+        quiet = (due <= at_ns) & (self._episodes.state[symbols] == CLEAR)
+        silence_s = (at_ns - self._last[symbols]) / S
+        return self._readings(
+            *(column.tolist() for column in (symbols, at_ns, due, quiet, silence_s)), causes
+        )
 
-    def _silent(self, number: int, due_ns: int) -> None:
+    def _readings(self, *columns: list[Any]) -> Iterator[tuple[int, Reading]]:
+        for number, at_ns, due_ns, is_quiet, silence_s, cause in zip(*columns, strict=True):
+            if is_quiet:
+                yield number, self._silence(due_ns)
+            yield number, Reading(at_ns, False, True, silence_s, self._after_ns / S, cause)
+
+    def _silence(self, due_ns: int) -> Reading:
         after_s = self._after_ns / S
-        self._episodes.step(number, Reading(due_ns, True, False, after_s, after_s))
+        return Reading(due_ns, True, False, after_s, after_s)
 
     def _expect(self, from_ns: int) -> None:
         soonest_ns = from_ns + self._after_ns

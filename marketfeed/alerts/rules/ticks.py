@@ -21,6 +21,7 @@ T = TypeVar("T")
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+Cause = tuple[int, int, int, int]  # g, ts_event, ts_recv and the venue's id (0 = none) of a tick
 
 _PAST: Final = FLAG_SNAPSHOT | FLAG_STALE
 _WIDE: Final = 1 << 62  # sums and differences of prices below it fit int64: ±4.6e9 of the currency
@@ -50,12 +51,12 @@ class Side:
     def __len__(self) -> int:
         return len(self.records)
 
-    def cause(self, i: int) -> tuple[int, int, int, int]:
-        """Return ``g``, ``ts_event``, ``ts_recv`` and the venue's id (0 = none) of tick ``i``."""
-        tick = self.records[i]
-        names = self.records.dtype.names or ()
-        venue_id = int(tick["trade_id"]) if "trade_id" in names else 0
-        return int(tick["g"]), int(tick["ts_event"]), int(tick["ts_recv"]), venue_id
+    def causes(self, indices: Ints) -> list[Cause]:
+        """Return the causes of alerts that the ticks at ``indices`` are."""
+        records, names = self.records, self.records.dtype.names or ()
+        columns = [records[name][indices].tolist() for name in ("g", "ts_event", "ts_recv")]
+        ids = records["trade_id"][indices].tolist() if "trade_id" in names else [0] * len(indices)
+        return list(zip(*columns, ids, strict=True))
 
     def part(self, indices: Ints) -> Part:
         """Return the ticks at ``indices``."""
@@ -191,11 +192,12 @@ class Ticks:
         indices[found] = order[before[found]]
         return indices
 
-    def cause(self, i: int) -> tuple[int, int, int, int]:
-        """Return ``g``, ``ts_event``, ``ts_recv`` and the venue's id (0 = none) of tick ``i`` of both."""
-        if self._is_quote[i]:
-            return self.quotes.cause(int(np.count_nonzero(self._is_quote[:i])))
-        return self.trades.cause(int(np.count_nonzero(~self._is_quote[:i])))
+    def causes(self, indices: Ints) -> list[Cause]:
+        """Return the causes of alerts that the ticks at ``indices`` of both are."""
+        of_quotes = self._is_quote[indices]
+        quotes = iter(self.quotes.causes(self._quote_places.searchsorted(indices[of_quotes])))
+        trades = iter(self.trades.causes(self._trade_places.searchsorted(indices[~of_quotes])))
+        return [next(quotes) if of_quote else next(trades) for of_quote in of_quotes.tolist()]
 
     def _merged(self, quotes: NDArray[Any], trades: NDArray[Any]) -> Ints:
         """Return the columns of both channels as one, in order of ``g``."""
@@ -216,9 +218,9 @@ class Part:
         self.symbols = side.symbols[indices]
         self.at_ns = side.at_ns[indices]
 
-    def cause(self, i: int) -> tuple[int, int, int, int]:
-        """Return ``g``, ``ts_event``, ``ts_recv`` and the venue's id (0 = none) of tick ``i`` of the part."""
-        return self._side.cause(int(self._indices[i]))
+    def causes(self, indices: Ints) -> list[Cause]:
+        """Return the causes of alerts that the ticks at ``indices`` of the part are."""
+        return self._side.causes(self._indices[indices])
 
     def part(self, indices: Ints) -> Part:
         """Return the ticks at ``indices`` of this part."""
