@@ -383,7 +383,7 @@ async def test_a_silence_that_ends_over_something_raised_says_so(tmp_path, ended
 async def test_a_silence_that_ends_over_many_symbols_says_so_of_each(tmp_path, monkeypatch):
     monkeypatch.setattr(silencing, "APPENDED", 2)
     wall = Wall()
-    async with dispatching(tmp_path, DeliveryLimits(max_tries=10, in_flight=9), wall=wall) as dispatch:
+    async with dispatching(tmp_path, DeliveryLimits(max_tries=10, in_flight=10), wall=wall) as dispatch:
         await dispatch.join("s1", "risk", "all", ["*"])
         await dispatch.add_silence(silence())
         await dispatch.append(raised := [example(number) for number in range(1, 6)], NOW_NS)
