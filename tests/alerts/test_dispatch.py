@@ -388,7 +388,7 @@ async def test_a_silence_that_ends_over_many_symbols_says_so_of_each(tmp_path, m
         await dispatch.add_silence(silence())
         await dispatch.append(raised := [example(number) for number in range(1, 6)], NOW_NS)
         assert dispatch.muted["silenced"] == 5
-        wall.now_ns += S
+        wall.now_ns += 30 * S
         await dispatch.expire_silence("one", "bob")
         found: list[Any] = []
         while len(found) < 5:
