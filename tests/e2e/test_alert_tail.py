@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +82,17 @@ def test_a_live_view_prints_alerts_of_rules_and_notices_as_they_come(tmp_path):
         # Other commands see the same alert.
         listed = command(tmp_path, "alerts", "show", own, "--json")[1]
         assert json.loads(listed)["key"] == "17"
+
+
+def test_the_commented_rule_of_the_shipped_configuration_raises_alerts_that_it_prints(tmp_path):
+    text = (Path(__file__).parents[2] / "config.toml").read_text()
+    before, rule, after = re.split(r"(?m)(^# \[\[alerts\.rules\]\](?:.*\n# )+.*\n)", text)
+    shipped = before + re.sub(r"(?m)^# ", "", rule) + after
+    with (
+        engine(shipped, tmp_path) as running,
+        tail(tmp_path, "--url", f"http://127.0.0.1:{running.port}") as live,
+    ):
+        assert " jump  SY" in live.stdout.readline()
 
 
 def test_a_reader_that_leaves_ends_it_without_another_alert(tmp_path):
