@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)  # of Debian's package faketime
 pytestmark = [
     pytest.mark.e2e,
+    pytest.mark.slow,
     pytest.mark.skipif(LIBRARY is None, reason="needs libfaketime (Debian: faketime)"),
 ]
 

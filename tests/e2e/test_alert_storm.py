@@ -25,6 +25,7 @@ LONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kills", "alerts"), LONG if PROVE else SHORT, ids=["engines", "workers", "consumers"]
 )
