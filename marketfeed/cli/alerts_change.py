@@ -10,14 +10,13 @@ import typer
 from marketfeed.cli.alerts_place import (
     AdminUrlOption,
     ByOption,
-    CaOption,
     JsonOption,
     LogOption,
     Place,
     UrlOption,
     login,
 )
-from marketfeed.cli.options import ConfigOption, SetOption
+from marketfeed.cli.options import CaOption, ConfigOption, SetOption
 
 ACK_EXAMPLES: Final = (
     "Examples:\n\n"

@@ -15,14 +15,13 @@ import typer
 from marketfeed.cli.alerts_place import (
     AdminUrlOption,
     ByOption,
-    CaOption,
     JsonOption,
     LogOption,
     Place,
     login,
     read_log,
 )
-from marketfeed.cli.options import ConfigOption, SetOption, fail
+from marketfeed.cli.options import CaOption, ConfigOption, SetOption, fail
 
 if TYPE_CHECKING:
     from marketfeed.alerts.log import Consumer, Progress

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 
 from marketfeed import __version__
-from marketfeed.client.connection import endpoint, endpoint_of
+from marketfeed.client.connection import SCHEMES, STREAM, endpoint, endpoint_of, stream_of
 from marketfeed.client.unreachable import plainly, tls_reason
 from marketfeed.core.addresses import host_port, parse_ip
 from marketfeed.errors import ConfigError, MarketfeedError
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from marketfeed.config.schema import AdminConfig, Config
 
 ANSWER_S: Final = 10.0
-_STREAM: Final = "/v1/stream"
+HEADERS: Final = {"User-Agent": f"marketfeed-cli/{__version__}"}
 _ELSEWHERE: Final = "--url http://HOST:PORT"
-_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _NO_PATH: Final = "no such path"  # as the answer of an engine's other port begins
 _CUT: Final = 200  # characters of a body that is not from an engine
 
@@ -70,11 +69,8 @@ class Answer:
 class EngineHttp:
     """An engine by its configuration, or at ``url``."""
 
-    def __init__(self, config: Config, url: str | None, ca: Path | None, token: str | None) -> None:
+    def __init__(self, config: Config, url: str | None, ca: Path | None) -> None:
         self._config, self._url, self._ca = config, url, ca
-        self._headers = {"User-Agent": f"marketfeed-cli/{__version__}"}
-        if token is not None:
-            self._headers["Authorization"] = f"Bearer {token}"
 
     def answer(self, call: Call) -> Answer:
         """Return the answer; raises CallError, UnreachableError and ConfigError."""
@@ -82,7 +78,7 @@ class EngineHttp:
         try:
             # No proxy: as the other commands connect.
             with httpx.Client(
-                verify=tls or False, timeout=ANSWER_S + call.wait_s, trust_env=False, headers=self._headers
+                verify=tls or False, timeout=ANSWER_S + call.wait_s, trust_env=False, headers=HEADERS
             ) as client:
                 response = client.request(call.method, base + call.path, params=call.query, json=call.body)
         except httpx.HTTPError as error:
@@ -100,12 +96,12 @@ class EngineHttp:
     def _address(self, admin: bool) -> tuple[str, ssl.SSLContext | None]:
         """Return the base of URLs, and the certificates to trust."""
         if self._url is not None:
-            engine = endpoint(_stream_url(self._url, self._ca), self._ca)
+            engine = endpoint(_checked(self._url, self._ca), self._ca)
         elif admin:
             return _admin_url(self._config.admin), None
         else:
             engine = endpoint_of(self._config.gateway, self._ca, _ELSEWHERE)
-        path = engine.parts.path.removesuffix(_STREAM).rstrip("/")
+        path = engine.parts.path.removesuffix(STREAM).rstrip("/")
         return f"{'http' if engine.tls is None else 'https'}://{engine.parts.netloc}{path}", engine.tls
 
 
@@ -121,18 +117,18 @@ def read_as(kind: type[T], value: Any) -> T:
         raise UnreachableError("the answer is not an engine's") from None
 
 
-def _stream_url(url: str, ca: Path | None) -> str:
-    """Return ``url`` with the scheme of a stream; raises ConfigError."""
+def _checked(url: str, ca: Path | None) -> str:
+    """Return the URL of the stream of the engine at ``url``; raises ConfigError."""
     try:
         parts = urlsplit(url)
-        scheme = _SCHEMES[parts.scheme] if parts.hostname and parts.port != 0 else ""
-    except (KeyError, ValueError):
-        scheme = ""
-    if not scheme:
+        valid = parts.scheme in (*SCHEMES, *SCHEMES.values()) and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
         raise ConfigError(f"--url {url}: must be http://HOST:PORT, or https://…")
-    if ca is not None and scheme == "ws":
+    if ca is not None and parts.scheme in ("http", "ws"):
         raise ConfigError(f"--ca {ca}: requires an https:// URL, not {url}")
-    return parts._replace(scheme=scheme).geturl()
+    return stream_of(url)
 
 
 def _admin_url(admin: AdminConfig) -> str:

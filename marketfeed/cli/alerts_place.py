@@ -55,14 +55,6 @@ AdminUrlOption = Annotated[
         "engine holds the log; else the log itself is used.",
     ),
 ]
-CaOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--ca",
-        metavar="FILE",
-        help="For https://: trust the certificates in this PEM file instead of the system's.",
-    ),
-]
 ByOption = Annotated[
     str | None, typer.Option("--by", help="Who does it, for the audit trail. Default: your login name.")
 ]
@@ -75,15 +67,10 @@ def read_log(
     log: Path | None, config: Path | None, set_: list[str] | None, query: Callable[[SqliteReader], T]
 ) -> T:
     """Return what ``query`` reads of the log; raises the exit with status 2."""
-    return queried(log or log_of(load_config(config, set_)), query)
-
-
-def queried(path: Path, query: Callable[[SqliteReader], T]) -> T:
-    """Return what ``query`` reads of the log at ``path``; raises the exit with status 2."""
     from marketfeed.alerts.sqlite_reads import SqliteReader
 
     try:
-        reader = SqliteReader(path)
+        reader = SqliteReader(log or log_of(load_config(config, set_)))
         try:
             return query(reader)
         finally:
@@ -126,7 +113,6 @@ class Place:
     set_: list[str] | None = None
     url: str | None = None
     ca: Path | None = None
-    token: str | None = None
 
     def changed(self, call: Call, kind: type[Kind]) -> Kind:
         """Return the answer to ``call`` as a struct, as :meth:`change`."""
@@ -201,7 +187,7 @@ class Place:
                 f"{self.log} is in use, and is not the log of this configuration: "
                 "use --config or --url of the engine that holds it"
             )
-        return EngineHttp(loaded.config, self.url, self.ca, self.token)
+        return EngineHttp(loaded.config, self.url, self.ca)
 
 
 def _offline(path: Path, loaded: Loaded, call: Call, needs_engine: str) -> Answer:

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from marketfeed.cli.alerts_place import CaOption, JsonOption, LogOption, Place, UrlOption, struct_of
-from marketfeed.cli.options import ConfigOption, SetOption, fail
+from marketfeed.cli.alerts_place import JsonOption, LogOption, Place, UrlOption, struct_of
+from marketfeed.cli.options import CaOption, ConfigOption, SetOption, fail
 
 EXAMPLES: Final = (
     "Examples:\n\n"

@@ -10,7 +10,6 @@ import typer
 
 from marketfeed.cli.alerts_place import (
     ByOption,
-    CaOption,
     JsonOption,
     LogOption,
     Place,
@@ -18,7 +17,7 @@ from marketfeed.cli.alerts_place import (
     login,
     read_log,
 )
-from marketfeed.cli.options import ConfigOption, SetOption, fail
+from marketfeed.cli.options import CaOption, ConfigOption, SetOption, fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,8 +16,6 @@ EXAMPLES: Final = (
     "marketfeed alerts tail --rule 'feed_*' --rule watcher --json | jq .message\n\n"
     "marketfeed alerts tail --consumer desk --ack --from-start >> desk.log"
 )
-_SCHEMES: Final = {"http": "ws", "https": "wss"}
-_STREAM: Final = "/v1/stream"
 
 
 def tail(
@@ -63,6 +61,7 @@ def tail(
     """
     from marketfeed.alerts.log import consumer_problem, pattern_problem
     from marketfeed.cli.alerts_follow import Follower, Subscription
+    from marketfeed.client.connection import stream_of
 
     patterns = rule or ["*"]
     for option, given in (("--ack", ack), ("--from-start", from_start)):
@@ -74,7 +73,7 @@ def tail(
     if problems:
         raise fail(problems[0])
     try:
-        engine = endpoint_from(stream_url(url), ca, config)
+        engine = endpoint_from(None if url is None else stream_of(url), ca, config)
         wanted = Subscription(tuple(patterns), consumer, ack, from_start)
         status = trio.run(Follower(engine, wanted, as_json=json).run)
     except ConfigError as error:
@@ -82,11 +81,3 @@ def tail(
     except KeyboardInterrupt:  # before the signal receiver was open
         status = 0
     raise typer.Exit(status)
-
-
-def stream_url(url: str | None) -> str | None:
-    """Return the URL of the stream of the engine at ``url``."""
-    scheme, _, rest = (url or "").partition("://")
-    if url is None or scheme not in _SCHEMES:
-        return url
-    return f"{_SCHEMES[scheme]}://{rest.rstrip('/').removesuffix(_STREAM)}{_STREAM}"

@@ -34,7 +34,7 @@ CaOption = Annotated[
     typer.Option(
         "--ca",
         metavar="FILE",
-        help="For wss://: trust the certificates in this PEM file instead of the system's.",
+        help="For wss:// and https://: trust the certificates in this PEM file instead of the system's.",
     ),
 ]
 TokenOption = Annotated[

@@ -34,9 +34,10 @@ AGENT: Final = [(b"User-Agent", f"marketfeed-cli/{__version__}".encode("ascii"))
 MESSAGE_BYTES: Final = 64 << 20
 RECEIVE_BYTES: Final = 1 << 16
 ANSWER_BYTES: Final = 16 << 20  # of one GET; 65,536 symbols are 4 MB
-_STREAM: Final = "/v1/stream"
-BY_OPTION: Final = f"--url ws://HOST:PORT{_STREAM}"
-BY_ARGUMENT: Final = f"ws://HOST:PORT{_STREAM} before the symbols"
+STREAM: Final = "/v1/stream"
+SCHEMES: Final = {"http": "ws", "https": "wss"}  # of an engine, and of its stream
+BY_OPTION: Final = f"--url ws://HOST:PORT{STREAM}"
+BY_ARGUMENT: Final = f"ws://HOST:PORT{STREAM} before the symbols"
 _HTTP: Final = b"HTTP/"
 _TLS: Final = (b"\x15\x03", b"\x16\x03")  # records of an alert and of a handshake: RFC 8446, section 5.1
 NO_PEM: Final = "contains no certificate in PEM format"
@@ -75,7 +76,7 @@ class Endpoint:
     @property
     def resource(self) -> str:
         """Return path and query of the handshake's request; /v1/stream if the URL has no path."""
-        return (self.parts.path or "/v1/stream") + (f"?{self.parts.query}" if self.parts.query else "")
+        return (self.parts.path or STREAM) + (f"?{self.parts.query}" if self.parts.query else "")
 
     def unreachable(self, error: BaseException) -> str:
         """Return why the connection failed, and how to give an address if none was given."""
@@ -187,13 +188,21 @@ def _or_tls(stream: Stream) -> str:
 async def known_symbols(engine: Endpoint) -> list[str]:
     """Return the engine's symbols from GET /v1/symbols next to its stream; [] if that fails."""
     path = engine.parts.path
-    if not path.endswith(_STREAM):
+    if not path.endswith(STREAM):
         return []
     try:
-        answer = await engine.get(path.removesuffix(_STREAM) + "/v1/symbols")
+        answer = await engine.get(path.removesuffix(STREAM) + "/v1/symbols")
         return [str(row["S"]) for row in answer["symbols"]]
     except (*THEIR_ENDS, *BROKEN):
         return []  # the symbols only serve suggestions
+
+
+def stream_of(url: str) -> str:
+    """Return the URL of the stream of the engine at ``url``, http:// or https://; other URLs as they are."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in SCHEMES:
+        return url
+    return f"{SCHEMES[scheme]}://{rest.rstrip('/').removesuffix(STREAM)}{STREAM}"
 
 
 def endpoint(url: str, ca: Path | None = None, option: str = "--url ") -> Endpoint:
@@ -231,7 +240,7 @@ def stream_url(gateway: GatewayConfig, elsewhere: str = BY_OPTION) -> str:
     address = parse_ip(host)
     if address is not None and address.is_unspecified:  # the engine listens on all addresses
         host = "127.0.0.1" if address.version == 4 else "::1"
-    return f"{'wss' if gateway.tls_cert else 'ws'}://{host_port(host, gateway.port)}{_STREAM}"
+    return f"{'wss' if gateway.tls_cert else 'ws'}://{host_port(host, gateway.port)}{STREAM}"
 
 
 def parsed_url(url: str, option: str = "--url ") -> SplitResult:

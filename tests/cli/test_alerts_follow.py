@@ -17,7 +17,7 @@ from marketfeed.cli import alerts_follow, alerts_tail
 from marketfeed.cli.alerts_follow import Follower, Subscription
 from marketfeed.cli.piped import wait_reader_gone
 from marketfeed.client import session
-from marketfeed.client.connection import endpoint
+from marketfeed.client.connection import endpoint, stream_of
 
 AT_US = 1_700_000_000_000_000
 LIVE = {"T": "subscription", "quotes": [], "trades": [], "alerts": ["*"], "tier": "vip", "encoding": "json"}
@@ -298,8 +298,8 @@ def test_mistakes_are_one_line(capsys, options, said):
 @pytest.mark.parametrize(
     ("url", "stream"),
     [
-        (None, None),
         ("ws://h:1/v1/stream", "ws://h:1/v1/stream"),
+        ("wss://h/feed", "wss://h/feed"),
         ("http://h:1", "ws://h:1/v1/stream"),
         ("https://h/", "wss://h/v1/stream"),
         ("https://h/feed", "wss://h/feed/v1/stream"),
@@ -307,4 +307,4 @@ def test_mistakes_are_one_line(capsys, options, said):
     ],
 )
 def test_the_url_of_the_engine_gives_that_of_its_stream(url, stream):
-    assert alerts_tail.stream_url(url) == stream
+    assert stream_of(url) == stream
