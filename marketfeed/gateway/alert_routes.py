@@ -185,6 +185,9 @@ def notice_of(body: NoticeBody, now_ns: int) -> Alert:
     """Return the notice that a publisher asks for; raises RequestError."""
     if body.S and not is_symbol(body.S):
         raise RequestError(ErrorCode.SYNTAX, f"S: not a symbol: {body.S[:40]!r}")
+    message = " ".join(body.msg.split())
+    if not message:
+        raise RequestError(ErrorCode.SYNTAX, "msg: white space only")
     if too_deep(body.data):
         raise RequestError(ErrorCode.SYNTAX, f"data: nested in at most {MAX_DATA_LEVELS} levels")
     if body.data is not None and len(msgspec.json.encode(body.data)) > MAX_DATA_BYTES:
@@ -198,7 +201,7 @@ def notice_of(body: NoticeBody, now_ns: int) -> Alert:
         severity=body.sev,
         state="notice",
         r_ns=now_ns,
-        message=" ".join(body.msg.split()),
+        message=message,
         to=body.to,
         data=body.data,
     )

@@ -1,88 +1,22 @@
-"""Dispatch over a log on disk: consumers and their sessions, notices, silences, restarts."""
+"""Dispatch over a log on disk: consumers and their sessions, notices, restarts."""
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 import pytest
 import trio
 
-from marketfeed.alerts import active, silencing
+from marketfeed.alerts import active
 from marketfeed.alerts.active import POLLING
 from marketfeed.alerts.alert import alert_id
 from marketfeed.alerts.delivery import DeliveryLimits
-from marketfeed.alerts.dispatch import Dispatch
-from marketfeed.alerts.log import CONSUMERS, Silence
+from marketfeed.alerts.log import CONSUMERS
 from marketfeed.alerts.service import AlertRefusedError
-from marketfeed.alerts.sqlite_log import open_log
-from marketfeed.core.units import S
 from marketfeed.errors import AlertLogError
 from marketfeed.testing_alert_log import NOW_NS, example
-
-LIMITS = DeliveryLimits(max_tries=10, in_flight=4)
-
-
-class Wall:
-    """A Unix clock that the test sets."""
-
-    def __init__(self):
-        self.now_ns = NOW_NS
-
-    def __call__(self):
-        return self.now_ns
-
-
-class Failing:
-    """The log, whose method ``broken`` fails."""
-
-    log: Any
-
-    def __init__(self):
-        self.broken = ""
-
-    def __getattr__(self, name):
-        if name == self.broken:
-            return self._fail
-        return getattr(self.log, name)
-
-    async def _fail(self, *_):
-        await trio.lowlevel.checkpoint()
-        raise AlertLogError("no room to write it: free space on its disk")
-
-
-@asynccontextmanager
-async def dispatching(folder, limits=LIMITS, wall=None, failing=None):
-    async with open_log(folder / "alerts.db") as log, trio.open_nursery() as nursery:
-        alerts: Any = failing or log
-        if failing is not None:
-            failing.log = log
-        dispatch = await Dispatch.started(alerts, limits, wall or Wall())
-        nursery.start_soon(dispatch.run)
-        yield dispatch
-        nursery.cancel_scope.cancel()
-
-
-def ids(due):
-    return [one.entry.alert.id for one in due]
-
-
-def notice(key, to=None):
-    own_id = alert_id("notice", key, "notice", 0, NOW_NS)
-    return msgspec.structs.replace(
-        example(1, "notice", "notice"), id=own_id, key=key, symbol="", message="filled", to=to
-    )
-
-
-def silence(**fields: Any):
-    known: dict[str, Any] = {
-        "starts_ns": NOW_NS,
-        "ends_ns": NOW_NS + 60 * S,
-        "created_by": "ann",
-        "comment": "test",
-    }
-    return Silence(id="one", **(known | fields))
+from tests.support.dispatching import Failing, dispatching, ids, notice
 
 
 async def test_alerts_go_to_each_consumer_in_order_and_to_one_of_its_sessions(tmp_path):
@@ -208,14 +142,14 @@ async def test_a_restart_goes_on_where_the_last_engine_was(tmp_path):
         ]
 
 
-async def test_the_age_of_what_an_absent_consumer_has_not_read_is_known(tmp_path):
+async def test_the_age_of_what_an_absent_consumer_has_not_read_is_known(tmp_path, monkeypatch):
+    monkeypatch.setattr("marketfeed.alerts.dispatch.LOOK_S", 0.001)
     async with dispatching(tmp_path) as dispatch:
         await dispatch.join("s1", "risk", "all", ["*"])
         dispatch.leave("s1")
         await dispatch.append([example(1)], NOW_NS + 5)
-        with trio.fail_after(10):
-            while not (found := dispatch.statistics()["risk"]).oldest_ns:
-                await trio.sleep(0.05)
+        while not (found := dispatch.statistics()["risk"]).oldest_ns:
+            await trio.lowlevel.checkpoint()
         assert (found.state, found.oldest_ns, found.unacknowledged) == ("away", NOW_NS + 5, 0)
 
 
@@ -333,95 +267,6 @@ async def test_what_is_not_on_disk_is_not_acknowledged(tmp_path):
         assert (await dispatch.acknowledge("risk", alerts)).ids == tuple(alerts)
         assert (await dispatch.acknowledge("risk", alerts)).unknown == tuple(alerts)
         assert (await dispatch.acknowledge("nobody", alerts)).unknown == tuple(alerts)
-
-
-async def test_a_silence_mutes_alerts_and_not_notices(tmp_path):
-    wall = Wall()
-    async with dispatching(tmp_path, wall=wall) as dispatch:
-        await dispatch.join("s1", "risk", "all", ["*"])
-        await dispatch.append([before := example(1, "wide")], wall.now_ns)
-        await dispatch.add_silence(silence(rules=("wi*",)))
-        cleared = example(1, "wide", "cleared")
-        muted = example(2, "wide")
-        await dispatch.append([cleared, muted, other := example(3, "stale")], wall.now_ns)
-        await dispatch.publish(told := notice("k"))
-        with trio.fail_after(10):
-            found: list[str] = []
-            while len(found) < 4:
-                due = ids(await dispatch.take("s1", 9))
-                await dispatch.acknowledge("risk", due)
-                found += due
-        # What was shown as raised is shown as cleared.
-        assert found == [before.id, cleared.id, other.id, told.id]
-        assert dispatch.muted == {"inhibited": 0, "silenced": 2}
-        assert [one.id for one in await dispatch.silences()] == ["one"]
-
-
-@pytest.mark.parametrize("ended", ["by hand", "by time", "under another"])
-async def test_a_silence_that_ends_over_something_raised_says_so(tmp_path, ended):
-    wall = Wall()
-    async with dispatching(tmp_path, wall=wall) as dispatch:
-        await dispatch.join("s1", "risk", "all", ["*"])
-        await dispatch.add_silence(silence())
-        await dispatch.append([raised := example(1), example(2), example(2, "wide", "cleared")], NOW_NS)
-        if ended == "under another":
-            await dispatch.add_silence(silence(ends_ns=NOW_NS + 90 * S))  # replaces it
-            await dispatch.add_silence(msgspec.structs.replace(silence(), id="two"))
-        wall.now_ns += 30 * S if ended == "by hand" else 61 * S
-        assert await dispatch.expire_silence("one" if ended != "by time" else "unknown", "bob") == (
-            ended != "by time"
-        )
-        (due,) = await dispatch.take("s1", 9)
-        alert = due.entry.alert
-        assert (alert.key, alert.state, alert.symbol) == (raised.key, "raised", raised.symbol)
-        assert alert.id != raised.id
-        assert alert.message.endswith("still raised after a silence by ann ended")
-        await dispatch.append([cleared := example(1, "wide", "cleared")], wall.now_ns)
-        assert ids(await dispatch.take("s1", 9)) == [cleared.id]
-
-
-async def test_a_silence_that_ends_over_many_symbols_says_so_of_each(tmp_path, monkeypatch):
-    monkeypatch.setattr(silencing, "APPENDED", 2)
-    wall = Wall()
-    async with dispatching(tmp_path, DeliveryLimits(max_tries=10, in_flight=10), wall=wall) as dispatch:
-        await dispatch.join("s1", "risk", "all", ["*"])
-        await dispatch.add_silence(silence())
-        await dispatch.append(raised := [example(number) for number in range(1, 6)], NOW_NS)
-        assert dispatch.muted["silenced"] == 5
-        wall.now_ns += 30 * S
-        await dispatch.expire_silence("one", "bob")
-        found: list[Any] = []
-        while len(found) < 5:
-            found += await dispatch.take("s1", 9)
-        assert sorted(one.entry.alert.key for one in found) == sorted(alert.key for alert in raised)
-        assert len(set(ids(found))) == 5
-
-
-async def test_silences_outlive_a_restart(tmp_path):
-    async with dispatching(tmp_path) as dispatch:
-        await dispatch.add_silence(silence(symbols=("AA*",)))
-    async with dispatching(tmp_path) as dispatch:
-        await dispatch.append([example(1)], NOW_NS)
-        assert dispatch.muted["silenced"] == 1
-        assert not await dispatch.expire_silence("unknown", "")
-
-
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
-        ({"ends_ns": NOW_NS}, "later than now"),
-        ({"starts_ns": NOW_NS + 90 * S}, "later than now and than starts"),
-        ({"rules": ()}, "rules: 1 to 100 patterns"),
-        ({"symbols": ("*",) * 101}, "symbols: 1 to 100 patterns"),
-        ({"rules": ("a b",)}, "rules: a pattern is"),
-        ({"comment": ""}, "who silences, and why"),
-    ],
-)
-async def test_an_invalid_silence_is_refused(tmp_path, fields, reason):
-    async with dispatching(tmp_path) as dispatch:
-        with pytest.raises(AlertRefusedError, match=reason):
-            await dispatch.add_silence(silence(**fields))
-        assert await dispatch.silences() == []
 
 
 async def test_a_person_takes_on_an_episode(tmp_path):

@@ -20,7 +20,7 @@ from marketfeed.alerts.escalation.registry import escalations
 from marketfeed.alerts.escalation.schedule import Schedule
 from marketfeed.core.units import S
 from tests.support.admin_client import post
-from tests.support.escalations import raised
+from tests.support.escalations import EPISODE, raised
 from tests.support.process import engine
 
 if TYPE_CHECKING:
@@ -137,22 +137,16 @@ async def test_an_alert_that_is_not_resent_ends_by_itself(peers, tmp_path):
     wait(lambda: not any(map(firing, peers)))  # 4 × resend_s later
 
 
-CONFIG_OF_ENGINE = """
-[[feeds]]
-type = "synthetic"
-symbols = ["A"]
-rate = 200
-[[alerts.rules]]
-name = "tight"
-type = "spread"
-severity = "critical"
-absolute = 1e-9
+CONFIG_OF_ENGINE = (
+    EPISODE
+    + """
 [[alerts.escalate]]
 kind = "alertmanager"
 after_s = 0
 urls = {urls}
 allow_private = true
 """
+)
 
 
 @pytest.mark.e2e

@@ -15,6 +15,7 @@ from standardwebhooks import Webhook
 
 from tests.support.admin_client import get, post
 from tests.support.commands import command
+from tests.support.escalations import EPISODE
 from tests.support.process import engine
 
 if TYPE_CHECKING:
@@ -24,16 +25,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 OLD, NEW = ("whsec_" + letter * 32 for letter in "AB")
-CONFIG = """
-[[feeds]]
-type = "synthetic"
-symbols = ["A"]
-rate = 200
-[[alerts.rules]]
-name = "tight"
-type = "spread"
-severity = "critical"
-absolute = 1e-9
+CONFIG = (
+    EPISODE
+    + """
 [[alerts.escalate]]
 name = "desk"
 kind = "webhook"
@@ -42,6 +36,7 @@ url = "http://127.0.0.1:{port}/hook/of-a-token"
 allow_private = true
 secret_file = "secret"
 """
+)
 
 
 class Receiver:

@@ -141,3 +141,10 @@ async def test_a_poll_that_does_not_wait_gets_what_is_due(tmp_path):
         status, answer = await http(live, "GET", "/v1/alerts?consumer=risk&timeout_s=0")
         assert (status, [alert["id"] for alert in answer["alerts"]]) == (200, [one.id])
         assert (await http(live, "GET", "/v1/alerts?consumer=risk&timeout_s=0"))[0] == 204
+
+
+async def test_a_notice_that_says_nothing_is_refused(tmp_path):
+    async with serving_alerts(tmp_path) as (live, dispatch):
+        status, answer = await http(live, "POST", "/v1/alerts", {"key": "1", "msg": " \n "})
+        assert (status, answer["error"]["msg"]) == (400, "msg: white space only")
+        assert await dispatch.head() == 0

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator
 
+# A feed and a rule that raises one critical episode, which lasts.
+EPISODE = """
+[[feeds]]
+type = "synthetic"
+symbols = ["A"]
+rate = 200
+[[alerts.rules]]
+name = "tight"
+type = "spread"
+severity = "critical"
+absolute = 1e-9
+"""
 NOW_NS = 1_795_802_400 * S  # 2026-11-27T18:00:00Z
 
 
