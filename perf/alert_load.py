@@ -43,6 +43,8 @@ prefix = "QU"
 symbols = 160
 rate = 80.0
 trades = 0.0
+[limits]
+requests_per_s = 10000
 """
 RULES: Final[tuple[dict[str, Any], ...]] = (
     {"type": "stale", "symbols": "QU*", "after_s": 1.0},
@@ -70,17 +72,23 @@ class Consumer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         while not self.done.is_set():
             connection.request("GET", "/v1/alerts?consumer=risk&timeout_s=1")
-            answer = connection.getresponse()
-            body = answer.read()
-            if answer.status == 204:
+            status, body = _answer(connection)
+            if status == 204:
                 continue
             alerts = json.loads(body)["alerts"]
             now_us = time.time_ns() / 1000
             self.late_us += [now_us - one["r"] for one in alerts]
             request = json.dumps({"consumer": "risk", "alerts": [one["id"] for one in alerts]})
             connection.request("POST", "/v1/alerts/ack", request)
-            answer = connection.getresponse()
-            self.acknowledged += len(json.loads(answer.read())["alerts"])
+            self.acknowledged += len(json.loads(_answer(connection)[1])["alerts"])
+
+
+def _answer(connection: http.client.HTTPConnection) -> tuple[int, bytes]:
+    response = connection.getresponse()
+    body = response.read()
+    if response.status >= 300:
+        raise RuntimeError(f"the consumer was answered {response.status}: {body.decode()}")
+    return response.status, body
 
 
 def tables() -> str:

@@ -9,6 +9,7 @@ import msgspec
 import structlog
 import trio
 
+from marketfeed import clock
 from marketfeed.alerts.alert import Alert, alert_id
 from marketfeed.alerts.log import matches, pattern_problem
 from marketfeed.alerts.patterns import Patterns
@@ -117,8 +118,11 @@ class Silences:
         ]
         hidden = [one for one in await self._alerts.episodes(open_only=True) if not one.shown]
         told: list[Alert] = []
+        turn = clock.Turn()
         for episode in hidden:
-            await trio.lowlevel.checkpoint()  # there may be thousands
+            if turn.is_over():  # there may be thousands
+                await trio.lowlevel.checkpoint()
+                turn = clock.Turn()
             covering = (
                 one
                 for one, rules, symbols in begun

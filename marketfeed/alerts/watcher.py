@@ -170,17 +170,23 @@ class Watcher:
             self._found = trio.Event()
 
     async def _hold_all(self, slices: Iterator[list[Judged]]) -> None:
-        """Hold all alerts of ``slices``; let other tasks run after each."""
+        """Hold all alerts of ``slices``; let other tasks run in between."""
         self._slices = slices
+        turn = clock.Turn()
         for judged in slices:
             self._hold(judged)
-            await self._wait_room()
+            if turn.is_over() or len(self._held) >= MOST_HELD:
+                await self._wait_room()
+                turn = clock.Turn()
         self._hold([])
 
     async def _finish(self, alerts: Keeping) -> None:
+        turn = clock.Turn()
         for judged in chain(self._slices, self._rest()):
             self._hold(judged)
-            await trio.lowlevel.checkpoint()
+            if turn.is_over():
+                await trio.lowlevel.checkpoint()
+                turn = clock.Turn()
         while self._held and await self._append(alerts, self._held[:APPENDED]):
             pass
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
+from marketfeed import clock
 from marketfeed.alerts.log import matches
 from marketfeed.alerts.messages import alert_message, arrays
 from marketfeed.alerts.service import AlertsOffError
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from marketfeed.gateway.outbox import Outbox
 
 READ: Final = 128  # entries at a time, encoded in one go: about 1 ms
-YIELD_SENDS: Final = 256  # views between two checkpoints: about 2 ms
 RETRY_S: Final = 1.0
 
 log = structlog.get_logger()
@@ -55,6 +55,7 @@ class LiveViews:
         self._entered = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._encoding = trio.Lock()  # of the views that catch up, one encodes at a time
+        self._turn = clock.Turn()  # of these together
 
     def __len__(self) -> int:
         """Return the number of views."""
@@ -94,17 +95,16 @@ class LiveViews:
     async def _send(self, entries: list[Entry], before: int) -> None:
         """Send ``entries`` to the views that stand at ``before``."""
         frames: dict[tuple[tuple[str, ...], str], bytes] = {}
-        sent = 0
+        turn = clock.Turn()
         for view in list(self._views):
             if not before <= view.position < self._position or view.catching_up:
                 continue
             # While the outbox holds bytes, it calls drained() later.
-            known, inside = len(frames), view.position > before
             if view in self._views and not view.outbox.waiting_bytes:
                 self._offer(view, entries, frames)
-            sent += 1
-            if inside or len(frames) > known or sent % YIELD_SENDS == 0:
+            if turn.is_over():
                 await trio.lowlevel.checkpoint()
+                turn = clock.Turn()
 
     async def _catch_up(self, view: View) -> None:
         try:
@@ -113,7 +113,9 @@ class LiveViews:
                 async with self._encoding:
                     if view not in self._views or not self._offer(view, entries, {}):
                         return
-                    await trio.lowlevel.checkpoint()
+                    if self._turn.is_over():
+                        await trio.lowlevel.checkpoint()
+                        self._turn = clock.Turn()
         finally:
             view.catching_up = False
 

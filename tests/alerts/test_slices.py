@@ -11,12 +11,14 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketfeed import clock
 from marketfeed.alerts.alert import alert_id
 from marketfeed.alerts.log import matches
 from marketfeed.alerts.patterns import Patterns
 from marketfeed.alerts.rules import SLICE, RuleSet, rule_specs
 from marketfeed.alerts.rules.deadlines import SPARE, Deadlines
 from marketfeed.alerts.rules.episodes import Episodes
+from marketfeed.alerts.watcher import STEP_TICKS
 from marketfeed.core.records import NO_TRADES, QUOTE
 from tests.alerts.test_watcher import START_NS, Bench
 from tests.support.alert_ticks import S
@@ -105,7 +107,8 @@ async def crowded():
     return bench
 
 
-async def test_other_tasks_run_between_slices(mock_clock):
+async def test_other_tasks_run_between_slices(mock_clock, monkeypatch):
+    monkeypatch.setattr(clock, "TURN_NS", 0)
     bench = await crowded()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.watcher.run, bench.log)
@@ -127,7 +130,30 @@ async def test_other_tasks_run_between_slices(mock_clock):
         nursery.cancel_scope.cancel()
 
 
-async def test_alerts_that_are_being_made_at_the_end_are_logged(mock_clock):
+async def test_what_takes_no_time_takes_no_turns(mock_clock, monkeypatch):
+    """A turn of a busy event loop takes 10 ms: one per rule and step, and the watcher would fall behind."""
+    monkeypatch.setattr(clock, "TURN_NS", 3600 * S)
+    tables = [{"name": f"r{number}", "type": "rate", "above": 1e6, "window_s": 0.1} for number in range(8)]
+    bench = Bench(*tables, max_symbols=COUNT)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.watcher.run, bench.log)
+        await trio.testing.wait_all_tasks_blocked()
+        bench.publish(*[(name, 10) for name in NAMES])
+        await trio.testing.wait_all_tasks_blocked()
+        assert bench.watcher.ticks == 0
+        mock_clock.jump(0.01)  # for which the watcher lets ticks collect
+        turns = 0
+        while bench.watcher.position < COUNT and turns < 100:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+        assert bench.watcher.ticks == COUNT
+        # All tasks of a batch run in random order: one turn to wake it up, and one per step.
+        assert turns <= 2 + -(-COUNT // STEP_TICKS)
+        nursery.cancel_scope.cancel()
+
+
+async def test_alerts_that_are_being_made_at_the_end_are_logged(mock_clock, monkeypatch):
+    monkeypatch.setattr(clock, "TURN_NS", 0)
     bench = await crowded()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.watcher.run, bench.log)

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from marketfeed.alerts.alert import Severity
+from marketfeed.alerts.patterns import Patterns
 from marketfeed.config.guesses import guess
 from marketfeed.config.plugins import load_type
 from marketfeed.config.validation import checked, mistakes, shown, without
@@ -91,12 +92,8 @@ def unmatched(specs: Iterable[RuleSpec], names: Iterable[str]) -> list[str]:
         for spec in specs
         if spec.common.type != FEED_DOWN
         for pattern in spec.common.patterns
-        if pattern != "*" and not any(_matches(pattern, name) for name in known)
+        if pattern != "*" and not any(map(Patterns((pattern,)).match, known))
     ]
-
-
-def _matches(pattern: str, symbol: str) -> bool:
-    return symbol.startswith(pattern[:-1]) if pattern.endswith("*") else symbol == pattern
 
 
 def _relations(index: int, table: dict[str, Any], names: Sequence[Any]) -> Iterator[str]:
