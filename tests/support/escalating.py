@@ -102,6 +102,7 @@ class Peer:
         self.outcomes = list(outcomes) or [DELIVERED]
         self.sent: list[tuple[float, str, str]] = []  # time, cause, symbol
         self.messages: list[Message] = []
+        self.at_s: list[float] = []  # of each, not rounded
         self.open = trio.Event()  # sends wait for it
         self.open.set()
         self.under_way = self.most = 0
@@ -117,6 +118,7 @@ class Peer:
         at_s = (now_ns - NOW_NS) / S
         self.sent += [(round(at_s, 1), one.cause, one.alert.symbol) for one in messages]
         self.messages += messages
+        self.at_s += [at_s] * len(messages)
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if isinstance(outcome, Exception):
             raise outcome
