@@ -14,8 +14,9 @@ run: $(VENV)/.run
 		$(if $(PORT),--set gateway.port=$(PORT)) $(if $(ADMIN_PORT),--set admin.port=$(ADMIN_PORT)) $(ARGS)
 
 # Two tests per core; then, one per core, the files of tests that depend on the load of the machine.
-test: $(VENV)/.test
-	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not alone"
+# COVER=1 measures coverage by the way, as `make debt` does otherwise; long tests run without it.
+test: $(if $(COVER),build/coverage/data) $(VENV)/.test
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "$(if $(COVER),slow and )not alone"
 	$(BIN)/python -m pytest -q -n logical --dist loadfile -m alone
 
 # Fast tests for development, without other processes and without network: under a minute.

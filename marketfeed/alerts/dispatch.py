@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from marketfeed.alerts.active import ActiveConsumer
-from marketfeed.alerts.log import CONSUMERS, Acknowledged, Progress, consumer_problem
+from marketfeed.alerts.log import CONSUMERS, Acknowledged, Entry, Progress, consumer_problem
 from marketfeed.alerts.recent import RecentEntries
 from marketfeed.alerts.service import AlertRefusedError, Published
 from marketfeed.alerts.silencing import Silences
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
         Appended,
         Consumer,
         DeadLetter,
-        Entry,
         Episode,
         Mark,
         Silence,
@@ -75,7 +74,7 @@ class Dispatch:
         return dispatch
 
     async def run(self) -> None:
-        """Read what is appended, park what is not acknowledged, and end silences, until cancelled."""
+        """Read what others append, park what is not acknowledged, and end silences, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._recent.run)
             nursery.start_soon(self._silences.run)
@@ -100,9 +99,15 @@ class Dispatch:
         """Keep alerts; those that a silence covers are kept with a mark. Raises AlertLogError."""
         marked = {**self._silences.marks(alerts, now_ns), **(marks or {})}
         appended = await self._alerts.append(alerts, now_ns, marked)
-        for mark in (marked[one.id] for one in appended if one.new and one.id in marked):
+        for mark in (one.mark for one in appended if one.mark is not None):
             self.muted[mark] += 1
-        self._recent.ring()
+        self._recent.offer(
+            [
+                Entry(one.position, alert, now_ns, one.mark)
+                for one, alert in zip(appended, alerts, strict=True)
+                if one.new
+            ]
+        )
         for tell in self.on_append:
             tell()
         return appended

@@ -37,12 +37,13 @@ COMMIT_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 class Appended(msgspec.Struct, frozen=True):
     """What became of an appended alert. ``new`` is False if it was in the log already.
 
-    ``id`` is that of the entry: a repeated notice gets the first one's.
+    ``id`` is that of the entry: a repeated notice gets the first one's. ``mark`` is that of a new entry.
     """
 
     id: str
     position: int
     new: bool
+    mark: Mark | None = None
 
 
 class Entry(msgspec.Struct, frozen=True):

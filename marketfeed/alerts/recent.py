@@ -26,7 +26,10 @@ log = structlog.get_logger()
 
 
 class RecentEntries:
-    """The window; :meth:`run` fills it, and calls ``on_new`` after each step."""
+    """The window, which is offered what is appended; it calls ``on_new`` after each step.
+
+    Appends that overtake each other are read from the log, in their order, by :meth:`run`.
+    """
 
     def __init__(self, alerts: AlertLog, newest: int, on_new: Callable[[], None]) -> None:
         """Begin after position ``newest``."""
@@ -35,11 +38,17 @@ class RecentEntries:
         self._entries: list[Entry] = []
         self._rung = trio.Event()
         self._grown = trio.Event()
+        self._reading = False
         self.newest = newest  # position of the newest entry that was read
 
-    def ring(self) -> None:
-        """Have entries read that were appended. Idempotent; repeated calls coalesce."""
-        self._rung.set()
+    def offer(self, entries: list[Entry]) -> None:
+        """Take entries that were appended by one call, if any."""
+        if not entries:
+            return
+        if entries[0].position == self.newest + 1 and not self._reading:
+            self._add(entries)
+        else:
+            self._rung.set()
 
     async def run(self) -> None:
         """Read new entries until cancelled."""
@@ -47,6 +56,7 @@ class RecentEntries:
         while True:
             await self._rung.wait()
             self._rung = trio.Event()
+            self._reading = True
             try:
                 while entries := await self._alerts.read(self.newest, READ):
                     self._add(entries)
@@ -56,7 +66,9 @@ class RecentEntries:
                     log.error("alerts cannot be read, and are delivered later", reason=str(error))
                 failing = True
                 await trio.sleep(RETRY_S)
-                self.ring()
+                self._rung.set()
+            finally:
+                self._reading = False
 
     async def after(self, position: int, limit: int) -> list[Entry]:
         """Return up to ``limit`` entries after ``position``, from memory if they are there."""

@@ -9,7 +9,7 @@ of entries in each follows the load (group commit). Reads have a connection of t
 commits; other processes may read as well.
 
 If a commit fails, its callers get AlertLogError and nothing of it is kept. ``statistics().problem`` has the
-reason until a commit succeeds, which is tried again every RETRY_S.
+reason until a commit succeeds, which is tried again every LAG_S.
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BATCH: Final = 1000  # most calls that share a commit, which bounds how long one takes
-RETRY_S: Final = 1.0  # between attempts to write while the disk is full or failing
+# Without a change that somebody waits for: until what may lag is committed, and until a commit that failed is
+# tried again.
+LAG_S: Final = 1.0
 
 
 class LogStatistics(msgspec.Struct, frozen=True):
@@ -98,10 +100,9 @@ class Writer:
             self._wake.notify()
 
     def note(self, notes: Notes) -> None:
-        """Keep what may lag with the next commit, which this causes."""
+        """Keep what may lag with the next commit, within LAG_S."""
         with self._wake:
             self._notes.update(notes)
-            self._wake.notify()
 
     def statistics(self) -> LogStatistics:
         """Return counts."""
@@ -120,24 +121,18 @@ class Writer:
             requests, notes, last = self._next()
             if requests or notes or self._problem:
                 self._serve(requests, notes)
-            with suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(_wake_all, requests)
+            if requests:
+                with suppress(trio.RunFinishedError):
+                    self._token.run_sync_soon(_wake_all, requests)
             if last:
                 with suppress(apsw.Error):  # if there is no room for a checkpoint, all is in the WAL
                     self._connection.close()
                 return
 
     def _next(self) -> tuple[list[Request], Notes, bool]:
-        """Wait for something to write; while there is a problem, for RETRY_S at most."""
-        retry_at_s = time.monotonic() + RETRY_S
+        """Wait for something that somebody waits for, LAG_S at most; return it with what may lag."""
         with self._wake:
-            while not (self._requests or self._closing):
-                if self._problem is None and self._notes:
-                    break
-                left_s = None if self._problem is None else retry_at_s - time.monotonic()
-                if left_s is not None and left_s <= 0:
-                    break
-                self._wake.wait(left_s)
+            self._wake.wait_for(lambda: self._requests or self._closing, LAG_S)
             requests, self._requests = self._requests[:BATCH], self._requests[BATCH:]
             notes, self._notes = self._notes, Notes()
             return requests, notes, self._closing and not self._requests

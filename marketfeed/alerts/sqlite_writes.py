@@ -45,7 +45,7 @@ class Changes:
             mark = self._in_episode(alert, marks.get(alert.id), head, now_ns)
             values = (head, alert.id, now_ns, mark, encoded(alert))
             self._do("INSERT INTO alerts VALUES (?, ?, ?, ?, ?)", *values)
-            appended.append(Appended(alert.id, head, True))
+            appended.append(Appended(alert.id, head, True, mark))
         return appended
 
     def _known(self, alert: Alert) -> Any:

@@ -74,7 +74,7 @@ async def test_all_callers_that_wait_are_told(tmp_path):
 
 async def test_the_problem_ends_without_another_call(tmp_path, monkeypatch):
     """So that an engine without alerts gets ready again."""
-    monkeypatch.setattr(sqlite_writer, "RETRY_S", 0.001)
+    monkeypatch.setattr(sqlite_writer, "LAG_S", 0.001)
     disk = FullDisk()
     async with open_log(tmp_path / "alerts.db", disk.name) as log:
         disk.room_bytes = 0

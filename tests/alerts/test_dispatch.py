@@ -240,17 +240,50 @@ async def test_entries_come_from_memory_or_from_the_log(tmp_path):
         assert [entry.position for entry in await dispatch.entries(5, 9)] == [6]
 
 
-async def test_a_log_that_cannot_be_read_delays_what_is_delivered(tmp_path, monkeypatch):
+async def test_appends_that_overtake_each_other_are_read_from_the_log_once_it_can_be(tmp_path, monkeypatch):
     monkeypatch.setattr("marketfeed.alerts.recent.RETRY_S", 0.01)
     failing = Failing()
     async with dispatching(tmp_path, failing=failing) as dispatch:
         await dispatch.join("s1", "risk", "all", ["*"])
         failing.broken = "read"
-        await dispatch.append([example(1)], NOW_NS)
+        await failing.log.append([example(1)], NOW_NS)  # by a task that has not gone on yet
+        await dispatch.append([example(2)], NOW_NS)
         await trio.testing.wait_all_tasks_blocked()
         assert dispatch.newest == 0
         failing.broken = ""
         assert ids(await dispatch.take("s1", 1)) == [example(1).id]
+        assert ids(await dispatch.take("s1", 1)) == [example(2).id]
+
+
+async def test_what_is_appended_is_delivered_without_a_read_of_the_log(tmp_path):
+    failing = Failing()
+    async with dispatching(tmp_path, failing=failing) as dispatch:
+        await dispatch.join("s1", "risk", "all", ["*"])
+        failing.broken = "read"
+        await dispatch.append([example(1), example(2)], NOW_NS)
+        await dispatch.append([example(2), example(3)], NOW_NS)  # the first of which is known
+        await dispatch.append([example(3)], NOW_NS)
+        await dispatch.append([example(4)], NOW_NS)
+        found: list[str] = []
+        with trio.fail_after(10):
+            while len(found) < 4:
+                found += ids(await dispatch.take("s1", 9))
+        assert found == [example(number).id for number in range(1, 5)]
+
+
+async def test_alerts_of_many_publishers_at_once_are_delivered_in_the_order_of_the_log(tmp_path):
+    failing = Failing()
+    async with dispatching(tmp_path, failing=failing) as dispatch:
+        await dispatch.join("s1", "risk", "all", ["*"])
+        async with trio.open_nursery() as nursery:
+            for number in range(100):
+                nursery.start_soon(dispatch.append, [example(number), example(100 + number)], NOW_NS)
+        found: list[str] = []
+        with trio.fail_after(10):
+            while len(found) < 200:
+                found += ids(await dispatch.take("s1", 50))
+                await dispatch.acknowledge("risk", found[-50:])
+        assert found == [entry.alert.id for entry in await failing.log.read(0, 1000)]
 
 
 async def test_what_is_not_on_disk_is_not_acknowledged(tmp_path):
