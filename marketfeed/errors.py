@@ -88,6 +88,10 @@ class EngineGoneError(TapError):
     """The engine of a tap has ended, and all its ticks were read; connect to its successor."""
 
 
+class AccessError(MarketfeedError):
+    """A key, token or ticket is not valid, or not any more; the text says why, and nothing secret."""
+
+
 class RequestError(MarketfeedError):
     """Invalid client request. It is answered with an error message; the session continues.
 

@@ -27,7 +27,7 @@ LAYERS = [
         "marketfeed.logs",
         "marketfeed.unix_sockets",
     },
-    {"marketfeed.ingest", "marketfeed.latency", "marketfeed.alerts"},
+    {"marketfeed.ingest", "marketfeed.latency", "marketfeed.alerts", "marketfeed.access"},
     {"marketfeed.fanout"},
     {"marketfeed.gateway"},
     {"marketfeed.server", "marketfeed.recordings"},

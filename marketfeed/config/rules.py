@@ -5,21 +5,26 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from marketfeed.config.guesses import guess
 from marketfeed.config.validation import shown
 from marketfeed.core.addresses import is_loopback, parse_ip
 from marketfeed.core.authority import host_problem, origin_problem
+from marketfeed.core.symbols import is_pattern, is_symbol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from marketfeed.config.schema import Config
+    from marketfeed.config.schema import AuthConfig, Config
 
 Problem = tuple[str, str]  # key paths, separated by ", "; what is allowed there
 
 # The empty host binds every address.
 _HOST: Final = re.compile(r"(?![0-9.]+$)([A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|")
+CLAIMS: Final = (
+    "sub", "tenant", "tier", "symbols", "channels", "consumers", "publish", "max_sessions", "max_symbols",
+)  # fmt: skip
 _TIER_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
@@ -62,8 +67,65 @@ def _admin(config: Config) -> Iterator[Problem]:
 
 
 def _auth(config: Config) -> Iterator[Problem]:
-    if config.auth.mode != "none":
-        yield "auth.mode", f'must be "none" in this version, not {shown(config.auth.mode)}'
+    auth = config.auth
+    if auth.mode == "keys" and auth.keys_file is None:
+        yield "auth.keys_file", 'missing; required with auth.mode = "keys": marketfeed keys add writes it'
+    if auth.mode == "jwt":
+        yield from _jwt(auth)
+    if auth.previous_key_file is not None and auth.valid_until is None:
+        yield "auth.valid_until", "missing; required with auth.previous_key_file: until when it is accepted"
+    if auth.valid_until is not None and auth.valid_until.tzinfo is None:
+        yield "auth.valid_until", "must have an offset, such as 2030-01-31T00:00:00Z"
+    for name in auth.claims:
+        if name not in CLAIMS:
+            yield f"auth.claims.{name}", f"unknown claim; one of {', '.join(CLAIMS)}{guess(name, CLAIMS)}"
+    bits = auth.ticket_prefixes
+    if bits and (len(bits) != 2 or not 0 <= bits[0] <= 32 or not 0 <= bits[1] <= 128):
+        yield "auth.ticket_prefixes", "must be two numbers: bits of an IPv4, and of an IPv6 address: [24, 56]"
+    yield from _scope("auth.defaults", auth.defaults.symbols, [auth.defaults.tier or ""], config)
+    for name, tenant in auth.tenants.items():
+        yield from _scope(f"auth.tenants.{name}", tenant.symbols, tenant.tiers or [], config)
+
+
+def _jwt(auth: AuthConfig) -> Iterator[Problem]:
+    if auth.algorithm is None:
+        yield (
+            "auth.algorithm",
+            'missing; required with auth.mode = "jwt": the one that tokens are signed with',
+        )
+    if auth.jwks is None:
+        return
+    for key, value in (("key_file", auth.key_file), ("previous_key_file", auth.previous_key_file)):
+        if value is not None:
+            yield f"auth.{key}", "not allowed together with auth.jwks"
+    if auth.algorithm == "HS256":
+        yield "auth.algorithm", "must be RS256, ES256 or EdDSA with auth.jwks: HS256 has no public keys"
+    for key in ("audience", "issuer"):
+        if getattr(auth, key) is None:
+            yield f"auth.{key}", "missing; required with auth.jwks: its keys may sign tokens for others too"
+    scheme, _, rest = auth.jwks.partition("://")
+    host = urlsplit(auth.jwks).hostname if rest else None
+    if rest and (scheme not in ("http", "https") or not host):
+        yield "auth.jwks", "must be the path of a file, or an https address"
+    elif rest and scheme == "http" and not is_loopback(host or ""):
+        yield "auth.jwks", "must be https: whoever can change the answer could make tokens"
+
+
+def _scope(path: str, symbols: Sequence[str], tiers: Sequence[str], config: Config) -> Iterator[Problem]:
+    """Check the symbols and tiers of defaults or of a tenant."""
+    yield from _each(f"{path}.symbols", symbols, _symbols_problem)
+    for tier in tiers:
+        if tier and tier not in config.tiers:
+            key = "tier" if path == "auth.defaults" else "tiers"
+            allowed = ", ".join(map(shown, config.tiers))
+            yield (
+                f"{path}.{key}",
+                f"no such tier: {shown(tier)}; there are {allowed}{guess(tier, config.tiers)}",
+            )
+
+
+def _symbols_problem(text: str) -> str | None:
+    return None if is_symbol(text) or is_pattern(text) else f"{shown(text)} is no symbol or prefix*"
 
 
 def _tiers(config: Config) -> Iterator[Problem]:
@@ -91,7 +153,11 @@ def _listener(path: str, host: str, config: Config) -> Iterator[Problem]:
     """Check the ``host`` that a listener binds; hosts beyond loopback require auth.anonymous."""
     if not _HOST.fullmatch(host) and not parse_ip(host):
         yield path, f"must be an address or a host name without a port, not {shown(host)}"
-    elif not is_loopback(host) and not config.auth.anonymous:
+    elif (
+        not is_loopback(host)
+        and not config.auth.anonymous
+        and (path == "admin.host" or config.auth.mode == "none")
+    ):
         yield path, f"{shown(host)} is not loopback: that requires auth.anonymous = true"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1)]
+Channel = Literal["quotes", "trades", "alerts"]
+Path_ = Annotated[str, Meta(min_length=1)]
 Seconds = Annotated[float, Meta(ge=0.001, le=86_400)]
 DEFAULT_PATH: Final = Path("config.toml")
 
@@ -62,13 +65,53 @@ class AdminConfig(_Section, frozen=True):
     hosts: list[str] = []
 
 
+class DefaultsConfig(_Section, frozen=True, omit_defaults=True):
+    """``[auth.defaults]``: claims that a key or token does not have."""
+
+    tenant: Annotated[str, Meta(max_length=256)] = ""
+    tier: str | None = None  # None: the slowest
+    symbols: list[str] = []
+    channels: list[Channel] = ["quotes", "trades"]
+    consumers: list[str] = []
+    publish: list[str] = []
+    max_sessions: Count | None = None
+    max_symbols: Count | None = None
+
+
+class TenantConfig(_Section, frozen=True):
+    """``[auth.tenants.NAME]``: bounds of a tenant as a whole, whatever its tokens say."""
+
+    symbols: list[str] = ["*"]
+    tiers: list[str] | None = None  # None: all
+    channels: list[Channel] = ["quotes", "trades", "alerts"]
+    max_sessions: Count | None = None
+    max_symbols: Count | None = None
+    max_ticks_per_s: Count | None = None
+    max_ticks_per_day: Count | None = None
+    max_bytes_per_day: Count | None = None
+    over: Literal["slower", "stop"] = "slower"
+
+
 class AuthConfig(_Section, frozen=True):
     """``[auth]``"""
 
-    mode: Literal["none", "jwt"] = "none"
+    mode: Literal["none", "keys", "jwt"] = "none"
     anonymous: bool = False
+    keys_file: Path_ | None = None
     algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] | None = None
-    key_file: str | None = None
+    key_file: Path_ | None = None
+    jwks: Path_ | None = None
+    jwks_refresh_s: Annotated[float, Meta(ge=10, le=86_400)] = 300.0
+    previous_key_file: Path_ | None = None
+    valid_until: datetime | None = None
+    audience: str | None = None
+    issuer: str | None = None
+    path: str = "var/access.db"
+    ticket_prefixes: Annotated[list[int], Meta(max_length=2)] = []
+    max_ttl_s: Annotated[float, Meta(ge=60, le=3_153_600_000)] = 2_592_000.0
+    claims: dict[str, str] = {}
+    defaults: DefaultsConfig = DefaultsConfig()
+    tenants: dict[str, TenantConfig] = {}
 
 
 class TierConfig(_Section, frozen=True):
@@ -199,11 +242,20 @@ def load(
     # Absolute paths: worker processes do not know the folder of the configuration.
     gateway = config.gateway
     paths = {key: str(base / path) for key in ("tls_cert", "tls_key") if (path := getattr(gateway, key))}
-    config = msgspec.structs.replace(config, gateway=msgspec.structs.replace(gateway, **paths))
+    auth = msgspec.structs.replace(config.auth, **_absolute(config.auth, base))
+    config = msgspec.structs.replace(config, gateway=msgspec.structs.replace(gateway, **paths), auth=auth)
     loaded = Loaded(config, source, base, origins)
     if refused or found:
         raise ConfigError(*refused, *loaded.refusal([*found, *further(loaded)]).mistakes)
     return loaded
+
+
+def _absolute(auth: AuthConfig, base: Path) -> dict[str, str]:
+    """Return the files of ``auth`` with absolute paths, by key."""
+    found = {
+        key: getattr(auth, key) for key in ("keys_file", "key_file", "previous_key_file", "path", "jwks")
+    }
+    return {key: str(base / path) for key, path in found.items() if path and "://" not in path}
 
 
 def default_text() -> str:

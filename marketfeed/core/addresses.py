@@ -48,6 +48,22 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return address.is_global and not address.is_multicast and not any(address in net for net in _SPECIAL)
 
 
+def same_network(one: str, other: str, bits: tuple[int, int]) -> bool:
+    """Return whether two addresses agree in their first ``bits``: so many of IPv4, and of IPv6."""
+    parsed = [parse_ip(text) for text in (one, other)]
+    if any(address is None for address in parsed):
+        return one == other
+    first, second = (
+        address.ipv4_mapped or address if isinstance(address, ipaddress.IPv6Address) else address
+        for address in parsed
+        if address is not None
+    )
+    if first.version != second.version:
+        return False
+    shift = first.max_prefixlen - bits[first.version == 6]
+    return int(first) >> shift == int(second) >> shift
+
+
 def url_host(host: str) -> str:
     """Return ``host`` as a URL contains it: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host

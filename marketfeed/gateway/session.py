@@ -22,6 +22,7 @@ from marketfeed.gateway.session_alerts import SessionAlerts
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from marketfeed.access.grant import Grant
     from marketfeed.alerts.service import AlertService
     from marketfeed.fanout.shard import Shard
     from marketfeed.fanout.subscriber import Subscriber
@@ -79,6 +80,7 @@ class Session(ABC):
         self._outbox: Outbox | None = None
         self.member: Subscriber | None = None  # once it has entered the shard
         self.alerts: SessionAlerts | None = None  # likewise
+        self.grant: Grant | None = None  # what its key or token gives; None without access control
 
     @property
     def unsent_bytes(self) -> int:
