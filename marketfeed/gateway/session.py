@@ -22,6 +22,7 @@ from marketfeed.gateway.session_alerts import SessionAlerts
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from marketfeed.access.access import Access
     from marketfeed.access.grant import Grant
     from marketfeed.alerts.service import AlertService
     from marketfeed.fanout.shard import Shard
@@ -61,6 +62,7 @@ class Service:
     overview: Callable[[], Awaitable[dict[str, Any]]] | None = None  # returns the body of /v1/latency
     alerts: AlertService | None = None  # None: alerts are off
     views: LiveViews | None = None
+    access: Access | None = None  # None: everybody may see everything
     # Held during requests that take milliseconds, so that only one of them delays other work at a time.
     large: trio.Lock = field(default_factory=trio.Lock)
 
