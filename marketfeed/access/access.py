@@ -36,7 +36,7 @@ class Access:
         return self._wall_ns() / 1e9
 
     def renew(self, config: Config, material: Material) -> None:
-        """Use other keys, tenants or revocations from now on; raises ConfigError, and changes nothing then."""
+        """Use other keys, tenants or revocations from now on; raises ConfigError, then nothing changes."""
         if (config.auth, config.tiers) == (
             self._config.auth,
             self._config.tiers,

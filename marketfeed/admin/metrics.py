@@ -128,6 +128,8 @@ class _Snapshot(MetricSource):
         )
         yield gauge("waiting_polls", "Long polls that wait now.", "", {(): report.polls})
         errors = {(str(code),): n for code, n in report.errors.items()}
+        presented = {(result,): n for result, n in report.authentications.items()}
+        yield counter("auth_total", "Tokens, keys and tickets presented, by result.", "result", presented)
         yield counter("errors_total", "Error messages sent, by code.", "code", errors)
 
     def _ticks(self) -> Iterable[Metric]:

@@ -13,7 +13,8 @@ from marketfeed.api.messages import AlertPattern, ConsumerName, Gap, Quote, Trad
 # Each status of an error answer, and its meaning.
 STATUSES: Final = {
     400: "The request is malformed or ambiguous, or a name, tier, cursor or parameter is invalid.",
-    403: "The page's origin is not allowed (`gateway.allowed_origins`).",
+    401: "A token is needed, or the one that was sent is not valid.",
+    403: "The page's origin is not allowed (`gateway.allowed_origins`), or this is not entitled.",
     404: "There is no such path, episode, silence or consumer.",
     405: "The path does not support this method; the header Allow lists those it supports.",
     413: "The body is too long.",
@@ -52,6 +53,13 @@ class PollAnswer(Body, frozen=True):
     messages: list[Quote | Trade | Gap]
     resumed: Annotated[bool, Meta(description="Everything missed since `after` is here; `reset` is empty.")]
     reset: Annotated[list[Name], Meta(description="Names that got a snapshot instead.")]
+
+
+class TicketAnswer(Body, frozen=True):
+    """A ticket for the URL of one event stream or WebSocket."""
+
+    ticket: Annotated[str, Meta(description="Send it as `ticket`.")]
+    expires_s: Annotated[int, Meta(description="Seconds within which it has to be used.")]
 
 
 class SymbolTimes(Body, frozen=True):

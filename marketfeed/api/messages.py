@@ -162,6 +162,10 @@ class Authenticated(Answer, frozen=True, tag="success"):
 
     msg: Literal["authenticated"]
     tier: Tier
+    ttl_s: Annotated[
+        int | msgspec.UnsetType,
+        Meta(description="Seconds for which the token is good; absent: it does not expire."),
+    ] = msgspec.UNSET
 
 
 class Subscription(Answer, frozen=True, tag="subscription"):

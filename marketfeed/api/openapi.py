@@ -10,7 +10,16 @@ import msgspec
 from marketfeed import __version__
 from marketfeed.api import alert_operations, answers, operations
 from marketfeed.api.messages import Quote, Trade
-from marketfeed.api.routes import ADMIN, EVERYWHERE, JSON, TEXT, Route, json_answer, text_answer
+from marketfeed.api.routes import (
+    ADMIN,
+    EVERYWHERE,
+    JSON,
+    TEXT,
+    Route,
+    json_answer,
+    struct_answer,
+    text_answer,
+)
 from marketfeed.api.schemas import array_of, ref, strict, tolerant
 
 LATENCY: Final = "/v1/latency"  # on both ports
@@ -71,6 +80,13 @@ GATEWAY: Final = (
         tagged=True,
     ),
     Route("/v1/symbols", "Get all symbols.", json_answer(ref(answers.SymbolList), "All symbols.")),
+    Route(
+        "/v1/tickets",
+        "Get a ticket for the URL of an event stream or WebSocket.",
+        None,
+        answers={"201": struct_answer(answers.TicketAnswer)},
+        method="POST",
+    ),
     *alert_operations.GATEWAY,
     Route(
         LATENCY,

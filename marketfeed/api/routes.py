@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain"
-EVERYWHERE: Final = (400, 403, 421, 429)  # errors that every route of the gateway may return
+EVERYWHERE: Final = (400, 401, 403, 421, 429)  # errors that every route of the gateway may return
 ADMIN: Final = (400, 421)
 NO_CONTENT: Final[dict[str, Any]] = {"description": "Done; the answer has no body."}
 

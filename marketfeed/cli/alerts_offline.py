@@ -17,7 +17,9 @@ from marketfeed.alerts.sqlite_log import open_log
 from marketfeed.cli.alerts_http import Answer, CallError
 from marketfeed.errors import RequestError
 from marketfeed.gateway.alert_routes import AlertRoutes
+from marketfeed.gateway.authorization import Authorizer
 from marketfeed.gateway.http import Request, Response
+from marketfeed.gateway.limits import Counters
 from marketfeed.gateway.waits import Waits
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ async def answer_offline(path: Path, alerts: AlertsConfig, call: Call) -> Answer
         if call.admin:
             routes = AlertOperations(_Operated(dispatch)).routes
         else:
-            routes = AlertRoutes(dispatch, time.time_ns, Waits()).routes
+            routes = AlertRoutes(dispatch, time.time_ns, Waits(), Authorizer(None, Counters())).routes
         query = {name: [value] for name, value in (call.query or {}).items()}
         request = Request(call.path, query, call.method, body=msgspec.json.encode(call.body))
         try:

@@ -71,7 +71,7 @@ class DefaultsConfig(_Section, frozen=True, omit_defaults=True):
     tenant: Annotated[str, Meta(max_length=256)] = ""
     tier: str | None = None  # None: the slowest
     symbols: list[str] = []
-    channels: list[Channel] = ["quotes", "trades"]
+    channels: tuple[Channel, ...] = ("quotes", "trades")
     consumers: list[str] = []
     publish: list[str] = []
     max_sessions: Count | None = None
@@ -81,9 +81,9 @@ class DefaultsConfig(_Section, frozen=True, omit_defaults=True):
 class TenantConfig(_Section, frozen=True):
     """``[auth.tenants.NAME]``: bounds of a tenant as a whole, whatever its tokens say."""
 
-    symbols: list[str] = ["*"]
+    symbols: tuple[str, ...] = ("*",)
     tiers: list[str] | None = None  # None: all
-    channels: list[Channel] = ["quotes", "trades", "alerts"]
+    channels: tuple[Channel, ...] = ("quotes", "trades", "alerts")
     max_sessions: Count | None = None
     max_symbols: Count | None = None
     max_ticks_per_s: Count | None = None

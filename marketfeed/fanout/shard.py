@@ -61,6 +61,10 @@ class SubscriptionChange:
     synced: bool  # whether to send `synced` after it
     request_id: str | int | None = None
     after: Cursor | None = None  # the client's cursor, for names that are new
+    # At application: names for those of the member, in place of ``names``; and what is entitled of names and
+    # a tier, since an entitlement may have changed meanwhile.
+    revise: Callable[[Names], Names] | None = None
+    entitle: Callable[[Names, Tier], tuple[Names, Tier]] | None = None
     applied: trio.Event = field(default_factory=trio.Event)
 
 
@@ -120,9 +124,13 @@ class Shard:
 
     async def change(self, change: SubscriptionChange) -> None:
         """Apply ``change`` between flushes; return when its answer has been handed to the sink."""
+        self.submit(change)
+        await change.applied.wait()
+
+    def submit(self, change: SubscriptionChange) -> None:
+        """Have ``change`` applied after the flush in progress."""
         self._changes.append(change)
         self.wake()
-        await change.applied.wait()
 
     def leave(self, member: Subscriber) -> None:
         """End a session; it is removed after the flush in progress."""
@@ -350,15 +358,19 @@ class Shard:
         lane = self._lanes.of(member)
         self._leave(member)
         had = member.interest
-        new_names = change.names.minus(member.names)
-        added = member.rename(change.names, self._interests.use(change.names), self.rings)
+        names = change.names if change.revise is None else change.revise(member.names)
+        granted, new_names, tier = names, names.minus(member.names), change.tier
+        if change.entitle is not None:
+            granted, tier = change.entitle(names, tier)
+            new_names, _ = change.entitle(new_names, tier)
+        added = member.rename(names, self._interests.use(granted), self.rings)
         if not any(map(len, had.symbols)):
             member.g = lane.g
         self._interests.drop(had)
         switched = change.encoding is not member.encoding
-        if switched or change.tier is not member.tier:
+        if switched or tier is not member.tier:
             self._lanes.discard(lane)
-            member.change_lane(change.tier, change.encoding)
+            member.change_lane(tier, change.encoding)
         resumption = None
         if change.after is not None:
             resumption = self._catch_up.resume(member, added, new_names, change.after)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 import trio
 
+from marketfeed.access.entitlement import UNBOUNDED
 from marketfeed.alerts.active import POLLING
 from marketfeed.alerts.alert import Alert, alert_id, ulid
 from marketfeed.alerts.log import Silence
@@ -34,6 +35,7 @@ from marketfeed.api.alerts import (
 from marketfeed.core.symbols import is_symbol
 from marketfeed.core.units import MS, US
 from marketfeed.errors import AlertLogError, ErrorCode, RequestError
+from marketfeed.gateway.entitled import check_alerts, check_publishing, symbols_of
 from marketfeed.gateway.http import Request, Response, error_response, json_response
 from marketfeed.gateway.query import check_keys, consumer_of, number_of, timeout_of
 from marketfeed.gateway.session_alerts import OFF, messages_of
@@ -42,13 +44,15 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Any
 
+    from marketfeed.access.entitlement import Entitlement
     from marketfeed.alerts.delivery import Due
     from marketfeed.alerts.log import Episode
     from marketfeed.alerts.service import AlertService
+    from marketfeed.gateway.authorization import Authorizer
     from marketfeed.gateway.http import Routes
     from marketfeed.gateway.waits import Waits
 
-    Handler = Callable[[AlertService, Request], Awaitable[Response]]
+    Handler = Callable[[AlertService, Request, Entitlement], Awaitable[Response]]
 
 MOST: Final = 1000  # alerts in one answer
 NOTICE: Final = "notice"  # the rule of notices
@@ -59,8 +63,10 @@ T = TypeVar("T")
 class AlertRoutes:
     """The handlers over ``alerts``; None: alerts are off. ``wall_ns`` is the Unix clock."""
 
-    def __init__(self, alerts: AlertService | None, wall_ns: Callable[[], int], waits: Waits) -> None:
-        self._alerts, self._wall_ns, self._waits = alerts, wall_ns, waits
+    def __init__(
+        self, alerts: AlertService | None, wall_ns: Callable[[], int], waits: Waits, authorizer: Authorizer
+    ) -> None:
+        self._alerts, self._wall_ns, self._waits, self._authorizer = alerts, wall_ns, waits, authorizer
         self.routes: Routes = {
             "/v1/alerts": {"GET": self._route(self._poll), "POST": self._route(self._publish)},
             "/v1/alerts/ack": {"POST": self._route(self._acknowledge)},
@@ -74,18 +80,23 @@ class AlertRoutes:
 
     def _route(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         async def route(request: Request) -> Response:
+            grant = await self._authorizer.grant(request)
             if self._alerts is None:
                 return error_response(503, OFF)
-            return await answered(partial(handler, self._alerts, request))
+            entitlement = UNBOUNDED if grant is None else grant.entitlement
+            response = await answered(partial(handler, self._alerts, request, entitlement))
+            self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile
+            return response
 
         return route
 
-    async def _poll(self, alerts: AlertService, request: Request) -> Response:
+    async def _poll(self, alerts: AlertService, request: Request, entitlement: Entitlement) -> Response:
         """Wait for alerts of a consumer."""
         check_keys(request.query, AlertsParameters.__struct_fields__)
         consumer, patterns, start = consumer_of(request.query)
         timeout_s = timeout_of(request.query)
         limit = number_of(request.query, "limit", MOST, 100)
+        check_alerts(entitlement, consumer)
         # One session over all polls of the consumer, which therefore acknowledges after a poll has ended.
         session = POLLING + consumer
 
@@ -93,7 +104,7 @@ class AlertRoutes:
             return Response(b"")
 
         async def take() -> list[Due]:
-            await alerts.join(session, consumer, start, patterns)
+            await alerts.join(session, consumer, start, patterns, symbols_of(entitlement))
             with trio.move_on_after(timeout_s):
                 return await alerts.take(session, limit)
             return []
@@ -101,22 +112,27 @@ class AlertRoutes:
         due = await self._waits.run(request, take)
         if isinstance(due, Response):
             return due
-        return json_response(AlertList(messages_of(due))) if due else Response(b"", status=204)
+        messages = messages_of(due, entitlement)
+        return json_response(AlertList(messages)) if messages else Response(b"", status=204)
 
-    async def _acknowledge(self, alerts: AlertService, request: Request) -> Response:
+    async def _acknowledge(
+        self, alerts: AlertService, request: Request, entitlement: Entitlement
+    ) -> Response:
         """Settle alerts of a consumer."""
         check_keys(request.query, ())
         body = parsed(request, AcknowledgeBody)
+        check_alerts(entitlement, body.consumer)
         found = await alerts.acknowledge(body.consumer, body.alerts)
         return json_response(AcknowledgedAnswer(found.ids, found.unknown))
 
-    async def _publish(self, alerts: AlertService, request: Request) -> Response:
+    async def _publish(self, alerts: AlertService, request: Request, entitlement: Entitlement) -> Response:
         """Keep a notice, and wait for its acknowledgement if the client wants that."""
         check_keys(request.query, PublishParameters.__struct_fields__)
         if request.first("wait", "ack") != "ack":
             raise RequestError(ErrorCode.SYNTAX, "wait: ack")
         wait_s = timeout_of(request.query, "5") if "wait" in request.query else None
         notice = notice_of(parsed(request, NoticeBody), self._wall_ns())
+        check_publishing(entitlement, notice.to)
         published = await self._waits.run(request, lambda: alerts.publish(notice, wait_s))
         if isinstance(published, Response):
             return published
@@ -127,32 +143,36 @@ class AlertRoutes:
             NoticeAnswer(published.id, notice.key), 201 if published.new and wait_s is None else 200
         )
 
-    async def _resolve(self, alerts: AlertService, request: Request) -> Response:
+    async def _resolve(self, alerts: AlertService, request: Request, entitlement: Entitlement) -> Response:
         """Record that a person took on an episode."""
         check_keys(request.query, ())
         body = parsed(request, ResolveBody)
+        check_publishing(entitlement, None)
         episode = await alerts.resolve(body.key, body.by, body.comment)
         if episode is None:
             return error_response(404, f"no episode has the key {body.key[:40]!r}")
         return json_response(episode_answer(episode))
 
-    async def _silences(self, alerts: AlertService, request: Request) -> Response:
+    async def _silences(self, alerts: AlertService, request: Request, entitlement: Entitlement) -> Response:
         """List silences."""
         check_keys(request.query, ())
+        check_publishing(entitlement, None)
         now_ns = self._wall_ns()
         return json_response(SilenceList([silence_answer(one, now_ns) for one in await alerts.silences()]))
 
-    async def _silence(self, alerts: AlertService, request: Request) -> Response:
+    async def _silence(self, alerts: AlertService, request: Request, entitlement: Entitlement) -> Response:
         """Begin a silence."""
         check_keys(request.query, ())
+        check_publishing(entitlement, None)
         now_ns = self._wall_ns()
         silence = silence_of(parsed(request, SilenceBody), now_ns)
         await alerts.add_silence(silence)
         return json_response(silence_answer(silence, now_ns), 201)
 
-    async def _expire(self, alerts: AlertService, request: Request) -> Response:
+    async def _expire(self, alerts: AlertService, request: Request, entitlement: Entitlement) -> Response:
         """End a silence."""
         check_keys(request.query, SilenceParameters.__struct_fields__)
+        check_publishing(entitlement, None)
         silence = request.first("id", "")
         if not await alerts.expire_silence(silence, request.first("by", "")):
             return error_response(404, f"no silence {silence[:40]!r} that ends later than now")

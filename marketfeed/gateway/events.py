@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import structlog
 import trio
 
-from marketfeed.errors import CloseCode, RequestError
+from marketfeed.errors import CloseCode, ErrorCode, RequestError
 from marketfeed.fanout.shard import SubscriptionChange
 from marketfeed.fanout.wire import SSE
-from marketfeed.gateway import protocol
+from marketfeed.gateway import entitled, protocol
 from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.session import FAREWELL_S, Service, Session
 
@@ -69,6 +69,32 @@ class EventSession(Session):
         self._headers = headers
         self._wanted = alerts
 
+    def check(self, tier_named: bool) -> None:
+        """Check what is asked for against the grant; raises RequestError."""
+        if self._service.access is not None and self.grant is None:
+            self.counters.authentications["missing"] += 1
+            what = "a token is needed: Authorization: Bearer, or a ticket of POST /v1/tickets"
+            raise RequestError(ErrorCode.NOT_AUTHENTICATED, what)
+        entitlement = self.entitlement
+        entitled.check_names(entitlement, self._names)
+        entitled.check_count(entitlement, self._names)
+        if self._wanted.patterns:
+            entitled.check_alerts(entitlement, self._wanted.consumer)
+        if tier_named:
+            entitled.check_tier(entitlement, self._tier)
+        else:
+            self._tier = entitled.tier_for(entitlement, self._service.tiers, self._tier)
+
+    async def admit(self) -> None:
+        """Count the session, and its names, with those of its holder and tenant. Raises RequestError."""
+        if self.authentication is not None and self.grant is not None:
+            await self.authentication.admit(self.grant)
+            try:
+                await self.authentication.hold(self.grant, self._names)
+            except RequestError:
+                self.authentication.leave()
+                raise
+
     async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
         """Serve the client until either side ends the session. The caller then cancels ``nursery``."""
         outbox.attach(self)
@@ -101,6 +127,8 @@ class EventSession(Session):
         shard, alerts = self._service.shard, self.alerts
         assert alerts is not None
         try:
+            if self.authentication is not None and self.grant is not None:
+                self.keep(self.authentication.again(self.grant))
             await alerts.add(*self._wanted, None)
         except RequestError as error:  # the log cannot be read, or the consumer is one too many
             outbox.offer(SSE.messages(protocol.error(error.code, str(error)), shard.wall_ns()))
@@ -108,12 +136,21 @@ class EventSession(Session):
             return None
 
         def answer(resumption: Resumption | None) -> bytes:
-            about = (self._names, self._tier.name, "json", None, resumption)
+            about = (member.names, member.tier.name, "json", None, resumption)
             payload = protocol.subscription(*about, alerts.patterns, alerts.consumer)
             return SSE.messages(payload, shard.wall_ns())
 
         await shard.change(
-            SubscriptionChange(member, self._names, self._tier, SSE, answer, synced=True, after=self._after)
+            SubscriptionChange(
+                member,
+                self._names,
+                self._tier,
+                SSE,
+                answer,
+                synced=True,
+                after=self._after,
+                entitle=self.entitle,
+            )
         )
         alerts.send()
         junk = 0

@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from marketfeed.api.answers import ErrorAnswer, ErrorDetail
-from marketfeed.errors import RequestError
+from marketfeed.errors import ErrorCode, RequestError
 from marketfeed.gateway.exchange import CLOSE, Exchange, Headers, HeadTimeoutError, HttpError, body_bytes
 from marketfeed.gateway.origins import Origins
 from marketfeed.gateway.rate_limited_log import RateLimitedLog, shown
@@ -30,6 +30,18 @@ if TYPE_CHECKING:
     from marketfeed.gateway.session import Session
 
 METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
+# Statuses of errors that are not 400.
+STATUS_OF: Final = {
+    ErrorCode.NOT_AUTHENTICATED: 401,
+    ErrorCode.NOT_ENTITLED: 403,
+    ErrorCode.CONNECTION_LIMIT: 503,
+    ErrorCode.TOO_MANY_REQUESTS: 429,
+}
+HEADERS_OF: Final[dict[ErrorCode, Headers]] = {
+    ErrorCode.NOT_AUTHENTICATED: (("WWW-Authenticate", 'Bearer realm="marketfeed"'),),
+    ErrorCode.CONNECTION_LIMIT: (("Retry-After", "5"), ("Connection", "close")),
+    ErrorCode.TOO_MANY_REQUESTS: (("Retry-After", "1"),),
+}
 NO_STORE: Final[Headers] = (("Cache-Control", "no-store"),)
 NO_CACHE: Final[Headers] = (("Cache-Control", "no-cache"),)  # caches have to revalidate
 
@@ -295,7 +307,7 @@ async def _answered(route: Route, request: Request) -> Response | Session:
     try:
         return await route(request)
     except RequestError as error:
-        return error_response(400, str(error))
+        return error_response(STATUS_OF.get(error.code, 400), str(error), HEADERS_OF.get(error.code, ()))
 
 
 def _preflight(methods: str, request: Request) -> Headers:

@@ -99,6 +99,7 @@ class Counters:
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)  # by route ("" if unknown) and status
     closes: Counter[CloseCode] = field(default_factory=Counter)
     errors: Counter[int] = field(default_factory=Counter)  # error messages, by code
+    authentications: Counter[str] = field(default_factory=Counter)  # by result
     durations: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BOUNDS_S) + 1))
     duration_s: float = 0.0
 

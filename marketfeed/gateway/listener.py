@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
+from marketfeed import clock
 from marketfeed.core.addresses import host_port
-from marketfeed.errors import CloseCode, StartError
+from marketfeed.errors import AccessError, CloseCode, StartError
 from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.outbox import Nobody, Outbox
 from marketfeed.gateway.pacer import Pacer
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from trio.socket import SocketType
 
+    from marketfeed.access.access import Access
+    from marketfeed.access.grant import Grant
     from marketfeed.gateway.http import HttpServer
     from marketfeed.gateway.session import Service, Session
 
@@ -208,6 +211,8 @@ class Gateway:
             sock.close()
         finally:
             if session is not None:
+                if session.authentication is not None:
+                    session.authentication.leave()
                 self._service.admission.release(session.address)
                 del self.sessions[session]
             self._connections -= 1
@@ -298,6 +303,19 @@ class Gateway:
                 session.retry_ms = SOON_MS
                 session.end(CloseCode.DRAINING)
 
+    async def recheck(self) -> None:
+        """Hold each session to what its key or token gives now: keys, tenants or revocations have changed."""
+        access = self._service.access
+        if access is None:
+            return
+        turn = clock.Turn()
+        for session in list(self.sessions):
+            if session.grant is not None:
+                await _recheck(session, session.grant, access)
+            if turn.is_over():
+                await trio.lowlevel.checkpoint()
+                turn = clock.Turn()
+
     async def drain(self) -> None:
         """Close every session because the engine ends, and answer every poll; return when all have ended.
 
@@ -328,6 +346,18 @@ class Gateway:
                 await trio.sleep(spread_s / len(begun))
             with trio.move_on_after(RETIRE_LOOK_S):
                 await self._ended.park()
+
+
+async def _recheck(session: Session, grant: Grant, access: Access) -> None:
+    try:
+        now = access.again(grant)
+    except AccessError:
+        session.end(CloseCode.REVOKED)
+        return
+    if now.entitlement != grant.entitlement and session.member is not None:
+        await session.regrant(now)
+    elif session.member is None:
+        session.grant = now
 
 
 def _pending_limits(limits: Limits) -> Limits:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -16,10 +17,17 @@ import trio
 
 from marketfeed.api.answers import LatestParameters, PollParameters, SymbolTimes
 from marketfeed.core.records import CHANNELS, QUOTES, TRADES
+from marketfeed.fanout.interest import Names
+from marketfeed.gateway import entitled
 from marketfeed.gateway import query as asked
 from marketfeed.gateway.http import NO_CACHE, Request, Response, tagged
 
 if TYPE_CHECKING:
+    from marketfeed.access.entitlement import Entitlement
+    from marketfeed.access.grant import Grant
+    from marketfeed.fanout.tiers import Tier
+    from marketfeed.gateway.authorization import Authorizer
+    from marketfeed.gateway.query import Query
     from marketfeed.gateway.session import Service
     from marketfeed.gateway.waits import Waits
 
@@ -30,8 +38,8 @@ MANY_NAMES: Final = 64  # requests for more names are served one at a time
 class Polling:
     """The handlers of one service."""
 
-    def __init__(self, service: Service, waits: Waits) -> None:
-        self._service, self._waits = service, waits
+    def __init__(self, service: Service, waits: Waits, authorizer: Authorizer) -> None:
+        self._service, self._waits, self._authorizer = service, waits, authorizer
 
     async def poll(self, request: Request) -> Response:
         """Answer ``GET /v1/poll``; if the client disconnects, the poll ends at once."""
@@ -40,11 +48,25 @@ class Polling:
         names = asked.names_of(query, service.limits)
         tier = asked.tier_of(query, service.tiers, service.default_tier)
         after, timeout_s = asked.cursor_of(query), asked.timeout_of(query)
+        grant = await self._authorizer.grant(request)
+        names, tier = self._entitled(grant, query, names, tier)
         answer = await self._waits.run(request, lambda: service.shard.poll(names, tier, after, timeout_s))
         if isinstance(answer, Response):
             return answer
+        self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile
         headers = (*NO_CACHE, ("X-Cursor", answer.cursor))
         return Response(answer.body or b"", status=204 if answer.body is None else 200, headers=headers)
+
+    def _entitled(self, grant: Grant | None, query: Query, names: Names, tier: Tier) -> tuple[Names, Tier]:
+        """Return what is left of ``names``, and the tier to use; raises RequestError."""
+        entitlement = entitled.entitlement_of(self._service.access is not None, grant)
+        entitled.check_names(entitlement, names)
+        entitled.check_count(entitlement, names)
+        if "tier" in query:
+            entitled.check_tier(entitlement, tier)
+        else:
+            tier = entitled.tier_for(entitlement, self._service.tiers, tier)
+        return entitled.narrowed(entitlement, names), tier
 
     async def quotes(self, request: Request) -> Response:
         """Answer ``GET /v1/quotes``."""
@@ -59,11 +81,21 @@ class Polling:
         asked.check_keys(query, LatestParameters.__struct_fields__)
         names = asked.symbols_of(query, service.limits)
         tier = asked.tier_of(query, service.tiers, service.default_tier)
+        both = Names(*((names, ())[:: 1 if channel == QUOTES else -1]))
+        grant = await self._authorizer.grant(request)
+        left, tier = self._entitled(grant, query, both, tier)
+        names = tuple(left)[channel]
         many = len(names) > MANY_NAMES or any(name.endswith("*") for name in names)
         async with service.large if many else nullcontext():
             latest = service.shard.latest(channel, names, tier)
-            # The names are part of the URL, so any change of the response raises its highest g.
-            tag = f"{service.shard.rings.epoch}:{latest.version}"
+            # The names are part of the URL, so any change of the response raises its highest g; what is left
+            # of them for other tokens is part of the tag.
+            mine = (
+                ""
+                if left is both
+                else f":{blake2b(repr((left, tier.name)).encode(), digest_size=12).hexdigest()}"
+            )
+            tag = f"{service.shard.rings.epoch}:{latest.version}{mine}"
             answer = tagged(request, tag, lambda: Response(b""))
             if answer.status == 304:
                 return answer
@@ -72,10 +104,11 @@ class Polling:
     async def symbols(self, request: Request) -> Response:
         """Answer ``GET /v1/symbols``; times are those of receipt, in µs, 0 before the first tick."""
         asked.check_keys(request.query, ())
+        grant = await self._authorizer.grant(request)
         async with self._service.large:
-            return await self._symbols()
+            return await self._symbols(entitled.entitlement_of(self._service.access is not None, grant))
 
-    async def _symbols(self) -> Response:
+    async def _symbols(self, entitlement: Entitlement) -> Response:
         shard = self._service.shard
         rings, names = shard.rings, shard.symbols.names(0)
         head, firsts = rings.head(), rings.first_ns(len(names)) // 1000
@@ -92,6 +125,7 @@ class Polling:
                 for name, first, at in zip(
                     names[start : start + CHUNK], firsts[ids].tolist(), last.tolist(), strict=True
                 )
+                if entitlement.shows(name)
             ]
             await trio.lowlevel.checkpoint()
         return Response(b'{"symbols":[%b]}' % b",".join(rows), headers=NO_CACHE)

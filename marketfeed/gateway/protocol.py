@@ -162,9 +162,10 @@ def connected(epoch: str, session: str) -> bytes:
     return _array(Connected("connected", VERSION, epoch, session))
 
 
-def authenticated(tier: str, id_: RequestId) -> bytes:
+def authenticated(tier: str, id_: RequestId, ttl_s: int | None = None) -> bytes:
     """Return the response to a successful ``auth``."""
-    return _array(Authenticated("authenticated", tier, id=_id(id_)))
+    told = msgspec.UNSET if ttl_s is None else ttl_s
+    return _array(Authenticated("authenticated", tier, told, id=_id(id_)))
 
 
 def subscription(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from marketfeed.api.answers import EventsParameters
+from marketfeed.errors import RequestError
 from marketfeed.gateway.alert_routes import AlertRoutes
+from marketfeed.gateway.authorization import TICKET, Authorizer
 from marketfeed.gateway.clients import Sdks
+from marketfeed.gateway.entitled import entitlement_of
 from marketfeed.gateway.events import CONTENT_TYPE, EventSession
 from marketfeed.gateway.files import file_routes
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
@@ -31,6 +34,9 @@ from marketfeed.gateway.waits import Waits
 from marketfeed.gateway.websocket import WebSocketSession
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from marketfeed.access.entitlement import Entitlement
     from marketfeed.gateway.session import Service, Session
 
 STREAM: Final = "/v1/stream"
@@ -46,7 +52,8 @@ class Routes:
         self._service = service
         self._origins = Origins(service.allowed_origins, service.certificate is not None)
         self._waits = Waits()
-        self.polling = Polling(service, self._waits)
+        self._authorizer = Authorizer(service.access, service.counters)
+        self.polling = Polling(service, self._waits, self._authorizer)
         self._rates = Rates(service.limits.requests_per_s)
         self._sdks = Sdks()
         self._log = RateLimitedLog()
@@ -59,7 +66,8 @@ class Routes:
                 "/v1/trades": {"GET": self.polling.trades},
                 "/v1/symbols": {"GET": self.polling.symbols},
                 "/v1/latency": {"GET": self._latency},
-                **AlertRoutes(service.alerts, service.shard.wall_ns, self._waits).routes,
+                "/v1/tickets": {"POST": self._authorizer.issue},
+                **AlertRoutes(service.alerts, service.shard.wall_ns, self._waits, self._authorizer).routes,
                 **file_routes(),
             },
             Rules(
@@ -92,13 +100,13 @@ class Routes:
         except UpgradeError as error:
             self._log.warning("not a WebSocket handshake", address=request.address, reason=str(error))
             return error_response(error.status, str(error), error.headers)
-        return await self._admit(request) or WebSocketSession(
-            self._service, request.address, opening, self._sdk(request)
-        )
+        session = WebSocketSession(self._service, request.address, opening, self._sdk(request))
+        session.grant = await self._authorizer.opening(request, session.id)
+        return await self._admit(request) or session
 
     async def _events(self, request: Request) -> Response | Session:
         service, query = self._service, request.query
-        check_keys(query, (*EventsParameters.__struct_fields__, *LAST_EVENT_ID), POLYFILL)
+        check_keys(query, (*EventsParameters.__struct_fields__, TICKET, *LAST_EVENT_ID), POLYFILL)
         alerts = alerts_of(query)
         names = names_of(query, service.limits, required=not alerts.patterns)
         tier = tier_of(query, service.tiers, service.default_tier)
@@ -108,16 +116,31 @@ class Routes:
         if request.method == "HEAD":
             return Response(b"", CONTENT_TYPE)
         headers = self._origins.permission(request.header(b"origin"), request.authority)
-        return await self._admit(request) or EventSession(
+        session = EventSession(
             service, request.address, names, tier, after, headers, self._sdk(request), alerts
         )
+        session.grant = await self._authorizer.opening(request, session.id)
+        session.check("tier" in query)
+        refusal = await self._admit(request)
+        if refusal is not None:
+            return refusal
+        try:
+            await session.admit()
+        except RequestError:
+            service.admission.release(request.address)
+            raise
+        return session
 
     async def _latency(self, request: Request) -> Response:
         check_keys(request.query, ())
+        grant = await self._authorizer.grant(request)
         async with self._service.large:
             shown = {} if self._service.overview is None else await self._service.overview()
+        entitlement = entitlement_of(self._service.access is not None, grant)
         # The path of the log is for operators only: the admin port shows it.
-        return json_response({key: value for key, value in shown.items() if key != "log"})
+        return json_response(
+            {"tiers": {tier: _entitled(entitlement, one) for tier, one in shown["tiers"].items()}}
+        )
 
     def _sdk(self, request: Request) -> str:
         return self._sdks.label(request.header(b"user-agent"))
@@ -135,3 +158,9 @@ class Routes:
         reason = f"too many {'handshakes' if limit == HANDSHAKES else 'sessions'}: limits.{limit}"
         self._service.counters.refused[reason] += 1
         return error_response(503, reason, (("Retry-After", str(retry_after_s)), ("Connection", "close")))
+
+
+def _entitled(entitlement: Entitlement, tier: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the latencies of a tier, those by symbol as far as the symbols are entitled."""
+    shown = {name: figures for name, figures in tier["symbols"].items() if entitlement.shows(name)}
+    return {**tier, "symbols": shown}

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 import trio
 
-from marketfeed.errors import CLOSE_TEXT, CloseCode
+from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode
+from marketfeed.fanout.interest import Names
+from marketfeed.fanout.shard import SubscriptionChange
 from marketfeed.fanout.wire import JSON, Encoding
-from marketfeed.gateway import protocol
+from marketfeed.gateway import entitled, protocol
+from marketfeed.gateway.authentication import Authentication
 from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.handshakes import FLOOR_MS, Handshakes
 from marketfeed.gateway.proxies import Proxies
@@ -23,11 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from marketfeed.access.access import Access
+    from marketfeed.access.entitlement import Entitlement
     from marketfeed.access.grant import Grant
     from marketfeed.alerts.service import AlertService
+    from marketfeed.fanout.resume import Resumption
     from marketfeed.fanout.shard import Shard
     from marketfeed.fanout.subscriber import Subscriber
     from marketfeed.fanout.tiers import Tier
+    from marketfeed.gateway.expiries import Expiries
     from marketfeed.gateway.hosts import Hosts
     from marketfeed.gateway.limits import Admits, Counters, Limits
     from marketfeed.gateway.live_alerts import LiveViews
@@ -63,6 +69,7 @@ class Service:
     alerts: AlertService | None = None  # None: alerts are off
     views: LiveViews | None = None
     access: Access | None = None  # None: everybody may see everything
+    expiries: Expiries | None = None
     # Held during requests that take milliseconds, so that only one of them delays other work at a time.
     large: trio.Lock = field(default_factory=trio.Lock)
 
@@ -83,11 +90,77 @@ class Session(ABC):
         self.member: Subscriber | None = None  # once it has entered the shard
         self.alerts: SessionAlerts | None = None  # likewise
         self.grant: Grant | None = None  # what its key or token gives; None without access control
+        self.ends_s: float | None = None  # Unix time at which its token ends, with the grace
+        self.authentication = None if service.access is None else Authentication(self, service.access)
 
     @property
     def unsent_bytes(self) -> int:
         """Return the unsent bytes in the outbox and in the kernel."""
         return 0 if self._outbox is None else self._outbox.waiting_bytes + self._outbox.unsent()
+
+    @property
+    def counters(self) -> Counters:
+        """Return the counters of the gateway."""
+        return self._service.counters
+
+    @property
+    def entitlement(self) -> Entitlement:
+        """Return what the session may see now."""
+        return entitled.entitlement_of(self._service.access is not None, self.grant)
+
+    def entitle(self, names: Names, tier: Tier) -> tuple[Names, Tier]:
+        """Return what of ``names`` is entitled now, and ``tier`` or the one that is entitled in its place."""
+        entitlement = self.entitlement
+        return entitled.narrowed(entitlement, names), self._tier_held(entitlement, tier)
+
+    def _tier_held(self, entitlement: Entitlement, tier: Tier) -> Tier:
+        return tier if self.grant is None else entitled.tier_for(entitlement, self._service.tiers, tier)
+
+    def keep(self, grant: Grant) -> None:
+        """Hold ``grant`` from now on, and end when it does."""
+        self.grant = grant
+        access, expiries = self._service.access, self._service.expiries
+        if access is not None:
+            self.ends_s = grant.ends_s(access.now_s())
+        if expiries is not None:
+            expiries.add(self)
+
+    async def regrant(
+        self, grant: Grant, id_: protocol.RequestId = None, renewal: bool = False
+    ) -> trio.Event:
+        """Hold ``grant``; what it no longer entitles to leaves the subscription between flushes, and is told.
+
+        A ``renewal`` is answered. Returns the event of its application.
+        """
+        member, alerts, authentication = self.member, self.alerts, self.authentication
+        assert member is not None
+        assert alerts is not None
+        assert authentication is not None
+        tier, gone = member.tier, Names()
+        self.keep(grant)
+
+        def revise(names: Names) -> Names:
+            nonlocal gone
+            kept = entitled.entitled(grant.entitlement, names)
+            gone = names.minus(kept)
+            return kept
+
+        def answer(_: Resumption | None) -> bytes:
+            payloads = [authentication.answer(grant, member.tier.name, id_)] if renewal else []
+            if any(gone) or lost or (member.tier is not tier and not renewal):
+                what = ", ".join([*sorted(gone.distinct()), *lost]) or f"tier {tier.name}"
+                payloads.append(protocol.error(ErrorCode.NOT_ENTITLED, f"no longer entitled: {what}"[:500]))
+                about = (member.names, member.tier.name, member.encoding.name, None, None)
+                payloads.append(protocol.subscription(*about, alerts.patterns, alerts.consumer))
+            wall_ns = self._service.shard.wall_ns()
+            return b"".join(member.encoding.messages(payload, wall_ns) for payload in payloads)
+
+        lost = await alerts.regrant(grant.entitlement)
+        change = SubscriptionChange(
+            member, Names(), tier, member.encoding, answer, synced=False, revise=revise, entitle=self.entitle
+        )
+        self._service.shard.submit(change)
+        return change.applied
 
     def adopt(self, service: Service) -> None:
         """Use ``service`` from now on. Settings that apply to new sessions do not change."""
@@ -131,6 +204,7 @@ class Session(ABC):
         member = self.member = shard.enter(self.id, outbox, tier, encoding)
         self._outbox = outbox
         alerts = self.alerts = SessionAlerts(self._service, self.id, member, outbox, nursery)
+        alerts.entitlement = self.entitlement
         closed: CloseCode | None = None
         try:
             with self._reading:

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Final
 import structlog
 import trio
 
+from marketfeed.access.entitlement import UNBOUNDED
 from marketfeed.alerts.log import PATTERNS, consumer_problem, pattern_problem
 from marketfeed.alerts.messages import alert_message, arrays
 from marketfeed.alerts.service import AlertRefusedError, AlertsOffError
 from marketfeed.errors import AlertLogError, ErrorCode, RequestError
 from marketfeed.gateway import protocol
+from marketfeed.gateway.entitled import symbols_of
 from marketfeed.gateway.live_alerts import View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from marketfeed.access.entitlement import Entitlement
     from marketfeed.alerts.delivery import Due
     from marketfeed.alerts.log import Acknowledged, Start
     from marketfeed.api.messages import Alert
@@ -40,7 +43,8 @@ class SessionAlerts:
 
     # There is one for each of many sessions that never ask for alerts.
     __slots__ = (
-        "_member", "_nursery", "_outbox", "_sending", "_service", "_session", "_view", "consumer", "patterns",
+        "_member", "_nursery", "_outbox", "_sending", "_service", "_session", "_view",
+        "consumer", "entitlement", "patterns",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +56,7 @@ class SessionAlerts:
         self._view: View | None = None
         self.patterns: tuple[str, ...] = ()
         self.consumer: str | None = None
+        self.entitlement = UNBOUNDED  # of the session
 
     async def add(
         self, patterns: Sequence[str], consumer: str | None, start: Start | None, id_: protocol.RequestId
@@ -91,6 +96,29 @@ class SessionAlerts:
         except (AlertLogError, AlertsOffError) as error:
             raise RequestError(ErrorCode.INTERNAL, f"not acknowledged: {error}", id_) from None
 
+    async def regrant(self, entitlement: Entitlement) -> list[str]:
+        """Leave what ``entitlement`` does not allow any more; return that in words."""
+        self.entitlement = entitlement
+        if not self.patterns:
+            return []
+        if entitlement.alerts is None:
+            self.leave()
+            return ["alerts"]
+        if self._view is not None:
+            self._view.symbols = entitlement.alerts
+        if self.consumer is None:
+            return []
+        lost = f"consumer {self.consumer}"
+        if entitlement.allows_consumer(self.consumer):
+            try:
+                await self._change(self.patterns, self.consumer, "all", None)
+            except RequestError as error:
+                lost = f"{lost} ({error})"
+            else:
+                return []
+        self.leave()
+        return [lost]
+
     def send(self) -> None:
         """Begin to send what was subscribed to, after the answer. Idempotent."""
         if self.consumer is not None and not self._sending:
@@ -120,11 +148,12 @@ class SessionAlerts:
             raise RequestError(ErrorCode.INVALID_ACTION, OFF, id_)
         try:
             if consumer is not None:
-                await alerts.join(self._session, consumer, start, patterns)
+                await alerts.join(self._session, consumer, start, patterns, symbols_of(self.entitlement))
             elif self._view is not None:
                 self._view.patterns = patterns
             else:
                 self._view = View(self._member, self._outbox, patterns, await alerts.head())
+                self._view.symbols = self.entitlement.alerts
         except AlertRefusedError as error:
             raise RequestError(ErrorCode.SYNTAX, f"consumer: {error}", id_) from None
         except (AlertLogError, AlertsOffError) as error:
@@ -146,7 +175,7 @@ class SessionAlerts:
                 log.warning("alerts wait", session=self._session, reason=str(error))
                 await trio.sleep(RETRY_S)
             else:
-                if not self._offer(*arrays(messages_of(due))):
+                if not self._offer(*arrays(messages_of(due, self.entitlement))):
                     await self._outbox.wait_send_all_might_not_block()
         self._sending = False
 
@@ -159,9 +188,16 @@ class SessionAlerts:
         return False
 
 
-def messages_of(due: Sequence[Due]) -> list[Alert]:
-    """Return deliveries to a consumer as messages."""
-    return [alert_message(one.entry.alert, one.tries, ack=True) for one in due]
+def messages_of(due: Sequence[Due], entitlement: Entitlement) -> list[Alert]:
+    """Return deliveries to a consumer as messages.
+
+    What is not entitled since it was taken is left out; it comes again to whoever may see it.
+    """
+    return [
+        alert_message(one.entry.alert, one.tries, ack=True)
+        for one in due
+        if one.entry.alert.to is not None or entitlement.shows_alert(one.entry.alert.symbol)
+    ]
 
 
 def check_consumer(

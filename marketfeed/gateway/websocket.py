@@ -19,7 +19,7 @@ from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
 from marketfeed.fanout.shard import SubscriptionChange
 from marketfeed.fanout.wire import ENCODINGS, Encoding
 from marketfeed.fanout.ws_frames import CLOSE, frame
-from marketfeed.gateway import protocol
+from marketfeed.gateway import entitled, protocol
 from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.limits import Bucket
 from marketfeed.gateway.scan import FrameScanner
@@ -50,6 +50,7 @@ class WebSocketSession(Session):
         self._handshaking = trio.CancelScope()
         self._bad_requests = 0
         self._scanner = FrameScanner()
+        self._waits_until_s = 0.0  # for `auth`
         self._ws: trio_websocket.WebSocketConnection | None = None
 
     def end(self, code: CloseCode) -> None:
@@ -101,11 +102,18 @@ class WebSocketSession(Session):
         ws = self._ws
         assert ws is not None
         outbox.offer(self._framed(member, protocol.connected(self._service.shard.rings.epoch, self.id)))
+        if not await self._begin(outbox, member):
+            return None
         bucket = Bucket(self._service.limits.requests_per_s, trio.current_time())
         refused = 0
         while True:
             try:
-                text = await ws.get_message()
+                text = await self._message(ws)
+                if text is None:
+                    what = f"no auth within {self._service.limits.handshake_s:g} s"
+                    self._send_error(outbox, member, ErrorCode.AUTHENTICATION_TIMEOUT, what, None)
+                    self.end(CloseCode.AUTHENTICATION)
+                    return None
             except trio_websocket.ConnectionClosed as closed:
                 return _close_code(closed)
             try:
@@ -132,6 +140,33 @@ class WebSocketSession(Session):
             # Do not read from a client that does not read its answers.
             await outbox.wait_send_all_might_not_block()
 
+    async def _begin(self, outbox: Outbox, member: Subscriber) -> bool:
+        """Answer what the handshake presented, if anything; return False if the session ends."""
+        if self.authentication is None:
+            return True
+        if self.grant is None:
+            self._waits_until_s = trio.current_time() + self._service.limits.handshake_s
+            return True
+        try:
+            await self.authentication.admit(self.grant)
+            grant = self.authentication.again(self.grant)
+        except RequestError as error:
+            self._send_error(outbox, member, error.code, str(error), None)
+            return False
+        applied = await self.regrant(grant, renewal=True)
+        await applied.wait()
+        return True
+
+    async def _message(self, ws: trio_websocket.WebSocketConnection) -> str | bytes | None:
+        """Return the next message; None if the session has not authenticated in time."""
+        if self.authentication is None or self.grant is not None:
+            message: str | bytes = await ws.get_message()
+            return message
+        with trio.move_on_at(self._waits_until_s):
+            message = await ws.get_message()
+            return message
+        return None
+
     def _lock_of(self, text: str | bytes, member: Subscriber) -> AbstractAsyncContextManager[None]:
         """Return the lock to hold during a request: large requests are served one at a time."""
         large = len(text) + member.names.size > LARGE
@@ -156,13 +191,20 @@ class WebSocketSession(Session):
             case Ping():
                 self._offer(outbox, member, protocol.pong(request))
             case Authenticate():
-                self._offer(outbox, member, protocol.authenticated(member.tier.name, request.id))
+                if self.authentication is None:
+                    self._offer(outbox, member, protocol.authenticated(member.tier.name, request.id))
+                else:
+                    await self.authentication.present(request.token, request.id)
+            case _ if self.grant is None and self.authentication is not None:
+                raise RequestError(ErrorCode.NOT_AUTHENTICATED, "auth first", request.id)
             case Acknowledge():
                 assert self.alerts is not None
                 found = await self.alerts.acknowledge(request.alerts, request.id)
                 self._offer(outbox, member, protocol.acked(found, request.id))
             case Subscribe():
-                names = member.names.plus(protocol.names_of(request))
+                asked = protocol.names_of(request)
+                entitled.check_names(self.entitlement, asked, request.id)
+                names = member.names.plus(asked)
                 tier, encoding = self._tier_of(request, member), self._encoding_of(request, member)
                 await self._change(request, names, tier, encoding, member, synced=True)
             case Unsubscribe():
@@ -177,6 +219,7 @@ class WebSocketSession(Session):
             allowed = ", ".join(self._service.tiers)
             what = f"tier: one of {allowed}, not {request.tier[:40]!r}"
             raise RequestError(ErrorCode.SYNTAX, what, request.id)
+        entitled.check_tier(self.entitlement, tier, request.id)
         return tier
 
     @staticmethod
@@ -201,6 +244,13 @@ class WebSocketSession(Session):
         excess = self._service.limits.excess(names) if synced else None
         if excess is not None:
             raise RequestError(ErrorCode.SYMBOL_LIMIT, excess, request.id)
+        entitlement = self.entitlement
+        if synced:
+            entitled.check_count(entitlement, names, request.id)
+        if isinstance(request, Subscribe) and request.alerts:
+            entitled.check_alerts(entitlement, request.consumer, request.id)
+        if self.authentication is not None and self.grant is not None:
+            await self.authentication.hold(self.grant, names, request.id)
 
         after = protocol.cursor_of(request) if isinstance(request, Subscribe) else None
         alerts = self.alerts
@@ -215,7 +265,9 @@ class WebSocketSession(Session):
             return self._framed(member, protocol.subscription(*about, alerts.patterns, alerts.consumer))
 
         await self._service.shard.change(
-            SubscriptionChange(member, names, tier, encoding, answer, synced, request.id, after)
+            SubscriptionChange(
+                member, names, tier, encoding, answer, synced, request.id, after, entitle=self.entitle
+            )
         )
         alerts.send()
 

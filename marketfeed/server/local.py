@@ -23,6 +23,7 @@ from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.state import State
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import ENCODINGS
+from marketfeed.gateway.expiries import Expiries
 from marketfeed.gateway.handshakes import Handshakes
 from marketfeed.gateway.hosts import Hosts, own_names
 from marketfeed.gateway.limits import Admits, Counters, Limits
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
 
+    from marketfeed.access.access import Access
     from marketfeed.alerts.service import AlertService
     from marketfeed.config.schema import Config, LimitsConfig
     from marketfeed.core.rings import Rings
@@ -83,6 +85,7 @@ class LocalServer:
         worker: int = 0,
         bell: Bell | DoorBell | None = None,
         alerts: AlertService | None = None,
+        access: Access | None = None,
     ) -> None:
         """Build everything that needs no socket; raises ConfigError. ``alerts`` may be set until the start.
 
@@ -118,6 +121,9 @@ class LocalServer:
         self._handshakes = Handshakes(processes=max(1, config.engine.workers))
         self._admission = admission
         self.alerts = alerts
+        self._access = access
+        self._expiries = None if access is None else Expiries(access.now_s)
+        self._access_changed = trio.Event()
         self._views: LiveViews | None = None
         self._certificate = certificate_of(config)
         self._port = config.gateway.port
@@ -153,6 +159,8 @@ class LocalServer:
             overview=self._overview,
             alerts=self.alerts,
             views=self._views,
+            access=self._access,
+            expiries=self._expiries,
         )
 
     @property
@@ -174,6 +182,9 @@ class LocalServer:
         if self.alerts is not None:
             self._views = LiveViews(self.alerts, self.shard)
             nursery.start_soon(self._views.run)
+        if self._access is not None and self._expiries is not None:
+            nursery.start_soon(self._expiries.run)
+            nursery.start_soon(self._recheck_when_changed, self._access)
         self._gateway = Gateway(self._service(port))
         self._sessions = nursery
         nursery.start_soon(self.shard.run)
@@ -183,6 +194,14 @@ class LocalServer:
                 tell_intervals, self._recorder, interval_s, self.shard.ticks, self._on_latencies
             )
             self._start_probes()
+
+    async def _recheck_when_changed(self, access: Access) -> None:
+        """Hold sessions to their grants whenever keys, tenants or revocations have changed."""
+        access.on_change.append(lambda: self._access_changed.set())
+        while True:
+            await self._access_changed.wait()
+            self._access_changed = trio.Event()
+            await self._gateway.recheck()
 
     def _start_probes(self) -> None:
         """Start a probe for each tier."""
@@ -267,6 +286,7 @@ class LocalServer:
             requests=dict(counters.requests),
             polls=len(self.shard.polls),
             errors=dict(counters.errors),
+            authentications=dict(counters.authentications),
             ledgers=ledgers,
             frames=figures.frames,
             flushes=figures.flushes,

@@ -34,6 +34,7 @@ class ServerStats(msgspec.Struct):
     requests: dict[tuple[str, int], int] = {}  # over HTTP, by route ("" if unknown) and status
     polls: int = 0  # long polls that wait now
     errors: dict[int, int] = {}  # error messages, by code
+    authentications: dict[str, int] = {}  # tokens, keys and tickets that were presented, by result
     ledgers: dict[str, Ledger] = {}  # by tier
     frames: int = 0
     flushes: int = 0

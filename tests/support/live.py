@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import JSON, Encoding
+from marketfeed.gateway.expiries import Expiries
 from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.listener import Gateway, accept_from, open_listener
 from marketfeed.gateway.live_alerts import LiveViews
@@ -38,9 +40,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from marketfeed.access.access import Access
     from marketfeed.gateway.tls import Certificate
 
 S = 1_000_000_000
+Headers = Sequence[tuple[bytes, bytes]]
 LIMITS = Limits(
     request_bytes=4096,
     symbols_per_session=5,
@@ -119,14 +123,15 @@ class Live:
         return f"{lines}\r\n".encode()
 
 
-async def http(live: Live, method: str, target: str, body: Any = None) -> tuple[int, Any]:
+async def http(
+    live: Live, method: str, target: str, body: Any = None, headers: Headers = ()
+) -> tuple[int, Any]:
     """Return status and body of one request, with JSON or bytes, on a connection of its own."""
     data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     stream = await live.connect()
-    head = (
-        f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(data)}\r\n\r\n"
-    )
-    await stream.send_all(head.encode() + data)
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(data)}\r\n"
+    await stream.send_all(head.encode() + lines + b"\r\n" + data)
     answer = b""
     while more := await stream.receive_some():
         answer += more
@@ -157,6 +162,7 @@ async def serving(
     certificate: Certificate | None = None,
     symbols: int = 256,
     alerts: Dispatch | None = None,
+    access: Access | None = None,
 ) -> AsyncIterator[Live]:
     """Run a gateway on a free port; ``alerts`` runs already."""
     rings = Rings.private(symbols, 64, epoch="e1")
@@ -166,6 +172,7 @@ async def serving(
         "vip": Tier("vip", 0, True, 65536),
         "premium": Tier("premium", 20 * MS, False, 65536),
     }
+    expiries = None if access is None else Expiries(access.now_s)
     service = Service(
         shard=shard,
         tiers=tiers,
@@ -179,6 +186,8 @@ async def serving(
         certificate=certificate,
         alerts=alerts,
         views=None if alerts is None else LiveViews(alerts, shard),
+        access=access,
+        expiries=expiries,
     )
     listener = await open_listener("127.0.0.1", 0)
     gateway = Gateway(service)
@@ -191,6 +200,9 @@ async def serving(
             nursery.start_soon(shard.run)
             if service.views is not None:
                 nursery.start_soon(service.views.run)
+            if access is not None and expiries is not None:
+                access.on_change.append(lambda: nursery.start_soon(gateway.recheck))
+                nursery.start_soon(expiries.run)
             nursery.start_soon(accept_from, listener, service.counters, take)
             live = Live(service, gateway, listener.getsockname()[1], RingWriter(rings))
             try:
@@ -253,13 +265,15 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(live: Live) -> AsyncIterator[Client]:
+async def connected(live: Live, path: str = "/v1/stream", headers: Headers = ()) -> AsyncIterator[Client]:
     """Open a session and read its first message."""
     async with trio.open_nursery() as nursery:
         # On our own stream: trio-websocket's client leaves its stream open if the
         # server closes first.
         stream = await live.connect()
-        ws = await trio_websocket.wrap_client_stream(nursery, stream, "127.0.0.1", "/v1/stream")
+        ws = await trio_websocket.wrap_client_stream(
+            nursery, stream, "127.0.0.1", path, extra_headers=list(headers)
+        )
         client = Client(ws)
         first = await client.next()
         assert first["T"] == "success"
