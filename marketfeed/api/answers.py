@@ -153,6 +153,13 @@ class EventsParameters(SubscriptionParameters):
     start: Annotated[
         Literal["now", "all"], Meta(description="At the first use of the consumer; without it `all`.")
     ]
+    ticket: Annotated[str, Meta(description="Of `POST /v1/tickets`, where no header can be sent.")]
+
+
+class StreamParameters(msgspec.Struct):
+    """Parameters of ``/v1/stream``."""
+
+    ticket: Annotated[str, Meta(description="Of `POST /v1/tickets`, where no header can be sent.")]
 
 
 class PollParameters(SubscriptionParameters):

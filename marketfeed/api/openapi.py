@@ -46,7 +46,8 @@ GATEWAY: Final = (
         "Open a WebSocket; asyncapi.json describes its messages.",
         None,
         (*EVERYWHERE, 426, 503),
-        headers=HANDSHAKE,
+        answers.StreamParameters,
+        HANDSHAKE,
         answers={"101": {"description": "The connection becomes a WebSocket."}},
     ),
     Route(
@@ -141,6 +142,7 @@ STRUCTS: Final[tuple[type[Any], ...]] = (
     answers.PollAnswer,
     answers.SymbolList,
     answers.Latency,
+    answers.TicketAnswer,
     operations.HealthAnswer,
     operations.ReadinessAnswer,
     operations.SessionList,
