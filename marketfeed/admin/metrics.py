@@ -16,11 +16,12 @@ from prometheus_client.registry import Collector as MetricSource
 
 from marketfeed import __version__
 from marketfeed.admin.alert_metrics import alert_metrics
-from marketfeed.admin.families import PREFIX, Samples, counter, gauge, histogram
+from marketfeed.admin.families import PREFIX, Samples, counter, gauge, histogram, histograms
 from marketfeed.admin.health import KINDS, Health
 from marketfeed.core.records import CHANNELS
 from marketfeed.fanout.figures import FLUSH_BOUNDS_S
 from marketfeed.fanout.ledger import Ledger
+from marketfeed.fanout.round_trips import ROUND_TRIP_BOUNDS_S
 from marketfeed.gateway.limits import DURATION_BOUNDS_S, Admission
 from marketfeed.gateway.protocol import VERSION
 from marketfeed.ingest.supervise import FeedState
@@ -112,6 +113,9 @@ class _Snapshot(MetricSource):
             report.durations,
             report.duration_s,
         )
+        trips = {(t,): (n, report.round_trip_s.get(t, 0.0)) for t, n in report.round_trips.items()}
+        text = "Round trips of WebSocket pings."
+        yield histograms("round_trip_seconds", text, "tier", ROUND_TRIP_BOUNDS_S, trips)
         yield counter("accepted_total", "Sessions that began.", "", {(): report.accepted})
         text = "Most handshakes in one second, summed over processes."
         yield gauge("handshakes_shown_per_s", text, "", {(): report.handshakes_per_s})

@@ -176,7 +176,7 @@ class Shard:
             self.wake()
         if now_ns >= self._next_sweep_ns:
             self._lanes.sweep()
-            for member in self.keepalive.check(self.members, now_ns):
+            for member in self.keepalive.check(self.members, clock.now_ns()):  # round trips begin there
                 self._block(member)
             self._next_sweep_ns = now_ns + self.keepalive.pause_ns
         if self.slowest.waits:

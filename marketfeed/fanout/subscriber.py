@@ -61,9 +61,11 @@ class Subscriber:
     """
 
     __slots__ = (
+        "asked_ns",
         "awaited",
         "backlog",
         "bases",
+        "doublings",
         "earlier",
         "encoding",
         "fresh",
@@ -80,10 +82,12 @@ class Subscriber:
         "names",
         "next_advance_ns",
         "phase",
+        "ping_payload",
         "pinged_ns",
         "pings",
         "quiet_until_ns",
         "replayed",
+        "round_trip_ns",
         "seen",
         "sent_ns",
         "sink",
@@ -129,8 +133,12 @@ class Subscriber:
         self.next_advance_ns = 0
         # For keepalive.py:
         self.sent_ns = self.pinged_ns = now_ns
-        self.pings = 0
-        self.heard = 0
+        self.pings = 0  # since the last byte from the peer
+        self.ping_payload = b""  # of the unanswered pings, the first of which was sent at `asked_ns`
+        self.asked_ns = 0
+        self.doublings = 0  # of the interval of pings; negative: halvings
+        self.round_trip_ns = 0  # of the first ping, later at the last change of `doublings`
+        self.heard = 0  # bytes
         self.stuck_at = self.stuck_ns = 0
         self.quiet_until_ns = 0  # no heartbeat or ping is due before; 0 while the session is blocked
         # Of ``ledger_tier``, which follows ``tier`` once the session has caught up there.

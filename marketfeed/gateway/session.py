@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 import trio
 
+from marketfeed import clock
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.shard import SubscriptionChange
@@ -182,6 +183,11 @@ class Session(ABC):
             self._service.shard.drained(self.member)
         if self.alerts is not None:
             self.alerts.drained()
+
+    def ponged(self, payload: bytes) -> None:
+        """Have the shard record the round trip of the ping that the client has answered, if it has."""
+        if self.member is not None:
+            self._service.shard.keepalive.ponged(self.member, payload, clock.now_ns())
 
     def last_words(self) -> bytes:
         """Return the bytes to send before the socket closes: none."""

@@ -19,6 +19,7 @@ from marketfeed.api.operations import SessionList, SessionRow
 from marketfeed.core.authority import parse_origin
 from marketfeed.core.units import MS, S
 from marketfeed.fanout.keepalive import Timing
+from marketfeed.fanout.round_trips import empty
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.state import State
 from marketfeed.fanout.tiers import Tier
@@ -264,6 +265,7 @@ class LocalServer:
         members = [m for m in self.shard.members if m.state is not State.GONE and m.encoding.counted]
         ledgers = await figures.totals(unhurried)
         counters, collector = self.counters, self.collector
+        round_trips = self.shard.keepalive.round_trips
         arrivals = self._recorder.arrivals if self._recorder is not None else {}
         return ServerStats(
             # Tiers without sessions count 0, so that their gauges exist.
@@ -305,6 +307,8 @@ class LocalServer:
             resident_bytes={self._name: resident_bytes()},
             interruptions={tier: seen.interruptions for tier, seen in arrivals.items()},
             interrupted_s={tier: seen.interrupted_ns / S for tier, seen in arrivals.items()},
+            round_trips=empty(self._config.tiers) | {tier: list(n) for tier, n in round_trips.counts.items()},
+            round_trip_s=dict(round_trips.seconds),
             unplaced=self._recorder.unplaced if self._recorder is not None else {},
         )
 
