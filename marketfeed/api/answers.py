@@ -13,6 +13,7 @@ from marketfeed.api.messages import AlertPattern, ConsumerName, Gap, Quote, Trad
 # Each status of an error answer, and its meaning.
 STATUSES: Final = {
     400: "The request is malformed or ambiguous, or a name, tier, cursor or parameter is invalid.",
+    401: "The admin port requires the token in `admin.token_file`, and it is missing or wrong.",
     403: "The page's origin is not allowed (`gateway.allowed_origins`).",
     404: "There is no such path, episode, silence or consumer.",
     405: "The path does not support this method; the header Allow lists those it supports.",

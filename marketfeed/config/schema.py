@@ -60,6 +60,7 @@ class AdminConfig(_Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 8766
     hosts: list[str] = []
+    token_file: Annotated[str, Meta(min_length=1)] | None = None
 
 
 class AuthConfig(_Section, frozen=True):
@@ -196,11 +197,7 @@ def load(
     config = msgspec.convert(usable, Config)
     told = placed(wrong, homes(Config, feed_keys()), origins) if wrong else []
     found = [*told, *_consequent(config, wrong)]
-    # Absolute paths: worker processes do not know the folder of the configuration.
-    gateway = config.gateway
-    paths = {key: str(base / path) for key in ("tls_cert", "tls_key") if (path := getattr(gateway, key))}
-    config = msgspec.structs.replace(config, gateway=msgspec.structs.replace(gateway, **paths))
-    loaded = Loaded(config, source, base, origins)
+    loaded = Loaded(_with_absolute_paths(config, base), source, base, origins)
     if refused or found:
         raise ConfigError(*refused, *loaded.refusal([*found, *further(loaded)]).mistakes)
     return loaded
@@ -219,6 +216,16 @@ def _consequent(config: Config, wrong: Iterable[Mistake]) -> list[str]:
         for where, problem in problems(config)
         if not any(key == path or key.startswith(f"{path}.") for key in where.split(", ") for path in known)
     ]
+
+
+def _with_absolute_paths(config: Config, base: Path) -> Config:
+    """Return ``config`` for processes that do not know the folder of the configuration."""
+    changed = {}
+    for section, keys in (("gateway", ("tls_cert", "tls_key")), ("admin", ("token_file",))):
+        table = getattr(config, section)
+        paths = {key: str(base / path) for key in keys if (path := getattr(table, key))}
+        changed[section] = msgspec.structs.replace(table, **paths)
+    return msgspec.structs.replace(config, **changed)
 
 
 def _complete_tiers(data: dict[str, Any]) -> None:

@@ -99,7 +99,7 @@ def test_consumers_are_read_from_the_log_if_the_engine_does_not_answer(log):
         ),
         (
             ("ack", "risk", ONE.id, "--set", "admin.prot=1"),
-            "--set admin.prot=1: unknown key; did you mean port? allowed: host, port, hosts",
+            "--set admin.prot=1: unknown key; did you mean port? allowed: host, port, hosts, token_file",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
