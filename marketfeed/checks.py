@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from marketfeed.config.admin_token import exposure, token_in
 from marketfeed.core.addresses import host_port
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
@@ -26,6 +27,7 @@ from marketfeed.server.tap_listener import check_path
 
 if TYPE_CHECKING:
     from marketfeed.config.schema import Config, GatewayConfig, Loaded
+    from marketfeed.secret import Secret
 
 
 def mistakes(loaded: Loaded) -> list[str]:
@@ -39,6 +41,8 @@ def mistakes(loaded: Loaded) -> list[str]:
             check_path(tap)
     with gathered(found):
         check_log_path(loaded)
+    with gathered(found):
+        admin_token(loaded)
     with gathered(found):
         rules_of(loaded)
     with gathered(found):
@@ -60,7 +64,9 @@ def planned_symbols(loaded: Loaded) -> list[str]:
 
 
 def idle(loaded: Loaded) -> list[str]:
-    """Return warnings, one line each: no feed, keys without effect, patterns of rules without a symbol.
+    """Return warnings, one line each.
+
+    Such as no feed, keys without effect, patterns of rules without a symbol, a secret that others may read.
 
     Raises ConfigError if :func:`mistakes` finds any in feeds or rules.
     """
@@ -81,6 +87,7 @@ def idle(loaded: Loaded) -> list[str]:
         default = type(table)()
         keys = [f"{section}.{name}" for name in names if getattr(table, name) != getattr(default, name)]
         found += [loaded.sourced(f"{key}: has no effect: {why}") for key in keys]
+    found += exposed(loaded)
     if alerts.rules and enabled(alerts):
         found += unmatched_patterns(loaded, planned_symbols(loaded))
     return found
@@ -99,6 +106,19 @@ def contents(gateway: GatewayConfig) -> list[bytes]:
         return [Path(path).read_bytes() for path in (gateway.tls_cert, gateway.tls_key) if path]
     except OSError as error:
         raise ConfigError(f"gateway.tls_cert, gateway.tls_key: {error.filename}: {error.strerror}") from None
+
+
+def admin_token(loaded: Loaded) -> Secret | None:
+    """Return the token of the admin port, None if it has none; raises ConfigError."""
+    file = loaded.config.admin.token_file
+    return None if file is None else token_in(file, loaded.base)
+
+
+def exposed(loaded: Loaded) -> list[str]:
+    """Return warnings about secrets that every user may read, one line each."""
+    file = loaded.config.admin.token_file
+    told = None if file is None else exposure(file, loaded.base)
+    return [] if told is None else [loaded.sourced(told)]
 
 
 def tap_path(loaded: Loaded) -> Path | None:

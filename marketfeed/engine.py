@@ -22,7 +22,8 @@ import trio
 from marketfeed.admin.health import Health, Phase
 from marketfeed.admin.listener import Admin
 from marketfeed.admin.metrics import Sources
-from marketfeed.checks import addresses, check_log_path, contents, idle, tap_path
+from marketfeed.admin.token import AdminToken
+from marketfeed.checks import addresses, admin_token, check_log_path, contents, exposed, idle, tap_path
 from marketfeed.config.reload import changes, fixed
 from marketfeed.core.addresses import host_port
 from marketfeed.core.layout import block_bytes
@@ -92,6 +93,8 @@ class Engine:
             self.taps = Taps(self.rings, tap_path(loaded), config.limits.taps)
         with gathered(found):
             check_log_path(loaded)
+        with gathered(found):
+            self.admin_token = AdminToken(admin_token(loaded))
         room = Room(self.rings.head, most_missing(engine.ring_depth), self._wait_reached)
         writer = RingWriter(self.rings, time.time_ns)
         self.pump = Pump(writer, self.symbols, self._wake, wait_room=room.wait)
@@ -186,6 +189,7 @@ class Engine:
                 self.alerting,
             ),
             Hosts(own_names(self.config.admin.hosts, self.config.admin.host)),
+            self.admin_token,
         )
         async with trio.open_nursery() as watch:
             watch.start_soon(server.collector.run)
@@ -244,7 +248,10 @@ class Engine:
             config = loaded.config
             now = (config, contents(config.gateway))
             if during and now == self._in_force:
-                self.alerting.reload(self.alerting.planned(loaded))  # whose files may have changed
+                # The files of secrets may have changed.
+                token, escalations = admin_token(loaded), self.alerting.planned(loaded)
+                self.admin_token.replace(token)
+                self.alerting.reload(escalations)
                 log.info("reloaded", changed=[])
                 return
             changed = changes(self.config, config)
@@ -254,6 +261,8 @@ class Engine:
                 validate(config)
             with gathered(found):
                 self.roster.plan(config.feeds, addresses(config))
+            with gathered(found):
+                token = admin_token(loaded)
             with gathered(found):
                 escalations = self.alerting.planned(loaded)
             if found:
@@ -277,8 +286,11 @@ class Engine:
         self._in_force = now
         self.health.reload_failure = None
         self.taps.most = config.limits.taps
+        self.admin_token.replace(token)
         self.alerting.reload(escalations)
         await self.roster.apply(sources)
+        for warning in exposed(loaded):
+            log.warning(warning)
         log.info("reloaded", changed=changed)
 
     def _print_ready(self, host: str, port: int) -> None:

@@ -151,6 +151,11 @@ def test_any_address_may_serve_anonymously_if_told_to(loaded):
     assert loaded('[gateway]\nhost = "0.0.0.0"\n[auth]\nanonymous = true\n').config.auth.anonymous
 
 
+def test_with_a_token_the_admin_port_may_have_any_address(loaded, tmp_path):
+    admin = loaded('[admin]\nhost = "0.0.0.0"\ntoken_file = "admin.token"\n').config.admin
+    assert admin.token_file == str(tmp_path / "admin.token")
+
+
 # The file.
 
 
@@ -352,9 +357,10 @@ MISTAKES = {
     ),
     "empty host, which is any": ('[gateway]\nhost = ""\n', 'gateway.host: "" is not loopback'),
     "admin address that is not loopback": (
-        '[admin]\nhost = "10.0.0.1"\n',
-        'admin.host: "10.0.0.1" is not loopback',
+        '[admin]\nhost = "10.0.0.1"\n[auth]\nanonymous = true\n',
+        'admin.host: "10.0.0.1" is not loopback: that requires admin.token_file, a file with the token',
     ),
+    "empty path of a token": ('[admin]\ntoken_file = ""\n', "admin.token_file: must be a string that is not"),
     "origin with a path": (
         '[gateway]\nallowed_origins = ["https://a.example", "https://x/"]\n',
         "gateway.allowed_origins.1: must be an origin as browsers send it, such as https://example.com or"

@@ -25,6 +25,7 @@ LAYERS = [
         "marketfeed.clock",
         "marketfeed.folders",
         "marketfeed.logs",
+        "marketfeed.secret",
         "marketfeed.unix_sockets",
     },
     {"marketfeed.ingest", "marketfeed.latency", "marketfeed.alerts", "marketfeed.access"},

@@ -13,7 +13,7 @@ from marketfeed.api.messages import AlertPattern, ConsumerName, Gap, Quote, Trad
 # Each status of an error answer, and its meaning.
 STATUSES: Final = {
     400: "The request is malformed or ambiguous, or a name, tier, cursor or parameter is invalid.",
-    401: "A token is needed, or the one that was sent is not valid.",
+    401: "A key or token is needed, on the admin port that in `admin.token_file`; or it is not valid.",
     403: "The page's origin is not allowed (`gateway.allowed_origins`), or this is not entitled.",
     404: "There is no such path, episode, silence or consumer.",
     405: "The path does not support this method; the header Allow lists those it supports.",

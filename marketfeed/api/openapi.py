@@ -14,6 +14,7 @@ from marketfeed.api.routes import (
     ADMIN,
     EVERYWHERE,
     JSON,
+    PROBE,
     TEXT,
     Route,
     json_answer,
@@ -26,6 +27,17 @@ LATENCY: Final = "/v1/latency"  # on both ports
 RETRY_AFTER: Final = {
     "description": "Seconds to wait before the next attempt.",
     "schema": {"type": "integer", "minimum": 1},
+}
+CHALLENGE: Final = {"description": "`Bearer`.", "schema": {"type": "string", "const": "Bearer"}}
+HEADERS: Final = {  # of errors, by status
+    401: {"WWW-Authenticate": CHALLENGE},
+    429: {"Retry-After": RETRY_AFTER},
+    503: {"Retry-After": RETRY_AFTER},
+}
+ADMIN_TOKEN: Final = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "The token in `admin.token_file`. Without that key, none is required.",
 }
 CURSOR: Final = {"description": "Send it as `after` of the next poll.", "schema": {"type": "string"}}
 ETAG: Final = {"description": "Version of the answer, for If-None-Match.", "schema": {"type": "string"}}
@@ -93,6 +105,7 @@ GATEWAY: Final = (
         LATENCY,
         "Get latencies, per tier and hop.",
         json_answer(ref(answers.Latency), "Latencies; `log` on the admin port only."),
+        (*EVERYWHERE, 401),
     ),
     Route(
         "/asyncapi.json",
@@ -111,13 +124,13 @@ OPERATORS: Final = (
         "/healthz",
         "Check whether the engine runs.",
         json_answer(ref(operations.HealthAnswer), "It does."),
-        ADMIN,
+        PROBE,
     ),
     Route(
         "/readyz",
         "Check whether the engine can serve subscribers.",
         json_answer(ref(operations.ReadinessAnswer), "It is ready."),
-        ADMIN,
+        PROBE,
         answers={
             "503": json_answer(
                 ref(operations.ReadinessAnswer), "It is not ready; `problems` lists the reasons."
@@ -205,6 +218,8 @@ def _operation(route: Route) -> dict[str, Any]:
         "parameters": _parameters(route),
         "responses": _responses(route),
     }
+    if 401 in route.errors:
+        operation["security"] = [{"admin_token": []}, {}]
     if route.body is not None:
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": ref(route.body)}}}
     return operation
@@ -223,17 +238,14 @@ def _paths() -> dict[str, Any]:
     return found
 
 
-def _error(description: str, *headers: str) -> dict[str, Any]:
+def _error(description: str, headers: dict[str, Any] | None = None) -> dict[str, Any]:
     answer = json_answer(ref(answers.ErrorAnswer), description)
-    return answer | ({"headers": dict.fromkeys(headers, RETRY_AFTER)} if headers else {})
+    return answer | ({"headers": headers} if headers else {})
 
 
 def _document() -> dict[str, Any]:
     """Return the document."""
-    errors = {
-        str(status): _error(text, *(("Retry-After",) if status in (429, 503) else ()))
-        for status, text in answers.STATUSES.items()
-    }
+    errors = {str(status): _error(text, HEADERS.get(status)) for status, text in answers.STATUSES.items()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -247,6 +259,7 @@ def _document() -> dict[str, Any]:
         "paths": _paths(),
         "components": {
             "responses": {**errors, "error": _error("Any other error; `code` is its status.")},
+            "securitySchemes": {"admin_token": ADMIN_TOKEN},
             "schemas": {**strict(BODIES), **tolerant(STRUCTS)},
         },
     }

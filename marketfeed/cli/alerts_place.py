@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from marketfeed.alerts.sqlite_reads import SqliteReader
     from marketfeed.cli.alerts_http import Answer, Call, EngineHttp
     from marketfeed.config.schema import Loaded
+    from marketfeed.secret import Secret
 
 BUSY_S: Final = 3.0  # for which another command may hold the log
 LOOK_S: Final = 0.1
@@ -53,6 +54,15 @@ AdminUrlOption = Annotated[
         "--url",
         help="URL of the engine's admin port, http://HOST:PORT. Default: as the configuration says, if an "
         "engine holds the log; else the log itself is used.",
+    ),
+]
+AdminTokenOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--admin-token-file",
+        metavar="FILE",
+        help="File with the token of the admin port. Default: admin.token_file of the configuration; with "
+        "--url, no token is sent.",
     ),
 ]
 ByOption = Annotated[
@@ -113,6 +123,7 @@ class Place:
     set_: list[str] | None = None
     url: str | None = None
     ca: Path | None = None
+    admin_token_file: Path | None = None
 
     def changed(self, call: Call, kind: type[Kind]) -> Kind:
         """Return the answer to ``call`` as a struct, as :meth:`change`."""
@@ -142,7 +153,7 @@ class Place:
         while True:
             try:
                 if self.url is not None or in_use(path):
-                    return self._engine(loaded).answer(call)
+                    return self._engine(loaded, call).answer(call)
                 return _offline(path, loaded, call, needs_engine)
             except ConfigError as error:
                 raise fail(str(error)) from None
@@ -168,17 +179,18 @@ class Place:
         if self.url is None and not in_use(self.log or log_of(loaded)):
             return None
         try:
-            return read(self._engine(loaded).answer(call).value)
+            return read(self._engine(loaded, call).answer(call).value)
         except (AlertLogError, ConfigError, UnreachableError, CallError) as error:
             told = fail(str(error))
             if self.url is not None:
                 raise told from None
             return None
 
-    def _engine(self, loaded: Loaded) -> EngineHttp:
-        """Return the engine that holds the log.
+    def _engine(self, loaded: Loaded, call: Call) -> EngineHttp:
+        """Return the engine that holds the log, for ``call``.
 
         Raises AlertLogError if the configuration is not that of the log: its engine may be another one.
+        Raises ConfigError if ``call`` is to the admin port and its token cannot be read.
         """
         from marketfeed.cli.alerts_http import EngineHttp
 
@@ -187,7 +199,24 @@ class Place:
                 f"{self.log} is in use, and is not the log of this configuration: "
                 "use --config or --url of the engine that holds it"
             )
-        return EngineHttp(loaded.config, self.url, self.ca)
+        return EngineHttp(loaded.config, self.url, self.ca, self._token(loaded) if call.admin else None)
+
+    def _token(self, loaded: Loaded) -> Secret | None:
+        """Return the token to send to the admin port, if any.
+
+        The configuration's is for its own engine, and is not sent to the address in ``--url``.
+        """
+        from marketfeed.config.admin_token import token_in
+
+        if self.admin_token_file is not None:
+            return token_in(str(self.admin_token_file), Path(), "--admin-token-file")
+        file = loaded.config.admin.token_file
+        if self.url is not None or file is None:
+            return None
+        try:
+            return token_in(file, loaded.base)
+        except ConfigError as error:
+            raise loaded.refusal(error.mistakes) from None
 
 
 def _offline(path: Path, loaded: Loaded, call: Call, needs_engine: str) -> Answer:

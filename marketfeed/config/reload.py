@@ -16,6 +16,7 @@ LIVE: Final = frozenset(
         "gateway.trusted_proxies",
         "gateway.default_tier",
         "gateway.encoding",
+        "admin.token_file",
         "alerts.escalate",
     }
 )

@@ -33,6 +33,7 @@ def test_the_same_configuration_has_no_changes(config):
         ('[[feeds]]\ntype = "synthetic"\n', "feeds"),
         ('[gateway]\nallowed_origins = ["*"]\n', "gateway.allowed_origins"),
         ('[gateway]\nhosts = ["feed.example.com"]\n', "gateway.hosts"),
+        ('[admin]\ntoken_file = "admin.token"\n', "admin.token_file"),
     ],
 )
 def test_what_may_change_is_told_and_allowed(config, text, told):
