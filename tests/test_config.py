@@ -392,7 +392,10 @@ MISTAKES = {
         "gateway.trusted_proxies.0: must be an address, or a network",
     ),
     "workers": ("[engine]\nworkers = 65\n", "engine.workers: must be an integer from 0 to 64, not 65"),
-    "tokens": ('[auth]\nmode = "jwt"\n', 'auth.mode: must be "none" in this version, not "jwt"'),
+    "tokens without an algorithm": (
+        '[auth]\nmode = "jwt"\n',
+        "auth.algorithm: missing; required with auth.mode",
+    ),
     "certificate without a key": (
         '[gateway]\ntls_cert = "a.pem"\n',
         "gateway.tls_key: missing; required with gateway.tls_cert",
@@ -615,7 +618,7 @@ def test_a_mistake_in_set_is_named(refusal, override, told):
         (
             '[gateway]\nhost = "::"\n[auth]\nanonymous = true\n',
             "auth.anonymous=false",
-            "that requires auth.anonymous = true (--set auth.anonymous=false)",
+            'that requires auth.anonymous = true, or auth.mode = "keys" or "jwt" (--set auth.anonymous=false)',
         ),
     ],
 )
