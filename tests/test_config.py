@@ -618,7 +618,7 @@ def test_a_mistake_in_set_is_named(refusal, override, told):
         (
             '[gateway]\nhost = "::"\n[auth]\nanonymous = true\n',
             "auth.anonymous=false",
-            'that requires auth.anonymous = true, or auth.mode = "keys" or "jwt" (--set auth.anonymous=false)',
+            'auth.mode = "keys" or "jwt" (--set auth.anonymous=false)',
         ),
     ],
 )

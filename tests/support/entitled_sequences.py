@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import pytest
 import trio
 import trio_websocket
 
@@ -344,14 +345,13 @@ class Sequence:
             await self.world.expire()
             expected = 4004
         await self.world.publish("quotes", *self.symbols)
-        try:
-            while True:
-                await stream.next()
-        except trio_websocket.ConnectionClosed as closed:
-            assert closed.reason is not None
-            assert closed.reason.code == expected, (closed.reason, self.steps)
-            self.sub = f"user-{next(_numbers)}"
-            raise
+        with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+            await stream.until("nothing")
+        reason = closed.value.reason
+        assert reason is not None
+        assert reason.code == expected, (reason, self.steps)
+        self.sub = f"user-{next(_numbers)}"
+        raise closed.value
 
     async def _polls(self, transport: str, held: Held, cursor: str | None) -> None:
         for _ in range(3):
