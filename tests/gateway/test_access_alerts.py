@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from marketfeed.testing_alert_log import example
 from tests.support.access import Control, bearer
 from tests.support.live import connected, http, serving_alerts
 
-ALL = {"channels": ["quotes", "alerts"], "consumers": ["risk*"], "publish": ["risk*"]}
+ALL: dict[str, Any] = {"channels": ["quotes", "alerts"], "consumers": ["risk*"], "publish": ["risk*"]}
 
 
 def about(number, symbol, **fields):
