@@ -64,18 +64,24 @@ def is_address(jwks: str) -> bool:
 
 
 def exposed(config: AuthConfig) -> list[str]:
-    """Return warnings, ``auth.key: what is wrong``: files with secrets that other users can read."""
-    files = {"keys_file": config.keys_file} if config.mode == "keys" else {}
-    if config.mode == "jwt" and config.algorithm == "HS256":
-        files = {"key_file": config.key_file, "previous_key_file": config.previous_key_file}
+    """Return warnings, ``auth.key: what is wrong``: files with secrets that every user can read."""
+    names = {"none": (), "keys": ("keys_file",), "jwt": ("key_file", "previous_key_file")}[config.mode]
     found: list[str] = []
-    for key, path in files.items():
+    for name in names:
+        path = getattr(config, name)
         try:
-            readable = path is not None and Path(path).stat().st_mode & stat.S_IROTH
+            if path is None or not Path(path).stat().st_mode & stat.S_IROTH:
+                continue
+            with Path(path).open("rb") as file:
+                private = name != "keys_file" and b"PRIVATE KEY" in file.read(MAX_KEY_BYTES)
         except (OSError, ValueError):
             continue  # load_material reports it
-        if readable:
-            found.append(f"auth.{key}: {path} can be read by every user: chmod o-r {path}")
+        if private:
+            found.append(
+                f"auth.{name}: {path} has a private key, and every user can read it: keep the public half"
+            )
+        elif name == "keys_file" or config.algorithm == "HS256":
+            found.append(f"auth.{name}: {path} can be read by every user: chmod o-r {path}")
     return found
 
 
