@@ -24,6 +24,7 @@ LAYERS = [
         "marketfeed.client",
         "marketfeed.clock",
         "marketfeed.folders",
+        "marketfeed.http_client",
         "marketfeed.logs",
         "marketfeed.secret",
         "marketfeed.unix_sockets",

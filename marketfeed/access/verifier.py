@@ -103,6 +103,6 @@ class Verifier:
 
 def _text(payload: Mapping[str, Any], claim: str) -> str:
     value = payload.get(claim, "")
-    if not isinstance(value, str) or len(value) > 256:
-        raise AccessError(f"the token's {claim} is no text of at most 256 characters")
+    if not isinstance(value, str) or len(value) > 256 or not value.isprintable():
+        raise AccessError(f"the token's {claim} is no printable text of at most 256 characters")
     return value
