@@ -71,7 +71,7 @@ class LocalDesk:
         refresh: Callable[[], Awaitable[None]],
         on_replaced: Callable[[str], None] = lambda session: None,
     ) -> None:
-        self._tenants = tenants
+        self.tenants = tenants
         self._tickets = Tickets(prefixes)
         self._now_s = now_s
         self._refresh = refresh
@@ -88,7 +88,7 @@ class LocalDesk:
 
     def renew(self, tenants: Mapping[str, TenantConfig], prefixes: tuple[int, int] | None) -> None:
         """Use other bounds of tenants, and other prefixes of addresses for tickets, from now on."""
-        self._tenants = tenants
+        self.tenants = tenants
         self._tickets.prefixes = prefixes
 
     @property
@@ -98,7 +98,7 @@ class LocalDesk:
 
     async def enter(self, session: str, holder: Holder) -> str | None:
         """Count a session; return the limit that forbids it, None if none does."""
-        most, tenant = holder.max_sessions, self._tenants.get(holder.tenant)
+        most, tenant = holder.max_sessions, self.tenants.get(holder.tenant)
         if session in self._sessions:
             return None
         if most is not None and self._by_sub[holder.tenant, holder.sub] >= most:
@@ -116,7 +116,7 @@ class LocalDesk:
         holder = self._sessions.get(session)
         if holder is None:
             return None
-        tenant, had = self._tenants.get(holder.tenant), self._symbols.get(session, 0)
+        tenant, had = self.tenants.get(holder.tenant), self._symbols.get(session, 0)
         most = None if tenant is None else tenant.max_symbols
         if most is not None and symbols > had and self._held[holder.tenant] + symbols - had > most:
             return f"max_symbols of the tenant: {most}"

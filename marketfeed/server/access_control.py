@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -105,7 +105,10 @@ class AccessControl:
         while True:
             with trio.CancelScope() as self._fetching:  # cancelled by a reload that names another one
                 key_set = self._in_force.key_set
-                await (trio.sleep_forever() if key_set is None else key_set.run())
+                if key_set is None:
+                    await trio.sleep_forever()
+                else:
+                    await key_set.run()
 
     # Reload.
 
@@ -127,7 +130,11 @@ class AccessControl:
 
     def apply(self, planned: Planned) -> Planned:
         """Put ``planned`` in force in all processes; return what was in force before."""
-        before, self._in_force = self._in_force, planned
+        before = self._in_force
+        if planned.key_set is before.key_set:  # which may have fetched another document since
+            keys = msgspec.structs.replace(planned.keys, jwks=before.keys.jwks)
+            planned = replace(planned, keys=keys)
+        self._in_force = planned
         auth = self._kept.auth = planned.config.auth
         self.desk.renew(auth.tenants, prefixes_of(auth))
         if planned.key_set is not before.key_set:
@@ -180,7 +187,8 @@ class AccessControl:
 
     async def _refresh(self) -> None:
         key_set = self._in_force.key_set
-        await (trio.lowlevel.checkpoint() if key_set is None else key_set.refresh())
+        if key_set is not None:
+            await key_set.refresh()
 
     def _replaced(self, session: str) -> None:
         self.server.end_session(session, REPLACED)
@@ -191,7 +199,7 @@ class AccessControl:
     def _fetched(self, document: bytes) -> None:
         now = self._in_force
         keys = msgspec.structs.replace(now.keys, jwks=document)
-        self._in_force = Planned(now.config, keys, now.key_set)
+        self._in_force = replace(now, keys=keys)
         self._pass_on()
 
     def _pass_on(self) -> None:
