@@ -92,6 +92,13 @@ class AccessError(MarketfeedError):
     """A key, token or ticket is not valid, or not any more; the text says why, and nothing secret."""
 
 
+class RevocationError(MarketfeedError):
+    """Revocations cannot be read or kept; the text has the file and says what the operator can do.
+
+    After a failed write, the revocation may not be taken as kept. A repeated call is safe.
+    """
+
+
 class RequestError(MarketfeedError):
     """Invalid client request. It is answered with an error message; the session continues.
 

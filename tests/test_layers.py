@@ -23,6 +23,7 @@ LAYERS = [
         "marketfeed.config",
         "marketfeed.client",
         "marketfeed.clock",
+        "marketfeed.file_lock",
         "marketfeed.folders",
         "marketfeed.http_client",
         "marketfeed.logs",

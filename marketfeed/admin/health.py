@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from marketfeed.core.symbols import SymbolTable
     from marketfeed.ingest.roster import Roster
     from marketfeed.latency.aggregator import Aggregator
+    from marketfeed.server.access_control import AccessControl
     from marketfeed.server.alerting import Alerting
     from marketfeed.server.api import SessionServer
     from marketfeed.server.tap_listener import Taps
@@ -34,6 +35,8 @@ KINDS: Final = (
     "alert_log",
     "alert_rule",
     "escalation",
+    "jwks",
+    "revocations",
     "latency_log",
     "tap",
     "symbols_full",
@@ -65,6 +68,7 @@ class Health:
         taps: Taps,
         symbols: SymbolTable,
         alerting: Alerting,
+        access: AccessControl | None = None,
     ) -> None:
         self._server = server
         self._roster = roster
@@ -72,6 +76,7 @@ class Health:
         self._taps = taps
         self._symbols = symbols
         self._alerting = alerting
+        self._access = access
         self.phase = Phase.STARTING
         self.reload_failure: str | None = None  # why the configuration file could not be put in force
 
@@ -100,6 +105,7 @@ class Health:
             for name, trouble in self._alerting.failing_escalations().items()
         ]
         for kind, trouble in (
+            *({} if self._access is None else self._access.troubles()).items(),
             ("latency_log", self._aggregator.log.problem),
             ("tap", self._taps.problem()),
             ("symbols_full", self._full()),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from marketfeed.admin.access_operations import AccessOperations
 from marketfeed.admin.alert_operations import AlertOperations
 from marketfeed.admin.metrics import CONTENT_TYPE, Sources, exposition
 from marketfeed.api.operations import HealthAnswer, ReadinessAnswer, SessionsParameters
@@ -42,6 +43,7 @@ class Admin:
                 "/v1/latency": {"GET": self._latency},
                 "/v1/sessions": {"GET": self._sessions},
                 **AlertOperations(sources.alerting).routes,
+                **AccessOperations(sources.access).routes,
             },
             Rules(
                 head_s=HEAD_S,

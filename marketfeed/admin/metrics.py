@@ -15,6 +15,7 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector as MetricSource
 
 from marketfeed import __version__
+from marketfeed.admin.access_metrics import access_metrics
 from marketfeed.admin.alert_metrics import alert_metrics
 from marketfeed.admin.families import PREFIX, Samples, counter, gauge, histogram, histograms
 from marketfeed.admin.health import KINDS, Health
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from marketfeed.core.symbols import SymbolTable
     from marketfeed.ingest.roster import Roster
     from marketfeed.latency.aggregator import Aggregator
+    from marketfeed.server.access_control import AccessControl
     from marketfeed.server.alerting import Alerting
     from marketfeed.server.api import SessionServer
     from marketfeed.server.conditions import Condition
@@ -57,6 +59,7 @@ class Sources:
     admission: Admission
     health: Health
     alerting: Alerting
+    access: AccessControl | None = None
 
 
 async def exposition(sources: Sources) -> bytes:
@@ -82,6 +85,8 @@ class _Snapshot(MetricSource):
         yield from self._latencies()
         yield from self._feeds()
         yield from alert_metrics(self._sources.alerting, self._sources.rings.head(), self._dead)
+        if self._sources.access is not None:
+            yield from access_metrics(self._sources.access)
         yield from self._process()
 
     def _engine(self) -> Iterable[Metric]:

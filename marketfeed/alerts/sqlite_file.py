@@ -13,7 +13,6 @@ and user_version which schema it has.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import apsw
 
 from marketfeed.errors import AlertLogError
+from marketfeed.file_lock import FileLock, HeldError, held, lock_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,11 +84,7 @@ CREATE TABLE IF NOT EXISTS escalation_position (
 
 
 class Claim:
-    """The lock that keeps a second engine off the log; the kernel frees it when the process ends.
-
-    It is on a file of its own, ``<path>.lock``: closing a descriptor of the log itself would drop the locks
-    that SQLite has on it.
-    """
+    """The lock that keeps a second engine off the log."""
 
     def __init__(self, path: Path) -> None:
         """Take the lock, and create the folder. Raises AlertLogError with the number of the holder."""
@@ -96,41 +92,23 @@ class Claim:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise AlertLogError(f"the folder {path.parent} cannot be created: {error.strerror}") from error
-        lock = path.with_name(f"{path.name}.lock")
         try:
-            self._fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._lock = FileLock(path)
         except OSError as error:
-            raise AlertLogError(f"{lock} cannot be written: {error.strerror}") from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(self._fd, 20, 0).decode("ascii", "replace").strip()
-            os.close(self._fd)
+            raise AlertLogError(f"{lock_path(path)} cannot be written: {error.strerror}") from error
+        except HeldError as error:
             raise AlertLogError(
-                f"{path} is in use by process {holder or '(unknown)'}: "
-                "stop it, or set alerts.path to another file"
+                f"{path} is in use by process {error}: stop it, or set alerts.path to another file"
             ) from error
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, str(os.getpid()).encode(), 0)
 
     def release(self) -> None:
         """Free the lock."""
-        os.close(self._fd)
+        self._lock.release()
 
 
 def in_use(path: Path) -> bool:
     """Return whether a process holds the log at ``path``; takes no lock that could keep one off for long."""
-    try:
-        fd = os.open(path.with_name(f"{path.name}.lock"), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # no process has ever held it, or it is for others
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+    return held(path)
 
 
 def open_for_writing(path: Path, vfs: str | None = None) -> apsw.Connection:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from marketfeed import __version__
-from marketfeed.api import alert_operations, answers, operations
+from marketfeed.api import access_operations, alert_operations, answers, operations
 from marketfeed.api.messages import Quote, Trade
 from marketfeed.api.routes import (
     ADMIN,
@@ -155,8 +155,9 @@ OPERATORS: Final = (
         operations.SessionsParameters,
     ),
     *alert_operations.OPERATORS,
+    *access_operations.OPERATORS,
 )
-BODIES: Final = alert_operations.BODIES
+BODIES: Final = (*alert_operations.BODIES, *access_operations.BODIES)
 
 STRUCTS: Final[tuple[type[Any], ...]] = (
     Quote,
@@ -170,6 +171,7 @@ STRUCTS: Final[tuple[type[Any], ...]] = (
     operations.ReadinessAnswer,
     operations.SessionList,
     *alert_operations.STRUCTS,
+    *access_operations.STRUCTS,
 )
 
 

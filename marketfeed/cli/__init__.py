@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from marketfeed import __version__
-from marketfeed.cli import alerts, config, export, probe, record, report, serve, simulate, watch
+from marketfeed.cli import alerts, config, export, probe, record, report, revoke, serve, simulate, watch
 
 app = typer.Typer(
     name="marketfeed",
@@ -43,6 +43,7 @@ app.command(epilog=record.EXAMPLES)(record.record)
 app.command(epilog=simulate.EXAMPLES)(simulate.simulate)
 app.command(epilog=export.EXAMPLES)(export.export)
 app.command(epilog=probe.EXAMPLES)(probe.probe)
+app.command(epilog=revoke.EXAMPLES)(revoke.revoke)
 app.add_typer(alerts.app, name="alerts", epilog=alerts.EXAMPLES)
 app.command("config", epilog=config.EXAMPLES)(config.write_config)
 

@@ -12,9 +12,11 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import numpy.ma  # noqa: F401  # np.unique imports it on its first call: 50 ms during a flush
 import trio
 
+from marketfeed.access.revocations import Revocations
 from marketfeed.api.operations import SessionList, SessionRow
 from marketfeed.core.authority import parse_origin
 from marketfeed.core.units import MS, S
@@ -48,10 +50,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from marketfeed.access.access import Access
+    from marketfeed.access.material import Material
+    from marketfeed.access.revocations import Revocation
     from marketfeed.alerts.service import AlertService
-    from marketfeed.config.schema import Config, LimitsConfig
+    from marketfeed.config.schema import AuthConfig, Config, LimitsConfig
     from marketfeed.core.rings import Rings
     from marketfeed.core.symbols import SymbolTable
+    from marketfeed.errors import CloseCode
     from marketfeed.fanout.bell import Bell, DoorBell
     from marketfeed.latency.intervals import Interval
     from marketfeed.server.conditions import Condition
@@ -89,6 +94,8 @@ class LocalServer:
         access: Access | None = None,
     ) -> None:
         """Build everything that needs no socket; raises ConfigError. ``alerts`` may be set until the start.
+
+        Without ``access`` everybody may see everything.
 
         ``on_synced`` is called each time one more session has been sent its first `synced`,
         ``on_latencies`` with the measurements of each interval, and ``overview`` returns the body of
@@ -242,9 +249,33 @@ class LocalServer:
         self.shard.keepalive.timing = timing_of(config.limits)
         self._gateway.reload_certificates()
         self._gateway.exchange(self._service(self._port))
+        if self._access is not None:
+            self._access.renew(config, self._access.material)  # the tiers may have changed
         while self._probes:  # the tiers may have changed
             self._probes.pop().stop()
         self._start_probes()
+
+    # Access.
+
+    def renew_access(self, auth: AuthConfig, material: Material) -> None:
+        """Use other keys, tenants and revocations from now on. Raises ConfigError."""
+        if self._access is not None:
+            self._config = msgspec.structs.replace(self._config, auth=auth)
+            self._access.renew(self._config, material)
+
+    async def revoke(self, auth: AuthConfig, material: Material, revocation: Revocation) -> int:
+        """Do so because of ``revocation``; return how many sessions it ends."""
+        one = Revocations([revocation])
+        grants = [session.grant for session in self._gateway.sessions]
+        self.renew_access(auth, material)
+        return sum(grant is not None and one.revokes(grant) for grant in grants)
+
+    def end_session(self, session: str, code: CloseCode) -> None:
+        """End the session with this id, if there is one."""
+        for one in self._gateway.sessions:
+            if one.id == session:
+                one.end(code)
+                return
 
     # Statistics.
 

@@ -2,7 +2,7 @@
 
     listener ──► take ──► the worker with the fewest connections (its socket, over the control channel)
     pump ──► wake ──► every worker's doorbell
-    statistics, limits, synced sessions, calls for alerts ◄── every worker
+    statistics, limits, synced sessions, calls for alerts and to the desk ◄── every worker
 
 supervisor.py starts and replaces the processes. Connections that a worker got and had not confirmed when it
 ended are passed to another worker.
@@ -21,18 +21,24 @@ from marketfeed.gateway.limits import Admission, Counters
 from marketfeed.server.gc_control import Collector
 from marketfeed.server.stats import ServerStats, merged
 from marketfeed.workers.alert_calls import AlertCalls
+from marketfeed.workers.desk_calls import DeskCalls
 from marketfeed.workers.doorbells import Doorbells
 from marketfeed.workers.messages import (
     Accepted,
+    AccessChanged,
     Admit,
     AskAlerts,
+    AskDesk,
     AskListing,
     AskOverview,
     AskReached,
     AskReport,
     CancelAlerts,
+    CancelDesk,
     Ended,
+    EndSession,
     LeaveAlerts,
+    LeaveDesk,
     Measured,
     Overview,
     Release,
@@ -50,9 +56,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from marketfeed.access.desk import Desk
+    from marketfeed.access.material import Material
+    from marketfeed.access.revocations import Revocation
     from marketfeed.alerts.service import AlertService
-    from marketfeed.config.schema import Config
+    from marketfeed.config.schema import AuthConfig, Config
     from marketfeed.core.rings import Rings
+    from marketfeed.errors import CloseCode
     from marketfeed.latency.intervals import Interval
     from marketfeed.server.conditions import Condition
 
@@ -76,8 +86,12 @@ class WorkerPool:
         on_synced: Callable[[], None],
         on_latencies: Callable[[list[Interval]], None],
         overview: Callable[[], dict[str, Any]],
+        desk: Desk | None = None,
     ) -> None:
-        """``on_synced``, ``on_latencies`` and ``overview`` are as :class:`LocalServer` has them."""
+        """``on_synced``, ``on_latencies`` and ``overview`` are as :class:`LocalServer` has them.
+
+        With ``desk``, :meth:`renew_access` has to be called before the start.
+        """
         self.alerts: AlertService | None = None
         self._admission = admission
         self.counters = Counters()  # of connections that reached no worker
@@ -85,7 +99,9 @@ class WorkerPool:
         self._on_synced = on_synced
         self._on_latencies = on_latencies
         self._overview = overview
+        self._desk = desk
         self._alert_calls: dict[Child, AlertCalls] = {}
+        self._desk_calls: dict[Child, DeskCalls] = {}
         self._nursery: trio.Nursery | None = None
         self._placement: Placement[Child] = Placement(config.engine.workers)
         self._supervisor = Supervisor(
@@ -141,6 +157,22 @@ class WorkerPool:
         Raises StartError if one cannot start; the workers that are not replaced yet continue unchanged.
         """
         await self._supervisor.reload(config)
+
+    def renew_access(self, auth: AuthConfig, material: Material) -> None:
+        """Have all workers use other keys, tenants and revocations, before any message that comes later."""
+        self._supervisor.renew_access(auth, material)
+
+    async def revoke(self, auth: AuthConfig, material: Material, revocation: Revocation) -> int:
+        """Do so because of ``revocation``; return how many sessions it ends, once all workers do so."""
+        ready = [child for child in self._children if child.ready]
+        self._supervisor.renew_access(auth, material, asked=ready)
+        counts = await ask_all(ready, lambda number: AccessChanged(number, auth, material, revocation))
+        return sum(counts.values())
+
+    def end_session(self, session: str, code: CloseCode) -> None:
+        """End the session with this id, whichever worker serves it."""
+        for child in self._children:
+            child.channel.send(EndSession(session, code))
 
     def problems(self) -> list[Condition]:
         """Return why no subscriber can be served: there is no worker."""
@@ -228,8 +260,16 @@ class WorkerPool:
                 self._on_latencies(intervals)
             case AskAlerts() | CancelAlerts() | LeaveAlerts():
                 self._calls_of(child).handle(message, child.connections)
+            case AskDesk() | CancelDesk() | LeaveDesk():
+                self._desk_calls_of(child).handle(message, child.connections)
             case _:
                 child.update(message)
+
+    def _desk_calls_of(self, child: Child) -> DeskCalls:
+        if child not in self._desk_calls:
+            assert self._nursery is not None
+            self._desk_calls[child] = DeskCalls(self._desk, self._nursery, child.channel.send)
+        return self._desk_calls[child]
 
     def _calls_of(self, child: Child) -> AlertCalls:
         calls = self._alert_calls.get(child)
@@ -239,9 +279,11 @@ class WorkerPool:
         return calls
 
     def _settle(self, child: Child) -> None:
-        """Settle what ``child``, whose process has ended, had: statistics, limits, alerts, connections."""
+        """Settle what ``child``, whose process has ended, had: statistics, limits, sessions, connections."""
         if (calls := self._alert_calls.pop(child, None)) is not None:
             calls.end()
+        if (desk_calls := self._desk_calls.pop(child, None)) is not None:
+            desk_calls.end()
         self._past = merged([self._past, child.report.past()])
         for address, count in child.admitted.items():
             for _ in range(count):

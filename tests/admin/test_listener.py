@@ -45,6 +45,7 @@ def admin(token: str | None = TOKEN) -> tuple[Admin, AdminToken]:
         rings=SimpleNamespace(epoch="e" * 16),
         aggregator=SimpleNamespace(shown=lambda: {"shown": True}),
         alerting=SimpleNamespace(dispatch=None),
+        access=None,
         health=Health(),
     )
     required = AdminToken(None if token is None else Secret(token))
