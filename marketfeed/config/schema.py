@@ -267,7 +267,7 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
     for section, keys in (
         ("gateway", ("tls_cert", "tls_key")),
         ("admin", ("token_file",)),
-        ("auth", ("keys_file", "key_file", "previous_key_file", "jwks")),
+        ("auth", ("keys_file", "key_file", "previous_key_file", "jwks", "path")),
     ):
         table = getattr(config, section)
         found = {key: getattr(table, key) for key in keys}
