@@ -115,7 +115,7 @@ class Session(ABC):
         return entitled.narrowed(entitlement, names), self._tier_held(entitlement, tier)
 
     def _tier_held(self, entitlement: Entitlement, tier: Tier) -> Tier:
-        return tier if self.grant is None else entitled.tier_for(entitlement, self._service.tiers, tier)
+        return entitled.tier_for(entitlement, self._service.tiers, tier)
 
     def keep(self, grant: Grant) -> None:
         """Hold ``grant`` from now on, and end when it does."""
@@ -125,6 +125,27 @@ class Session(ABC):
             self.ends_s = grant.ends_s(access.now_s())
         if expiries is not None:
             expiries.add(self)
+
+    async def renew(self, grant: Grant, id_: protocol.RequestId = None) -> None:
+        """Hold ``grant`` and answer, as :meth:`regrant` does; at once if there is no subscription yet."""
+        member, alerts, outbox = self.member, self.alerts, self._outbox
+        assert member is not None
+        assert alerts is not None
+        assert outbox is not None
+        if (
+            any(member.names)
+            or alerts.patterns
+            or self._tier_held(grant.entitlement, member.tier) != member.tier
+        ):
+            applied = await self.regrant(grant, id_, renewal=True)
+            await applied.wait()
+            return
+        self.keep(grant)
+        alerts.entitlement = grant.entitlement
+        assert self.authentication is not None
+        answer = self.authentication.answer(grant, member.tier.name, id_)
+        if not outbox.offer(member.encoding.messages(answer, self._service.shard.wall_ns())):
+            self._service.shard.filled(member)
 
     async def regrant(
         self, grant: Grant, id_: protocol.RequestId = None, renewal: bool = False
