@@ -221,8 +221,8 @@ def test_check_warns_of_a_file_without_feeds(marketfeed):
             "alerts.in_flight=5",
             "has no effect: alerts are off, without [[alerts.rules]], [[alerts.escalate]] or enabled = true",
         ),
-        ("auth.key_file=x", "has no effect: tokens come with a later version"),
-        ("auth.algorithm=HS256", "has no effect: tokens come with a later version"),
+        ("auth.key_file=x", 'has no effect: auth.mode is "none"'),
+        ("auth.tenants.desk.max_sessions=1", 'has no effect: auth.mode is "none"'),
     ],
 )
 def test_check_warns_of_what_will_have_no_effect_and_of_a_log_that_cannot_be_written(
