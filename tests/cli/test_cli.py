@@ -387,6 +387,25 @@ def test_logs_on_a_terminal_hold_nothing_that_it_would_act_on():
     assert "\u202e" not in shown
 
 
+def test_tracebacks_on_a_terminal_show_no_values_of_variables():
+    script = (
+        "import structlog\n"
+        "from marketfeed import logs\n"
+        "logs.configure('info')\n"
+        "def work(token):\n    raise KeyError\n"
+        "try:\n    work('eyJ' + 'hbGciOi')\n"
+        "except KeyError:\n    structlog.get_logger().exception('failed')\n"
+    )
+    ours, theirs = pty.openpty()
+    folder = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", script], cwd=folder, stderr=theirs, timeout=60, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "KeyError" in shown
+    assert "eyJhbGciOi" not in shown
+
+
 def test_logs_are_json_lines_with_utc_times_where_no_one_watches():
     script = (
         "import structlog\n"

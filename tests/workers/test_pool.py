@@ -359,4 +359,5 @@ async def test_sessions_of_a_worker_that_ends_leave_the_desk(monkeypatch, nurser
     assert len(desk) == 3
     bench.end(one)
     assert len(desk) == 1
-    assert list(bench.pool._desk_calls) == [other]
+    calls: Any = bench.pool._desk_calls
+    assert list(calls) == [other]
