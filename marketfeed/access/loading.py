@@ -37,7 +37,7 @@ def load_material(config: AuthConfig, environ: Mapping[str, str]) -> Material:
     key = previous = jwks = b""
     with gathered(found):
         if config.jwks is None:
-            key = _key(config, environ)
+            key = key_from(config, environ, config.algorithm)
         elif environ.get(VARIABLE):
             raise ConfigError(f"auth.jwks: not allowed together with the environment variable {VARIABLE}")
     with gathered(found):
@@ -85,9 +85,8 @@ def exposed(config: AuthConfig) -> list[str]:
     return found
 
 
-def _key(config: AuthConfig, environ: Mapping[str, str]) -> bytes:
-    """Return the key of ``auth.key_file`` or of the environment; raises ConfigError."""
-    assert config.algorithm is not None
+def key_from(config: AuthConfig, environ: Mapping[str, str], algorithm: str) -> bytes:
+    """Return the key in ``auth.key_file`` or the environment, checked; raises ConfigError."""
     text = environ.get(VARIABLE, "")
     if config.key_file is None and not text:
         raise ConfigError(
@@ -96,10 +95,10 @@ def _key(config: AuthConfig, environ: Mapping[str, str]) -> bytes:
         )
     if config.key_file is None:
         data = text.encode("utf-8", "surrogateescape")
-        return _checked(data, config.algorithm, f"auth.key_file: the environment variable {VARIABLE}")
+        return _checked(data, algorithm, f"auth.key_file: the environment variable {VARIABLE}")
     if text:
         raise ConfigError(f"auth.key_file: not allowed together with the environment variable {VARIABLE}")
-    return _checked(_content(config.key_file, "auth.key_file"), config.algorithm, "auth.key_file")
+    return _checked(_content(config.key_file, "auth.key_file"), algorithm, "auth.key_file")
 
 
 def _content(path: str, name: str) -> bytes:
