@@ -3,7 +3,7 @@
     one session after another: handshake, `connected`, subscribe, `synced`, close ──► engine
     in turns: no access control; a token each in the header (HS256, EdDSA), or in `auth`; one token for all
 
-Reports: CPU of the engine per session, less that of the idle engine; median of the rounds, and what a token adds.
+Reports: CPU of the engine per session, less that of the idle engine; median of the rounds; what a token adds.
 Not covered: TLS, networks, sessions that arrive at once.
 A session that is not synced fails the run.
 
