@@ -24,6 +24,7 @@ from marketfeed.fanout.figures import Figures
 from marketfeed.fanout.interest import Interests, Names
 from marketfeed.fanout.keepalive import KeepAlive, Timing
 from marketfeed.fanout.lanes import Lanes
+from marketfeed.fanout.meter import Meter
 from marketfeed.fanout.polls import Polls
 from marketfeed.fanout.slowest import Slowest
 from marketfeed.fanout.state import State
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from marketfeed.fanout.lane import Lane
     from marketfeed.fanout.resume import Resumption
     from marketfeed.fanout.tiers import Tier
+
+    Blocked = list[tuple[Subscriber, int, bytes]]  # and the frame that its sink did not take, with its ticks
 
 # Between two yields: about 6 ms. With more yields, requests received meanwhile would delay the flush more.
 YIELD_SENDS: Final = 1024
@@ -98,6 +101,7 @@ class Shard:
         self.ticks, self.latest = self._lanes.ticks, self._lanes.latest
         self.members: dict[Subscriber, None] = {}
         self.figures = Figures(rings, self.members, self._lanes)
+        self.meter = Meter(self._lanes, symbols, self.wake)
         self.slowest = Slowest(self._lanes, self.keepalive)
         self._scheduler = CatchUpScheduler(self._advance, self.wake)
         self.polls = Polls(
@@ -199,7 +203,7 @@ class Shard:
         if not groups:
             return
         marks = Marks()
-        blocked: list[tuple[Subscriber, int]] = []
+        blocked: Blocked = []
         sends = 0
         moment = Moment(self.rings.epoch, lane.g, self.wall_ns())
         for group in groups:
@@ -217,7 +221,7 @@ class Shard:
                 marks.deliveries += ticks * len(group.members)
             for member, offer in group.members.items():
                 if not offer(message):
-                    blocked.append((member, ticks))
+                    blocked.append((member, ticks, message))
             sends += len(group.members)
             if sends >= YIELD_SENDS:
                 sends = 0
@@ -225,11 +229,10 @@ class Shard:
                 await trio.lowlevel.checkpoint()
         marks.through(self.wall_ns())
         parts = marks.parts()
-        for member, ticks in blocked:
+        for member, ticks, message in blocked:
             lane.leave(member)
             marks.deliveries -= ticks if member.encoding.counted else 0
-            member.ledger.delivered -= ticks
-            member.block(ticks)
+            member.hold(message, ticks)
         lane.record(Flush(began_ns, moment.sent_ns, late_ns, parts, marks.deliveries))
         for group in groups:
             if group.encoding.one_shot:
@@ -239,14 +242,14 @@ class Shard:
         self.figures.flushed(now_ns, clock.now_ns())
 
     async def _offer_widely(
-        self, group: Group, message: bytes, ticks: int, blocked: list[tuple[Subscriber, int]], marks: Marks
+        self, group: Group, message: bytes, ticks: int, blocked: Blocked, marks: Marks
     ) -> None:
         """Offer ``message`` to a large group, yielding after every YIELD_SENDS members."""
         members = list(group.members.items())
         for start in range(0, len(members), YIELD_SENDS):
             for member, offer in members[start : start + YIELD_SENDS]:
                 if not offer(message):
-                    blocked.append((member, ticks))
+                    blocked.append((member, ticks, message))
             marks.deliveries += ticks * len(members[start : start + YIELD_SENDS])
             marks.through(self.wall_ns())
             await trio.lowlevel.checkpoint()
@@ -298,6 +301,7 @@ class Shard:
         until_ns = clock.now_ns() + CHANGES_NS
         self._while_time(until_ns, self._let_leave, now_ns)
         self._while_time(until_ns, lambda now_ns: self._lanes.dissolve_empty(), now_ns)
+        self._while_time(clock.now_ns() + CHANGES_NS, self.meter.step, now_ns)
 
     def _while_time(self, until_ns: int, one: Callable[[int], bool], now_ns: int) -> None:
         """Call ``one`` until it returns False, or until ``until_ns``; then request another cycle."""
@@ -358,6 +362,7 @@ class Shard:
         lane = self._lanes.of(member)
         self._leave(member)
         had = member.interest
+        self.meter.note(member)
         names = change.names if change.revise is None else change.revise(member.names)
         granted, new_names, tier = names, names.minus(member.names), change.tier
         if change.entitle is not None:
@@ -380,7 +385,7 @@ class Shard:
             member.ids = False
         answer = change.answer(resumption)
         if member.backlog and switched:  # the backlog is still in the previous encoding
-            member.backlog.append((answer, 0))
+            member.backlog.append((answer, 0, 0))
         elif answer and not member.sink.offer(answer):
             member.block()
         member.sent_ns = now_ns
@@ -400,6 +405,7 @@ class Shard:
         lane = self._lanes.get(member)
         if lane is not None:
             self._lanes.discard(lane)
+        self.meter.end(member)
         self._interests.drop(member.interest)
         self.figures.end(member)
         if member.synced_once:
