@@ -28,7 +28,7 @@ from marketfeed.fanout.meter import Meter
 from marketfeed.fanout.polls import Polls
 from marketfeed.fanout.slowest import Slowest
 from marketfeed.fanout.state import State
-from marketfeed.fanout.subscriber import Sink, Subscriber
+from marketfeed.fanout.subscriber import Blocked, Sink, Subscriber
 from marketfeed.fanout.wire import JSON, Encoding, Moment
 from marketfeed.latency.recorder import Flush, LatencyRecorder, Marks
 
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from marketfeed.fanout.lane import Lane
     from marketfeed.fanout.resume import Resumption
     from marketfeed.fanout.tiers import Tier
-
-    Blocked = list[tuple[Subscriber, int, bytes]]  # and the frame that its sink did not take, with its ticks
 
 # Between two yields: about 6 ms. With more yields, requests received meanwhile would delay the flush more.
 YIELD_SENDS: Final = 1024
@@ -64,8 +62,7 @@ class SubscriptionChange:
     synced: bool  # whether to send `synced` after it
     request_id: str | int | None = None
     after: Cursor | None = None  # the client's cursor, for names that are new
-    # At application: names for those of the member, in place of ``names``; and what is entitled of names and
-    # a tier, since an entitlement may have changed meanwhile.
+    # At application: names in place of ``names``, from the member's; and what of names and a tier is entitled.
     revise: Callable[[Names], Names] | None = None
     entitle: Callable[[Names, Tier], tuple[Names, Tier]] | None = None
     applied: trio.Event = field(default_factory=trio.Event)
@@ -157,7 +154,7 @@ class Shard:
     async def run(self) -> None:
         """Run cycles until cancelled."""
         while True:
-            with trio.move_on_at(self._next_wake_ns() / S):
+            with trio.move_on_at(self._lanes.next_wake_ns(self._next_sweep_ns) / S):
                 await self._bell.wait()
             await self.cycle(clock.now_ns())
 
@@ -185,15 +182,6 @@ class Shard:
             self._next_sweep_ns = now_ns + self.keepalive.pause_ns
         if self.slowest.waits:
             self.slowest.moved()
-
-    def _next_wake_ns(self) -> int:
-        wake = self._next_sweep_ns
-        for lane in self._lanes:
-            if lane.tier.interval_ns:
-                wake = min(wake, lane.next_flush_ns)
-            elif lane.catching_up:
-                wake = min([wake, *(member.next_advance_ns for member in lane.catching_up)])
-        return wake
 
     async def _flush(self, lane: Lane, now_ns: int, late_ns: int) -> None:  # noqa: C901 - hot: no call per group
         """Send each group of ``lane`` its new ticks, ``late_ns`` after the due time (-1: none)."""

@@ -344,3 +344,6 @@ class Subscriber:
         now.matched += ahead
         now.pending += ahead + self.tail_ticks + sum(ticks for _, ticks, _ in self.backlog)
         return {**(self.earlier or {}), self.ledger_tier: now}
+
+
+Blocked = list[tuple[Subscriber, int, bytes]]  # with the ticks of a frame that its sink holds, and the frame

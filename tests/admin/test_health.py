@@ -58,7 +58,9 @@ class Bench:
             failed_rules=lambda: self.failed_rules,
             failing_escalations=lambda: self.failing_escalations,
         )
-        self.health = Health(server, self.roster, aggregator, self.taps, self.symbols, alerting)
+        self.metering = SimpleNamespace(problem=None)
+        metering: Any = self.metering
+        self.health = Health(server, self.roster, aggregator, self.taps, self.symbols, alerting, metering)
         self.health.phase = Phase.SERVING
 
     async def wait_sessions(self, count):

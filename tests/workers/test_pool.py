@@ -92,6 +92,7 @@ class PoolBench:
         self.admission = Admission(LIMITS)
         self.synced = 0
         self.measured: list[Any] = []
+        self.usage: list[Any] = []
         self.pool = pools.WorkerPool(
             Config(engine=EngineConfig(workers=2)),
             Path(),
@@ -101,6 +102,7 @@ class PoolBench:
             on_synced=self._on_synced,
             on_latencies=self.measured.append,
             overview=lambda: {"hops": 1},
+            on_usage=lambda *told: self.usage.append(told),
         )
         self.pool.alerts = alerts
         self.supervisor: Any = self.pool._supervisor
