@@ -67,6 +67,13 @@ def asked(
     return Asked(last - number + 1, last, tenant, by, names or length)
 
 
+def report(days: Sequence[DayOfUser], about: Asked) -> list[UsageRow] | list[PrefixRow]:
+    """Return the rows of a report about some days."""
+    if about.by == "symbols":
+        return by_prefix(days, about.prefixes)
+    return by_user(days) if about.by == "user" else by_tenant(days)
+
+
 def day_text(day: int) -> str:
     """Return a day as ``2026-11-28``."""
     return (_EPOCH + datetime.timedelta(days=day)).isoformat()

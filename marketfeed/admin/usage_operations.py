@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
+from msgspec import UNSET
 
 from marketfeed.access.usage import User, day_of
-from marketfeed.access.usage_report import Asked, DayOfUser, asked, by_prefix, by_tenant, by_user, day_text
-from marketfeed.api.usage import UsageAnswer, UsageParameters
+from marketfeed.access.usage_report import Asked, DayOfUser, asked, day_text, report
+from marketfeed.api.usage import PrefixRow, UsageAnswer, UsageParameters, UsageRow
 from marketfeed.errors import AccessFileError
 from marketfeed.gateway.http import Request, Response, error_response
 from marketfeed.gateway.query import check_keys
@@ -54,23 +56,21 @@ class UsageOperations:
         return Response(body)
 
 
-def answer_of(days: Sequence[DayOfUser], about: Asked) -> UsageAnswer:
-    """Return the report ``about`` usage of some days."""
-    if about.by == "symbols":
-        return UsageAnswer(prefixes=by_prefix(days, about.prefixes))
-    return UsageAnswer(rows=by_user(days) if about.by == "user" else by_tenant(days))
-
-
 def _encoded(days: Sequence[DayOfUser], about: Asked, today: str, sessions: Mapping[User, int]) -> bytes:
-    answer = answer_of(days, about)
-    if answer.rows is not msgspec.UNSET:
-        by_name: dict[str, int] = {}
-        for user, number in sessions.items():
-            by_name[user.tenant] = by_name.get(user.tenant, 0) + number
-        for row in answer.rows:
-            if row.day == today:
-                of_user = row.sub is not msgspec.UNSET
-                row.sessions = (
-                    sessions.get(User(row.tenant, str(row.sub)), 0) if of_user else by_name.get(row.tenant, 0)
-                )
-    return msgspec.json.encode(answer)
+    rows: list[UsageRow] = []
+    prefixes: list[PrefixRow] = []
+    of_tenant: Counter[str] = Counter()
+    for user, number in sessions.items():
+        of_tenant[user.tenant] += number
+    for row in report(days, about):
+        if isinstance(row, PrefixRow):
+            prefixes.append(row)
+            continue
+        if row.day == today and row.sub is not UNSET:
+            row.sessions = sessions.get(User(row.tenant, row.sub), 0)
+        elif row.day == today:
+            row.sessions = of_tenant[row.tenant]
+        rows.append(row)
+    return msgspec.json.encode(
+        UsageAnswer(prefixes=prefixes) if about.by == "symbols" else UsageAnswer(rows=rows)
+    )

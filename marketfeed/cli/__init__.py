@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from marketfeed import __version__
-from marketfeed.cli import alerts, config, export, probe, record, report, revoke, serve, simulate, watch
+from marketfeed.cli import (
+    alerts,
+    config,
+    export,
+    probe,
+    record,
+    report,
+    revoke,
+    serve,
+    simulate,
+    usage,
+    watch,
+)
 
 app = typer.Typer(
     name="marketfeed",
@@ -44,6 +56,7 @@ app.command(epilog=simulate.EXAMPLES)(simulate.simulate)
 app.command(epilog=export.EXAMPLES)(export.export)
 app.command(epilog=probe.EXAMPLES)(probe.probe)
 app.command(epilog=revoke.EXAMPLES)(revoke.revoke)
+app.command(epilog=usage.EXAMPLES)(usage.usage)
 app.add_typer(alerts.app, name="alerts", epilog=alerts.EXAMPLES)
 app.command("config", epilog=config.EXAMPLES)(config.write_config)
 

@@ -62,7 +62,7 @@ class SubscriptionChange:
     synced: bool  # whether to send `synced` after it
     request_id: str | int | None = None
     after: Cursor | None = None  # the client's cursor, for names that are new
-    # At application: names in place of ``names``, from the member's; and what of names and a tier is entitled.
+    # At application: names in place of ``names``; and what of names and a tier is entitled then.
     revise: Callable[[Names], Names] | None = None
     entitle: Callable[[Names, Tier], tuple[Names, Tier]] | None = None
     applied: trio.Event = field(default_factory=trio.Event)

@@ -56,4 +56,3 @@ class Sweeps:
         if day_of(now_s) != interval.day:
             self._shard.meter.new_day()
         self._began_s = now_s
-
