@@ -127,17 +127,12 @@ class Engine:
         self._certificate = contents(config.gateway)
         if self.access is not None:
             self.access.server = self.server
+            self.access.desk.on_sessions = self.metering.count_sessions
         self.metering.on_change = self.server.limit
         self.health = Health(
-            self.server,
-            self.roster,
-            self.aggregator,
-            self.taps,
-            self.symbols,
-            self.alerting,
-            self.metering,
-            self.access,
-        )
+            self.server, self.roster, self.aggregator, self.taps, self.symbols,
+            self.alerting, self.metering, self.access,
+        )  # fmt: skip
 
     def _session_server(self, loaded: Loaded, log_level: str) -> SessionServer:
         config = loaded.config

@@ -34,7 +34,8 @@ CREATE TABLE usage_counts (
 ) WITHOUT ROWID;
 CREATE TABLE symbol_sets (number INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE, names TEXT NOT NULL);
 CREATE TABLE revocations (
-    kind TEXT NOT NULL, value TEXT NOT NULL, at_s REAL NOT NULL, until_s REAL, PRIMARY KEY (kind, value)
+    kind TEXT NOT NULL, value TEXT NOT NULL, at_s REAL NOT NULL, until_s REAL,
+    comment TEXT NOT NULL DEFAULT '', PRIMARY KEY (kind, value)
 ) WITHOUT ROWID;
 """
 KIND: Final = Kind(

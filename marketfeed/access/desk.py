@@ -71,15 +71,14 @@ class LocalDesk:
         now_s: Callable[[], float],
         refresh: Callable[[], Awaitable[None]],
         on_replaced: Callable[[str], None] = lambda session: None,
-        on_sessions: Callable[[User, int], None] = lambda user, number: None,
     ) -> None:
-        """``on_sessions`` is called with the number of sessions that a holder has from now on."""
         self.tenants = tenants
         self._tickets = Tickets(prefixes)
         self._now_s = now_s
         self._refresh = refresh
         self._on_replaced = on_replaced
-        self._on_sessions = on_sessions
+        # Called with a user, and the number of sessions that it has from now on.
+        self.on_sessions: Callable[[User, int], None] = lambda user, number: None
         self._sessions: dict[str, Holder] = {}
         self._symbols: dict[str, int] = {}  # by session
         self._by_sub: Counter[tuple[str, str]] = Counter()  # sessions by tenant and sub
@@ -140,7 +139,7 @@ class LocalDesk:
         self._tell(holder)
 
     def _tell(self, holder: Holder) -> None:
-        self._on_sessions(User(holder.tenant, holder.sub), self._by_sub[holder.tenant, holder.sub])
+        self.on_sessions(User(holder.tenant, holder.sub), self._by_sub[holder.tenant, holder.sub])
 
     async def issue(self, token: str, expires_s: float | None, address: str) -> str:
         """Return a new ticket for ``token``, which was verified; raises AccessError."""

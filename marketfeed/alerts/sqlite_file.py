@@ -10,7 +10,6 @@ escalations, escalation_position   what is to be sent to the outside, and up to 
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
 from marketfeed import sqlite_files

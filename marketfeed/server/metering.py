@@ -94,11 +94,13 @@ class Metering:
         """Commit and check quotas until cancelled. Returns if metering is off."""
         if not self.enabled:
             return
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._check_often)
-            while True:
-                await trio.sleep(COMMIT_S)
+        due_s = trio.current_time() + COMMIT_S
+        while True:
+            self._check()
+            if trio.current_time() >= due_s:
                 await self.commit()
+                due_s = trio.current_time() + COMMIT_S
+            await trio.sleep(CHECK_S)
 
     async def commit(self) -> bool:
         """Write what is not written; return False if that failed, and it is kept in memory."""
@@ -158,11 +160,6 @@ class Metering:
                 await trio.lowlevel.checkpoint()
                 turn = clock.Turn()
         return [rows[key] for key in sorted(rows)]
-
-    async def _check_often(self) -> None:
-        while True:
-            self._check()
-            await trio.sleep(CHECK_S)
 
     def _check(self) -> None:
         """Find the tenants that exceed a quota, and report a change."""

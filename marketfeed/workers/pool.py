@@ -272,16 +272,20 @@ class WorkerPool:
                     self._on_synced()
             case AskOverview(number):
                 child.channel.send(Overview(number, self._overview()))
-            case Measured(intervals):
-                self._on_latencies(intervals)
-            case Metered(report):
-                self._on_usage(report, child.worker)
+            case Measured() | Metered():
+                self._record(child, message)
             case AskAlerts() | CancelAlerts() | LeaveAlerts():
                 self._calls_of(child).handle(message, child.connections)
             case AskDesk() | CancelDesk() | LeaveDesk():
                 self._desk_calls_of(child).handle(message, child.connections)
             case _:
                 self._update(child, message)
+
+    def _record(self, child: Child, message: Measured | Metered) -> None:
+        if isinstance(message, Measured):
+            self._on_latencies(message.intervals)
+        else:
+            self._on_usage(message.report, child.worker)
 
     def _update(self, child: Child, message: Status) -> None:
         child.update(message)
