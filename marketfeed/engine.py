@@ -44,6 +44,7 @@ from marketfeed.latency.log import IntervalLog
 from marketfeed.server.access_control import AccessControl
 from marketfeed.server.alerting import Alerting
 from marketfeed.server.local import LocalServer, limits_of, validate
+from marketfeed.server.metering import Metering
 from marketfeed.server.tap_listener import Taps
 from marketfeed.workers.pool import WorkerPool
 
@@ -98,6 +99,7 @@ class Engine:
             IntervalLog(loaded.base / latency.path, latency.max_bytes, latency.keep_files),
             {name: tier.interval_ms for name, tier in config.tiers.items()},
         )
+        self.metering = Metering(loaded, self.symbols.names)
         found: list[str] = []
         self.access: AccessControl | None = None  # None: auth.mode is none
         with gathered(found):
@@ -125,9 +127,12 @@ class Engine:
         self._certificate = contents(config.gateway)
         if self.access is not None:
             self.access.server = self.server
+            self.access.desk.on_sessions = self.metering.count_sessions
+        self.metering.on_change = self.server.limit
         self.health = Health(
-            self.server, self.roster, self.aggregator, self.taps, self.symbols, self.alerting, self.access
-        )
+            self.server, self.roster, self.aggregator, self.taps, self.symbols,
+            self.alerting, self.metering, self.access,
+        )  # fmt: skip
 
     def _session_server(self, loaded: Loaded, log_level: str) -> SessionServer:
         config = loaded.config
@@ -142,6 +147,7 @@ class Engine:
                 on_latencies=self.aggregator.take,
                 overview=self.aggregator.shown,
                 desk=None if self.access is None else self.access.desk,
+                on_usage=self.metering.take,
             )
         return LocalServer(
             config,
@@ -152,6 +158,7 @@ class Engine:
             on_latencies=self.aggregator.take,
             overview=self._overview,
             access=None if self.access is None else self.access.access(),
+            on_usage=self.metering.take,
         )
 
     async def _overview(self) -> dict[str, Any]:
@@ -184,7 +191,7 @@ class Engine:
             nullcontext() if self.access is None else self.access.open(),
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
         ):
-            async with self.alerting.open():
+            async with self.alerting.open(), self.metering.open():
                 self.server.alerts = self.alerting.dispatch
                 error = await self._serve(listener, admin_listener, signals)
         if error is not None:
@@ -210,6 +217,7 @@ class Engine:
                 self.admission,
                 self.health,
                 self.alerting,
+                self.metering,
                 self.access,
             ),
             Hosts(own_names(self.config.admin.hosts, self.config.admin.host)),
@@ -222,6 +230,7 @@ class Engine:
             watch.start_soon(self.alerting.run)
             if self.access is not None:
                 watch.start_soon(self.access.run)
+            watch.start_soon(self.metering.run)
             if self.config.latency.enabled:
                 watch.start_soon(self.aggregator.run)
             async with trio.open_nursery() as sessions:
@@ -306,6 +315,7 @@ class Engine:
         self.health.reload_failure = None
         self.taps.most = config.limits.taps
         self._renew(secrets)
+        self.metering.quotas.tenants = config.auth.tenants
         await self.roster.apply(sources)
         for warning in exposed(loaded):
             log.warning(warning)

@@ -53,6 +53,10 @@ class AlertLogError(MarketfeedError):
     """
 
 
+class AccessFileError(MarketfeedError):
+    """The file at ``auth.path`` cannot be opened, read or written; the text says what the operator can do."""
+
+
 class RecordingError(MarketfeedError):
     """A recording cannot be opened or written, or a file is not a recording; exit status 2."""
 

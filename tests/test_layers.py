@@ -28,6 +28,7 @@ LAYERS = [
         "marketfeed.http_client",
         "marketfeed.logs",
         "marketfeed.secret",
+        "marketfeed.sqlite_files",
         "marketfeed.unix_sockets",
     },
     {"marketfeed.ingest", "marketfeed.latency", "marketfeed.alerts", "marketfeed.access"},

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import msgspec
 
 from marketfeed.access.tickets import Redeemed, Tickets
+from marketfeed.access.usage import User
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -76,6 +77,8 @@ class LocalDesk:
         self._now_s = now_s
         self._refresh = refresh
         self._on_replaced = on_replaced
+        # Called with a user, and the number of sessions that it has from now on.
+        self.on_sessions: Callable[[User, int], None] = lambda user, number: None
         self._sessions: dict[str, Holder] = {}
         self._symbols: dict[str, int] = {}  # by session
         self._by_sub: Counter[tuple[str, str]] = Counter()  # sessions by tenant and sub
@@ -109,6 +112,7 @@ class LocalDesk:
         self._sessions[session] = holder
         self._by_sub[holder.tenant, holder.sub] += 1
         self._by_tenant[holder.tenant] += 1
+        self._tell(holder)
         return None
 
     async def hold(self, session: str, symbols: int) -> str | None:
@@ -132,6 +136,10 @@ class LocalDesk:
         _take(self._by_sub, (holder.tenant, holder.sub), 1)
         _take(self._by_tenant, holder.tenant, 1)
         _take(self._held, holder.tenant, self._symbols.pop(session, 0))
+        self._tell(holder)
+
+    def _tell(self, holder: Holder) -> None:
+        self.on_sessions(User(holder.tenant, holder.sub), self._by_sub[holder.tenant, holder.sub])
 
     async def issue(self, token: str, expires_s: float | None, address: str) -> str:
         """Return a new ticket for ``token``, which was verified; raises AccessError."""

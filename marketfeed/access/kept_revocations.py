@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from marketfeed.access.revocation_store import RevocationStore, connected
+from marketfeed.access.database import open_for_writing
+from marketfeed.access.revocation_store import RevocationStore
 from marketfeed.access.revocations import Revocation, Revocations
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class KeptRevocations:
         self,
         auth: AuthConfig,
         now_s: Callable[[], float],
-        connect: Callable[[Path], apsw.Connection] = connected,
+        connect: Callable[[Path], apsw.Connection] = open_for_writing,
     ) -> None:
         self.auth = auth
         self._now_s = now_s

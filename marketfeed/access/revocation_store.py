@@ -1,15 +1,16 @@
-"""The file that keeps revocations over restarts: a table in the SQLite database at ``auth.path``."""
+"""Keeps revocations over restarts, in the file of database.py."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import apsw
 import msgspec
 
+from marketfeed.access.database import explained, open_for_writing
 from marketfeed.access.revocations import Revocation
-from marketfeed.errors import RevocationError
+from marketfeed.errors import AccessFileError, RevocationError
 from marketfeed.file_lock import FileLock, HeldError, lock_path
 
 if TYPE_CHECKING:
@@ -18,37 +19,11 @@ if TYPE_CHECKING:
 
     from marketfeed.access.revocations import Kind
 
-BUSY_MS: Final = 2000  # for which a lock of another connection is waited for
-SYNCHRONOUS: Final = "FULL"  # fsync at each commit: what was answered survives a power loss
-TABLE: Final = """
-CREATE TABLE IF NOT EXISTS revocations (
-    kind TEXT NOT NULL, value TEXT NOT NULL, at_s REAL NOT NULL, until_s REAL,
-    comment TEXT NOT NULL DEFAULT '', PRIMARY KEY (kind, value)
-) WITHOUT ROWID
-"""
-_ADVICE: Final[dict[type[apsw.Error], str]] = {
-    apsw.FullError: "no room to write it: free space on its disk",
-    apsw.BusyError: "locked by another program: close the program that has it open",
-    apsw.LockedError: "locked by another program: close the program that has it open",
-    apsw.NotADBError: "not a database: restore it from a backup, or set auth.path to another file",
-    apsw.CorruptError: "damaged: restore it from a backup, or set auth.path to another file",
-    apsw.CantOpenError: "cannot be opened: it must be a file that this user may write, in such a folder",
-    apsw.ReadOnlyError: "cannot be written: it must be a file that this user may write, in such a folder",
-}
-
-
-def connected(path: Path) -> apsw.Connection:
-    """Open the database at ``path``, or create it. Raises errors of SQLite and OSError."""
-    connection = apsw.Connection(str(path))
-    connection.set_busy_timeout(BUSY_MS)
-    connection.pragma("journal_mode", "wal")
-    return connection
-
 
 class RevocationStore:
     """The table, while it is open. All methods block; no two may run at a time."""
 
-    def __init__(self, path: Path, connect: Callable[[Path], apsw.Connection] = connected) -> None:
+    def __init__(self, path: Path, connect: Callable[[Path], apsw.Connection] = open_for_writing) -> None:
         self._path, self._connect = path, connect
         self._connection: apsw.Connection | None = None
         self._lock: FileLock | None = None
@@ -64,8 +39,6 @@ class RevocationStore:
             self._lock = FileLock(self._path)
             try:
                 self._connection = self._connect(self._path)
-                self._connection.pragma("synchronous", SYNCHRONOUS)
-                self._connection.execute(TABLE)
                 self._write("DELETE FROM revocations WHERE until_s < ?", (now_s,))
                 rows = self._connection.execute(
                     "SELECT kind, value, at_s, until_s, comment FROM revocations ORDER BY at_s"
@@ -118,13 +91,14 @@ class RevocationStore:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
-            yield
+            with explained(self._path):
+                yield
         except HeldError as error:
             raise RevocationError(
                 f"{self._path} is in use by process {error}: stop it, or set auth.path to another file"
             ) from error
-        except apsw.Error as error:
-            raise RevocationError(f"{self._path}: {_ADVICE.get(type(error), str(error))}") from error
+        except AccessFileError as error:
+            raise RevocationError(str(error)) from error
         except OSError as error:
             where = error.filename or lock_path(self._path)
             raise RevocationError(f"{where}: {error.strerror or error}") from error

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from marketfeed.server.access_control import AccessControl
     from marketfeed.server.alerting import Alerting
     from marketfeed.server.api import SessionServer
+    from marketfeed.server.metering import Metering
     from marketfeed.server.tap_listener import Taps
 
 # All kinds of conditions, for metrics. no_worker and alert_log are always problems, feed_* if the feed is
@@ -38,6 +39,7 @@ KINDS: Final = (
     "jwks",
     "revocations",
     "latency_log",
+    "usage",
     "tap",
     "symbols_full",
     "reload",
@@ -68,6 +70,7 @@ class Health:
         taps: Taps,
         symbols: SymbolTable,
         alerting: Alerting,
+        metering: Metering,
         access: AccessControl | None = None,
     ) -> None:
         self._server = server
@@ -76,6 +79,7 @@ class Health:
         self._taps = taps
         self._symbols = symbols
         self._alerting = alerting
+        self._metering = metering
         self._access = access
         self.phase = Phase.STARTING
         self.reload_failure: str | None = None  # why the configuration file could not be put in force
@@ -107,6 +111,7 @@ class Health:
         for kind, trouble in (
             *({} if self._access is None else self._access.troubles()).items(),
             ("latency_log", self._aggregator.log.problem),
+            ("usage", self._metering.problem),
             ("tap", self._taps.problem()),
             ("symbols_full", self._full()),
             ("reload", self.reload_failure),

@@ -1,4 +1,4 @@
-"""The admin listener: metrics, health, latency, sessions, consumers of alerts. On loopback by default.
+"""The admin listener: metrics, health, latency, sessions, alerts, usage. On loopback by default.
 
 If there is a token, requests have to bear it. ``/healthz`` and ``/readyz`` do not require it, since probes of
 orchestrators send none; without it ``/readyz`` has only the status, because its reasons name feeds and files.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from marketfeed.admin.access_operations import AccessOperations
 from marketfeed.admin.alert_operations import AlertOperations
 from marketfeed.admin.metrics import CONTENT_TYPE, Sources, exposition
+from marketfeed.admin.usage_operations import UsageOperations
 from marketfeed.api.operations import HealthAnswer, ReadinessAnswer, SessionsParameters
 from marketfeed.config.admin_token import KEY
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
@@ -44,6 +45,7 @@ class Admin:
                 "/v1/sessions": {"GET": self._sessions},
                 **AlertOperations(sources.alerting).routes,
                 **AccessOperations(sources.access).routes,
+                **UsageOperations(sources.metering).routes,
             },
             Rules(
                 head_s=HEAD_S,

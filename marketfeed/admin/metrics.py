@@ -19,6 +19,7 @@ from marketfeed.admin.access_metrics import access_metrics
 from marketfeed.admin.alert_metrics import alert_metrics
 from marketfeed.admin.families import PREFIX, Samples, counter, gauge, histogram, histograms
 from marketfeed.admin.health import KINDS, Health
+from marketfeed.admin.usage_metrics import usage_metrics
 from marketfeed.core.records import CHANNELS
 from marketfeed.fanout.figures import FLUSH_BOUNDS_S
 from marketfeed.fanout.ledger import Ledger
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from marketfeed.server.alerting import Alerting
     from marketfeed.server.api import SessionServer
     from marketfeed.server.conditions import Condition
+    from marketfeed.server.metering import Metering
     from marketfeed.server.stats import ServerStats
     from marketfeed.server.tap_listener import Taps
 
@@ -59,6 +61,7 @@ class Sources:
     admission: Admission
     health: Health
     alerting: Alerting
+    metering: Metering
     access: AccessControl | None = None
 
 
@@ -87,6 +90,7 @@ class _Snapshot(MetricSource):
         yield from alert_metrics(self._sources.alerting, self._sources.rings.head(), self._dead)
         if self._sources.access is not None:
             yield from access_metrics(self._sources.access)
+        yield from usage_metrics(self._sources.metering)
         yield from self._process()
 
     def _engine(self) -> Iterable[Metric]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from marketfeed import __version__
-from marketfeed.api import access_operations, alert_operations, answers, operations
+from marketfeed.api import access_operations, alert_operations, answers, operations, usage
 from marketfeed.api.messages import Quote, Trade
 from marketfeed.api.routes import (
     ADMIN,
@@ -154,6 +154,13 @@ OPERATORS: Final = (
         ADMIN,
         operations.SessionsParameters,
     ),
+    Route(
+        "/v1/usage",
+        "Get usage by user or tenant, or distinct users by symbol prefix.",
+        json_answer(ref(usage.UsageAnswer), "`prefixes` with `by=symbols`, else `rows`."),
+        (*ADMIN, 503),
+        usage.UsageParameters,
+    ),
     *alert_operations.OPERATORS,
     *access_operations.OPERATORS,
 )
@@ -170,6 +177,7 @@ STRUCTS: Final[tuple[type[Any], ...]] = (
     operations.HealthAnswer,
     operations.ReadinessAnswer,
     operations.SessionList,
+    usage.UsageAnswer,
     *alert_operations.STRUCTS,
     *access_operations.STRUCTS,
 )

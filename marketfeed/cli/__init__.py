@@ -19,6 +19,7 @@ from marketfeed.cli import (
     serve,
     simulate,
     token,
+    usage,
     watch,
 )
 
@@ -59,6 +60,7 @@ app.command(epilog=probe.EXAMPLES)(probe.probe)
 app.add_typer(keys.app, name="keys", epilog=keys.EXAMPLES)
 app.command(epilog=token.EXAMPLES)(token.token)
 app.command(epilog=revoke.EXAMPLES)(revoke.revoke)
+app.command(epilog=usage.EXAMPLES)(usage.usage)
 app.add_typer(alerts.app, name="alerts", epilog=alerts.EXAMPLES)
 app.command("config", epilog=config.EXAMPLES)(config.write_config)
 

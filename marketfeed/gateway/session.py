@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from marketfeed import clock
+from marketfeed.access.usage import user_of
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.shard import SubscriptionChange
@@ -120,6 +121,7 @@ class Session(ABC):
     def keep(self, grant: Grant) -> None:
         """Hold ``grant`` from now on, and end when it does."""
         self.grant = grant
+        self._meter()
         access, expiries = self._service.access, self._service.expiries
         if access is not None:
             self.ends_s = grant.ends_s(access.now_s())
@@ -230,6 +232,7 @@ class Session(ABC):
         self._service.handshakes.done(trio.current_time())
         member = self.member = shard.enter(self.id, outbox, tier, encoding)
         self._outbox = outbox
+        self._meter()
         alerts = self.alerts = SessionAlerts(self._service, self.id, member, outbox, nursery)
         alerts.entitlement = self.entitlement
         closed: CloseCode | None = None
@@ -256,6 +259,11 @@ class Session(ABC):
                 reason=CLOSE_TEXT[self._ending],
             )
         return self._ending if closed is None else None
+
+    def _meter(self) -> None:
+        """Meter the session as that of its grant's holder."""
+        if self.grant is not None and self.member is not None:
+            self._service.shard.meter.attach(self.member, user_of(self.grant))
 
     async def _send_closing(self, outbox: Outbox, member: Subscriber, code: CloseCode) -> None:
         """Send the `closing` message, unless the code has none."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import trio
 
     from marketfeed.access.material import Material
+    from marketfeed.access.quotas import Over
     from marketfeed.access.revocations import Revocation
     from marketfeed.alerts.service import AlertService
     from marketfeed.api.operations import SessionList
@@ -52,6 +53,10 @@ class SessionServer(Protocol):
 
     async def take(self, sock: socket.socket, address: str) -> None:
         """Serve ``sock``, a new connection from ``address``."""
+        ...
+
+    def limit(self, over: list[Over]) -> None:
+        """Apply that the tenants in ``over``, and no others, exceed a quota."""
         ...
 
     async def drain(self, drain_s: float) -> None:

@@ -16,6 +16,7 @@ import msgspec
 import numpy.ma  # noqa: F401  # np.unique imports it on its first call: 50 ms during a flush
 import trio
 
+from marketfeed.access.quotas import Limited
 from marketfeed.access.revocations import Revocations
 from marketfeed.api.operations import SessionList, SessionRow
 from marketfeed.core.authority import parse_origin
@@ -44,6 +45,7 @@ from marketfeed.server.process_usage import cpu_s, resident_bytes
 from marketfeed.server.self_probe import OwnProbe
 from marketfeed.server.sessions import row_of, why_slow
 from marketfeed.server.stats import ServerStats
+from marketfeed.server.sweeps import Sweeps
 
 if TYPE_CHECKING:
     import socket
@@ -51,7 +53,9 @@ if TYPE_CHECKING:
 
     from marketfeed.access.access import Access
     from marketfeed.access.material import Material
+    from marketfeed.access.quotas import Over
     from marketfeed.access.revocations import Revocation
+    from marketfeed.access.usage import Report
     from marketfeed.alerts.service import AlertService
     from marketfeed.config.schema import AuthConfig, Config, LimitsConfig
     from marketfeed.core.rings import Rings
@@ -88,6 +92,7 @@ class LocalServer:
         on_synced: Callable[[], None],
         on_latencies: Callable[[list[Interval]], None],
         overview: Callable[[], Awaitable[dict[str, Any]]],
+        on_usage: Callable[[Report], None] = lambda report: None,
         worker: int = 0,
         bell: Bell | DoorBell | None = None,
         alerts: AlertService | None = None,
@@ -98,8 +103,8 @@ class LocalServer:
         Without ``access`` everybody may see everything.
 
         ``on_synced`` is called each time one more session has been sent its first `synced`,
-        ``on_latencies`` with the measurements of each interval, and ``overview`` returns the body of
-        ``/v1/latency``.
+        ``on_latencies`` with the measurements of each interval, ``on_usage`` with what users got, and
+        ``overview`` returns the body of ``/v1/latency``.
         """
         self._config = config
         self._worker = worker
@@ -111,6 +116,8 @@ class LocalServer:
             else None
         )
         self._on_latencies = on_latencies
+        self._on_usage = on_usage
+        self.limited = Limited()
         self._overview = overview
         self.shard = Shard(
             rings,
@@ -202,6 +209,13 @@ class LocalServer:
                 tell_intervals, self._recorder, interval_s, self.shard.ticks, self._on_latencies
             )
             self._start_probes()
+        if self._config.auth.mode != "none":
+            sweeps = Sweeps(self.shard, self._on_usage, time.time)
+            nursery.start_soon(sweeps.run)
+
+    def limit(self, over: list[Over]) -> None:
+        """Apply that the tenants in ``over``, and no others, exceed a quota."""
+        self.limited.set(over)
 
     async def _recheck_when_changed(self, access: Access) -> None:
         """Hold sessions to their grants whenever keys, tenants or revocations have changed."""

@@ -10,7 +10,9 @@ from typing import Any, Final, Literal
 import msgspec
 
 from marketfeed.access.material import Material
+from marketfeed.access.quotas import Over
 from marketfeed.access.revocations import Revocation
+from marketfeed.access.usage import Report
 from marketfeed.api.operations import SessionList
 from marketfeed.config.schema import AuthConfig, Config
 from marketfeed.latency.intervals import Interval
@@ -122,6 +124,12 @@ class Overview(_Message, frozen=True):
 
 class CheckAlive(_Message, frozen=True):
     """Send an Alive at once."""
+
+
+class Limit(_Message, frozen=True):
+    """These tenants, and no others, exceed a quota."""
+
+    over: list[Over]
 
 
 class Drain(_Message, frozen=True):
@@ -267,6 +275,12 @@ class Measured(_Message, frozen=True):
     intervals: list[Interval]
 
 
+class Metered(_Message, frozen=True):
+    """What users got in one interval."""
+
+    report: Report
+
+
 class Listed(_Message, frozen=True):
     """Response to an AskListing."""
 
@@ -287,6 +301,7 @@ Down = (
     | AskListing
     | AskReached
     | CheckAlive
+    | Limit
     | Drain
     | Retire
 )
@@ -294,4 +309,4 @@ Down = (
 Status = Alive | Accepted | Ended | Reported | Reached | Listed | AccessTaken | Failed | Ready
 ForAlerts = AskAlerts | CancelAlerts | LeaveAlerts
 ForDesk = AskDesk | CancelDesk | LeaveDesk
-Up = Status | ForAlerts | ForDesk | Returned | Admit | AskOverview | Release | Synced | Measured
+Up = Status | ForAlerts | ForDesk | Returned | Admit | AskOverview | Release | Synced | Measured | Metered

@@ -39,10 +39,14 @@ from marketfeed.workers.messages import (
     EndSession,
     LeaveAlerts,
     LeaveDesk,
+    Limit,
     Measured,
+    Metered,
     Overview,
+    Ready,
     Release,
     Returned,
+    Status,
     Synced,
     Up,
     Verdict,
@@ -58,7 +62,9 @@ if TYPE_CHECKING:
 
     from marketfeed.access.desk import Desk
     from marketfeed.access.material import Material
+    from marketfeed.access.quotas import Over
     from marketfeed.access.revocations import Revocation
+    from marketfeed.access.usage import Report
     from marketfeed.alerts.service import AlertService
     from marketfeed.config.schema import AuthConfig, Config
     from marketfeed.core.rings import Rings
@@ -86,9 +92,10 @@ class WorkerPool:
         on_synced: Callable[[], None],
         on_latencies: Callable[[list[Interval]], None],
         overview: Callable[[], dict[str, Any]],
+        on_usage: Callable[[Report, int], None],
         desk: Desk | None = None,
     ) -> None:
-        """``on_synced``, ``on_latencies`` and ``overview`` are as :class:`LocalServer` has them.
+        """The callbacks are as :class:`LocalServer` has them; ``on_usage`` also gets the worker.
 
         With ``desk``, :meth:`renew_access` has to be called before the start.
         """
@@ -100,6 +107,8 @@ class WorkerPool:
         self._on_latencies = on_latencies
         self._overview = overview
         self._desk = desk
+        self._on_usage = on_usage
+        self._over: list[Over] = []
         self._alert_calls: dict[Child, AlertCalls] = {}
         self._desk_calls: dict[Child, DeskCalls] = {}
         self._nursery: trio.Nursery | None = None
@@ -146,6 +155,13 @@ class WorkerPool:
     async def take(self, sock: socket.socket, address: str) -> None:
         """Pass ``sock`` to the worker with the fewest connections; waits while none has room."""
         await self._pass_on(Handover(sock, address))
+
+    def limit(self, over: list[Over]) -> None:
+        """Have all workers apply that the tenants in ``over``, and no others, exceed a quota."""
+        self._over = over
+        for child in self._children:
+            if child.ready:
+                child.channel.send(Limit(over))
 
     async def drain(self, drain_s: float) -> None:
         """Have every worker close its sessions and end; return when all have, or soon after ``drain_s``."""
@@ -256,14 +272,25 @@ class WorkerPool:
                     self._on_synced()
             case AskOverview(number):
                 child.channel.send(Overview(number, self._overview()))
-            case Measured(intervals):
-                self._on_latencies(intervals)
+            case Measured() | Metered():
+                self._record(child, message)
             case AskAlerts() | CancelAlerts() | LeaveAlerts():
                 self._calls_of(child).handle(message, child.connections)
             case AskDesk() | CancelDesk() | LeaveDesk():
                 self._desk_calls_of(child).handle(message, child.connections)
             case _:
-                child.update(message)
+                self._update(child, message)
+
+    def _record(self, child: Child, message: Measured | Metered) -> None:
+        if isinstance(message, Measured):
+            self._on_latencies(message.intervals)
+        else:
+            self._on_usage(message.report, child.worker)
+
+    def _update(self, child: Child, message: Status) -> None:
+        child.update(message)
+        if isinstance(message, Ready) and self._over:
+            child.channel.send(Limit(self._over))
 
     def _desk_calls_of(self, child: Child) -> DeskCalls:
         if child not in self._desk_calls:

@@ -44,8 +44,10 @@ from marketfeed.workers.messages import (
     Ended,
     EndSession,
     Failed,
+    Limit,
     Listed,
     Measured,
+    Metered,
     Overview,
     Reached,
     Ready,
@@ -95,6 +97,7 @@ class Worker:
             on_synced=self._on_synced,
             on_latencies=self._on_latencies,
             overview=self._overview.ask,
+            on_usage=lambda report: channel.send(Metered(report)),
             worker=start.worker,
             bell=DoorBell(doorbell),
             alerts=self._alerts if start.config.alerts.enabled else None,
@@ -152,6 +155,8 @@ class Worker:
                     await self._renew_access(message)
                 case EndSession(session, code):
                     self._server.end_session(session, CloseCode(code))
+                case Limit(over):
+                    self._server.limit(over)
                 case CheckAlive():
                     self._channel.send(Alive())
                 case AskReport() | AskListing() | AskReached():

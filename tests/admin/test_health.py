@@ -60,7 +60,11 @@ class Bench:
         )
         self.access_troubles: dict[str, str] = {}
         access: Any = SimpleNamespace(troubles=lambda: self.access_troubles)
-        self.health = Health(server, self.roster, aggregator, self.taps, self.symbols, alerting, access)
+        self.metering = SimpleNamespace(problem=None)
+        metering: Any = self.metering
+        self.health = Health(
+            server, self.roster, aggregator, self.taps, self.symbols, alerting, access, metering
+        )
         self.health.phase = Phase.SERVING
 
     async def wait_sessions(self, count):

@@ -46,6 +46,7 @@ def admin(token: str | None = TOKEN) -> tuple[Admin, AdminToken]:
         aggregator=SimpleNamespace(shown=lambda: {"shown": True}),
         alerting=SimpleNamespace(dispatch=None),
         access=None,
+        metering=SimpleNamespace(enabled=False),
         health=Health(),
     )
     required = AdminToken(None if token is None else Secret(token))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from contextlib import suppress
 from typing import Any
 
 import jwt
@@ -48,12 +49,11 @@ def authenticate(ws: Any, presented: str) -> dict[str, Any]:
 
 def code_of(ws: Any) -> int:
     """Return the code of the close that ends the session."""
-    try:
+    with suppress(ConnectionClosed):
         while True:
             ws.recv(timeout=20)
-    except ConnectionClosed as closed:
-        assert closed.rcvd is not None
-        return closed.rcvd.code
+    code: int = ws.close_code
+    return code
 
 
 def revocations(running: Any) -> list[dict[str, Any]]:

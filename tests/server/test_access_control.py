@@ -145,7 +145,7 @@ async def test_a_revocation_that_cannot_be_kept_is_passed_to_nobody(tmp_path):
 async def test_a_file_that_cannot_be_used_prevents_the_start(tmp_path):
     bench = Bench(tmp_path)
     (tmp_path / "access.db").write_bytes(b"no database " * 100)
-    with pytest.raises(StartError, match=r"^auth\.path: .*access\.db: not a database"), bench.open():
+    with pytest.raises(StartError, match=r"^auth\.path: .*access\.db is no file of access"), bench.open():
         pass
 
 

@@ -114,6 +114,7 @@ class PoolBench:
         self.admission = Admission(LIMITS)
         self.synced = 0
         self.measured: list[Any] = []
+        self.usage: list[Any] = []
         self.pool = pools.WorkerPool(
             Config(engine=EngineConfig(workers=2)),
             Path(),
@@ -124,6 +125,7 @@ class PoolBench:
             on_latencies=self.measured.append,
             overview=lambda: {"hops": 1},
             desk=desk,
+            on_usage=lambda *told: self.usage.append(told),
         )
         self.pool.alerts = alerts
         self.supervisor: Any = self.pool._supervisor
