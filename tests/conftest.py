@@ -33,6 +33,8 @@ settings.register_profile(
 )
 settings.load_profile("marketfeed")
 
+os.umask(0o022)  # so that files of secrets, which a group must not be able to write, are valid
+
 E2E = Path(__file__).parent / "e2e"
 E2E_TIMEOUT_S = 300
 PROVE_TIMEOUT_S = 3600  # of the long variants that `make prove` runs

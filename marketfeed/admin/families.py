@@ -31,10 +31,23 @@ def histogram(
     name: str, text: str, bounds: Sequence[float], counts: Sequence[int], total: float
 ) -> HistogramMetricFamily:
     """Return a histogram of ``counts``, which are per bucket of ``bounds`` and one above, not cumulative."""
-    family = HistogramMetricFamily(PREFIX + name, text)
-    labels = [*map(str, bounds), "+Inf"]
-    running = accumulate(counts or [0] * len(labels))
-    family.add_metric([], [(label, float(n)) for label, n in zip(labels, running, strict=True)], total)
+    return histograms(name, text, "", bounds, {(): (counts, total)})
+
+
+def histograms(
+    name: str,
+    text: str,
+    labels: str,
+    bounds: Sequence[float],
+    samples: Mapping[Any, tuple[Sequence[int], float]],
+) -> HistogramMetricFamily:
+    """Return a histogram per entry of ``samples``, each with its counts, as above, and its sum."""
+    family = HistogramMetricFamily(PREFIX + name, text, labels=labels.split())
+    edges = [*map(str, bounds), "+Inf"]
+    for values, (counts, total) in samples.items():
+        running = accumulate(counts or [0] * len(edges))
+        buckets = [(edge, float(n)) for edge, n in zip(edges, running, strict=True)]
+        family.add_metric(values, buckets, total)
     return family
 
 

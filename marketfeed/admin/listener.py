@@ -1,28 +1,41 @@
-"""The admin listener: metrics, health, latency, sessions, consumers of alerts. On loopback by default."""
+"""The admin listener: metrics, health, latency, sessions, alerts, usage. On loopback by default.
+
+If there is a token, requests have to bear it. ``/healthz`` and ``/readyz`` do not require it, since probes of
+orchestrators send none; without it ``/readyz`` has only the status, because its reasons name feeds and files.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from marketfeed.admin.access_operations import AccessOperations
 from marketfeed.admin.alert_operations import AlertOperations
 from marketfeed.admin.metrics import CONTENT_TYPE, Sources, exposition
+from marketfeed.admin.usage_operations import UsageOperations
 from marketfeed.api.operations import HealthAnswer, ReadinessAnswer, SessionsParameters
+from marketfeed.config.admin_token import KEY
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
 from marketfeed.gateway.query import check_keys
+from marketfeed.gateway.rate_limited_log import RateLimitedLog
 
 if TYPE_CHECKING:
+    from marketfeed.admin.token import AdminToken
     from marketfeed.gateway.hosts import Hosts
 
 MAX_ROWS: Final = 1000
 HEAD_S: Final = 5.0
 BODY_BYTES: Final = 262_144  # the largest body of a request
+OPEN: Final = frozenset({"/healthz", "/readyz"})  # paths that require no token
+CHALLENGE: Final = ("WWW-Authenticate", "Bearer")
 
 
 class Admin:
     """The routes of the admin listener."""
 
-    def __init__(self, sources: Sources, hosts: Hosts) -> None:
+    def __init__(self, sources: Sources, hosts: Hosts, token: AdminToken) -> None:
         self._sources = sources
+        self._token = token
+        self._log = RateLimitedLog()
         self.server = HttpServer(
             {
                 "/metrics": {"GET": self._metrics},
@@ -31,9 +44,27 @@ class Admin:
                 "/v1/latency": {"GET": self._latency},
                 "/v1/sessions": {"GET": self._sessions},
                 **AlertOperations(sources.alerting).routes,
+                **AccessOperations(sources.access).routes,
+                **UsageOperations(sources.metering).routes,
             },
-            Rules(head_s=HEAD_S, body_bytes=BODY_BYTES, hosts=hosts, hosts_key="admin.hosts"),
+            Rules(
+                head_s=HEAD_S,
+                body_bytes=BODY_BYTES,
+                hosts=hosts,
+                hosts_key="admin.hosts",
+                refuse=self._refuse,
+            ),
             sources.server.counters.refused,
+        )
+
+    def _refuse(self, request: Request) -> Response | None:
+        """Return 401 for a request without the token."""
+        if request.path in OPEN or (why := self._token.refusal(request.header(b"authorization"))) is None:
+            return None
+        self.server.refused[why] += 1
+        self._log.warning(f"{why}, see {KEY}", address=request.address)
+        return error_response(
+            401, f"{why}: send Authorization: Bearer, with the token in {KEY}", (CHALLENGE,)
         )
 
     async def _metrics(self, request: Request) -> Response:
@@ -46,12 +77,14 @@ class Admin:
         """Return 200 if subscribers can be served, else 503 with ``problems``; in both cases ``warnings``."""
         health = self._sources.health
         status = health.status()
-        body = ReadinessAnswer(
-            status,
-            health.feeds(),
-            problems=[problem.text for problem in health.problems()],
-            warnings=[warning.text for warning in health.warnings()],
-        )
+        body = ReadinessAnswer(status)
+        if self._token.refusal(request.header(b"authorization")) is None:
+            body = ReadinessAnswer(
+                status,
+                health.feeds(),
+                problems=[problem.text for problem in health.problems()],
+                warnings=[warning.text for warning in health.warnings()],
+            )
         return json_response(body, 200 if status == "ready" else 503)
 
     async def _latency(self, request: Request) -> Response:

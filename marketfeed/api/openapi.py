@@ -8,12 +8,14 @@ from typing import Any, Final
 import msgspec
 
 from marketfeed import __version__
-from marketfeed.api import alert_operations, answers, operations
+from marketfeed.api import access_operations, alert_operations, answers, operations, usage
 from marketfeed.api.messages import Quote, Trade
 from marketfeed.api.routes import (
     ADMIN,
     EVERYWHERE,
     JSON,
+    PROBE,
+    PUBLIC,
     TEXT,
     Route,
     json_answer,
@@ -26,6 +28,22 @@ LATENCY: Final = "/v1/latency"  # on both ports
 RETRY_AFTER: Final = {
     "description": "Seconds to wait before the next attempt.",
     "schema": {"type": "integer", "minimum": 1},
+}
+CHALLENGE: Final = {"description": "`Bearer`.", "schema": {"type": "string", "const": "Bearer"}}
+HEADERS: Final = {  # of errors, by status
+    401: {"WWW-Authenticate": CHALLENGE},
+    429: {"Retry-After": RETRY_AFTER},
+    503: {"Retry-After": RETRY_AFTER},
+}
+TOKEN: Final = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key or token, if `auth.mode` is `keys` or `jwt`.",
+}
+ADMIN_TOKEN: Final = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "The token in `admin.token_file`. Without that key, none is required.",
 }
 CURSOR: Final = {"description": "Send it as `after` of the next poll.", "schema": {"type": "string"}}
 ETAG: Final = {"description": "Version of the answer, for If-None-Match.", "schema": {"type": "string"}}
@@ -46,7 +64,8 @@ GATEWAY: Final = (
         "Open a WebSocket; asyncapi.json describes its messages.",
         None,
         (*EVERYWHERE, 426, 503),
-        headers=HANDSHAKE,
+        answers.StreamParameters,
+        HANDSHAKE,
         answers={"101": {"description": "The connection becomes a WebSocket."}},
     ),
     Route(
@@ -97,12 +116,17 @@ GATEWAY: Final = (
         "/asyncapi.json",
         "Get the AsyncAPI document.",
         json_answer({"type": "object"}, "The document."),
+        PUBLIC,
         tagged=True,
     ),
     Route(
-        "/openapi.json", "Get this document.", json_answer({"type": "object"}, "The document."), tagged=True
+        "/openapi.json",
+        "Get this document.",
+        json_answer({"type": "object"}, "The document."),
+        PUBLIC,
+        tagged=True,
     ),
-    Route("/robots.txt", "Exclude crawlers.", text_answer(TEXT, "Rules for crawlers."), tagged=True),
+    Route("/robots.txt", "Exclude crawlers.", text_answer(TEXT, "Rules for crawlers."), PUBLIC, tagged=True),
 )
 OPERATORS: Final = (
     Route("/metrics", "Get metrics in Prometheus's format.", text_answer(TEXT, "Metrics."), ADMIN),
@@ -110,13 +134,13 @@ OPERATORS: Final = (
         "/healthz",
         "Check whether the engine runs.",
         json_answer(ref(operations.HealthAnswer), "It does."),
-        ADMIN,
+        PROBE,
     ),
     Route(
         "/readyz",
         "Check whether the engine can serve subscribers.",
         json_answer(ref(operations.ReadinessAnswer), "It is ready."),
-        ADMIN,
+        PROBE,
         answers={
             "503": json_answer(
                 ref(operations.ReadinessAnswer), "It is not ready; `problems` lists the reasons."
@@ -130,9 +154,17 @@ OPERATORS: Final = (
         ADMIN,
         operations.SessionsParameters,
     ),
+    Route(
+        "/v1/usage",
+        "Get usage by user or tenant, or distinct users by symbol prefix.",
+        json_answer(ref(usage.UsageAnswer), "`prefixes` with `by=symbols`, else `rows`."),
+        (*ADMIN, 503),
+        usage.UsageParameters,
+    ),
     *alert_operations.OPERATORS,
+    *access_operations.OPERATORS,
 )
-BODIES: Final = alert_operations.BODIES
+BODIES: Final = (*alert_operations.BODIES, *access_operations.BODIES)
 
 STRUCTS: Final[tuple[type[Any], ...]] = (
     Quote,
@@ -141,10 +173,13 @@ STRUCTS: Final[tuple[type[Any], ...]] = (
     answers.PollAnswer,
     answers.SymbolList,
     answers.Latency,
+    answers.TicketAnswer,
     operations.HealthAnswer,
     operations.ReadinessAnswer,
     operations.SessionList,
+    usage.UsageAnswer,
     *alert_operations.STRUCTS,
+    *access_operations.STRUCTS,
 )
 
 
@@ -203,6 +238,10 @@ def _operation(route: Route) -> dict[str, Any]:
         "parameters": _parameters(route),
         "responses": _responses(route),
     }
+    if 401 in route.errors:
+        schemes = ["admin_token"] * (route not in GATEWAY or route.path == LATENCY)
+        schemes += ["token"] * (route in GATEWAY)
+        operation["security"] = [*({scheme: []} for scheme in schemes), {}]
     if route.body is not None:
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": ref(route.body)}}}
     return operation
@@ -221,17 +260,14 @@ def _paths() -> dict[str, Any]:
     return found
 
 
-def _error(description: str, *headers: str) -> dict[str, Any]:
+def _error(description: str, headers: dict[str, Any] | None = None) -> dict[str, Any]:
     answer = json_answer(ref(answers.ErrorAnswer), description)
-    return answer | ({"headers": dict.fromkeys(headers, RETRY_AFTER)} if headers else {})
+    return answer | ({"headers": headers} if headers else {})
 
 
 def _document() -> dict[str, Any]:
     """Return the document."""
-    errors = {
-        str(status): _error(text, *(("Retry-After",) if status in (429, 503) else ()))
-        for status, text in answers.STATUSES.items()
-    }
+    errors = {str(status): _error(text, HEADERS.get(status)) for status, text in answers.STATUSES.items()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -245,6 +281,7 @@ def _document() -> dict[str, Any]:
         "paths": _paths(),
         "components": {
             "responses": {**errors, "error": _error("Any other error; `code` is its status.")},
+            "securitySchemes": {"admin_token": ADMIN_TOKEN, "token": TOKEN},
             "schemas": {**strict(BODIES), **tolerant(STRUCTS)},
         },
     }

@@ -23,15 +23,18 @@ class HealthAnswer(Body, frozen=True):
 
 
 class ReadinessAnswer(Body, frozen=True):
-    """Whether the engine can serve subscribers."""
+    """Whether the engine can serve subscribers; without the token of the admin port, the status alone."""
 
     status: Annotated[str, _one_of("starting", "ready", "not ready", "draining")]
-    feeds: Annotated[
-        dict[str, Annotated[str, _one_of("starting", "live", "stale", "down", "done", "failed")]],
-        Meta(description="State of each feed, by name."),
-    ]
-    problems: Annotated[list[str], Meta(description="Why subscribers cannot be served.")]
-    warnings: Annotated[list[str], Meta(description="Everything else that is wrong.")]
+    feeds: (
+        Annotated[
+            dict[str, Annotated[str, _one_of("starting", "live", "stale", "down", "done", "failed")]],
+            Meta(description="State of each feed, by name."),
+        ]
+        | UnsetType
+    ) = UNSET
+    problems: Annotated[list[str], Meta(description="Why subscribers cannot be served.")] | UnsetType = UNSET
+    warnings: Annotated[list[str], Meta(description="Everything else that is wrong.")] | UnsetType = UNSET
 
 
 class Channels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -66,7 +66,7 @@ class Ping(Request, frozen=True):
 
 
 class Authenticate(Request, frozen=True):
-    """Present a token. This version requires none and accepts any."""
+    """Present a key or token: first, where the engine controls access, and again to renew it."""
 
     action: Literal["auth"]
     token: str = ""

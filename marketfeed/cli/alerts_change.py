@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from marketfeed.cli.alerts_place import (
+    AdminTokenOption,
     AdminUrlOption,
     ByOption,
     JsonOption,
@@ -107,6 +108,7 @@ def requeue(
     log: LogOption = None,
     url: AdminUrlOption = None,
     ca: CaOption = None,
+    admin_token_file: AdminTokenOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
@@ -117,7 +119,7 @@ def requeue(
 
     body = {"consumer": consumer, "alerts": alerts or None, "by": login(by)}
     call = Call("POST", "/v1/alerts/requeue", body, admin=True)
-    found = Place(log, config, set_, url, ca).changed(call, RequeuedAnswer)
+    found = Place(log, config, set_, url, ca, admin_token_file).changed(call, RequeuedAnswer)
     if json:
         output.print_json(found, sys.stdout)
     else:

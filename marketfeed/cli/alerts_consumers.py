@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from marketfeed.cli.alerts_place import (
+    AdminTokenOption,
     AdminUrlOption,
     ByOption,
     JsonOption,
@@ -47,6 +48,7 @@ def consumers(
     log: LogOption = None,
     url: AdminUrlOption = None,
     ca: CaOption = None,
+    admin_token_file: AdminTokenOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
@@ -54,10 +56,11 @@ def consumers(
     from marketfeed.cli.alerts_http import Call
 
     if context.invoked_subcommand is not None:
-        if json or any((log, url, ca, config, set_)):
+        if json or any((log, url, ca, admin_token_file, config, set_)):
             raise fail(f"options of {context.invoked_subcommand} come after it")
         return
-    rows = Place(log, config, set_, url, ca).asked(Call("GET", PATH, admin=True), _rows_in)
+    place = Place(log, config, set_, url, ca, admin_token_file)
+    rows = place.asked(Call("GET", PATH, admin=True), _rows_in)
     _print(read_log(log, config, set_, rows_of) if rows is None else rows, as_json=json)
 
 
@@ -70,6 +73,7 @@ def drop(
     log: LogOption = None,
     url: AdminUrlOption = None,
     ca: CaOption = None,
+    admin_token_file: AdminTokenOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
@@ -80,7 +84,8 @@ def drop(
     if not yes:
         _ask(name)
     query = {"consumer": name, "by": login(by)}
-    Place(log, config, set_, url, ca).change(Call("DELETE", PATH, query=query, admin=True))
+    place = Place(log, config, set_, url, ca, admin_token_file)
+    place.change(Call("DELETE", PATH, query=query, admin=True))
     if json:
         output.print_json({"dropped": name}, sys.stdout)
     else:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from marketfeed.config.schema import AdminConfig, Config
+    from marketfeed.secret import Secret
 
 ANSWER_S: Final = 10.0
 HEADERS: Final = {"User-Agent": f"marketfeed-cli/{__version__}"}
@@ -67,24 +68,29 @@ class Answer:
 
 
 class EngineHttp:
-    """An engine by its configuration, or at ``url``."""
+    """An engine by its configuration, or at ``url``; ``token`` is that of its admin port."""
 
-    def __init__(self, config: Config, url: str | None, ca: Path | None) -> None:
-        self._config, self._url, self._ca = config, url, ca
+    def __init__(self, config: Config, url: str | None, ca: Path | None, token: Secret | None) -> None:
+        self._config, self._url, self._ca, self._token = config, url, ca, token
 
     def answer(self, call: Call) -> Answer:
         """Return the answer; raises CallError, UnreachableError and ConfigError."""
         base, tls = self._address(call.admin)
+        headers = dict(HEADERS)
+        if call.admin and self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token.reveal()}"
         try:
             # No proxy: as the other commands connect.
             with httpx.Client(
-                verify=tls or False, timeout=ANSWER_S + call.wait_s, trust_env=False, headers=HEADERS
+                verify=tls or False, timeout=ANSWER_S + call.wait_s, trust_env=False, headers=headers
             ) as client:
                 response = client.request(call.method, base + call.path, params=call.query, json=call.body)
         except httpx.HTTPError as error:
             raise _unreachable(base, error, secure=tls is not None, given=self._url is not None) from None
         if response.status_code >= 300:
             said = _said(base, response)
+            if response.status_code == 401 and call.admin:
+                said += ": --admin-token-file FILE"
             if response.status_code == 404 and said.startswith(_NO_PATH):
                 said = f"{base} is not the {'admin port' if call.admin else 'gateway'} of an engine: {said}"
             raise CallError(response.status_code, said)

@@ -55,6 +55,15 @@ AdminUrlOption = Annotated[
         "engine holds the log; else the log itself is used.",
     ),
 ]
+AdminTokenOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--admin-token-file",
+        metavar="FILE",
+        help="File with the token of the admin port. Default: admin.token_file of the configuration; with "
+        "--url, no token is sent.",
+    ),
+]
 ByOption = Annotated[
     str | None, typer.Option("--by", help="Who does it, for the audit trail. Default: your login name.")
 ]
@@ -113,6 +122,7 @@ class Place:
     set_: list[str] | None = None
     url: str | None = None
     ca: Path | None = None
+    admin_token_file: Path | None = None
 
     def changed(self, call: Call, kind: type[Kind]) -> Kind:
         """Return the answer to ``call`` as a struct, as :meth:`change`."""
@@ -142,7 +152,7 @@ class Place:
         while True:
             try:
                 if self.url is not None or in_use(path):
-                    return self._engine(loaded).answer(call)
+                    return self._engine(loaded, call).answer(call)
                 return _offline(path, loaded, call, needs_engine)
             except ConfigError as error:
                 raise fail(str(error)) from None
@@ -168,26 +178,47 @@ class Place:
         if self.url is None and not in_use(self.log or log_of(loaded)):
             return None
         try:
-            return read(self._engine(loaded).answer(call).value)
+            return read(self._engine(loaded, call).answer(call).value)
         except (AlertLogError, ConfigError, UnreachableError, CallError) as error:
             told = fail(str(error))
             if self.url is not None:
                 raise told from None
             return None
 
-    def _engine(self, loaded: Loaded) -> EngineHttp:
-        """Return the engine that holds the log.
+    def _engine(self, loaded: Loaded, call: Call) -> EngineHttp:
+        """Return the engine that holds the log, for ``call``.
 
         Raises AlertLogError if the configuration is not that of the log: its engine may be another one.
+        Raises ConfigError if ``call`` is to the admin port and its token cannot be read.
         """
-        from marketfeed.cli.alerts_http import EngineHttp
-
         if self.url is None and self.log is not None and self.log.resolve() != log_of(loaded).resolve():
             raise AlertLogError(
                 f"{self.log} is in use, and is not the log of this configuration: "
                 "use --config or --url of the engine that holds it"
             )
-        return EngineHttp(loaded.config, self.url, self.ca)
+        return engine_of(loaded, call, self.url, self.ca, self.admin_token_file)
+
+
+def engine_of(
+    loaded: Loaded, call: Call, url: str | None, ca: Path | None, admin_token_file: Path | None
+) -> EngineHttp:
+    """Return the engine at ``url``, else that of the configuration, for ``call``.
+
+    Raises ConfigError if ``call`` is to the admin port and its token cannot be read. The configuration's
+    token is for its own engine, and is not sent to ``url``.
+    """
+    from marketfeed.cli.alerts_http import EngineHttp
+    from marketfeed.config.admin_token import token_in
+
+    token, file = None, loaded.config.admin.token_file
+    if call.admin and admin_token_file is not None:
+        token = token_in(str(admin_token_file), Path(), "--admin-token-file")
+    elif call.admin and url is None and file is not None:
+        try:
+            token = token_in(file, loaded.base)
+        except ConfigError as error:
+            raise loaded.refusal(error.mistakes) from None
+    return EngineHttp(loaded.config, url, ca, token)
 
 
 def _offline(path: Path, loaded: Loaded, call: Call, needs_engine: str) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from marketfeed.config.schema import Config
+from marketfeed.config.schema import AuthConfig, Config
 
 LIVE: Final = frozenset(
     {
@@ -16,7 +16,9 @@ LIVE: Final = frozenset(
         "gateway.trusted_proxies",
         "gateway.default_tier",
         "gateway.encoding",
+        "admin.token_file",
         "alerts.escalate",
+        *(f"auth.{key}" for key in AuthConfig.__struct_fields__ if key not in ("mode", "anonymous", "path")),
     }
 )
 

@@ -42,7 +42,9 @@ def _engine(config: Config) -> Iterator[Problem]:
 
 def _gateway(config: Config) -> Iterator[Problem]:
     gateway = config.gateway
-    yield from _listener("gateway.host", gateway.host, config)
+    open_to_all = config.auth.mode == "none" and not config.auth.anonymous
+    required = 'auth.anonymous = true, or auth.mode = "keys" or "jwt"' if open_to_all else ""
+    yield from _listener("gateway.host", gateway.host, required)
     yield from _each("gateway.hosts", gateway.hosts, host_problem)
     yield from _each("gateway.allowed_origins", gateway.allowed_origins, origin_problem)
     yield from _each("gateway.trusted_proxies", gateway.trusted_proxies, _network_problem)
@@ -60,7 +62,10 @@ def _gateway(config: Config) -> Iterator[Problem]:
 
 def _admin(config: Config) -> Iterator[Problem]:
     admin, gateway = config.admin, config.gateway
-    yield from _listener("admin.host", admin.host, config)
+    required = (
+        "" if admin.token_file else "admin.token_file, a file with the token that requests have to bear"
+    )
+    yield from _listener("admin.host", admin.host, required)
     yield from _each("admin.hosts", admin.hosts, host_problem)
     if gateway.port and gateway.port == admin.port and _overlap(gateway.host, admin.host):
         yield "admin.port, gateway.port", f"must differ, and both are {gateway.port}"
@@ -149,16 +154,12 @@ def _each(path: str, texts: Sequence[str], problem_of: Callable[[str], str | Non
             yield f"{path}.{index}", problem
 
 
-def _listener(path: str, host: str, config: Config) -> Iterator[Problem]:
-    """Check the ``host`` that a listener binds; hosts beyond loopback require auth.anonymous."""
+def _listener(path: str, host: str, required: str) -> Iterator[Problem]:
+    """Check the ``host`` that a listener binds. ``required`` is what one beyond loopback still requires."""
     if not _HOST.fullmatch(host) and not parse_ip(host):
         yield path, f"must be an address or a host name without a port, not {shown(host)}"
-    elif (
-        not is_loopback(host)
-        and not config.auth.anonymous
-        and (path == "admin.host" or config.auth.mode == "none")
-    ):
-        yield path, f"{shown(host)} is not loopback: that requires auth.anonymous = true"
+    elif required and not is_loopback(host):
+        yield path, f"{shown(host)} is not loopback: that requires {required}"
 
 
 def _network_problem(text: str) -> str | None:

@@ -63,6 +63,7 @@ class AdminConfig(_Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 8766
     hosts: list[str] = []
+    token_file: Annotated[str, Meta(min_length=1)] | None = None
 
 
 class DefaultsConfig(_Section, frozen=True, omit_defaults=True):
@@ -239,23 +240,10 @@ def load(
     config = msgspec.convert(usable, Config)
     told = placed(wrong, homes(Config, feed_keys()), origins) if wrong else []
     found = [*told, *_consequent(config, wrong)]
-    # Absolute paths: worker processes do not know the folder of the configuration.
-    gateway = config.gateway
-    paths = {key: str(base / path) for key in ("tls_cert", "tls_key") if (path := getattr(gateway, key))}
-    auth = msgspec.structs.replace(config.auth, **_absolute(config.auth, base))
-    config = msgspec.structs.replace(config, gateway=msgspec.structs.replace(gateway, **paths), auth=auth)
-    loaded = Loaded(config, source, base, origins)
+    loaded = Loaded(_with_absolute_paths(config, base), source, base, origins)
     if refused or found:
         raise ConfigError(*refused, *loaded.refusal([*found, *further(loaded)]).mistakes)
     return loaded
-
-
-def _absolute(auth: AuthConfig, base: Path) -> dict[str, str]:
-    """Return the files of ``auth`` with absolute paths, by key."""
-    found = {
-        key: getattr(auth, key) for key in ("keys_file", "key_file", "previous_key_file", "path", "jwks")
-    }
-    return {key: str(base / path) for key, path in found.items() if path and "://" not in path}
 
 
 def default_text() -> str:
@@ -271,6 +259,21 @@ def _consequent(config: Config, wrong: Iterable[Mistake]) -> list[str]:
         for where, problem in problems(config)
         if not any(key == path or key.startswith(f"{path}.") for key in where.split(", ") for path in known)
     ]
+
+
+def _with_absolute_paths(config: Config, base: Path) -> Config:
+    """Return ``config`` for processes that do not know the folder of the configuration."""
+    changed = {}
+    for section, keys in (
+        ("gateway", ("tls_cert", "tls_key")),
+        ("admin", ("token_file",)),
+        ("auth", ("keys_file", "key_file", "previous_key_file", "jwks", "path")),
+    ):
+        table = getattr(config, section)
+        found = {key: getattr(table, key) for key in keys}
+        paths = {key: str(base / path) for key, path in found.items() if path and "://" not in path}
+        changed[section] = msgspec.structs.replace(table, **paths)
+    return msgspec.structs.replace(config, **changed)
 
 
 def _complete_tiers(data: dict[str, Any]) -> None:

@@ -17,12 +17,13 @@ import orjson
 from marketfeed.core.binary import Kind, frame_header, heartbeat_frame
 from marketfeed.core.records import RECORD
 from marketfeed.fanout.ws_frames import BINARY as BINARY_FRAME
-from marketfeed.fanout.ws_frames import PING, TEXT, frame, header
+from marketfeed.fanout.ws_frames import TEXT, frame, header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_POLL_BYTES: Final = 768 << 10  # of messages in one answer to a poll; its list of resets needs the rest
+TRADE_HEAD: Final = b'{"T":"t",'  # how the fragment of a trade begins
 CodecName = Literal["json", "binary"]
 
 
@@ -48,6 +49,12 @@ class FrameContent:
     def __len__(self) -> int:
         """Return the number of ticks."""
         return len(self.ticks) if self.trades is self.ticks else len(self.ticks) + len(self.trades)
+
+    def trade_count(self) -> int:
+        """Return the number of trades; its cost grows with the ticks of both channels."""
+        if self.trades is self.ticks:
+            return sum(fragment.startswith(TRADE_HEAD) for fragment in self.ticks)
+        return len(self.trades)
 
     def clear(self) -> None:
         """Empty the content for the next flush; the list objects stay the same."""
@@ -107,8 +114,9 @@ class Encoding(Protocol):
         """Return the frame that is sent to a quiet session."""
         ...
 
-    def ping(self) -> bytes:
-        """Return a frame that the peer has to answer, b"" if the transport has none."""
+    @property
+    def pings(self) -> bool:
+        """Return whether the peer answers the pings of RFC 6455."""
         ...
 
 
@@ -131,6 +139,7 @@ class JsonEncoding:
     announces: Final = False
     counted: Final = True
     one_shot: Final = False
+    pings: Final = True
 
     def frame(self, content: FrameContent, moment: Moment, ids: bool = True) -> bytes:
         """Return the content as one array."""
@@ -145,10 +154,6 @@ class JsonEncoding:
         """Return a `heartbeat` message."""
         return frame(TEXT, b'[{"T":"heartbeat","t":%d}]' % (sent_ns // 1000))
 
-    def ping(self) -> bytes:
-        """Return a ping of RFC 6455."""
-        return frame(PING, b"")
-
 
 class BinaryEncoding:
     """A WebSocket binary message that holds up to one frame of core/binary.py per kind."""
@@ -160,6 +165,7 @@ class BinaryEncoding:
     announces: Final = True
     counted: Final = True
     one_shot: Final = False
+    pings: Final = True
 
     def frame(self, content: FrameContent, moment: Moment, ids: bool = True) -> bytes:
         """Return announcements, messages, quotes and trades, in this order; empty ones are left out."""
@@ -190,10 +196,6 @@ class BinaryEncoding:
         """Return a heartbeat frame, which has no payload."""
         return frame(BINARY_FRAME, heartbeat_frame(sent_ns))
 
-    def ping(self) -> bytes:
-        """Return a ping of RFC 6455."""
-        return frame(PING, b"")
-
 
 class SseEncoding:
     """An event of ``text/event-stream``; its id is a cursor with the ``g`` of its last tick.
@@ -208,6 +210,7 @@ class SseEncoding:
     announces: Final = False
     counted: Final = True
     one_shot: Final = False
+    pings: Final = False
 
     def frame(self, content: FrameContent, moment: Moment, ids: bool = True) -> bytes:
         """Return the content as one event."""
@@ -225,10 +228,6 @@ class SseEncoding:
         """Return a comment, which clients ignore."""
         return b": heartbeat\n\n"
 
-    def ping(self) -> bytes:
-        """Return b"": the peer cannot answer."""
-        return b""
-
 
 class PollEncoding:
     """The body of an answer to a long poll, except its end, which differs from poll to poll."""
@@ -240,6 +239,7 @@ class PollEncoding:
     announces: Final = False
     counted: Final = True
     one_shot: Final = True
+    pings: Final = False
 
     def frame(self, content: FrameContent, moment: Moment, ids: bool = True) -> bytes:
         """Return cursor and messages, without ``resumed``, ``reset`` and the closing brace.
@@ -262,20 +262,13 @@ class PollEncoding:
         """Return b"": polls end soon."""
         return b""
 
-    def ping(self) -> bytes:
-        """Return b"": the peer cannot answer."""
-        return b""
-
 
 class ProbeEncoding(JsonEncoding):
     """JSON for the engine's own probes, which have their own groups and are not counted."""
 
     transport: Final = "probe"  # type: ignore[misc]
     counted: Final = False  # type: ignore[misc]
-
-    def ping(self) -> bytes:
-        """Return b"": a probe does not answer."""
-        return b""
+    pings: Final = False  # type: ignore[misc]
 
 
 JSON: Final = JsonEncoding()

@@ -14,8 +14,10 @@ TEXT: Final = 0x81  # FIN and opcode
 BINARY: Final = 0x82
 PING: Final = 0x89
 CLOSE: Final = 0x88
+PONG: Final = 0x8A
 MASKED: Final = 0x80  # of the second byte
 MAX_SHORT: Final = 125  # bytes of payload whose length is in the second byte
+PING_BYTES: Final = 8  # random payload of the engine's pings
 
 
 def header(opcode: int, length: int) -> bytes:
@@ -42,6 +44,13 @@ def payload_span(data: bytes | bytearray, at: int = 0) -> tuple[int, int] | None
     if data[at + 1] & MASKED:
         start += 4
     return (start, length) if start <= len(data) else None
+
+
+def unmasked(data: bytes, start: int, length: int) -> bytes:
+    """Return a complete masked payload as :func:`payload_span` found it; ``length`` is a multiple of 4."""
+    masked = int.from_bytes(data[start : start + length], "big")
+    key = int.from_bytes(data[start - 4 : start] * (length // 4), "big")
+    return (masked ^ key).to_bytes(length, "big")
 
 
 def frame(opcode: int, payload: bytes) -> bytes:

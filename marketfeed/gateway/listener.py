@@ -193,6 +193,7 @@ class Gateway:
                 outbox = (TlsOutbox if tls else Outbox)(
                     sock, nursery, _PendingOwner(self._service.counters, peer), self._pacer
                 )
+                outbox.give_up_after(self._service.shard.keepalive.timing.gone_s)
                 try:
                     session = await self._serve_http(outbox, peer)
                     if session is not None:

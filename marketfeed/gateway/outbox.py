@@ -41,6 +41,10 @@ class Owner(Protocol):
         """Continue: all unsent bytes have gone out."""
         ...
 
+    def ponged(self, payload: bytes) -> None:
+        """Take the payload of a pong that is as long as the engine's pings."""
+        ...
+
     def end(self, code: CloseCode) -> None:
         """End the session: its peer is gone or violates the framing rules, or the shard closes it."""
         ...
@@ -54,6 +58,9 @@ class Nobody:
     """An owner that ignores every call: of an outbox that nobody uses, and a base for owners of few calls."""
 
     def drained(self) -> None:
+        """Do nothing."""
+
+    def ponged(self, payload: bytes) -> None:
         """Do nothing."""
 
     def end(self, code: CloseCode) -> None:
@@ -249,8 +256,8 @@ class Outbox(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return received bytes, b"" at the end; end sessions that violate the framing limits.
 
-        Pongs are dropped here: the shard sent the pings, and the library would need more time for a pong than
-        a quiet session needs in all.
+        Pongs go to the owner and are dropped here: the shard sent the pings, and the library would need more
+        time for a pong than a quiet session needs in all.
         """
         if self._preceding:
             data, self._preceding = self._preceding, b""
@@ -261,7 +268,7 @@ class Outbox(trio.abc.HalfCloseableStream):
         data = await self._receive(max_bytes or 65536)
         if self._scanner is not None:
             try:
-                while self._scanner.feed(data, trio.current_time()):
+                while self._scanner.feed(data, trio.current_time(), self._owner.ponged):
                     data = await self._receive(max_bytes or 65536)
             except FramingAbuseError:
                 self.end(CloseCode.ABUSE)

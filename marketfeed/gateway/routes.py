@@ -9,7 +9,7 @@ import trio
 from marketfeed.api.answers import EventsParameters
 from marketfeed.errors import RequestError
 from marketfeed.gateway.alert_routes import AlertRoutes
-from marketfeed.gateway.authorization import TICKET, Authorizer
+from marketfeed.gateway.authorization import Authorizer
 from marketfeed.gateway.clients import Sdks
 from marketfeed.gateway.entitled import entitlement_of
 from marketfeed.gateway.events import CONTENT_TYPE, EventSession
@@ -106,7 +106,7 @@ class Routes:
 
     async def _events(self, request: Request) -> Response | Session:
         service, query = self._service, request.query
-        check_keys(query, (*EventsParameters.__struct_fields__, TICKET, *LAST_EVENT_ID), POLYFILL)
+        check_keys(query, (*EventsParameters.__struct_fields__, *LAST_EVENT_ID), POLYFILL)
         alerts = alerts_of(query)
         names = names_of(query, service.limits, required=not alerts.patterns)
         tier = tier_of(query, service.tiers, service.default_tier)

@@ -1,19 +1,21 @@
 """Limits on the frames that a WebSocket client sends, checked before trio-websocket parses them.
 
 trio-websocket accepts any number of empty fragments and answers any number of pings; both cost
-the server more than the client. Only frame headers are read.
+the server more than the client. Only frame headers are read, and pongs as long as the engine's pings.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from marketfeed.fanout.ws_frames import MASKED, MAX_SHORT, payload_span
+from marketfeed.fanout.ws_frames import MASKED, MAX_SHORT, PING_BYTES, PONG, payload_span, unmasked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_FRAGMENTS: Final = 1000  # of one message
 MAX_CONTROL_FRAMES: Final = 100  # in one second
 _CLOSE: Final = 8  # opcode
-_PONG: Final = 0x8A  # FIN and the opcode, no reserved bits
 
 
 class FramingAbuseError(Exception):
@@ -33,8 +35,10 @@ class FrameScanner:
         self._second = 0
         self.closed = False  # the client has sent a close frame
 
-    def feed(self, data: bytes, now_s: float) -> bool:
+    def feed(self, data: bytes, now_s: float, on_pong: Callable[[bytes], None] | None = None) -> bool:
         """Read the frame headers in ``data``; raises FramingAbuseError.
+
+        ``on_pong`` is called with the payload of each pong of PING_BYTES bytes.
 
         Return whether ``data`` consists of complete pongs only: these show that the client is
         connected, but not that it is active.
@@ -47,9 +51,14 @@ class FrameScanner:
         at = 0
         while (span := payload_span(data, at)) is not None:
             start, length = span
-            if data[at] != _PONG or not MASKED <= data[at + 1] <= MASKED + MAX_SHORT:
-                pongs = False
+            pong = data[at] == PONG and MASKED <= data[at + 1] <= MASKED + MAX_SHORT
+            answer = pong and length == PING_BYTES
+            if answer and start + length > len(data):
+                break  # the rest follows; until then the frame counts as an incomplete header
             self._count(data[at], now_s)
+            if answer and on_pong is not None:
+                on_pong(unmasked(data, start, length))
+            pongs = pongs and pong
             at = start + length
         self._head, self._skip = data[at:], max(0, at - len(data))
         return pongs and at == len(data)

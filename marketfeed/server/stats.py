@@ -53,6 +53,8 @@ class ServerStats(msgspec.Struct):
     resident_bytes: dict[str, int] = {}
     interruptions: dict[str, int] = {}  # measured by self-probes, by tier
     interrupted_s: dict[str, float] = {}
+    round_trips: dict[str, list[int]] = {}  # of pings by tier; per bucket of ROUND_TRIP_BOUNDS_S, as above
+    round_trip_s: dict[str, float] = {}  # sums
     unplaced: dict[str, int] = {}  # deliveries of batches too old for `ring` and `wait`, by tier
     workers: dict[str, int] = {}  # connections now, by worker
     worker_restarts: int = 0

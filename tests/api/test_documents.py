@@ -11,7 +11,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import marketfeed
 from marketfeed.admin.health import Phase
-from marketfeed.admin.listener import Admin
+from marketfeed.admin.listener import OPEN, Admin
 from marketfeed.api import answers, asyncapi, messages, openapi, operations, schemas
 from marketfeed.api.requests import REQUESTS
 from marketfeed.core.symbols import is_pattern, is_symbol
@@ -130,8 +130,19 @@ def test_every_route_of_the_admin_listener_is_described():
             return self
 
     nothing: Any = Nothing()
-    routes = Admin(nothing, nothing).server._routes
+    routes = Admin(nothing, nothing, nothing).server._routes
     assert methods_of(routes) == described(openapi.OPERATORS) | {(openapi.LATENCY, "GET")}
+
+
+def test_every_route_that_requires_the_admin_token_says_so():
+    for route in (*openapi.OPERATORS, *openapi.GATEWAY):
+        operation = OPENAPI["paths"][route.path][route.method.lower()]
+        required = route.path not in {*OPEN, "/asyncapi.json", "/openapi.json", "/robots.txt"}
+        assert ("401" in operation["responses"]) == ("security" in operation) == required
+        named = {scheme for one in operation.get("security", ()) for scheme in one}
+        gateway = {"token"} if route in openapi.GATEWAY else set()
+        admin = {"admin_token"} if route in openapi.OPERATORS or route.path == openapi.LATENCY else set()
+        assert named == ((gateway | admin) if required else set())
 
 
 def enum_of(struct, name):

@@ -98,8 +98,13 @@ def test_consumers_are_read_from_the_log_if_the_engine_does_not_answer(log):
             "--ca gone.pem: No such file or directory",
         ),
         (
+            ("requeue", "risk", "--url", "http://127.0.0.1:1", "--admin-token-file", "gone"),
+            "--admin-token-file: gone: No such file or directory",
+        ),
+        (("consumers", "--admin-token-file", "gone", "drop", "risk"), "options of drop come after it"),
+        (
             ("ack", "risk", ONE.id, "--set", "admin.prot=1"),
-            "--set admin.prot=1: unknown key; did you mean port? allowed: host, port, hosts",
+            "--set admin.prot=1: unknown key; did you mean port? allowed: host, port, hosts, token_file",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

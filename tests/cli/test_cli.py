@@ -221,8 +221,8 @@ def test_check_warns_of_a_file_without_feeds(marketfeed):
             "alerts.in_flight=5",
             "has no effect: alerts are off, without [[alerts.rules]], [[alerts.escalate]] or enabled = true",
         ),
-        ("auth.key_file=x", "has no effect: tokens come with a later version"),
-        ("auth.algorithm=HS256", "has no effect: tokens come with a later version"),
+        ("auth.key_file=x", 'has no effect: auth.mode is "none"'),
+        ("auth.tenants.desk.max_sessions=1", 'has no effect: auth.mode is "none"'),
     ],
 )
 def test_check_warns_of_what_will_have_no_effect_and_of_a_log_that_cannot_be_written(
@@ -385,6 +385,25 @@ def test_logs_on_a_terminal_hold_nothing_that_it_would_act_on():
     assert "\\x1b[2J\\u202e" in shown
     assert "\x1b[2J" not in shown
     assert "\u202e" not in shown
+
+
+def test_tracebacks_on_a_terminal_show_no_values_of_variables():
+    script = (
+        "import structlog\n"
+        "from marketfeed import logs\n"
+        "logs.configure('info')\n"
+        "def work(token):\n    raise KeyError\n"
+        "try:\n    work('eyJ' + 'hbGciOi')\n"
+        "except KeyError:\n    structlog.get_logger().exception('failed')\n"
+    )
+    ours, theirs = pty.openpty()
+    folder = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", script], cwd=folder, stderr=theirs, timeout=60, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "KeyError" in shown
+    assert "eyJhbGciOi" not in shown
 
 
 def test_logs_are_json_lines_with_utc_times_where_no_one_watches():

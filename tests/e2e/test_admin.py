@@ -7,6 +7,8 @@ import platform
 import signal
 import socket
 
+import pytest
+
 from marketfeed import __version__
 from tests.support.admin_client import SYNTHETIC, get, samples
 from tests.support.conformance import connect
@@ -95,6 +97,27 @@ def test_clients_are_counted_by_protocol_and_sdk_with_workers_too(tmp_path):
         found = samples(get(running.admin_port, "/metrics")[2])
         clients = {key[2]: value for key, value in found.items() if key[0] == "marketfeed_clients"}
         assert clients == {"marketfeed-py/1.2": 2, "none": 1}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_round_trips_of_pings_are_a_histogram_per_tier(tmp_path, workers):
+    settings = ("--set", f"engine.workers={workers}", "--set", "limits.ping_s=0.1")
+    with (
+        engine(SYNTHETIC, tmp_path, *settings) as running,
+        open_session(running.url) as one,
+        open_session(running.url) as two,
+    ):
+        two.send('{"action":"subscribe","quotes":["NONE"],"tier":"basic"}')
+        found: dict[tuple[str, ...], float] = {}
+        while not all(found.get(("marketfeed_round_trip_seconds_count", tier)) for tier in ("vip", "basic")):
+            for ws in (one, two):
+                ws.ping().wait(10)
+            found = samples(get(running.admin_port, "/metrics")[2])
+        assert found["marketfeed_round_trip_seconds_count", "premium"] == 0
+        for tier in ("vip", "basic"):
+            count = found["marketfeed_round_trip_seconds_count", tier]
+            assert found["marketfeed_round_trip_seconds_bucket", "+Inf", tier] == count
+            assert found["marketfeed_round_trip_seconds_sum", tier] > 0
 
 
 def test_who_is_slow_and_why(tmp_path):

@@ -128,6 +128,22 @@ def test_a_real_prometheus_scrapes_a_running_engine_and_its_workers(tmp_path: Pa
             assert query("count(marketfeed_matched_total >= marketfeed_delivered_total)") == {"2"}
 
 
+@needs_prometheus
+def test_the_shipped_configuration_scrapes_an_engine_that_requires_a_token(tmp_path: Path) -> None:
+    token = tmp_path / "admin.token"
+    token.write_text(f"{'0123456789abcdef' * 2}\n")
+    shipped = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
+    with engine('[admin]\ntoken_file = "admin.token"\n', tmp_path) as running:
+        text = shipped.replace("# authorization", "authorization").replace("[rules.yml]", f"['{RULES}']")
+        text = text.replace("/etc/marketfeed/admin.token", str(token)).replace(
+            "interval: 15s", "interval: 1s"
+        )
+        (tmp_path / "prometheus.yml").write_text(text.replace(":8766", f":{running.admin_port}"))
+        with scraping(tmp_path) as query:
+            wait(lambda: query("up") == {"1"})
+            assert query("marketfeed_ready") == {"1"}
+
+
 @contextmanager
 def scraping(folder: Path) -> Iterator[Any]:
     """A Prometheus of ``folder``/prometheus.yml; yields what asks it a question."""

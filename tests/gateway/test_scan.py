@@ -78,3 +78,48 @@ def test_a_pong_in_two_pieces_goes_on_in_both(answer, at):
         assert not scanner.feed(first, 0.0)
         assert not scanner.feed(second, 0.0)
     assert scanner.feed(answer, 0.0)
+
+
+def with_key(payload: bytes, key: bytes) -> bytes:
+    """Return a pong of ``payload``, masked with ``key``."""
+    hidden = bytes(byte ^ key[at % 4] for at, byte in enumerate(payload))
+    return bytes((0x8A, 0x80 | len(payload))) + key + hidden
+
+
+def heard(pieces: list[bytes]) -> list[bytes]:
+    """Return the payloads that a scanner reports."""
+    scanner, found = FrameScanner(), list[bytes]()
+    for piece in pieces:
+        scanner.feed(piece, 0.0, found.append)
+    return found
+
+
+@given(
+    st.lists(st.binary(min_size=8, max_size=8), min_size=1, max_size=3),
+    st.binary(min_size=4, max_size=4),
+    others,
+    st.lists(st.integers(0, 40), max_size=10),
+)
+def test_payloads_as_long_as_ours_are_reported_however_masked_and_cut(payloads, key, other, cuts):
+    data = other + b"".join(with_key(payload, key) for payload in payloads)
+    pieces = []
+    for size in cuts:
+        pieces.append(data[:size])
+        data = data[size:]
+    assert heard([*pieces, data]) == payloads
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        masked(0x8A, b"x" * 7),
+        masked(0x8A, b"x" * 9),
+        masked(0x89, b"x" * 8),  # a ping
+        masked(0x0A, b"x" * 8),  # a fragment
+        masked(0xCA, b"x" * 8),  # a reserved bit
+        b"\x8a\x08" + b"x" * 8,  # not masked
+        b"\x8a\xfe\x00\x08" + bytes(4) + b"x" * 8,  # the length in three bytes
+    ],
+)
+def test_no_other_frame_is_reported(frame):
+    assert heard([frame, masked(0x8A, b"ours, ok")]) == [b"ours, ok"]

@@ -22,6 +22,7 @@ REPORTS = st.builds(
     frames=COUNTS,
     flush_counts=st.lists(COUNTS, max_size=10),
     gc_longest_s=st.floats(0, 1),
+    round_trips=st.dictionaries(TIERS, st.lists(COUNTS, min_size=3, max_size=3)),
 )
 
 
@@ -37,6 +38,9 @@ def test_the_sum_has_every_figure_of_every_report(reports):
     for kind in ("sessions", "closes", "lagging", "refused"):
         for key in {key for report in reports for key in getattr(report, kind)}:
             assert getattr(total, kind)[key] == sum(getattr(r, kind).get(key, 0) for r in reports)
+    for tier in {tier for report in reports for tier in report.round_trips}:
+        parts = [report.round_trips[tier] for report in reports if tier in report.round_trips]
+        assert total.round_trips[tier] == [sum(counts) for counts in zip(*parts, strict=True)]
     for tier in {tier for report in reports for tier in report.ledgers}:
         for figure in ("matched", "delivered", "conflated", "lost", "pending", "abandoned"):
             parts = [getattr(report.ledgers[tier], figure) for report in reports if tier in report.ledgers]

@@ -69,8 +69,11 @@ class Peer:
 
 
 @asynccontextmanager
-async def served(rules: Rules | None = None, peer: str = "192.0.2.1") -> AsyncIterator[Peer]:
-    server = HttpServer(ROUTES, rules or Rules(head_s=5.0, body_bytes=100))
+async def served(
+    rules: Rules | None = None, peer: str = "192.0.2.1", server: HttpServer | None = None
+) -> AsyncIterator[Peer]:
+    """Yield a client of ``server``, by default one of ROUTES with ``rules``."""
+    server = server or HttpServer(ROUTES, rules or Rules(head_s=5.0, body_bytes=100))
     client, ours = memory_stream_pair()
     async with trio.open_nursery() as nursery:
 

@@ -12,8 +12,8 @@ from msgspec import Meta
 
 from marketfeed.alerts.escalation.endpoint import Timeout, endpoint
 from marketfeed.alerts.escalation.message import Message, Outcome, Setup, rfc3339
-from marketfeed.alerts.escalation.secret import Name, read_secret, required
 from marketfeed.errors import ConfigError, gathered
+from marketfeed.secret import Name, read_secret, required
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,7 +16,7 @@ from marketfeed.core.units import S
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from marketfeed.alerts.escalation.secret import Secret
+    from marketfeed.secret import Secret
 
 PREFIX: Final = "whsec_"
 LEAST_BYTES: Final = 24

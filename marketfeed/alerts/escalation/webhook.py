@@ -12,16 +12,16 @@ from msgspec import Meta
 
 from marketfeed.alerts.escalation.endpoint import Timeout, endpoint
 from marketfeed.alerts.escalation.message import Message, Outcome, Setup, Verdict, rfc3339
-from marketfeed.alerts.escalation.secret import Name, read_secret, required
 from marketfeed.alerts.escalation.signing import key_of, signed_headers
 from marketfeed.core.units import US
 from marketfeed.errors import ConfigError, gathered
+from marketfeed.secret import Name, read_secret, required
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from marketfeed.alerts.escalation.secret import Secret
     from marketfeed.core.breaker import BreakerStatistics
+    from marketfeed.secret import Secret
 
 _GONE: Final = 410
 

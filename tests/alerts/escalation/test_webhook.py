@@ -15,11 +15,11 @@ from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
 from marketfeed.alerts.escalation.message import End, Message, Setup, Verdict
-from marketfeed.alerts.escalation.secret import Secret
 from marketfeed.alerts.escalation.signing import key_of, signed_headers
 from marketfeed.alerts.escalation.webhook import Webhook, WebhookConfig, payload
 from marketfeed.core.units import S
 from marketfeed.errors import ConfigError
+from marketfeed.secret import Secret
 from tests.support.escalations import NOW_NS, Peer, answer, listening, raised
 
 PAGES = Path(__file__).parents[3] / "docs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import msgspec
 import pytest
 
 from marketfeed.alerts.escalation.message import Setup
-from marketfeed.alerts.escalation.secret import Secret, read_secret, required
 from marketfeed.errors import ConfigError
+from marketfeed.secret import Secret, read_secret, readable_by_all, required, secret_in
 
 WORD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -59,6 +60,40 @@ def test_a_secret_in_place_of_a_name_is_not_repeated(word, tmp_path):
     assert word.lower() not in refusal(word, None, tmp_path).lower()
     assert word not in refusal(None, word.lower(), tmp_path)
     assert word.lower() not in refusal(None, word.lower(), tmp_path)
+
+
+def test_an_absolute_path_of_a_missing_file_is_shown(tmp_path):
+    path = tmp_path / "no_such_file"
+    assert refusal(str(path), None, Path("/etc")) == f"secret_file: {path}: No such file or directory"
+    assert WORD not in refusal(str(tmp_path / WORD), None, tmp_path)
+    assert WORD not in refusal(f"/{WORD}", None, tmp_path)
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666, 0o464])
+def test_a_file_that_others_may_write_is_refused(tmp_path, mode):
+    path = tmp_path / "word"
+    path.write_text(WORD)
+    path.chmod(mode)
+    told = f"secret_file: {path} may be written by its group or by all users: chmod go-w {path}"
+    assert refusal("word", None, tmp_path) == told
+
+
+@pytest.mark.parametrize(("mode", "exposed"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True)])
+def test_a_file_that_others_may_read_is_read_and_known_to_be_exposed(tmp_path, mode, exposed):
+    path = tmp_path / "word"
+    path.write_text(WORD)
+    path.chmod(mode)
+    (tmp_path / "link").symlink_to(path)
+    for name in ("word", "link"):
+        assert secret_in("secret_file", name, tmp_path).reveal() == WORD
+        assert readable_by_all(tmp_path / name) is exposed
+    assert not readable_by_all(tmp_path / "none")
+
+
+def test_only_regular_files_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for a writer
+    assert refusal("pipe", None, tmp_path) == f"secret_file: {tmp_path}/pipe is no regular file"
+    assert refusal(".", None, tmp_path) == f"secret_file: {tmp_path}: Is a directory"
 
 
 def test_a_long_name_of_a_file_is_no_secret(tmp_path):

@@ -1,8 +1,15 @@
-"""Secrets of escalations, from a file or the environment. Their values are in no message and no repr."""
+"""Secrets, from a file or the environment. Their values are in no message and no repr.
+
+A file is refused if its group or all users may write it, because they could replace the secret. Its group may
+read it: the engine and a scraper may run as different users.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import stat
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from msgspec import Meta
@@ -11,7 +18,6 @@ from marketfeed.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 Name = Annotated[str, Meta(min_length=1)]  # of a file, or of a variable
 _MOST_BYTES: Final = 4096
@@ -50,7 +56,7 @@ def read_secret(
     if file is not None and env is not None:
         raise ConfigError(f"{key}_env: not allowed together with {key}_file: there must be one of them")
     if file is not None:
-        return Secret(_content(f"{key}_file", file, base))
+        return secret_in(f"{key}_file", file, base)
     if env is not None:
         return Secret(_variable(f"{key}_env", env, environ))
     return None
@@ -63,25 +69,58 @@ def required(secret: Secret | None, key: str) -> Secret:
     return secret
 
 
-def _content(key: str, file: str, base: Path) -> str:
+def secret_in(key: str, file: str, base: Path) -> Secret:
+    """Return the secret in ``file``; a relative path starts at ``base``.
+
+    White space around the secret is removed. The file must be a regular file of at most 4096 bytes of ASCII,
+    and only its owner may write it. Raises ConfigError (``key: what is allowed``).
+    """
+    path = base / file
     try:
-        with (base / file).open("rb") as source:
-            data = source.read(_MOST_BYTES + 1)
+        data = _bytes_of(key, path)
     except OSError as error:
-        if _LIKE_A_SECRET.fullmatch(file):
+        if _LIKE_A_SECRET.fullmatch(_shown(file, base)):
             raise ConfigError(f"{key}: must be the path of a file that holds the secret") from None
-        raise ConfigError(f"{key}: {base / file}: {error.strerror}") from None
+        raise ConfigError(f"{key}: {path}: {error.strerror}") from None
     except ValueError:  # such as a null character
         raise ConfigError(f"{key}: must be the path of a file") from None
     if len(data) > _MOST_BYTES:
-        raise ConfigError(f"{key}: {base / file} has more than {_MOST_BYTES} bytes")
+        raise ConfigError(f"{key}: {path} has more than {_MOST_BYTES} bytes")
     try:
         text = data.decode("ascii").strip()
     except UnicodeDecodeError:
-        raise ConfigError(f"{key}: {base / file} is not plain ASCII text") from None
+        raise ConfigError(f"{key}: {path} is not plain ASCII text") from None
     if not text:
-        raise ConfigError(f"{key}: {base / file} is empty")
-    return text
+        raise ConfigError(f"{key}: {path} is empty")
+    return Secret(text)
+
+
+def readable_by_all(path: Path) -> bool:
+    """Return whether every user of this machine may read the file; False if there is none."""
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
+
+
+def _bytes_of(key: str, path: Path) -> bytes:
+    """Return at most one byte more than a secret may have; raises OSError, ValueError and ConfigError."""
+    # Without O_NONBLOCK, opening a named pipe would wait for its writer.
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as source:
+        mode = os.fstat(source.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise ConfigError(f"{key}: {path} is no regular file")
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise ConfigError(f"{key}: {path} may be written by its group or by all users: chmod go-w {path}")
+        return source.read(_MOST_BYTES + 1)
+
+
+def _shown(file: str, base: Path) -> str:
+    """Return the part of a path that may be a secret in place of a path."""
+    path = Path(file)
+    if not path.is_absolute():
+        return file
+    return str(path.relative_to(base)) if path.is_relative_to(base) else path.name
 
 
 def _variable(key: str, env: str, environ: Mapping[str, str]) -> str:
