@@ -37,13 +37,15 @@ _LAST_S: Final = 1 << 40  # far beyond any time of creation
 
 def load_keys(path: Path, name: str = KEY) -> tuple[KeyEntry, ...]:
     """Return the keys in the file, in its order. Raises ConfigError (``name: path: what is wrong``)."""
+    if not os.path.exists(path):
+        raise ConfigError(f"{name}: {path} does not exist: marketfeed keys add creates it")
     return _parsed(regular_content(path, name), f"{name}: {path}")
 
 
 def add_key(path: Path, entry: KeyEntry, name: str = KEY) -> None:
     """Append ``entry``; creates the file if there is none. Raises ConfigError."""
     with _locked(path, name):
-        _write(path, (*(load_keys(path, name) if path.exists() else ()), entry), name)
+        _write(path, (*(load_keys(path, name) if os.path.exists(path) else ()), entry), name)
 
 
 def remove_keys(path: Path, wanted: Callable[[KeyEntry], bool], name: str = KEY) -> tuple[KeyEntry, ...]:

@@ -111,6 +111,10 @@ def test_a_wrong_key_file_is_a_mistake(tmp_path, data, why):
         assert why in line
 
 
+def test_what_is_no_path_is_a_mistake():
+    assert mistakes(key_file="a\x00b") == ["auth.key_file: must be the path of a file"]
+
+
 def test_a_wrong_key_in_the_environment_is_a_mistake():
     (line,) = mistakes({VARIABLE: "x"})
     assert line == (
