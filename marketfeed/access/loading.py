@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +10,7 @@ from marketfeed.access.material import Material
 from marketfeed.access.tokens import key_of, keys_of_set
 from marketfeed.errors import AccessError, ConfigError, gathered
 from marketfeed.http_client import trusting
+from marketfeed.secret import readable_by_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +70,7 @@ def exposed(config: AuthConfig) -> list[str]:
     for name in names:
         path = getattr(config, name)
         try:
-            if path is None or not Path(path).stat().st_mode & stat.S_IROTH:
+            if path is None or not readable_by_all(Path(path)):
                 continue
             with Path(path).open("rb") as file:
                 private = name != "keys_file" and b"PRIVATE KEY" in file.read(MAX_KEY_BYTES)
@@ -78,10 +78,10 @@ def exposed(config: AuthConfig) -> list[str]:
             continue  # load_material reports it
         if private:
             found.append(
-                f"auth.{name}: {path} has a private key, and every user can read it: keep the public half"
+                f"auth.{name}: {path} has a private key, and every user may read it: keep the public half"
             )
         elif name == "keys_file" or config.algorithm == "HS256":
-            found.append(f"auth.{name}: {path} can be read by every user: chmod o-r {path}")
+            found.append(f"auth.{name}: every user may read {path}: chmod o-r {path}")
     return found
 
 

@@ -176,7 +176,7 @@ class TestWarnings:
         ),
         (["--sub", "ann", "--private-key", "weak"], "an RSA key must have at least 2048 bits"),
         (["--sub", "ann", "--private-key", "curve"], "P-256"),
-        (["--sub", "ann", "--private-key", "loose"], "can be changed by other users"),
+        (["--sub", "ann", "--private-key", "loose"], "may be written by its group"),
         (
             ["--sub", "ann", "--private-key", "weak", "--algorithm", "EdDSA"],
             "--private-key: weak: a key for RS256, and the algorithm is EdDSA",
