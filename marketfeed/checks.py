@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from marketfeed.access.loading import exposed as exposed_keys
 from marketfeed.access.loading import is_address
 from marketfeed.config.admin_token import exposure, token_in
 from marketfeed.core.addresses import host_port
@@ -143,7 +144,10 @@ def exposed(loaded: Loaded) -> list[str]:
     """Return warnings about secrets that every user may read, one line each."""
     file = loaded.config.admin.token_file
     told = None if file is None else exposure(file, loaded.base)
-    return [] if told is None else [loaded.sourced(told)]
+    return [
+        *map(loaded.sourced, [] if told is None else [told]),
+        *map(loaded.sourced, exposed_keys(loaded.config.auth)),
+    ]
 
 
 def tap_path(loaded: Loaded) -> Path | None:

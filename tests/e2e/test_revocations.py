@@ -48,12 +48,11 @@ def authenticate(ws: Any, presented: str) -> dict[str, Any]:
 
 def code_of(ws: Any) -> int:
     """Return the code of the close that ends the session."""
-    try:
-        while True:
-            ws.recv(timeout=20)
-    except ConnectionClosed as closed:
-        assert closed.rcvd is not None
-        return closed.rcvd.code
+    with pytest.raises(ConnectionClosed) as closed:
+        for _ in iter(lambda: ws.recv(timeout=20), None):
+            pass
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code
 
 
 def revocations(running: Any) -> list[dict[str, Any]]:
