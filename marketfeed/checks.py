@@ -114,7 +114,7 @@ def _idle_auth(auth: AuthConfig) -> _Idle:
 
 
 def _idle_refresh(auth: AuthConfig) -> _Idle:
-    fetched = auth.mode != "jwt" or (auth.jwks is not None and loading.is_address(auth.jwks))
+    fetched = auth.mode != "jwt" or (auth.jwks is not None and loading.loading.is_address(auth.jwks))
     return "auth", () if fetched else ("jwks_refresh_s",), "auth.jwks is not an address"
 
 
@@ -143,8 +143,10 @@ def exposed(loaded: Loaded) -> list[str]:
     """Return warnings about secrets that every user may read, one line each."""
     file = loaded.config.admin.token_file
     told = None if file is None else exposure(file, loaded.base)
-    found = [*loading.exposed(loaded.config.auth), *([] if told is None else [told])]
-    return [loaded.sourced(one) for one in found]
+    return [
+        *map(loaded.sourced, [] if told is None else [told]),
+        *map(loaded.sourced, loading.exposed(loaded.config.auth)),
+    ]
 
 
 def tap_path(loaded: Loaded) -> Path | None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MAX_ROWS: Final = 1000
 HEAD_S: Final = 5.0
 BODY_BYTES: Final = 262_144  # the largest body of a request
+READING: Final = frozenset({"GET", "HEAD"})
 OPEN: Final = frozenset({"/healthz", "/readyz"})  # paths that require no token
 CHALLENGE: Final = ("WWW-Authenticate", "Bearer")
 
@@ -58,7 +59,10 @@ class Admin:
         )
 
     def _refuse(self, request: Request) -> Response | None:
-        """Return 401 for a request without the token."""
+        """Return 401 for a request without the token, and 403 for a web page that would change something."""
+        if request.method not in READING and request.header(b"origin") is not None:
+            self.server.refused["page on the admin port"] += 1
+            return error_response(403, "web pages may change nothing on the admin port")
         if request.path in OPEN or (why := self._token.refusal(request.header(b"authorization"))) is None:
             return None
         self.server.refused[why] += 1

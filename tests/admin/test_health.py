@@ -63,7 +63,7 @@ class Bench:
         self.metering = SimpleNamespace(problem=None)
         metering: Any = self.metering
         self.health = Health(
-            server, self.roster, aggregator, self.taps, self.symbols, alerting, access, metering
+            server, self.roster, aggregator, self.taps, self.symbols, alerting, metering, access
         )
         self.health.phase = Phase.SERVING
 

@@ -189,3 +189,19 @@ async def test_addresses_and_configured_names_are_served(autojump_clock, host):
     async with served(server=listener.server) as peer:
         assert (await asked(peer, "GET", "/healthz", host=host))[0] == 200
         assert (await asked(peer, "GET", "/v1/latency", BEARER, host=host))[0] == 200
+
+
+@pytest.mark.parametrize("token", [TOKEN, None])
+async def test_a_web_page_may_change_nothing(autojump_clock, token):
+    """A browser sends such a request without asking first, and to addresses such as 127.0.0.1 too."""
+    listener, _ = admin(token)
+    page = f"Origin: https://elsewhere.example\r\nContent-Type: text/plain\r\n{BEARER}"
+    for method, path in (("POST", "/v1/revoke"), ("DELETE", "/v1/alerts/consumers?consumer=a")):
+        async with served(server=listener.server) as peer:
+            length = "Content-Length: 11\r\n" if method == "POST" else ""
+            body = '{"sub":"a"}' if method == "POST" else ""
+            status, _, answer = await asked(peer, method, path, page + length, body)
+            assert (status, answer["error"]["msg"]) == (403, "web pages may change nothing on the admin port")
+    async with served(server=listener.server) as peer:
+        assert (await asked(peer, "GET", "/v1/latency", page))[0] == 200
+    assert listener.server.refused["page on the admin port"] == 2

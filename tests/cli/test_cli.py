@@ -235,6 +235,44 @@ def test_check_warns_of_what_will_have_no_effect_and_of_a_log_that_cannot_be_wri
     assert warning in line
 
 
+@pytest.mark.parametrize(
+    ("auth", "lines"),
+    [
+        (
+            'mode = "jwt"\nalgorithm = "ES256"\nkey_file = "secret"\npath = "config.toml/a.db"\n',
+            [
+                "auth.key_file: must hold a public key for ES256 in PEM",
+                "auth.path: {folder}/config.toml is a file, and no folder",
+            ],
+        ),
+        ('mode = "keys"\nkeys_file = "secret"\n', ["auth.keys_file: {folder}/secret is not JSON: "]),
+        ('mode = "keys"\nkeys_file = "none"\n', ["auth.keys_file: {folder}/none: "]),
+    ],
+)
+def test_check_finds_mistakes_of_access_control_and_shows_no_secret(marketfeed, tmp_path, auth, lines):
+    (tmp_path / "secret").write_text("5ecre7" * 8)
+    (tmp_path / "secret").chmod(0o600)
+    done = marketfeed("serve", "--check", config=f'[[feeds]]\ntype = "synthetic"\n[auth]\n{auth}')
+    told = done.stderr.splitlines()
+    assert (done.returncode, len(told)) == (2, len(lines))
+    for line, expected in zip(told, lines, strict=True):
+        assert line.startswith(f"marketfeed: config.toml: {expected.format(folder=tmp_path)}")
+    assert "5ecre7" not in done.stdout + done.stderr
+
+
+def test_check_warns_of_keys_of_another_mode_and_of_secrets_that_others_may_read(marketfeed, tmp_path):
+    (tmp_path / "secret").write_text("5ecre7" * 8)
+    (tmp_path / "secret").chmod(0o644)
+    auth = 'mode = "jwt"\nalgorithm = "HS256"\nkey_file = "secret"\nkeys_file = "k"\njwks_refresh_s = 60.0\n'
+    done = marketfeed("serve", "--check", config=f'[[feeds]]\ntype = "synthetic"\n[auth]\n{auth}')
+    assert done.returncode == 0
+    assert [line.partition("config.toml: ")[2] for line in done.stderr.splitlines()] == [
+        'auth.keys_file: has no effect: auth.mode is "jwt"',
+        "auth.jwks_refresh_s: has no effect: auth.jwks is not an address",
+        f"auth.key_file: {tmp_path}/secret can be read by every user: chmod o-r {tmp_path}/secret",
+    ]
+
+
 def test_check_finds_mistakes_of_escalations(marketfeed):
     tables = '[[feeds]]\ntype = "synthetic"\n'
     tables += (

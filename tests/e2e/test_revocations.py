@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-from contextlib import suppress
 from typing import Any
 
 import jwt
@@ -49,11 +48,11 @@ def authenticate(ws: Any, presented: str) -> dict[str, Any]:
 
 def code_of(ws: Any) -> int:
     """Return the code of the close that ends the session."""
-    with suppress(ConnectionClosed):
-        while True:
-            ws.recv(timeout=20)
-    code: int = ws.close_code
-    return code
+    with pytest.raises(ConnectionClosed) as closed:
+        for _ in iter(lambda: ws.recv(timeout=20), None):
+            pass
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code
 
 
 def revocations(running: Any) -> list[dict[str, Any]]:
