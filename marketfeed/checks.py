@@ -114,7 +114,7 @@ def _idle_auth(auth: AuthConfig) -> _Idle:
 
 
 def _idle_refresh(auth: AuthConfig) -> _Idle:
-    fetched = auth.mode != "jwt" or (auth.jwks is not None and loading.loading.is_address(auth.jwks))
+    fetched = auth.mode != "jwt" or (auth.jwks is not None and loading.is_address(auth.jwks))
     return "auth", () if fetched else ("jwks_refresh_s",), "auth.jwks is not an address"
 
 

@@ -116,7 +116,7 @@ def test_a_damaged_file_is_told(folder):
     (folder / "var" / "access.db").write_bytes(b"no database " * 100)
     status, _, err = revoke("--sub", "ann")
     assert status == 2
-    assert "access.db: not a database: restore it from a backup" in err
+    assert "access.db is no file of access" in err
 
 
 def test_an_engine_that_holds_the_file_has_to_answer(folder, monkeypatch):
