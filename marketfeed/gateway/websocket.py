@@ -26,6 +26,7 @@ from marketfeed.gateway.scan import FrameScanner
 from marketfeed.gateway.session import FAREWELL_S, Service, Session
 
 if TYPE_CHECKING:
+    from marketfeed.access.quotas import Over
     from marketfeed.fanout.interest import Names
     from marketfeed.fanout.resume import Resumption
     from marketfeed.fanout.subscriber import Subscriber
@@ -178,6 +179,11 @@ class WebSocketSession(Session):
         self._service.counters.errors[int(code)] += 1
         self._offer(outbox, member, protocol.error(code, msg, id_))
 
+    def _tell_over(self, member: Subscriber, over: Over) -> None:
+        assert self._outbox is not None
+        told = f"over quota: {over.reason}"
+        self._send_error(self._outbox, member, ErrorCode.TOO_MANY_REQUESTS, told, None)
+
     def _framed(self, member: Subscriber, payload: bytes) -> bytes:
         return member.encoding.messages(payload, self._service.shard.wall_ns())
 
@@ -251,6 +257,9 @@ class WebSocketSession(Session):
             entitled.check_alerts(entitlement, request.consumer, request.id)
         if self.authentication is not None and self.grant is not None:
             await self.authentication.hold(self.grant, names, request.id)
+
+        if synced and self.over is not None:
+            self._tell_over(member, self.over)
 
         after = protocol.cursor_of(request) if isinstance(request, Subscribe) else None
         alerts = self.alerts
