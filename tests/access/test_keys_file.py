@@ -184,9 +184,7 @@ def test_a_file_that_others_may_write_is_refused(path):
 
 
 def test_a_file_that_cannot_be_read_is_a_mistake(path, tmp_path):
-    with pytest.raises(
-        ConfigError, match=r"^auth.keys_file: .*keys.json does not exist: marketfeed keys add"
-    ):
+    with pytest.raises(ConfigError, match=r"^auth.keys_file: .*keys.json does not exist: marketfeed keys"):
         load_keys(path)
     with pytest.raises(ConfigError, match="Is a directory"):
         load_keys(tmp_path)

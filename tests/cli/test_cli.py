@@ -246,7 +246,10 @@ def test_check_warns_of_what_will_have_no_effect_and_of_a_log_that_cannot_be_wri
             ],
         ),
         ('mode = "keys"\nkeys_file = "secret"\n', ["auth.keys_file: {folder}/secret is not JSON: "]),
-        ('mode = "keys"\nkeys_file = "none"\n', ["auth.keys_file: {folder}/none: "]),
+        (
+            'mode = "keys"\nkeys_file = "none"\n',
+            ["auth.keys_file: {folder}/none does not exist: marketfeed keys add creates it"],
+        ),
     ],
 )
 def test_check_finds_mistakes_of_access_control_and_shows_no_secret(marketfeed, tmp_path, auth, lines):
@@ -266,7 +269,7 @@ def test_check_warns_of_keys_of_another_mode_and_of_secrets_that_others_may_read
     auth = 'mode = "jwt"\nalgorithm = "HS256"\nkey_file = "secret"\nkeys_file = "k"\njwks_refresh_s = 60.0\n'
     done = marketfeed("serve", "--check", config=f'[[feeds]]\ntype = "synthetic"\n[auth]\n{auth}')
     assert done.returncode == 0
-    assert [line.partition("config.toml: ")[2] for line in done.stderr.splitlines()] == [
+        f"auth.key_file: every user may read {tmp_path}/secret: chmod o-r {tmp_path}/secret",
         'auth.keys_file: has no effect: auth.mode is "jwt"',
         "auth.jwks_refresh_s: has no effect: auth.jwks is not an address",
         f"auth.key_file: {tmp_path}/secret can be read by every user: chmod o-r {tmp_path}/secret",
