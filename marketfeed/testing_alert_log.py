@@ -10,7 +10,7 @@ A failed check raises an AssertionError that begins with the number of the check
  3. What was appended is there, equal, when the log is opened again.
  4. Marks are kept; a cleared has none if an entry of its episode has none.
  5. Episodes begin with raised and end with one cleared; the first person to resolve one stays.
- 6. The first use of a consumer creates it, from now or with all; later uses change its patterns alone.
+ 6. The first use of a consumer creates it, from now or with all; later ones change patterns and symbols alone.
  7. An acknowledgement settles what is this consumer's, once, and is there when the log is opened again.
  8. Attempts and floors are there after the next change that was waited for.
  9. Dead letters are listed, can be acknowledged, and are unsettled again when they are requeued.
@@ -18,6 +18,7 @@ A failed check raises an AssertionError that begins with the number of the check
 11. Silences are kept, replaced and expired.
 12. Acknowledgements, parks, requeues, resolves, drops and silences are in the audit trail.
 13. Pruning removes what nobody needs, and nothing else.
+14. What is about other symbols is not a consumer's: not acknowledged, not requeued, not kept for it.
 
 The file is longer than 300 lines because it holds one function per check.
 """
@@ -168,16 +169,27 @@ async def _consumers(opened: _Open) -> None:
         await log.append([example(3)], NOW_NS)
         again = await log.use_consumer("now", NOW_NS + 1, "all", ["c"])
         _same((again.start, again.floor, again.patterns, again.created_ns), ("now", 2, ("c",), NOW_NS))
+        _same(again.symbols, ("*",))
+        symbols = ("AAPL", "BTC*")
+        _same((await log.use_consumer("now", NOW_NS + 1, "all", ["c"], symbols)).symbols, symbols)
+        _same((await log.use_consumer("none", NOW_NS, symbols=[])).symbols, ())
         for name, patterns in (("x" * 300, ["*"]), ("", ["*"]), ("a b", ["*"]), ("é", ["*"]), ("fine", [])):
-            try:
-                await log.use_consumer(name, NOW_NS, "all", patterns)
-            except ValueError:
-                continue
-            raise AssertionError(f"accepts the name {name!r} with the patterns {patterns}")
+            await _refused(log, name, patterns, ["*"])
+        for symbol in ("A B", "", "*A", "X" * 300):
+            await _refused(log, "fine", ["*"], ["AAPL", symbol])
     async with opened() as log:
-        _same([consumer.name for consumer in await log.consumers()], ["all", "now"])
+        _same([(consumer.name, consumer.symbols) for consumer in await log.consumers()],
+              [("all", ("*",)), ("none", ()), ("now", symbols)])  # fmt: skip
         _same(await log.progress("now"), Progress(2))
         _same(await log.progress("unknown"), None)
+
+
+async def _refused(log: AlertLog, name: str, patterns: list[str], symbols: list[str]) -> None:
+    try:
+        await log.use_consumer(name, NOW_NS, "all", patterns, symbols)
+    except ValueError:
+        return
+    raise AssertionError(f"accepts the name {name!r} with the patterns {patterns} and symbols {symbols}")
 
 
 async def _acknowledging(opened: _Open) -> None:
@@ -343,6 +355,29 @@ async def _pruning(opened: _Open) -> None:
         _same((await log.append([example(9999)], NOW_NS))[0].position, 610)
 
 
+async def _entitling(opened: _Open) -> None:
+    """What is about other symbols is not this consumer's."""
+    symbols = ("AAPL", "BTC-USD", "MSFT", "", "MSFT", "AAPL", "AAPL")
+    *alerts, newest = [example(n, state="notice", symbol=symbol, to="a" if n == 4 else None)
+                       for n, symbol in enumerate(symbols)]  # fmt: skip
+    ids = [alert.id for alert in alerts[:5]]
+    async with opened() as log:
+        await log.use_consumer("a", NOW_NS)
+        await log.append(alerts, NOW_NS)
+        await log.park("a", {1: 9, 3: 9, 5: 9}, NOW_NS)
+        await log.use_consumer("a", NOW_NS + 1, "all", ["*"], ["AAPL", "BTC*"])
+        _same([entry.position for entry in await log.requeue("a", ids, NOW_NS, "ann")], [1, 5])
+    async with opened() as log:
+        _same([letter.entry.position for letter in await log.dead_letters("a")], [3])
+        await log.use_consumer("b", NOW_NS, "all", ["*"], ["AAPL", "BTC*"])
+        _same((await log.acknowledge("b", ids, NOW_NS)).positions, (1, 2, 4))
+        await log.use_consumer("b", NOW_NS, "all", ["*"], ["MSFT"])
+        await log.drop_consumer("a", NOW_NS)
+        await log.append([newest], NOW_NS)
+        await _pruned(log, NOW_NS + 9 * DAY_NS, Retention(2, 1000))
+        _same([entry.position for entry in await log.read(0, 20)], [3, 7])
+
+
 async def _pruned(log: AlertLog, now_ns: int, keep: Retention) -> int:
     """Run steps until a pass has ended; return how many entries they removed."""
     removed, more = 0, True
@@ -354,5 +389,5 @@ async def _pruned(log: AlertLog, now_ns: int, keep: Retention) -> int:
 
 _CHECKS: Final[tuple[Callable[[_Open], Awaitable[None]], ...]] = (
     _positions, _reading, _durable, _marks, _episodes, _consumers, _acknowledging, _attempts, _dead_letters,
-    _dropping, _silences, _auditing, _pruning,
+    _dropping, _silences, _auditing, _pruning, _entitling,
 )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from marketfeed.alerts.messages import alert_message
 from marketfeed.api.alerts import (
+    SYMBOLS,
     ConsumerList,
     ConsumerParameters,
     ConsumerRow,
@@ -71,6 +72,8 @@ async def _consumers(dispatch: Dispatch, request: Request) -> Response:
                 consumer=consumer.name,
                 state=now.state,
                 alerts=consumer.patterns,
+                symbols=consumer.symbols[:SYMBOLS],
+                more_symbols=max(len(consumer.symbols) - SYMBOLS, 0),
                 start=consumer.start,
                 sessions=now.sessions,
                 unacknowledged=now.unacknowledged,

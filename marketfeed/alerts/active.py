@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from marketfeed.alerts.delivery import Due
     from marketfeed.alerts.log import Acknowledged, AlertLog, Consumer, Entry, Progress
     from marketfeed.alerts.recent import RecentEntries
+    from marketfeed.core.symbol_set import SymbolSet
 
 READ: Final = 128  # entries per step, between which other tasks run
 READ_AWAY: Final = 50  # of a consumer without a session, for the age of its oldest alert
@@ -49,6 +50,8 @@ class ActiveConsumer:
         self.dropped = False
         self._alerts, self._recent, self._wall_ns = alerts, recent, wall_ns
         self._changing = trio.Lock()
+        self._joining = trio.Lock()
+        self._replacing = False  # whether other symbols are being kept
         self._reading = trio.Lock()
         self._more = trio.Event()
         self._polled_ns: dict[str, int] = {}  # when a session that polls took last
@@ -59,11 +62,27 @@ class ActiveConsumer:
         self._more.set()
         self._more = trio.Event()
 
-    def join(self, session: str) -> None:
-        """Add a session. Idempotent."""
-        self.delivery.join(session)
-        if session.startswith(POLLING):
-            self._polled_ns[session] = clock.now_ns()
+    async def join(self, session: str, patterns: Sequence[str], symbols: SymbolSet) -> bool:
+        """Add a session, with these patterns and symbols from now on; False if the consumer was dropped.
+
+        Joins are made one after the other, so that all sessions have the same symbols. Raises
+        AlertRefusedError if another session has others. A session of clients that poll is refused like
+        another one: it keeps its symbols until it is gone. Idempotent.
+        """
+        async with self._joining:
+            consumer = self.delivery.consumer
+            replaces = symbols != consumer.symbol_set
+            polls = session.startswith(POLLING)
+            if replaces and (self.delivery.has_others(session) or (polls and self.delivery.has(session))):
+                raise AlertRefusedError(f"consumer {self.name} is in use by a holder of other symbols")
+            if replaces or tuple(patterns) != consumer.patterns:
+                await self._change(patterns, symbols if replaces else None)
+            if self.dropped:
+                return False
+            self.delivery.join(session)
+            if polls:
+                self._polled_ns[session] = clock.now_ns()
+            return True
 
     def leave(self, session: str) -> None:
         """Remove a session; what it has not acknowledged is due for another."""
@@ -81,6 +100,9 @@ class ActiveConsumer:
                     unread = await self._read_on()
                 if self.dropped or not self.delivery.has(session):
                     raise AlertRefusedError(f"consumer {self.name} was dropped: subscribe again")
+                if self._replacing:  # nothing outside the new symbols is taken while the log keeps them
+                    await more.wait()
+                    continue
                 due = self.delivery.take(session, clock.now_ns(), limit)
                 if due:
                     tries = {one.entry.position: one.tries for one in due}
@@ -122,15 +144,24 @@ class ActiveConsumer:
             self._alerts.advance(self.name, delivery.floor)
         return True
 
-    async def change(self, patterns: Sequence[str]) -> None:
-        """Use other patterns from now on."""
-        if tuple(patterns) == self.delivery.consumer.patterns:
-            return
-        async with self._changing:
-            with trio.CancelScope(shield=True):
-                consumer = await self._alerts.use_consumer(self.name, self._wall_ns(), patterns=patterns)
-                self.delivery.change(consumer)
-        self.ring()
+    async def _change(self, patterns: Sequence[str], symbols: SymbolSet | None) -> None:
+        """Use other patterns, and other symbols if not None; what they leave out is settled."""
+        self._replacing = symbols is not None
+        try:
+            async with self._changing:
+                if self.dropped:  # to use it would create it again
+                    return
+                texts = self.delivery.consumer.symbols if symbols is None else symbols.patterns
+                with trio.CancelScope(shield=True):
+                    now_ns = self._wall_ns()
+                    consumer = await self._alerts.use_consumer(
+                        self.name, now_ns, patterns=patterns, symbols=texts
+                    )
+                    self.delivery.change(consumer)
+            self._alerts.advance(self.name, self.delivery.floor)
+        finally:
+            self._replacing = False
+            self.ring()
 
     async def acknowledge(self, ids: Sequence[str]) -> Acknowledged:
         """Settle alerts, durably."""
@@ -153,13 +184,15 @@ class ActiveConsumer:
         return entries
 
     async def drop(self, by: str) -> bool:
-        """Remove the consumer; sessions that wait get an error."""
+        """Remove the consumer; sessions that wait get an error. False if it was dropped before."""
         async with self._changing:
+            if self.dropped:  # another with this name may have been created since
+                return False
             with trio.CancelScope(shield=True):
-                found = await self._alerts.drop_consumer(self.name, self._wall_ns(), by)
+                await self._alerts.drop_consumer(self.name, self._wall_ns(), by)
                 self.dropped = True
         self.ring()
-        return found
+        return True
 
     async def look(self) -> None:
         """Park what was delivered too often, and drop sessions that poll no more. Called now and then."""

@@ -161,7 +161,7 @@ class Delivery:
         self._admit(now_ns)
 
     def change(self, consumer: Consumer) -> None:
-        """Use new patterns: what does not match them any more is left out, what does is taken from now on."""
+        """Use new patterns and symbols: what they leave out is settled, what they add is read from now on."""
         self.consumer = consumer
         unwanted = [held.entry for held in self._held.values() if not consumer.wants(held.entry)]
         unwanted += [entry for entry in self._waiting.values() if not consumer.wants(entry)]
@@ -178,6 +178,10 @@ class Delivery:
     def has(self, session: str) -> bool:
         """Return whether a session has joined."""
         return session in self._sessions
+
+    def has_others(self, session: str) -> bool:
+        """Return whether a session other than ``session`` has joined."""
+        return len(self._sessions) > self.has(session)
 
     def leave(self, session: str) -> None:
         """Remove a session: what it had unacknowledged is ready for another at once.

@@ -16,7 +16,8 @@ import structlog
 import trio
 
 from marketfeed.alerts.active import ActiveConsumer
-from marketfeed.alerts.log import CONSUMERS, Acknowledged, Entry, Progress, consumer_problem
+from marketfeed.alerts.log import ALL_SYMBOLS, CONSUMERS, Acknowledged, Entry, Progress, consumer_problem
+from marketfeed.alerts.patterns import symbol_set
 from marketfeed.alerts.recent import RecentEntries
 from marketfeed.alerts.service import AlertRefusedError, Published
 from marketfeed.alerts.silencing import Silences
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         Silence,
         Start,
     )
+    from marketfeed.core.symbol_set import SymbolSet
 
 LOOK_S: Final = 0.5  # between looks for alerts to park; the shortest delay is 0.8 s
 
@@ -59,9 +61,7 @@ class Dispatch:
         self.on_append: list[Callable[[], None]] = []  # called after each append
         self.on_resolved: list[Callable[[Episode], None]] = []
         self.on_silenced: list[Callable[[Silence], None]] = []
-        self.on_unsilenced: list[
-            Callable[[Silence], None]
-        ] = []  # with a silence that was ended before its time
+        self.on_unsilenced: list[Callable[[Silence], None]] = []  # with one that was ended before its time
         self.muted: dict[Mark, int] = {"inhibited": 0, "silenced": 0}  # entries since the start
 
     @classmethod
@@ -114,7 +114,14 @@ class Dispatch:
 
     # For sessions: marketfeed.alerts.service.AlertService.
 
-    async def join(self, session: str, name: str, start: Start, patterns: Sequence[str]) -> Consumer:
+    async def join(
+        self,
+        session: str,
+        name: str,
+        start: Start,
+        patterns: Sequence[str],
+        symbols: Sequence[str] = ALL_SYMBOLS,
+    ) -> Consumer:
         """Have ``session`` take alerts of consumer ``name``, which the first use creates."""
         problem = consumer_problem(name, patterns)
         joined = self._sessions.get(session)
@@ -122,12 +129,14 @@ class Dispatch:
             problem = f"this session takes alerts of consumer {joined.name} already"
         if problem is not None:
             raise AlertRefusedError(problem)
-        active = self._active.get(name)
-        if active is None:
-            active = await self._created(name, start, patterns)
-        else:
-            await active.change(patterns)
-        active.join(session)
+        try:
+            wanted = symbol_set(tuple(symbols))
+        except ValueError as error:
+            raise AlertRefusedError(str(error)) from None
+        while True:
+            active = self._active.get(name) or await self._created(name, start, patterns, wanted)
+            if await active.join(session, patterns, wanted):
+                break  # else it was dropped meanwhile
         self._sessions[session] = active
         return active.delivery.consumer
 
@@ -252,15 +261,19 @@ class Dispatch:
         for active in self._active.values():
             active.ring()
 
-    async def _created(self, name: str, start: Start, patterns: Sequence[str]) -> ActiveConsumer:
+    async def _created(
+        self, name: str, start: Start, patterns: Sequence[str], symbols: SymbolSet
+    ) -> ActiveConsumer:
         async with self._creating:
             if name not in self._active:
                 if len(self._active) >= CONSUMERS:
                     text = f"there are {CONSUMERS} consumers already: an operator has to drop one"
                     raise AlertRefusedError(text)
                 with trio.CancelScope(shield=True):
-                    now_ns = self._wall_ns()
-                    await self._activate(await self._alerts.use_consumer(name, now_ns, start, patterns))
+                    made = await self._alerts.use_consumer(
+                        name, self._wall_ns(), start, patterns, symbols.patterns
+                    )
+                    await self._activate(made)
             return self._active[name]
 
     async def _activate(self, consumer: Consumer) -> None:

@@ -9,19 +9,25 @@ floor the log keeps one mark per settled position. Delivery computes the floor, 
 
 An async method returns when its effect is durable, and raises AlertLogError if it may not be. Times are Unix
 times in ns, passed in by the caller.
+
+The file is longer than 300 lines because it holds the whole interface with its types.
 """
 
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import msgspec
 
 from marketfeed.alerts.alert import Alert, Severity
+from marketfeed.alerts.patterns import about, symbol_set
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
+
+    from marketfeed.core.symbol_set import SymbolSet
 
 Mark = Literal["inhibited", "silenced"]  # the entry is kept, and not delivered
 Start = Literal["now", "all"]
@@ -29,6 +35,7 @@ Action = Literal["acknowledged", "parked", "requeued", "resolved", "dropped", "s
 
 NAME_BYTES: Final = 64  # longest name of a consumer
 PATTERNS: Final = 500  # most patterns of a consumer
+ALL_SYMBOLS: Final = ("*",)
 CONSUMERS: Final = 1000  # most consumers, as any client may create one
 _PATTERN: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}\*?|\*")
 COMMIT_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -55,25 +62,35 @@ class Entry(msgspec.Struct, frozen=True):
     mark: Mark | None = None
 
 
-class Consumer(msgspec.Struct, frozen=True):
-    """A durable consumer. ``patterns`` are names of rules, or prefixes that end in ``*``."""
+class Consumer(msgspec.Struct, frozen=True, dict=True):
+    """A durable consumer. ``patterns`` are names of rules, or prefixes that end in ``*``.
+
+    ``symbols`` are names and prefixes likewise, of the symbols that its sessions are entitled to.
+    """
 
     name: str
     start: Start
     patterns: tuple[str, ...]
     created_ns: int
     floor: int  # everything up to this position is settled
+    symbols: tuple[str, ...] = ALL_SYMBOLS
+
+    @cached_property
+    def symbol_set(self) -> SymbolSet:
+        """Return what ``symbols`` match."""
+        return symbol_set(self.symbols)
 
     def wants(self, entry: Entry) -> bool:
         """Return whether ``entry`` is delivered to this consumer.
 
-        A directed alert is, whatever the patterns; a silenced or inhibited one is not.
+        A directed alert is, whatever the patterns and symbols; a silenced or inhibited one is not. An alert
+        about no symbol is within all symbols.
         """
         if entry.mark is not None:
             return False
         if entry.alert.to is not None:
             return entry.alert.to == self.name
-        return matches(self.patterns, entry.alert.rule)
+        return matches(self.patterns, entry.alert.rule) and about(self.symbol_set, entry.alert.symbol)
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -205,11 +222,17 @@ class AlertLog(Protocol):
         ...
 
     async def use_consumer(
-        self, name: str, now_ns: int, start: Start = "all", patterns: Sequence[str] = ("*",)
+        self,
+        name: str,
+        now_ns: int,
+        start: Start = "all",
+        patterns: Sequence[str] = ("*",),
+        symbols: Sequence[str] = ALL_SYMBOLS,
     ) -> Consumer:
         """Return the consumer, which the first use creates; later, ``start`` has no effect.
 
-        Other ``patterns`` than before replace them. Raises ValueError for an invalid name or pattern.
+        Other ``patterns`` and ``symbols`` than before replace them. Without any symbol it gets only alerts
+        about no symbol, and directed ones. Raises ValueError for an invalid name, pattern or symbol.
         """
         ...
 
@@ -256,7 +279,10 @@ class AlertLog(Protocol):
         ...
 
     async def requeue(self, name: str, ids: Sequence[str], now_ns: int, by: str = "") -> list[Entry]:
-        """Make dead letters unsettled again, with no tries; return those that were dead letters."""
+        """Make dead letters unsettled again, with no tries; return those that were dead letters.
+
+        Those that the consumer does not want any more stay dead letters.
+        """
         ...
 
     async def add_silence(self, silence: Silence, now_ns: int) -> None:

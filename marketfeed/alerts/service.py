@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from marketfeed.alerts.log import ALL_SYMBOLS
 from marketfeed.errors import MarketfeedError
 
 if TYPE_CHECKING:
@@ -39,10 +40,20 @@ class Published(msgspec.Struct, frozen=True):
 class AlertService(Protocol):
     """Alerts for sessions. Every async method raises AlertLogError if the log cannot be read or written."""
 
-    async def join(self, session: str, name: str, start: Start, patterns: Sequence[str]) -> Consumer:
+    async def join(
+        self,
+        session: str,
+        name: str,
+        start: Start,
+        patterns: Sequence[str],
+        symbols: Sequence[str] = ALL_SYMBOLS,
+    ) -> Consumer:
         """Have ``session`` take alerts of consumer ``name``, which the first use creates.
 
-        Called again, it changes the patterns. Raises AlertRefusedError.
+        Called again, it changes the patterns. ``symbols`` are names and prefixes that the session is entitled
+        to; those of the consumer are replaced. Nothing outside them is taken from now on, and it is settled.
+        Raises AlertRefusedError, among others if another session has joined with other symbols. After
+        AlertLogError the consumer has those that it had before.
         """
         ...
 

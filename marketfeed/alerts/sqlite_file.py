@@ -37,6 +37,9 @@ SETTLED: Final = 1  # acknowledged
 DEAD: Final = 2
 REQUEUED: Final = 3  # was dead, and is to be delivered again
 
+# Of consumers; logs of earlier releases lack it, and get it when they are opened for writing.
+SYMBOLS: Final = """symbols TEXT NOT NULL DEFAULT '["*"]'"""
+
 SCHEMA: Final = f"""
 CREATE TABLE alerts (
     position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, at_ns INTEGER NOT NULL, mark TEXT,
@@ -51,7 +54,7 @@ CREATE TABLE episodes (
 CREATE INDEX open_episodes ON episodes (raised_ns, key) WHERE cleared_ns = 0;
 CREATE TABLE consumers (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, start TEXT NOT NULL, patterns TEXT NOT NULL,
-    created_ns INTEGER NOT NULL, floor INTEGER NOT NULL
+    created_ns INTEGER NOT NULL, floor INTEGER NOT NULL, {SYMBOLS}
 );
 CREATE TABLE standings (
     consumer INTEGER NOT NULL, position INTEGER NOT NULL, kind INTEGER NOT NULL, tries INTEGER NOT NULL,
@@ -149,10 +152,17 @@ def open_for_writing(path: Path, vfs: str | None = None) -> apsw.Connection:
             check(connection, path)
             if not new:
                 connection.execute(ADDED)
+                _add_symbols(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _add_symbols(connection: apsw.Connection) -> None:
+    sql = "SELECT 1 FROM pragma_table_info('consumers') WHERE name = 'symbols'"
+    if connection.execute(sql).fetchone() is None:
+        connection.execute(f"ALTER TABLE consumers ADD COLUMN {SYMBOLS}")
 
 
 def open_for_reading(path: Path, vfs: str | None = None) -> apsw.Connection:

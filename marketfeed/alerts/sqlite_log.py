@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from marketfeed.alerts.log import consumer_problem
+from marketfeed.alerts.log import ALL_SYMBOLS, consumer_problem
+from marketfeed.alerts.patterns import symbol_set
 from marketfeed.alerts.sqlite_file import Claim
 from marketfeed.alerts.sqlite_reads import SqliteReader
 from marketfeed.alerts.sqlite_writer import LogStatistics, Notes, Request, Writer
@@ -110,13 +111,21 @@ class SqliteLog:
         return await self._change(lambda changes: changes.resolve(key, by, comment, now_ns))
 
     async def use_consumer(
-        self, name: str, now_ns: int, start: Start = "all", patterns: Sequence[str] = ("*",)
+        self,
+        name: str,
+        now_ns: int,
+        start: Start = "all",
+        patterns: Sequence[str] = ("*",),
+        symbols: Sequence[str] = ALL_SYMBOLS,
     ) -> Consumer:
         """Return a consumer, which the first use creates."""
         problem = consumer_problem(name, patterns)
         if problem is not None:
             raise ValueError(problem)
-        return await self._change(lambda changes: changes.use_consumer(name, now_ns, start, patterns))
+        symbol_set(tuple(symbols))  # raises ValueError
+        return await self._change(
+            lambda changes: changes.use_consumer(name, now_ns, start, patterns, symbols)
+        )
 
     async def consumers(self) -> list[Consumer]:
         """Return all consumers."""

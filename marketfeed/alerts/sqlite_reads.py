@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from marketfeed.alerts.alert import Alert
 from marketfeed.alerts.escalation.pending import Pending
 from marketfeed.alerts.log import (
+    ALL_SYMBOLS,
     AuditRecord,
     Consumer,
     DeadLetter,
@@ -17,6 +19,7 @@ from marketfeed.alerts.log import (
     Progress,
     Silence,
 )
+from marketfeed.alerts.patterns import CACHED
 from marketfeed.alerts.sqlite_file import DEAD, REQUEUED, SETTLED, TRIED, explained, open_for_reading
 
 if TYPE_CHECKING:
@@ -30,7 +33,6 @@ _silence = msgspec.json.Decoder(Silence)
 _pending = msgspec.json.Decoder(Pending)
 _ENTRY = "a.position, a.body, a.at_ns, a.mark"
 _AUDIT = "number, at_ns, action, subject, by, detail"
-_CONSUMER = "name, start, patterns, created_ns, floor"
 _EPISODE = (
     "key, rule, symbol, severity, raised_ns, shown, cleared_ns, resolved_ns, resolved_by, comment,"
     " last_position"
@@ -165,11 +167,24 @@ class SqliteReader:
 
 def consumers(connection: apsw.Connection, name: str | None = None) -> list[Consumer]:
     """Return one consumer, or all by name."""
-    sql = f"SELECT {_CONSUMER} FROM consumers WHERE name = coalesce(?, name) ORDER BY name"
-    return [
-        Consumer(found, start, tuple(msgspec.json.decode(patterns)), created_ns, floor)
-        for found, start, patterns, created_ns, floor in connection.execute(sql, (name,))
-    ]
+    # All columns: a log of an older release, which is only read, has no `symbols`; it is the last one.
+    sql = "SELECT * FROM consumers WHERE name = coalesce(?, name) ORDER BY name"
+    return [_consumer(*row) for row in connection.execute(sql, (name,))]
+
+
+def _consumer(
+    _: int, name: str, start: Any, patterns: str, created_ns: int, floor: int, symbols: str | None = None
+) -> Consumer:
+    texts = tuple(msgspec.json.decode(patterns))
+    return Consumer(
+        name, start, texts, created_ns, floor, ALL_SYMBOLS if symbols is None else _texts(symbols)
+    )
+
+
+@lru_cache(maxsize=CACHED)
+def _texts(encoded: str) -> tuple[str, ...]:
+    """Return the texts of a JSON array; cached, since a consumer is read for each acknowledgement."""
+    return tuple(msgspec.json.decode(encoded))
 
 
 def episode(connection: apsw.Connection, key: str) -> Episode | None:

@@ -96,6 +96,7 @@ class Pruner:
 
 def _needs(consumer: Consumer, standings: dict[int, int], entry: Entry) -> bool:
     kind = standings.get(entry.position)
-    if kind in (DEAD, REQUEUED):
+    if kind == DEAD:
         return True
-    return kind != SETTLED and entry.position > consumer.floor and consumer.wants(entry)
+    unsettled = kind == REQUEUED or (kind != SETTLED and entry.position > consumer.floor)
+    return unsettled and consumer.wants(entry)

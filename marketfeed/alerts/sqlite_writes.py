@@ -88,13 +88,15 @@ class Changes:
                 return None
         return mark
 
-    def use_consumer(self, name: str, now_ns: int, start: Start, patterns: Sequence[str]) -> Consumer:
-        """Create a consumer, or replace its patterns."""
+    def use_consumer(
+        self, name: str, now_ns: int, start: Start, patterns: Sequence[str], symbols: Sequence[str]
+    ) -> Consumer:
+        """Create a consumer, or replace its patterns and symbols."""
         self._do(
-            "INSERT INTO consumers (name, start, patterns, created_ns, floor) VALUES (?, ?, ?, ?,"
+            "INSERT INTO consumers (name, start, patterns, symbols, created_ns, floor) VALUES (?, ?, ?, ?, ?,"
             " CASE ? WHEN 'now' THEN (SELECT coalesce(max(position), 0) FROM alerts) ELSE 0 END)"
-            " ON CONFLICT (name) DO UPDATE SET patterns = excluded.patterns",
-            name, start, encoded(patterns), now_ns, start,
+            " ON CONFLICT (name) DO UPDATE SET patterns = excluded.patterns, symbols = excluded.symbols",
+            name, start, encoded(patterns), encoded(symbols), now_ns, start,
         )  # fmt: skip
         return consumers(self._connection, name)[0]
 
@@ -180,11 +182,13 @@ class Changes:
     def requeue(self, name: str, ids: Sequence[str], now_ns: int, by: str) -> list[Entry]:
         """Make dead letters unsettled again."""
         found = self._consumer(name)
+        if found is None:
+            return []
+        number, consumer = found
         requeued = []
-        for alert in ids if found else ():
-            number = found[0] if found else 0
+        for alert in ids:
             entry = next(iter(entries(self._connection, "id = ?", (alert,))), None)
-            if entry and self._one(
+            if entry and consumer.wants(entry) and self._one(
                 "UPDATE standings SET kind = ?, tries = 0 WHERE consumer = ? AND position = ? AND kind = ?"
                 " RETURNING 1",
                 REQUEUED, number, entry.position, DEAD,

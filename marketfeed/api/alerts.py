@@ -17,6 +17,7 @@ MAX_TEXT: Final = 2000  # characters of a message or a comment
 MAX_BY: Final = 256  # characters
 MAX_DATA_BYTES: Final = 16_384  # of a notice, as thousands of the newest alerts are kept in memory
 MAX_DATA_LEVELS: Final = 32  # of arrays and objects in it, far below what JSON libraries of clients accept
+SYMBOLS: Final = 20  # of a consumer that an answer lists; it may have 10,000
 Zero = "0 = not yet."
 
 
@@ -82,6 +83,11 @@ class ConsumerRow(Body, frozen=True, kw_only=True):
     consumer: ConsumerName
     state: Annotated[str, Meta(extra_json_schema={"enum": ["live", "stalled", "away"]})]
     alerts: Annotated[Sequence[str], Meta(description="Its patterns.")]
+    symbols: Annotated[
+        Sequence[str],
+        Meta(description=f"Names and prefixes of the symbols that it is entitled to; the first {SYMBOLS}."),
+    ] = ("*",)
+    more_symbols: Annotated[Count, Meta(description="Names and prefixes beyond these.")] = 0
     start: Annotated[str, Meta(extra_json_schema={"enum": ["now", "all"]})]
     sessions: Annotated[Count, Meta(description="Sessions that share its alerts.")]
     unacknowledged: Annotated[Count, Meta(description="Delivered, and neither acknowledged nor parked.")]

@@ -127,8 +127,10 @@ def requeue(
             output.print_said(f"requeued {alert}", sys.stdout)
         missing = [alert for alert in alerts or () if alert not in set(found.alerts)]
         for alert in missing:
-            output.print_said(f"unknown {alert}: no dead letter of this consumer", sys.stdout)
+            output.print_said(
+                f"unknown {alert}: no dead letter of this consumer, or not wanted by it any more", sys.stdout
+            )
         if not found.alerts and not missing:
-            output.print_said(f"{consumer} has no dead letters", sys.stdout)
+            output.print_said(f"{consumer} has no dead letters that it wants", sys.stdout)
     if not found.alerts:
         raise typer.Exit(1)

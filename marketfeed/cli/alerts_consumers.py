@@ -33,7 +33,8 @@ EXAMPLES: Final = (
 )
 PATH: Final = "/v1/alerts/consumers"
 STEP: Final = 500  # entries
-NAMES: Final = ("consumer", "state", "unacknowledged", "oldest", "waiting", "dead", "patterns")
+NAMES: Final = ("consumer", "state", "unacknowledged", "oldest", "waiting", "dead", "patterns", "symbols")
+SHOWN: Final = 5  # symbols of a consumer in the table
 
 app = typer.Typer(
     help="List durable consumers, or drop one.", invoke_without_command=True, no_args_is_help=False
@@ -122,6 +123,7 @@ def rows_of(reader: SqliteReader) -> list[dict[str, Any]]:
 
 def _row(reader: SqliteReader, consumer: Consumer, head: int, dead: dict[str, int]) -> dict[str, Any]:
     from marketfeed.alerts.log import Progress
+    from marketfeed.api.alerts import SYMBOLS
     from marketfeed.core.units import US
 
     progress = reader.progress(consumer.name) or Progress(consumer.floor)
@@ -129,6 +131,8 @@ def _row(reader: SqliteReader, consumer: Consumer, head: int, dead: dict[str, in
     return {
         "consumer": consumer.name,
         "alerts": consumer.patterns,
+        "symbols": consumer.symbols[:SYMBOLS],
+        "more_symbols": max(len(consumer.symbols) - SYMBOLS, 0),
         "start": consumer.start,
         "unacknowledged": len(progress.tries),
         "oldest": _oldest_ns(reader, consumer, progress) // US,
@@ -174,7 +178,18 @@ def _print(rows: list[dict[str, Any]], *, as_json: bool) -> None:
             row["waiting"],
             row["dead"],
             " ".join(row["alerts"]),
+            _symbols_in(row),
         )
         for row in rows
     ]
-    output.print_table(NAMES, cells, sys.stdout)
+    if all(cell[-1] == "*" for cell in cells):  # without access control
+        output.print_table(NAMES[:-1], [cell[:-1] for cell in cells], sys.stdout)
+    else:
+        output.print_table(NAMES, cells, sys.stdout)
+
+
+def _symbols_in(row: dict[str, Any]) -> str:
+    """Return the symbols of a consumer as text; "-" if it gets only alerts about none."""
+    shown, more = row["symbols"][:SHOWN], row["more_symbols"]
+    left = len(row["symbols"]) - len(shown) + more
+    return " ".join([*shown, *([f"and {left} more"] if left else [])]) or "-"

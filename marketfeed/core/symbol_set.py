@@ -19,7 +19,7 @@ class SymbolSet:
     Look-ups take the logarithm of the number of names and prefixes.
     """
 
-    __slots__ = ("names", "prefixes")
+    __slots__ = ("_hash", "names", "prefixes")
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
         patterns = list(patterns)
@@ -27,6 +27,7 @@ class SymbolSet:
         self.prefixes = tuple(shortest_prefixes(text[:-1] for text in patterns if text.endswith("*")))
         plain = {text for text in patterns if not text.endswith("*")}
         self.names: tuple[str, ...] = tuple(sorted(name for name in plain if not self._begins(name)))
+        self._hash = hash((self.prefixes, self.names))  # sets of thousands are keys of dicts
 
     @property
     def everything(self) -> bool:
@@ -69,7 +70,7 @@ class SymbolSet:
         return isinstance(other, SymbolSet) and (self.prefixes, self.names) == (other.prefixes, other.names)
 
     def __hash__(self) -> int:
-        return hash((self.prefixes, self.names))
+        return self._hash
 
     def __repr__(self) -> str:
         return f"SymbolSet({list(self.patterns)})"

@@ -1,13 +1,15 @@
 """Live views of alerts: sessions that see new alerts, and acknowledge none.
 
-    entries ──► one task ──► every view that stands at the newest entry, encoded once per subscription
+    entries ──► one task ──► every view that stands at the newest entry, encoded once per audience
                              views whose socket is full stay where they are, and read on when it has drained
 
-A view is a position in the alert log, so there is no queue per session.
+A view is a position in the alert log, so there is no queue per session. An audience are the views with the
+same patterns, symbols and encoding.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -16,26 +18,37 @@ import trio
 from marketfeed import clock
 from marketfeed.alerts.log import matches
 from marketfeed.alerts.messages import alert_message, arrays
+from marketfeed.alerts.patterns import about
 from marketfeed.alerts.service import AlertsOffError
 from marketfeed.errors import AlertLogError
 
 if TYPE_CHECKING:
     from marketfeed.alerts.log import Entry
     from marketfeed.alerts.service import AlertService
+    from marketfeed.core.symbol_set import SymbolSet
     from marketfeed.fanout.shard import Shard
     from marketfeed.fanout.subscriber import Subscriber
     from marketfeed.gateway.outbox import Outbox
 
+    Audience = tuple[tuple[str, ...], SymbolSet | None, str]  # patterns, symbols, encoding
+
 READ: Final = 128  # entries at a time, encoded in one go: about 1 ms
 RETRY_S: Final = 1.0
+SETS: Final = 64  # sets of symbols that views share
 
 log = structlog.get_logger()
+
+
+@lru_cache(maxsize=SETS)
+def _shared(symbols: SymbolSet) -> SymbolSet:
+    """Return the first of equal sets: two that are one are compared at once, however many names they have."""
+    return symbols
 
 
 class View:
     """One live view; ``position`` is that of the last entry it has been sent, or had no interest in."""
 
-    __slots__ = ("catching_up", "member", "outbox", "patterns", "position")
+    __slots__ = ("_symbols", "catching_up", "member", "outbox", "patterns", "position")
 
     def __init__(self, member: Subscriber, outbox: Outbox, patterns: tuple[str, ...], position: int) -> None:
         self.member = member
@@ -43,6 +56,29 @@ class View:
         self.patterns = patterns
         self.position = position
         self.catching_up = False
+        self._symbols: SymbolSet | None = None
+
+    @property
+    def symbols(self) -> SymbolSet | None:
+        """The symbols whose alerts it is sent, from its position on; None: all. May be set at any time."""
+        return self._symbols
+
+    @symbols.setter
+    def symbols(self, symbols: SymbolSet | None) -> None:
+        self._symbols = None if symbols is None or symbols.everything else _shared(symbols)
+
+    @property
+    def audience(self) -> Audience:
+        """What a frame for this view depends on."""
+        return self.patterns, self._symbols, self.member.encoding.name
+
+    def wants(self, entry: Entry) -> bool:
+        """Return whether ``entry`` is sent to it."""
+        alert = entry.alert
+        if entry.position <= self.position or entry.mark is not None or alert.to is not None:
+            return False
+        within = self._symbols is None or about(self._symbols, alert.symbol)
+        return within and matches(self.patterns, alert.rule)
 
 
 class LiveViews:
@@ -94,7 +130,7 @@ class LiveViews:
 
     async def _send(self, entries: list[Entry], before: int) -> None:
         """Send ``entries`` to the views that stand at ``before``."""
-        frames: dict[tuple[tuple[str, ...], str], bytes] = {}
+        frames: dict[Audience, bytes] = {}
         turn = clock.Turn()
         for view in list(self._views):
             if not before <= view.position < self._position or view.catching_up:
@@ -119,25 +155,17 @@ class LiveViews:
         finally:
             view.catching_up = False
 
-    def _offer(
-        self, view: View, entries: list[Entry], frames: dict[tuple[tuple[str, ...], str], bytes]
-    ) -> bool:
+    def _offer(self, view: View, entries: list[Entry], frames: dict[Audience, bytes]) -> bool:
         """Send a view its part of ``entries``; return False if its socket is full afterwards."""
         member, encoding = view.member, view.member.encoding
-        frame = frames.get((view.patterns, encoding.name)) if view.position < entries[0].position else None
+        audience, whole = view.audience, view.position < entries[0].position
+        frame = frames.get(audience) if whole else None
         if frame is None:
-            wanted = [
-                alert_message(entry.alert)
-                for entry in entries
-                if entry.position > view.position
-                and entry.mark is None
-                and entry.alert.to is None
-                and matches(view.patterns, entry.alert.rule)
-            ]
+            wanted = [alert_message(entry.alert) for entry in entries if view.wants(entry)]
             wall_ns = self._shard.wall_ns()
             frame = b"".join(encoding.messages(array, wall_ns) for array in arrays(wanted))
-            if view.position < entries[0].position:
-                frames[view.patterns, encoding.name] = frame
+            if whole:
+                frames[audience] = frame
         view.position = entries[-1].position
         if not frame or view.outbox.offer(frame):
             return True

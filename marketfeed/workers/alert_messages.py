@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 import msgspec
 
 from marketfeed.alerts.alert import Alert
-from marketfeed.alerts.log import Silence, Start
+from marketfeed.alerts.log import ALL_SYMBOLS, Silence, Start
 from marketfeed.alerts.service import AlertRefusedError
 from marketfeed.errors import ControlError
 
@@ -32,6 +32,7 @@ class Join(_Call, frozen=True):
     name: str
     start: Start
     patterns: tuple[str, ...]
+    symbols: tuple[str, ...] = ALL_SYMBOLS
 
 
 class Take(_Call, frozen=True):
@@ -121,8 +122,8 @@ async def perform(call: Call, service: AlertService, key: str) -> Any:
     Raises what the method raises.
     """
     match call:
-        case Join(_, name, start, patterns):
-            return await service.join(key, name, start, patterns)
+        case Join(_, name, start, patterns, symbols):
+            return await service.join(key, name, start, patterns, symbols)
         case Take(_, limit):
             return await service.take(key, min(limit, MAX_ENTRIES))
         case Acknowledge(name, ids):

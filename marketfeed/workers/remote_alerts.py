@@ -10,7 +10,7 @@ import trio
 
 from marketfeed.alerts.active import POLLING
 from marketfeed.alerts.delivery import Due
-from marketfeed.alerts.log import Acknowledged, Consumer, Entry, Episode, Silence
+from marketfeed.alerts.log import ALL_SYMBOLS, Acknowledged, Consumer, Entry, Episode, Silence
 from marketfeed.alerts.service import AlertRefusedError, AlertsOffError, Published
 from marketfeed.errors import AlertLogError
 from marketfeed.workers import alert_messages as calls
@@ -50,11 +50,19 @@ class RemoteAlerts:
         self._takes: dict[str, int] = {}  # by session: the number of the call that waits
         self._joined: set[str] = set()  # sessions that have to leave, without those of clients that poll
 
-    async def join(self, session: str, name: str, start: Start, patterns: Sequence[str]) -> Consumer:
+    async def join(
+        self,
+        session: str,
+        name: str,
+        start: Start,
+        patterns: Sequence[str],
+        symbols: Sequence[str] = ALL_SYMBOLS,
+    ) -> Consumer:
         """Have ``session`` take alerts of consumer ``name``."""
         if not session.startswith(POLLING):
             self._joined.add(session)
-        return _consumer.decode(await self._ask(calls.Join(session, name, start, tuple(patterns))))
+        call = calls.Join(session, name, start, tuple(patterns), tuple(symbols))
+        return _consumer.decode(await self._ask(call))
 
     def leave(self, session: str) -> None:
         """Take no more alerts; the engine also gives back what it is answering just now.

@@ -51,7 +51,17 @@ async def test_consumers_are_listed_with_their_state(tmp_path):
         assert (status, other["consumer"], other["state"]) == (200, "other", "away")
         expected = {"consumer": "risk", "state": "stalled", "alerts": ["*"], "start": "all", "sessions": 1}
         expected |= {"unacknowledged": 1, "oldest": NOW_NS // 1000, "waiting": 0, "dead": 1}
+        expected |= {"symbols": ["*"], "more_symbols": 0}
         assert risk == expected | {"position": 2, "floor": 1}
+
+
+async def test_a_consumer_s_first_symbols_are_listed_and_the_others_counted(tmp_path):
+    symbols = [f"S{number:04}" for number in range(1000)]
+    async with operating(tmp_path) as (alerting, ask):
+        await alerting.dispatch.join("s1", "risk", "all", ["*"], symbols)
+        _, answer = await ask("GET", "/v1/alerts/consumers")
+        _, risk = answer["consumers"]
+        assert (risk["symbols"], risk["more_symbols"]) == (symbols[:20], 980)
 
 
 async def test_dead_letters_are_listed_and_delivered_again(tmp_path):

@@ -14,6 +14,7 @@ import trio
 from marketfeed.alerts import sqlite_writer
 from marketfeed.alerts.escalation.message import End
 from marketfeed.alerts.escalation.pending import Pending
+from marketfeed.alerts.log import Consumer
 from marketfeed.alerts.sqlite_file import VERSION
 from marketfeed.alerts.sqlite_log import SqliteLog, open_log
 from marketfeed.alerts.sqlite_reads import SqliteReader
@@ -50,7 +51,28 @@ class Deaf(SqliteLog):
         pass
 
 
-@pytest.mark.parametrize(("broken", "check"), [(Forgetful, 7), (Doubling, 1), (Deaf, 8)])
+class Unbounded(SqliteLog):
+    """Delivers alerts about all symbols."""
+
+    async def use_consumer(self, name, now_ns, start="all", patterns=("*",), symbols=("*",)):
+        consumer = await super().use_consumer(name, now_ns, start, patterns)
+        return msgspec.structs.replace(consumer, symbols=tuple(symbols))
+
+
+class Generous(SqliteLog):
+    """Requeues dead letters also if they are about symbols that the consumer may not see any more."""
+
+    async def requeue(self, name, ids, now_ns, by=""):
+        (consumer,) = [one for one in await self.consumers() if one.name == name]
+        await super().use_consumer(name, now_ns)
+        requeued = await super().requeue(name, ids, now_ns, by)
+        await super().use_consumer(name, now_ns, consumer.start, consumer.patterns, consumer.symbols)
+        return requeued
+
+
+@pytest.mark.parametrize(
+    ("broken", "check"), [(Forgetful, 7), (Doubling, 1), (Deaf, 8), (Unbounded, 6), (Generous, 14)]
+)
 async def test_a_broken_log_fails_the_checks(tmp_path, broken, check):
     @asynccontextmanager
     async def opened(name):
@@ -259,6 +281,25 @@ async def test_a_log_of_an_older_release_gets_the_tables_of_escalations_when_it_
         await log.keep_escalations(1, {})
         assert await log.escalations() == (1, [])
         assert await log.head() == 1
+
+
+async def test_a_log_of_an_older_release_gets_the_symbols_of_consumers_when_it_is_written(tmp_path):
+    path = tmp_path / "alerts.db"
+    async with open_log(path) as log:
+        await log.append([example(1)], NOW_NS)
+        await log.use_consumer("a", NOW_NS, "all", ["wide"])
+    with contextlib.closing(apsw.Connection(str(path))) as connection:
+        connection.execute("ALTER TABLE consumers DROP COLUMN symbols")
+    expected = Consumer("a", "all", ("wide",), NOW_NS, 0)
+    reader = SqliteReader(path)
+    assert reader.consumers() == [expected]
+    async with open_log(path) as log:
+        assert await log.consumers() == [expected]
+        assert reader.consumers() == [expected]  # it has read the older schema before
+        assert (await log.use_consumer("a", NOW_NS, symbols=["AAPL"])).symbols == ("AAPL",)
+    async with open_log(path) as log:
+        assert [one.symbols for one in await log.consumers()] == [("AAPL",)]
+    reader.close()
 
 
 async def test_a_closed_log_says_so(tmp_path):

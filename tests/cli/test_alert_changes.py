@@ -8,8 +8,10 @@ import subprocess
 import sys
 
 import pytest
+import trio
 from typer.testing import CliRunner
 
+from marketfeed.alerts.sqlite_log import open_log
 from marketfeed.alerts.sqlite_reads import SqliteReader
 from marketfeed.cli import app
 from marketfeed.core.units import S
@@ -66,7 +68,7 @@ def test_dead_letters_are_listed_and_delivered_again(log):
     told = alerts(log, "requeue", "risk", "NOPE", ONE.id, "--by", "ann")
     assert (told.status, told.out.splitlines()) == (
         0,
-        [f"requeued {ONE.id}", "unknown NOPE: no dead letter of this consumer"],
+        [f"requeued {ONE.id}", "unknown NOPE: no dead letter of this consumer, or not wanted by it any more"],
     )
     (record,) = read(log, lambda reader: reader.newest_audit(1))
     assert (record.action, record.subject, record.by) == ("requeued", "risk", "ann")
@@ -76,7 +78,7 @@ def test_dead_letters_are_listed_and_delivered_again(log):
 def test_all_dead_letters_are_requeued_without_ids(log):
     assert alerts(log, "requeue", "risk", "--json").json == [{"alerts": [ONE.id]}]
     told = alerts(log, "requeue", "risk")
-    assert (told.status, told.out) == (1, "risk has no dead letters\n")
+    assert (told.status, told.out) == (1, "risk has no dead letters that it wants\n")
 
 
 def test_consumers_are_listed_as_the_log_knows_them(log):
@@ -84,6 +86,8 @@ def test_consumers_are_listed_as_the_log_knows_them(log):
     assert away == {
         "consumer": "away",
         "alerts": ["wide", "hot*"],
+        "symbols": ["*"],
+        "more_symbols": 0,
         "start": "all",
         "unacknowledged": 0,
         "oldest": NOW_NS // 1000,
@@ -97,6 +101,23 @@ def test_consumers_are_listed_as_the_log_knows_them(log):
     header, *rows = [line.split() for line in alerts(log, "consumers").out.splitlines()]
     assert header == ["consumer", "state", "unacknowledged", "oldest", "waiting", "dead", "patterns"]
     assert [(row[0], row[1], row[-1]) for row in rows] == [("away", "-", "hot*"), ("risk", "-", "*")]
+
+
+def test_symbols_of_consumers_are_listed_if_not_all_have_all(log):
+    async def entitle():
+        async with open_log(log) as opened:
+            symbols = [f"S{number:02}" for number in range(30)]
+            await opened.use_consumer("away", NOW_NS, "all", ["wide"], symbols)
+            await opened.use_consumer("few", NOW_NS, symbols=["BTC*", "MSFT"])
+            await opened.use_consumer("none", NOW_NS, symbols=[])
+
+    trio.run(entitle)
+    header, *rows = alerts(log, "consumers").out.splitlines()
+    assert header.split()[-2:] == ["patterns", "symbols"]
+    assert [row.split("  ")[-1] for row in rows] == ["S00 S01 S02 S03 S04 and 25 more", "BTC* MSFT", "-", "*"]
+    away, *_ = alerts(log, "consumers", "--json").json
+    assert (len(away["symbols"]), away["more_symbols"]) == (20, 10)
+    assert away["oldest"] == 0  # the alerts of the log are about another symbol
 
 
 def test_what_was_requeued_is_the_oldest_of_a_consumer(log):
