@@ -197,7 +197,7 @@ def parsed(request: Request, kind: type[T]) -> T:
         raise RequestError(ErrorCode.SYNTAX, f"the body: {error}") from None
     except RecursionError:
         raise RequestError(ErrorCode.SYNTAX, "the body is nested too deeply") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestError(ErrorCode.SYNTAX, f"the body is not JSON: {error}") from None
 
 
