@@ -16,6 +16,7 @@ from marketfeed.alerts.log import (
     DeadLetter,
     Entry,
     Episode,
+    Former,
     Progress,
     Silence,
 )
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import apsw
 
 _alert = msgspec.json.Decoder(Alert)
+_former = msgspec.json.Decoder(tuple[Former, ...])
 _silence = msgspec.json.Decoder(Silence)
 _pending = msgspec.json.Decoder(Pending)
 _ENTRY = "a.position, a.body, a.at_ns, a.mark"
@@ -167,18 +169,24 @@ class SqliteReader:
 
 def consumers(connection: apsw.Connection, name: str | None = None) -> list[Consumer]:
     """Return one consumer, or all by name."""
-    # All columns: a log of an older release, which is only read, has no `symbols`; it is the last one.
+    # All columns: a log of an older release, which is only read, lacks the last ones.
     sql = "SELECT * FROM consumers WHERE name = coalesce(?, name) ORDER BY name"
     return [_consumer(*row) for row in connection.execute(sql, (name,))]
 
 
 def _consumer(
-    _: int, name: str, start: Any, patterns: str, created_ns: int, floor: int, symbols: str | None = None
+    _: int,
+    name: str,
+    start: Any,
+    patterns: str,
+    created_ns: int,
+    floor: int,
+    symbols: str | None = None,
+    former: str = "[]",
 ) -> Consumer:
     texts = tuple(msgspec.json.decode(patterns))
-    return Consumer(
-        name, start, texts, created_ns, floor, ALL_SYMBOLS if symbols is None else _texts(symbols)
-    )
+    entitled = ALL_SYMBOLS if symbols is None else _texts(symbols)
+    return Consumer(name, start, texts, created_ns, floor, entitled, _former.decode(former))
 
 
 @lru_cache(maxsize=CACHED)

@@ -98,5 +98,6 @@ def _needs(consumer: Consumer, standings: dict[int, int], entry: Entry) -> bool:
     kind = standings.get(entry.position)
     if kind == DEAD:
         return True
-    unsettled = kind == REQUEUED or (kind != SETTLED and entry.position > consumer.floor)
-    return unsettled and consumer.wants(entry)
+    if kind == REQUEUED:
+        return consumer.may_have(entry)
+    return kind != SETTLED and entry.position > consumer.floor and consumer.wants(entry)

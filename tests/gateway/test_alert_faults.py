@@ -50,7 +50,8 @@ async def test_brackets_that_no_parser_can_follow_are_refused(tmp_path, beginnin
 
 
 @pytest.mark.parametrize(
-    "body", [b'{"key":"\xff"}', b'{"key":"k","msg":"m","data":{"\xed\xa0\x80":1}}', b"\xff", b'{"key":"\\ud800"}']
+    "body",
+    [b'{"key":"\xff"}', b'{"key":"k","msg":"m","data":{"\xed\xa0\x80":1}}', b"\xff", b'{"key":"\\ud800"}'],
 )
 async def test_text_that_is_not_utf8_is_refused_by_every_route_with_a_body(tmp_path, body):
     async with serving_alerts(tmp_path) as (live, dispatch):
