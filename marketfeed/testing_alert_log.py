@@ -15,7 +15,7 @@ A failed check raises an AssertionError that begins with the number of the check
  8. Attempts and floors are there after the next change that was waited for.
  9. Dead letters are listed, can be acknowledged, and are unsettled again when they are requeued.
 10. A dropped consumer leaves nothing behind.
-11. Silences are kept, replaced and expired.
+11. Silences are kept, replaced and expired; of those that have ended, the newest EXPIRED are kept.
 12. Acknowledgements, parks, requeues, resolves, drops and silences are in the audit trail.
 13. Pruning removes what nobody needs, and nothing else.
 14. What is about other symbols is not a consumer's: not acknowledged, not requeued, not kept for it.
@@ -29,7 +29,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from marketfeed.alerts.log import Progress, Retention, Silence
+import trio
+
+from marketfeed.alerts.log import EXPIRED, Progress, Retention, Silence
 from marketfeed.core.units import DAY_NS
 from marketfeed.testing_alert_consumers import entitling, patterns_by_position
 from marketfeed.testing_alert_examples import NOW_NS, example, pruned, same
@@ -234,6 +236,7 @@ async def _dead_letters(opened: _Open) -> None:
               [("a", position, 10, NOW_NS + 5) for position in (2, 3, 4)])  # fmt: skip
         same([(d.consumer, d.entry.alert.id) for d in await log.dead_letters()],
               [("a", ids[1]), ("a", ids[2]), ("a", ids[3]), ("b", ids[0])])  # fmt: skip
+        same([d.entry.position for d in await log.dead_letters(limit=2)], [2, 3])
         same(await log.dead_letter_counts(), {"a": 3, "b": 1})
         same((await log.acknowledge("a", ids[1:2], NOW_NS)).positions, (2,))
         requeued = await log.requeue("a", [*ids[:3], "unknown"], NOW_NS, "ann")
@@ -278,6 +281,12 @@ async def _silences(opened: _Open) -> None:
         same([await log.expire_silence(silence, 10, "ann") for silence in ("2", "1", "1", "3")],
               [True, True, False, False])  # fmt: skip
         same([silence.ends_ns for silence in await log.silences()], [10, 10])
+        async with trio.open_nursery() as nursery:  # so that they share commits
+            for n in range(EXPIRED):
+                ended = Silence(id=f"e{n}", starts_ns=11, ends_ns=20 + n, created_by="ann", comment="")
+                nursery.start_soon(log.add_silence, ended, 20 + EXPIRED)
+        same(len(await log.silences()), EXPIRED)
+        same({"1", "2"} & {silence.id for silence in await log.silences()}, set())
 
 
 async def _auditing(opened: _Open) -> None:

@@ -42,6 +42,7 @@ FORMER: Final = 16  # most former patterns of a consumer; beyond it the oldest t
 ALL_SYMBOLS: Final = ("*",)
 CONSUMERS: Final = 1000  # most consumers, as any client may create one
 _PATTERN: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}\*?|\*")
+EXPIRED: Final = 1000  # silences that have ended and are kept, the newest
 COMMIT_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -315,8 +316,8 @@ class AlertLog(Protocol):
         """Make dead letters of unsettled positions, and keep ``tries`` with them; return which."""
         ...
 
-    async def dead_letters(self, name: str | None = None) -> list[DeadLetter]:
-        """Return the dead letters of one consumer, or of all, by consumer and position."""
+    async def dead_letters(self, name: str | None = None, limit: int | None = None) -> list[DeadLetter]:
+        """Return the first ``limit`` dead letters of one consumer, or of all, by consumer and position."""
         ...
 
     async def dead_letter_counts(self) -> dict[str, int]:
@@ -331,7 +332,10 @@ class AlertLog(Protocol):
         ...
 
     async def add_silence(self, silence: Silence, now_ns: int) -> None:
-        """Keep a silence; one with the same id is replaced."""
+        """Keep a silence; one with the same id is replaced.
+
+        Of those that have ended at ``now_ns``, only the newest EXPIRED remain.
+        """
         ...
 
     async def silences(self) -> list[Silence]:

@@ -116,13 +116,15 @@ class SqliteReader:
             floor, frozenset(position for (position,) in settled), tuple(_entries(requeued)), dict(tries)
         )
 
-    def dead_letters(self, name: str | None = None) -> list[DeadLetter]:
+    def dead_letters(self, name: str | None = None, limit: int | None = None) -> list[DeadLetter]:
         """Return dead letters of one consumer or of all."""
         rows = self._rows(
             f"SELECT c.name, s.tries, s.at_ns, {_ENTRY} FROM standings s"
             " JOIN consumers c ON c.number = s.consumer JOIN alerts a USING (position)"
-            f" WHERE s.kind = {DEAD} AND c.name = coalesce(?, c.name) ORDER BY c.name, s.position",
+            f" WHERE s.kind = {DEAD} AND c.name = coalesce(?, c.name) ORDER BY c.name, s.position"
+            " LIMIT ?",
             name,
+            -1 if limit is None else limit,
         )
         return [DeadLetter(consumer, _entry(*entry), tries, at_ns) for consumer, tries, at_ns, *entry in rows]
 
@@ -149,9 +151,10 @@ class SqliteReader:
         )
         return _records(rows)
 
-    def newest_audit(self, limit: int) -> list[AuditRecord]:
-        """Return the newest ``limit`` records of the audit trail, oldest first."""
-        return _records(self._rows(f"SELECT {_AUDIT} FROM audit ORDER BY number DESC LIMIT ?", limit))[::-1]
+    def newest_audit(self, limit: int, subject: str | None = None) -> list[AuditRecord]:
+        """Return the newest ``limit`` records of the audit trail, or of one subject, oldest first."""
+        sql = f"SELECT {_AUDIT} FROM audit WHERE subject = coalesce(?, subject) ORDER BY number DESC LIMIT ?"
+        return _records(self._rows(sql, subject, limit))[::-1]
 
     def escalations(self) -> tuple[int | None, list[Pending]]:
         """Return up to where the log was read for escalations, None if never, and those kept."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from marketfeed.alerts.log import Acknowledged, Appended, Consumer, Entry, Episode
+from marketfeed.alerts.log import EXPIRED, Acknowledged, Appended, Consumer, Entry, Episode
 from marketfeed.alerts.sqlite_file import DEAD, REQUEUED, SETTLED, TRIED
 from marketfeed.alerts.sqlite_reads import consumers, entries, episode
 
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from marketfeed.alerts.log import Action, Mark, Silence, Start
 
 _encoder = msgspec.json.Encoder()
+
+
+def forget_silences(connection: apsw.Connection, now_ns: int) -> None:
+    """Remove silences that have ended, except the newest."""
+    connection.execute(
+        "DELETE FROM silences WHERE id IN (SELECT id FROM silences WHERE ends_ns <= ?"
+        " ORDER BY ends_ns DESC, id DESC LIMIT -1 OFFSET ?)",
+        (now_ns, EXPIRED),
+    )
 
 
 def encoded(value: Any) -> str:
@@ -219,6 +228,7 @@ class Changes:
             silence.id, silence.starts_ns, silence.ends_ns, encoded(silence),
         )  # fmt: skip
         self._record(now_ns, "silenced", silence.id, silence.created_by, silence)
+        forget_silences(self._connection, now_ns)
 
     def expire_silence(self, silence: str, now_ns: int, by: str) -> bool:
         """End a silence."""

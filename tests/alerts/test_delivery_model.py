@@ -11,13 +11,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from marketfeed.alerts.alert import Alert
 from marketfeed.alerts.delivery import Delivery, DeliveryLimits
-from marketfeed.alerts.log import FORMER, Consumer, Entry, Progress
+from marketfeed.alerts.log import FORMER, Consumer, Entry, Former, Progress
 from marketfeed.core.units import MS, S
 
 PROVE = bool(os.environ.get("MARKETFEED_PROVE"))
 LIMITS = DeliveryLimits(max_tries=3, in_flight=4)
 SESSIONS = ("s", "t", "u")
-PATTERNS = (("mi*",), ("other",), ("*",))
+PATTERNS: tuple[tuple[str, ...], ...] = (("mi*",), ("other",), ("*",))
+WANTED: dict[tuple[str, ...], set[str]] = dict(
+    zip(PATTERNS, ({"mine"}, {"other"}, {"mine", "other"}), strict=True)
+)
 KINDS = ("mine", "mine", "mine", "other", "silenced", "directed", "elsewhere")
 
 
@@ -31,7 +34,8 @@ class DeliveryModel(RuleBasedStateMachine):
         self.wanted = set()
         self.acked, self.dead, self.requeued = set(), set(), set()
         self.floor, self.tries = 0, {}  # as kept
-        self.patterns, self.former = PATTERNS[0], ()  # as kept
+        self.patterns: tuple[str, ...] = PATTERNS[0]  # as kept
+        self.former: tuple[Former, ...] = ()
         self.now_ns = 0
         self.last = {}  # position: (tries, taken at, session), of this life
         self.handed = set()  # may come before its delay is over
@@ -63,8 +67,7 @@ class DeliveryModel(RuleBasedStateMachine):
             name = "mine" if kind in ("silenced", "elsewhere") else kind
             alert = Alert(id=str(position), key="", rule=name, symbol=symbol, to=to)
             self.log.append(Entry(position, alert, 0, "silenced" if kind == "silenced" else None))
-            wanted = {("mi*",): {"mine"}, ("other",): {"other"}, ("*",): {"mine", "other"}}[self.patterns]
-            if kind in wanted | {"directed"}:
+            if kind in WANTED[self.patterns] | {"directed"}:
                 self.wanted.add(position)
 
     @precondition(lambda self: len(self.former) < FORMER)

@@ -51,7 +51,7 @@ async def test_what_is_trimmed_during_a_look_up_is_read_from_the_log(monkeypatch
 async def test_a_reader_sees_every_entry_while_others_are_added():
     last = 10 * WINDOW
     window = recent(Log(range(1, last + 1)))
-    seen = []
+    seen: list[int] = []
 
     async def add():
         for position in range(1, last + 1, 100):
