@@ -219,6 +219,8 @@ def _status_line(status: int) -> str:
 
 def _why(error: BaseException) -> str:
     """Return one line on ``error``: the text of its first cause that has one."""
+    if isinstance(error, httpx.RemoteProtocolError):  # what the receiver sent is in its text
+        return printable(f"an invalid answer: {error}", _REASON_CHARACTERS)
     text = ""
     cause: BaseException | None = error
     while cause is not None:
