@@ -96,6 +96,7 @@ class Claim:
 
     def __init__(self, path: Path) -> None:
         """Take the lock, and create the folder. Raises AlertLogError with the number of the holder."""
+        check_file(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -124,6 +125,8 @@ class Claim:
 
 def in_use(path: Path) -> bool:
     """Return whether a process holds the log at ``path``; takes no lock that could keep one off for long."""
+    if path.is_dir():  # it may have no name, as ".."
+        return False
     try:
         fd = os.open(path.with_name(f"{path.name}.lock"), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:  # no process has ever held it, or it is for others
@@ -174,6 +177,7 @@ def open_for_reading(path: Path, vfs: str | None = None) -> apsw.Connection:
     """Open an existing log at ``path``, whether an engine writes to it or not. Raises AlertLogError."""
     if not path.exists():
         raise AlertLogError(f"there is no alert log {path}: an engine with alerts creates it")
+    check_file(path)
     with explained(path):
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs)
     try:
@@ -185,6 +189,12 @@ def open_for_reading(path: Path, vfs: str | None = None) -> apsw.Connection:
         connection.close()
         raise
     return connection
+
+
+def check_file(path: Path) -> None:
+    """Raise AlertLogError if ``path`` is a folder, which SQLite explains poorly."""
+    if path.is_dir():
+        raise AlertLogError(f"{path} is a folder: the alert log is a file, such as {path / 'alerts.db'}")
 
 
 def check(connection: apsw.Connection, path: Path) -> None:
