@@ -6,12 +6,14 @@ reported together with invalid values.
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
+from marketfeed.access import loading
 from marketfeed.config.admin_token import exposure, token_in
 from marketfeed.core.addresses import host_port
 from marketfeed.core.rings import Rings
@@ -21,13 +23,24 @@ from marketfeed.errors import ConfigError, gathered
 from marketfeed.folders import file_problem
 from marketfeed.ingest.pump import Pump
 from marketfeed.ingest.roster import Roster
+from marketfeed.server.access_control import checked_keys
 from marketfeed.server.alerting import enabled, escalations_of, rules_of, unmatched_patterns
 from marketfeed.server.local import validate
 from marketfeed.server.tap_listener import check_path
 
 if TYPE_CHECKING:
-    from marketfeed.config.schema import Config, GatewayConfig, Loaded
+    from marketfeed.config.schema import AlertsConfig, AuthConfig, Config, GatewayConfig, Loaded
     from marketfeed.secret import Secret
+
+
+_Idle = tuple[str, tuple[str, ...], str]  # a section, keys of it that have no effect, and why
+# Keys of [auth] that have an effect with access control, in mode keys alone, and in mode jwt alone.
+_OF_EITHER: Final = "ticket_prefixes", "defaults", "tenants"
+_OF_KEYS: Final = ("keys_file",)
+_OF_TOKENS: Final = (
+    "algorithm", "key_file", "jwks", "jwks_refresh_s", "previous_key_file", "valid_until", "audience",
+    "issuer", "max_ttl_s", "claims",
+)  # fmt: skip
 
 
 def mistakes(loaded: Loaded) -> list[str]:
@@ -43,6 +56,9 @@ def mistakes(loaded: Loaded) -> list[str]:
         check_log_path(loaded)
     with gathered(found):
         admin_token(loaded)
+    with gathered(found):
+        if config.auth.mode != "none":
+            checked_keys(loaded, os.environ)
     with gathered(found):
         rules_of(loaded)
     with gathered(found):
@@ -73,16 +89,7 @@ def idle(loaded: Loaded) -> list[str]:
     config = loaded.config
     found = [] if config.feeds else [f"{loaded.source}: no [[feeds]]: subscribers will get no ticks"]
     alerts = config.alerts
-    off = (
-        () if enabled(alerts) else ("keep_days", "keep_alerts", "max_tries", "in_flight", "rules", "escalate")
-    )
-    why_off = "without [[alerts.rules]], [[alerts.escalate]] or enabled = true"
-    if alerts.enabled is False:
-        why_off = "alerts.enabled is false"
-    for section, names, why in (
-        ("alerts", off, f"alerts are off, {why_off}"),
-        ("auth", ("algorithm", "key_file"), "tokens come with a later version"),
-    ):
+    for section, names, why in (_idle_alerts(alerts), _idle_auth(config.auth), _idle_refresh(config.auth)):
         table = getattr(config, section)
         default = type(table)()
         keys = [f"{section}.{name}" for name in names if getattr(table, name) != getattr(default, name)]
@@ -91,6 +98,24 @@ def idle(loaded: Loaded) -> list[str]:
     if alerts.rules and enabled(alerts):
         found += unmatched_patterns(loaded, planned_symbols(loaded))
     return found
+
+
+def _idle_alerts(alerts: AlertsConfig) -> _Idle:
+    off = "keep_days", "keep_alerts", "max_tries", "in_flight", "rules", "escalate"
+    why = "without [[alerts.rules]], [[alerts.escalate]] or enabled = true"
+    if alerts.enabled is False:
+        why = "alerts.enabled is false"
+    return "alerts", () if enabled(alerts) else off, f"alerts are off, {why}"
+
+
+def _idle_auth(auth: AuthConfig) -> _Idle:
+    names = {"none": (*_OF_EITHER, *_OF_KEYS, *_OF_TOKENS), "keys": _OF_TOKENS, "jwt": _OF_KEYS}[auth.mode]
+    return "auth", names, f'auth.mode is "{auth.mode}"'
+
+
+def _idle_refresh(auth: AuthConfig) -> _Idle:
+    fetched = auth.mode != "jwt" or (auth.jwks is not None and loading.is_address(auth.jwks))
+    return "auth", () if fetched else ("jwks_refresh_s",), "auth.jwks is not an address"
 
 
 def log_problem(loaded: Loaded) -> str | None:
@@ -118,7 +143,10 @@ def exposed(loaded: Loaded) -> list[str]:
     """Return warnings about secrets that every user may read, one line each."""
     file = loaded.config.admin.token_file
     told = None if file is None else exposure(file, loaded.base)
-    return [] if told is None else [loaded.sourced(told)]
+    return [
+        *map(loaded.sourced, [] if told is None else [told]),
+        *map(loaded.sourced, loading.exposed(loaded.config.auth)),
+    ]
 
 
 def tap_path(loaded: Loaded) -> Path | None:

@@ -14,7 +14,8 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 import trio
@@ -40,8 +41,10 @@ from marketfeed.ingest.room import Room
 from marketfeed.ingest.roster import Roster
 from marketfeed.latency.aggregator import Aggregator
 from marketfeed.latency.log import IntervalLog
+from marketfeed.server.access_control import AccessControl
 from marketfeed.server.alerting import Alerting
 from marketfeed.server.local import LocalServer, limits_of, validate
+from marketfeed.server.metering import Metering
 from marketfeed.server.tap_listener import Taps
 from marketfeed.workers.pool import WorkerPool
 
@@ -50,10 +53,21 @@ if TYPE_CHECKING:
 
     from trio.socket import SocketType
 
+    from marketfeed.alerts.escalation.registry import Escalation
     from marketfeed.config.schema import Config, Loaded
+    from marketfeed.secret import Secret
+    from marketfeed.server.access_control import Planned
     from marketfeed.server.api import SessionServer
 
 log = structlog.get_logger()
+
+
+class _Secrets(NamedTuple):
+    """What a reload reads from files of secrets; their contents may have changed."""
+
+    token: Secret | None
+    escalations: list[Escalation]
+    access: Planned | None
 
 
 class Engine:
@@ -85,7 +99,12 @@ class Engine:
             IntervalLog(loaded.base / latency.path, latency.max_bytes, latency.keep_files),
             {name: tier.interval_ms for name, tier in config.tiers.items()},
         )
+        self.metering = Metering(loaded, self.symbols.names)
         found: list[str] = []
+        self.access: AccessControl | None = None  # None: auth.mode is none
+        with gathered(found):
+            if config.auth.mode != "none":
+                self.access = AccessControl(loaded)
         with gathered(found):
             validate(config)
             self.server = self._session_server(loaded, log_level)
@@ -105,9 +124,15 @@ class Engine:
             self.alerting = Alerting(loaded, self.rings, self.symbols, self.roster)
         if found:
             raise loaded.refusal(found)
+        self._certificate = contents(config.gateway)
+        if self.access is not None:
+            self.access.server = self.server
+            self.access.desk.on_sessions = self.metering.count_sessions
+        self.metering.on_change = self.server.limit
         self.health = Health(
-            self.server, self.roster, self.aggregator, self.taps, self.symbols, self.alerting
-        )
+            self.server, self.roster, self.aggregator, self.taps, self.symbols,
+            self.alerting, self.metering, self.access,
+        )  # fmt: skip
 
     def _session_server(self, loaded: Loaded, log_level: str) -> SessionServer:
         config = loaded.config
@@ -121,6 +146,8 @@ class Engine:
                 on_synced=self._on_synced,
                 on_latencies=self.aggregator.take,
                 overview=self.aggregator.shown,
+                desk=None if self.access is None else self.access.desk,
+                on_usage=self.metering.take,
             )
         return LocalServer(
             config,
@@ -130,6 +157,8 @@ class Engine:
             on_synced=self._on_synced,
             on_latencies=self.aggregator.take,
             overview=self._overview,
+            access=None if self.access is None else self.access.access(),
+            on_usage=self.metering.take,
         )
 
     async def _overview(self) -> dict[str, Any]:
@@ -159,9 +188,10 @@ class Engine:
             listener,
             await open_listener(config.admin.host, config.admin.port, "admin") as admin_listener,
             self.taps.open(),
+            nullcontext() if self.access is None else self.access.open(),
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
         ):
-            async with self.alerting.open():
+            async with self.alerting.open(), self.metering.open():
                 self.server.alerts = self.alerting.dispatch
                 error = await self._serve(listener, admin_listener, signals)
         if error is not None:
@@ -187,6 +217,8 @@ class Engine:
                 self.admission,
                 self.health,
                 self.alerting,
+                self.metering,
+                self.access,
             ),
             Hosts(own_names(self.config.admin.hosts, self.config.admin.host)),
             self.admin_token,
@@ -196,6 +228,9 @@ class Engine:
             watch.start_soon(accept_http, admin_listener, admin.server, watch)
             watch.start_soon(self.taps.accept, watch)
             watch.start_soon(self.alerting.run)
+            if self.access is not None:
+                watch.start_soon(self.access.run)
+            watch.start_soon(self.metering.run)
             if self.config.latency.enabled:
                 watch.start_soon(self.aggregator.run)
             async with trio.open_nursery() as sessions:
@@ -248,50 +283,89 @@ class Engine:
             config = loaded.config
             now = (config, contents(config.gateway))
             if during and now == self._in_force:
-                # The files of secrets may have changed.
-                token, escalations = admin_token(loaded), self.alerting.planned(loaded)
-                self.admin_token.replace(token)
-                self.alerting.reload(escalations)
+                secrets = self._secrets(loaded)
+                self._renew_access(secrets.access)
+                self._renew(secrets)
                 log.info("reloaded", changed=[])
                 return
             changed = changes(self.config, config)
-            forbidden = fixed(changed)
-            found = [f"{', '.join(forbidden)}: cannot change without a restart"] if forbidden else []
-            with gathered(found):
-                validate(config)
-            with gathered(found):
-                self.roster.plan(config.feeds, addresses(config))
-            with gathered(found):
-                token = admin_token(loaded)
-            with gathered(found):
-                escalations = self.alerting.planned(loaded)
-            if found:
-                self.roster.forget()
-                raise loaded.refusal(found)
+            secrets = self._planned(loaded, changed)
         except ConfigError as error:
             self.health.reload_failure = reason = "; ".join(error.mistakes)
             log.error("reload refused, nothing changed", reason=reason)
             return
         log.info("reloading", changed=changed)
+        access_alone = self._is_access_alone(changed, now[1], secrets.access)
         before, self.admission.limits = self.admission.limits, limits_of(config.limits)
+        # Before workers are replaced, which takes long: what is no longer good must end now.
+        access_before = self._renew_access(secrets.access)
         try:
-            await self.server.reload(config)
+            if not access_alone:
+                await self.server.reload(config)
         except (ConfigError, StartError) as error:
             self.health.reload_failure = str(error)
             log.error("reload failed", reason=str(error))
             self.admission.limits = before
+            self._renew_access(access_before)
             self.roster.forget()
             return
         self.config = config
         self._in_force = now
+        self._certificate = now[1]
         self.health.reload_failure = None
         self.taps.most = config.limits.taps
-        self.admin_token.replace(token)
-        self.alerting.reload(escalations)
+        self._renew(secrets)
+        self.metering.quotas.tenants = config.auth.tenants
         await self.roster.apply(sources)
         for warning in exposed(loaded):
             log.warning(warning)
         log.info("reloaded", changed=changed)
+
+    def _planned(self, loaded: Loaded, changed: list[str]) -> _Secrets:
+        """Check what is ``changed``, and plan the feeds; return the secrets. Raises ConfigError."""
+        config = loaded.config
+        forbidden = fixed(changed)
+        found = [f"{', '.join(forbidden)}: cannot change without a restart"] if forbidden else []
+        with gathered(found):
+            validate(config)
+        with gathered(found):
+            self.roster.plan(config.feeds, addresses(config))
+        with gathered(found):
+            secrets = self._secrets(loaded)
+        if found:
+            self.roster.forget()
+            raise loaded.refusal(found)
+        return secrets
+
+    def _secrets(self, loaded: Loaded) -> _Secrets:
+        """Read the files of secrets again; raises ConfigError with all mistakes."""
+        found: list[str] = []
+        access = None
+        with gathered(found):
+            token = admin_token(loaded)
+        with gathered(found):
+            escalations = self.alerting.planned(loaded)
+        with gathered(found):
+            if self.access is not None:
+                access = self.access.planned(loaded)
+        if found:
+            raise ConfigError(*found)
+        return _Secrets(token, escalations, access)
+
+    def _renew(self, secrets: _Secrets) -> None:
+        """Put secrets in force that concern this process alone."""
+        self.admin_token.replace(secrets.token)
+        self.alerting.reload(secrets.escalations)
+
+    def _renew_access(self, planned: Planned | None) -> Planned | None:
+        """Put keys and tenants in force; return those that were. None: there is no access control."""
+        return None if self.access is None or planned is None else self.access.apply(planned)
+
+    def _is_access_alone(self, changed: list[str], certificate: list[bytes], planned: Planned | None) -> bool:
+        """Return whether only keys and ``[auth]`` have changed: then workers need not be replaced."""
+        if self.access is None or planned is None or certificate != self._certificate:
+            return False
+        return self.access.changed_by(planned) and all(key.startswith("auth.") for key in changed)
 
     def _print_ready(self, host: str, port: int) -> None:
         scheme = "https" if self.config.gateway.tls_cert else "http"

@@ -53,6 +53,10 @@ class AlertLogError(MarketfeedError):
     """
 
 
+class AccessFileError(MarketfeedError):
+    """The file at ``auth.path`` cannot be opened, read or written; the text says what the operator can do."""
+
+
 class RecordingError(MarketfeedError):
     """A recording cannot be opened or written, or a file is not a recording; exit status 2."""
 
@@ -90,6 +94,13 @@ class EngineGoneError(TapError):
 
 class AccessError(MarketfeedError):
     """A key, token or ticket is not valid, or not any more; the text says why, and nothing secret."""
+
+
+class RevocationError(MarketfeedError):
+    """Revocations cannot be read or kept; the text has the file and says what the operator can do.
+
+    After a failed write, the revocation may not be taken as kept. A repeated call is safe.
+    """
 
 
 class RequestError(MarketfeedError):

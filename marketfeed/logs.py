@@ -27,7 +27,10 @@ def configure(level: str = "info") -> None:
     """Set up structlog for this process; ``level`` is debug, info, warning or error."""
     terminal = sys.stderr.isatty()
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+        # Tracebacks without the values of variables, which may be tokens.
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if terminal
+        else structlog.processors.JSONRenderer()
     )
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,  # the worker, if any

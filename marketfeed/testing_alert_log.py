@@ -10,7 +10,7 @@ A failed check raises an AssertionError that begins with the number of the check
  3. What was appended is there, equal, when the log is opened again.
  4. Marks are kept; a cleared has none if an entry of its episode has none.
  5. Episodes begin with raised and end with one cleared; the first person to resolve one stays.
- 6. The first use of a consumer creates it, from now or with all; later ones change patterns and symbols.
+ 6. The first use of a consumer creates it, from now or with all; later ones change what it gets.
  7. An acknowledgement settles what is this consumer's, once, and is there when the log is opened again.
  8. Attempts and floors are there after the next change that was waited for.
  9. Dead letters are listed, can be acknowledged, and are unsettled again when they are requeued.

@@ -26,6 +26,7 @@ import numpy as np
 import trio
 from rich.table import Table
 
+from marketfeed.access.entitlement import UNBOUNDED
 from marketfeed.alerts.alert import alert_id
 from marketfeed.alerts.delivery import DeliveryLimits
 from marketfeed.alerts.dispatch import Dispatch
@@ -129,7 +130,7 @@ async def consume(dispatch: Dispatch, delivered: list[str]) -> None:
     """Take and acknowledge as a session does."""
     while True:
         due = await dispatch.take("session", TAKEN)
-        list(arrays(messages_of(due)))
+        list(arrays(messages_of(due, UNBOUNDED)))
         delivered += [one.entry.alert.id for one in due]
         await dispatch.acknowledge("bench", [one.entry.alert.id for one in due])
 

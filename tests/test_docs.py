@@ -125,3 +125,10 @@ def test_what_a_page_has_itself_or_links_to_is_not(text):
 def test_every_page_is_in_the_navigation_of_the_site():
     listed = re.findall(r"- (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
     assert sorted(listed) == sorted(path.name for path in ROOT.glob("docs/*.md"))
+
+
+def test_every_test_that_the_page_on_security_names_exists():
+    page = (ROOT / "docs" / "security.md").read_text("utf-8")
+    named = set(re.findall(r"`([a-z0-9_/]*test_[a-z0-9_]+\.py)`", page))
+    assert len(named) > 20
+    assert not [name for name in sorted(named) if not (ROOT / "tests" / name).is_file()]

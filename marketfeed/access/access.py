@@ -31,6 +31,11 @@ class Access:
         self._verifier = Verifier(config, material)
         self.on_change: list[Callable[[], None]] = []  # called after each change: grants may be others now
 
+    @property
+    def material(self) -> Material:
+        """Return the keys and revocations in force."""
+        return self._material
+
     def now_s(self) -> float:
         """Return the Unix time in s."""
         return self._wall_ns() / 1e9

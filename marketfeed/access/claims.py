@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from marketfeed.core.printable import printable
 from marketfeed.core.symbols import is_pattern, is_symbol
 from marketfeed.errors import AccessError
 
@@ -25,7 +26,6 @@ Text = Annotated[str, Meta(min_length=1, max_length=256)]
 Texts = Annotated[tuple[str, ...], Meta(max_length=MAX_PATTERNS)]
 Most = Annotated[int, Meta(ge=0, le=2**53)]
 _CONSUMER: Final = re.compile(r"[!-~]{0,64}")
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Claims(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,7 +63,7 @@ def claims_of(
     try:
         claims = msgspec.convert(found, Claims)
     except msgspec.ValidationError as error:
-        raise AccessError(f"the claims are invalid: {error}") from None
+        raise AccessError(f"the claims are invalid: {printable(error, 200)}") from None
     problem = claims_problem(claims)
     if problem is not None:
         raise AccessError(f"the claims are invalid: {problem}")
@@ -73,8 +73,8 @@ def claims_of(
 def claims_problem(claims: Claims) -> str | None:
     """Return what is wrong with ``claims`` that their types do not express; None if nothing is."""
     for name in ("sub", "tenant"):
-        if _UNPRINTABLE.search(getattr(claims, name)):
-            return f"{name}: control characters"
+        if not getattr(claims, name).isprintable():
+            return f"{name}: characters that cannot be printed"
     wrong = next((one for one in claims.symbols if not (is_symbol(one) or is_pattern(one))), None)
     if wrong is not None:
         return f"symbols: not a symbol or prefix*: {wrong[:40]!r}"

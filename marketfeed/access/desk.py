@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import msgspec
 
 from marketfeed.access.tickets import Redeemed, Tickets
+from marketfeed.access.usage import User
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -58,7 +59,10 @@ class Desk(Protocol):
 
 
 class LocalDesk:
-    """The desk itself. ``now_s`` is the Unix clock, ``refresh`` fetches the set of keys."""
+    """The desk itself. ``now_s`` is the Unix clock, ``refresh`` fetches the set of keys.
+
+    ``on_replaced`` is called with a session that has to end because its ticket has opened another one.
+    """
 
     def __init__(
         self,
@@ -66,11 +70,15 @@ class LocalDesk:
         prefixes: tuple[int, int] | None,
         now_s: Callable[[], float],
         refresh: Callable[[], Awaitable[None]],
+        on_replaced: Callable[[str], None] = lambda session: None,
     ) -> None:
-        self.tenants = tenants  # a reload replaces it
+        self.tenants = tenants
         self._tickets = Tickets(prefixes)
         self._now_s = now_s
         self._refresh = refresh
+        self._on_replaced = on_replaced
+        # Called with a user, and the number of sessions that it has from now on.
+        self.on_sessions: Callable[[User, int], None] = lambda user, number: None
         self._sessions: dict[str, Holder] = {}
         self._symbols: dict[str, int] = {}  # by session
         self._by_sub: Counter[tuple[str, str]] = Counter()  # sessions by tenant and sub
@@ -80,6 +88,11 @@ class LocalDesk:
     def __len__(self) -> int:
         """Return the number of sessions."""
         return len(self._sessions)
+
+    def renew(self, tenants: Mapping[str, TenantConfig], prefixes: tuple[int, int] | None) -> None:
+        """Use other bounds of tenants, and other prefixes of addresses for tickets, from now on."""
+        self.tenants = tenants
+        self._tickets.prefixes = prefixes
 
     @property
     def tickets(self) -> int:
@@ -99,6 +112,7 @@ class LocalDesk:
         self._sessions[session] = holder
         self._by_sub[holder.tenant, holder.sub] += 1
         self._by_tenant[holder.tenant] += 1
+        self._tell(holder)
         return None
 
     async def hold(self, session: str, symbols: int) -> str | None:
@@ -122,14 +136,25 @@ class LocalDesk:
         _take(self._by_sub, (holder.tenant, holder.sub), 1)
         _take(self._by_tenant, holder.tenant, 1)
         _take(self._held, holder.tenant, self._symbols.pop(session, 0))
+        self._tell(holder)
+
+    def _tell(self, holder: Holder) -> None:
+        self.on_sessions(User(holder.tenant, holder.sub), self._by_sub[holder.tenant, holder.sub])
 
     async def issue(self, token: str, expires_s: float | None, address: str) -> str:
         """Return a new ticket for ``token``, which was verified; raises AccessError."""
         return self._tickets.issue(token, expires_s, address, self._now_s())
 
     async def redeem(self, ticket: str, address: str, session: str, again: bool) -> Redeemed:
-        """Use a ticket for ``session``, ``again`` if it may have opened one before. Raises AccessError."""
-        return self._tickets.redeem(ticket, address, session, again, self._now_s())
+        """Use a ticket for ``session``, ``again`` if it may have opened one before. Raises AccessError.
+
+        A session that it opened before is not counted any more from now on, and has to end.
+        """
+        redeemed = self._tickets.redeem(ticket, address, session, again, self._now_s())
+        if redeemed.before in self._sessions:
+            self.leave(redeemed.before)
+            self._on_replaced(redeemed.before)
+        return redeemed
 
     async def refresh_keys(self) -> None:
         """Fetch the set of keys again, unless that was done a moment ago."""

@@ -24,6 +24,7 @@ class Revocation(msgspec.Struct, frozen=True):
     value: str
     at_s: float
     until_s: float | None = None
+    comment: str = ""
 
 
 class Revocations:
@@ -42,6 +43,10 @@ class Revocations:
         known = self._all.get((revocation.kind, revocation.value))
         if known is None or known.at_s <= revocation.at_s:
             self._all[revocation.kind, revocation.value] = revocation
+
+    def take_back(self, kind: Kind, value: str) -> None:
+        """Remove a revocation, if there is one."""
+        self._all.pop((kind, value), None)
 
     def every(self) -> tuple[Revocation, ...]:
         """Return all, oldest first."""

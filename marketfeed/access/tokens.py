@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import jwt
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from marketfeed.access.grant import SKEW_S
 from marketfeed.errors import AccessError, ConfigError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_TOKEN: Final = 16_384  # characters
 LEAST_SECRET: Final = 32  # bytes of an HS256 secret, as RFC 7518 §3.2 asks for
+LEAST_RSA: Final = 2048  # bits of an RSA key, as RFC 7518 §3.3 asks for
 MAX_KEYS: Final = 200  # of a JWKS document
 _KEY_TYPES: Final = {"HS256": "oct", "RS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
 
@@ -40,9 +42,9 @@ class TokenVerifier:
         assert config.algorithm is not None
         self._config, self._algorithm = config, config.algorithm
         self._previous_until_s = material.previous_until_s
-        self._key = _key_of(material.key, self._algorithm, "key_file") if material.key else None
+        self._key = key_of(material.key, self._algorithm, "auth.key_file") if material.key else None
         self._previous = (
-            _key_of(material.previous_key, self._algorithm, "previous_key_file")
+            key_of(material.previous_key, self._algorithm, "auth.previous_key_file")
             if material.previous_key
             else None
         )
@@ -159,27 +161,45 @@ def keys_of_set(document: bytes, algorithm: str) -> dict[str, Any]:
         if one.get("use", "sig") != "sig" or one.get("alg", algorithm) != algorithm:
             continue
         try:
-            key = jwt.PyJWK(one, algorithm=algorithm).key
-        except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+            key = _public(jwt.PyJWK(one, algorithm=algorithm).key)
+        except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, KeyError, OverflowError):
             continue
-        found[str(one.get("kid", ""))] = key
+        if _weakness(key, algorithm) is None:
+            found[str(one.get("kid", ""))] = key
     if not found:
         raise AccessError(f"the JWKS document has no key for {algorithm}")
     return found
 
 
-def _key_of(data: bytes, algorithm: str, option: str) -> Any:
-    """Return the key in ``data`` as PyJWT wants it; raises ConfigError."""
+def key_of(data: bytes, algorithm: str, name: str) -> Any:
+    """Return the key in ``data`` as PyJWT wants it; raises ConfigError (``name: what is wrong``)."""
     if algorithm == "HS256":
         secret = data.strip()
         if secret.startswith(b"-----BEGIN"):
-            raise ConfigError(f"auth.{option}: a PEM key is no secret of HS256: see auth.algorithm")
+            raise ConfigError(f"{name}: a PEM key is no secret of HS256: see auth.algorithm")
         if len(secret) < LEAST_SECRET:
-            raise ConfigError(f"auth.{option}: a secret of HS256 must have at least {LEAST_SECRET} bytes")
+            raise ConfigError(f"{name}: a secret of HS256 must have at least {LEAST_SECRET} bytes")
         return secret
     try:
-        key = jwt.get_algorithm_by_name(algorithm).prepare_key(data)
-    except (jwt.PyJWTError, ValueError, TypeError):
-        raise ConfigError(f"auth.{option}: must hold a public key for {algorithm} in PEM") from None
-    public = getattr(key, "public_key", None)  # a private key was given: only its public half is kept
-    return key if public is None else public()
+        key = _public(jwt.get_algorithm_by_name(algorithm).prepare_key(data.strip()))
+    except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError):
+        raise ConfigError(f"{name}: must hold a public key for {algorithm} in PEM") from None
+    problem = _weakness(key, algorithm)
+    if problem is not None:
+        raise ConfigError(f"{name}: {problem}")
+    return key
+
+
+def _public(key: Any) -> Any:
+    """Return the public half of a private key; a public key, or a secret, itself."""
+    half = getattr(key, "public_key", None)
+    return key if half is None else half()
+
+
+def _weakness(key: Any, algorithm: str) -> str | None:
+    """Return why a public key must not be used with ``algorithm``; None if it may."""
+    if algorithm == "RS256" and key.key_size < LEAST_RSA:
+        return f"an RSA key must have at least {LEAST_RSA} bits, not {key.key_size}"
+    if algorithm == "ES256" and key.curve.name != "secp256r1":
+        return f"a key for ES256 must be on the curve P-256, not {key.curve.name}"
+    return None

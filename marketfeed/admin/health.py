@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from marketfeed.core.symbols import SymbolTable
     from marketfeed.ingest.roster import Roster
     from marketfeed.latency.aggregator import Aggregator
+    from marketfeed.server.access_control import AccessControl
     from marketfeed.server.alerting import Alerting
     from marketfeed.server.api import SessionServer
+    from marketfeed.server.metering import Metering
     from marketfeed.server.tap_listener import Taps
 
 # All kinds of conditions, for metrics. no_worker and alert_log are always problems, feed_* if the feed is
@@ -34,7 +36,10 @@ KINDS: Final = (
     "alert_log",
     "alert_rule",
     "escalation",
+    "jwks",
+    "revocations",
     "latency_log",
+    "usage",
     "tap",
     "symbols_full",
     "reload",
@@ -65,6 +70,8 @@ class Health:
         taps: Taps,
         symbols: SymbolTable,
         alerting: Alerting,
+        metering: Metering,
+        access: AccessControl | None = None,
     ) -> None:
         self._server = server
         self._roster = roster
@@ -72,6 +79,8 @@ class Health:
         self._taps = taps
         self._symbols = symbols
         self._alerting = alerting
+        self._metering = metering
+        self._access = access
         self.phase = Phase.STARTING
         self.reload_failure: str | None = None  # why the configuration file could not be put in force
 
@@ -100,7 +109,9 @@ class Health:
             for name, trouble in self._alerting.failing_escalations().items()
         ]
         for kind, trouble in (
+            *({} if self._access is None else self._access.troubles()).items(),
             ("latency_log", self._aggregator.log.problem),
+            ("usage", self._metering.problem),
             ("tap", self._taps.problem()),
             ("symbols_full", self._full()),
             ("reload", self.reload_failure),

@@ -1,4 +1,4 @@
-"""The admin listener: metrics, health, latency, sessions, consumers of alerts. On loopback by default.
+"""The admin listener: metrics, health, latency, sessions, alerts, usage. On loopback by default.
 
 If there is a token, requests have to bear it. ``/healthz`` and ``/readyz`` do not require it, since probes of
 orchestrators send none; without it ``/readyz`` has only the status, because its reasons name feeds and files.
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from marketfeed.admin.access_operations import AccessOperations
 from marketfeed.admin.alert_operations import AlertOperations
 from marketfeed.admin.metrics import CONTENT_TYPE, Sources, exposition
+from marketfeed.admin.usage_operations import UsageOperations
 from marketfeed.api.operations import HealthAnswer, ReadinessAnswer, SessionsParameters
 from marketfeed.config.admin_token import KEY
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 MAX_ROWS: Final = 1000
 HEAD_S: Final = 5.0
 BODY_BYTES: Final = 262_144  # the largest body of a request
+READING: Final = frozenset({"GET", "HEAD"})
 OPEN: Final = frozenset({"/healthz", "/readyz"})  # paths that require no token
 CHALLENGE: Final = ("WWW-Authenticate", "Bearer")
 
@@ -44,6 +47,8 @@ class Admin:
                 "/v1/latency": {"GET": self._latency},
                 "/v1/sessions": {"GET": self._sessions},
                 **AlertOperations(sources.alerting).routes,
+                **AccessOperations(sources.access).routes,
+                **UsageOperations(sources.metering).routes,
             },
             Rules(
                 head_s=HEAD_S,
@@ -58,7 +63,10 @@ class Admin:
         )
 
     def _refuse(self, request: Request) -> Response | None:
-        """Return 401 for a request without the token."""
+        """Return 401 for a request without the token, and 403 for a web page that would change something."""
+        if request.method not in READING and request.header(b"origin") is not None:
+            self.server.refused["page on the admin port"] += 1
+            return error_response(403, "web pages may change nothing on the admin port")
         if request.path in OPEN or (why := self._token.refusal(request.header(b"authorization"))) is None:
             return None
         self.server.refused[why] += 1

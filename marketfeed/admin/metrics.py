@@ -15,9 +15,11 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector as MetricSource
 
 from marketfeed import __version__
+from marketfeed.admin.access_metrics import access_metrics
 from marketfeed.admin.alert_metrics import alert_metrics
 from marketfeed.admin.families import PREFIX, Samples, counter, gauge, histogram, histograms
 from marketfeed.admin.health import KINDS, Health
+from marketfeed.admin.usage_metrics import usage_metrics
 from marketfeed.core.records import CHANNELS
 from marketfeed.fanout.figures import FLUSH_BOUNDS_S
 from marketfeed.fanout.ledger import Ledger
@@ -34,9 +36,11 @@ if TYPE_CHECKING:
     from marketfeed.core.symbols import SymbolTable
     from marketfeed.ingest.roster import Roster
     from marketfeed.latency.aggregator import Aggregator
+    from marketfeed.server.access_control import AccessControl
     from marketfeed.server.alerting import Alerting
     from marketfeed.server.api import SessionServer
     from marketfeed.server.conditions import Condition
+    from marketfeed.server.metering import Metering
     from marketfeed.server.stats import ServerStats
     from marketfeed.server.tap_listener import Taps
 
@@ -57,6 +61,8 @@ class Sources:
     admission: Admission
     health: Health
     alerting: Alerting
+    metering: Metering
+    access: AccessControl | None = None
 
 
 async def exposition(sources: Sources) -> bytes:
@@ -82,6 +88,9 @@ class _Snapshot(MetricSource):
         yield from self._latencies()
         yield from self._feeds()
         yield from alert_metrics(self._sources.alerting, self._sources.rings.head(), self._dead)
+        if self._sources.access is not None:
+            yield from access_metrics(self._sources.access)
+        yield from usage_metrics(self._sources.metering)
         yield from self._process()
 
     def _engine(self) -> Iterable[Metric]:

@@ -28,16 +28,7 @@ if TYPE_CHECKING:
 
     from marketfeed.alerts.alert import Alert
     from marketfeed.alerts.delivery import DeliveryLimits, DeliveryStatistics, Due
-    from marketfeed.alerts.log import (
-        AlertLog,
-        Appended,
-        Consumer,
-        DeadLetter,
-        Episode,
-        Mark,
-        Silence,
-        Start,
-    )
+    from marketfeed.alerts.log import AlertLog, Appended, Consumer, DeadLetter, Episode, Mark, Silence, Start
     from marketfeed.core.symbol_set import SymbolSet
 
 LOOK_S: Final = 0.5  # between looks for alerts to park; the shortest delay is 0.8 s

@@ -8,13 +8,14 @@ from typing import Any, Final
 import msgspec
 
 from marketfeed import __version__
-from marketfeed.api import alert_operations, answers, operations
+from marketfeed.api import access_operations, alert_operations, answers, operations, usage
 from marketfeed.api.messages import Quote, Trade
 from marketfeed.api.routes import (
     ADMIN,
     EVERYWHERE,
     JSON,
     PROBE,
+    PUBLIC,
     TEXT,
     Route,
     json_answer,
@@ -33,6 +34,11 @@ HEADERS: Final = {  # of errors, by status
     401: {"WWW-Authenticate": CHALLENGE},
     429: {"Retry-After": RETRY_AFTER},
     503: {"Retry-After": RETRY_AFTER},
+}
+TOKEN: Final = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key or token, if `auth.mode` is `keys` or `jwt`.",
 }
 ADMIN_TOKEN: Final = {
     "type": "http",
@@ -105,18 +111,22 @@ GATEWAY: Final = (
         LATENCY,
         "Get latencies, per tier and hop.",
         json_answer(ref(answers.Latency), "Latencies; `log` on the admin port only."),
-        (*EVERYWHERE, 401),
     ),
     Route(
         "/asyncapi.json",
         "Get the AsyncAPI document.",
         json_answer({"type": "object"}, "The document."),
+        PUBLIC,
         tagged=True,
     ),
     Route(
-        "/openapi.json", "Get this document.", json_answer({"type": "object"}, "The document."), tagged=True
+        "/openapi.json",
+        "Get this document.",
+        json_answer({"type": "object"}, "The document."),
+        PUBLIC,
+        tagged=True,
     ),
-    Route("/robots.txt", "Exclude crawlers.", text_answer(TEXT, "Rules for crawlers."), tagged=True),
+    Route("/robots.txt", "Exclude crawlers.", text_answer(TEXT, "Rules for crawlers."), PUBLIC, tagged=True),
 )
 OPERATORS: Final = (
     Route("/metrics", "Get metrics in Prometheus's format.", text_answer(TEXT, "Metrics."), ADMIN),
@@ -144,9 +154,17 @@ OPERATORS: Final = (
         ADMIN,
         operations.SessionsParameters,
     ),
+    Route(
+        "/v1/usage",
+        "Get usage by user or tenant, or distinct users by symbol prefix.",
+        json_answer(ref(usage.UsageAnswer), "`prefixes` with `by=symbols`, else `rows`."),
+        (*ADMIN, 503),
+        usage.UsageParameters,
+    ),
     *alert_operations.OPERATORS,
+    *access_operations.OPERATORS,
 )
-BODIES: Final = alert_operations.BODIES
+BODIES: Final = (*alert_operations.BODIES, *access_operations.BODIES)
 
 STRUCTS: Final[tuple[type[Any], ...]] = (
     Quote,
@@ -159,7 +177,9 @@ STRUCTS: Final[tuple[type[Any], ...]] = (
     operations.HealthAnswer,
     operations.ReadinessAnswer,
     operations.SessionList,
+    usage.UsageAnswer,
     *alert_operations.STRUCTS,
+    *access_operations.STRUCTS,
 )
 
 
@@ -219,7 +239,9 @@ def _operation(route: Route) -> dict[str, Any]:
         "responses": _responses(route),
     }
     if 401 in route.errors:
-        operation["security"] = [{"admin_token": []}, {}]
+        schemes = ["admin_token"] * (route not in GATEWAY or route.path == LATENCY)
+        schemes += ["token"] * (route in GATEWAY)
+        operation["security"] = [*({scheme: []} for scheme in schemes), {}]
     if route.body is not None:
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": ref(route.body)}}}
     return operation
@@ -259,7 +281,7 @@ def _document() -> dict[str, Any]:
         "paths": _paths(),
         "components": {
             "responses": {**errors, "error": _error("Any other error; `code` is its status.")},
-            "securitySchemes": {"admin_token": ADMIN_TOKEN},
+            "securitySchemes": {"admin_token": ADMIN_TOKEN, "token": TOKEN},
             "schemas": {**strict(BODIES), **tolerant(STRUCTS)},
         },
     }

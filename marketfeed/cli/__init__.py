@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from marketfeed import __version__
-from marketfeed.cli import alerts, config, export, probe, record, report, serve, simulate, watch
+from marketfeed.cli import (
+    alerts,
+    config,
+    export,
+    keys,
+    probe,
+    record,
+    report,
+    revoke,
+    serve,
+    simulate,
+    token,
+    usage,
+    watch,
+)
 
 app = typer.Typer(
     name="marketfeed",
@@ -43,6 +57,10 @@ app.command(epilog=record.EXAMPLES)(record.record)
 app.command(epilog=simulate.EXAMPLES)(simulate.simulate)
 app.command(epilog=export.EXAMPLES)(export.export)
 app.command(epilog=probe.EXAMPLES)(probe.probe)
+app.add_typer(keys.app, name="keys", epilog=keys.EXAMPLES)
+app.command(epilog=token.EXAMPLES)(token.token)
+app.command(epilog=revoke.EXAMPLES)(revoke.revoke)
+app.command(epilog=usage.EXAMPLES)(usage.usage)
 app.add_typer(alerts.app, name="alerts", epilog=alerts.EXAMPLES)
 app.command("config", epilog=config.EXAMPLES)(config.write_config)
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from marketfeed.cli.alerts_http import Call
     from marketfeed.config.schema import AlertsConfig
+    from marketfeed.gateway.http import Routes
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,17 @@ async def answer_offline(path: Path, alerts: AlertsConfig, call: Call) -> Answer
             routes = AlertOperations(_Operated(dispatch)).routes
         else:
             routes = AlertRoutes(dispatch, time.time_ns, Waits(), Authorizer(None, Counters())).routes
-        query = {name: [value] for name, value in (call.query or {}).items()}
-        request = Request(call.path, query, call.method, body=msgspec.json.encode(call.body))
-        try:
-            response = await routes[call.path][call.method](request)
-        except RequestError as error:
-            raise CallError(400, str(error)) from None
+        return await answer_of(routes, call)
+
+
+async def answer_of(routes: Routes, call: Call) -> Answer:
+    """Return what a listener with ``routes`` would answer. Raises CallError."""
+    query = {name: [value] for name, value in (call.query or {}).items()}
+    request = Request(call.path, query, call.method, body=msgspec.json.encode(call.body))
+    try:
+        response = await routes[call.path][call.method](request)
+    except RequestError as error:
+        raise CallError(400, str(error)) from None
     assert isinstance(response, Response)
     value: Any = msgspec.json.decode(response.body) if response.body else None
     if response.status >= 300:

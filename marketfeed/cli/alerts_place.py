@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from marketfeed.alerts.sqlite_reads import SqliteReader
     from marketfeed.cli.alerts_http import Answer, Call, EngineHttp
     from marketfeed.config.schema import Loaded
-    from marketfeed.secret import Secret
 
 BUSY_S: Final = 3.0  # for which another command may hold the log
 LOOK_S: Final = 0.1
@@ -220,31 +219,34 @@ class Place:
         Raises AlertLogError if the configuration is not that of the log: its engine may be another one.
         Raises ConfigError if ``call`` is to the admin port and its token cannot be read.
         """
-        from marketfeed.cli.alerts_http import EngineHttp
-
         if self.url is None and self.log is not None and self.log.resolve() != log_of(loaded).resolve():
             raise AlertLogError(
                 f"{self.log} is in use, and is not the log of this configuration: "
                 "use --config or --url of the engine that holds it"
             )
-        return EngineHttp(loaded.config, self.url, self.ca, self._token(loaded) if call.admin else None)
+        return engine_of(loaded, call, self.url, self.ca, self.admin_token_file)
 
-    def _token(self, loaded: Loaded) -> Secret | None:
-        """Return the token to send to the admin port, if any.
 
-        The configuration's is for its own engine, and is not sent to the address in ``--url``.
-        """
-        from marketfeed.config.admin_token import token_in
+def engine_of(
+    loaded: Loaded, call: Call, url: str | None, ca: Path | None, admin_token_file: Path | None
+) -> EngineHttp:
+    """Return the engine at ``url``, else that of the configuration, for ``call``.
 
-        if self.admin_token_file is not None:
-            return token_in(str(self.admin_token_file), Path(), "--admin-token-file")
-        file = loaded.config.admin.token_file
-        if self.url is not None or file is None:
-            return None
+    Raises ConfigError if ``call`` is to the admin port and its token cannot be read. The configuration's
+    token is for its own engine, and is not sent to ``url``.
+    """
+    from marketfeed.cli.alerts_http import EngineHttp
+    from marketfeed.config.admin_token import token_in
+
+    token, file = None, loaded.config.admin.token_file
+    if call.admin and admin_token_file is not None:
+        token = token_in(str(admin_token_file), Path(), "--admin-token-file")
+    elif call.admin and url is None and file is not None:
         try:
-            return token_in(file, loaded.base)
+            token = token_in(file, loaded.base)
         except ConfigError as error:
             raise loaded.refusal(error.mistakes) from None
+    return EngineHttp(loaded.config, url, ca, token)
 
 
 def _offline(path: Path, loaded: Loaded, call: Call, needs_engine: str) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from marketfeed.config.schema import Config
+from marketfeed.config.schema import AuthConfig, Config
 
 LIVE: Final = frozenset(
     {
@@ -18,6 +18,7 @@ LIVE: Final = frozenset(
         "gateway.encoding",
         "admin.token_file",
         "alerts.escalate",
+        *(f"auth.{key}" for key in AuthConfig.__struct_fields__ if key not in ("mode", "anonymous", "path")),
     }
 )
 

@@ -43,7 +43,7 @@ def _engine(config: Config) -> Iterator[Problem]:
 def _gateway(config: Config) -> Iterator[Problem]:
     gateway = config.gateway
     open_to_all = config.auth.mode == "none" and not config.auth.anonymous
-    required = 'auth.mode = "keys" or "jwt", or auth.anonymous = true' if open_to_all else ""
+    required = 'auth.anonymous = true, or auth.mode = "keys" or "jwt"' if open_to_all else ""
     yield from _listener("gateway.host", gateway.host, required)
     yield from _each("gateway.hosts", gateway.hosts, host_problem)
     yield from _each("gateway.allowed_origins", gateway.allowed_origins, origin_problem)

@@ -80,7 +80,7 @@ class CatchUp:
             snapshots = self._snapshot(lane, member, ADVANCE_TICKS)
             for start in range(0, len(snapshots.gs), FRAME_TICKS):
                 content = snapshots.content(slice(start, start + FRAME_TICKS), member.encoding.mixed)
-                self._queue_frame(member, content, ids=False, ticks=0)  # snapshots are outside the ledger
+                self._queue_frame(member, content, ids=False)  # snapshots are outside the ledger
         if not member.send_backlog():
             return Outcome.DONE
         if any(map(len, member.fresh)):
@@ -185,16 +185,16 @@ class CatchUp:
         member.known, member.untold = interest.counts(), _NONE
 
     def _queue_frame(
-        self, member: Subscriber, content: FrameContent, ids: bool = True, ticks: int | None = None
+        self, member: Subscriber, content: FrameContent, ids: bool = True, ticks: int = 0, trades: int = 0
     ) -> None:
-        """Append a frame to the backlog; ``ticks`` of it count in the ledger (None: all)."""
+        """Append a frame to the backlog; ``ticks`` of it count in the ledger, among them ``trades``."""
         moment = Moment(self._rings.epoch, member.g, self._wall_ns())
         frame = member.encoding.frame(content, moment, ids)
-        member.backlog.append((frame, len(content) if ticks is None else ticks))
+        member.backlog.append((frame, ticks, trades))
 
     def _queue_messages(self, member: Subscriber, payload: bytes, cursor: str = "") -> None:
         """Append ``payload``, a JSON array of messages, to the backlog."""
-        member.backlog.append((member.encoding.messages(payload, self._wall_ns(), cursor), 0))
+        member.backlog.append((member.encoding.messages(payload, self._wall_ns(), cursor), 0, 0))
 
     def _missing(self, lane: Lane, member: Subscriber) -> tuple[list[int], int]:
         """Return the missing ticks per channel, and the most that are missing of one symbol."""
@@ -247,10 +247,12 @@ class CatchUp:
         gaps, run = self._read_ticks(lane, member, in_full)
         member.replayed += len(run.gs)
         for start in range(0, max(len(run.gs), len(gaps)), FRAME_TICKS):
-            content = run.content(slice(start, start + FRAME_TICKS), member.encoding.mixed)
+            part = slice(start, start + FRAME_TICKS)
+            content = run.content(part, member.encoding.mixed)
             if not start:
                 content.messages = gaps
-            self._queue_frame(member, content, ids=member.ids)
+            trades = run.channels[part].count(TRADES)
+            self._queue_frame(member, content, member.ids, len(content), trades)
 
     def _read_ticks(self, lane: Lane, member: Subscriber, in_full: int) -> tuple[list[bytes], Run]:
         """Return the next gaps and ticks, in order of ``g``, and move the member behind them."""

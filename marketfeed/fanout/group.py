@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from marketfeed.core.records import TRADES
 from marketfeed.fanout.ledger import Ledger
-from marketfeed.fanout.wire import Encoding, FrameContent, Moment
+from marketfeed.fanout.wire import Encoding, FrameContent, Moment, is_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,7 @@ class Group:
         "known",
         "lost",
         "members",
+        "sent_bytes",
         "sent_ns",
     )  # fmt: skip
 
@@ -45,6 +47,7 @@ class Group:
         self.appends = (self.content.ticks.append, self.content.trades.append)  # by channel
         self.known = interest.counts()  # per channel, how many symbols were announced to every member
         self.delivered = self.conflated = self.lost = 0
+        self.sent_bytes = 0
         self.sent_ns = 0
         self._bases = [0, 0, 0, 0]  # sums of the members' bases
 
@@ -59,6 +62,7 @@ class Group:
         message = self.encoding.frame(content, moment)
         content.clear()
         self.delivered += ticks
+        self.sent_bytes += len(message)
         return message, ticks
 
     def _add_bases(self, member: Subscriber, sign: int) -> None:
@@ -88,13 +92,25 @@ class Group:
         symbols = self.interest.symbols
         return sum(int(seen[channel][symbols[channel]].sum()) for channel in range(len(symbols)))
 
-    def join(self, member: Subscriber, seen: list[Indices]) -> None:
+    def trades(self, seen: list[Indices], omitted: Indices) -> int:
+        """Return how many trades the frames of the group had, up to the lane's position ``seen``.
+
+        ``omitted`` are the lane's, by symbol. Only differences have a meaning. Between flushes only: trades
+        are not counted on their way, and those that the flush in progress has collected lie before ``seen``.
+        """
+        symbols = self.interest.symbols[TRADES]
+        if not len(symbols) or not is_session(self.encoding):
+            return 0
+        return int(seen[TRADES][symbols].sum() - omitted[symbols].sum())
+
+    def join(self, member: Subscriber, seen: list[Indices], omitted: Indices) -> None:
         """Add a session that is at the lane's position ``seen``."""
-        member.join(self, (self.position(seen), self.delivered, self.conflated, self.lost))
+        bases = (self.position(seen), self.delivered, self.conflated, self.lost)
+        member.join(self, bases, (self.trades(seen, omitted), self.sent_bytes))
         self._add_bases(member, 1)
         self.members[member] = member.sink.offer
 
-    def leave(self, member: Subscriber, seen: list[Indices]) -> None:
+    def leave(self, member: Subscriber, seen: list[Indices], omitted: Indices) -> None:
         """Remove a session; its figures go to its own ledger, and the lane's position becomes its own."""
         matched, delivered, conflated, lost = member.bases
         self._add_bases(member, -1)
@@ -103,6 +119,9 @@ class Group:
         ledger.delivered += self.delivered - delivered
         ledger.conflated += self.conflated - conflated
         ledger.lost += self.lost - lost
+        trades, sent_bytes = member.sent_bases
+        ledger.trades += self.trades(seen, omitted) - trades
+        ledger.sent_bytes += self.sent_bytes - sent_bytes
         del self.members[member]
         own = [seen[channel][symbols] for channel, symbols in enumerate(self.interest.symbols)]
         member.leave_group(self.known, own)

@@ -113,7 +113,7 @@ class Interest:
     ``prefixes[channel]``.
     """
 
-    __slots__ = ("alike", "grown", "key", "named", "prefixes", "symbols", "upto", "users")
+    __slots__ = ("_distinct", "alike", "grown", "key", "named", "prefixes", "symbols", "upto", "users")
 
     def __init__(self, key: bytes, meanings: Sequence[_Meaning], table: SymbolTable) -> None:
         self.key = key
@@ -128,6 +128,7 @@ class Interest:
         if self.alike:
             self.symbols, self.named, self.prefixes = self.symbols * 2, self.named * 2, self.prefixes[:1] * 2
         self.users = 0
+        self._distinct: tuple[tuple[int, ...], Indices] | None = None  # and the counts that it is of
         self.grown: dict[object, Grow] = {}  # callbacks for added symbols
 
     def channels(self, channel: int) -> tuple[int, ...]:
@@ -149,6 +150,14 @@ class Interest:
     def counts(self) -> tuple[int, ...]:
         """Return the number of symbols per channel. Symbols are only appended."""
         return tuple(map(len, self.symbols))
+
+    def distinct(self) -> Indices:
+        """Return the symbols of both channels, ascending. The same array until the interest grows."""
+        counts = self.counts()
+        if self._distinct is None or self._distinct[0] != counts:
+            both = self.symbols[:1] if self.alike else self.symbols
+            self._distinct = (counts, np.unique(np.concatenate(both)))
+        return self._distinct[1]
 
     def behind(self, known: tuple[int, ...]) -> Indices:
         """Return the union of the symbols after the first ``known`` of each channel, shape ``(k,)``."""

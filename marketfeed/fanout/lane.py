@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from marketfeed.core.records import CHANNELS, Records, stamps_of
+from marketfeed.core.records import CHANNELS, TRADES, Records, stamps_of
 from marketfeed.fanout.codecs import Encoder, gap_fragment
 from marketfeed.fanout.group import Group
 from marketfeed.fanout.takers import Takers
@@ -59,6 +59,7 @@ class Lane:
         self.groups: dict[tuple[Interest, Encoding], Group] = {}
         self.catching_up: dict[Subscriber, None] = {}  # advanced separately after the next flush
         self.seen: list[Indices] = [np.zeros(rings.max_symbols, np.int64) for _ in CHANNELS]
+        self.omitted: Indices = np.zeros(rings.max_symbols, np.int64)  # trades, lost or conflated
         self.g = 0  # the lane has read every tick up to here
         self.next_flush_ns = 0
         self.short = False  # whether the last flush ended before the head
@@ -85,7 +86,7 @@ class Lane:
 
             member.interest.grown[group] = grow
         self._empty.pop(group, None)
-        group.join(member, self.seen)
+        group.join(member, self.seen, self.omitted)
         self._takers.count(group, 1)
         if self._ungrouped:
             self._ungrouped.pop(member, None)
@@ -97,7 +98,7 @@ class Lane:
         if group is None:
             self.catching_up.pop(member, None)
             return
-        group.leave(member, self.seen)
+        group.leave(member, self.seen, self.omitted)
         self._takers.count(group, -1)
         member.g = self.g
         if self.tier.every:
@@ -262,7 +263,10 @@ class Lane:
             held = symbols[latest.held]
             newer = latest.ns > seen[held]
             upto[channel][held] = np.maximum(latest.ns, seen[held])
-            skips += (latest.ns - seen[held] - 1)[newer].tolist()
+            skipped_ns = (latest.ns - seen[held] - 1)[newer]
+            skips += skipped_ns.tolist()
+            if channel == TRADES:
+                self.omitted[held[newer]] += skipped_ns
             keys += (held + channel * self._offset)[newer].tolist()
             fragments += [f for f, new in zip(latest.fragments, newer.tolist(), strict=True) if new]
             stamps.append(latest.gs[newer])
@@ -302,6 +306,8 @@ class Lane:
         """Add gaps before the ticks of the flush: the first lost tick may be older than any of them."""
         for i in np.flatnonzero(ticks.lost).tolist():
             symbol, lost = int(symbols[i]), int(ticks.lost[i])
+            if channel == TRADES:
+                self.omitted[symbol] += lost
             next_n = int(ticks.seen[i] - ticks.counts[i]) + 1
             fragment = gap_fragment(self._symbols.name(symbol), CHANNELS[channel], lost, next_n)
             for group in self._takers.groups[channel * self._offset + symbol]:

@@ -134,6 +134,15 @@ class Lanes:
         encoder.shared = any(not other.tier.every for other in alike)
         return lane
 
+    def next_wake_ns(self, wake_ns: int) -> int:
+        """Return when a lane or a session that is catching up is due, ``wake_ns`` if that is earlier."""
+        for lane in self:
+            if lane.tier.interval_ns:
+                wake_ns = min(wake_ns, lane.next_flush_ns)
+            elif lane.catching_up:
+                wake_ns = min([wake_ns, *(member.next_advance_ns for member in lane.catching_up)])
+        return wake_ns
+
     def discard(self, lane: Lane) -> None:
         """Remove ``lane`` if it is empty and not kept for polls."""
         if not len(lane) and lane.kept_until_ns <= clock.now_ns():

@@ -35,3 +35,11 @@ class Ledger:
     def difference(self) -> int:
         """Return the ticks that are unaccounted for; a value other than 0 is a bug in the engine."""
         return self.matched - (self.delivered + self.conflated + self.lost + self.pending + self.abandoned)
+
+
+@dataclass(slots=True)
+class SessionLedger(Ledger):
+    """Ledger of one session on one tier, with what its usage consists of besides; see meter.py."""
+
+    trades: int = 0  # of the delivered ticks
+    sent_bytes: int = 0  # of frames with its ticks, snapshots and messages about them

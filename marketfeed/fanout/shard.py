@@ -24,10 +24,11 @@ from marketfeed.fanout.figures import Figures
 from marketfeed.fanout.interest import Interests, Names
 from marketfeed.fanout.keepalive import KeepAlive, Timing
 from marketfeed.fanout.lanes import Lanes
+from marketfeed.fanout.meter import Meter
 from marketfeed.fanout.polls import Polls
 from marketfeed.fanout.slowest import Slowest
 from marketfeed.fanout.state import State
-from marketfeed.fanout.subscriber import Sink, Subscriber
+from marketfeed.fanout.subscriber import Blocked, Sink, Subscriber
 from marketfeed.fanout.wire import JSON, Encoding, Moment
 from marketfeed.latency.recorder import Flush, LatencyRecorder, Marks
 
@@ -61,8 +62,7 @@ class SubscriptionChange:
     synced: bool  # whether to send `synced` after it
     request_id: str | int | None = None
     after: Cursor | None = None  # the client's cursor, for names that are new
-    # At application: names for those of the member, in place of ``names``; and what is entitled of names and
-    # a tier, since an entitlement may have changed meanwhile.
+    # At application: names in place of ``names``; and what of names and a tier is entitled then.
     revise: Callable[[Names], Names] | None = None
     entitle: Callable[[Names, Tier], tuple[Names, Tier]] | None = None
     applied: trio.Event = field(default_factory=trio.Event)
@@ -98,6 +98,7 @@ class Shard:
         self.ticks, self.latest = self._lanes.ticks, self._lanes.latest
         self.members: dict[Subscriber, None] = {}
         self.figures = Figures(rings, self.members, self._lanes)
+        self.meter = Meter(self._lanes, symbols, self.wake)
         self.slowest = Slowest(self._lanes, self.keepalive)
         self._scheduler = CatchUpScheduler(self._advance, self.wake)
         self.polls = Polls(
@@ -153,7 +154,7 @@ class Shard:
     async def run(self) -> None:
         """Run cycles until cancelled."""
         while True:
-            with trio.move_on_at(self._next_wake_ns() / S):
+            with trio.move_on_at(self._lanes.next_wake_ns(self._next_sweep_ns) / S):
                 await self._bell.wait()
             await self.cycle(clock.now_ns())
 
@@ -182,15 +183,6 @@ class Shard:
         if self.slowest.waits:
             self.slowest.moved()
 
-    def _next_wake_ns(self) -> int:
-        wake = self._next_sweep_ns
-        for lane in self._lanes:
-            if lane.tier.interval_ns:
-                wake = min(wake, lane.next_flush_ns)
-            elif lane.catching_up:
-                wake = min([wake, *(member.next_advance_ns for member in lane.catching_up)])
-        return wake
-
     async def _flush(self, lane: Lane, now_ns: int, late_ns: int) -> None:  # noqa: C901 - hot: no call per group
         """Send each group of ``lane`` its new ticks, ``late_ns`` after the due time (-1: none)."""
         head = self._lanes.learn()
@@ -199,7 +191,7 @@ class Shard:
         if not groups:
             return
         marks = Marks()
-        blocked: list[tuple[Subscriber, int]] = []
+        blocked: Blocked = []
         sends = 0
         moment = Moment(self.rings.epoch, lane.g, self.wall_ns())
         for group in groups:
@@ -217,7 +209,7 @@ class Shard:
                 marks.deliveries += ticks * len(group.members)
             for member, offer in group.members.items():
                 if not offer(message):
-                    blocked.append((member, ticks))
+                    blocked.append((member, ticks, message))
             sends += len(group.members)
             if sends >= YIELD_SENDS:
                 sends = 0
@@ -225,11 +217,10 @@ class Shard:
                 await trio.lowlevel.checkpoint()
         marks.through(self.wall_ns())
         parts = marks.parts()
-        for member, ticks in blocked:
+        for member, ticks, message in blocked:
             lane.leave(member)
             marks.deliveries -= ticks if member.encoding.counted else 0
-            member.ledger.delivered -= ticks
-            member.block(ticks)
+            member.hold(message, ticks)
         lane.record(Flush(began_ns, moment.sent_ns, late_ns, parts, marks.deliveries))
         for group in groups:
             if group.encoding.one_shot:
@@ -239,14 +230,14 @@ class Shard:
         self.figures.flushed(now_ns, clock.now_ns())
 
     async def _offer_widely(
-        self, group: Group, message: bytes, ticks: int, blocked: list[tuple[Subscriber, int]], marks: Marks
+        self, group: Group, message: bytes, ticks: int, blocked: Blocked, marks: Marks
     ) -> None:
         """Offer ``message`` to a large group, yielding after every YIELD_SENDS members."""
         members = list(group.members.items())
         for start in range(0, len(members), YIELD_SENDS):
             for member, offer in members[start : start + YIELD_SENDS]:
                 if not offer(message):
-                    blocked.append((member, ticks))
+                    blocked.append((member, ticks, message))
             marks.deliveries += ticks * len(members[start : start + YIELD_SENDS])
             marks.through(self.wall_ns())
             await trio.lowlevel.checkpoint()
@@ -298,6 +289,7 @@ class Shard:
         until_ns = clock.now_ns() + CHANGES_NS
         self._while_time(until_ns, self._let_leave, now_ns)
         self._while_time(until_ns, lambda now_ns: self._lanes.dissolve_empty(), now_ns)
+        self._while_time(clock.now_ns() + CHANGES_NS, self.meter.step, now_ns)
 
     def _while_time(self, until_ns: int, one: Callable[[int], bool], now_ns: int) -> None:
         """Call ``one`` until it returns False, or until ``until_ns``; then request another cycle."""
@@ -358,6 +350,7 @@ class Shard:
         lane = self._lanes.of(member)
         self._leave(member)
         had = member.interest
+        self.meter.note(member)
         names = change.names if change.revise is None else change.revise(member.names)
         granted, new_names, tier = names, names.minus(member.names), change.tier
         if change.entitle is not None:
@@ -380,7 +373,7 @@ class Shard:
             member.ids = False
         answer = change.answer(resumption)
         if member.backlog and switched:  # the backlog is still in the previous encoding
-            member.backlog.append((answer, 0))
+            member.backlog.append((answer, 0, 0))
         elif answer and not member.sink.offer(answer):
             member.block()
         member.sent_ns = now_ns
@@ -400,6 +393,7 @@ class Shard:
         lane = self._lanes.get(member)
         if lane is not None:
             self._lanes.discard(lane)
+        self.meter.end(member)
         self._interests.drop(member.interest)
         self.figures.end(member)
         if member.synced_once:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from marketfeed.fanout.interest import Interest, Names
-from marketfeed.fanout.ledger import Ledger
+from marketfeed.fanout.ledger import Ledger, SessionLedger
+from marketfeed.fanout.meter import trades_in
 from marketfeed.fanout.state import Event, State, after
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import CodecName, Encoding
@@ -61,6 +62,8 @@ class Subscriber:
     """
 
     __slots__ = (
+        "alert_bytes",
+        "alerts",
         "asked_ns",
         "awaited",
         "backlog",
@@ -89,6 +92,7 @@ class Subscriber:
         "replayed",
         "round_trip_ns",
         "seen",
+        "sent_bases",
         "sent_ns",
         "sink",
         "state",
@@ -97,6 +101,7 @@ class Subscriber:
         "synced",
         "synced_once",
         "tail_ticks",
+        "tail_trades",
         "tier",
         "untold",
     )  # fmt: skip
@@ -119,15 +124,17 @@ class Subscriber:
         self.state = State.CATCHING_UP
         self.group: Group | None = None
         self.bases = (0, 0, 0, 0)  # of the group when the session joined: matched, delivered, conflated, lost
+        self.sent_bases = (0, 0)  # likewise: trades, bytes
         # While it is in no group:
         self.seen: list[Indices] = [_NOTHING, _NOTHING]
         self.g = 0  # every tick of the subscription up to here was sent
         self.fresh: list[Indices] = [_NOTHING, _NOTHING]  # symbols whose snapshot is due
-        self.backlog: list[tuple[bytes, int]] = []  # the next frames, a few, and the ticks in each
+        # The next frames, a few, with the number of ticks in each, and of trades among them:
+        self.backlog: list[tuple[bytes, int, int]] = []
         self.synced: list[str | int | None] = []  # ids of the requests whose `synced` is due
         self.synced_once = False
         self.awaited = True  # feeds that can wait wait for it (slowest.py)
-        self.tail_ticks = 0  # ticks in the frame that the sink holds
+        self.tail_ticks = self.tail_trades = 0  # in the frame that the sink holds
         self.replayed = 0  # ticks sent in this catch-up
         self.lag_conflated = 0
         self.next_advance_ns = 0
@@ -142,9 +149,10 @@ class Subscriber:
         self.stuck_at = self.stuck_ns = 0
         self.quiet_until_ns = 0  # no heartbeat or ping is due before; 0 while the session is blocked
         # Of ``ledger_tier``, which follows ``tier`` once the session has caught up there.
-        self.ledger = Ledger()
+        self.ledger = SessionLedger()
         self.ledger_tier = tier.name
-        self.earlier: dict[str, Ledger] | None = None  # of the tiers it had before
+        self.earlier: dict[str, SessionLedger] | None = None  # of the tiers it had before
+        self.alerts = self.alert_bytes = 0  # that it was sent, by the gateway
 
     @property
     def lane_key(self) -> LaneKey:
@@ -163,11 +171,11 @@ class Subscriber:
 
     # Transitions: all of them.
 
-    def join(self, group: Group, bases: tuple[int, int, int, int]) -> None:
-        """Become a member of ``group``, whose totals are ``bases``; drop the session's own position."""
+    def join(self, group: Group, bases: tuple[int, int, int, int], sent_bases: tuple[int, int]) -> None:
+        """Become a member of ``group``, with its present totals; drop the session's own position."""
         self.state = after(self.state, Event.JOIN)
         self.group = group
-        self.bases = bases
+        self.bases, self.sent_bases = bases, sent_bases
         self.seen = [_NOTHING, _NOTHING]
 
     def leave_group(self, known: tuple[int, ...], seen: list[Indices]) -> None:
@@ -177,10 +185,11 @@ class Subscriber:
         self.known = known
         self.seen = seen
 
-    def block(self, ticks: int = 0) -> None:
-        """Record that the sink holds unsent bytes, among them ``ticks`` ticks."""
+    def block(self, ticks: int = 0, trades: int = 0) -> None:
+        """Record that the sink holds unsent bytes: ``ticks`` ticks, of which ``trades`` are trades."""
         self.state = after(self.state, Event.BLOCK)
         self.tail_ticks += ticks
+        self.tail_trades += trades
         self.quiet_until_ns = 0
 
     def send_backlog(self) -> bool:
@@ -196,7 +205,8 @@ class Subscriber:
         """Count the ticks that the sink held as delivered."""
         self.state = after(self.state, Event.DRAIN)
         self.ledger.delivered += self.tail_ticks
-        self.tail_ticks = 0
+        self.ledger.trades += self.tail_trades
+        self.tail_ticks = self.tail_trades = 0
 
     def lag(self) -> None:
         """Begin to conflate quotes."""
@@ -211,15 +221,29 @@ class Subscriber:
         """Mark the session as gone. Idempotent."""
         self.state = after(self.state, Event.END)
 
-    def offer(self, frame: bytes, ticks: int) -> bool:
+    def hold(self, frame: bytes, ticks: int) -> None:
+        """Count a frame of a group, which it has left since, as held by the sink and not as delivered."""
+        trades = trades_in(frame, self.encoding) if ticks else 0
+        self.ledger.delivered -= ticks
+        self.ledger.trades -= trades
+        self.block(ticks, trades)
+
+    def got_alerts(self, number: int, size: int) -> None:
+        """Count alerts, which the gateway sends, and their bytes."""
+        self.alerts += number
+        self.alert_bytes += size
+
+    def offer(self, frame: bytes, ticks: int, trades: int = 0) -> bool:
         """Send a frame to this session only; its ticks count as delivered now, or once the sink has drained.
 
         Returns False if the session is blocked afterwards. A live session has to leave its group first.
         """
+        self.ledger.sent_bytes += len(frame)
         if self.sink.offer(frame):
             self.ledger.delivered += ticks
+            self.ledger.trades += trades
             return True
-        self.block(ticks)
+        self.block(ticks, trades)
         return False
 
     def rename(self, names: Names, interest: Interest, rings: Rings) -> list[Indices]:
@@ -293,7 +317,7 @@ class Subscriber:
             return
         self.earlier = self.earlier or {}
         self.earlier[self.ledger_tier] = self.ledger
-        self.ledger = self.earlier.pop(self.tier.name, Ledger())
+        self.ledger = self.earlier.pop(self.tier.name, SessionLedger())
         self.ledger_tier = self.tier.name
 
     def ledgers(self, lane_seen: list[Indices] | None, rings: Rings) -> dict[str, Ledger]:
@@ -318,5 +342,8 @@ class Subscriber:
                 behind = behind[np.isin(placed, self.fresh[channel], invert=True)]
             ahead += int(behind.sum())
         now.matched += ahead
-        now.pending += ahead + self.tail_ticks + sum(ticks for _, ticks in self.backlog)
+        now.pending += ahead + self.tail_ticks + sum(ticks for _, ticks, _ in self.backlog)
         return {**(self.earlier or {}), self.ledger_tier: now}
+
+
+Blocked = list[tuple[Subscriber, int, bytes]]  # with the ticks of a frame that its sink holds, and the frame

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_POLL_BYTES: Final = 768 << 10  # of messages in one answer to a poll; its list of resets needs the rest
+TRADE_HEAD: Final = b'{"T":"t",'  # how the fragment of a trade begins
 CodecName = Literal["json", "binary"]
 
 
@@ -48,6 +49,12 @@ class FrameContent:
     def __len__(self) -> int:
         """Return the number of ticks."""
         return len(self.ticks) if self.trades is self.ticks else len(self.ticks) + len(self.trades)
+
+    def trade_count(self) -> int:
+        """Return the number of trades; its cost grows with the ticks of both channels."""
+        if self.trades is self.ticks:
+            return sum(fragment.startswith(TRADE_HEAD) for fragment in self.ticks)
+        return len(self.trades)
 
     def clear(self) -> None:
         """Empty the content for the next flush; the list objects stay the same."""

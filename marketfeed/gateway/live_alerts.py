@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from marketfeed.gateway.outbox import Outbox
 
     Audience = tuple[tuple[str, ...], SymbolSet | None, str]  # patterns, symbols, encoding
+    Frames = dict[Audience, tuple[bytes, int]]  # with the number of alerts in each
 
 READ: Final = 128  # entries at a time, encoded in one go: about 1 ms
 RETRY_S: Final = 1.0
@@ -130,7 +131,7 @@ class LiveViews:
 
     async def _send(self, entries: list[Entry], before: int) -> None:
         """Send ``entries`` to the views that stand at ``before``."""
-        frames: dict[Audience, bytes] = {}
+        frames: Frames = {}
         turn = clock.Turn()
         for view in list(self._views):
             if not before <= view.position < self._position or view.catching_up:
@@ -155,18 +156,20 @@ class LiveViews:
         finally:
             view.catching_up = False
 
-    def _offer(self, view: View, entries: list[Entry], frames: dict[Audience, bytes]) -> bool:
+    def _offer(self, view: View, entries: list[Entry], frames: Frames) -> bool:
         """Send a view its part of ``entries``; return False if its socket is full afterwards."""
         member, encoding = view.member, view.member.encoding
         audience, whole = view.audience, view.position < entries[0].position
-        frame = frames.get(audience) if whole else None
-        if frame is None:
+        found = frames.get(audience) if whole else None
+        if found is None:
             wanted = [alert_message(entry.alert) for entry in entries if view.wants(entry)]
             wall_ns = self._shard.wall_ns()
-            frame = b"".join(encoding.messages(array, wall_ns) for array in arrays(wanted))
+            found = b"".join(encoding.messages(array, wall_ns) for array in arrays(wanted)), len(wanted)
             if whole:
-                frames[audience] = frame
+                frames[audience] = found
         view.position = entries[-1].position
+        frame, alerts = found
+        member.got_alerts(alerts, len(frame))
         if not frame or view.outbox.offer(frame):
             return True
         self._shard.filled(member)

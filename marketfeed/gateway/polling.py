@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import trio
 
+from marketfeed.access.usage import user_of
 from marketfeed.api.answers import LatestParameters, PollParameters, SymbolTimes
 from marketfeed.core.records import CHANNELS, QUOTES, TRADES
 from marketfeed.fanout.interest import Names
@@ -23,6 +24,8 @@ from marketfeed.gateway import query as asked
 from marketfeed.gateway.http import NO_CACHE, Request, Response, tagged
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from marketfeed.access.entitlement import Entitlement
     from marketfeed.access.grant import Grant
     from marketfeed.fanout.tiers import Tier
@@ -54,6 +57,7 @@ class Polling:
         if isinstance(answer, Response):
             return answer
         self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile
+        self._meter(grant, tier, names.distinct(), answer.body or b"")
         headers = (*NO_CACHE, ("X-Cursor", answer.cursor))
         return Response(answer.body or b"", status=204 if answer.body is None else 200, headers=headers)
 
@@ -99,7 +103,14 @@ class Polling:
             answer = tagged(request, tag, lambda: Response(b""))
             if answer.status == 304:
                 return answer
-            return replace(answer, body=b"[%b]" % b",".join(await latest.fragments()))
+            body = b"[%b]" % b",".join(await latest.fragments())
+            self._meter(grant, tier, names, body)
+            return replace(answer, body=body)
+
+    def _meter(self, grant: Grant | None, tier: Tier, names: Iterable[str], body: bytes) -> None:
+        """Count an answer for the holder of ``grant``."""
+        if grant is not None:
+            self._service.shard.meter.polled(user_of(grant), tier.name, names, body)
 
     async def symbols(self, request: Request) -> Response:
         """Answer ``GET /v1/symbols``; times are those of receipt, in µs, 0 before the first tick."""

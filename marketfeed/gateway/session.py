@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from marketfeed import clock
+from marketfeed.access.usage import user_of
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.shard import SubscriptionChange
@@ -115,16 +116,38 @@ class Session(ABC):
         return entitled.narrowed(entitlement, names), self._tier_held(entitlement, tier)
 
     def _tier_held(self, entitlement: Entitlement, tier: Tier) -> Tier:
-        return tier if self.grant is None else entitled.tier_for(entitlement, self._service.tiers, tier)
+        return entitled.tier_for(entitlement, self._service.tiers, tier)
 
     def keep(self, grant: Grant) -> None:
         """Hold ``grant`` from now on, and end when it does."""
         self.grant = grant
+        self._meter()
         access, expiries = self._service.access, self._service.expiries
         if access is not None:
             self.ends_s = grant.ends_s(access.now_s())
         if expiries is not None:
             expiries.add(self)
+
+    async def renew(self, grant: Grant, id_: protocol.RequestId = None) -> None:
+        """Hold ``grant`` and answer, as :meth:`regrant` does; at once if there is no subscription yet."""
+        member, alerts, outbox = self.member, self.alerts, self._outbox
+        assert member is not None
+        assert alerts is not None
+        assert outbox is not None
+        if (
+            any(member.names)
+            or alerts.patterns
+            or self._tier_held(grant.entitlement, member.tier) != member.tier
+        ):
+            applied = await self.regrant(grant, id_, renewal=True)
+            await applied.wait()
+            return
+        self.keep(grant)
+        alerts.entitlement = grant.entitlement
+        assert self.authentication is not None
+        answer = self.authentication.answer(grant, member.tier.name, id_)
+        if not outbox.offer(member.encoding.messages(answer, self._service.shard.wall_ns())):
+            self._service.shard.filled(member)
 
     async def regrant(
         self, grant: Grant, id_: protocol.RequestId = None, renewal: bool = False
@@ -209,6 +232,7 @@ class Session(ABC):
         self._service.handshakes.done(trio.current_time())
         member = self.member = shard.enter(self.id, outbox, tier, encoding)
         self._outbox = outbox
+        self._meter()
         alerts = self.alerts = SessionAlerts(self._service, self.id, member, outbox, nursery)
         alerts.entitlement = self.entitlement
         closed: CloseCode | None = None
@@ -235,6 +259,11 @@ class Session(ABC):
                 reason=CLOSE_TEXT[self._ending],
             )
         return self._ending if closed is None else None
+
+    def _meter(self) -> None:
+        """Meter the session as that of its grant's holder."""
+        if self.grant is not None and self.member is not None:
+            self._service.shard.meter.attach(self.member, user_of(self.grant))
 
     async def _send_closing(self, outbox: Outbox, member: Subscriber, code: CloseCode) -> None:
         """Send the `closing` message, unless the code has none."""

@@ -175,14 +175,18 @@ class SessionAlerts:
                 log.warning("alerts wait", session=self._session, reason=str(error))
                 await trio.sleep(RETRY_S)
             else:
-                if not self._offer(*arrays(messages_of(due, self.entitlement))):
+                messages = messages_of(due, self.entitlement)
+                if not self._offer(*arrays(messages), alerts=len(messages)):
                     await self._outbox.wait_send_all_might_not_block()
         self._sending = False
 
-    def _offer(self, *payloads: bytes) -> bool:
+    def _offer(self, *payloads: bytes, alerts: int = 0) -> bool:
         shard, member = self._service.shard, self._member
         wall_ns = shard.wall_ns()
-        if self._outbox.offer(b"".join(member.encoding.messages(payload, wall_ns) for payload in payloads)):
+        frame = b"".join(member.encoding.messages(payload, wall_ns) for payload in payloads)
+        if alerts:
+            member.got_alerts(alerts, len(frame))
+        if self._outbox.offer(frame):
             return True
         shard.filled(member)
         return False

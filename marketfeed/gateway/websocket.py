@@ -71,7 +71,8 @@ class WebSocketSession(Session):
         if ws is None:
             return
         self._ws = ws
-        code = await self._live(outbox, self._service.default_tier, self._service.encoding, nursery)
+        tier = self._tier_held(self.entitlement, self._service.default_tier)
+        code = await self._live(outbox, tier, self._service.encoding, nursery)
         if code is not None:
             await self._close(ws, outbox, code)
 
@@ -153,8 +154,7 @@ class WebSocketSession(Session):
         except RequestError as error:
             self._send_error(outbox, member, error.code, str(error), None)
             return False
-        applied = await self.regrant(grant, renewal=True)
-        await applied.wait()
+        await self.renew(grant)
         return True
 
     async def _message(self, ws: trio_websocket.WebSocketConnection) -> str | bytes | None:

@@ -10,9 +10,13 @@ if TYPE_CHECKING:
 
     import trio
 
+    from marketfeed.access.material import Material
+    from marketfeed.access.quotas import Over
+    from marketfeed.access.revocations import Revocation
     from marketfeed.alerts.service import AlertService
     from marketfeed.api.operations import SessionList
-    from marketfeed.config.schema import Config
+    from marketfeed.config.schema import AuthConfig, Config
+    from marketfeed.errors import CloseCode
     from marketfeed.gateway.limits import Counters
     from marketfeed.server.conditions import Condition
     from marketfeed.server.gc_control import Collector
@@ -51,12 +55,28 @@ class SessionServer(Protocol):
         """Serve ``sock``, a new connection from ``address``."""
         ...
 
+    def limit(self, over: list[Over]) -> None:
+        """Apply that the tenants in ``over``, and no others, exceed a quota."""
+        ...
+
     async def drain(self, drain_s: float) -> None:
         """End every session; return when all have ended, at the latest after ``drain_s``."""
         ...
 
     async def reload(self, config: Config) -> None:
         """Apply the settings of ``config`` that may change; raises ConfigError and StartError."""
+        ...
+
+    def renew_access(self, auth: AuthConfig, material: Material) -> None:
+        """Use other keys, tenants and revocations, which were checked. May come before the start."""
+        ...
+
+    async def revoke(self, auth: AuthConfig, material: Material, revocation: Revocation) -> int:
+        """Do so because of ``revocation``; return how many sessions it ends, once all processes do so."""
+        ...
+
+    def end_session(self, session: str, code: CloseCode) -> None:
+        """End the session with this id, if there is one."""
         ...
 
     async def statistics(self) -> ServerStats:

@@ -12,9 +12,12 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import numpy.ma  # noqa: F401  # np.unique imports it on its first call: 50 ms during a flush
 import trio
 
+from marketfeed.access.quotas import Limited
+from marketfeed.access.revocations import Revocations
 from marketfeed.api.operations import SessionList, SessionRow
 from marketfeed.core.authority import parse_origin
 from marketfeed.core.units import MS, S
@@ -42,16 +45,22 @@ from marketfeed.server.process_usage import cpu_s, resident_bytes
 from marketfeed.server.self_probe import OwnProbe
 from marketfeed.server.sessions import row_of, why_slow
 from marketfeed.server.stats import ServerStats
+from marketfeed.server.sweeps import Sweeps
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
 
     from marketfeed.access.access import Access
+    from marketfeed.access.material import Material
+    from marketfeed.access.quotas import Over
+    from marketfeed.access.revocations import Revocation
+    from marketfeed.access.usage import Report
     from marketfeed.alerts.service import AlertService
-    from marketfeed.config.schema import Config, LimitsConfig
+    from marketfeed.config.schema import AuthConfig, Config, LimitsConfig
     from marketfeed.core.rings import Rings
     from marketfeed.core.symbols import SymbolTable
+    from marketfeed.errors import CloseCode
     from marketfeed.fanout.bell import Bell, DoorBell
     from marketfeed.latency.intervals import Interval
     from marketfeed.server.conditions import Condition
@@ -83,6 +92,7 @@ class LocalServer:
         on_synced: Callable[[], None],
         on_latencies: Callable[[list[Interval]], None],
         overview: Callable[[], Awaitable[dict[str, Any]]],
+        on_usage: Callable[[Report], None] = lambda report: None,
         worker: int = 0,
         bell: Bell | DoorBell | None = None,
         alerts: AlertService | None = None,
@@ -90,9 +100,11 @@ class LocalServer:
     ) -> None:
         """Build everything that needs no socket; raises ConfigError. ``alerts`` may be set until the start.
 
+        Without ``access`` everybody may see everything.
+
         ``on_synced`` is called each time one more session has been sent its first `synced`,
-        ``on_latencies`` with the measurements of each interval, and ``overview`` returns the body of
-        ``/v1/latency``.
+        ``on_latencies`` with the measurements of each interval, ``on_usage`` with what users got, and
+        ``overview`` returns the body of ``/v1/latency``.
         """
         self._config = config
         self._worker = worker
@@ -104,6 +116,8 @@ class LocalServer:
             else None
         )
         self._on_latencies = on_latencies
+        self._on_usage = on_usage
+        self.limited = Limited()
         self._overview = overview
         self.shard = Shard(
             rings,
@@ -195,6 +209,13 @@ class LocalServer:
                 tell_intervals, self._recorder, interval_s, self.shard.ticks, self._on_latencies
             )
             self._start_probes()
+        if self._config.auth.mode != "none":
+            sweeps = Sweeps(self.shard, self._on_usage, time.time)
+            nursery.start_soon(sweeps.run)
+
+    def limit(self, over: list[Over]) -> None:
+        """Apply that the tenants in ``over``, and no others, exceed a quota."""
+        self.limited.set(over)
 
     async def _recheck_when_changed(self, access: Access) -> None:
         """Hold sessions to their grants whenever keys, tenants or revocations have changed."""
@@ -242,9 +263,33 @@ class LocalServer:
         self.shard.keepalive.timing = timing_of(config.limits)
         self._gateway.reload_certificates()
         self._gateway.exchange(self._service(self._port))
+        if self._access is not None:
+            self._access.renew(config, self._access.material)  # the tiers may have changed
         while self._probes:  # the tiers may have changed
             self._probes.pop().stop()
         self._start_probes()
+
+    # Access.
+
+    def renew_access(self, auth: AuthConfig, material: Material) -> None:
+        """Use other keys, tenants and revocations from now on. Raises ConfigError."""
+        if self._access is not None:
+            self._config = msgspec.structs.replace(self._config, auth=auth)
+            self._access.renew(self._config, material)
+
+    async def revoke(self, auth: AuthConfig, material: Material, revocation: Revocation) -> int:
+        """Do so because of ``revocation``; return how many sessions it ends."""
+        one = Revocations([revocation])
+        grants = [session.grant for session in self._gateway.sessions]
+        self.renew_access(auth, material)
+        return sum(grant is not None and one.revokes(grant) for grant in grants)
+
+    def end_session(self, session: str, code: CloseCode) -> None:
+        """End the session with this id, if there is one."""
+        for one in self._gateway.sessions:
+            if one.id == session:
+                one.end(code)
+                return
 
     # Statistics.
 

@@ -18,7 +18,8 @@ from marketfeed.alerts.service import AlertRefusedError, AlertsOffError
 from marketfeed.errors import AlertLogError, ControlError
 from marketfeed.gateway.session_alerts import OFF
 from marketfeed.workers.alert_messages import Call, Join, Take, decode_call, encode, perform
-from marketfeed.workers.messages import MAX_FRAME_BYTES, AlertsAnswered, AskAlerts, CancelAlerts, LeaveAlerts
+from marketfeed.workers.framing import MAX_FRAME_BYTES
+from marketfeed.workers.messages import AlertsAnswered, AskAlerts, CancelAlerts, LeaveAlerts
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import trio
 
-from marketfeed.workers.messages import Connection, Down, Unframer, Up, encode
+from marketfeed.workers.framing import Unframer, encode
+from marketfeed.workers.messages import Connection, Down, Up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

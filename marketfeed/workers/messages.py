@@ -1,30 +1,25 @@
-"""Messages between the engine and its worker processes, and their framing.
+"""Messages between the engine and its worker processes: a struct each; framing.py encodes them. Pure.
 
-A frame is a header of eight bytes, ``version u32 | length u32`` little-endian, and ``length``
-bytes of MessagePack: one of the structs below, tagged with its name. A file descriptor
-accompanies each :class:`Connection`. Pure: channel.py does the I/O.
+A file descriptor accompanies each :class:`Connection`.
 """
 
 from __future__ import annotations
 
-import struct
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import msgspec
 
+from marketfeed.access.material import Material
+from marketfeed.access.quotas import Over
+from marketfeed.access.revocations import Revocation
+from marketfeed.access.usage import Report
 from marketfeed.api.operations import SessionList
-from marketfeed.config.schema import Config
-from marketfeed.errors import ControlError
+from marketfeed.config.schema import AuthConfig, Config
 from marketfeed.latency.intervals import Interval
 from marketfeed.server.stats import ServerStats
+from marketfeed.workers import desk_messages
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-VERSION: Final = 1
-MAX_FRAME_BYTES: Final = 1 << 26
 SPARE_FILES: Final = 64  # descriptors that a worker reserves for other files than connections
-HEAD: Final = struct.Struct("<II")
 
 AlertsOutcome = Literal["done", "cancelled", "log", "refused", "off"]  # the last three: which error
 
@@ -43,6 +38,7 @@ class Start(_Message, frozen=True):
     config: Config
     base: str  # the folder that relative paths in the configuration refer to
     port: int  # the gateway's
+    material: Material | None = None  # for access control; None: there is none
 
 
 class Connection(_Message, frozen=True):
@@ -69,6 +65,33 @@ class AlertsAnswered(_Message, frozen=True):
     outcome: AlertsOutcome
     result: bytes = b""  # JSON, if done
     reason: str = ""  # of an error
+
+
+class AccessChanged(_Message, frozen=True):
+    """Use these keys, tenants and revocations from now on. Answered by an AccessTaken."""
+
+    number: int
+    auth: AuthConfig
+    material: Material
+    revocation: Revocation | None = None  # the reason, if it is a new one
+
+
+class DeskAnswered(_Message, frozen=True):
+    """Response to an AskDesk: the result, or why the call was refused."""
+
+    number: int
+    result: desk_messages.Result = None
+    refusal: str = ""
+
+    def __repr__(self) -> str:
+        return f"DeskAnswered({self.number})"
+
+
+class EndSession(_Message, frozen=True):
+    """End this session, if the worker serves it."""
+
+    session: str
+    code: int  # a CloseCode
 
 
 class AskReport(_Message, frozen=True):
@@ -101,6 +124,12 @@ class Overview(_Message, frozen=True):
 
 class CheckAlive(_Message, frozen=True):
     """Send an Alive at once."""
+
+
+class Limit(_Message, frozen=True):
+    """These tenants, and no others, exceed a quota."""
+
+    over: list[Over]
 
 
 class Drain(_Message, frozen=True):
@@ -185,6 +214,32 @@ class LeaveAlerts(_Message, frozen=True):
     session: str
 
 
+class AskDesk(_Message, frozen=True):
+    """Make a call of desk_messages.py. Answered by a DeskAnswered."""
+
+    number: int
+    call: desk_messages.Call
+
+
+class CancelDesk(_Message, frozen=True):
+    """Cancel the call of AskDesk ``number``, unless it is answered already."""
+
+    number: int
+
+
+class LeaveDesk(_Message, frozen=True):
+    """A session that entered has ended. Not answered."""
+
+    session: str
+
+
+class AccessTaken(_Message, frozen=True):
+    """Response to an AccessChanged: how many sessions end by its revocation."""
+
+    number: int
+    sessions: int
+
+
 class Release(_Message, frozen=True):
     """A session that was admitted has ended."""
 
@@ -220,6 +275,12 @@ class Measured(_Message, frozen=True):
     intervals: list[Interval]
 
 
+class Metered(_Message, frozen=True):
+    """What users got in one interval."""
+
+    report: Report
+
+
 class Listed(_Message, frozen=True):
     """Response to an AskListing."""
 
@@ -233,49 +294,19 @@ Down = (
     | Verdict
     | Overview
     | AlertsAnswered
+    | AccessChanged
+    | DeskAnswered
+    | EndSession
     | AskReport
     | AskListing
     | AskReached
     | CheckAlive
+    | Limit
     | Drain
     | Retire
 )
-Status = Alive | Accepted | Ended | Reported | Reached | Listed | Failed | Ready  # of the worker itself
+# Of the worker itself.
+Status = Alive | Accepted | Ended | Reported | Reached | Listed | AccessTaken | Failed | Ready
 ForAlerts = AskAlerts | CancelAlerts | LeaveAlerts
-Up = Status | ForAlerts | Returned | Admit | AskOverview | Release | Synced | Measured
-
-M = TypeVar("M")
-
-
-def encode(message: Down | Up) -> bytes:
-    """Return ``message`` as a whole frame."""
-    payload = msgspec.msgpack.encode(message)
-    return HEAD.pack(VERSION, len(payload)) + payload
-
-
-class Unframer(Generic[M]):
-    """Incremental decoder of the frames of one direction."""
-
-    def __init__(self, direction: type[M]) -> None:
-        """``direction`` is :data:`Down` or :data:`Up`."""
-        self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(direction)
-        self._data = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[M]:
-        """Yield the messages that ``data`` completes; raises ControlError for invalid frames."""
-        self._data += data
-        while len(self._data) >= HEAD.size:
-            version, length = HEAD.unpack_from(self._data)
-            if version != VERSION:
-                raise ControlError(f"control messages of version {version}, not {VERSION}")
-            if length > MAX_FRAME_BYTES:
-                raise ControlError(f"a control message of {length} bytes")
-            end = HEAD.size + length
-            if len(self._data) < end:
-                return
-            payload = bytes(memoryview(self._data)[HEAD.size : end])
-            del self._data[:end]
-            try:
-                yield self._decoder.decode(payload)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise ControlError(f"not a control message: {error}") from None
+ForDesk = AskDesk | CancelDesk | LeaveDesk
+Up = Status | ForAlerts | ForDesk | Returned | Admit | AskOverview | Release | Synced | Measured | Metered

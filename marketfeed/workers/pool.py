@@ -2,7 +2,7 @@
 
     listener ──► take ──► the worker with the fewest connections (its socket, over the control channel)
     pump ──► wake ──► every worker's doorbell
-    statistics, limits, synced sessions, calls for alerts ◄── every worker
+    statistics, limits, synced sessions, calls for alerts and to the desk ◄── every worker
 
 supervisor.py starts and replaces the processes. Connections that a worker got and had not confirmed when it
 ended are passed to another worker.
@@ -21,22 +21,32 @@ from marketfeed.gateway.limits import Admission, Counters
 from marketfeed.server.gc_control import Collector
 from marketfeed.server.stats import ServerStats, merged
 from marketfeed.workers.alert_calls import AlertCalls
+from marketfeed.workers.desk_calls import DeskCalls
 from marketfeed.workers.doorbells import Doorbells
 from marketfeed.workers.messages import (
     Accepted,
+    AccessChanged,
     Admit,
     AskAlerts,
+    AskDesk,
     AskListing,
     AskOverview,
     AskReached,
     AskReport,
     CancelAlerts,
+    CancelDesk,
     Ended,
+    EndSession,
     LeaveAlerts,
+    LeaveDesk,
+    Limit,
     Measured,
+    Metered,
     Overview,
+    Ready,
     Release,
     Returned,
+    Status,
     Synced,
     Up,
     Verdict,
@@ -50,9 +60,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from marketfeed.access.desk import Desk
+    from marketfeed.access.material import Material
+    from marketfeed.access.quotas import Over
+    from marketfeed.access.revocations import Revocation
+    from marketfeed.access.usage import Report
     from marketfeed.alerts.service import AlertService
-    from marketfeed.config.schema import Config
+    from marketfeed.config.schema import AuthConfig, Config
     from marketfeed.core.rings import Rings
+    from marketfeed.errors import CloseCode
     from marketfeed.latency.intervals import Interval
     from marketfeed.server.conditions import Condition
 
@@ -76,8 +92,13 @@ class WorkerPool:
         on_synced: Callable[[], None],
         on_latencies: Callable[[list[Interval]], None],
         overview: Callable[[], dict[str, Any]],
+        on_usage: Callable[[Report, int], None],
+        desk: Desk | None = None,
     ) -> None:
-        """``on_synced``, ``on_latencies`` and ``overview`` are as :class:`LocalServer` has them."""
+        """The callbacks are as :class:`LocalServer` has them; ``on_usage`` also gets the worker.
+
+        With ``desk``, :meth:`renew_access` has to be called before the start.
+        """
         self.alerts: AlertService | None = None
         self._admission = admission
         self.counters = Counters()  # of connections that reached no worker
@@ -85,7 +106,11 @@ class WorkerPool:
         self._on_synced = on_synced
         self._on_latencies = on_latencies
         self._overview = overview
+        self._desk = desk
+        self._on_usage = on_usage
+        self._over: list[Over] = []
         self._alert_calls: dict[Child, AlertCalls] = {}
+        self._desk_calls: dict[Child, DeskCalls] = {}
         self._nursery: trio.Nursery | None = None
         self._placement: Placement[Child] = Placement(config.engine.workers)
         self._supervisor = Supervisor(
@@ -131,6 +156,13 @@ class WorkerPool:
         """Pass ``sock`` to the worker with the fewest connections; waits while none has room."""
         await self._pass_on(Handover(sock, address))
 
+    def limit(self, over: list[Over]) -> None:
+        """Have all workers apply that the tenants in ``over``, and no others, exceed a quota."""
+        self._over = over
+        for child in self._children:
+            if child.ready:
+                child.channel.send(Limit(over))
+
     async def drain(self, drain_s: float) -> None:
         """Have every worker close its sessions and end; return when all have, or soon after ``drain_s``."""
         await self._supervisor.drain(drain_s)
@@ -141,6 +173,22 @@ class WorkerPool:
         Raises StartError if one cannot start; the workers that are not replaced yet continue unchanged.
         """
         await self._supervisor.reload(config)
+
+    def renew_access(self, auth: AuthConfig, material: Material) -> None:
+        """Have all workers use other keys, tenants and revocations, before any message that comes later."""
+        self._supervisor.renew_access(auth, material)
+
+    async def revoke(self, auth: AuthConfig, material: Material, revocation: Revocation) -> int:
+        """Do so because of ``revocation``; return how many sessions it ends, once all workers do so."""
+        ready = [child for child in self._children if child.ready]
+        self._supervisor.renew_access(auth, material, asked=ready)
+        counts = await ask_all(ready, lambda number: AccessChanged(number, auth, material, revocation))
+        return sum(counts.values())
+
+    def end_session(self, session: str, code: CloseCode) -> None:
+        """End the session with this id, whichever worker serves it."""
+        for child in self._children:
+            child.channel.send(EndSession(session, code))
 
     def problems(self) -> list[Condition]:
         """Return why no subscriber can be served: there is no worker."""
@@ -224,12 +272,31 @@ class WorkerPool:
                     self._on_synced()
             case AskOverview(number):
                 child.channel.send(Overview(number, self._overview()))
-            case Measured(intervals):
-                self._on_latencies(intervals)
+            case Measured() | Metered():
+                self._record(child, message)
             case AskAlerts() | CancelAlerts() | LeaveAlerts():
                 self._calls_of(child).handle(message, child.connections)
+            case AskDesk() | CancelDesk() | LeaveDesk():
+                self._desk_calls_of(child).handle(message, child.connections)
             case _:
-                child.update(message)
+                self._update(child, message)
+
+    def _record(self, child: Child, message: Measured | Metered) -> None:
+        if isinstance(message, Measured):
+            self._on_latencies(message.intervals)
+        else:
+            self._on_usage(message.report, child.worker)
+
+    def _update(self, child: Child, message: Status) -> None:
+        child.update(message)
+        if isinstance(message, Ready) and self._over:
+            child.channel.send(Limit(self._over))
+
+    def _desk_calls_of(self, child: Child) -> DeskCalls:
+        if child not in self._desk_calls:
+            assert self._nursery is not None
+            self._desk_calls[child] = DeskCalls(self._desk, self._nursery, child.channel.send)
+        return self._desk_calls[child]
 
     def _calls_of(self, child: Child) -> AlertCalls:
         calls = self._alert_calls.get(child)
@@ -239,9 +306,11 @@ class WorkerPool:
         return calls
 
     def _settle(self, child: Child) -> None:
-        """Settle what ``child``, whose process has ended, had: statistics, limits, alerts, connections."""
+        """Settle what ``child``, whose process has ended, had: statistics, limits, sessions, connections."""
         if (calls := self._alert_calls.pop(child, None)) is not None:
             calls.end()
+        if (desk_calls := self._desk_calls.pop(child, None)) is not None:
+            desk_calls.end()
         self._past = merged([self._past, child.report.past()])
         for address, count in child.admitted.items():
             for _ in range(count):

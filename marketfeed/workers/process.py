@@ -22,6 +22,8 @@ from marketfeed.workers.channel import Channel
 from marketfeed.workers.messages import (
     SPARE_FILES,
     Accepted,
+    AccessChanged,
+    AccessTaken,
     Alive,
     AskListing,
     AskReached,
@@ -129,6 +131,8 @@ class Child:
                 self._requests.respond(number, report)
             case Reached(number):
                 self._requests.respond(number, True)
+            case AccessTaken(number, sessions):
+                self._requests.respond(number, sessions)
             case Listed(number, listing):
                 self._requests.respond(number, listing)
             case Failed(reason):
@@ -233,7 +237,7 @@ class Child:
 
 async def ask_all(
     children: Iterable[Child],
-    message: Callable[[int], AskReport | AskListing | AskReached],
+    message: Callable[[int], AccessChanged | AskReport | AskListing | AskReached],
     timeout_s: float = math.inf,
 ) -> dict[Child, Any]:
     """Send ``message(number)`` to each of ``children``; return the responses that arrive in ``timeout_s``."""

@@ -16,13 +16,15 @@ from marketfeed.config.schema import AlertsConfig, Config
 from marketfeed.core.backoff import delay_s
 from marketfeed.errors import ControlError, StartError
 from marketfeed.server.alerting import enabled
-from marketfeed.workers.messages import CheckAlive, Drain, Retire, Start, Up
+from marketfeed.workers.messages import AccessChanged, CheckAlive, Drain, Retire, Start, Up
 from marketfeed.workers.process import INACTIVE_S, Child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
     from pathlib import Path
 
+    from marketfeed.access.material import Material
+    from marketfeed.config.schema import AuthConfig
     from marketfeed.core.rings import Rings
     from marketfeed.workers.placement import Placement
 
@@ -65,6 +67,7 @@ class Supervisor:
         self._placement = placement
         self._on_message = on_message
         self._on_end = on_end
+        self._material: Material | None = None
         self._port = 0
         self._nursery: trio.Nursery | None = None
         self._short_lives = [0] * config.engine.workers  # consecutive, by worker
@@ -90,6 +93,17 @@ class Supervisor:
         with trio.move_on_after(drain_s + EXIT_S):
             for child in list(self.children):
                 await child.gone.wait()
+
+    def renew_access(self, auth: AuthConfig, material: Material, asked: Container[Child] = ()) -> None:
+        """Have all workers, and those that start later, use other keys, tenants and revocations.
+
+        The caller sends that to those that it has ``asked``.
+        """
+        self._config = msgspec.structs.replace(self._config, auth=auth)
+        self._material = material
+        for child in self.children:
+            if child not in asked:
+                child.channel.send(AccessChanged(0, auth, material))
 
     # Rolling restart.
 
@@ -135,7 +149,7 @@ class Supervisor:
         alerts = AlertsConfig(enabled=enabled(self._config.alerts))  # no rules, which may have secrets
         config = msgspec.structs.replace(self._config, feeds=[], alerts=alerts)
         child = Child(worker, self._placement.generation, self._rings.fd, self._log_level)
-        child.channel.send(Start(worker, config, str(self._base), self._port))
+        child.channel.send(Start(worker, config, str(self._base), self._port, self._material))
         self.children[child] = None
         self._nursery.start_soon(self._supervise, child)
         return child

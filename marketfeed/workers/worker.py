@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 import structlog
 import trio
 
 from marketfeed import __version__, logs
+from marketfeed.access.access import Access
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
-from marketfeed.errors import ConfigError, ControlError, StartError
+from marketfeed.errors import CloseCode, ConfigError, ControlError, StartError
 from marketfeed.fanout.bell import DoorBell
 from marketfeed.gateway.listener import raise_file_limit
 from marketfeed.server.local import LocalServer
@@ -28,25 +29,28 @@ from marketfeed.workers.channel import Channel
 from marketfeed.workers.messages import (
     SPARE_FILES,
     Accepted,
-    Admit,
+    AccessChanged,
+    AccessTaken,
     AlertsAnswered,
     Alive,
     AskListing,
-    AskOverview,
     AskReached,
     AskReport,
     CheckAlive,
     Connection,
+    DeskAnswered,
     Down,
     Drain,
     Ended,
+    EndSession,
     Failed,
+    Limit,
     Listed,
     Measured,
+    Metered,
     Overview,
     Reached,
     Ready,
-    Release,
     Reported,
     Retire,
     Returned,
@@ -55,8 +59,9 @@ from marketfeed.workers.messages import (
     Verdict,
 )
 from marketfeed.workers.progress import Pulse
+from marketfeed.workers.remote_admission import RemoteAdmission, RemoteOverview
 from marketfeed.workers.remote_alerts import RemoteAlerts
-from marketfeed.workers.requests import Requests
+from marketfeed.workers.remote_desk import RemoteDesk
 
 if TYPE_CHECKING:
     from marketfeed.latency.intervals import Interval
@@ -68,62 +73,6 @@ SYNCED_S: Final = 0.01  # at least, between reports of synced sessions
 LAST_REPORT_S: Final = 0.5  # for sending the last report
 
 log = structlog.get_logger()
-
-
-class RemoteAdmission:
-    """Admission by the engine, which counts the sessions of all workers."""
-
-    def __init__(self, channel: Channel[Down]) -> None:
-        self._channel = channel
-        self._requests: Requests[Verdict] = Requests()
-        self._abandoned: dict[int, str] = {}  # addresses whose verdicts nobody waits for any more
-
-    async def ask(self, address: str) -> str | None:
-        """Count one more session from ``address``; return the limit that forbids it, None if none does."""
-        with self._requests.open() as request:
-            self._channel.send(Admit(request.number, address))
-            try:
-                await request.wait()
-            except trio.Cancelled:
-                # The engine counts the session all the same, so it has to be released.
-                if request.response is None:
-                    self._abandoned[request.number] = address
-                elif request.response.limit is None:
-                    self.release(address)
-                raise
-        assert request.response is not None
-        return request.response.limit
-
-    def answer(self, verdict: Verdict) -> None:
-        """Pass on a verdict of the engine."""
-        if not self._requests.respond(verdict.number, verdict):
-            address = self._abandoned.pop(verdict.number)
-            if verdict.limit is None:
-                self.release(address)
-
-    def release(self, address: str) -> None:
-        """Count one session less."""
-        self._channel.send(Release(address))
-
-
-class RemoteOverview:
-    """Latencies of all workers, from the engine."""
-
-    def __init__(self, channel: Channel[Down]) -> None:
-        self._channel = channel
-        self._requests: Requests[Overview] = Requests()
-
-    async def ask(self) -> dict[str, Any]:
-        """Return the body of ``/v1/latency``."""
-        with self._requests.open() as request:
-            self._channel.send(AskOverview(request.number))
-            await request.wait()
-        assert request.response is not None
-        return request.response.shown
-
-    def answer(self, overview: Overview) -> None:
-        """Pass on a response of the engine."""
-        self._requests.respond(overview.number, overview)
 
 
 class Worker:
@@ -138,6 +87,7 @@ class Worker:
         symbols = SymbolTable(rings.max_symbols, rings.names)
         self._overview = RemoteOverview(channel)
         self._alerts = RemoteAlerts(channel)
+        self._desk = RemoteDesk(channel)
         self._synced = trio.Event()
         self._server = LocalServer(
             start.config,
@@ -147,9 +97,13 @@ class Worker:
             on_synced=self._on_synced,
             on_latencies=self._on_latencies,
             overview=self._overview.ask,
+            on_usage=lambda report: channel.send(Metered(report)),
             worker=start.worker,
             bell=DoorBell(doorbell),
             alerts=self._alerts if start.config.alerts.enabled else None,
+            access=None
+            if start.material is None
+            else Access(start.config, start.material, self._desk, time.time_ns),
         )
         self._told: Drain | Retire | None = None
         self._ending = trio.Event()
@@ -195,12 +149,14 @@ class Worker:
             match message:
                 case Connection():
                     self._take(message, descriptor, sessions)
-                case Verdict():
-                    self._admission.answer(message)
-                case Overview():
-                    self._overview.answer(message)
-                case AlertsAnswered():
-                    self._alerts.answer(message)
+                case Verdict() | Overview() | AlertsAnswered() | DeskAnswered():
+                    self._pass_on(message)
+                case AccessChanged():
+                    await self._renew_access(message)
+                case EndSession(session, code):
+                    self._server.end_session(session, CloseCode(code))
+                case Limit(over):
+                    self._server.limit(over)
                 case CheckAlive():
                     self._channel.send(Alive())
                 case AskReport() | AskListing() | AskReached():
@@ -216,7 +172,29 @@ class Worker:
                     assert_never(message)
         log.warning("the engine is gone")
         self._alerts.end()
+        self._desk.end()
         watch.cancel_scope.cancel()
+
+    def _pass_on(self, answer: Verdict | Overview | AlertsAnswered | DeskAnswered) -> None:
+        """Pass an answer of the engine to the one that waits for it."""
+        match answer:
+            case Verdict():
+                self._admission.answer(answer)
+            case Overview():
+                self._overview.answer(answer)
+            case AlertsAnswered():
+                self._alerts.answer(answer)
+            case DeskAnswered():
+                self._desk.answer(answer)
+
+    async def _renew_access(self, message: AccessChanged) -> None:
+        # Before any later message is read: what these answer may depend on it.
+        sessions = 0
+        if message.revocation is None:
+            self._server.renew_access(message.auth, message.material)
+        else:
+            sessions = await self._server.revoke(message.auth, message.material, message.revocation)
+        self._channel.send(AccessTaken(message.number, sessions))
 
     def _take(self, message: Connection, descriptor: int | None, sessions: trio.Nursery) -> None:
         if descriptor is None:

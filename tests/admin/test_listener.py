@@ -45,6 +45,8 @@ def admin(token: str | None = TOKEN) -> tuple[Admin, AdminToken]:
         rings=SimpleNamespace(epoch="e" * 16),
         aggregator=SimpleNamespace(shown=lambda: {"shown": True}),
         alerting=SimpleNamespace(dispatch=None),
+        access=None,
+        metering=SimpleNamespace(enabled=False),
         health=Health(),
     )
     required = AdminToken(None if token is None else Secret(token))
@@ -219,3 +221,19 @@ async def test_a_page_of_the_listener_itself_and_programs_are_served(autojump_cl
         for headers in ("", own, "Sec-Fetch-Site: none\r\n"):
             status, _, _ = await asked(peer, "GET", "/v1/latency", headers + BEARER, host="127.0.0.1:8766")
             assert status == 200
+
+
+@pytest.mark.parametrize("token", [TOKEN, None])
+async def test_a_web_page_may_change_nothing(autojump_clock, token):
+    """A browser sends such a request without asking first, and to addresses such as 127.0.0.1 too."""
+    listener, _ = admin(token)
+    page = f"Origin: http://127.0.0.1\r\nContent-Type: text/plain\r\n{BEARER}"
+    for method, path in (("POST", "/v1/revoke"), ("DELETE", "/v1/alerts/consumers?consumer=a")):
+        async with served(server=listener.server) as peer:
+            length = "Content-Length: 11\r\n" if method == "POST" else ""
+            body = '{"sub":"a"}' if method == "POST" else ""
+            status, _, answer = await asked(peer, method, path, page + length, body, host="127.0.0.1")
+            assert (status, answer["error"]["msg"]) == (403, "web pages may change nothing on the admin port")
+    async with served(server=listener.server) as peer:
+        assert (await asked(peer, "GET", "/v1/latency", page, host="127.0.0.1"))[0] == 200
+    assert listener.server.refused["page on the admin port"] == 2

@@ -167,6 +167,22 @@ def test_new_symbols_leave_out_what_is_about_others_whenever_it_was_appended():
     assert made.floor == 3
 
 
+def test_new_symbols_settle_what_they_leave_out_in_whatever_state_it_is():
+    made = delivery(
+        Progress(2, requeued=(entry(1, symbol="B"), entry(2, symbol=""))), max_tries=1, in_flight=5
+    )
+    made.offer([entry(3, symbol="B"), entry(4, symbol="BA"), entry(5, symbol="B", to="risk")], 0)
+    assert taken(made, 0, limit=3) == [(1, 1), (2, 1), (3, 1)]
+    assert made.expired(S) == {1: 1, 2: 1, 3: 1}
+    made.change(Consumer("risk", "all", ("*",), 0, 0, ("A*",)))
+    assert made.expired(S) == {2: 1}
+    made.parked([1, 3])  # which the log has parked before: they are settled already
+    assert made.statistics().parked == 0
+    assert (taken(made, 1), made.floor) == ([(5, 1)], 4)
+    made.acknowledged([2, 3])
+    assert made.statistics().unacknowledged == 1
+
+
 def test_a_new_life_goes_on_where_the_log_says():
     progress = Progress(3, frozenset({5, 7}), (entry(1), entry(2)), {4: 3, 1: 2})
     made = delivery(progress, max_tries=4)

@@ -251,7 +251,9 @@ async def test_a_place_where_no_file_can_be_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     assert "cannot be created: " in await refusal(tmp_path / "file" / "alerts.db")
     (tmp_path / "folder.db").mkdir()
-    assert "folder.db is a folder: the alert log is a file" in await refusal(tmp_path / "folder.db")
+    assert "folder.db is a folder: the alert log is a file; set alerts.path" in await refusal(
+        tmp_path / "folder.db"
+    )
     with pytest.raises(AlertLogError, match="there is no alert log"):
         SqliteReader(tmp_path / "none.db")
     (tmp_path / "empty.db").write_bytes(b"")

@@ -137,8 +137,12 @@ def test_every_route_of_the_admin_listener_is_described():
 def test_every_route_that_requires_the_admin_token_says_so():
     for route in (*openapi.OPERATORS, *openapi.GATEWAY):
         operation = OPENAPI["paths"][route.path][route.method.lower()]
-        required = (route in openapi.OPERATORS or route.path == openapi.LATENCY) and route.path not in OPEN
+        required = route.path not in {*OPEN, "/asyncapi.json", "/openapi.json", "/robots.txt"}
         assert ("401" in operation["responses"]) == ("security" in operation) == required
+        named = {scheme for one in operation.get("security", ()) for scheme in one}
+        gateway = {"token"} if route in openapi.GATEWAY else set()
+        admin = {"admin_token"} if route in openapi.OPERATORS or route.path == openapi.LATENCY else set()
+        assert named == ((gateway | admin) if required else set())
 
 
 def enum_of(struct, name):

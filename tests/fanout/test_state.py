@@ -19,7 +19,7 @@ RINGS = Rings.private(4, 8)
 INTEREST = Interests(SymbolTable(RINGS.max_symbols)).use(Names())
 GROUP = Group(INTEREST, JSON)
 CALLS = {
-    Event.JOIN: lambda member: member.join(GROUP, (0, 0, 0, 0)),
+    Event.JOIN: lambda member: member.join(GROUP, (0, 0, 0, 0), (0, 0)),
     Event.LEAVE: lambda member: member.leave_group((0, 0), member.seen),
     Event.BLOCK: lambda member: member.block(2),
     Event.DRAIN: Subscriber.drained,

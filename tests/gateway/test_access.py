@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import trio
@@ -191,7 +192,7 @@ async def test_too_many_sessions_of_one_holder_are_refused_and_closed():
 
 
 async def test_a_tenant_is_bounded_as_a_whole():
-    control = Control({"firm": TenantConfig(symbols=["A*"], tiers=["premium"], max_symbols=3)})
+    control = Control({"firm": TenantConfig(symbols=("A*",), tiers=["premium"], max_symbols=3)})
     token = control.token(["A1", "B*"], tenant="firm", tier="vip")
     async with serving(access=control.access) as live, connected(live) as one, connected(live) as two:
         live.publish("A1", "A2", "B1")
@@ -202,7 +203,7 @@ async def test_a_tenant_is_bounded_as_a_whole():
         await two.send(action="subscribe", quotes=["A1", "A2"])
         assert (await two.next())["code"] == 405
         await subscribed(two, quotes=["A1"])
-        control.bound(firm=TenantConfig(symbols=["B*"]))
+        control.bound(firm=TenantConfig(symbols=("B*",)))
         told = await one.next("error")
         assert told["code"] == 409
         assert (await one.next("subscription"))["quotes"] == ["*"]
@@ -335,7 +336,7 @@ async def test_json_is_told_of_the_grant_on_binary_too():
         live.publish("B1", "A1")
         await authenticated(client, control.token(["A*"]))
         await client.send(action="subscribe", quotes=["*"], encoding="binary")
-        seen = []
+        seen: list[dict[str, Any]] = []
         while not seen or seen[-1]["T"] != "synced":
             seen.append(await client.next())
         assert [one["ids"] for one in seen if one["T"] == "symbols"] == [{"A1": 1}]

@@ -80,7 +80,11 @@ class Live:
         quotes["symbol"] = [self.shard.symbols.intern(name) for name in names]
         quotes["bid_px"], quotes["ask_px"], quotes["bid_sz"], quotes["ask_sz"] = 10**9, 2 * 10**9, 1, 2
         quotes["ts_recv"] = time.time_ns()
-        self._writer.write(Batch(quotes))
+        self.write(Batch(quotes))
+
+    def write(self, batch: Batch) -> None:
+        """Publish ticks of known symbols."""
+        self._writer.write(batch)
         self.shard.wake()
 
     @staticmethod
@@ -163,8 +167,9 @@ async def serving(
     symbols: int = 256,
     alerts: Dispatch | None = None,
     access: Access | None = None,
+    seconds: float = 20,
 ) -> AsyncIterator[Live]:
-    """Run a gateway on a free port; ``alerts`` runs already."""
+    """Run a gateway on a free port for at most so many ``seconds``; ``alerts`` runs already."""
     rings = Rings.private(symbols, 64, epoch="e1")
     timing = Timing(int(20 * S), int(ping_s * S), int(stall_s * S))
     shard = Shard(rings, SymbolTable(symbols), timing, 1000, time.time_ns)
@@ -206,7 +211,7 @@ async def serving(
             nursery.start_soon(accept_from, listener, service.counters, take)
             live = Live(service, gateway, listener.getsockname()[1], RingWriter(rings))
             try:
-                with trio.fail_after(20):
+                with trio.fail_after(seconds):
                     yield live
             finally:
                 await live.aclose()

@@ -21,7 +21,8 @@ from marketfeed.fanout.ledger import Ledger
 from marketfeed.server.stats import ServerStats
 from marketfeed.workers import messages as control
 from marketfeed.workers.channel import Channel
-from marketfeed.workers.messages import HEAD, MAX_FRAME_BYTES, VERSION, Down, Unframer, Up, encode
+from marketfeed.workers.framing import HEAD, MAX_FRAME_BYTES, VERSION, Unframer, encode
+from marketfeed.workers.messages import Down, Up
 
 NUMBERS = st.integers(0, 2**53)
 TEXTS = st.text(max_size=40)

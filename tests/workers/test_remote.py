@@ -10,7 +10,7 @@ import trio
 
 from marketfeed.workers.channel import Channel
 from marketfeed.workers.messages import Admit, AskOverview, Down, Overview, Release, Up, Verdict
-from marketfeed.workers.worker import RemoteAdmission, RemoteOverview
+from marketfeed.workers.remote_admission import RemoteAdmission, RemoteOverview
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

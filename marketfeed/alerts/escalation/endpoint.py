@@ -8,11 +8,6 @@ connection is kept: one that was opened for another name must not be used again.
 
 from __future__ import annotations
 
-import functools
-import http
-import logging
-import os
-import ssl
 from typing import TYPE_CHECKING, Annotated, Final
 
 import httpx
@@ -26,22 +21,19 @@ from marketfeed.alerts.escalation.retry_after import parse_retry_after
 from marketfeed.alerts.escalation.url import Url, checked_url
 from marketfeed.core.addresses import is_public, parse_ip
 from marketfeed.core.breaker import Breaker, BreakerStatistics
-from marketfeed.core.printable import printable
 from marketfeed.core.units import S
 from marketfeed.errors import ConfigError
+from marketfeed.http_client import EXCHANGE_ERRORS, beginning, cause_of, http_client, status_line, trusting
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
 Timeout = Annotated[float, Meta(ge=0.1, le=60)]
 BODY_BYTES: Final = 4096  # read of a response
 CONNECT_S: Final = 5.0  # a connection to one of several addresses, at most
-_REASON_CHARACTERS: Final = 200
 # Answers after which the peer is known to work, although it did not take the message.
 _ALIVE: Final = frozenset({400, 410})
-
-# httpx logs each URL, and paths may hold tokens.
-logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -86,7 +78,7 @@ class Endpoint:
     ) -> None:
         self.url = url
         self._allow_private, self._timeout_s = allow_private, timeout_s
-        self._tls = tls or (_trusted() if url.scheme == "https" else _unused())
+        self._tls = tls or trusting(url.scheme, "url")
         self._breaker = breaker or Breaker()
 
     async def post(self, body: bytes, headers: Mapping[str, str], now_ns: int) -> Answer:
@@ -118,8 +110,8 @@ class Endpoint:
             try:
                 addresses = await self._resolved()
                 return await self._first(addresses, body, headers, now_ns)
-            except (OSError, UnicodeError, httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
-                return Answer(reason=_why(error))
+            except EXCHANGE_ERRORS as error:
+                return Answer(reason=cause_of(error))
         return Answer(reason=f"no whole answer within {self._timeout_s:g} s")
 
     async def _resolved(self) -> list[str]:
@@ -162,13 +154,7 @@ class Endpoint:
             "accept-encoding": "identity",
             "connection": "close",
         }
-        transport = httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False)
-        async with httpx.AsyncClient(
-            transport=transport,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx.Timeout(None, connect=connect_s),
-        ) as client:
+        async with http_client(self._tls, connect_s) as client:
             request = client.build_request(
                 "POST",
                 self.url.at(address),
@@ -178,13 +164,13 @@ class Endpoint:
             )
             response = await client.send(request, stream=True)
             try:
-                received = await _beginning(response)
+                received = await beginning(response, BODY_BYTES)
             finally:
                 await response.aclose()
         status = response.status_code
         wait = response.headers.get("retry-after")
         after_s = None if wait is None or response.is_success else parse_retry_after(wait, now_ns)
-        return Answer(status, _status_line(status), received, after_s)
+        return Answer(status, status_line(status), received, after_s)
 
 
 def endpoint(url: str, key: str, allow_private: bool, timeout_s: float, suffix: str = "") -> Endpoint:
@@ -196,63 +182,5 @@ def endpoint(url: str, key: str, allow_private: bool, timeout_s: float, suffix: 
     return Endpoint(parsed, allow_private=allow_private, timeout_s=timeout_s)
 
 
-async def _beginning(response: httpx.Response) -> bytes:
-    """Return the first BODY_BYTES of the body; raises httpx.HTTPError if it ends before its length says."""
-    received = b""
-    # Leaving the loop early would leave httpx's generators unfinished, which trio warns of; a cancelled read
-    # ends them all. What is in their buffers comes first: 64 KiB at most.
-    with trio.CancelScope() as reading:
-        async for chunk in response.aiter_raw():
-            received = (received + chunk)[:BODY_BYTES]
-            if len(received) == BODY_BYTES:
-                reading.cancel()
-    return received
-
-
-def _status_line(status: int) -> str:
-    try:
-        phrase = http.HTTPStatus(status).phrase
-    except ValueError:
-        return str(status)
-    return f"{status} {phrase}{': redirects are not followed' if 300 <= status < 400 else ''}"
-
-
-def _why(error: BaseException) -> str:
-    """Return one line on ``error``: the text of its first cause that has one."""
-    if isinstance(error, httpx.RemoteProtocolError):  # what the receiver sent is in its text
-        return printable(f"an invalid answer: {error}", _REASON_CHARACTERS)
-    text = ""
-    cause: BaseException | None = error
-    while cause is not None:
-        text = getattr(cause, "strerror", None) or str(cause) or text
-        if isinstance(cause, BaseExceptionGroup):  # trio's, with an error per address
-            cause = cause.exceptions[0]
-        else:
-            cause = cause.__cause__ or cause.__context__
-    return printable(text or type(error).__name__, _REASON_CHARACTERS)
-
-
 def _loop_ns() -> int:
     return round(trio.current_time() * S)
-
-
-@functools.cache
-def _trusted() -> ssl.SSLContext:
-    """Return a context that trusts certifi's authorities, or those in SSL_CERT_FILE or SSL_CERT_DIR.
-
-    Raises ConfigError.
-    """
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        path = os.environ.get(name)
-        if path and not os.path.exists(path):  # old releases of httpx ignore it then
-            raise ConfigError(f"url: {path}, from the environment variable {name}, does not exist")
-    try:
-        return httpx.create_ssl_context()
-    except OSError as error:  # ssl.SSLError too
-        raise ConfigError(f"url: certificates cannot be read: {error.strerror or error}") from None
-
-
-@functools.cache
-def _unused() -> ssl.SSLContext:
-    """Return a context for plain HTTP: it trusts nobody, and costs less than one with authorities."""
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -13,7 +13,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.alerts.escalation import endpoint as endpoint_module
+from marketfeed import http_client
 from marketfeed.alerts.escalation.endpoint import BODY_BYTES, Answer, Endpoint, endpoint
 from marketfeed.alerts.escalation.message import Verdict
 from marketfeed.alerts.escalation.url import parse_url
@@ -367,7 +367,7 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(authority):
 @pytest.mark.parametrize(("path", "why"), [("none", "does not exist"), ("text", "cannot be read")])
 def test_authorities_that_cannot_be_read_are_a_mistake_in_the_configuration(path, why, tmp_path, monkeypatch):
     (tmp_path / "text").write_text("not PEM")
-    endpoint_module._trusted.cache_clear()
+    http_client._trusted.cache_clear()
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / path))
     with pytest.raises(ConfigError, match=why):
         endpoint("https://hooks.example.com", "url", allow_private=False, timeout_s=5)

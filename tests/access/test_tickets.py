@@ -1,0 +1,89 @@
+"""Tickets open one session, within 30 s, from the network that they were issued to."""
+
+from __future__ import annotations
+
+import pytest
+
+from marketfeed.access import tickets as module
+from marketfeed.access.tickets import TICKET_S, USED_S, Redeemed, Tickets
+from marketfeed.errors import AccessError
+
+HERE = "192.0.2.1"
+
+
+def test_a_ticket_opens_one_session():
+    tickets = Tickets()
+    ticket = tickets.issue("token", 1000.0, HERE, 0.0)
+    assert tickets.redeem(ticket, HERE, "s1", False, 30.0) == Redeemed("token")
+    with pytest.raises(AccessError, match="was used"):
+        tickets.redeem(ticket, HERE, "s2", False, 30.0)
+
+
+def test_a_ticket_reopens_its_session_until_its_token_expires():
+    tickets = Tickets()
+    ticket = tickets.issue("token", 1000.0, HERE, 0.0)
+    tickets.redeem(ticket, HERE, "s1", False, 1.0)
+    assert tickets.redeem(ticket, HERE, "s2", True, 500.0) == Redeemed("token", before="s1")
+    assert tickets.redeem(ticket, HERE, "s3", True, 1000.0) == Redeemed("token", before="s2")
+    with pytest.raises(AccessError, match="no such ticket"):
+        tickets.redeem(ticket, HERE, "s4", True, 1000.5)
+    assert len(tickets) == 0
+
+
+def test_a_reconnect_may_be_the_first_use():
+    tickets = Tickets()
+    assert tickets.redeem(tickets.issue("t", None, HERE, 0.0), HERE, "s", True, 1.0) == Redeemed("t")
+
+
+def test_a_ticket_that_was_not_used_in_time_is_forgotten():
+    tickets = Tickets()
+    ticket = tickets.issue("token", 1000.0, HERE, 0.0)
+    assert len(tickets) == 1
+    with pytest.raises(AccessError, match="no such ticket, or it has expired"):
+        tickets.redeem(ticket, HERE, "s1", False, TICKET_S + 0.1)
+    assert len(tickets) == 0
+
+
+def test_for_a_key_a_used_ticket_lasts_a_day():
+    tickets = Tickets()
+    ticket = tickets.issue("key", None, HERE, 0.0)
+    tickets.redeem(ticket, HERE, "s1", False, 1.0)
+    assert tickets.redeem(ticket, HERE, "s2", True, USED_S).token == "key"
+    with pytest.raises(AccessError):
+        tickets.redeem(ticket, HERE, "s3", True, USED_S + 1)
+
+
+@pytest.mark.parametrize(
+    ("issued", "used", "works"),
+    [
+        (HERE, "192.0.2.200", True),
+        (HERE, "192.0.3.1", False),
+        ("2001:db8:1:1::1", "2001:db8:1:ff::1", True),
+        ("2001:db8:1::1", "2001:db8:2::1", False),
+        (HERE, "::1", False),
+    ],
+)
+def test_a_ticket_is_bound_to_the_prefix_of_its_address(issued, used, works):
+    tickets = Tickets((24, 48))
+    ticket = tickets.issue("token", None, issued, 0.0)
+    if works:
+        tickets.redeem(ticket, used, "s", False, 1.0)
+        return
+    with pytest.raises(AccessError, match="another address"):
+        tickets.redeem(ticket, used, "s", False, 1.0)
+    assert tickets.redeem(ticket, issued, "s", False, 1.0)  # the thief has not used it up
+
+
+def test_there_is_a_limit_of_tickets_at_a_time(monkeypatch):
+    monkeypatch.setattr(module, "MOST", 2)
+    tickets = Tickets()
+    for _ in range(2):
+        tickets.issue("token", None, HERE, 0.0)
+    with pytest.raises(AccessError, match="2 tickets already"):
+        tickets.issue("token", None, HERE, 1.0)
+    assert tickets.issue("token", None, HERE, TICKET_S + 1)
+
+
+def test_what_is_no_ticket_is_refused():
+    with pytest.raises(AccessError):
+        Tickets().redeem("", HERE, "s", False, 0.0)
