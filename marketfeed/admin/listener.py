@@ -2,6 +2,7 @@
 
 If there is a token, requests have to bear it. ``/healthz`` and ``/readyz`` do not require it, since probes of
 orchestrators send none; without it ``/readyz`` has only the status, because its reasons name feeds and files.
+Web pages of other origins are refused.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from marketfeed.admin.usage_operations import UsageOperations
 from marketfeed.api.operations import HealthAnswer, ReadinessAnswer, SessionsParameters
 from marketfeed.config.admin_token import KEY
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
+from marketfeed.gateway.origins import Origins
 from marketfeed.gateway.query import check_keys
 from marketfeed.gateway.rate_limited_log import RateLimitedLog
 
@@ -53,6 +55,8 @@ class Admin:
                 body_bytes=BODY_BYTES,
                 hosts=hosts,
                 hosts_key="admin.hosts",
+                origins=Origins(()),
+                origins_key="",
                 refuse=self._refuse,
             ),
             sources.server.counters.refused,

@@ -221,6 +221,10 @@ class Dispatch:
         """Return all consumers by name; a ``floor`` is that of its creation, or of the engine's start."""
         return [active.delivery.consumer for _, active in sorted(self._active.items())]
 
+    def has_consumer(self, name: str) -> bool:
+        """Return whether there is a consumer with this name."""
+        return name in self._active
+
     @property
     def newest(self) -> int:
         """Return the position of the newest entry that was read."""
@@ -230,9 +234,9 @@ class Dispatch:
         """Return how many dead letters each consumer has; none is left out."""
         return await self._alerts.dead_letter_counts()
 
-    async def dead_letters(self, name: str | None = None) -> list[DeadLetter]:
-        """Return the dead letters of one consumer, or of all."""
-        return await self._alerts.dead_letters(name)
+    async def dead_letters(self, name: str | None = None, limit: int | None = None) -> list[DeadLetter]:
+        """Return the first ``limit`` dead letters of one consumer, or of all."""
+        return await self._alerts.dead_letters(name, limit)
 
     async def requeue(self, name: str, ids: Sequence[str], by: str) -> list[Entry]:
         """Deliver dead letters again; return those that were dead letters."""
