@@ -11,6 +11,8 @@ import pytest
 import trio
 import trio.testing
 
+from marketfeed.access.quotas import Over
+from marketfeed.access.usage import Interval, Report
 from marketfeed.config.schema import Config, EngineConfig
 from marketfeed.core.rings import Rings
 from marketfeed.gateway.limits import Admission, Limits
@@ -24,8 +26,11 @@ from marketfeed.workers.messages import (
     AskOverview,
     CancelAlerts,
     LeaveAlerts,
+    Limit,
     Measured,
+    Metered,
     Overview,
+    Ready,
     Release,
     Reported,
     Returned,
@@ -281,3 +286,22 @@ async def test_while_the_engine_ends_unconfirmed_connections_are_closed(bench, n
     bench.supervisor.stopping = True
     bench.end(child)
     assert pair[0].fileno() == -1
+
+
+def test_usage_goes_to_the_engine_with_its_worker(monkeypatch):
+    bench = PoolBench(monkeypatch)
+    report = Report(Interval(0.0, 20.0), [], [])
+    bench.receive(bench.add(3), Metered(report))
+    assert bench.usage == [(report, 3)]
+
+
+def test_quotas_are_told_to_all_workers_and_to_new_ones(monkeypatch):
+    bench = PoolBench(monkeypatch)
+    child, late = bench.add(0), bench.add(1)
+    late.ready = False
+    over = [Over("acme", "max_ticks_per_day of the tenant: 5", "stop")]
+    bench.receive(child, Ready("0", 100))
+    assert child.sent == []
+    bench.pool.limit(over)
+    bench.receive(late, Ready("0", 100))
+    assert child.sent == late.sent == [Limit(over)]
