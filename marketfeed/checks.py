@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from marketfeed.access.loading import is_address
+from marketfeed.access import loading
 from marketfeed.config.admin_token import exposure, token_in
 from marketfeed.core.addresses import host_port
 from marketfeed.core.rings import Rings
@@ -114,7 +114,7 @@ def _idle_auth(auth: AuthConfig) -> _Idle:
 
 
 def _idle_refresh(auth: AuthConfig) -> _Idle:
-    fetched = auth.mode != "jwt" or (auth.jwks is not None and is_address(auth.jwks))
+    fetched = auth.mode != "jwt" or (auth.jwks is not None and loading.is_address(auth.jwks))
     return "auth", () if fetched else ("jwks_refresh_s",), "auth.jwks is not an address"
 
 
@@ -143,7 +143,10 @@ def exposed(loaded: Loaded) -> list[str]:
     """Return warnings about secrets that every user may read, one line each."""
     file = loaded.config.admin.token_file
     told = None if file is None else exposure(file, loaded.base)
-    return [] if told is None else [loaded.sourced(told)]
+    return [
+        *map(loaded.sourced, [] if told is None else [told]),
+        *map(loaded.sourced, loading.exposed(loaded.config.auth)),
+    ]
 
 
 def tap_path(loaded: Loaded) -> Path | None:

@@ -43,8 +43,9 @@ from marketfeed.latency.aggregator import Aggregator
 from marketfeed.latency.log import IntervalLog
 from marketfeed.server.access_control import AccessControl
 from marketfeed.server.alerting import Alerting
-from marketfeed.server.local import LocalServer, limits_of, validate
+from marketfeed.server.local import LocalServer, validate
 from marketfeed.server.metering import Metering
+from marketfeed.server.settings import limits_of
 from marketfeed.server.tap_listener import Taps
 from marketfeed.workers.pool import WorkerPool
 

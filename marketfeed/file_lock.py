@@ -47,6 +47,8 @@ def lock_path(path: Path) -> Path:
 
 def held(path: Path) -> bool:
     """Return whether a process holds the lock on ``path``; keeps nobody off it for long."""
+    if path.is_dir():  # such as ".", which has no name
+        return False
     try:
         fd = os.open(lock_path(path), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:  # no process has ever held it, or it is for others

@@ -61,6 +61,8 @@ def status_line(status: int) -> str:
 
 def cause_of(error: BaseException) -> str:
     """Return one line on ``error``: the text of its first cause that has one."""
+    if isinstance(error, httpx.RemoteProtocolError):  # its text quotes what the peer sent
+        return printable(f"an invalid answer: {error}", _REASON_CHARACTERS)
     text = ""
     cause: BaseException | None = error
     while cause is not None:

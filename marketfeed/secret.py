@@ -77,7 +77,7 @@ def secret_in(key: str, file: str, base: Path) -> Secret:
     """
     path = base / file
     try:
-        data = _bytes_of(key, path)
+        data = owned_bytes(key, path, _MOST_BYTES)
     except OSError as error:
         if _LIKE_A_SECRET.fullmatch(_shown(file, base)):
             raise ConfigError(f"{key}: must be the path of a file that holds the secret") from None
@@ -95,16 +95,11 @@ def secret_in(key: str, file: str, base: Path) -> Secret:
     return Secret(text)
 
 
-def readable_by_all(path: Path) -> bool:
-    """Return whether every user of this machine may read the file; False if there is none."""
-    try:
-        return bool(path.stat().st_mode & stat.S_IROTH)
-    except OSError:
-        return False
+def owned_bytes(key: str, path: Path, most_bytes: int = -1) -> bytes:
+    """Return the content of a regular file that only its owner may write.
 
-
-def _bytes_of(key: str, path: Path) -> bytes:
-    """Return at most one byte more than a secret may have; raises OSError, ValueError and ConfigError."""
+    At most ``most_bytes`` of it and one more; -1: all. Raises OSError, ValueError and ConfigError.
+    """
     # Without O_NONBLOCK, opening a named pipe would wait for its writer.
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as source:
         mode = os.fstat(source.fileno()).st_mode
@@ -112,7 +107,15 @@ def _bytes_of(key: str, path: Path) -> bytes:
             raise ConfigError(f"{key}: {path} is no regular file")
         if mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise ConfigError(f"{key}: {path} may be written by its group or by all users: chmod go-w {path}")
-        return source.read(_MOST_BYTES + 1)
+        return source.read(-1 if most_bytes < 0 else most_bytes + 1)
+
+
+def readable_by_all(path: Path) -> bool:
+    """Return whether every user of this machine may read the file; False if there is none."""
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
 
 
 def _shown(file: str, base: Path) -> str:

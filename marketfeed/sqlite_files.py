@@ -56,6 +56,7 @@ def open_for_writing(
 
     With ``synchronous`` FULL each commit waits for the disk.
     """
+    check_file(kind, path)
     with explained(kind, path):
         connection = apsw.Connection(str(path), vfs=vfs)
     try:
@@ -85,6 +86,7 @@ def open_for_reading(
     """Open an existing file at ``path``, whether an engine writes to it or not. Raises the kind's error."""
     if not path.exists():
         raise kind.error(f"there is no {kind.noun} {path}: {kind.writer} creates it")
+    check_file(kind, path)
     with explained(kind, path):
         connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs)
     try:
@@ -96,6 +98,12 @@ def open_for_reading(
         connection.close()
         raise
     return connection
+
+
+def check_file(kind: Kind, path: Path) -> None:
+    """Raise the kind's error if ``path`` is a folder, which SQLite and the lock explain poorly."""
+    if path.is_dir():
+        raise kind.error(f"{path} is a folder: the {kind.noun} is a file; {kind.elsewhere}")
 
 
 def check(kind: Kind, connection: apsw.Connection, path: Path) -> None:

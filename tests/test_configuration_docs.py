@@ -17,10 +17,12 @@ from marketfeed.config.schema import (
     AlertsConfig,
     AuthConfig,
     Config,
+    DefaultsConfig,
     EngineConfig,
     GatewayConfig,
     LatencyConfig,
     LimitsConfig,
+    TenantConfig,
     TierConfig,
     default_text,
 )
@@ -37,6 +39,8 @@ SECTIONS = {
     "[gateway]": GatewayConfig,
     "[admin]": AdminConfig,
     "[auth]": AuthConfig,
+    "[auth.defaults]": DefaultsConfig,
+    "[auth.tenants.NAME]": TenantConfig,
     "[tiers.NAME]": TierConfig,
     "[limits]": LimitsConfig,
     "[alerts]": AlertsConfig,
@@ -56,6 +60,7 @@ WORDS: dict[type, str] = {
     inspect.StrType: "string",
     inspect.BoolType: "boolean",
     inspect.DateType: "date",
+    inspect.DateTimeType: "date and time",
     inspect.AnyType: "anything",
     inspect.NoneType: "",
 }
@@ -66,8 +71,11 @@ def type_words(kind):
     match kind:
         case inspect.LiteralType(values=values):
             return " or ".join(f"`{json.dumps(value)}`" for value in sorted(values, key=str))
-        case inspect.ListType(item_type=item):
-            return f"list of {type_words(item)}s" if isinstance(item, inspect.StrType) else "list of tables"
+        case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
+            if isinstance(item, inspect.LiteralType):
+                return f"list of {type_words(item)}"
+            plain = isinstance(item, inspect.StrType | inspect.IntType)
+            return f"list of {type_words(item)}s" if plain else "list of tables"
         case inspect.DictType() | inspect.StructType():
             return "table"
         case inspect.UnionType(types=types):
@@ -100,7 +108,7 @@ def default_words(field):
         value = field.default_factory()
     if isinstance(value, datetime.date):
         return f"`{value.isoformat()}`"
-    return "–" if value is None else f"`{json.dumps(value)}`"
+    return "–" if value is None else f"`{json.dumps(msgspec.to_builtins(value))}`"
 
 
 def expected(struct, without=()):

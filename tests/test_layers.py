@@ -38,7 +38,12 @@ LAYERS = [
     {"marketfeed.workers", "marketfeed.admin"},
     {"marketfeed.checks", "marketfeed.engine"},
     {"marketfeed.cli", "marketfeed.__main__"},
-    {"marketfeed.testing", "marketfeed.testing_alert_log"},
+    {
+        "marketfeed.testing",
+        "marketfeed.testing_alert_consumers",
+        "marketfeed.testing_alert_examples",
+        "marketfeed.testing_alert_log",
+    },
 ]
 FEEDS = "marketfeed.feeds"  # the folder feeds/, where marketfeed/feeds links
 FOR_FEEDS = (

@@ -23,6 +23,7 @@ from marketfeed.access.claims import NAMES, claims_of
 from marketfeed.access.material import KeyEntry
 from marketfeed.core.printable import printable
 from marketfeed.errors import AccessError, ConfigError
+from marketfeed.secret import owned_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -36,13 +37,15 @@ _LAST_S: Final = 1 << 40  # far beyond any time of creation
 
 def load_keys(path: Path, name: str = KEY) -> tuple[KeyEntry, ...]:
     """Return the keys in the file, in its order. Raises ConfigError (``name: path: what is wrong``)."""
+    if not os.path.exists(path):
+        raise ConfigError(f"{name}: {path} does not exist: marketfeed keys add creates it")
     return _parsed(regular_content(path, name), f"{name}: {path}")
 
 
 def add_key(path: Path, entry: KeyEntry, name: str = KEY) -> None:
     """Append ``entry``; creates the file if there is none. Raises ConfigError."""
     with _locked(path, name):
-        _write(path, (*(load_keys(path, name) if path.exists() else ()), entry), name)
+        _write(path, (*(load_keys(path, name) if os.path.exists(path) else ()), entry), name)
 
 
 def remove_keys(path: Path, wanted: Callable[[KeyEntry], bool], name: str = KEY) -> tuple[KeyEntry, ...]:
@@ -55,24 +58,18 @@ def remove_keys(path: Path, wanted: Callable[[KeyEntry], bool], name: str = KEY)
     return removed
 
 
-def regular_content(path: Path, name: str, most_bytes: int | None = None) -> bytes:
-    """Return what is in a file that only its owner can change; raises ConfigError (``name: path: …``).
+def regular_content(path: Path, name: str, most_bytes: int = -1) -> bytes:
+    """Return what is in a file that only its owner may write; raises ConfigError (``name: path: …``).
 
-    ``most_bytes`` is how large the file may be.
+    ``most_bytes`` is how large the file may be; -1: any size.
     """
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise ConfigError(f"{name}: {path} is not a regular file")
-            if mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise ConfigError(f"{name}: {path} can be changed by other users: chmod go-w {path}")
-            data = file.read(-1 if most_bytes is None else most_bytes + 1)
+        data = owned_bytes(name, path, most_bytes)
     except OSError as error:
         raise ConfigError(f"{name}: {path}: {error.strerror or error}") from None
     except ValueError:  # a null character in the path
         raise ConfigError(f"{name}: must be the path of a file") from None
-    if most_bytes is not None and len(data) > most_bytes:
+    if 0 <= most_bytes < len(data):
         raise ConfigError(f"{name}: {path} has more than {most_bytes:,} bytes")
     return data
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +10,7 @@ from marketfeed.access.material import Material
 from marketfeed.access.tokens import key_of, keys_of_set
 from marketfeed.errors import AccessError, ConfigError, gathered
 from marketfeed.http_client import trusting
+from marketfeed.secret import readable_by_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ def load_material(config: AuthConfig, environ: Mapping[str, str]) -> Material:
     key = previous = jwks = b""
     with gathered(found):
         if config.jwks is None:
-            key = _key(config, environ)
+            key = key_from(config, environ, config.algorithm)
         elif environ.get(VARIABLE):
             raise ConfigError(f"auth.jwks: not allowed together with the environment variable {VARIABLE}")
     with gathered(found):
@@ -70,7 +70,7 @@ def exposed(config: AuthConfig) -> list[str]:
     for name in names:
         path = getattr(config, name)
         try:
-            if path is None or not Path(path).stat().st_mode & stat.S_IROTH:
+            if path is None or not readable_by_all(Path(path)):
                 continue
             with Path(path).open("rb") as file:
                 private = name != "keys_file" and b"PRIVATE KEY" in file.read(MAX_KEY_BYTES)
@@ -78,16 +78,15 @@ def exposed(config: AuthConfig) -> list[str]:
             continue  # load_material reports it
         if private:
             found.append(
-                f"auth.{name}: {path} has a private key, and every user can read it: keep the public half"
+                f"auth.{name}: {path} has a private key, and every user may read it: keep the public half"
             )
         elif name == "keys_file" or config.algorithm == "HS256":
-            found.append(f"auth.{name}: {path} can be read by every user: chmod o-r {path}")
+            found.append(f"auth.{name}: every user may read {path}: chmod o-r {path}")
     return found
 
 
-def _key(config: AuthConfig, environ: Mapping[str, str]) -> bytes:
-    """Return the key of ``auth.key_file`` or of the environment; raises ConfigError."""
-    assert config.algorithm is not None
+def key_from(config: AuthConfig, environ: Mapping[str, str], algorithm: str) -> bytes:
+    """Return the key in ``auth.key_file`` or the environment, checked; raises ConfigError."""
     text = environ.get(VARIABLE, "")
     if config.key_file is None and not text:
         raise ConfigError(
@@ -96,10 +95,10 @@ def _key(config: AuthConfig, environ: Mapping[str, str]) -> bytes:
         )
     if config.key_file is None:
         data = text.encode("utf-8", "surrogateescape")
-        return _checked(data, config.algorithm, f"auth.key_file: the environment variable {VARIABLE}")
+        return _checked(data, algorithm, f"auth.key_file: the environment variable {VARIABLE}")
     if text:
         raise ConfigError(f"auth.key_file: not allowed together with the environment variable {VARIABLE}")
-    return _checked(_content(config.key_file, "auth.key_file"), config.algorithm, "auth.key_file")
+    return _checked(_content(config.key_file, "auth.key_file"), algorithm, "auth.key_file")
 
 
 def _content(path: str, name: str) -> bytes:

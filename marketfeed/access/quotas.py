@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from marketfeed.access.usage import Totals
     from marketfeed.config.schema import TenantConfig
@@ -72,19 +72,13 @@ class Limited:
 
     def __init__(self) -> None:
         self._over: dict[str, Over] = {}
-        # Called for each tenant that begins to be over, or is for another reason, and that ends to be.
-        self.on_over: Callable[[str, str, Action], None] = lambda tenant, reason, action: None
-        self.on_under: Callable[[str], None] = lambda tenant: None
 
     def of(self, tenant: str) -> Over | None:
         """Return why a tenant is over; None if it is not."""
         return self._over.get(tenant)
 
-    def set(self, over: Iterable[Over]) -> None:
-        """Record the tenants that are over now, all of them."""
+    def set(self, over: Iterable[Over]) -> set[str]:
+        """Record the tenants that are over now, all of them; return those for which that has changed."""
         before, self._over = self._over, {one.tenant: one for one in over}
-        for tenant in before.keys() - self._over.keys():
-            self.on_under(tenant)
-        for tenant, one in self._over.items():
-            if before.get(tenant) != one:
-                self.on_over(tenant, one.reason, one.action)
+        either = before.keys() | self._over.keys()
+        return {tenant for tenant in either if before.get(tenant) != self._over.get(tenant)}

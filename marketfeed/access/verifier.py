@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from marketfeed.access.claims import Claims
     from marketfeed.access.material import KeyEntry, Material
-    from marketfeed.config.schema import Config
+    from marketfeed.config.schema import AuthConfig, Config
 
 KEPT: Final = 4096  # grants of tokens that were verified: clients send theirs again with each request
 
@@ -31,9 +31,7 @@ class Verifier:
         """Raise ConfigError if a key is not one for the configured algorithm."""
         auth = config.auth
         self._auth, self._tiers = auth, config.tiers
-        self._defaults = {
-            name: value for name, value in msgspec.structs.asdict(auth.defaults).items() if value is not None
-        }
+        self._defaults = defaults_of(auth)
         self._tokens = TokenVerifier(auth, material) if auth.mode == "jwt" else None
         self._entries: Mapping[str, KeyEntry] = {entry.id: entry for entry in material.keys}
         self._revocations = Revocations(material.revocations)
@@ -99,6 +97,12 @@ class Verifier:
             raise AccessError("the token has expired")
         if self._revocations.revokes(grant):
             raise AccessError("revoked")
+
+
+def defaults_of(auth: AuthConfig) -> dict[str, Any]:
+    """Return ``[auth.defaults]`` as claims."""
+    found = msgspec.structs.asdict(auth.defaults)
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _text(payload: Mapping[str, Any], claim: str) -> str:

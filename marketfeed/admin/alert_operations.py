@@ -18,9 +18,9 @@ from marketfeed.api.alerts import (
     RequeuedAnswer,
 )
 from marketfeed.core.units import US
-from marketfeed.gateway.alert_routes import answered, parsed
+from marketfeed.gateway.alert_routes import MOST, answered, parsed, text_of
 from marketfeed.gateway.http import Request, Response, error_response, json_response
-from marketfeed.gateway.query import check_keys
+from marketfeed.gateway.query import check_keys, number_of
 from marketfeed.gateway.session_alerts import OFF
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ async def _drop(dispatch: Dispatch, request: Request) -> Response:
     """Remove a consumer with all that is kept for it."""
     check_keys(request.query, ConsumerParameters.__struct_fields__)
     name = request.first("consumer", "")
-    if not await dispatch.drop_consumer(name, request.first("by", "")):
-        return error_response(404, f"no consumer {name[:64]!r}")
+    if not await dispatch.drop_consumer(name, text_of("by", request.first("by", ""))):
+        return _unknown(name)
     return Response(b"", status=204)
 
 
@@ -100,6 +100,9 @@ async def _dead(dispatch: Dispatch, request: Request) -> Response:
     """List dead letters."""
     check_keys(request.query, DeadParameters.__struct_fields__)
     name = request.first("consumer", "") or None
+    limit = number_of(request.query, "limit", MOST, MOST)
+    if name is not None and not dispatch.has_consumer(name):
+        return _unknown(name)
     rows = [
         DeadLetterRow(
             letter.consumer,
@@ -107,7 +110,7 @@ async def _dead(dispatch: Dispatch, request: Request) -> Response:
             letter.parked_ns // US,
             alert_message(letter.entry.alert, max(letter.tries, 1), ack=True),
         )
-        for letter in await dispatch.dead_letters(name)
+        for letter in await dispatch.dead_letters(name, limit)
     ]
     return json_response(DeadLetterList(rows))
 
@@ -116,8 +119,15 @@ async def _requeue(dispatch: Dispatch, request: Request) -> Response:
     """Deliver dead letters again."""
     check_keys(request.query, ())
     body = parsed(request, RequeueBody)
+    by = text_of("by", body.by)
+    if not dispatch.has_consumer(body.consumer):
+        return _unknown(body.consumer)
     ids = body.alerts
     if ids is None:
         ids = [letter.entry.alert.id for letter in await dispatch.dead_letters(body.consumer)]
-    entries = await dispatch.requeue(body.consumer, ids, body.by)
+    entries = await dispatch.requeue(body.consumer, ids, by)
     return json_response(RequeuedAnswer([entry.alert.id for entry in entries]))
+
+
+def _unknown(name: str) -> Response:
+    return error_response(404, f"no consumer {name[:64]!r}")

@@ -2,6 +2,7 @@
 
 If there is a token, requests have to bear it. ``/healthz`` and ``/readyz`` do not require it, since probes of
 orchestrators send none; without it ``/readyz`` has only the status, because its reasons name feeds and files.
+Web pages of other origins are refused.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from marketfeed.admin.usage_operations import UsageOperations
 from marketfeed.api.operations import HealthAnswer, ReadinessAnswer, SessionsParameters
 from marketfeed.config.admin_token import KEY
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
+from marketfeed.gateway.origins import Origins
 from marketfeed.gateway.query import check_keys
 from marketfeed.gateway.rate_limited_log import RateLimitedLog
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 MAX_ROWS: Final = 1000
 HEAD_S: Final = 5.0
 BODY_BYTES: Final = 262_144  # the largest body of a request
+READING: Final = frozenset({"GET", "HEAD"})
 OPEN: Final = frozenset({"/healthz", "/readyz"})  # paths that require no token
 CHALLENGE: Final = ("WWW-Authenticate", "Bearer")
 
@@ -52,13 +55,18 @@ class Admin:
                 body_bytes=BODY_BYTES,
                 hosts=hosts,
                 hosts_key="admin.hosts",
+                origins=Origins(()),
+                origins_key="",
                 refuse=self._refuse,
             ),
             sources.server.counters.refused,
         )
 
     def _refuse(self, request: Request) -> Response | None:
-        """Return 401 for a request without the token."""
+        """Return 401 for a request without the token, and 403 for a web page that would change something."""
+        if request.method not in READING and request.header(b"origin") is not None:
+            self.server.refused["page on the admin port"] += 1
+            return error_response(403, "web pages may change nothing on the admin port")
         if request.path in OPEN or (why := self._token.refusal(request.header(b"authorization"))) is None:
             return None
         self.server.refused[why] += 1

@@ -51,7 +51,7 @@ class ActiveConsumer:
         self._alerts, self._recent, self._wall_ns = alerts, recent, wall_ns
         self._changing = trio.Lock()
         self._joining = trio.Lock()
-        self._replacing = False  # whether other symbols are being kept
+        self._replacing = False  # whether other patterns or symbols are being kept
         self._reading = trio.Lock()
         self._more = trio.Event()
         self._polled_ns: dict[str, int] = {}  # when a session that polls took last
@@ -76,7 +76,7 @@ class ActiveConsumer:
             if replaces and (self.delivery.has_others(session) or (polls and self.delivery.has(session))):
                 raise AlertRefusedError(f"consumer {self.name} is in use by a holder of other symbols")
             if replaces or tuple(patterns) != consumer.patterns:
-                await self._change(patterns, symbols if replaces else None)
+                await self._change(patterns, symbols.patterns if replaces else consumer.symbols)
             if self.dropped:
                 return False
             self.delivery.join(session)
@@ -100,7 +100,7 @@ class ActiveConsumer:
                     unread = await self._read_on()
                 if self.dropped or not self.delivery.has(session):
                     raise AlertRefusedError(f"consumer {self.name} was dropped: subscribe again")
-                if self._replacing:  # nothing outside the new symbols is taken while the log keeps them
+                if self._replacing:  # nothing outside new symbols is taken while the log keeps them
                     await more.wait()
                     continue
                 due = self.delivery.take(session, clock.now_ns(), limit)
@@ -134,28 +134,32 @@ class ActiveConsumer:
         delivery = self.delivery
         async with self._reading:
             room = delivery.room() if delivery.position < self._recent.newest else 0
-            if not room or (delivery.away and not delivery.settled):
+            if not room or self._replacing or (delivery.away and not delivery.settled):
                 return False
             before = delivery.floor
             most = READ_AWAY if delivery.away else READ
             entries = await self._recent.after(delivery.position, min(room, most))
+            if self._replacing:  # they may have been appended since, and are for the new patterns
+                return False
             delivery.offer(entries, clock.now_ns())
         if delivery.floor > before:
             self._alerts.advance(self.name, delivery.floor)
         return True
 
-    async def _change(self, patterns: Sequence[str], symbols: SymbolSet | None) -> None:
-        """Use other patterns, and other symbols if not None; what they leave out is settled."""
-        self._replacing = symbols is not None
+    async def _change(self, patterns: Sequence[str], symbols: Sequence[str]) -> None:
+        """Use other patterns for what is appended from now on, and other symbols for everything.
+
+        Nothing is read meanwhile: only the log knows up to where the former patterns decide.
+        """
+        self._replacing = True
         try:
             async with self._changing:
                 if self.dropped:  # to use it would create it again
                     return
-                texts = self.delivery.consumer.symbols if symbols is None else symbols.patterns
                 with trio.CancelScope(shield=True):
                     now_ns = self._wall_ns()
                     consumer = await self._alerts.use_consumer(
-                        self.name, now_ns, patterns=patterns, symbols=texts
+                        self.name, now_ns, patterns=patterns, symbols=symbols
                     )
                     self.delivery.change(consumer)
             self._alerts.advance(self.name, self.delivery.floor)

@@ -104,7 +104,7 @@ class Delivery:
         self._tries = dict(progress.tries)  # of what has not been read yet
         self._held: dict[int, _Held] = {}
         # Requeued, until there is room.
-        self._waiting = {entry.position: entry for entry in progress.requeued if consumer.wants(entry)}
+        self._waiting = {entry.position: entry for entry in progress.requeued if consumer.may_have(entry)}
         self._later: list[tuple[int, int]] = []  # heap of due_ns and position; stale entries are skipped
         self._ready: list[int] = []  # heap of positions, likewise
         self._above: list[int] = []  # heap of unsettled positions above the floor, likewise
@@ -161,10 +161,13 @@ class Delivery:
         self._admit(now_ns)
 
     def change(self, consumer: Consumer) -> None:
-        """Use new patterns and symbols: what they leave out is settled, what they add is read from now on."""
+        """Use new patterns for what was appended since they were set, and new symbols for everything.
+
+        What the symbols leave out is settled.
+        """
         self.consumer = consumer
-        unwanted = [held.entry for held in self._held.values() if not consumer.wants(held.entry)]
-        unwanted += [entry for entry in self._waiting.values() if not consumer.wants(entry)]
+        unwanted = [held.entry for held in self._held.values() if not consumer.may_have(held.entry)]
+        unwanted += [entry for entry in self._waiting.values() if not consumer.may_have(entry)]
         for entry in unwanted:
             self._release(entry.position)
 

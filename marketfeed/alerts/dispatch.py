@@ -28,16 +28,7 @@ if TYPE_CHECKING:
 
     from marketfeed.alerts.alert import Alert
     from marketfeed.alerts.delivery import DeliveryLimits, DeliveryStatistics, Due
-    from marketfeed.alerts.log import (
-        AlertLog,
-        Appended,
-        Consumer,
-        DeadLetter,
-        Episode,
-        Mark,
-        Silence,
-        Start,
-    )
+    from marketfeed.alerts.log import AlertLog, Appended, Consumer, DeadLetter, Episode, Mark, Silence, Start
     from marketfeed.core.symbol_set import SymbolSet
 
 LOOK_S: Final = 0.5  # between looks for alerts to park; the shortest delay is 0.8 s
@@ -230,6 +221,10 @@ class Dispatch:
         """Return all consumers by name; a ``floor`` is that of its creation, or of the engine's start."""
         return [active.delivery.consumer for _, active in sorted(self._active.items())]
 
+    def has_consumer(self, name: str) -> bool:
+        """Return whether there is a consumer with this name."""
+        return name in self._active
+
     @property
     def newest(self) -> int:
         """Return the position of the newest entry that was read."""
@@ -239,9 +234,9 @@ class Dispatch:
         """Return how many dead letters each consumer has; none is left out."""
         return await self._alerts.dead_letter_counts()
 
-    async def dead_letters(self, name: str | None = None) -> list[DeadLetter]:
-        """Return the dead letters of one consumer, or of all."""
-        return await self._alerts.dead_letters(name)
+    async def dead_letters(self, name: str | None = None, limit: int | None = None) -> list[DeadLetter]:
+        """Return the first ``limit`` dead letters of one consumer, or of all."""
+        return await self._alerts.dead_letters(name, limit)
 
     async def requeue(self, name: str, ids: Sequence[str], by: str) -> list[Entry]:
         """Deliver dead letters again; return those that were dead letters."""

@@ -7,6 +7,9 @@ An entry has a position: 1, 2, 3 … without holes in order of appending. A cons
 up to it is settled, which means acknowledged, parked as a dead letter, or not for this consumer. Above the
 floor the log keeps one mark per settled position. Delivery computes the floor, since it reads every entry.
 
+Patterns of a consumer decide about what is appended from when they were set on: entries before keep the
+decision of the former patterns, until they are settled.
+
 An async method returns when its effect is durable, and raises AlertLogError if it may not be. Times are Unix
 times in ns, passed in by the caller.
 
@@ -35,9 +38,11 @@ Action = Literal["acknowledged", "parked", "requeued", "resolved", "dropped", "s
 
 NAME_BYTES: Final = 64  # longest name of a consumer
 PATTERNS: Final = 500  # most patterns of a consumer
+FORMER: Final = 16  # most former patterns of a consumer; beyond it the oldest two are joined
 ALL_SYMBOLS: Final = ("*",)
 CONSUMERS: Final = 1000  # most consumers, as any client may create one
 _PATTERN: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}\*?|\*")
+EXPIRED: Final = 1000  # silences that have ended and are kept, the newest
 COMMIT_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
@@ -62,10 +67,19 @@ class Entry(msgspec.Struct, frozen=True):
     mark: Mark | None = None
 
 
+class Former(msgspec.Struct, frozen=True):
+    """Patterns that a consumer had before; they decide about entries up to the position ``upto``."""
+
+    upto: int
+    patterns: tuple[str, ...]
+
+
 class Consumer(msgspec.Struct, frozen=True, dict=True):
     """A durable consumer. ``patterns`` are names of rules, or prefixes that end in ``*``.
 
-    ``symbols`` are names and prefixes likewise, of the symbols that its sessions are entitled to.
+    ``symbols`` are names and prefixes likewise, of the symbols that its sessions are entitled to. ``former``
+    are the patterns that decide about entries above the floor which were appended before ``patterns`` were
+    set, oldest first.
     """
 
     name: str
@@ -74,6 +88,7 @@ class Consumer(msgspec.Struct, frozen=True, dict=True):
     created_ns: int
     floor: int  # everything up to this position is settled
     symbols: tuple[str, ...] = ALL_SYMBOLS
+    former: tuple[Former, ...] = ()
 
     @cached_property
     def symbol_set(self) -> SymbolSet:
@@ -81,16 +96,45 @@ class Consumer(msgspec.Struct, frozen=True, dict=True):
         return symbol_set(self.symbols)
 
     def wants(self, entry: Entry) -> bool:
-        """Return whether ``entry`` is delivered to this consumer.
+        """Return whether ``entry``, above the floor, is delivered to this consumer.
 
         A directed alert is, whatever the patterns and symbols; a silenced or inhibited one is not. An alert
         about no symbol is within all symbols.
         """
+        if not self.may_have(entry):
+            return False
+        return entry.alert.to is not None or matches(self.patterns_at(entry.position), entry.alert.rule)
+
+    def may_have(self, entry: Entry) -> bool:
+        """Return whether ``entry`` may be delivered, whatever the patterns are, or were."""
         if entry.mark is not None:
             return False
         if entry.alert.to is not None:
             return entry.alert.to == self.name
-        return matches(self.patterns, entry.alert.rule) and about(self.symbol_set, entry.alert.symbol)
+        return about(self.symbol_set, entry.alert.symbol)
+
+    def patterns_at(self, position: int) -> tuple[str, ...]:
+        """Return the patterns that decide about the entry at ``position``, above the floor."""
+        for former in self.former:
+            if position <= former.upto:
+                return former.patterns
+        return self.patterns
+
+    def former_once(self, patterns: Sequence[str], head: int) -> tuple[Former, ...]:
+        """Return ``former`` once ``patterns`` are set, when ``head`` is the newest position.
+
+        It is bounded, however often patterns change: the oldest two are joined, so that what one of them
+        wants and is not settled may be delivered for a position of the other.
+        """
+        kept = [former for former in self.former if former.upto > self.floor]
+        if tuple(patterns) != self.patterns and head > max(self.floor, kept[-1].upto if kept else 0):
+            if kept and kept[-1].patterns == self.patterns:
+                kept.pop()
+            kept.append(Former(head, self.patterns))
+        while len(kept) > FORMER:
+            both = tuple(dict.fromkeys(kept[0].patterns + kept[1].patterns))
+            kept[:2] = [Former(kept[1].upto, both if len(both) <= PATTERNS else ("*",))]
+        return tuple(kept)
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -231,8 +275,10 @@ class AlertLog(Protocol):
     ) -> Consumer:
         """Return the consumer, which the first use creates; later, ``start`` has no effect.
 
-        Other ``patterns`` and ``symbols`` than before replace them. Without any symbol it gets only alerts
-        about no symbol, and directed ones. Raises ValueError for an invalid name, pattern or symbol.
+        Other ``patterns`` and ``symbols`` than before replace them: the patterns for what is appended from
+        then on (:meth:`Consumer.former_once`), the symbols for everything that is not settled. Without any
+        symbol it gets only alerts about no symbol, and directed ones. Raises ValueError for an invalid name,
+        pattern or symbol.
         """
         ...
 
@@ -270,8 +316,8 @@ class AlertLog(Protocol):
         """Make dead letters of unsettled positions, and keep ``tries`` with them; return which."""
         ...
 
-    async def dead_letters(self, name: str | None = None) -> list[DeadLetter]:
-        """Return the dead letters of one consumer, or of all, by consumer and position."""
+    async def dead_letters(self, name: str | None = None, limit: int | None = None) -> list[DeadLetter]:
+        """Return the first ``limit`` dead letters of one consumer, or of all, by consumer and position."""
         ...
 
     async def dead_letter_counts(self) -> dict[str, int]:
@@ -286,7 +332,10 @@ class AlertLog(Protocol):
         ...
 
     async def add_silence(self, silence: Silence, now_ns: int) -> None:
-        """Keep a silence; one with the same id is replaced."""
+        """Keep a silence; one with the same id is replaced.
+
+        Of those that have ended at ``now_ns``, only the newest EXPIRED remain.
+        """
         ...
 
     async def silences(self) -> list[Silence]:

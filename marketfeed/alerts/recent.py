@@ -14,7 +14,7 @@ import trio
 from marketfeed.errors import AlertLogError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from marketfeed.alerts.log import AlertLog, Entry
 
@@ -72,11 +72,14 @@ class RecentEntries:
 
     async def after(self, position: int, limit: int) -> list[Entry]:
         """Return up to ``limit`` entries after ``position``, from memory if they are there."""
+        await trio.lowlevel.checkpoint()  # first: other tasks add entries, which may trim the window
         first = self._entries[0].position if self._entries else self.newest + 1
         if position + 1 >= first:
             start = position + 1 - first
-            await trio.lowlevel.checkpoint()
-            return self._entries[start : start + limit]
+            found = self._entries[start : start + limit]
+            if _contiguous(found, position):
+                return found
+            log.error("recent alerts are not contiguous: read from the log instead", after=position)
         return await self._alerts.read(position, limit)
 
     async def wait(self, position: int) -> None:
@@ -85,10 +88,18 @@ class RecentEntries:
             await self._grown.wait()
 
     def _add(self, entries: list[Entry]) -> None:
-        self._entries += entries
+        for entry in entries:
+            if entry.position != self.newest + 1:  # retention has removed what was between
+                self._entries = []
+            self._entries.append(entry)
+            self.newest = entry.position
         if len(self._entries) > 2 * WINDOW:  # one move per WINDOW entries
             del self._entries[:-WINDOW]
-        self.newest = entries[-1].position
         self._grown.set()
         self._grown = trio.Event()
         self._on_new()
+
+
+def _contiguous(entries: Sequence[Entry], position: int) -> bool:
+    """Return whether ``entries`` have the positions after ``position``, without a hole."""
+    return all(entry.position == expected for expected, entry in enumerate(entries, position + 1))

@@ -93,7 +93,7 @@ class AlertService(Protocol):
         ...
 
     async def silences(self) -> list[Silence]:
-        """Return all silences, expired ones included, by start."""
+        """Return all silences, the newest expired ones included, by start."""
         ...
 
     async def add_silence(self, silence: Silence) -> None:

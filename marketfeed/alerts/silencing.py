@@ -11,9 +11,10 @@ import trio
 
 from marketfeed import clock
 from marketfeed.alerts.alert import Alert, alert_id
-from marketfeed.alerts.log import matches, pattern_problem
+from marketfeed.alerts.log import EXPIRED, matches, pattern_problem
 from marketfeed.alerts.patterns import Patterns
 from marketfeed.alerts.service import AlertRefusedError
+from marketfeed.core.symbols import is_pattern, is_symbol
 from marketfeed.core.units import S
 from marketfeed.errors import AlertLogError
 
@@ -168,6 +169,13 @@ class Silences:
         )
 
 
+def shown_silences(silences: Sequence[Silence], now_ns: int) -> list[Silence]:
+    """Return silences that have not ended, and the newest EXPIRED of the others, by start."""
+    ended = sorted((one for one in silences if one.ends_ns <= now_ns), key=lambda one: one.ends_ns)
+    gone = {one.id for one in ended[:-EXPIRED]}
+    return [one for one in silences if one.id not in gone]
+
+
 def silence_problem(silence: Silence, now_ns: int) -> str | None:
     """Return why a silence cannot begin; None if it can."""
     for what, patterns in (("rules", silence.rules), ("symbols", silence.symbols)):
@@ -175,7 +183,10 @@ def silence_problem(silence: Silence, now_ns: int) -> str | None:
             return f"{what}: 1 to {PATTERNS} patterns, not {len(patterns)}"
     if problem := next(filter(None, map(pattern_problem, silence.rules)), None):
         return f"rules: {problem}"
-    if not silence.created_by or not silence.comment:
+    for symbol in silence.symbols:
+        if not is_symbol(symbol) and not is_pattern(symbol):
+            return f"symbols: must be a symbol, a prefix with * at its end, or *, not {symbol[:40]!r}"
+    if not silence.created_by.strip() or not silence.comment.strip():
         return "by, comment: who silences, and why"
     if silence.ends_ns <= max(silence.starts_ns, now_ns):
         return "ends: must be later than now and than starts"

@@ -32,8 +32,11 @@ SETTLED: Final = 1  # acknowledged
 DEAD: Final = 2
 REQUEUED: Final = 3  # was dead, and is to be delivered again
 
-# Of consumers; logs of earlier releases lack it, and get it when they are opened for writing.
-SYMBOLS: Final = """symbols TEXT NOT NULL DEFAULT '["*"]'"""
+# Of consumers; logs of earlier releases lack some, and get them when they are opened for writing.
+LATER: Final = {
+    "symbols": """TEXT NOT NULL DEFAULT '["*"]'""",
+    "former": "TEXT NOT NULL DEFAULT '[]'",
+}
 
 SCHEMA: Final = f"""
 CREATE TABLE alerts (
@@ -49,7 +52,8 @@ CREATE TABLE episodes (
 CREATE INDEX open_episodes ON episodes (raised_ns, key) WHERE cleared_ns = 0;
 CREATE TABLE consumers (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, start TEXT NOT NULL, patterns TEXT NOT NULL,
-    created_ns INTEGER NOT NULL, floor INTEGER NOT NULL, {SYMBOLS}
+    created_ns INTEGER NOT NULL, floor INTEGER NOT NULL,
+    {", ".join(f"{name} {kind}" for name, kind in LATER.items())}
 );
 CREATE TABLE standings (
     consumer INTEGER NOT NULL, position INTEGER NOT NULL, kind INTEGER NOT NULL, tries INTEGER NOT NULL,
@@ -92,6 +96,7 @@ class Claim:
 
     def __init__(self, path: Path) -> None:
         """Take the lock, and create the folder. Raises AlertLogError with the number of the holder."""
+        sqlite_files.check_file(KIND, path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -120,17 +125,18 @@ def open_for_writing(path: Path, vfs: str | None = None) -> apsw.Connection:
     connection = sqlite_files.open_for_writing(KIND, path, vfs, synchronous=SYNCHRONOUS, busy_ms=BUSY_MS)
     try:
         with explained(path):
-            _add_symbols(connection)
+            _add_columns(connection)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _add_symbols(connection: apsw.Connection) -> None:
-    sql = "SELECT 1 FROM pragma_table_info('consumers') WHERE name = 'symbols'"
-    if connection.execute(sql).fetchone() is None:
-        connection.execute(f"ALTER TABLE consumers ADD COLUMN {SYMBOLS}")
+def _add_columns(connection: apsw.Connection) -> None:
+    there = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('consumers')")}
+    for name, kind in LATER.items():
+        if name not in there:
+            connection.execute(f"ALTER TABLE consumers ADD COLUMN {name} {kind}")
 
 
 def open_for_reading(path: Path, vfs: str | None = None) -> apsw.Connection:

@@ -155,9 +155,9 @@ class SqliteLog:
         """Make dead letters."""
         return await self._change(lambda changes: changes.park(name, tries, now_ns))
 
-    async def dead_letters(self, name: str | None = None) -> list[DeadLetter]:
+    async def dead_letters(self, name: str | None = None, limit: int | None = None) -> list[DeadLetter]:
         """Return dead letters."""
-        return await self._read(partial(self._reader.dead_letters, name))
+        return await self._read(partial(self._reader.dead_letters, name, limit))
 
     async def dead_letter_counts(self) -> dict[str, int]:
         """Return how many dead letters each consumer has."""

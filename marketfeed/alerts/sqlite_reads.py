@@ -16,6 +16,7 @@ from marketfeed.alerts.log import (
     DeadLetter,
     Entry,
     Episode,
+    Former,
     Progress,
     Silence,
 )
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import apsw
 
 _alert = msgspec.json.Decoder(Alert)
+_former = msgspec.json.Decoder(tuple[Former, ...])
 _silence = msgspec.json.Decoder(Silence)
 _pending = msgspec.json.Decoder(Pending)
 _ENTRY = "a.position, a.body, a.at_ns, a.mark"
@@ -114,13 +116,15 @@ class SqliteReader:
             floor, frozenset(position for (position,) in settled), tuple(_entries(requeued)), dict(tries)
         )
 
-    def dead_letters(self, name: str | None = None) -> list[DeadLetter]:
+    def dead_letters(self, name: str | None = None, limit: int | None = None) -> list[DeadLetter]:
         """Return dead letters of one consumer or of all."""
         rows = self._rows(
             f"SELECT c.name, s.tries, s.at_ns, {_ENTRY} FROM standings s"
             " JOIN consumers c ON c.number = s.consumer JOIN alerts a USING (position)"
-            f" WHERE s.kind = {DEAD} AND c.name = coalesce(?, c.name) ORDER BY c.name, s.position",
+            f" WHERE s.kind = {DEAD} AND c.name = coalesce(?, c.name) ORDER BY c.name, s.position"
+            " LIMIT ?",
             name,
+            -1 if limit is None else limit,
         )
         return [DeadLetter(consumer, _entry(*entry), tries, at_ns) for consumer, tries, at_ns, *entry in rows]
 
@@ -147,9 +151,10 @@ class SqliteReader:
         )
         return _records(rows)
 
-    def newest_audit(self, limit: int) -> list[AuditRecord]:
-        """Return the newest ``limit`` records of the audit trail, oldest first."""
-        return _records(self._rows(f"SELECT {_AUDIT} FROM audit ORDER BY number DESC LIMIT ?", limit))[::-1]
+    def newest_audit(self, limit: int, subject: str | None = None) -> list[AuditRecord]:
+        """Return the newest ``limit`` records of the audit trail, or of one subject, oldest first."""
+        sql = f"SELECT {_AUDIT} FROM audit WHERE subject = coalesce(?, subject) ORDER BY number DESC LIMIT ?"
+        return _records(self._rows(sql, subject, limit))[::-1]
 
     def escalations(self) -> tuple[int | None, list[Pending]]:
         """Return up to where the log was read for escalations, None if never, and those kept."""
@@ -167,18 +172,24 @@ class SqliteReader:
 
 def consumers(connection: apsw.Connection, name: str | None = None) -> list[Consumer]:
     """Return one consumer, or all by name."""
-    # All columns: a log of an older release, which is only read, has no `symbols`; it is the last one.
+    # All columns: a log of an older release, which is only read, lacks the last ones.
     sql = "SELECT * FROM consumers WHERE name = coalesce(?, name) ORDER BY name"
     return [_consumer(*row) for row in connection.execute(sql, (name,))]
 
 
 def _consumer(
-    _: int, name: str, start: Any, patterns: str, created_ns: int, floor: int, symbols: str | None = None
+    _: int,
+    name: str,
+    start: Any,
+    patterns: str,
+    created_ns: int,
+    floor: int,
+    symbols: str | None = None,
+    former: str = "[]",
 ) -> Consumer:
     texts = tuple(msgspec.json.decode(patterns))
-    return Consumer(
-        name, start, texts, created_ns, floor, ALL_SYMBOLS if symbols is None else _texts(symbols)
-    )
+    entitled = ALL_SYMBOLS if symbols is None else _texts(symbols)
+    return Consumer(name, start, texts, created_ns, floor, entitled, _former.decode(former))
 
 
 @lru_cache(maxsize=CACHED)

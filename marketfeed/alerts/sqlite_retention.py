@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from marketfeed.alerts.log import Pruned
 from marketfeed.alerts.sqlite_file import DEAD, REQUEUED, SETTLED
 from marketfeed.alerts.sqlite_reads import consumers, entries, episode
+from marketfeed.alerts.sqlite_writes import forget_silences
 from marketfeed.core.units import DAY_NS
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Pruner:
         for entry in gone:
             self._remove(entry)
         self._after = looked[-1].position if more else 0
-        self._trim(before_ns, keep)
+        self._trim(now_ns, before_ns, keep)
         return Pruned(len(gone), more)
 
     def _held(self, old: list[Entry]) -> set[int]:
@@ -83,8 +84,8 @@ class Pruner:
             "DELETE FROM episodes WHERE key = ? AND last_position = ?", (entry.alert.key, position)
         )
 
-    def _trim(self, before_ns: int, keep: Retention) -> None:
-        """Remove old lines of the audit trail, and silences that expired long ago."""
+    def _trim(self, now_ns: int, before_ns: int, keep: Retention) -> None:
+        """Remove old lines of the audit trail, and silences that expired long ago or are too many."""
         self._connection.execute(
             "DELETE FROM audit WHERE number IN (SELECT number FROM"
             " (SELECT number, at_ns FROM audit ORDER BY number LIMIT ?)"
@@ -92,11 +93,13 @@ class Pruner:
             (STEP, before_ns, keep.keep_alerts),
         )
         self._connection.execute("DELETE FROM silences WHERE ends_ns < ?", (before_ns,))
+        forget_silences(self._connection, now_ns)
 
 
 def _needs(consumer: Consumer, standings: dict[int, int], entry: Entry) -> bool:
     kind = standings.get(entry.position)
     if kind == DEAD:
         return True
-    unsettled = kind == REQUEUED or (kind != SETTLED and entry.position > consumer.floor)
-    return unsettled and consumer.wants(entry)
+    if kind == REQUEUED:
+        return consumer.may_have(entry)
+    return kind != SETTLED and entry.position > consumer.floor and consumer.wants(entry)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from marketfeed.alerts.log import Acknowledged, Appended, Consumer, Entry, Episode
+from marketfeed.alerts.log import EXPIRED, Acknowledged, Appended, Consumer, Entry, Episode
 from marketfeed.alerts.sqlite_file import DEAD, REQUEUED, SETTLED, TRIED
 from marketfeed.alerts.sqlite_reads import consumers, entries, episode
 
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from marketfeed.alerts.log import Action, Mark, Silence, Start
 
 _encoder = msgspec.json.Encoder()
+
+
+def forget_silences(connection: apsw.Connection, now_ns: int) -> None:
+    """Remove silences that have ended, except the newest."""
+    connection.execute(
+        "DELETE FROM silences WHERE id IN (SELECT id FROM silences WHERE ends_ns <= ?"
+        " ORDER BY ends_ns DESC, id DESC LIMIT -1 OFFSET ?)",
+        (now_ns, EXPIRED),
+    )
 
 
 def encoded(value: Any) -> str:
@@ -36,7 +45,7 @@ class Changes:
     def append(self, alerts: Sequence[Alert], marks: Mapping[str, Mark], now_ns: int) -> list[Appended]:
         """Keep alerts."""
         appended = []
-        head = int(self._one("SELECT coalesce(max(position), 0) FROM alerts")[0])
+        head = self._head()
         for alert in alerts:
             if known := self._known(alert):
                 appended.append(Appended(known[1], known[0], False))
@@ -92,11 +101,15 @@ class Changes:
         self, name: str, now_ns: int, start: Start, patterns: Sequence[str], symbols: Sequence[str]
     ) -> Consumer:
         """Create a consumer, or replace its patterns and symbols."""
+        head = self._head()
+        known = consumers(self._connection, name)
+        former = known[0].former_once(patterns, head) if known else ()
         self._do(
-            "INSERT INTO consumers (name, start, patterns, symbols, created_ns, floor) VALUES (?, ?, ?, ?, ?,"
-            " CASE ? WHEN 'now' THEN (SELECT coalesce(max(position), 0) FROM alerts) ELSE 0 END)"
-            " ON CONFLICT (name) DO UPDATE SET patterns = excluded.patterns, symbols = excluded.symbols",
-            name, start, encoded(patterns), encoded(symbols), now_ns, start,
+            "INSERT INTO consumers (name, start, patterns, symbols, former, created_ns, floor)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE"
+            " SET patterns = excluded.patterns, symbols = excluded.symbols, former = excluded.former",
+            name, start, encoded(patterns), encoded(symbols), encoded(former), now_ns,
+            head if start == "now" else 0,
         )  # fmt: skip
         return consumers(self._connection, name)[0]
 
@@ -188,7 +201,7 @@ class Changes:
         requeued = []
         for alert in ids:
             entry = next(iter(entries(self._connection, "id = ?", (alert,))), None)
-            if entry and consumer.wants(entry) and self._one(
+            if entry and consumer.may_have(entry) and self._one(
                 "UPDATE standings SET kind = ?, tries = 0 WHERE consumer = ? AND position = ? AND kind = ?"
                 " RETURNING 1",
                 REQUEUED, number, entry.position, DEAD,
@@ -215,6 +228,7 @@ class Changes:
             silence.id, silence.starts_ns, silence.ends_ns, encoded(silence),
         )  # fmt: skip
         self._record(now_ns, "silenced", silence.id, silence.created_by, silence)
+        forget_silences(self._connection, now_ns)
 
     def expire_silence(self, silence: str, now_ns: int, by: str) -> bool:
         """End a silence."""
@@ -264,6 +278,10 @@ class Changes:
             "INSERT INTO audit (at_ns, action, subject, by, detail) VALUES (?, ?, ?, ?, ?)",
             now_ns, action, subject, by, None if detail is None else encoded(detail),
         )  # fmt: skip
+
+    def _head(self) -> int:
+        """Return the newest position."""
+        return int(self._one("SELECT coalesce(max(position), 0) FROM alerts")[0])
 
     def _one(self, sql: str, *values: Any) -> Any:
         """Run ``sql`` to its end; return its first row, or None."""

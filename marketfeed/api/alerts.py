@@ -72,7 +72,7 @@ class SilenceAnswer(Body, frozen=True):
 
 
 class SilenceList(Body, frozen=True):
-    """All silences, expired ones included, by start."""
+    """Silences that have not ended, and the newest 1,000 of those that have, by start."""
 
     silences: list[SilenceAnswer]
 
@@ -245,3 +245,10 @@ class DeadParameters(msgspec.Struct):
     """Parameters of ``GET /v1/alerts/dead``."""
 
     consumer: Annotated[ConsumerName, Meta(description="Only this consumer's.")]
+    limit: Annotated[
+        int,
+        Meta(
+            description="At most so many.",
+            extra_json_schema={"minimum": 1, "maximum": 1000, "default": 1000},
+        ),
+    ]

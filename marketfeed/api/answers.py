@@ -15,7 +15,7 @@ STATUSES: Final = {
     400: "The request is malformed or ambiguous, or a name, tier, cursor or parameter is invalid.",
     401: "A key or token is needed, on the admin port that in `admin.token_file`; or it is not valid.",
     403: "The page's origin is not allowed (`gateway.allowed_origins`), or this is not entitled.",
-    404: "There is no such path, episode, silence or consumer.",
+    404: "There is no such path, episode, silence, consumer or revocation.",
     405: "The path does not support this method; the header Allow lists those it supports.",
     413: "The body is too long.",
     414: "The request line is too long.",
@@ -23,8 +23,8 @@ STATUSES: Final = {
     426: "The version of the WebSocket protocol is not 13.",
     429: "Too many requests from this address; come back after Retry-After.",
     431: "The head of the request is too long.",
-    503: "A limit on sessions or handshakes is reached, the engine is shutting down, or alerts are off"
-    " or cannot be kept; come back after Retry-After, if there is one.",
+    503: "A limit on sessions or handshakes is reached, the engine is shutting down, or alerts or"
+    " access control are off or cannot be kept; come back after Retry-After, if there is one.",
     504: "The notice was not acknowledged in time; it is on disk, and remains to be delivered.",
 }
 

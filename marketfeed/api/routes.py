@@ -14,8 +14,8 @@ JSON: Final = "application/json"
 TEXT: Final = "text/plain"
 EVERYWHERE: Final = (400, 401, 403, 421, 429)  # errors that every route of the gateway may return
 PUBLIC: Final = (400, 403, 421, 429)  # of those that need no token
-ADMIN: Final = (400, 401, 421)
-PROBE: Final = (400, 421)  # of routes of the admin port that require no token
+ADMIN: Final = (400, 401, 403, 421)
+PROBE: Final = (400, 403, 421)  # of routes of the admin port that require no token
 NO_CONTENT: Final[dict[str, Any]] = {"description": "Done; the answer has no body."}
 
 

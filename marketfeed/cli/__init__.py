@@ -11,12 +11,14 @@ from marketfeed.cli import (
     alerts,
     config,
     export,
+    keys,
     probe,
     record,
     report,
     revoke,
     serve,
     simulate,
+    token,
     usage,
     watch,
 )
@@ -55,6 +57,8 @@ app.command(epilog=record.EXAMPLES)(record.record)
 app.command(epilog=simulate.EXAMPLES)(simulate.simulate)
 app.command(epilog=export.EXAMPLES)(export.export)
 app.command(epilog=probe.EXAMPLES)(probe.probe)
+app.add_typer(keys.app, name="keys", epilog=keys.EXAMPLES)
+app.command(epilog=token.EXAMPLES)(token.token)
 app.command(epilog=revoke.EXAMPLES)(revoke.revoke)
 app.command(epilog=usage.EXAMPLES)(usage.usage)
 app.add_typer(alerts.app, name="alerts", epilog=alerts.EXAMPLES)

@@ -7,6 +7,7 @@ from typing import Final
 import typer
 
 from marketfeed.cli import (
+    alerts_audit,
     alerts_change,
     alerts_consumers,
     alerts_lists,
@@ -34,6 +35,7 @@ app.command("ack", epilog=alerts_change.ACK_EXAMPLES)(alerts_change.ack)
 app.command("resolve", epilog=alerts_change.RESOLVE_EXAMPLES)(alerts_change.resolve)
 app.command("dead", epilog=alerts_lists.DEAD_EXAMPLES)(alerts_lists.dead)
 app.command("requeue", epilog=alerts_change.REQUEUE_EXAMPLES)(alerts_change.requeue)
+app.command("audit", epilog=alerts_audit.EXAMPLES)(alerts_audit.audit)
 app.command("publish", epilog=alerts_publish.EXAMPLES)(alerts_publish.publish)
 app.command("silence", epilog=alerts_silences.EXAMPLES)(alerts_silences.silence)
 app.command("silences", epilog=alerts_silences.LIST_EXAMPLES)(alerts_silences.silences)

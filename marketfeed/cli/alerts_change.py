@@ -56,9 +56,9 @@ def ack(
     from marketfeed.cli.alerts_http import Call
 
     body = {"consumer": consumer, "alerts": alerts}
-    found = Place(log, config, set_, url, ca).changed(
-        Call("POST", "/v1/alerts/ack", body), AcknowledgedAnswer
-    )
+    place = Place(log, config, set_, url, ca)
+    place.check_consumer(consumer)
+    found = place.changed(Call("POST", "/v1/alerts/ack", body), AcknowledgedAnswer)
     if json:
         output.print_json(found, sys.stdout)
     else:
@@ -92,7 +92,8 @@ def resolve(
     if json:
         output.print_json(found, sys.stdout)
         return
-    mine = (found.by, found.comment) == (body["by"], comment)
+    # The engine keeps both on one line.
+    mine = [found.by.split(), found.comment.split()] == [body["by"].split(), comment.split()]
     said = f"{'resolved' if mine else 'resolved before'}: {found.rule} {found.S}".rstrip()
     said += f", by {found.by} at {output.moment(found.resolved * US)}"
     output.print_said(f"{said}: {found.comment}" if found.comment else said, sys.stdout)
@@ -119,7 +120,9 @@ def requeue(
 
     body = {"consumer": consumer, "alerts": alerts or None, "by": login(by)}
     call = Call("POST", "/v1/alerts/requeue", body, admin=True)
-    found = Place(log, config, set_, url, ca, admin_token_file).changed(call, RequeuedAnswer)
+    place = Place(log, config, set_, url, ca, admin_token_file)
+    place.check_consumer(consumer)
+    found = place.changed(call, RequeuedAnswer)
     if json:
         output.print_json(found, sys.stdout)
     else:

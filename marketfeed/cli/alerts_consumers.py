@@ -81,10 +81,11 @@ def drop(
     from marketfeed.cli import alerts_output as output
     from marketfeed.cli.alerts_http import Call
 
+    place = Place(log, config, set_, url, ca, admin_token_file)
+    place.check_consumer(name)
     if not yes:
         _ask(name)
     query = {"consumer": name, "by": login(by)}
-    place = Place(log, config, set_, url, ca, admin_token_file)
     place.change(Call("DELETE", PATH, query=query, admin=True))
     if json:
         output.print_json({"dropped": name}, sys.stdout)

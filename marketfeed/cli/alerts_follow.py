@@ -20,7 +20,7 @@ import trio
 
 from marketfeed.alerts.alert import Alert
 from marketfeed.api import messages
-from marketfeed.cli.alerts_output import Lines, alert_fields, console_on
+from marketfeed.cli.alerts_output import Lines, alert_fields, console_on, json_line
 from marketfeed.cli.piped import PipeClosedError, discard_stdout, print_flushed, wait_reader_gone
 from marketfeed.client.connection import BROKEN, ConnectError, Endpoint
 from marketfeed.client.session import FIRST_FINAL_CODE, FinalError, KeptSession, messages_of
@@ -100,9 +100,9 @@ class Follower:
             frame = await ws.get_message()
             again = False
             try:
-                for message in messages_of(frame):
+                for message in _messages_of(frame):
                     again = self._take(message) or again
-            except (*BROKEN, msgspec.ValidationError):
+            except (*BROKEN, msgspec.DecodeError):
                 raise FinalError(f"{self._engine.url} does not speak marketfeed's protocol") from None
             if again:
                 await trio.sleep(RETRY_S)
@@ -156,8 +156,11 @@ class Follower:
         alert = alert_of(got)
         if self._as_json:
             again = {"try": got.try_ if got.ack else None}
-            print_flushed(msgspec.json.encode(alert_fields(alert, again)).decode())
+            print_flushed(json_line(alert_fields(alert, again)))
         else:
+            alert = msgspec.structs.replace(
+                alert, id=printable(got.id), rule=printable(got.rule), symbol=printable(got.S)
+            )
             line = self._lines.line(alert.r_ns, alert, f"try {got.try_}" if got.try_ > 1 else "")
             if self._console.is_terminal:
                 self._console.print(line)
@@ -170,10 +173,10 @@ class Follower:
 def alert_of(got: messages.Alert) -> Alert:
     """Return the alert in a message; its times are in whole microseconds."""
     return Alert(
-        id=printable(got.id),
-        key=printable(got.key),
-        rule=printable(got.rule),
-        symbol=printable(got.S),
+        id=got.id,
+        key=got.key,
+        rule=got.rule,
+        symbol=got.S,
         severity=got.sev,
         state=got.state,
         value=got.v,
@@ -183,8 +186,15 @@ def alert_of(got: messages.Alert) -> Alert:
         message=got.msg,
         suppressed=got.suppressed,
         to=got.to or None,
-        data=got.data or None,
+        data=None if got.data is msgspec.UNSET else got.data,
     )
+
+
+def _messages_of(frame: str | bytes) -> list[dict[str, Any]]:
+    """Return the messages of ``frame``, with integers of any size; raises one of BROKEN or DecodeError."""
+    if isinstance(frame, str):
+        return msgspec.json.decode(frame, type=list[dict[str, Any]])
+    return messages_of(frame)
 
 
 def _tell(text: str) -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from marketfeed.cli.alerts_place import JsonOption, LogOption, read_log
+from marketfeed.cli.alerts_place import JsonOption, LogOption, check_consumer, read_log
 from marketfeed.cli.options import ConfigOption, SetOption, fail
 
 if TYPE_CHECKING:
-    from marketfeed.alerts.log import Entry, Episode
+    from marketfeed.alerts.log import DeadLetter, Entry, Episode
     from marketfeed.alerts.sqlite_reads import SqliteReader
 
 LIST_EXAMPLES: Final = (
@@ -78,7 +78,12 @@ def dead(
     """List dead letters: alerts that a consumer did not acknowledge in alerts.max_tries deliveries."""
     from marketfeed.cli import alerts_output as output
 
-    letters = read_log(log, config, set_, lambda reader: reader.dead_letters(consumer))
+    def query(reader: SqliteReader) -> list[DeadLetter]:
+        if consumer is not None:
+            check_consumer(reader, consumer)
+        return reader.dead_letters(consumer)
+
+    letters = read_log(log, config, set_, query)
     output.print_dead(letters, as_json=json, file=sys.stdout)
 
 

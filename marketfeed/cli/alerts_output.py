@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from marketfeed.cli.options import fail
-from marketfeed.core.printable import printable
+from marketfeed.core.printable import printable, printable_json
 from marketfeed.core.units import S
 
 if TYPE_CHECKING:
@@ -79,7 +79,12 @@ def console_on(file: IO[str]) -> Console:
 
 def print_json(value: Any, file: IO[str]) -> None:
     """Print ``value`` as one line of JSON."""
-    print(msgspec.json.encode(value).decode(), file=file)
+    print(json_line(value), file=file)
+
+
+def json_line(value: Any) -> str:
+    """Return ``value`` as one line of JSON, in ASCII where a terminal might interpret other characters."""
+    return printable_json(msgspec.json.encode(value).decode())
 
 
 def print_table(names: Sequence[str], rows: Sequence[Sequence[str | int]], file: IO[str]) -> None:

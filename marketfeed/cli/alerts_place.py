@@ -90,6 +90,15 @@ def read_log(
         raise fail(NOT_TEXT) from None
 
 
+def check_consumer(reader: SqliteReader, name: str) -> None:
+    """Raise the exit with status 2 if the log has no consumer ``name``."""
+    from marketfeed.config.guesses import guess
+
+    names = [consumer.name for consumer in reader.consumers()]
+    if name not in names:
+        raise fail(f"no consumer {name[:64]!r}{guess(name[:64], names)}")
+
+
 def log_of(loaded: Loaded) -> Path:
     """Return the path of the configuration's log."""
     return loaded.base / loaded.config.alerts.path
@@ -165,6 +174,25 @@ class Place:
                 if not (refused or taken) or time.monotonic() >= until_s:
                     raise fail(str(error)) from None
             time.sleep(LOOK_S)
+
+    def check_consumer(self, name: str) -> None:
+        """Raise the exit with status 2 if the log has no consumer of this name.
+
+        The consumers of an engine at ``url`` are not known here, and neither are those of a log that cannot
+        be read: the change itself says why.
+        """
+        from marketfeed.alerts.sqlite_reads import SqliteReader
+
+        if self.url is not None:
+            return
+        try:
+            reader = SqliteReader(self.log or log_of(load_config(self.config, self.set_)))
+        except AlertLogError:
+            return
+        try:
+            check_consumer(reader, name)
+        finally:
+            reader.close()
 
     def asked(self, call: Call, read: Callable[[Any], T]) -> T | None:
         """Return what ``read`` makes of an engine's answer to a question; None if no engine holds the log.

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import trio
 import typer
 
-from marketfeed.cli.options import CaOption, ConfigOption, endpoint_from, fail
+from marketfeed.cli.options import CaOption, ConfigOption, SetOption, endpoint_from, fail
 from marketfeed.errors import ConfigError
 
 EXAMPLES: Final = (
@@ -54,6 +54,7 @@ def tail(
     ] = None,
     ca: CaOption = None,
     config: ConfigOption = None,
+    set_: SetOption = None,
 ) -> None:
     """Show alerts as they come, until Ctrl-C.
 
@@ -73,7 +74,8 @@ def tail(
     if problems:
         raise fail(problems[0])
     try:
-        engine = endpoint_from(None if url is None else stream_of(url), ca, config)
+        stream = None if url is None else stream_of(url)
+        engine = endpoint_from(stream, ca, config, "--url http://HOST:PORT", set_)
         wanted = Subscription(tuple(patterns), consumer, ack, from_start)
         status = trio.run(Follower(engine, wanted, as_json=json).run)
     except ConfigError as error:

@@ -68,7 +68,13 @@ def load_config(config: Path | None, overrides: list[str] | None) -> Loaded:
         raise fail(str(error)) from None
 
 
-def endpoint_from(url: str | None, ca: Path | None, config: Path | None, elsewhere: str = "") -> Endpoint:
+def endpoint_from(
+    url: str | None,
+    ca: Path | None,
+    config: Path | None,
+    elsewhere: str = "",
+    overrides: list[str] | None = None,
+) -> Endpoint:
     """Return the endpoint at ``url``, else that of the engine with this configuration; raises ConfigError.
 
     ``elsewhere`` describes how to give the command a URL, if not by ``--url``.
@@ -77,4 +83,4 @@ def endpoint_from(url: str | None, ca: Path | None, config: Path | None, elsewhe
 
     if url is not None:
         return endpoint(url, ca)
-    return endpoint_of(load_config(config, None).config.gateway, ca, elsewhere or BY_OPTION)
+    return endpoint_of(load_config(config, overrides).config.gateway, ca, elsewhere or BY_OPTION)

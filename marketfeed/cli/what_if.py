@@ -20,7 +20,7 @@ from marketfeed.client.unknown_symbols import told, unmatched
 from marketfeed.config.schema import Loaded, TierConfig
 from marketfeed.config.validation import checked
 from marketfeed.core.counts import amount
-from marketfeed.core.printable import printable
+from marketfeed.core.printable import printable, printable_json
 from marketfeed.core.symbols import is_pattern, is_symbol
 from marketfeed.core.units import MS
 from marketfeed.errors import ConfigError, FeedProtocolError
@@ -96,9 +96,8 @@ def run(
         raise ConfigError(f"{recording}: {error}") from None
     nothing = unmatched(symbols or [], result.names)
     if as_json:
-        sys.stdout.write(
-            orjson.dumps(as_dict(result, recording, nothing), option=orjson.OPT_INDENT_2).decode() + "\n"
-        )
+        encoded = orjson.dumps(as_dict(result, recording, nothing), option=orjson.OPT_INDENT_2)
+        sys.stdout.write(printable_json(encoded.decode()) + "\n")
     else:
         # Not as the table's title: that would be wrapped at the table's width.
         Console(highlight=False, soft_wrap=True).print(Text(printable(title_of(result, recording))))

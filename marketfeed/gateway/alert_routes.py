@@ -15,6 +15,7 @@ from marketfeed.alerts.active import POLLING
 from marketfeed.alerts.alert import Alert, alert_id, ulid
 from marketfeed.alerts.log import Silence
 from marketfeed.alerts.service import AlertRefusedError, AlertsOffError
+from marketfeed.alerts.silencing import shown_silences
 from marketfeed.api.alerts import (
     MAX_DATA_BYTES,
     MAX_DATA_LEVELS,
@@ -32,6 +33,7 @@ from marketfeed.api.alerts import (
     SilenceList,
     SilenceParameters,
 )
+from marketfeed.core.printable import one_line
 from marketfeed.core.symbols import is_symbol
 from marketfeed.core.units import MS, US
 from marketfeed.errors import AlertLogError, ErrorCode, RequestError
@@ -148,7 +150,10 @@ class AlertRoutes:
         check_keys(request.query, ())
         body = parsed(request, ResolveBody)
         check_publishing(entitlement, None)
-        episode = await alerts.resolve(body.key, body.by, body.comment)
+        by, comment = text_of("by", body.by), text_of("comment", body.comment)
+        if not by:
+            raise RequestError(ErrorCode.SYNTAX, "by: white space only")
+        episode = await alerts.resolve(body.key, by, comment)
         if episode is None:
             return error_response(404, f"no episode has the key {body.key[:40]!r}")
         return json_response(episode_answer(episode))
@@ -158,7 +163,8 @@ class AlertRoutes:
         check_keys(request.query, ())
         check_publishing(entitlement, None)
         now_ns = self._wall_ns()
-        return json_response(SilenceList([silence_answer(one, now_ns) for one in await alerts.silences()]))
+        listed = shown_silences(await alerts.silences(), now_ns)
+        return json_response(SilenceList([silence_answer(one, now_ns) for one in listed]))
 
     async def _silence(self, alerts: AlertService, request: Request, entitlement: Entitlement) -> Response:
         """Begin a silence."""
@@ -174,7 +180,7 @@ class AlertRoutes:
         check_keys(request.query, SilenceParameters.__struct_fields__)
         check_publishing(entitlement, None)
         silence = request.first("id", "")
-        if not await alerts.expire_silence(silence, request.first("by", "")):
+        if not await alerts.expire_silence(silence, text_of("by", request.first("by", ""))):
             return error_response(404, f"no silence {silence[:40]!r} that ends later than now")
         return Response(b"", status=204)
 
@@ -197,7 +203,7 @@ def parsed(request: Request, kind: type[T]) -> T:
         raise RequestError(ErrorCode.SYNTAX, f"the body: {error}") from None
     except RecursionError:
         raise RequestError(ErrorCode.SYNTAX, "the body is nested too deeply") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestError(ErrorCode.SYNTAX, f"the body is not JSON: {error}") from None
 
 
@@ -205,7 +211,7 @@ def notice_of(body: NoticeBody, now_ns: int) -> Alert:
     """Return the notice that a publisher asks for; raises RequestError."""
     if body.S and not is_symbol(body.S):
         raise RequestError(ErrorCode.SYNTAX, f"S: not a symbol: {body.S[:40]!r}")
-    message = " ".join(body.msg.split())
+    message = text_of("msg", body.msg)
     if not message:
         raise RequestError(ErrorCode.SYNTAX, "msg: white space only")
     if too_deep(body.data):
@@ -227,6 +233,14 @@ def notice_of(body: NoticeBody, now_ns: int) -> Alert:
     )
 
 
+def text_of(key: str, text: str) -> str:
+    """Return what a person wrote as one line; raises RequestError."""
+    try:
+        return one_line(text)
+    except ValueError as error:
+        raise RequestError(ErrorCode.SYNTAX, f"{key}: {error}") from None
+
+
 def too_deep(value: Any, levels: int = MAX_DATA_LEVELS) -> bool:
     """Return whether arrays and objects of ``value``, itself included, are nested in more than ``levels``."""
     if not isinstance(value, dict | list):
@@ -244,8 +258,8 @@ def silence_of(body: SilenceBody, now_ns: int) -> Silence:
         symbols=tuple(body.symbols),
         starts_ns=starts_ns,
         ends_ns=body.ends * US,
-        created_by=body.by,
-        comment=body.comment,
+        created_by=text_of("by", body.by),
+        comment=text_of("comment", body.comment),
     )
 
 

@@ -56,8 +56,7 @@ class Authentication:
         if held is None:
             await self.admit(grant, id_)
             grant = self.again(grant, id_)
-        applied = await session.regrant(grant, id_, renewal=True)
-        await applied.wait()
+        await session.renew(grant, id_)
 
     async def admit(self, grant: Grant, id_: RequestId = None) -> None:
         """Count the session with those of its holder. Raises RequestError, and ends the session, if over."""

@@ -106,3 +106,9 @@ def tier_for(entitlement: Entitlement, tiers: Mapping[str, Tier], default: Tier)
         return default
     ordered = sorted(tiers, key=lambda name: (tiers[name].interval_ns, not tiers[name].every))
     return tiers[entitlement.tier_of(default.name, ordered)]
+
+
+def slowest(entitlement: Entitlement, tiers: Mapping[str, Tier]) -> Tier:
+    """Return the slowest tier that is entitled."""
+    allowed = [tier for name, tier in tiers.items() if entitlement.allows_tier(name)]
+    return max(allowed, key=lambda tier: (tier.interval_ns, not tier.every))

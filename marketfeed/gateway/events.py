@@ -140,6 +140,9 @@ class EventSession(Session):
             payload = protocol.subscription(*about, alerts.patterns, alerts.consumer)
             return SSE.messages(payload, shard.wall_ns())
 
+        if self.over is not None:
+            told = protocol.error(ErrorCode.TOO_MANY_REQUESTS, f"over quota: {self.over.reason}")
+            outbox.offer(SSE.messages(told, shard.wall_ns()))
         await shard.change(
             SubscriptionChange(
                 member,

@@ -119,7 +119,8 @@ class Rules:
     """Checks that a request passes before its route.
 
     ``hosts`` checks the requested host, or accepts any if None; ``hosts_key`` is the configuration key of
-    its names. ``origins`` checks web pages; if None, they are neither permitted nor refused. ``address``
+    its names. ``origins`` checks web pages; if None, they are neither permitted nor refused.
+    ``origins_key`` is the key of the allowed ones, "" if none can be. ``address``
     returns the client's address for the peer's address and X-Forwarded-For. ``refuse`` may answer a
     request in place of its route.
     """
@@ -129,6 +130,7 @@ class Rules:
     hosts: Hosts | None = None
     hosts_key: str = "gateway.hosts"
     origins: Origins | None = None
+    origins_key: str = "gateway.allowed_origins"
     address: Callable[[str, str | None], str] = lambda peer, forwarded: peer
     refuse: Callable[[Request], Response | None] = lambda request: None
 
@@ -241,7 +243,8 @@ class HttpServer:
             if meant is not None and hosts.knows(meant):
                 request = replace(request, authority=meant)
         origins = self._rules.origins
-        if origins is not None and not origins.allows(request.header(b"origin"), request.authority):
+        origin, site = request.header(b"origin"), request.header(b"sec-fetch-site")
+        if origins is not None and not origins.admits(request.path, origin, site, request.authority):
             return request, self._strange_origin(request)
         refusal = self._rules.refuse(request)
         if refusal is not None:
@@ -276,8 +279,9 @@ class HttpServer:
 
     def _strange_origin(self, request: Request) -> Response:
         self.refused["origin not allowed"] += 1
-        origin = shown(request.header(b"origin") or "")
-        told = "origin not allowed, see gateway.allowed_origins"
+        origin = shown(request.header(b"origin") or f"none, {request.header(b'sec-fetch-site')}")
+        key = self._rules.origins_key
+        told = f"origin not allowed, see {key}" if key else "origin not allowed"
         self._log.warning(told, origin=origin, address=request.address)
         return error_response(403, told)
 

@@ -317,6 +317,12 @@ class Gateway:
                 await trio.lowlevel.checkpoint()
                 turn = clock.Turn()
 
+    def limit(self, tenants: set[str]) -> None:
+        """Have the sessions of ``tenants`` told that these exceed a quota, or do so no more."""
+        for session in list(self.sessions) if tenants else ():
+            if session.grant is not None and session.grant.claims.tenant in tenants:
+                session.limit()
+
     async def drain(self) -> None:
         """Close every session because the engine ends, and answer every poll; return when all have ended.
 

@@ -1,4 +1,7 @@
-"""Web pages that may use the gateway from a browser. Source: the Fetch standard, "CORS protocol"."""
+"""Web pages that may use a listener from a browser.
+
+Sources: the Fetch standard, "CORS protocol"; Fetch Metadata Request Headers (W3C), section 2.4.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,17 @@ PREFLIGHT_S: Final = 7200  # for which browsers may cache the response to a pref
 REQUEST_HEADERS: Final = ("Authorization", "Cache-Control", "Content-Type", "If-None-Match", "Last-Event-ID")
 RESPONSE_HEADERS: Final = "ETag, Retry-After, X-Cursor"  # in addition to those that scripts may always read
 MAX_ASKED: Final = 64  # headers in a preflight
+API: Final = "/v1/"  # begins the paths that only allowed pages may request
+# Values of Sec-Fetch-Site: the request was made by a page of another origin. A browser sends the header to
+# https and to loopback.
+_OTHER_PAGES: Final = frozenset({"cross-site", "same-site"})
 
 
 class Origins:
     """The origins whose pages may connect: "*" allows all, ``https://*.example.com`` sub-domains.
 
-    A request without Origin does not come from a web page, and is always allowed.
+    A browser sends no Origin with what a page loads as an image or a script, or with a link. Such a request
+    is known by Sec-Fetch-Site. One with neither header does not come from a web page, and is always allowed.
     """
 
     def __init__(self, allowed: Iterable[str], tls: bool = False) -> None:
@@ -55,6 +63,15 @@ class Origins:
         if ours is None or scheme not in self._own_schemes:
             return False
         return (ours.host, DEFAULT_PORTS[scheme] if ours.port is None else ours.port) == (host, port)
+
+    def admits(self, path: str, origin: str | None, site: str | None, authority: str | None) -> bool:
+        """Return whether to serve a request for ``path``; ``site`` is its Sec-Fetch-Site.
+
+        Without Origin, requests of other pages are refused on the API: a poll changes its consumer.
+        """
+        if origin is None and site in _OTHER_PAGES and path.startswith(API):
+            return self._any
+        return self.allows(origin, authority)
 
     def permission(self, origin: str | None, authority: str | None = None) -> Headers:
         """Return the headers that let a page of ``origin`` read the response."""

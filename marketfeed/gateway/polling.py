@@ -18,6 +18,7 @@ import trio
 from marketfeed.access.usage import user_of
 from marketfeed.api.answers import LatestParameters, PollParameters, SymbolTimes
 from marketfeed.core.records import CHANNELS, QUOTES, TRADES
+from marketfeed.errors import ErrorCode, RequestError
 from marketfeed.fanout.interest import Names
 from marketfeed.gateway import entitled
 from marketfeed.gateway import query as asked
@@ -70,6 +71,11 @@ class Polling:
             entitled.check_tier(entitlement, tier)
         else:
             tier = entitled.tier_for(entitlement, self._service.tiers, tier)
+        over = None if grant is None else self._service.limited.of(grant.claims.tenant)
+        if over is not None and over.action == "stop":
+            raise RequestError(ErrorCode.TOO_MANY_REQUESTS, f"over quota: {over.reason}")
+        if over is not None:
+            tier = entitled.slowest(entitlement, self._service.tiers)
         return entitled.narrowed(entitlement, names), tier
 
     async def quotes(self, request: Request) -> Response:

@@ -5,6 +5,7 @@ Names, tiers and cursors are those of a WebSocket's requests; docs/protocol.md d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, cast
 
@@ -34,6 +35,8 @@ LAST_EVENT_ID: Final = (
 POLYFILL: Final = ("padding", "r", "evs_preamble", "evs_buffer_size_limit")
 CACHE_BUSTER: Final = "_"  # clients such as jQuery add it to any URL
 MAX_TIMEOUT_S: Final = 300.0  # of a long poll
+# Not what float() reads besides: 1_0, +1, nan, digits of other scripts.
+_NUMBER: Final = re.compile(r"([0-9]{1,10}(\.[0-9]{0,20})?|\.[0-9]{1,20})([eE]-?[0-9]{1,2})?", re.ASCII)
 Query = Mapping[str, list[str]]
 
 
@@ -107,11 +110,7 @@ def cursor_of(query: Query, last_event_id: str | None = None) -> Cursor | None:
 def timeout_of(query: Query, default: str = "30") -> float:
     """Return ``timeout_s``, or ``default``; raises RequestError."""
     text = query.get("timeout_s", [default])[0]
-    try:
-        # Python would read 1_0 as 10.
-        timeout_s = float(text) if len(text) <= 20 and "_" not in text else -1.0
-    except ValueError:
-        timeout_s = -1.0
+    timeout_s = float(text) if _NUMBER.fullmatch(text) else -1.0
     if not 0 <= timeout_s <= MAX_TIMEOUT_S:
         raise RequestError(ErrorCode.SYNTAX, f"timeout_s: 0 to {MAX_TIMEOUT_S:g}, not {text[:20]!r}")
     return timeout_s

@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from marketfeed import clock
+from marketfeed.access.quotas import Limited
 from marketfeed.access.usage import user_of
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode
 from marketfeed.fanout.interest import Names
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from marketfeed.access.access import Access
     from marketfeed.access.entitlement import Entitlement
     from marketfeed.access.grant import Grant
+    from marketfeed.access.quotas import Over
     from marketfeed.alerts.service import AlertService
     from marketfeed.fanout.resume import Resumption
     from marketfeed.fanout.shard import Shard
@@ -72,6 +74,7 @@ class Service:
     views: LiveViews | None = None
     access: Access | None = None  # None: everybody may see everything
     expiries: Expiries | None = None
+    limited: Limited = field(default_factory=Limited)  # tenants that exceed a quota
     # Held during requests that take milliseconds, so that only one of them delays other work at a time.
     large: trio.Lock = field(default_factory=trio.Lock)
 
@@ -92,6 +95,7 @@ class Session(ABC):
         self.member: Subscriber | None = None  # once it has entered the shard
         self.alerts: SessionAlerts | None = None  # likewise
         self.grant: Grant | None = None  # what its key or token gives; None without access control
+        self._unlimited_tier: Tier | None = None  # which it had before its tenant exceeded a quota
         self.ends_s: float | None = None  # Unix time at which its token ends, with the grace
         self.authentication = None if service.access is None else Authentication(self, service.access)
 
@@ -111,12 +115,49 @@ class Session(ABC):
         return entitled.entitlement_of(self._service.access is not None, self.grant)
 
     def entitle(self, names: Names, tier: Tier) -> tuple[Names, Tier]:
-        """Return what of ``names`` is entitled now, and ``tier`` or the one that is entitled in its place."""
-        entitlement = self.entitlement
-        return entitled.narrowed(entitlement, names), self._tier_held(entitlement, tier)
+        """Return what of ``names`` is entitled now, and ``tier`` or the one that is entitled in its place.
+
+        While its tenant exceeds a quota, a session gets nothing, or the slowest tier.
+        """
+        entitlement, over = self.entitlement, self.over
+        if over is not None and over.action == "stop":
+            return Names(), tier
+        tier = self._tier_held(entitlement, tier)
+        if over is not None:
+            slow = entitled.slowest(entitlement, self._service.tiers)
+            if tier is not slow:
+                self._unlimited_tier, tier = tier, slow
+        return entitled.narrowed(entitlement, names), tier
 
     def _tier_held(self, entitlement: Entitlement, tier: Tier) -> Tier:
-        return tier if self.grant is None else entitled.tier_for(entitlement, self._service.tiers, tier)
+        return entitled.tier_for(entitlement, self._service.tiers, tier)
+
+    @property
+    def over(self) -> Over | None:
+        """Return the quota that the session's tenant exceeds; None if it exceeds none."""
+        return None if self.grant is None else self._service.limited.of(self.grant.claims.tenant)
+
+    def limit(self) -> None:
+        """Apply between flushes, and tell, that the tenant exceeds a quota, or does so no more."""
+        member, alerts, over = self.member, self.alerts, self.over
+        if member is None or alerts is None:
+            return
+        tier = member.tier
+        if over is None:
+            tier, self._unlimited_tier = self._unlimited_tier or tier, None
+
+        def answer(_: Resumption | None) -> bytes:
+            about = (member.names, member.tier.name, member.encoding.name, None, None)
+            payloads = [protocol.subscription(*about, alerts.patterns, alerts.consumer)]
+            if over is not None:
+                payloads.insert(0, protocol.error(ErrorCode.TOO_MANY_REQUESTS, f"over quota: {over.reason}"))
+            wall_ns = self._service.shard.wall_ns()
+            return b"".join(member.encoding.messages(payload, wall_ns) for payload in payloads)
+
+        change = SubscriptionChange(
+            member, Names(), tier, member.encoding, answer, True, revise=_same, entitle=self.entitle
+        )
+        self._service.shard.submit(change)
 
     def keep(self, grant: Grant) -> None:
         """Hold ``grant`` from now on, and end when it does."""
@@ -127,6 +168,29 @@ class Session(ABC):
             self.ends_s = grant.ends_s(access.now_s())
         if expiries is not None:
             expiries.add(self)
+
+    async def renew(self, grant: Grant, id_: protocol.RequestId = None) -> None:
+        """Hold ``grant`` and answer, as :meth:`regrant` does; at once if there is no subscription yet."""
+        member, alerts, outbox = self.member, self.alerts, self._outbox
+        assert member is not None
+        assert alerts is not None
+        assert outbox is not None
+        if (
+            any(member.names)
+            or alerts.patterns
+            or self._tier_held(grant.entitlement, member.tier) != member.tier
+        ):
+            applied = await self.regrant(grant, id_, renewal=True)
+            await applied.wait()
+            return
+        self.keep(grant)
+        alerts.entitlement = grant.entitlement
+        assert self.authentication is not None
+        answer = self.authentication.answer(grant, member.tier.name, id_)
+        if not outbox.offer(member.encoding.messages(answer, self._service.shard.wall_ns())):
+            self._service.shard.filled(member)
+        if self.over is not None:
+            self.limit()
 
     async def regrant(
         self, grant: Grant, id_: protocol.RequestId = None, renewal: bool = False
@@ -160,7 +224,15 @@ class Session(ABC):
 
         lost = await alerts.regrant(grant.entitlement)
         change = SubscriptionChange(
-            member, Names(), tier, member.encoding, answer, synced=False, revise=revise, entitle=self.entitle
+            member,
+            Names(),
+            tier,
+            member.encoding,
+            answer,
+            any(member.names),
+            id_,
+            revise=revise,
+            entitle=self.entitle,
         )
         self._service.shard.submit(change)
         return change.applied
@@ -252,3 +324,7 @@ class Session(ABC):
 
     def _closing(self, member: Subscriber, code: CloseCode, retry_ms: int | None) -> bytes:
         return member.encoding.messages(protocol.closing(code, retry_ms), self._service.shard.wall_ns())
+
+
+def _same(names: Names) -> Names:
+    return names

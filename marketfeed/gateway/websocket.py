@@ -26,6 +26,7 @@ from marketfeed.gateway.scan import FrameScanner
 from marketfeed.gateway.session import FAREWELL_S, Service, Session
 
 if TYPE_CHECKING:
+    from marketfeed.access.quotas import Over
     from marketfeed.fanout.interest import Names
     from marketfeed.fanout.resume import Resumption
     from marketfeed.fanout.subscriber import Subscriber
@@ -71,7 +72,8 @@ class WebSocketSession(Session):
         if ws is None:
             return
         self._ws = ws
-        code = await self._live(outbox, self._service.default_tier, self._service.encoding, nursery)
+        tier = self._tier_held(self.entitlement, self._service.default_tier)
+        code = await self._live(outbox, tier, self._service.encoding, nursery)
         if code is not None:
             await self._close(ws, outbox, code)
 
@@ -153,8 +155,7 @@ class WebSocketSession(Session):
         except RequestError as error:
             self._send_error(outbox, member, error.code, str(error), None)
             return False
-        applied = await self.regrant(grant, renewal=True)
-        await applied.wait()
+        await self.renew(grant)
         return True
 
     async def _message(self, ws: trio_websocket.WebSocketConnection) -> str | bytes | None:
@@ -177,6 +178,11 @@ class WebSocketSession(Session):
     ) -> None:
         self._service.counters.errors[int(code)] += 1
         self._offer(outbox, member, protocol.error(code, msg, id_))
+
+    def _tell_over(self, member: Subscriber, over: Over) -> None:
+        assert self._outbox is not None
+        told = f"over quota: {over.reason}"
+        self._send_error(self._outbox, member, ErrorCode.TOO_MANY_REQUESTS, told, None)
 
     def _framed(self, member: Subscriber, payload: bytes) -> bytes:
         return member.encoding.messages(payload, self._service.shard.wall_ns())
@@ -251,6 +257,9 @@ class WebSocketSession(Session):
             entitled.check_alerts(entitlement, request.consumer, request.id)
         if self.authentication is not None and self.grant is not None:
             await self.authentication.hold(self.grant, names, request.id)
+
+        if synced and self.over is not None:
+            self._tell_over(member, self.over)
 
         after = protocol.cursor_of(request) if isinstance(request, Subscribe) else None
         alerts = self.alerts

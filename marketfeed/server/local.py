@@ -20,17 +20,15 @@ from marketfeed.access.quotas import Limited
 from marketfeed.access.revocations import Revocations
 from marketfeed.api.operations import SessionList, SessionRow
 from marketfeed.core.authority import parse_origin
-from marketfeed.core.units import MS, S
-from marketfeed.fanout.keepalive import Timing
+from marketfeed.core.units import S
 from marketfeed.fanout.round_trips import empty
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.state import State
-from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import ENCODINGS
 from marketfeed.gateway.expiries import Expiries
 from marketfeed.gateway.handshakes import Handshakes
 from marketfeed.gateway.hosts import Hosts, own_names
-from marketfeed.gateway.limits import Admits, Counters, Limits
+from marketfeed.gateway.limits import Admits, Counters
 from marketfeed.gateway.listener import Gateway
 from marketfeed.gateway.live_alerts import LiveViews
 from marketfeed.gateway.origins import own_origins
@@ -44,6 +42,7 @@ from marketfeed.server.gc_control import Collector
 from marketfeed.server.process_usage import cpu_s, resident_bytes
 from marketfeed.server.self_probe import OwnProbe
 from marketfeed.server.sessions import row_of, why_slow
+from marketfeed.server.settings import limits_of, tiers_of, timing_of
 from marketfeed.server.stats import ServerStats
 from marketfeed.server.sweeps import Sweeps
 
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
     from marketfeed.access.revocations import Revocation
     from marketfeed.access.usage import Report
     from marketfeed.alerts.service import AlertService
-    from marketfeed.config.schema import AuthConfig, Config, LimitsConfig
+    from marketfeed.config.schema import AuthConfig, Config
     from marketfeed.core.rings import Rings
     from marketfeed.core.symbols import SymbolTable
     from marketfeed.errors import CloseCode
@@ -176,6 +175,7 @@ class LocalServer:
             views=self._views,
             access=self._access,
             expiries=self._expiries,
+            limited=self.limited,
         )
 
     @property
@@ -215,7 +215,7 @@ class LocalServer:
 
     def limit(self, over: list[Over]) -> None:
         """Apply that the tenants in ``over``, and no others, exceed a quota."""
-        self.limited.set(over)
+        self._gateway.limit(self.limited.set(over))
 
     async def _recheck_when_changed(self, access: Access) -> None:
         """Hold sessions to their grants whenever keys, tenants or revocations have changed."""
@@ -368,31 +368,3 @@ class LocalServer:
             if len(rows) % YIELD_ROWS == 0:
                 await trio.lowlevel.checkpoint()
         return SessionList(len(sessions), len(slow), rows)
-
-
-def tiers_of(config: Config, worker: int = 0) -> dict[str, Tier]:
-    """Return the tiers by name; the flushes of different workers are interleaved."""
-    shift = worker / max(1, config.engine.workers)
-    return {
-        name: Tier(name, int(tier.interval_ms * MS), tier.delivery == "every", tier.send_buffer_bytes, shift)
-        for name, tier in config.tiers.items()
-    }
-
-
-def limits_of(config: LimitsConfig) -> Limits:
-    """Return the limits per session, per address and in all."""
-    return Limits(
-        request_bytes=config.request_bytes,
-        symbols_per_session=config.symbols_per_session,
-        sessions=config.sessions,
-        sessions_per_ip=config.sessions_per_ip,
-        requests_per_s=config.requests_per_s,
-        handshake_s=config.handshake_s,
-        patterns_per_session=config.patterns_per_session,
-        handshakes_per_s=config.handshakes_per_s,
-    )
-
-
-def timing_of(config: LimitsConfig) -> Timing:
-    """Return the intervals of heartbeats and pings, and the time until a stalled session ends."""
-    return Timing(int(config.heartbeat_s * S), int(config.ping_s * S), int(config.stall_s * S))

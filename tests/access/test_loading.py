@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from marketfeed import http_client
+from marketfeed import checks, http_client
 from marketfeed.access.keys_file import add_key
 from marketfeed.access.loading import MAX_KEY_BYTES, VARIABLE, exposed, load_material
 from marketfeed.access.material import KeyEntry, Material
+from marketfeed.config.schema import load
 from marketfeed.errors import ConfigError
 from tests.support.tokens import SECRET, auth_config, jwk, jwks, private_pem, public_pem
 
@@ -110,6 +111,10 @@ def test_a_wrong_key_file_is_a_mistake(tmp_path, data, why):
         assert why in line
 
 
+def test_what_is_no_path_is_a_mistake():
+    assert mistakes(key_file="a\x00b") == ["auth.key_file: must be the path of a file"]
+
+
 def test_a_wrong_key_in_the_environment_is_a_mistake():
     (line,) = mistakes({VARIABLE: "x"})
     assert line == (
@@ -145,7 +150,7 @@ def test_authorities_that_cannot_be_read_are_a_mistake(tmp_path, monkeypatch):
 def test_files_that_others_may_write_are_refused(tmp_path, mode):
     path = file(tmp_path, "key", SECRET, mode)
     (line,) = mistakes(key_file=path)
-    assert line == f"auth.key_file: {path} can be changed by other users: chmod go-w {path}"
+    assert line == f"auth.key_file: {path} may be written by its group or by all users: chmod go-w {path}"
     path = file(tmp_path, "jwks", jwks(jwk("RS256", "a")), mode)
     assert "chmod go-w" in mistakes(algorithm="RS256", jwks=path)[0]
 
@@ -160,11 +165,11 @@ class TestExposed:
         path = file(tmp_path, "key", SECRET, 0o644)
         other = file(tmp_path, "old", SECRET, 0o604)
         assert exposed(auth_config(key_file=path, previous_key_file=other)) == [
-            f"auth.key_file: {path} can be read by every user: chmod o-r {path}",
-            f"auth.previous_key_file: {other} can be read by every user: chmod o-r {other}",
+            f"auth.key_file: every user may read {path}: chmod o-r {path}",
+            f"auth.previous_key_file: every user may read {other}: chmod o-r {other}",
         ]
         assert exposed(auth_config(mode="keys", keys_file=path)) == [
-            f"auth.keys_file: {path} can be read by every user: chmod o-r {path}"
+            f"auth.keys_file: every user may read {path}: chmod o-r {path}"
         ]
 
     def test_public_keys_and_protected_files_are_not(self, tmp_path):
@@ -180,3 +185,16 @@ class TestExposed:
         (line,) = exposed(auth_config(algorithm="RS256", key_file=path))
         assert line.startswith("auth.key_file: ")
         assert "private key" in line
+
+    def test_the_check_of_a_configuration_warns_of_them(self, tmp_path):
+        path = file(tmp_path, "key", SECRET, 0o644)
+        (tmp_path / "c.toml").write_text('[auth]\nmode = "jwt"\nalgorithm = "HS256"\nkey_file = "key"\n')
+        told = f"{tmp_path / 'c.toml'}: auth.key_file: every user may read {path}: chmod o-r {path}"
+        assert told in checks.idle(load(tmp_path / "c.toml"))
+
+
+def test_the_check_of_a_configuration_finds_a_wrong_key(tmp_path):
+    file(tmp_path, "key", public_pem("ES256"))
+    (tmp_path / "c.toml").write_text('[auth]\nmode = "jwt"\nalgorithm = "EdDSA"\nkey_file = "key"\n')
+    wrong = "auth.key_file: must hold a public key for EdDSA in PEM"
+    assert checks.mistakes(load(tmp_path / "c.toml")) == [wrong]

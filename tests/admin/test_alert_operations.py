@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import trio
 
 from marketfeed.admin.alert_metrics import alert_metrics
@@ -15,6 +16,7 @@ from marketfeed.admin.alert_operations import AlertOperations
 from marketfeed.alerts.delivery import DeliveryLimits
 from marketfeed.alerts.dispatch import Dispatch
 from marketfeed.alerts.sqlite_log import open_log
+from marketfeed.errors import RequestError
 from marketfeed.gateway.http import Request
 from marketfeed.testing_alert_log import NOW_NS, example
 
@@ -75,6 +77,41 @@ async def test_dead_letters_are_listed_and_delivered_again(tmp_path):
         assert await ask("POST", "/v1/alerts/requeue", body=body) == (200, {"alerts": [example(1).id]})
         body["alerts"] = [example(1).id, "unknown"]
         assert await ask("POST", "/v1/alerts/requeue", body=body) == (200, {"alerts": []})
+
+
+async def test_dead_letters_are_listed_up_to_a_limit(tmp_path):
+    async with operating(tmp_path) as (alerting, ask):
+        await alerting.log.park("other", {1: 2, 2: 2}, NOW_NS)
+        _, answer = await ask("GET", "/v1/alerts/dead", {"limit": ["2"]})
+        assert [letter["consumer"] for letter in answer["dead"]] == ["other", "other"]
+        with pytest.raises(RequestError, match="limit: 1 to 1000"):
+            await ask("GET", "/v1/alerts/dead", {"limit": ["0"]})
+
+
+async def test_who_acts_has_a_name_of_one_line(tmp_path):
+    async with operating(tmp_path) as (_, ask):
+        with pytest.raises(RequestError, match="by: control characters"):
+            await ask("POST", "/v1/alerts/requeue", body={"consumer": "risk", "by": "\x1b"})
+        with pytest.raises(RequestError, match="by: control characters"):
+            await ask("DELETE", "/v1/alerts/consumers", {"consumer": ["risk"], "by": ["\u202e"]})
+
+
+async def test_text_that_is_not_utf8_is_refused(tmp_path):
+    async with operating(tmp_path) as (alerting, _):
+        request = Request("/v1/alerts/requeue", method="POST", body=b'{"consumer":"\xff"}')
+        with pytest.raises(RequestError, match="the body is not JSON"):
+            await AlertOperations(alerting).routes["/v1/alerts/requeue"]["POST"](request)
+
+
+async def test_a_consumer_that_is_not_there_is_404(tmp_path):
+    async with operating(tmp_path) as (_, ask):
+        for asked in (
+            ("DELETE", "/v1/alerts/consumers", {"consumer": ["rsik"]}),
+            ("GET", "/v1/alerts/dead", {"consumer": ["rsik"]}),
+            ("POST", "/v1/alerts/requeue", None, {"consumer": "rsik", "alerts": ["x"]}),
+        ):
+            status, answer = await ask(*asked)
+            assert (status, answer["error"]["msg"]) == (404, "no consumer 'rsik'")
 
 
 async def test_a_consumer_is_dropped_once(tmp_path):

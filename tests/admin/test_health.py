@@ -58,9 +58,13 @@ class Bench:
             failed_rules=lambda: self.failed_rules,
             failing_escalations=lambda: self.failing_escalations,
         )
+        self.access_troubles: dict[str, str] = {}
+        access: Any = SimpleNamespace(troubles=lambda: self.access_troubles)
         self.metering = SimpleNamespace(problem=None)
         metering: Any = self.metering
-        self.health = Health(server, self.roster, aggregator, self.taps, self.symbols, alerting, metering)
+        self.health = Health(
+            server, self.roster, aggregator, self.taps, self.symbols, alerting, metering, access
+        )
         self.health.phase = Phase.SERVING
 
     async def wait_sessions(self, count):
@@ -190,3 +194,10 @@ def test_an_escalation_that_fails_is_a_warning(bench):
     assert bench.told == ("ready", [], ["escalation"])
     (warning,) = bench.health.warnings()
     assert warning == ("escalation", "desk", "escalation desk fails: HTTP status 500")
+
+
+def test_keys_that_cannot_be_fetched_and_revocations_that_cannot_be_kept_are_warnings(bench):
+    bench.access_troubles = {"jwks": "login.example.com: HTTP status 500", "revocations": "the disk is full"}
+    assert bench.told == ("ready", [], ["jwks", "revocations"])
+    assert bench.health.warnings()[0].text == "jwks: login.example.com: HTTP status 500"
+    assert set(bench.access_troubles) <= set(KINDS)

@@ -189,3 +189,51 @@ async def test_addresses_and_configured_names_are_served(autojump_clock, host):
     async with served(server=listener.server) as peer:
         assert (await asked(peer, "GET", "/healthz", host=host))[0] == 200
         assert (await asked(peer, "GET", "/v1/latency", BEARER, host=host))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Origin: https://evil.example\r\n",
+        "Origin: null\r\n",
+        "Origin: http://127.0.0.1:8765\r\n",  # the gateway's page
+        "Sec-Fetch-Site: cross-site\r\n",
+        "Sec-Fetch-Site: same-site\r\n",
+    ],
+)
+async def test_pages_of_other_origins_are_refused_with_the_token_too(autojump_clock, headers):
+    listener, _ = admin()
+    with capture_logs() as logged:
+        async with served(server=listener.server) as peer:
+            paths = ["/v1/alerts/requeue", "/v1/alerts/requeue", "/v1/alerts/consumers"]
+            for method, path in zip(("POST", "OPTIONS", "DELETE"), paths, strict=True):
+                status, found, answer = await asked(peer, method, path, headers + BEARER, host="127.0.0.1")
+                assert (status, answer["error"]["msg"]) == (403, "origin not allowed")
+                assert "access-control-allow-origin" not in found
+    assert listener.server.refused == {"origin not allowed": 3}
+    assert [entry["event"] for entry in logged] == ["origin not allowed"]
+
+
+async def test_a_page_of_the_listener_itself_and_programs_are_served(autojump_clock):
+    listener, _ = admin()
+    own = "Origin: http://127.0.0.1:8766\r\nSec-Fetch-Site: same-origin\r\n"
+    async with served(server=listener.server) as peer:
+        for headers in ("", own, "Sec-Fetch-Site: none\r\n"):
+            status, _, _ = await asked(peer, "GET", "/v1/latency", headers + BEARER, host="127.0.0.1:8766")
+            assert status == 200
+
+
+@pytest.mark.parametrize("token", [TOKEN, None])
+async def test_a_web_page_may_change_nothing(autojump_clock, token):
+    """A browser sends such a request without asking first, and to addresses such as 127.0.0.1 too."""
+    listener, _ = admin(token)
+    page = f"Origin: http://127.0.0.1\r\nContent-Type: text/plain\r\n{BEARER}"
+    for method, path in (("POST", "/v1/revoke"), ("DELETE", "/v1/alerts/consumers?consumer=a")):
+        async with served(server=listener.server) as peer:
+            length = "Content-Length: 11\r\n" if method == "POST" else ""
+            body = '{"sub":"a"}' if method == "POST" else ""
+            status, _, answer = await asked(peer, method, path, page + length, body, host="127.0.0.1")
+            assert (status, answer["error"]["msg"]) == (403, "web pages may change nothing on the admin port")
+    async with served(server=listener.server) as peer:
+        assert (await asked(peer, "GET", "/v1/latency", page, host="127.0.0.1"))[0] == 200
+    assert listener.server.refused["page on the admin port"] == 2

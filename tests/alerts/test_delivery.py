@@ -6,7 +6,7 @@ import pytest
 
 from marketfeed.alerts.alert import Alert
 from marketfeed.alerts.delivery import Delivery, DeliveryLimits, DeliveryStatistics, Due
-from marketfeed.alerts.log import Consumer, Entry, Progress
+from marketfeed.alerts.log import Consumer, Entry, Former, Progress
 from marketfeed.core.units import S
 
 HOUR_NS = 3600 * S
@@ -146,12 +146,41 @@ def test_patterns_filter_on_rules_and_a_directed_notice_ignores_them():
     assert made.floor == 7
 
 
-def test_new_patterns_leave_out_what_they_do_not_match():
-    made = delivery(Progress(2, requeued=(entry(1, rule="a"),)), patterns=("*",))
+def test_new_patterns_decide_about_what_is_appended_after_they_were_set():
+    made = delivery(Progress(2, requeued=(entry(1, rule="a"),)), patterns=("a",))
     made.offer([entry(3, rule="a"), entry(4, rule="b")], 0)
-    made.change(Consumer("risk", "all", ("b",), 0, 0))
+    assert taken(made, 0, limit=1) == [(1, 1)]
+    former = (Former(5, ("a",)),)  # 5 is not read yet
+    made.change(Consumer("risk", "all", ("b",), 0, 0, former=former))
+    made.offer([entry(5, rule="a"), entry(6, rule="a"), entry(7, rule="b")], 0)
+    assert taken(made, 0) == [(3, 1), (5, 1), (7, 1)]
+    made.acknowledged([3])
+    assert made.floor == 4
+    assert taken(made, 1) == [(1, 2), (5, 2), (7, 2)]
+
+
+def test_new_symbols_leave_out_what_is_about_others_whenever_it_was_appended():
+    made = delivery(Progress(2, requeued=(entry(1, symbol="A"),)))
+    made.offer([entry(3, symbol="A"), entry(4, symbol="B")], 0)
+    made.change(Consumer("risk", "all", ("*",), 0, 0, symbols=("B",)))
     assert taken(made, 0) == [(4, 1)]
     assert made.floor == 3
+
+
+def test_new_symbols_settle_what_they_leave_out_in_whatever_state_it_is():
+    made = delivery(
+        Progress(2, requeued=(entry(1, symbol="B"), entry(2, symbol=""))), max_tries=1, in_flight=5
+    )
+    made.offer([entry(3, symbol="B"), entry(4, symbol="BA"), entry(5, symbol="B", to="risk")], 0)
+    assert taken(made, 0, limit=3) == [(1, 1), (2, 1), (3, 1)]
+    assert made.expired(S) == {1: 1, 2: 1, 3: 1}
+    made.change(Consumer("risk", "all", ("*",), 0, 0, ("A*",)))
+    assert made.expired(S) == {2: 1}
+    made.parked([1, 3])  # which the log has parked before: they are settled already
+    assert made.statistics().parked == 0
+    assert (taken(made, 1), made.floor) == ([(5, 1)], 4)
+    made.acknowledged([2, 3])
+    assert made.statistics().unacknowledged == 1
 
 
 def test_a_new_life_goes_on_where_the_log_says():

@@ -11,12 +11,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from marketfeed.alerts.alert import Alert
 from marketfeed.alerts.delivery import Delivery, DeliveryLimits
-from marketfeed.alerts.log import Consumer, Entry, Progress
+from marketfeed.alerts.log import FORMER, Consumer, Entry, Former, Progress
 from marketfeed.core.units import MS, S
 
 PROVE = bool(os.environ.get("MARKETFEED_PROVE"))
 LIMITS = DeliveryLimits(max_tries=3, in_flight=4)
 SESSIONS = ("s", "t", "u")
+PATTERNS: tuple[tuple[str, ...], ...] = (("mi*",), ("other",), ("*",))
+WANTED: dict[tuple[str, ...], set[str]] = dict(
+    zip(PATTERNS, ({"mine"}, {"other"}, {"mine", "other"}), strict=True)
+)
 KINDS = ("mine", "mine", "mine", "other", "silenced", "directed", "elsewhere")
 
 
@@ -30,6 +34,8 @@ class DeliveryModel(RuleBasedStateMachine):
         self.wanted = set()
         self.acked, self.dead, self.requeued = set(), set(), set()
         self.floor, self.tries = 0, {}  # as kept
+        self.patterns: tuple[str, ...] = PATTERNS[0]  # as kept
+        self.former: tuple[Former, ...] = ()
         self.now_ns = 0
         self.last = {}  # position: (tries, taken at, session), of this life
         self.handed = set()  # may come before its delay is over
@@ -37,7 +43,7 @@ class DeliveryModel(RuleBasedStateMachine):
         self.start()
 
     def start(self):
-        self.consumer = Consumer("risk", "all", ("mi*",), 0, self.floor)
+        self.consumer = Consumer("risk", "all", self.patterns, 0, self.floor, former=self.former)
         settled = frozenset(p for p in self.acked | self.dead if p > self.floor)
         requeued = tuple(self.log[p - 1] for p in sorted(self.requeued) if p <= self.floor)
         progress = Progress(self.floor, settled, requeued, dict(self.tries))
@@ -61,8 +67,17 @@ class DeliveryModel(RuleBasedStateMachine):
             name = "mine" if kind in ("silenced", "elsewhere") else kind
             alert = Alert(id=str(position), key="", rule=name, symbol=symbol, to=to)
             self.log.append(Entry(position, alert, 0, "silenced" if kind == "silenced" else None))
-            if kind in ("mine", "directed"):
+            if kind in WANTED[self.patterns] | {"directed"}:
                 self.wanted.add(position)
+
+    @precondition(lambda self: len(self.former) < FORMER)
+    @rule(patterns=st.sampled_from(PATTERNS))
+    def change(self, patterns):
+        """The log keeps up to where the former patterns decide."""
+        kept = Consumer("risk", "all", self.patterns, 0, self.floor, former=self.former)
+        self.former = kept.former_once(patterns, len(self.log))
+        self.patterns = patterns
+        self.delivery.change(Consumer("risk", "all", patterns, 0, self.floor, former=self.former))
 
     @rule()
     def read(self):

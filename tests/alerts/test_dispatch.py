@@ -126,6 +126,69 @@ async def test_other_patterns_apply_from_then_on(tmp_path):
         assert ids(await dispatch.take("s1", 9)) == [example(3, "stale").id]
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_was_kept_before_other_patterns_stays_due(tmp_path, restarted):
+    """Read, delivered, or neither: it comes until it is acknowledged, also after a restart."""
+    limits = DeliveryLimits(max_tries=10, in_flight=3)
+    before = [example(number) for number in range(1, 6)]
+    async with dispatching(tmp_path, limits) as dispatch:
+        await dispatch.join("s1", "risk", "all", ["*"])
+        await dispatch.append(before, NOW_NS)
+        assert ids(await dispatch.take("s1", 1)) == [before[0].id]
+        dispatch.leave("s1")
+        await dispatch.join("s2", "risk", "all", ["stale"])
+        await dispatch.append([example(6), example(7, "stale")], NOW_NS)
+        if not restarted:
+            assert await everything(dispatch, "s2") == [
+                *(alert.id for alert in before),
+                example(7, "stale").id,
+            ]
+    if restarted:
+        async with dispatching(tmp_path, limits) as dispatch:
+            await dispatch.join("s3", "risk", "all", ["none"])
+            assert await everything(dispatch, "s3") == [
+                *(alert.id for alert in before),
+                example(7, "stale").id,
+            ]
+
+
+async def everything(dispatch, session):
+    """Acknowledge what is due until nothing is; return its ids."""
+    found = []
+    while due := await taken_now(dispatch, session):
+        found += ids(due)
+        await dispatch.acknowledge("risk", ids(due))
+    return found
+
+
+async def taken_now(dispatch, session):
+    with trio.move_on_after(0):
+        return await dispatch.take(session, 100)
+    return []
+
+
+async def test_what_is_appended_while_other_patterns_are_kept_is_for_these(tmp_path):
+    class Slow(Failing):
+        """Tells of new patterns later than it has them."""
+
+        async def use_consumer(self, name, now_ns, *args, **fields):
+            consumer = await self.log.use_consumer(name, now_ns, *args, **fields)
+            if fields.get("patterns") == ["stale"]:
+                await appended.wait()
+            return consumer
+
+    appended = trio.Event()
+    async with dispatching(tmp_path, failing=Slow()) as dispatch, trio.open_nursery() as nursery:
+        await dispatch.join("s1", "risk", "all", ["wide"])
+        nursery.start_soon(dispatch.join, "s1", "risk", "all", ["stale"])
+        while [one.patterns for one in await dispatch._alerts.consumers()] != [("stale",)]:
+            await trio.lowlevel.checkpoint()
+        await dispatch.append([example(1), example(2, "stale")], NOW_NS)
+        assert await taken_now(dispatch, "s1") == []
+        appended.set()
+        assert ids(await dispatch.take("s1", 9)) == [example(2, "stale").id]
+
+
 async def test_a_restart_goes_on_where_the_last_engine_was(tmp_path):
     alerts = [example(number) for number in range(1, 4)]
     async with dispatching(tmp_path) as dispatch:

@@ -14,7 +14,7 @@ import trio
 from marketfeed.alerts import sqlite_writer
 from marketfeed.alerts.escalation.message import End
 from marketfeed.alerts.escalation.pending import Pending
-from marketfeed.alerts.log import Consumer
+from marketfeed.alerts.log import Consumer, Former
 from marketfeed.alerts.sqlite_file import VERSION
 from marketfeed.alerts.sqlite_log import SqliteLog, open_log
 from marketfeed.alerts.sqlite_reads import SqliteReader
@@ -59,6 +59,15 @@ class Unbounded(SqliteLog):
         return msgspec.structs.replace(consumer, symbols=tuple(symbols))
 
 
+class Fickle(SqliteLog):
+    """Lets the newest patterns decide about everything."""
+
+    async def use_consumer(self, name, now_ns, start="all", patterns=("*",), symbols=("*",)):
+        consumer = await super().use_consumer(name, now_ns, start, patterns, symbols)
+        await self._change(lambda changes: changes._do("UPDATE consumers SET former = '[]'"))
+        return msgspec.structs.replace(consumer, former=())
+
+
 class Generous(SqliteLog):
     """Requeues dead letters also if they are about symbols that the consumer may not see any more."""
 
@@ -71,7 +80,8 @@ class Generous(SqliteLog):
 
 
 @pytest.mark.parametrize(
-    ("broken", "check"), [(Forgetful, 7), (Doubling, 1), (Deaf, 8), (Unbounded, 6), (Generous, 14)]
+    ("broken", "check"),
+    [(Forgetful, 7), (Doubling, 1), (Deaf, 8), (Unbounded, 6), (Generous, 14), (Fickle, 15)],
 )
 async def test_a_broken_log_fails_the_checks(tmp_path, broken, check):
     @asynccontextmanager
@@ -241,7 +251,9 @@ async def test_a_place_where_no_file_can_be_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     assert "cannot be created: " in await refusal(tmp_path / "file" / "alerts.db")
     (tmp_path / "folder.db").mkdir()
-    assert "cannot be opened (" in await refusal(tmp_path / "folder.db")
+    assert "folder.db is a folder: the alert log is a file; set alerts.path" in await refusal(
+        tmp_path / "folder.db"
+    )
     with pytest.raises(AlertLogError, match="there is no alert log"):
         SqliteReader(tmp_path / "none.db")
     (tmp_path / "empty.db").write_bytes(b"")
@@ -283,20 +295,23 @@ async def test_a_log_of_an_older_release_gets_the_tables_of_escalations_when_it_
         assert await log.head() == 1
 
 
-async def test_a_log_of_an_older_release_gets_the_symbols_of_consumers_when_it_is_written(tmp_path):
+@pytest.mark.parametrize("lacking", [("symbols", "former"), ("former",)])
+async def test_a_log_of_an_older_release_gets_what_consumers_have_when_it_is_written(tmp_path, lacking):
     path = tmp_path / "alerts.db"
     async with open_log(path) as log:
         await log.append([example(1)], NOW_NS)
         await log.use_consumer("a", NOW_NS, "all", ["wide"])
     with contextlib.closing(apsw.Connection(str(path))) as connection:
-        connection.execute("ALTER TABLE consumers DROP COLUMN symbols")
+        for name in lacking:
+            connection.execute(f"ALTER TABLE consumers DROP COLUMN {name}")
     expected = Consumer("a", "all", ("wide",), NOW_NS, 0)
     reader = SqliteReader(path)
     assert reader.consumers() == [expected]
     async with open_log(path) as log:
         assert await log.consumers() == [expected]
         assert reader.consumers() == [expected]  # it has read the older schema before
-        assert (await log.use_consumer("a", NOW_NS, symbols=["AAPL"])).symbols == ("AAPL",)
+        changed = await log.use_consumer("a", NOW_NS, symbols=["AAPL"])
+        assert (changed.symbols, changed.former) == (("AAPL",), (Former(1, ("wide",)),))
     async with open_log(path) as log:
         assert [one.symbols for one in await log.consumers()] == [("AAPL",)]
     reader.close()

@@ -28,12 +28,18 @@ def of(log):
     return ["--set", f"alerts.path={log}"]
 
 
-LISTS = [("dead",), ("consumers",), ("list",), ("show", ONE.id), ("silences",)]
+LISTS = [("dead",), ("consumers",), ("list",), ("show", ONE.id), ("silences",), ("audit",)]
 
 
 @pytest.mark.parametrize("command", COMMANDS + LISTS, ids=" ".join)
 def test_a_missing_log_is_one_line(tmp_path, command):
     assert "there is no alert log " in said(alerts(tmp_path / "gone.db", *command))
+
+
+@pytest.mark.parametrize("command", COMMANDS + LISTS, ids=" ".join)
+@pytest.mark.parametrize("folder", ["/", ".", "/tmp"])
+def test_a_folder_is_said_to_be_one(command, folder):
+    assert said(alerts(folder, *command)).startswith(f"{folder} is a folder: the alert log is a file")
 
 
 @pytest.mark.parametrize("command", COMMANDS + LISTS, ids=" ".join)
@@ -79,7 +85,11 @@ def test_consumers_are_read_from_the_log_if_the_engine_does_not_answer(log):
     ("arguments", "line"),
     [
         (("ack", "risk", "\udcff"), "an argument is not UTF-8 text"),
-        (("dead", "--consumer", "\udcff"), "an argument is not UTF-8 text"),
+        (("dead", "--consumer", "\udcff"), "no consumer '\\udcff'"),
+        (("dead", "--consumer", "rsik"), "no consumer 'rsik'; did you mean risk?"),
+        (("ack", "rsik", ONE.id), "no consumer 'rsik'; did you mean risk?"),
+        (("requeue", "nobody"), "no consumer 'nobody'"),
+        (("consumers", "drop", "Risk", "--yes"), "no consumer 'Risk'; did you mean risk?"),
         (("resolve", "k", "--by", "a" * 257), "the body: Expected `str` of length <= 256 - at `$.by`"),
         (
             ("ack", "risk", ONE.id, "--url", "nowhere"),

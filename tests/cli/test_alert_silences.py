@@ -103,6 +103,22 @@ def test_mistakes_are_one_line_and_nothing_is_kept(log, options, line):
     assert kept(log) == []
 
 
+@pytest.mark.parametrize("symbol", ["a*b", "**", "*A", "A B", "A\x01", ""])
+def test_what_is_no_pattern_of_symbols_is_refused(log, symbol):
+    line = said(alerts(log, "silence", "--symbol", symbol, "--for", "1h", *WHY))
+    assert "symbols" in line
+    assert kept(log) == []
+
+
+def test_control_characters_are_refused(log):
+    options = ["silence", "--rule", "*", "--for", "1h", "--by", "ann"]
+    assert said(alerts(log, *options, "--comment", "\x1b[2J")).startswith(
+        "comment: control characters such as"
+    )
+    assert said(alerts(log, *options, "--comment", " ")).startswith("by, comment")
+    assert kept(log) == []
+
+
 def test_a_reason_is_required(log):
     line = said(alerts(log, "silence", "--rule", "*", "--for", "1h", "--by", "ann"))
     assert line == "--comment: required, as the reason for others"

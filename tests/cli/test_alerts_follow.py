@@ -134,6 +134,19 @@ async def test_json_has_the_names_of_list(serve, capsys):
     )
 
 
+async def test_json_is_exact_and_safe_for_terminals(serve, capsys):
+    data = {"k\0\u202e": "\x9b31m", "big": 2**100, "float": 1.0, "empty": {}}
+    frame = json.dumps([alert(1, key="a\0b", data=data), alert(2, data={}), alert(3)], ensure_ascii=False)
+    played = await serve(["?", [LIVE], frame, 4500])
+    await follow(played, as_json=True)
+    out = capsys.readouterr().out
+    first, second, third = map(json.loads, out.splitlines())
+    assert (first["key"], first["data"], repr(first["data"]["float"])) == ("a\0b", data, "1.0")
+    assert second["data"] == {}
+    assert "data" not in third
+    assert out.replace("\n", "").isprintable()
+
+
 async def test_without_ack_nothing_is_acknowledged(serve, capsys):
     played = await serve(("?", [LIVE], [alert()], 4500))
     assert await follow(played, Subscription(("*",), "desk")) == 1
@@ -258,6 +271,14 @@ async def test_an_engine_that_is_not_there_is_told_in_a_line(capsys):
         assert await Follower(endpoint(url), ALL).run() == 1
     said = capsys.readouterr().err
     assert said.startswith(f"marketfeed alerts tail: cannot connect to {url}: connection refused")
+
+
+def test_the_engine_of_a_changed_configuration_is_followed_and_the_hint_is_that_of_help(capsys):
+    with pytest.raises(typer.Exit):
+        alerts_tail.tail(set_=["gateway.port=1"])
+    said = capsys.readouterr().err
+    assert said.startswith("marketfeed alerts tail: cannot connect to ws://127.0.0.1:1/v1/stream: ")
+    assert said.endswith("for an engine at another address, use --url http://HOST:PORT\n")
 
 
 async def test_the_end_of_a_pipe_is_noticed_without_a_write():

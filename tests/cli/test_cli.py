@@ -221,8 +221,8 @@ def test_check_warns_of_a_file_without_feeds(marketfeed):
             "alerts.in_flight=5",
             "has no effect: alerts are off, without [[alerts.rules]], [[alerts.escalate]] or enabled = true",
         ),
-        ("auth.key_file=x", "has no effect: tokens come with a later version"),
-        ("auth.algorithm=HS256", "has no effect: tokens come with a later version"),
+        ("auth.key_file=x", 'has no effect: auth.mode is "none"'),
+        ("auth.tenants.desk.max_sessions=1", 'has no effect: auth.mode is "none"'),
     ],
 )
 def test_check_warns_of_what_will_have_no_effect_and_of_a_log_that_cannot_be_written(
@@ -233,6 +233,47 @@ def test_check_warns_of_what_will_have_no_effect_and_of_a_log_that_cannot_be_wri
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"marketfeed: warning: --set {set_}: ")
     assert warning in line
+
+
+@pytest.mark.parametrize(
+    ("auth", "lines"),
+    [
+        (
+            'mode = "jwt"\nalgorithm = "ES256"\nkey_file = "secret"\npath = "config.toml/a.db"\n',
+            [
+                "auth.key_file: must hold a public key for ES256 in PEM",
+                "auth.path: {folder}/config.toml is a file, and no folder",
+            ],
+        ),
+        ('mode = "keys"\nkeys_file = "secret"\n', ["auth.keys_file: {folder}/secret is not JSON: "]),
+        (
+            'mode = "keys"\nkeys_file = "none"\n',
+            ["auth.keys_file: {folder}/none does not exist: marketfeed keys add creates it"],
+        ),
+    ],
+)
+def test_check_finds_mistakes_of_access_control_and_shows_no_secret(marketfeed, tmp_path, auth, lines):
+    (tmp_path / "secret").write_text("5ecre7" * 8)
+    (tmp_path / "secret").chmod(0o600)
+    done = marketfeed("serve", "--check", config=f'[[feeds]]\ntype = "synthetic"\n[auth]\n{auth}')
+    told = done.stderr.splitlines()
+    assert (done.returncode, len(told)) == (2, len(lines))
+    for line, expected in zip(told, lines, strict=True):
+        assert line.startswith(f"marketfeed: config.toml: {expected.format(folder=tmp_path)}")
+    assert "5ecre7" not in done.stdout + done.stderr
+
+
+def test_check_warns_of_keys_of_another_mode_and_of_secrets_that_others_may_read(marketfeed, tmp_path):
+    (tmp_path / "secret").write_text("5ecre7" * 8)
+    (tmp_path / "secret").chmod(0o644)
+    auth = 'mode = "jwt"\nalgorithm = "HS256"\nkey_file = "secret"\nkeys_file = "k"\njwks_refresh_s = 60.0\n'
+    done = marketfeed("serve", "--check", config=f'[[feeds]]\ntype = "synthetic"\n[auth]\n{auth}')
+    assert done.returncode == 0
+        f"auth.key_file: every user may read {tmp_path}/secret: chmod o-r {tmp_path}/secret",
+        'auth.keys_file: has no effect: auth.mode is "jwt"',
+        "auth.jwks_refresh_s: has no effect: auth.jwks is not an address",
+        f"auth.key_file: every user may read {tmp_path}/secret: chmod o-r {tmp_path}/secret",
+    ]
 
 
 def test_check_finds_mistakes_of_escalations(marketfeed):
@@ -385,6 +426,25 @@ def test_logs_on_a_terminal_hold_nothing_that_it_would_act_on():
     assert "\\x1b[2J\\u202e" in shown
     assert "\x1b[2J" not in shown
     assert "\u202e" not in shown
+
+
+def test_tracebacks_on_a_terminal_show_no_values_of_variables():
+    script = (
+        "import structlog\n"
+        "from marketfeed import logs\n"
+        "logs.configure('info')\n"
+        "def work(token):\n    raise KeyError\n"
+        "try:\n    work('eyJ' + 'hbGciOi')\n"
+        "except KeyError:\n    structlog.get_logger().exception('failed')\n"
+    )
+    ours, theirs = pty.openpty()
+    folder = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", script], cwd=folder, stderr=theirs, timeout=60, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "KeyError" in shown
+    assert "eyJhbGciOi" not in shown
 
 
 def test_logs_are_json_lines_with_utc_times_where_no_one_watches():

@@ -32,6 +32,9 @@ def test_the_same_configuration_has_no_changes(config):
         ("[limits]\nsessions = 7\n", "limits"),
         ('[[feeds]]\ntype = "synthetic"\n', "feeds"),
         ('[gateway]\nallowed_origins = ["*"]\n', "gateway.allowed_origins"),
+        ("[auth.defaults]\nmax_sessions = 7\n", "auth.defaults"),
+        ("[auth.tenants.desk]\nmax_sessions = 7\n", "auth.tenants"),
+        ('[auth]\nkey_file = "key.pem"\n', "auth.key_file"),
         ('[gateway]\nhosts = ["feed.example.com"]\n', "gateway.hosts"),
         ('[admin]\ntoken_file = "admin.token"\n', "admin.token_file"),
     ],
@@ -49,6 +52,8 @@ def test_what_may_change_is_told_and_allowed(config, text, told):
         ('[admin]\nhosts = ["marketfeed"]\n', "admin.hosts"),
         ("[engine]\nworkers = 2\n", "engine.workers"),
         ("[auth]\nanonymous = true\n", "auth.anonymous"),
+        ('[auth]\nmode = "keys"\nkeys_file = "keys.json"\n', "auth.mode"),
+        ('[auth]\npath = "other.db"\n', "auth.path"),
         ("[latency]\ninterval_s = 1.0\n", "latency.interval_s"),
     ],
 )

@@ -105,7 +105,10 @@ def test_commands_send_the_token_of_the_configuration(tmp_path):
         status, out, err = command(tmp_path, "alerts", "consumers", "--json")
         assert (status, err) == (0, "")
         assert "state" in json.loads(out)  # which the log does not have
-        assert command(tmp_path, "alerts", "requeue", "risk")[1:] == ("risk has no dead letters\n", "")
+        assert command(tmp_path, "alerts", "requeue", "risk")[1:] == (
+            "risk has no dead letters that it wants\n",
+            "",
+        )
 
         # At an address of its own the configuration's token is not sent.
         url = ["--url", f"http://127.0.0.1:{running.admin_port}"]
@@ -118,7 +121,7 @@ def test_commands_send_the_token_of_the_configuration(tmp_path):
         option = ["--admin-token-file", "admin.token"]
         assert command(tmp_path, "alerts", "requeue", "risk", *url, *option)[:2] == (
             1,
-            "risk has no dead letters\n",
+            "risk has no dead letters that it wants\n",
         )
         status, out, _ = command(tmp_path, "alerts", "consumers", *url, *option)
         assert out.split()[:2] == ["consumer", "state"]

@@ -124,6 +124,7 @@ async def test_a_narrower_renewal_takes_effect_between_flushes_and_is_told():
         assert "A2, B1" in told["msg"]
         left = await client.next()
         assert (left["T"], left["quotes"], left["tier"]) == ("subscription", ["A*"], "premium")
+        assert (await client.next())["T"] == "synced"
         live.publish("A2", "B1", "A1", "A3")
         tick = await client.next()
         assert (tick["S"], tick["n"]) == ("A1", 2)
@@ -210,6 +211,7 @@ async def test_a_tenant_is_bounded_as_a_whole():
         live.publish("A1", "B1")
         assert (await one.next("q"))["S"] == "B1"
         assert (await two.next("subscription"))["quotes"] == []
+        await two.next("synced")
         assert (await authenticated(two, control.token(["*"], tenant="none")))["code"] == 402
 
 

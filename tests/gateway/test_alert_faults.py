@@ -49,6 +49,22 @@ async def test_brackets_that_no_parser_can_follow_are_refused(tmp_path, beginnin
         assert (await http(live, "POST", "/v1/alerts", nested(1)))[0] == 201
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b'{"key":"\xff"}', b'{"key":"k","msg":"m","data":{"\xed\xa0\x80":1}}', b"\xff", b'{"key":"\\ud800"}'],
+)
+async def test_text_that_is_not_utf8_is_refused_by_every_route_with_a_body(tmp_path, body):
+    async with serving_alerts(tmp_path) as (live, dispatch):
+        posts = [path for path, methods in live.gateway.routes.server._routes.items() if "POST" in methods]
+        assert len(posts) >= 4
+        for path in posts:
+            status, answer = await http(live, "POST", path, body)
+            assert status == 400
+            # A ticket needs no body, and none of it is read.
+            assert answer["error"]["msg"].startswith("the body" if "alerts" in path else "no ticket")
+        assert await dispatch.head() == 0
+
+
 async def acknowledged(live, client, consumer, *ids):
     """Acknowledge over the session ``client``, or over HTTP if it is None; return what was, and was not."""
     if client is None:

@@ -17,6 +17,7 @@ from tests.support.live import LIMITS, connected, http, serving, serving_alerts
 
 LONG = {"text": "x" * 20_000}
 SOON_NS = 60_000_000_000
+SILENCE: dict[str, Any] = {"ends": 2**52, "by": "ann", "comment": "x"}
 
 
 async def append(dispatch, *alerts):
@@ -337,6 +338,31 @@ async def test_people_resolve_episodes_and_silence_rules(tmp_path):
         assert sorted(row["state"] for row in listed) == ["expired", "pending"]
 
 
+async def test_texts_of_people_reach_others_on_one_line(tmp_path):
+    async with serving_alerts(tmp_path) as (live, dispatch):
+        await http(live, "POST", "/v1/alerts", {"key": "k", "msg": "a\tb\u2028c"})
+        assert [entry.alert.message for entry in await dispatch.entries(0, 9)] == ["a b c"]
+        status, silence = await http(
+            live, "POST", "/v1/alerts/silences", SILENCE | {"comment": "up\r\ngrade "}
+        )
+        assert (status, silence["comment"]) == (201, "up grade")
+
+
+async def test_silences_that_have_ended_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("marketfeed.alerts.silencing.EXPIRED", 3)
+    monkeypatch.setattr("marketfeed.alerts.sqlite_writes.EXPIRED", 5)
+    async with serving_alerts(tmp_path) as (live, dispatch):
+        await http(live, "POST", "/v1/alerts/silences", SILENCE)
+        made = [(await http(live, "POST", "/v1/alerts/silences", SILENCE))[1]["id"] for _ in range(8)]
+        for number in made:
+            await dispatch.expire_silence(number, "ann")
+        listed = (await http(live, "GET", "/v1/alerts/silences"))[1]["silences"]
+        assert {row["id"] for row in listed if row["state"] == "expired"} == set(made[-3:])
+        assert len([row for row in listed if row["state"] == "active"]) == 1
+        await http(live, "POST", "/v1/alerts/silences", SILENCE)
+        assert len(await dispatch.silences()) == 2 + 5
+
+
 @pytest.mark.parametrize(
     ("method", "target", "body", "status", "reason"),
     [
@@ -363,6 +389,20 @@ async def test_people_resolve_episodes_and_silence_rules(tmp_path):
         ("POST", "/v1/alerts/resolve", {"key": "k", "by": "ann"}, 404, "no episode has the key 'k'"),
         ("POST", "/v1/alerts/resolve", {"key": "k", "by": ""}, 400, "length >= 1"),
         ("POST", "/v1/alerts/silences", {"ends": 1, "by": "a", "comment": "b"}, 400, "later than now"),
+        ("POST", "/v1/alerts", {"key": "k", "msg": "a\x1b[2Jb"}, 400, "msg: control characters"),
+        ("POST", "/v1/alerts", {"key": "k", "msg": "a\u202eb"}, 400, "msg: control characters"),
+        ("POST", "/v1/alerts/resolve", {"key": "k", "by": "\x9b"}, 400, "by: control characters"),
+        ("POST", "/v1/alerts/resolve", {"key": "k", "by": " "}, 400, "by: white space only"),
+        ("POST", "/v1/alerts/resolve", {"key": "k", "by": "a", "comment": "\0"}, 400, "comment: control"),
+        ("POST", "/v1/alerts/silences", SILENCE | {"by": "\x07"}, 400, "by: control characters"),
+        ("POST", "/v1/alerts/silences", SILENCE | {"comment": "\u2066"}, 400, "comment: control characters"),
+        ("POST", "/v1/alerts/silences", SILENCE | {"comment": " \n"}, 400, "by, comment: who silences"),
+        ("POST", "/v1/alerts/silences", SILENCE | {"symbols": ["a*b"]}, 400, "symbols: must be a symbol"),
+        ("POST", "/v1/alerts/silences", SILENCE | {"symbols": ["A", "**"]}, 400, "symbols: must be a symbol"),
+        ("POST", "/v1/alerts/silences", SILENCE | {"symbols": ["A\x01"]}, 400, "not 'A\\x01'"),
+        ("DELETE", "/v1/alerts/silences?id=x&by=%1b", None, 400, "by: control characters"),
+        ("GET", "/v1/alerts?consumer=a&timeout_s=%2B1", None, 400, "timeout_s"),
+        ("GET", "/v1/alerts?consumer=a&timeout_s=%D9%A1", None, 400, "timeout_s"),
         ("DELETE", "/v1/alerts/silences", None, 404, "no silence"),
         ("PUT", "/v1/alerts", None, 405, "GET or HEAD or POST"),
     ],

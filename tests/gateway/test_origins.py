@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from marketfeed.gateway.http import Rules
+from marketfeed.gateway.hosts import Hosts
+from marketfeed.gateway.http import HttpServer, Request, Response, Rules, json_response
 from marketfeed.gateway.origins import REQUEST_HEADERS, Origins, own_origins
 from tests.support.http_peers import served
+from tests.support.live import http, serving_alerts
 
 
 @pytest.mark.parametrize(
@@ -113,3 +115,59 @@ async def test_refused_origins_are_one_line_a_minute_that_names_the_key_and_the_
     assert "gateway.allowed_origins" in told["event"]
     assert told["origin"].startswith("https://evil0.example/\\x9b31mxx")
     assert len(told["origin"]) < 200
+
+
+OWN = "Origin: http://127.0.0.1:8765"
+GOOD = "Origin: https://good.example"
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/v1/x", ["Sec-Fetch-Site: cross-site"], 403),
+        ("/v1/x", ["Sec-Fetch-Site: same-site"], 403),
+        ("/v1/x", ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate"], 403),
+        ("/v1/x", ["Sec-Fetch-Site: cross-site", "Origin: null"], 403),
+        ("/v1/x", ["Sec-Fetch-Site: cross-site", GOOD], 200),
+        ("/v1/x", ["Sec-Fetch-Site: same-site", OWN], 200),
+        ("/v1/x", ["Sec-Fetch-Site: same-origin"], 200),
+        ("/v1/x", ["Sec-Fetch-Site: none"], 200),
+        ("/v1/x", [], 200),
+        ("/", ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate"], 200),
+    ],
+)
+async def test_what_another_page_loads_without_an_origin_is_refused(autojump_clock, path, headers, status):
+    async def answer(request: Request) -> Response:
+        return json_response("served")
+
+    rules = Rules(head_s=5.0, origins=Origins(["https://good.example"]), hosts=Hosts([]))
+    server = HttpServer({"/v1/x": {"GET": answer}, "/": {"GET": answer}}, rules)
+    head = "\r\n".join([f"GET {path} HTTP/1.1", "Host: 127.0.0.1:8765", *headers, "", ""])
+    with capture_logs() as logged:
+        async with served(server=server) as peer:
+            await peer.stream.send_all(head.encode())
+            assert (await peer.answer())[0] == status
+    assert server.refused == ({"origin not allowed": 1} if status == 403 else {})
+    assert len([entry for entry in logged if "origin" in entry]) == (status == 403)
+
+
+async def test_a_page_that_all_may_use_is_used_without_an_origin(autojump_clock):
+    assert Origins(["*"]).admits("/v1/x", None, "cross-site", None)
+    assert not Origins([]).admits("/v1/x", None, "cross-site", None)
+
+
+async def test_a_page_of_another_site_changes_no_consumer(tmp_path):
+    """An <img> with the URL of a poll: it would set patterns, and take what is due."""
+    image = [(b"Sec-Fetch-Site", b"cross-site"), (b"Sec-Fetch-Mode", b"no-cors")]
+    async with serving_alerts(tmp_path) as (live, dispatch):
+        await dispatch.join("s", "risk", "all", ["*"])
+        for _ in range(3):
+            target = "/v1/alerts?consumer=risk&alerts=none&timeout_s=0"
+            status, answer = await http(live, "GET", target, headers=image)
+            assert (status, answer["error"]["msg"]) == (
+                403,
+                "origin not allowed, see gateway.allowed_origins",
+            )
+        assert [consumer.patterns for consumer in dispatch.consumers()] == [("*",)]
+        assert live.counters.refused["origin not allowed"] == 3
+        assert (await http(live, "GET", target, headers=[(b"Sec-Fetch-Site", b"none")]))[0] == 204

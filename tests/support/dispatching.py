@@ -43,7 +43,7 @@ class Failing:
             return self._fail
         return getattr(self.log, name)
 
-    async def _fail(self, *_):
+    async def _fail(self, *_, **__):
         await trio.lowlevel.checkpoint()
         raise AlertLogError("no room to write it: free space on its disk")
 

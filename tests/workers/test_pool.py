@@ -5,27 +5,37 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
 
+from marketfeed.access.desk import Holder, LocalDesk
+from marketfeed.access.material import Material
 from marketfeed.access.quotas import Over
+from marketfeed.access.revocations import Revocation
 from marketfeed.access.usage import Interval, Report
-from marketfeed.config.schema import Config, EngineConfig
+from marketfeed.config.schema import AuthConfig, Config, EngineConfig
 from marketfeed.core.rings import Rings
+from marketfeed.errors import CloseCode
 from marketfeed.gateway.limits import Admission, Limits
 from marketfeed.server.stats import ServerStats
 from marketfeed.workers import pool as pools
 from marketfeed.workers.alert_messages import Head, Take, encode_call
+from marketfeed.workers.desk_messages import Enter
 from marketfeed.workers.messages import (
+    AccessChanged,
     Admit,
     AlertsAnswered,
     AskAlerts,
+    AskDesk,
     AskOverview,
     CancelAlerts,
+    DeskAnswered,
+    EndSession,
     LeaveAlerts,
+    LeaveDesk,
     Limit,
     Measured,
     Metered,
@@ -37,6 +47,10 @@ from marketfeed.workers.messages import (
     Synced,
     Verdict,
 )
+from marketfeed.workers.requests import Requests
+
+if TYPE_CHECKING:
+    from marketfeed.access.desk import Desk
 
 LIMITS = Limits(4096, 100, sessions=10, sessions_per_ip=2, requests_per_s=10.0, handshake_s=5.0)
 ADDRESS = "10.0.0.1"
@@ -51,6 +65,10 @@ class FakeSupervisor:
         self.stopping = False
         self.on_message = on_message
         self.on_end = on_end
+        self.renewed: list[Any] = []
+
+    def renew_access(self, auth: object, material: object, asked: Any = ()) -> None:
+        self.renewed.append((auth, material, list(asked)))
 
 
 class FakeChild:
@@ -71,6 +89,10 @@ class FakeChild:
         self.synced = 0
         self.connections = 0
         self.updates: list[Any] = []
+        self.requests: Requests[int] = Requests()
+
+    def request(self) -> Any:
+        return self.requests.open()
 
     def send(self, message: object) -> None:
         self.sent.append(message)
@@ -92,7 +114,7 @@ class FakeChild:
 
 
 class PoolBench:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, alerts: Any = None) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, alerts: Any = None, desk: Desk | None = None) -> None:
         monkeypatch.setattr(pools, "Supervisor", FakeSupervisor)
         self.admission = Admission(LIMITS)
         self.synced = 0
@@ -107,6 +129,7 @@ class PoolBench:
             on_synced=self._on_synced,
             on_latencies=self.measured.append,
             overview=lambda: {"hops": 1},
+            desk=desk,
             on_usage=lambda *told: self.usage.append(told),
         )
         self.pool.alerts = alerts
@@ -288,15 +311,72 @@ async def test_while_the_engine_ends_unconfirmed_connections_are_closed(bench, n
     assert pair[0].fileno() == -1
 
 
-def test_usage_goes_to_the_engine_with_its_worker(monkeypatch):
-    bench = PoolBench(monkeypatch)
+async def test_a_revocation_is_in_force_when_all_workers_that_serve_have_taken_it(bench, nursery):
+    one, other, starting = (bench.add(worker) for worker in range(3))
+    starting.ready = False
+    auth, revocation = AuthConfig(mode="keys"), Revocation("sub", "ann", 1.0)
+    material = Material(revocations=(revocation,))
+    counts: list[int] = []
+
+    async def revoke() -> None:
+        counts.append(await bench.pool.revoke(auth, material, revocation))
+
+    nursery.start_soon(revoke)
+    await trio.testing.wait_all_tasks_blocked()
+    # The supervisor tells those that start, and passes it to later ones.
+    assert bench.supervisor.renewed == [(auth, material, [one, other])]
+    assert one.sent == other.sent == [AccessChanged(1, auth, material, revocation)]
+    assert not starting.sent
+    one.requests.respond(1, 2)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not counts
+    other.requests.respond(1, 3)
+    await trio.testing.wait_all_tasks_blocked()
+    assert counts == [5]
+
+
+async def test_a_worker_that_ends_is_not_waited_for(bench, nursery):
+    one = bench.add(0)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as asking:
+            revocation = Revocation("sub", "ann", 1.0)
+            asking.start_soon(bench.pool.revoke, AuthConfig(), Material(), revocation)
+            await trio.testing.wait_all_tasks_blocked()
+            one.requests.end()
+
+
+def test_the_end_of_a_session_reaches_the_worker_that_serves_it(bench):
+    children = [bench.add(worker) for worker in range(2)]
+    bench.pool.end_session("s1", CloseCode.AUTHENTICATION)
+    assert all(child.sent == [EndSession("s1", 4501)] for child in children)
+
+
+async def test_sessions_of_a_worker_that_ends_leave_the_desk(monkeypatch, nursery):
+    desk = LocalDesk({}, None, lambda: 1.0, trio.lowlevel.checkpoint)
+    bench = PoolBench(monkeypatch, desk=desk)
+    bench.pool._nursery = nursery
+    one, other = bench.add(0), bench.add(1)
+    for child, sessions in ((one, ("a", "b")), (other, ("c", "d"))):
+        for number, session in enumerate(sessions):
+            bench.receive(child, AskDesk(number, Enter(session, Holder("ann", ""))))
+    await trio.testing.wait_all_tasks_blocked()
+    assert sorted(message.number for message in one.sent) == [0, 1]
+    assert all(message == DeskAnswered(message.number) for message in (*one.sent, *other.sent))
+    bench.receive(other, LeaveDesk("c"))
+    assert len(desk) == 3
+    bench.end(one)
+    assert len(desk) == 1
+    calls: Any = bench.pool._desk_calls
+    assert list(calls) == [other]
+
+
+def test_usage_goes_to_the_engine_with_its_worker(bench):
     report = Report(Interval(0.0, 20.0), [], [])
     bench.receive(bench.add(3), Metered(report))
     assert bench.usage == [(report, 3)]
 
 
-def test_quotas_are_told_to_all_workers_and_to_new_ones(monkeypatch):
-    bench = PoolBench(monkeypatch)
+def test_quotas_are_told_to_all_workers_and_to_new_ones(bench):
     child, late = bench.add(0), bench.add(1)
     late.ready = False
     over = [Over("acme", "max_ticks_per_day of the tenant: 5", "stop")]

@@ -196,6 +196,28 @@ async def test_sessions_of_two_workers_share_a_consumer_and_a_notice_waits_for_e
         assert (await one.publish(notice("1", to="risk"), wait_s=15)).acknowledged
 
 
+async def test_sessions_of_two_workers_have_the_symbols_of_their_consumer(tmp_path):
+    about = [Alert(id=name, key=name, rule="wide", symbol=name, state="notice") for name in ("A", "B")]
+    async with dispatched(tmp_path) as made:
+        one, other = made.link(), made.link()
+        symbols = ["B", *(f"SYM{number:05}" for number in range(10_000))]
+        joined = await one.alerts.join("s1", "risk", "all", ["*"], symbols)
+        assert joined.symbols == tuple(symbols)
+        for asked in (["A"], ["*"]):
+            with pytest.raises(AlertRefusedError, match="consumer risk is in use by a holder of other symb"):
+                await other.alerts.join("s1", "risk", "all", ["*"], asked)
+        await other.alerts.join("s1", "risk", "all", ["*"], symbols)
+        for alert in about:
+            await one.alerts.publish(alert)
+        (due,) = await other.alerts.take("s1", 10)
+        assert due.entry.alert == about[1]
+        one.cut()
+        dispatch: Any = made._service
+        while dispatch.statistics()["risk"].sessions > 1:
+            await trio.testing.wait_all_tasks_blocked()
+        assert (await other.alerts.join("s1", "risk", "all", ["*"], ["A"])).symbols == ("A",)
+
+
 @pytest.mark.parametrize("answered", ["in time", "late"])
 async def test_what_a_worker_that_is_killed_had_goes_to_another_at_once(tmp_path, answered):
     async with dispatched(tmp_path) as made:

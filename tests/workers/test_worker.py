@@ -15,6 +15,9 @@ import trio
 import trio_websocket
 
 from marketfeed import __version__
+from marketfeed.access.desk import Holder
+from marketfeed.access.material import Material
+from marketfeed.access.revocations import Revocation
 from marketfeed.config.schema import DEFAULT_TIERS, Config, GatewayConfig, LatencyConfig, TierConfig
 from marketfeed.core.records import QUOTE, Batch
 from marketfeed.core.rings import Rings
@@ -23,18 +26,24 @@ from marketfeed.core.writer import RingWriter
 from marketfeed.workers.channel import Channel
 from marketfeed.workers.messages import (
     Accepted,
+    AccessChanged,
+    AccessTaken,
     Admit,
     Alive,
+    AskDesk,
     AskListing,
     AskOverview,
     AskReached,
     AskReport,
     CheckAlive,
     Connection,
+    DeskAnswered,
     Down,
     Drain,
     Ended,
+    EndSession,
     Failed,
+    LeaveDesk,
     Listed,
     Overview,
     Reached,
@@ -49,6 +58,7 @@ from marketfeed.workers.messages import (
     Verdict,
 )
 from marketfeed.workers.worker import work
+from tests.support.access import SECRET, Control
 from tests.support.live import Client
 
 if TYPE_CHECKING:
@@ -92,9 +102,9 @@ class Engine:
         self.status = await work(self._theirs, self._rings.fd, self._doorbell)
         self.ended.set()
 
-    async def start(self, config: Config = CONFIG) -> None:
+    async def start(self, config: Config = CONFIG, material: Material | None = None) -> None:
         """Start the worker, and wait until it is ready."""
-        self.channel.send(Start(3, config, "/", self.port))
+        self.channel.send(Start(3, config, "/", self.port, material))
         ready = await self.next(Ready)
         assert ready.release == __version__
         assert ready.files > 0
@@ -124,6 +134,16 @@ class Engine:
         client = Client(await trio_websocket.wrap_client_stream(self._nursery, stream, host, "/v1/stream"))
         assert (await client.next())["msg"] == "connected"
         return client
+
+    async def authenticated(self, number: int, token: str) -> tuple[Client, str]:
+        """Return a session that has entered the desk, and its id."""
+        client = await self.session(number)
+        await client.send(action="auth", token=token)
+        asked = await self.next(AskDesk)
+        assert asked.call.holder == Holder("ann", "")
+        self.channel.send(DeskAnswered(asked.number))
+        assert (await client.next("success"))["msg"] == "authenticated"
+        return client, asked.call.session
 
     async def _admit(self) -> None:
         admit = await self.next(Admit)
@@ -280,3 +300,54 @@ async def test_what_keeps_it_from_starting_is_reported(first, reason):
         assert reason in (await end.next(Failed)).reason
         await end.ended.wait()
         assert end.status == 2
+
+
+def controlled() -> tuple[Config, Material, str]:
+    """Return a configuration with access control, its keys, and a token of ann."""
+    auth = Control().config.auth
+    return msgspec.structs.replace(CONFIG, auth=auth), Material(key=SECRET.encode()), Control().token(["*"])
+
+
+async def test_sessions_enter_and_leave_the_desk_of_the_engine():
+    config, material, token = controlled()
+    async with engine() as end:
+        await end.start(config, material)
+        client, session = await end.authenticated(1, token)
+        await client.ws.aclose()
+        assert await end.next(LeaveDesk) == LeaveDesk(session)
+
+
+async def test_a_revocation_ends_sessions_and_their_number_is_told():
+    config, material, token = controlled()
+    async with engine() as end:
+        await end.start(config, material)
+        client, _ = await end.authenticated(1, token)
+        other = Revocation("sub", "bob", time.time())
+        more = msgspec.structs.replace(material, revocations=(other,))
+        end.channel.send(AccessChanged(4, config.auth, more, other))
+        assert await end.next(AccessTaken) == AccessTaken(4, 0)
+        revocation = Revocation("sub", "ann", time.time())
+        more = msgspec.structs.replace(material, revocations=(other, revocation))
+        end.channel.send(AccessChanged(5, config.auth, more, revocation))
+        assert await end.next(AccessTaken) == AccessTaken(5, 1)
+        assert (await client.closed())[0] == 4502
+
+
+async def test_a_token_is_verified_by_the_keys_that_came_last():
+    config, material, token = controlled()
+    async with engine() as end:
+        await end.start(config, Material(key=b"another secret of 32 bytes or more"))
+        end.channel.send(AccessChanged(0, config.auth, material))
+        assert await end.next(AccessTaken) == AccessTaken(0, 0)
+        await end.authenticated(1, token)
+
+
+async def test_a_session_ends_when_its_ticket_has_opened_another():
+    config, material, token = controlled()
+    async with engine() as end:
+        await end.start(config, material)
+        client, session = await end.authenticated(1, token)
+        end.channel.send(EndSession("0" * 16, 4501))
+        end.channel.send(EndSession(session, 4501))
+        assert (await client.closed())[0] == 4501
+        assert await end.next(LeaveDesk) == LeaveDesk(session)

@@ -380,3 +380,12 @@ async def test_no_log_has_the_path_of_the_url_or_a_header(caplog):
     assert "T0KEN" not in caplog.text
     assert "c2ln" not in caplog.text
     assert "secret-body" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "told", [b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 two OK\r\n\r\n", b"\x15\x03\x01\0\2\2\x16"]
+)
+async def test_an_answer_that_is_not_http_is_called_invalid(told):
+    found = await posted(told)
+    assert found.reason.startswith("an invalid answer: ")
+    assert found.reason.isprintable()

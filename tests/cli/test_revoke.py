@@ -1,0 +1,129 @@
+"""``marketfeed revoke`` while no engine runs: it changes the file, or says why it does not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from marketfeed.access.revocation_store import RevocationStore
+from marketfeed.cli import app
+from marketfeed.cli import revoke_place as places
+from marketfeed.file_lock import FileLock
+
+CONFIG = '[auth]\nmode = "{}"\nkeys_file = "keys.json"\nalgorithm = "HS256"\n[admin]\nport = {}\n'
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.toml").write_text(CONFIG.format("keys", 1))
+    store = RevocationStore(tmp_path / "var" / "access.db")
+    store.open(0.0)
+    store.close()
+    return tmp_path
+
+
+def revoke(*arguments):
+    """Run the command; return its status, output and errors."""
+    done = CliRunner().invoke(app, ["revoke", *arguments])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def rows():
+    return [json.loads(line) for line in revoke("--list", "--json")[1].splitlines()]
+
+
+def test_a_revocation_is_in_force_from_the_next_start(folder):
+    status, out, err = revoke("--sub", "ann", "--comment", "left")
+    assert (status, err) == (0, "")
+    assert out == "revoked sub ann for ever; no engine runs: in force from its next start\n"
+    (row,) = rows()
+    assert {**row, "at": 0} == {"kind": "sub", "value": "ann", "at": 0, "until": None, "comment": "left"}
+    store = RevocationStore(folder / "var" / "access.db")
+    assert [one.value for one in store.open(0.0)] == ["ann"]
+    store.close()
+
+
+def test_tokens_are_revoked_until_they_have_expired(folder):
+    (folder / "config.toml").write_text(CONFIG.format("jwt", 1))
+    status, out, _ = revoke("--tenant", "desk-3", "--json")
+    told = json.loads(out)
+    assert (status, told["revoked"], told["sessions"]) == (0, {"tenant": "desk-3"}, 0)
+    (row,) = rows()
+    assert row["until"] - row["at"] == 2_592_060 * 10**6
+    assert revoke("--token", "01J")[1].startswith("revoked token 01J until 20")
+
+
+def test_revocations_are_listed(folder):
+    assert revoke("--list") == (0, "no revocations\n", "")
+    revoke("--sub", "ann", "--comment", "left\x1b[2J")
+    head, line = revoke("--list")[1].splitlines()
+    assert head.split() == ["kind", "value", "revoked", "until", "comment"]
+    assert line.startswith("sub   ann    20")
+    assert line.endswith("Z  -      left\\x1b[2J")
+
+
+def test_a_revocation_is_taken_back(folder):
+    revoke("--sub", "ann")
+    revoke("--sub", "bob")
+    assert revoke("--sub", "ann", "--undo") == (0, "revoked no longer: sub ann\n", "")
+    assert [row["value"] for row in rows()] == ["bob"]
+    assert revoke("--sub", "bob", "--undo", "--json") == (0, '{"undone":{"sub":"bob"}}\n', "")
+    assert revoke("--sub", "bob", "--undo") == (2, "", "marketfeed: no revocation of the sub 'bob'\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ((), "one of --sub, --tenant and --token is required, and no two; or --list"),
+        (("--undo",), "one of --sub, --tenant and --token is required, and no two; or --list"),
+        (
+            ("--sub", "a", "--tenant", "b"),
+            "one of --sub, --tenant and --token is required, and no two; or --list",
+        ),
+        (("--list", "--sub", "a"), "--list: takes no --sub, --tenant, --token, --comment or --undo"),
+        (("--undo", "--sub", "a", "--comment", "b"), "--undo: takes no --comment"),
+        (("--sub", ""), "sub: 1 to 256 printable characters"),
+        (("--sub", "a\x07"), "sub: 1 to 256 printable characters"),
+        (("--sub", "a\udcff"), "an argument is not UTF-8 text"),
+        (("--sub", "a", "--url", "admin"), "--url admin: must be http://HOST:PORT, or https://…"),
+    ],
+)
+def test_mistakes_are_told(folder, arguments, why):
+    assert revoke(*arguments) == (2, "", f"marketfeed: {why}\n")
+
+
+def test_without_access_control_there_is_nothing_to_revoke(folder):
+    (folder / "config.toml").write_text("")
+    status, _, err = revoke("--sub", "ann")
+    assert status == 2
+    assert err.startswith("marketfeed: there is no access control: auth.mode is none; for an engine at")
+
+
+def test_a_file_that_no_engine_has_made_is_not_created(folder):
+    """The command may be in the wrong folder, and what it wrote there would be in force nowhere."""
+    path = folder / "var" / "access.db"
+    path.unlink()
+    status, _, err = revoke("--sub", "ann")
+    assert status == 2
+    assert err.startswith(f"marketfeed: there is no {path}: an engine with access control creates it; for")
+    assert not path.exists()
+
+
+def test_a_damaged_file_is_told(folder):
+    (folder / "var" / "access.db").write_bytes(b"no database " * 100)
+    status, _, err = revoke("--sub", "ann")
+    assert status == 2
+    assert "access.db is no file of access" in err
+
+
+def test_an_engine_that_holds_the_file_has_to_answer(folder, monkeypatch):
+    monkeypatch.setattr(places, "BUSY_S", 0.0)
+    lock = FileLock(folder / "var" / "access.db")
+    status, _, err = revoke("--sub", "ann")
+    lock.release()
+    assert status == 2
+    assert err.startswith("marketfeed: cannot reach the engine at http://127.0.0.1:1: connection refused")
+    assert rows() == []
