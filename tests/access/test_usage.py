@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,7 +98,8 @@ def test_a_tenant_that_was_too_fast_is_over_for_a_while():
 
 
 def test_a_process_is_told_of_what_changes_alone():
-    limited, told = Limited(), []
+    limited = Limited()
+    told: list[object] = []
     limited.on_over = lambda *what: told.append(what)
     limited.on_under = lambda tenant: told.append(tenant)
     fast, spent = Over("acme", "fast", "slower"), Over("acme", "spent", "slower")
@@ -113,7 +116,9 @@ def test_a_process_is_told_of_what_changes_alone():
 
 @given(st.lists(st.tuples(st.sampled_from([ANN, BOB]), st.integers(0, 99), st.booleans())))
 def test_nothing_is_lost_or_counted_twice_whatever_fails(steps):
-    book, written, expected = Book(NOON), {}, {}
+    book = Book(NOON)
+    written: dict[Any, tuple[int, int]] = {}
+    expected: dict[Any, tuple[int, int]] = {}
     for user, ticks, fails in steps:
         book.add(report(ticks, ticks, user), NOON)
         plus(expected, {user: (ticks, ticks)})

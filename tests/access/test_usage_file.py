@@ -65,7 +65,7 @@ def test_usage_adds_up_over_reopening(path):
         writer.close()
     assert totals == {"acme": Totals(8, 280)}
     first, second, third = read_days(path, 5, 6)
-    assert (first.user, first.peak, first.symbols) == (ANN, 2, {"A", "B"})
+    assert (first.user, first.peak, first.symbols) == (ANN, 2, frozenset("AB"))
     assert first.counts == {QUOTES: (6, 60), ("vip", "alerts"): (2, 200)}
     assert (second.user, second.symbols) == (BOB, frozenset())
     assert (third.day, third.counts) == (6, {QUOTES: (14, 140)})

@@ -6,7 +6,16 @@ import msgspec
 import pytest
 
 from marketfeed.access.usage import User
-from marketfeed.access.usage_report import Asked, DayOfUser, asked, by_prefix, day_text, report
+from marketfeed.access.usage_report import (
+    Asked,
+    DayOfUser,
+    asked,
+    by_prefix,
+    by_tenant,
+    by_user,
+    day_text,
+    report,
+)
 from marketfeed.api.usage import PrefixRow, UsageCount
 
 TODAY = 20_785
@@ -25,7 +34,8 @@ DAYS = [
 
 
 def test_a_row_per_user():
-    ann, _, other, _ = report(DAYS, Asked(TODAY, TODAY))
+    ann, _, other, _ = by_user(DAYS)
+    assert report(DAYS, Asked(TODAY, TODAY)) == by_user(DAYS)
     assert (ann.day, ann.tenant, ann.sub, ann.peak, ann.symbols) == (day_text(TODAY), "acme", "ann", 2, 3)
     assert (ann.quotes, ann.trades, ann.alerts, ann.bytes) == (3, 1, 4, 80)
     assert ann.counts[0] == UsageCount("basic", "alerts", 4, 40)
@@ -34,7 +44,8 @@ def test_a_row_per_user():
 
 
 def test_a_row_per_tenant():
-    acme, beta, _ = report(DAYS, Asked(TODAY, TODAY + 1, by="tenant"))
+    acme, beta, _ = by_tenant(DAYS)
+    assert report(DAYS, Asked(TODAY, TODAY + 1, by="tenant")) == by_tenant(DAYS)
     assert (acme.users, acme.peak, acme.symbols, acme.quotes, acme.bytes) == (2, 3, 3, 8, 130)
     assert (beta.users, beta.sub) == (1, msgspec.UNSET)
 

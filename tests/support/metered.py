@@ -24,7 +24,7 @@ metered_steps = st.one_of(
 
 
 class Received:
-    """What one socket was handed: bytes of metered frames, and ticks of frames that it took whole."""
+    """What one socket was handed: bytes of frames that are metered, and their ticks."""
 
     def __init__(self, socket) -> None:
         self.bytes = 0

@@ -13,7 +13,9 @@ import trio.testing
 
 from marketfeed.access.desk import Holder, LocalDesk
 from marketfeed.access.material import Material
+from marketfeed.access.quotas import Over
 from marketfeed.access.revocations import Revocation
+from marketfeed.access.usage import Interval, Report
 from marketfeed.config.schema import AuthConfig, Config, EngineConfig
 from marketfeed.core.rings import Rings
 from marketfeed.errors import CloseCode
@@ -34,8 +36,11 @@ from marketfeed.workers.messages import (
     EndSession,
     LeaveAlerts,
     LeaveDesk,
+    Limit,
     Measured,
+    Metered,
     Overview,
+    Ready,
     Release,
     Reported,
     Returned,
@@ -363,3 +368,20 @@ async def test_sessions_of_a_worker_that_ends_leave_the_desk(monkeypatch, nurser
     assert len(desk) == 1
     calls: Any = bench.pool._desk_calls
     assert list(calls) == [other]
+
+
+def test_usage_goes_to_the_engine_with_its_worker(bench):
+    report = Report(Interval(0.0, 20.0), [], [])
+    bench.receive(bench.add(3), Metered(report))
+    assert bench.usage == [(report, 3)]
+
+
+def test_quotas_are_told_to_all_workers_and_to_new_ones(bench):
+    child, late = bench.add(0), bench.add(1)
+    late.ready = False
+    over = [Over("acme", "max_ticks_per_day of the tenant: 5", "stop")]
+    bench.receive(child, Ready("0", 100))
+    assert child.sent == []
+    bench.pool.limit(over)
+    bench.receive(late, Ready("0", 100))
+    assert child.sent == late.sent == [Limit(over)]
