@@ -224,7 +224,15 @@ class Session(ABC):
 
         lost = await alerts.regrant(grant.entitlement)
         change = SubscriptionChange(
-            member, Names(), tier, member.encoding, answer, True, id_, revise=revise, entitle=self.entitle
+            member,
+            Names(),
+            tier,
+            member.encoding,
+            answer,
+            any(member.names),
+            id_,
+            revise=revise,
+            entitle=self.entitle,
         )
         self._service.shard.submit(change)
         return change.applied

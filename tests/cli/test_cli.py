@@ -272,7 +272,7 @@ def test_check_warns_of_keys_of_another_mode_and_of_secrets_that_others_may_read
         f"auth.key_file: every user may read {tmp_path}/secret: chmod o-r {tmp_path}/secret",
         'auth.keys_file: has no effect: auth.mode is "jwt"',
         "auth.jwks_refresh_s: has no effect: auth.jwks is not an address",
-        f"auth.key_file: {tmp_path}/secret can be read by every user: chmod o-r {tmp_path}/secret",
+        f"auth.key_file: every user may read {tmp_path}/secret: chmod o-r {tmp_path}/secret",
     ]
 
 
