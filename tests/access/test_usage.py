@@ -97,13 +97,13 @@ def test_a_tenant_that_was_too_fast_is_over_for_a_while():
     assert quotas.over(101.0, {}, {"acme": 101.0}) == []
 
 
-def test_a_process_is_told_of_what_changes_alone():
+def test_a_process_learns_which_tenants_changed():
     limited = Limited()
     fast, spent = Over("acme", "fast", "slower"), Over("acme", "spent", "slower")
     assert limited.set([fast, Over("beta", "spent", "stop")]) == {"acme", "beta"}
     assert limited.set([spent]) == {"acme", "beta"}
     assert limited.set([spent]) == set()
-    assert limited.of("acme") == spent
+    assert (limited.of("acme"), limited.of("beta")) == (spent, None)
     assert limited.set([]) == {"acme"}
     assert limited.of("acme") is None
 
