@@ -19,6 +19,7 @@ from marketfeed.errors import AccessError
 TICKET_S: Final = 30.0  # until it has to be used first
 USED_S: Final = 86_400.0  # for which one is kept whose key does not expire
 MOST: Final = 100_000  # at a time
+MOST_EACH: Final = 100  # of one token; its oldest makes room for its next one
 
 
 class Redeemed(msgspec.Struct, frozen=True):
@@ -48,6 +49,7 @@ class Tickets:
         self.prefixes = prefixes
         self._all: dict[str, _Ticket] = {}
         self._due: list[tuple[float, str]] = []  # when to forget a ticket, unless it was used; a heap
+        self._of: dict[str, dict[str, None]] = {}  # tickets by token, oldest first
 
     def __len__(self) -> int:
         return len(self._all)
@@ -55,11 +57,15 @@ class Tickets:
     def issue(self, token: str, expires_s: float | None, address: str, now_s: float) -> str:
         """Return a new ticket for ``token``, which was verified; raises AccessError."""
         self._forget(now_s)
+        mine = self._of.get(token, {})
+        if len(mine) >= MOST_EACH:
+            self._drop(next(iter(mine)))
         if len(self._all) >= MOST:
             raise AccessError(f"there are {MOST:,} tickets already")
         text = secrets.token_urlsafe(32)
         ends_s = now_s + USED_S if expires_s is None else expires_s
         self._all[text] = _Ticket(token, ends_s, address, now_s)
+        self._of.setdefault(token, {})[text] = None
         heapq.heappush(self._due, (now_s + TICKET_S, text))
         return text
 
@@ -80,8 +86,16 @@ class Tickets:
         """Forget tickets that were not used in time, and those whose token has expired."""
         while self._due and self._due[0][0] < now_s:
             text = heapq.heappop(self._due)[1]
-            ticket = self._all[text]
+            ticket = self._all.get(text)
+            if ticket is None:  # made room for a newer one
+                continue
             if ticket.session and ticket.ends_s >= now_s:
                 heapq.heappush(self._due, (ticket.ends_s, text))
             else:
-                del self._all[text]
+                self._drop(text)
+
+    def _drop(self, text: str) -> None:
+        token = self._all.pop(text).token
+        del self._of[token][text]
+        if not self._of[token]:
+            del self._of[token]

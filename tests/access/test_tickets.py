@@ -87,3 +87,17 @@ def test_there_is_a_limit_of_tickets_at_a_time(monkeypatch):
 def test_what_is_no_ticket_is_refused():
     with pytest.raises(AccessError):
         Tickets().redeem("", HERE, "s", False, 0.0)
+
+
+def test_the_oldest_ticket_of_a_token_makes_room_for_its_next_one(monkeypatch):
+    monkeypatch.setattr("marketfeed.access.tickets.MOST_EACH", 2)
+    tickets = Tickets()
+    other = tickets.issue("b", 999.0, "1.2.3.4", 0.0)
+    first, second, third = (tickets.issue("a", 999.0, "1.2.3.4", float(now_s)) for now_s in range(3))
+    with pytest.raises(AccessError, match="no such ticket"):
+        tickets.redeem(first, "1.2.3.4", "s", False, 3.0)
+    for text, token in ((second, "a"), (third, "a"), (other, "b")):
+        assert tickets.redeem(text, "1.2.3.4", "s", False, 3.0).token == token
+    assert len(tickets) == 3
+    tickets.issue("c", 5000.0, "1.2.3.4", 2000.0)
+    assert len(tickets) == 1
