@@ -64,6 +64,8 @@ class SessionRow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ) = UNSET
     session: Annotated[str, Meta(description="Its id, as in `connected`.")]
     address: Annotated[str, Meta(description="The client's address, also behind trusted proxies.")]
+    sub: Annotated[str, Meta(description="Whose key or token it presented, if any.")] | UnsetType = UNSET
+    tenant: Annotated[str, Meta(description="That holder's tenant, if any.")] | UnsetType = UNSET
     transport: Annotated[str, _one_of("websocket", "sse")]
     tier: Tier
     phase: Annotated[Count, Meta(description="Which of the tier's phases; 0 on a tier without interval.")]

@@ -28,9 +28,12 @@ def row_of(session: Session, figures: Figures) -> SessionRow:
     """Return the row of one session."""
     member, alerts = session.member, session.alerts
     assert member is not None
+    claims = None if session.grant is None else session.grant.claims
     return SessionRow(
         session=session.id,
         address=session.address,
+        sub=msgspec.UNSET if claims is None else claims.sub,
+        tenant=msgspec.UNSET if claims is None or not claims.tenant else claims.tenant,
         transport=member.encoding.transport,
         tier=member.tier.name,
         phase=member.phase,

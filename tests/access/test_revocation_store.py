@@ -119,7 +119,7 @@ def test_the_lock_ends_with_its_process(path):
     ("content", "why"),
     [
         (b"no database " * 100, " is no file of access, or its beginning is damaged: restore"),
-        (None, " cannot be"),
+        (None, " is a folder"),
     ],
     ids=["junk", "folder"],
 )
