@@ -15,7 +15,7 @@ from marketfeed.api.access import (
     Subject,
 )
 from marketfeed.errors import ErrorCode, RequestError, RevocationError
-from marketfeed.gateway.alert_routes import parsed
+from marketfeed.gateway.alert_routes import parsed, text_of
 from marketfeed.gateway.http import Request, Response, error_response, json_response
 from marketfeed.gateway.query import check_keys
 
@@ -76,8 +76,9 @@ async def _revoke(access: Revoking, request: Request) -> Response:
     body = parsed(request, RevokeBody)
     if len(body.comment) > MAX_COMMENT:
         raise RequestError(ErrorCode.SYNTAX, f"comment: at most {MAX_COMMENT} characters")
+    comment = text_of("comment", body.comment)
     kind, value = _one_of({name: getattr(body, name) for name in SUBJECTS})
-    revocation, ended = await access.revoke(kind, value, body.comment)
+    revocation, ended = await access.revoke(kind, value, comment)
     subject = Subject(**{revocation.kind: revocation.value})
     return json_response(RevokedAnswer(subject, _until(revocation), ended))
 

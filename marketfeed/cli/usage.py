@@ -92,10 +92,10 @@ def usage(
 
 
 def _print_json(rows: Sequence[UsageRow | PrefixRow]) -> None:
-    import msgspec
+    from marketfeed.cli.alerts_output import print_json
 
     for row in rows:
-        print(msgspec.json.encode(row).decode())
+        print_json(row, sys.stdout)
 
 
 def _print_csv(rows: Sequence[UsageRow | PrefixRow], by: str) -> None:

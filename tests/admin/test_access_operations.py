@@ -82,6 +82,7 @@ async def test_a_revocation_is_answered_listed_and_taken_back(access, autojump_c
         ({"token": "x" * 257}, "token: 1 to 256 printable characters"),
         ({"tenant": "a\nb"}, "tenant: 1 to 256 printable characters"),
         ({"sub": 7}, "the body: Expected `str | null`, got `int` - at `$.sub`"),
+        ({"sub": "a", "comment": "\x1b[2J"}, "comment: control characters such as '\\x1b' are not allowed"),
         ({"sub": "a", "comment": "x" * 2001}, "comment: at most 2000 characters"),
         ({"user": "a"}, "the body: Object contains unknown field `user`"),
         ([], "the body: Expected `object`, got `array`"),
