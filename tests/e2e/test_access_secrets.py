@@ -89,9 +89,9 @@ def test_nothing_secret_is_shown(tmp_path, workers):
                 "/readyz",
                 "/v1/latency",
             ):
-                found = get(engine.admin_port, path, headers=bearer)
-                assert found[0] == 200, path
-                answers.append(found)
+                answer = get(engine.admin_port, path, headers=bearer)
+                assert answer[0] == 200, path
+                answers.append(answer)
             answers.append(get(engine.admin_port, "/metrics", headers={"Authorization": "Bearer wrong"}))
         revoked = get(engine.admin_port, "/v1/revoke", "POST", bearer, body=b'{"sub":"ann"}')
         assert revoked[0] == 200
