@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from marketfeed.access.token_ids import ID_RULE, MAX_ID, id_of, looks_secret
 from marketfeed.api.access import (
     SUBJECTS,
     RevocationList,
@@ -14,7 +15,7 @@ from marketfeed.api.access import (
     RevokeParameters,
     Subject,
 )
-from marketfeed.errors import ErrorCode, RequestError, RevocationError
+from marketfeed.errors import AccessError, ErrorCode, RequestError, RevocationError
 from marketfeed.gateway.alert_routes import parsed, text_of
 from marketfeed.gateway.http import Request, Response, error_response, json_response
 from marketfeed.gateway.query import check_keys
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 REVOKE: Final = "/v1/revoke"
 REVOCATIONS: Final = "/v1/revocations"
 OFF: Final = "there is no access control: auth.mode is none"
-MAX_CHARACTERS: Final = 256  # of a sub, tenant or id
 MAX_COMMENT: Final = 2000  # characters
 
 
@@ -77,6 +77,8 @@ async def _revoke(access: Revoking, request: Request) -> Response:
     if len(body.comment) > MAX_COMMENT:
         raise RequestError(ErrorCode.SYNTAX, f"comment: at most {MAX_COMMENT} characters")
     comment = text_of("comment", body.comment)
+    if looks_secret(comment):
+        raise RequestError(ErrorCode.SYNTAX, "comment: it has a key or token, which would be kept and logged")
     kind, value = _one_of({name: getattr(body, name) for name in SUBJECTS})
     revocation, ended = await access.revoke(kind, value, comment)
     subject = Subject(**{revocation.kind: revocation.value})
@@ -110,8 +112,15 @@ def _one_of(given: dict[str, str | None]) -> tuple[Kind, str]:
             ErrorCode.SYNTAX, f"exactly one of {', '.join(SUBJECTS)}, not {len(found)} of them"
         )
     kind, value = found[0]
-    if not 1 <= len(value) <= MAX_CHARACTERS or not value.isprintable():
-        raise RequestError(ErrorCode.SYNTAX, f"{kind}: 1 to {MAX_CHARACTERS} printable characters")
+    if kind == "token":
+        try:
+            return "token", id_of(value)
+        except AccessError as error:
+            raise RequestError(ErrorCode.SYNTAX, f"token: {error}") from None
+    if not 1 <= len(value) <= MAX_ID or not value.isprintable():
+        raise RequestError(ErrorCode.SYNTAX, f"{kind}: {ID_RULE}")
+    if looks_secret(value):
+        raise RequestError(ErrorCode.SYNTAX, f"{kind}: it looks like a key or token: revoke it as a token")
     return cast("Kind", kind), value
 
 

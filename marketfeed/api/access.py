@@ -22,7 +22,9 @@ class RevokeBody(Body, frozen=True):
 
     sub: str | None = None
     tenant: str | None = None
-    token: Annotated[str | None, Meta(description="A token's `jti`, or the id of a key.")] = None
+    token: Annotated[
+        str | None, Meta(description="A token's `jti`, the id of a key, or a whole token or key.")
+    ] = None
     comment: str = ""
 
 

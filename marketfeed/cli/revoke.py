@@ -26,7 +26,12 @@ NAMES: Final = ("kind", "value", "revoked", "until", "comment")
 SubOption = Annotated[str | None, typer.Option(metavar="NAME", help="Whatever was issued to this `sub`.")]
 TenantOption = Annotated[str | None, typer.Option(metavar="NAME", help="Whatever was issued to this tenant.")]
 TokenIdOption = Annotated[
-    str | None, typer.Option("--token", metavar="ID", help="One token by its `jti`, or one key by its id.")
+    str | None,
+    typer.Option(
+        "--token",
+        metavar="ID",
+        help="One token by its `jti`, one key by its id; or all of it, to take its id.",
+    ),
 ]
 AdminUrl = Annotated[
     str | None,
@@ -68,6 +73,7 @@ def revoke(
         raise fail("one of --sub, --tenant and --token is required, and no two; or --list")
     if undo and comment:
         raise fail("--undo: takes no --comment")
+    subject = _checked(subject)
     place = RevokePlace(config, set_, url, ca, admin_token_file)
     if list_:
         _list(place, as_json=json)
@@ -75,6 +81,19 @@ def revoke(
         _undo(place, subject, as_json=json)
     else:
         _revoke(place, subject, comment, as_json=json)
+
+
+def _checked(subject: dict[str, str]) -> dict[str, str]:
+    """Return ``subject`` with the id of a key or token in place of all of it; ends the command if invalid."""
+    from marketfeed.access.token_ids import id_of
+    from marketfeed.errors import AccessError
+
+    if "token" not in subject:
+        return subject
+    try:
+        return {"token": id_of(subject["token"])}
+    except AccessError as error:
+        raise fail(f"--token: {error}") from None
 
 
 def _revoke(place: RevokePlace, subject: dict[str, str], comment: str, *, as_json: bool) -> None:

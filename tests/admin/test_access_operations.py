@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jwt
 import orjson
 import pytest
 
@@ -148,3 +149,39 @@ async def test_metrics():
         ("marketfeed_jwks_fetches_total", "ok"): 4,
         ("marketfeed_jwks_fetches_total", "failed"): 1,
     }
+
+
+# Secrets.
+
+
+KEY_ID, KEY_SECRET = "5f1e0c9a7b21", "s" * 43
+KEY = f"mfk_{KEY_ID}_{KEY_SECRET}"
+
+
+def signed(**payload: Any) -> str:
+    return jwt.encode({"sub": "ann", **payload}, "a secret of tests, 32 bytes or more", "HS256")
+
+
+@pytest.mark.parametrize(("whole", "id_"), [(KEY, KEY_ID), (signed(jti="01JDQ3"), "01JDQ3")])
+async def test_a_whole_key_or_token_is_revoked_by_its_id(access, autojump_clock, whole, id_):
+    told = await asked(access, "POST", "/v1/revoke", {"token": whole})
+    assert told == (200, {"revoked": {"token": id_}, "until": None, "sessions": 3})
+    assert list(access.all) == [("token", id_)]
+    assert await asked(access, "DELETE", f"/v1/revoke?token={whole}") == (204, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"token": signed()},
+        {"token": signed(jti=signed())},
+        {"token": KEY[:-1]},
+        {"sub": KEY},
+        {"tenant": signed(jti="1")},
+        {"sub": "ann", "comment": f"leaked: {KEY}"},
+    ],
+)
+async def test_a_secret_is_neither_kept_nor_repeated(access, autojump_clock, body):
+    status, answer = await asked(access, "POST", "/v1/revoke", body)
+    assert (status, access.all) == (400, {})
+    assert not any(part in str(answer) for part in (KEY_SECRET[:20], signed()[:20]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import jwt
 import pytest
 from typer.testing import CliRunner
 
@@ -72,6 +73,43 @@ def test_a_revocation_is_taken_back(folder):
     assert [row["value"] for row in rows()] == ["bob"]
     assert revoke("--sub", "bob", "--undo", "--json") == (0, '{"undone":{"sub":"bob"}}\n', "")
     assert revoke("--sub", "bob", "--undo") == (2, "", "marketfeed: no revocation of the sub 'bob'\n")
+
+
+KEY = f"mfk_5f1e0c9a7b21_{'s' * 43}"
+
+
+def signed(**payload):
+    return jwt.encode({"sub": "ann", **payload}, "a secret of tests, 32 bytes or more", "HS256")
+
+
+@pytest.mark.parametrize(("whole", "id_"), [(KEY, "5f1e0c9a7b21"), (signed(jti="01JDQ3"), "01JDQ3")])
+def test_a_whole_key_or_token_is_revoked_by_its_id(folder, whole, id_):
+    status, out, err = revoke("--token", whole)
+    assert (status, err) == (0, "")
+    assert out.startswith(f"revoked token {id_} for ever; ")
+    assert [row["value"] for row in rows()] == [id_]
+    assert whole[-20:].encode() not in (folder / "var" / "access.db").read_bytes()
+    assert revoke("--token", whole, "--undo") == (0, f"revoked no longer: token {id_}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "why"),
+    [
+        (
+            "--token",
+            signed(),
+            "the token has no jti: revoke all that was issued to its sub (revoke --sub NAME)",
+        ),
+        ("--token", KEY[:-1], "it looks like a part of a key or token: give all of it, or its id"),
+        ("--token", "a" * 257, "1 to 256 printable characters"),
+        ("--sub", KEY, "it looks like a key or token: revoke it as a token"),
+    ],
+)
+def test_a_secret_that_is_no_id_is_refused_and_not_repeated(folder, option, given, why):
+    status, out, err = revoke(option, given)
+    assert (status, out) == (2, "")
+    assert err.removeprefix("marketfeed: ").removeprefix("--") == f"{option[2:]}: {why}\n"
+    assert rows() == []
 
 
 @pytest.mark.parametrize(
