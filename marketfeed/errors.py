@@ -96,6 +96,10 @@ class AccessError(MarketfeedError):
     """A key, token or ticket is not valid, or not any more; the text says why, and nothing secret."""
 
 
+class KeysUnavailableError(AccessError):
+    """A token cannot be verified now, because the set of keys could not be fetched; temporary."""
+
+
 class RevocationError(MarketfeedError):
     """Revocations cannot be read or kept; the text has the file and says what the operator can do.
 

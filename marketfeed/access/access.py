@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from marketfeed.access.tokens import UnknownKeyError
 from marketfeed.access.verifier import Verifier
+from marketfeed.errors import KeysUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,13 +56,19 @@ class Access:
     async def verify(self, presented: str) -> Grant:
         """Return what a key or token gives; raises AccessError.
 
-        If the set of keys does not have the token's, it is fetched again first, but not too often.
+        If the set of keys does not have the token's, it is fetched again first, but not too often. Raises
+        KeysUnavailableError if it still has not, and the last fetch failed: the set may have the key.
         """
         try:
             return self._verifier.verify(presented, self.now_s())
         except UnknownKeyError:
-            await self.desk.refresh_keys()
+            current = await self.desk.refresh_keys()
+        try:
             return self._verifier.verify(presented, self.now_s())
+        except UnknownKeyError:
+            if current:
+                raise
+            raise KeysUnavailableError("keys are not available yet: try again") from None
 
     def again(self, grant: Grant) -> Grant:
         """Return what ``grant`` is now, by the present keys, tenants and revocations; raises AccessError."""

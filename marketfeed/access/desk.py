@@ -53,13 +53,16 @@ class Desk(Protocol):
         """Use a ticket for ``session``, ``again`` if it opened a session before. Raises AccessError."""
         ...
 
-    async def refresh_keys(self) -> None:
-        """Fetch the set of keys again, unless that was done a moment ago."""
+    async def refresh_keys(self) -> bool:
+        """Fetch the set of keys again, unless that was done a moment ago.
+
+        Return whether the last fetch succeeded.
+        """
         ...
 
 
 class LocalDesk:
-    """The desk itself. ``now_s`` is the Unix clock, ``refresh`` fetches the set of keys.
+    """The desk itself. ``now_s`` is the Unix clock, ``refresh`` is :meth:`refresh_keys`.
 
     ``on_replaced`` is called with a session that has to end because its ticket has opened another one.
     """
@@ -69,7 +72,7 @@ class LocalDesk:
         tenants: Mapping[str, TenantConfig],
         prefixes: tuple[int, int] | None,
         now_s: Callable[[], float],
-        refresh: Callable[[], Awaitable[None]],
+        refresh: Callable[[], Awaitable[bool]],
         on_replaced: Callable[[str], None] = lambda session: None,
     ) -> None:
         self.tenants = tenants
@@ -156,9 +159,12 @@ class LocalDesk:
             self._on_replaced(redeemed.before)
         return redeemed
 
-    async def refresh_keys(self) -> None:
-        """Fetch the set of keys again, unless that was done a moment ago."""
-        await self._refresh()
+    async def refresh_keys(self) -> bool:
+        """Fetch the set of keys again, unless that was done a moment ago.
+
+        Return whether the last fetch succeeded.
+        """
+        return await self._refresh()
 
 
 def _take(counts: Counter[T], key: T, number: int) -> None:

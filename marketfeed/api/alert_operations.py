@@ -10,8 +10,7 @@ from marketfeed.api.routes import ADMIN, EVERYWHERE, NO_CONTENT, Route, struct_a
 if TYPE_CHECKING:
     from msgspec import Struct
 
-READING: Final = (*EVERYWHERE, 503)
-WRITING: Final = (*EVERYWHERE, 413, 503)
+WRITING: Final = (*EVERYWHERE, 413)
 NOTICE: Final = struct_answer(alerts.NoticeAnswer)
 KEPT: Final = "The key was seen before: this is the id of its first notice. With `wait`: it is acknowledged."
 
@@ -20,7 +19,7 @@ GATEWAY: Final = (
         "/v1/alerts",
         "Wait for alerts of a durable consumer (long poll).",
         struct_answer(alerts.AlertList),
-        READING,
+        EVERYWHERE,
         alerts.AlertsParameters,
         required=("consumer",),
         answers={"204": {"description": "Nothing became due before the timeout."}},
@@ -51,7 +50,7 @@ GATEWAY: Final = (
         method="POST",
         body=alerts.ResolveBody,
     ),
-    Route("/v1/alerts/silences", "List silences.", struct_answer(alerts.SilenceList), READING),
+    Route("/v1/alerts/silences", "List silences.", struct_answer(alerts.SilenceList), EVERYWHERE),
     Route(
         "/v1/alerts/silences",
         "Begin a silence.",
@@ -65,7 +64,7 @@ GATEWAY: Final = (
         "/v1/alerts/silences",
         "End a silence now.",
         None,
-        (*READING, 404),
+        (*EVERYWHERE, 404),
         alerts.SilenceParameters,
         method="DELETE",
         required=("id",),

@@ -23,8 +23,9 @@ STATUSES: Final = {
     426: "The version of the WebSocket protocol is not 13.",
     429: "Too many requests from this address; come back after Retry-After.",
     431: "The head of the request is too long.",
-    503: "A limit on sessions or handshakes is reached, the engine is shutting down, or alerts or"
-    " access control are off or cannot be kept; come back after Retry-After, if there is one.",
+    503: "A limit on sessions or handshakes is reached, the engine is shutting down, alerts or access"
+    " control are off or cannot be kept, or no token can be verified yet (`auth.jwks`);"
+    " come back after Retry-After, if there is one.",
     504: "The notice was not acknowledged in time; it is on disk, and remains to be delivered.",
 }
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain"
-EVERYWHERE: Final = (400, 401, 403, 421, 429)  # errors that every route of the gateway may return
+EVERYWHERE: Final = (400, 401, 403, 421, 429, 503)  # errors that every route of the gateway may return
 PUBLIC: Final = (400, 403, 421, 429)  # of those that need no token
 ADMIN: Final = (400, 401, 403, 421)
 PROBE: Final = (400, 403, 421)  # of routes of the admin port that require no token

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from marketfeed.access.desk import Holder
-from marketfeed.errors import AccessError, CloseCode, ErrorCode, RequestError
+from marketfeed.errors import AccessError, CloseCode, ErrorCode, KeysUnavailableError, RequestError
 from marketfeed.gateway.protocol import authenticated
 
 if TYPE_CHECKING:
@@ -24,19 +24,25 @@ MAX_FAILURES: Final = 3  # in a row; then the session ends
 class Authentication:
     """Authenticates one session with ``access``."""
 
-    __slots__ = ("_access", "_failures", "_session")
+    __slots__ = ("_access", "_failures", "_session", "timeout_code")
 
     def __init__(self, session: Session, access: Access) -> None:
         self._session, self._access = session, access
         self._failures = 0
+        self.timeout_code = CloseCode.AUTHENTICATION  # if nothing valid is presented in time
 
     async def present(self, token: str, id_: RequestId) -> None:
         """Authenticate the session, or renew what it holds. Raises RequestError."""
         session = self._session
         try:
             grant = await self._access.verify(token)
+        except KeysUnavailableError as error:
+            session.counters.authentications["unavailable"] += 1
+            self.timeout_code = CloseCode.INTERNAL
+            raise RequestError(ErrorCode.INTERNAL, str(error), id_) from None
         except AccessError as error:
             self._failures += 1
+            self.timeout_code = CloseCode.AUTHENTICATION
             session.counters.authentications["failed"] += 1
             if self._failures >= MAX_FAILURES:
                 session.end(CloseCode.AUTHENTICATION)

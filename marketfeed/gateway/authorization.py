@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from marketfeed.api.answers import TicketAnswer
-from marketfeed.errors import AccessError, ErrorCode, RequestError
+from marketfeed.errors import AccessError, ErrorCode, KeysUnavailableError, RequestError
 from marketfeed.gateway.http import Request, Response, json_response
 from marketfeed.gateway.query import LAST_EVENT_ID, check_keys
 
@@ -119,5 +119,8 @@ class Authorizer:
         return grant
 
     def _failed(self, error: AccessError) -> RequestError:
+        if isinstance(error, KeysUnavailableError):
+            self._counters.authentications["unavailable"] += 1
+            return RequestError(ErrorCode.INTERNAL, str(error))
         self._counters.authentications["failed"] += 1
         return RequestError(ErrorCode.NOT_AUTHENTICATED, f"authentication failed: {error}")

@@ -36,11 +36,13 @@ STATUS_OF: Final = {
     ErrorCode.NOT_ENTITLED: 403,
     ErrorCode.CONNECTION_LIMIT: 503,
     ErrorCode.TOO_MANY_REQUESTS: 429,
+    ErrorCode.INTERNAL: 503,
 }
 HEADERS_OF: Final[dict[ErrorCode, Headers]] = {
     ErrorCode.NOT_AUTHENTICATED: (("WWW-Authenticate", 'Bearer realm="marketfeed"'),),
     ErrorCode.CONNECTION_LIMIT: (("Retry-After", "5"), ("Connection", "close")),
     ErrorCode.TOO_MANY_REQUESTS: (("Retry-After", "1"),),
+    ErrorCode.INTERNAL: (("Retry-After", "5"),),
 }
 NO_STORE: Final[Headers] = (("Cache-Control", "no-store"),)
 NO_CACHE: Final[Headers] = (("Cache-Control", "no-cache"),)  # caches have to revalidate

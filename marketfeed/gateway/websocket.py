@@ -114,7 +114,8 @@ class WebSocketSession(Session):
                 if text is None:
                     what = f"no auth within {self._service.limits.handshake_s:g} s"
                     self._send_error(outbox, member, ErrorCode.AUTHENTICATION_TIMEOUT, what, None)
-                    self.end(CloseCode.AUTHENTICATION)
+                    assert self.authentication is not None
+                    self.end(self.authentication.timeout_code)
                     return None
             except trio_websocket.ConnectionClosed as closed:
                 return _close_code(closed)

@@ -185,10 +185,12 @@ class AccessControl:
 
     # What others call back.
 
-    async def _refresh(self) -> None:
+    async def _refresh(self) -> bool:
         key_set = self._in_force.key_set
-        if key_set is not None:
-            await key_set.refresh()
+        if key_set is None:
+            return True
+        await key_set.refresh()
+        return key_set.problem is None
 
     def _replaced(self, session: str) -> None:
         self.server.end_session(session, REPLACED)

@@ -57,7 +57,7 @@ class RefreshKeys(_Call, frozen=True):
 
 
 Call = Enter | Hold | Issue | Redeem | RefreshKeys
-Result = str | Redeemed | None
+Result = str | bool | Redeemed | None
 
 
 async def perform(call: Call, desk: Desk) -> Result:
@@ -72,7 +72,6 @@ async def perform(call: Call, desk: Desk) -> Result:
         case Redeem(ticket, address, session, again):
             return await desk.redeem(ticket, address, session, again)
         case RefreshKeys():
-            await desk.refresh_keys()
-            return None
+            return await desk.refresh_keys()
         case _:
             assert_never(call)

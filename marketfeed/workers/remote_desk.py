@@ -59,12 +59,12 @@ class RemoteDesk:
         """Use a ticket for ``session``, ``again`` if it opened a session before."""
         return cast("Redeemed", await self._ask(calls.Redeem(ticket, address, session, again)))
 
-    async def refresh_keys(self) -> None:
+    async def refresh_keys(self) -> bool:
         """Fetch the set of keys again, unless that was done a moment ago.
 
-        What it brings is in force here when this returns.
+        Return whether the last fetch succeeded. What it brought is in force here when this returns.
         """
-        await self._ask(calls.RefreshKeys())
+        return cast("bool", await self._ask(calls.RefreshKeys()))
 
     def answer(self, answered: DeskAnswered) -> None:
         """Pass on an answer of the engine."""

@@ -89,12 +89,13 @@ async def test_when_everybody_has_left_nothing_is_kept():
 async def test_tickets_and_keys_go_through_the_desk():
     asked = []
 
-    async def refresh() -> None:
+    async def refresh() -> bool:
         asked.append(1)
+        return False
 
     told = desk(refresh)
     ticket = await told.issue("token", None, "192.0.2.1")
     assert told.tickets == 1
     assert (await told.redeem(ticket, "192.0.2.1", "s", False)).token == "token"
-    await told.refresh_keys()
+    assert not await told.refresh_keys()
     assert asked == [1]

@@ -86,6 +86,37 @@ async def test_failed_tokens_end_a_session_at_the_third():
         assert live.counters.authentications == {"failed": 3}
 
 
+@pytest.fixture
+def unfetched():
+    """Access control whose set of keys could not be fetched."""
+    control = Control(jwks="https://idp.example/keys", audience="us", issuer="idp")
+    control.fetched = False
+    return control
+
+
+async def test_while_no_keys_are_available_auth_may_be_repeated_and_nothing_looks_permanent(unfetched):
+    async with serving(HASTY, access=unfetched.access) as live, connected(live) as client:
+        for number in range(4):
+            answer = await authenticated(client, unfetched.token(["*"]), id=number)
+            told = (answer["code"], answer["msg"], answer["id"])
+            assert told == (500, "keys are not available yet: try again", number)
+        code, _ = await client.closed()
+        assert code == CloseCode.INTERNAL
+        assert live.counters.authentications == {"unavailable": 4}
+
+
+async def test_while_no_keys_are_available_requests_get_503(unfetched):
+    presented = f"Authorization: Bearer {unfetched.token(['*'])}\r\n"
+    async with serving(WIDE, access=unfetched.access) as live:
+        stream = await live.raw(headers=presented)
+        head = await stream.receive_some()
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 5\r\n" in head
+        unfetched.fetched = True  # the set has no such key, then
+        stream = await live.raw(headers=presented)
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 401 ")
+
+
 async def test_a_tier_that_is_not_entitled_is_refused_and_the_default_is_the_best_that_is():
     control = Control()
     async with serving(access=control.access) as live, connected(live) as client:

@@ -272,8 +272,11 @@ async def test_another_address_is_fetched_anew(fetched, nursery):
 
 
 async def test_an_unknown_key_has_the_set_fetched(fetched):
-    await fetched.control.desk.refresh_keys()
-    assert key_set_of(fetched).refreshed == 1
+    assert not await fetched.control.desk.refresh_keys()
+    key_set_of(fetched).problem = None
+    assert await fetched.control.desk.refresh_keys()
+    key_set_of(fetched).problem = "not fetched yet"
+    assert key_set_of(fetched).refreshed == 2
     assert fetched.control.fetches() == {"ok": 2, "failed": 1}
     assert fetched.control.troubles() == {"jwks": "not fetched yet"}
 
@@ -281,7 +284,7 @@ async def test_an_unknown_key_has_the_set_fetched(fetched):
 async def test_without_an_address_there_is_nothing_to_fetch(tmp_path, nursery, autojump_clock):
     bench = Bench(tmp_path)
     nursery.start_soon(bench.control.run)
-    await bench.control.desk.refresh_keys()
+    assert await bench.control.desk.refresh_keys()
     assert (bench.control.fetches(), bench.control.troubles()) == ({}, {})
 
 

@@ -25,6 +25,7 @@ class Control:
     """Access control with a clock that a test may set, and what an operator may change."""
 
     def __init__(self, tenants: dict[str, TenantConfig] | None = None, **auth: Any) -> None:
+        self.fetched = True  # whether the last fetch of the set of keys succeeded
         self.config = Config(
             auth=AuthConfig(
                 mode="jwt", algorithm="HS256", tenants=tenants or {}, defaults=DefaultsConfig(), **auth
@@ -39,8 +40,9 @@ class Control:
     def now_s(self) -> float:
         return time.time() + self.passed_s
 
-    async def _refresh(self) -> None:
+    async def _refresh(self) -> bool:
         """Have nothing to fetch."""
+        return self.fetched
 
     def revoke(self, kind: Any, value: str) -> None:
         more = Revocation(kind, value, self.now_s())

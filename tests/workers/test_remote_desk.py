@@ -70,11 +70,16 @@ class Link:
         await self.ended.wait()
 
 
+async def nothing() -> bool:
+    await trio.lowlevel.checkpoint()
+    return True
+
+
 class SlowDesk(LocalDesk):
     """A desk whose calls wait until they are let go."""
 
     def __init__(self) -> None:
-        super().__init__({}, None, lambda: 1000.0, trio.lowlevel.checkpoint)
+        super().__init__({}, None, lambda: 1000.0, nothing)
         self.waiting = trio.Event()
         self.go = trio.Event()
 
@@ -84,9 +89,10 @@ class SlowDesk(LocalDesk):
         await self.go.wait()
         return limit
 
-    async def refresh_keys(self) -> None:
+    async def refresh_keys(self) -> bool:
         self.waiting.set()
         await self.go.wait()
+        return False
 
 
 class BrokenDesk(LocalDesk):
@@ -95,7 +101,7 @@ class BrokenDesk(LocalDesk):
 
 
 def desk_of(kind: type[LocalDesk] = LocalDesk, **tenants: TenantConfig) -> LocalDesk:
-    return kind(tenants, None, lambda: 1000.0, trio.lowlevel.checkpoint)
+    return kind(tenants, None, lambda: 1000.0, nothing)
 
 
 @asynccontextmanager
