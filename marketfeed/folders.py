@@ -1,13 +1,21 @@
-"""Checks that files can be written, before they are."""
+"""Checks that files can be written, before they are; folders for secrets."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+SECRETS_MODE: Final = 0o700  # of a new folder for secrets
+
+
+def make_secrets_folder(folder: Path) -> None:
+    """Create ``folder`` for its owner alone, unless it exists, and those that it is in. Raises OSError."""
+    folder.mkdir(SECRETS_MODE, parents=True, exist_ok=True)
 
 
 def file_problem(path: Path) -> str:

@@ -23,6 +23,7 @@ from marketfeed.access.claims import NAMES, claims_of
 from marketfeed.access.material import KeyEntry
 from marketfeed.core.printable import printable
 from marketfeed.errors import AccessError, ConfigError
+from marketfeed.folders import make_secrets_folder
 from marketfeed.secret import owned_bytes
 
 if TYPE_CHECKING:
@@ -43,7 +44,11 @@ def load_keys(path: Path, name: str = KEY) -> tuple[KeyEntry, ...]:
 
 
 def add_key(path: Path, entry: KeyEntry, name: str = KEY) -> None:
-    """Append ``entry``; creates the file if there is none. Raises ConfigError."""
+    """Append ``entry``; creates the file, and its folder, if there is none. Raises ConfigError."""
+    try:
+        make_secrets_folder(path.parent)
+    except OSError as error:
+        raise ConfigError(f"{name}: {path.parent}: {error.strerror or error}") from None
     with _locked(path, name):
         _write(path, (*(load_keys(path, name) if os.path.exists(path) else ()), entry), name)
 

@@ -188,11 +188,17 @@ def _make_key(path: Path, algorithm: Algorithm) -> None:
 
 
 def _create(path: Path, data: bytes, mode: int) -> None:
+    from marketfeed.folders import make_secrets_folder
+
     try:
+        make_secrets_folder(path.parent)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with open(fd, "wb") as file:
             file.write(data)
-    except FileExistsError:
-        raise fail(f"--new-key {path}: the file exists; it is not overwritten") from None
+    except FileExistsError as error:
+        why = "the file exists; it is not overwritten"
+        if error.filename != str(path):
+            why = f"{error.filename} is a file, and no folder"
+        raise fail(f"--new-key {path}: {why}") from None
     except (OSError, ValueError) as error:
         raise fail(f"--new-key {path}: {getattr(error, 'strerror', None) or error}") from None

@@ -194,8 +194,9 @@ def test_a_file_that_cannot_be_read_is_a_mistake(path, tmp_path):
         load_keys(type(path)("a\x00b"))
 
 
-def test_a_folder_that_does_not_exist_is_a_mistake(tmp_path):
-    with pytest.raises(ConfigError, match=r"^--keys-file: .*No such file or directory$"):
-        add_key(tmp_path / "none" / "keys.json", entry(), "--keys-file")
+def test_a_folder_that_cannot_be_created_is_a_mistake(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"^--keys-file: .*file/none: Not a directory$"):
+        add_key(tmp_path / "file" / "none" / "keys.json", entry(), "--keys-file")
     with pytest.raises(ConfigError, match="does not exist"):
         remove_keys(tmp_path / "keys.json", lambda one: True)

@@ -76,9 +76,15 @@ def test_a_file_that_exists_is_not_overwritten(run, tmp_path, name):
     assert (tmp_path / name).read_text() == "kept"
 
 
-def test_a_folder_that_does_not_exist_is_a_mistake(run):
-    done = run("token", "--new-key", "none/jwt.key")
-    assert (done.status, done.err) == (2, "marketfeed: --new-key none/jwt.key: No such file or directory\n")
+def test_a_folder_that_does_not_exist_is_created_for_its_owner_alone(run, tmp_path):
+    assert run("token", "--new-key", "var/keys/jwt.key").status == 0
+    assert stat.S_IMODE((tmp_path / "var" / "keys").stat().st_mode) == 0o700
+    write(tmp_path, "file", "kept")
+    done = run("token", "--new-key", "file/jwt.key")
+    assert (done.status, done.err) == (
+        2,
+        "marketfeed: --new-key file/jwt.key: file is a file, and no folder\n",
+    )
 
 
 @pytest.mark.parametrize("place", ["file", "environment"])
