@@ -117,6 +117,8 @@ class TokenVerifier:
             raise AccessError("the token's signature is wrong") from None
         except (jwt.PyJWTError, RecursionError, ValueError, TypeError, OverflowError):
             raise AccessError("not a JSON Web Token") from None
+        if config.audience is None and payload.get("aud") is not None:  # RFC 7519, section 4.1.3
+            raise AccessError("the token has an audience (aud), and auth.audience is not set")
         return payload
 
     def _check_times(self, payload: dict[str, Any], now_s: float) -> None:

@@ -233,8 +233,12 @@ class TestAudienceAndIssuer:
         refused(verifying(audience="us"), token(), "lacks aud")
         refused(verifying(issuer="idp"), token(), "lacks iss")
 
-    def test_what_is_not_configured_is_not_checked(self):
-        assert verifying().verify(token(aud="them", iss="anybody"), NOW_S)
+    def test_an_issuer_that_is_not_configured_is_not_checked(self):
+        assert verifying().verify(token(iss="anybody", aud=None), NOW_S)
+
+    @pytest.mark.parametrize("aud", ["them", "", [], ["them"], 1])
+    def test_a_token_with_an_audience_is_refused_if_none_is_configured(self, aud):
+        refused(verifying(), token(aud=aud), "auth.audience is not set")
 
 
 class TestRotation:
