@@ -17,7 +17,7 @@ class KeyEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     id: str
     hash: str
-    created_s: int
+    created_s: float  # a fraction too: it may follow a revocation of the same second
     claims: dict[str, Any]
     comment: str = ""
 

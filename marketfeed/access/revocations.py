@@ -59,7 +59,11 @@ class Revocations:
         }
 
     def revokes(self, grant: Grant) -> bool:
-        """Return whether ``grant`` is revoked. Without a time of issue, it counts as issued before."""
+        """Return whether ``grant`` is revoked. Without a time of issue, it counts as issued before.
+
+        A token whose `iat` is in whole seconds may have been issued later in the second of the revocation;
+        it counts as issued before too.
+        """
         if not self._all:
             return False
         if grant.token_id and ("token", grant.token_id) in self._all:

@@ -70,7 +70,7 @@ class Verifier:
         if self._tokens is None:
             entry = entry_of(presented, self._entries)
             claims = self._claims_of(entry)
-            return Grant(claims, self._entitled(claims), entry.id, float(entry.created_s))
+            return Grant(claims, self._entitled(claims), entry.id, entry.created_s)
         payload = self._tokens.verify(presented, now_s)
         claims = claims_of(payload, self._auth.claims, self._defaults)
         return Grant(

@@ -94,7 +94,7 @@ def add(
     path, name, settings = _place(keys_file, config, set_)
     key_id, hashed, key = new_key()
     try:
-        add_key(path, KeyEntry(key_id, hashed, int(time.time()), claims, comment), name)
+        add_key(path, KeyEntry(key_id, hashed, time.time(), claims, comment), name)
     except ConfigError as error:
         raise fail(str(error)) from None
     print(key, flush=True)

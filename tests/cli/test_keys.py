@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import stat
+import time
 
 import pytest
 
 from marketfeed.access.keys_file import load_keys
 from marketfeed.access.material import Material
+from marketfeed.access.revocations import Revocation
 from marketfeed.access.secrets import entry_of
 from marketfeed.access.verifier import Verifier
 from marketfeed.config.schema import load
+from marketfeed.errors import AccessError
 from tests.support.in_process import runner
 
 CONFIG = """
@@ -61,6 +65,27 @@ def test_a_key_is_alone_on_stdout_and_opens_a_session(run, path, configured):
     assert key[-43:] not in path.read_text()
     grant = Verifier(load(None).config, Material(keys=load_keys(path))).verify(key, 0.0)
     assert grant.entitlement.narrow(0, ["*"]) == ["BTC*"]
+
+
+def test_a_folder_that_does_not_exist_is_created_for_its_owner_alone(run, tmp_path):
+    path = tmp_path / "var" / "keys.json"
+    assert run("keys", "revoke", "0123456789ab", "--keys-file", path).status == 2
+    assert not path.parent.exists()
+    assert run("keys", "add", "--sub", "ann", "--keys-file", path).status == 0
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    (tmp_path / "file").touch()
+    done = run("keys", "add", "--sub", "ann", "--keys-file", "file/keys.json")
+    assert (done.status, done.err) == (2, "marketfeed: --keys-file: file: File exists\n")
+
+
+def test_a_key_that_follows_a_revocation_of_its_holder_is_good(run, path, configured):
+    before = added(run, "--tenant", "acme")
+    revoked = Revocation("sub", "ann", time.time())
+    after = added(run, "--tenant", "acme")
+    verifier = Verifier(load(None).config, Material(keys=load_keys(path), revocations=(revoked,)))
+    with pytest.raises(AccessError, match="revoked"):
+        verifier.verify(before, 0.0)
+    assert verifier.verify(after, 0.0).claims.sub == "ann"
 
 
 def test_every_claim_has_an_option(run, path):
