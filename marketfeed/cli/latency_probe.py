@@ -20,12 +20,11 @@ import orjson
 import trio
 
 from marketfeed.client.connection import BROKEN, Endpoint, known_symbols
-from marketfeed.client.session import FinalError, KeptSession
+from marketfeed.client.session import FinalError, KeptSession, refusal
 from marketfeed.client.unknown_symbols import told, unmatched
 from marketfeed.core.addresses import is_loopback
 from marketfeed.core.backoff import Backoff
 from marketfeed.core.counts import amount
-from marketfeed.core.printable import printable
 from marketfeed.errors import ConfigError, StartError
 from marketfeed.latency.arrivals import Arrivals
 from marketfeed.latency.histogram import Histogram
@@ -171,7 +170,7 @@ class LatencyProbe:
         for message in orjson.loads(frame):
             kind = message["T"]
             if kind == "error":
-                raise FinalError(printable(f"error {message['code']}: {message['msg']}"))
+                raise refusal(message)
             if kind == "pong":
                 seen.trips.record_one(time.monotonic_ns() - message["t"], 1)
             elif kind in ("q", "t") and "snap" not in message:

@@ -39,7 +39,11 @@ CaOption = Annotated[
 ]
 TokenOption = Annotated[
     str | None,
-    typer.Option(help="Access token, if the engine requires one.", envvar="MARKETFEED_TOKEN"),
+    typer.Option(
+        help="Key or token, if the engine asks for one. Other users of the machine see it in the command line; "
+        "they do not see the environment variable.",
+        envvar="MARKETFEED_TOKEN",
+    ),
 ]
 UrlOption = Annotated[
     str | None,

@@ -24,7 +24,7 @@ from marketfeed.cli.keyboard import Keyboard, keyboard
 from marketfeed.cli.piped import PipeClosedError, discard_stdout, print_flushed
 from marketfeed.cli.screen import View, picture
 from marketfeed.client.connection import BROKEN, Endpoint, known_symbols
-from marketfeed.client.session import FIRST_FINAL_CODE, FinalError, KeptSession, messages_of
+from marketfeed.client.session import FIRST_FINAL_CODE, FinalError, KeptSession, messages_of, refusal
 from marketfeed.client.unknown_symbols import told, unmatched
 from marketfeed.core.printable import printable
 
@@ -168,8 +168,8 @@ class Watch:
 
     def _take(self, message: dict[str, Any], now_s: float) -> None:
         match message:
-            case {"T": "error", "id": _}:  # the answer to one of our requests: a retry would get the same
-                raise FinalError(f"error {message['code']}: {message['msg']}")
+            case {"T": "error", "id": _}:  # the answer to one of our requests
+                raise refusal(message)
             case {"T": "subscription"}:
                 self._session.backoff.reset()
             case {"T": "closing", "code": code}:

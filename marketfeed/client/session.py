@@ -8,11 +8,12 @@ import orjson
 import trio
 import trio_websocket
 
-from marketfeed.client.connection import RECEIVE_BYTES, THEIR_ENDS, Endpoint, Stream
+from marketfeed.client.connection import RECEIVE_BYTES, THEIR_ENDS, ConnectError, Endpoint, Stream
 from marketfeed.client.unreachable import leaf, plainly
 from marketfeed.core.backoff import Backoff
 from marketfeed.core.binary import FrameParser, Kind
-from marketfeed.errors import CloseCode, MarketfeedError
+from marketfeed.core.printable import printable
+from marketfeed.errors import CloseCode, ErrorCode, MarketfeedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 FIRST_FINAL_CODE: Final = 4500  # close codes from here on: the same request would be refused again
 FIRST_RETRY_S: Final = 0.5
 MAX_RETRY_S: Final = 10.0
+NO_TOKEN: Final = "this engine asks for a key or token: MARKETFEED_TOKEN or --token"
 CLOSE_S: Final = 2.0  # for the engine's close frame
 
 
@@ -109,6 +111,14 @@ class KeptSession:
         except* (FinalError, *THEIR_ENDS) as group:
             ended = leaf(group)
         return ended
+
+
+def refusal(message: dict[str, Any]) -> MarketfeedError:
+    """Return the error for an `error` message: a ConnectError if a later connection may fare better."""
+    if message["code"] == ErrorCode.NOT_AUTHENTICATED:
+        return FinalError(NO_TOKEN)
+    text = printable(f"error {message['code']}: {message['msg']}")
+    return ConnectError(text) if message["code"] == ErrorCode.INTERNAL else FinalError(text)
 
 
 def _reason(closed: trio_websocket.ConnectionClosed) -> tuple[int, str]:

@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.text import Text
 
 from marketfeed.client.connection import BROKEN, Endpoint, known_symbols
-from marketfeed.client.session import FinalError, KeptSession
+from marketfeed.client.session import FinalError, KeptSession, refusal
 from marketfeed.client.unknown_symbols import told, unmatched
 from marketfeed.client.unreachable import leaf
 from marketfeed.core.binary import FrameParser, Kind
@@ -182,7 +182,7 @@ class TickRecorder:
             case {"T": "error", "id": "resume"}:  # the engine rejected the cursor: start without one
                 await self._subscribe(ws, None)
             case {"T": "error", "id": _}:
-                raise FinalError(f"error {message['code']}: {message['msg']}")
+                raise refusal(message)
             case {"T": "subscription"}:
                 self._session.backoff.reset()
             case {"T": "synced"}:

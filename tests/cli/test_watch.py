@@ -271,6 +271,23 @@ async def test_a_refused_request_ends_it(serve, capsys):
     assert capsys.readouterr().err == "marketfeed watch: error 409: not entitled\n"
 
 
+async def test_an_engine_that_asks_for_a_token_is_told_apart(serve, capsys):
+    url, _ = await serve((text_of({"T": "error", "code": 401, "msg": "auth first", "id": "watch"}), 4501))
+    assert await Watch(endpoint(url), ["A"], None, None).run() == 1
+    told = "marketfeed watch: this engine asks for a key or token: MARKETFEED_TOKEN or --token\n"
+    assert capsys.readouterr().err == told
+
+
+async def test_a_temporary_error_is_tried_again(serve, capsys):
+    temporary = text_of({"T": "error", "code": 500, "msg": "no keys yet", "id": "auth"})
+    url, _ = await serve((temporary, 1000), (4501,))
+    assert await Watch(endpoint(url), ["A"], None, "token").run() == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "marketfeed watch: error 500: no keys yet, reconnecting",
+        "marketfeed watch: closed 4501: so",
+    ]
+
+
 async def test_a_token_is_sent_first(serve):
     url, requests = await serve((4501,))
     assert await Watch(endpoint(url), ["A"], None, "secret").run() == 1
