@@ -7,7 +7,7 @@ Each claim has a name of ours; ``[auth.claims]`` says under which name an identi
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Channel = Literal["quotes", "trades", "alerts"]
+CHANNELS: Final[tuple[str, ...]] = get_args(Channel)
 
 MAX_PATTERNS: Final = 10_000  # symbols, consumers or addressees of one token
 Text = Annotated[str, Meta(min_length=1, max_length=256)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from marketfeed.cli.options import MAX_ERROR_CHARACTERS, fail
+from marketfeed.config.guesses import guess
 from marketfeed.core.printable import printable
 from marketfeed.errors import AccessError
 
@@ -42,12 +43,16 @@ PublishOption = Annotated[
 MaxSessionsOption = Annotated[int | None, typer.Option(metavar="N", help="Sessions at a time.")]
 MaxSymbolsOption = Annotated[int | None, typer.Option(metavar="N", help="Names in one subscription.")]
 _LISTS: Final = ("symbols", "channels", "consumers", "publish")
+MOST_MEMBERS: Final = 10_000  # of a list that are checked one by one
 SHOWS_NOTHING: Final = "it shows no symbol: give --symbols and --channels, or set them in [auth.defaults]"
 
 
 def given_claims(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the claims among the parameters of a command, by name; ends the command if one is invalid."""
-    from marketfeed.access.claims import NAMES, claims_of
+    """Return the claims among the parameters of a command, by name.
+
+    Ends the command with all mistakes if any is invalid.
+    """
+    from marketfeed.access.claims import NAMES
 
     found: dict[str, Any] = {}
     for name in NAMES:
@@ -56,11 +61,41 @@ def given_claims(parameters: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = [part.strip() for text in value for part in text.split(",") if part.strip()]
         elif name not in _LISTS and value is not None:
             found[name] = value
-    try:
-        claims_of(found)
-    except AccessError as error:
-        raise fail(str(error)) from None
+    mistakes = [
+        f"--{name.replace('_', '-')}: {why}" for name in found for why in _mistakes(name, found[name])
+    ]
+    if mistakes:
+        raise fail("\n".join(mistakes))
     return found
+
+
+def _mistakes(name: str, value: Any) -> list[str]:
+    """Return what is wrong with the value of a claim: of a list, with each of its members."""
+    from marketfeed.access.claims import CHANNELS
+
+    if name == "channels":
+        return [
+            f"one of {', '.join(CHANNELS)}, not {printable(one, 40)!a}{guess(one, CHANNELS)}"
+            for one in value
+            if one not in CHANNELS
+        ]
+    if name in _LISTS:
+        members = [why for one in value[:MOST_MEMBERS] if (why := _problem(name, [one]))]
+        if members:
+            return members
+    why = _problem(name, value)
+    return [] if why is None else [why]
+
+
+def _problem(name: str, value: Any) -> str | None:
+    from marketfeed.access.claims import claims_of
+
+    try:
+        claims_of({"sub": "-", name: value})
+    except AccessError as error:
+        text = str(error).removeprefix("the claims are invalid: ").removeprefix(f"{name}: ")
+        return text.partition(" - at `$")[0]
+    return None
 
 
 def warn_of_claims(claims: Mapping[str, Any], config: Config) -> None:
@@ -73,7 +108,17 @@ def warn_of_claims(claims: Mapping[str, Any], config: Config) -> None:
         found = claims_of(claims, None, defaults_of(config.auth))
         warn_of_nothing(entitlement_of(found, config.auth.tenants, config.tiers))
     except AccessError as error:
-        warn(f"the engine will refuse it: {error}")
+        warn_of_refusal(error, claims, config)
+
+
+def warn_of_refusal(error: Exception, claims: Mapping[str, Any], config: Config) -> None:
+    """Warn that the engine will refuse ``claims``; a tier or tenant that it does not know gets a guess."""
+    hint = ""
+    for name, known in (("tier", config.tiers), ("tenant", config.auth.tenants)):
+        value = claims.get(name)
+        if value is not None and value not in known and known:
+            hint += f"; {name}s are {', '.join(known)}{guess(value, known)}"
+    warn(f"the engine will refuse it: {str(error).splitlines()[0]}{hint}")
 
 
 def warn_of_nothing(found: Entitlement) -> None:

@@ -40,8 +40,8 @@ CaOption = Annotated[
 TokenOption = Annotated[
     str | None,
     typer.Option(
-        help="Key or token, if the engine asks for one. Other users of the machine see it in the command line; "
-        "they do not see the environment variable.",
+        help="Key or token, if the engine asks for one. Other users of this machine can read command lines, "
+        "and not the variable.",
         envvar="MARKETFEED_TOKEN",
     ),
 ]

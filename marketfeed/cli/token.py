@@ -24,6 +24,7 @@ from marketfeed.cli.claims import (
     warn,
     warn_of_claims,
     warn_of_nothing,
+    warn_of_refusal,
 )
 from marketfeed.cli.options import ConfigOption, SetOption, fail, load_config
 from marketfeed.errors import AccessError, ConfigError
@@ -42,6 +43,7 @@ EXAMPLES: Final = (
 )
 ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
 NEW_ALGORITHM: Final = "EdDSA"
+LONG: Final = 7 * 1024  # characters of a token: with it, other headers may not fit into a head of 8 KiB
 
 
 def token(
@@ -101,7 +103,12 @@ def token(
     print(text, flush=True)
     until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(payload["exp"]))
     tell(f"token {payload['jti']} of {sub}, valid until {until}")
-    _warn_of_token(text, claims, settings, now_s, kid)
+    if len(text) > LONG:
+        warn(
+            f"the token has {len(text):,} characters, and a head over HTTP may have 8 KiB: send it in `auth` "
+            "over a WebSocket, or use prefixes in --symbols, or a key (marketfeed keys add)"
+        )
+    _warn_of_token(text, claims, settings, payload, kid)
 
 
 def _payload(claims: dict[str, Any], auth: AuthConfig, now_s: int, expires_s: int) -> dict[str, Any]:
@@ -147,7 +154,9 @@ def _signing_key(
     return key_from(auth, os.environ, "HS256"), "HS256", "auth.key_file"
 
 
-def _warn_of_token(text: str, claims: dict[str, Any], config: Config, now_s: int, kid: str | None) -> None:
+def _warn_of_token(
+    text: str, claims: dict[str, Any], config: Config, payload: dict[str, Any], kid: str | None
+) -> None:
     """Warn if the engine with this configuration would refuse the token, or if it shows nothing."""
     from marketfeed.access.loading import is_address, load_material
     from marketfeed.access.verifier import Verifier
@@ -155,19 +164,26 @@ def _warn_of_token(text: str, claims: dict[str, Any], config: Config, now_s: int
     auth = config.auth
     if auth.mode != "jwt":
         warn(f'auth.mode is "{auth.mode}": set it to "jwt" for an engine that takes tokens')
-        warn_of_claims(claims, config)
+        _warn_of_unverified(claims, config, payload)
         return
     if auth.jwks is not None and is_address(auth.jwks):
         if kid is None:
             warn("auth.jwks: without --kid it is verified only if the set has one key")
-        warn_of_claims(claims, config)
+        _warn_of_unverified(claims, config, payload)
         return
     try:
-        grant = Verifier(config, load_material(auth, os.environ)).verify(text, now_s)
+        grant = Verifier(config, load_material(auth, os.environ)).verify(text, payload["iat"])
     except (AccessError, ConfigError) as error:
-        warn(f"the engine will refuse it: {str(error).splitlines()[0]}")
+        warn_of_refusal(error, claims, config)
         return
     warn_of_nothing(grant.entitlement)
+
+
+def _warn_of_unverified(claims: dict[str, Any], config: Config, payload: dict[str, Any]) -> None:
+    """Warn of what the engine would refuse in a token that cannot be verified here."""
+    if payload["exp"] - payload["iat"] > config.auth.max_ttl_s:
+        warn("the engine will refuse it: the token is valid for longer than auth.max_ttl_s")
+    warn_of_claims(claims, config)
 
 
 def _make_key(path: Path, algorithm: Algorithm) -> None:

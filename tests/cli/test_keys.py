@@ -112,9 +112,9 @@ def test_what_is_not_given_is_left_to_the_defaults(run, path):
     ("option", "value", "why"),
     [
         ("--symbols", "A B", "symbols: not a symbol"),
-        ("--channels", "everything", "Invalid enum value"),
+        ("--channels", "everything", "--channels: one of quotes, trades, alerts, not 'everything'"),
         ("--consumers", "a b", "consumers: not a consumer"),
-        ("--max-sessions", "-1", "max_sessions"),
+        ("--max-sessions", "-1", "--max-sessions: Expected `int` >= 0"),
         ("--sub", "a\nb", "sub: characters that cannot be printed"),
         ("--sub", "", "sub"),
         ("--comment", "a\x1b[2J", "--comment: must be printable"),
@@ -129,9 +129,27 @@ def test_an_invalid_claim_is_refused_and_nothing_written(run, path, option, valu
     assert not path.exists()
 
 
+def test_all_mistakes_are_told_at_once_with_guesses(run, path):
+    done = run(
+        "keys", "add", "--sub", "ann", "--keys-file", path, "--channels", "quote,trades,alert", "--symbols",
+        "A B,AAPL,*C", "--max-symbols", "-1",
+    )  # fmt: skip
+    assert (done.status, done.out) == (2, "")
+    assert done.err.splitlines() == [
+        "marketfeed: --symbols: not a symbol or prefix*: 'A B'",
+        "marketfeed: --symbols: not a symbol or prefix*: '*C'",
+        "marketfeed: --channels: one of quotes, trades, alerts, not 'quote'; did you mean quotes?",
+        "marketfeed: --channels: one of quotes, trades, alerts, not 'alert'; did you mean alerts?",
+        "marketfeed: --max-symbols: Expected `int` >= 0",
+    ]
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
+        (["--tier", "premum", "--tenant", "acme", "--symbols", "*"], "did you mean premium?"),
+        (["--tenant", "amce", "--symbols", "*"], "tenants are acme; did you mean acme?"),
         (["--tier", "gold", "--tenant", "acme", "--symbols", "*"], "no such tier: 'gold'"),
         (["--tenant", "other", "--symbols", "*"], "no such tenant: 'other'"),
         (["--tenant", "acme"], "it shows no symbol"),

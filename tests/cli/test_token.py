@@ -207,6 +207,27 @@ def test_mistakes_are_one_line(run, tmp_path, arguments, why):
     assert why in line
 
 
+@pytest.mark.parametrize("mode", ["none", "jwt"])
+def test_a_token_that_lasts_too_long_is_warned_of_however_it_is_verified(run, tmp_path, mode):
+    write(tmp_path, "secret", SECRET)
+    more = "" if mode == "none" else 'jwks = "https://idp.example/keys"\naudience = "us"\nissuer = "idp"\n'
+    write(tmp_path, "config.toml", f'[auth]\nmode = "{mode}"\nalgorithm = "ES256"\n{more}')
+    write(tmp_path, "key.pem", private_pem("ES256"))
+    done = run("token", "--sub", "ann", "--symbols", "*", "--private-key", "key.pem", "--ttl", "90d")
+    told = "marketfeed: warning: the engine will refuse it: the token is valid for longer than auth.max_ttl_s"
+    assert done.status == 0
+    assert told in done.err.splitlines()
+
+
+@pytest.mark.parametrize(("count", "warned"), [(500, False), (1000, True)])
+def test_a_token_that_does_not_fit_into_a_head_is_warned_of(run, tmp_path, count, warned):
+    write(tmp_path, "secret", SECRET)
+    write(tmp_path, "config.toml", '[auth]\nmode = "jwt"\nalgorithm = "HS256"\nkey_file = "secret"\n')
+    done = run("token", "--sub", "ann", "--symbols", ",".join(f"SY{number:04}" for number in range(count)))
+    assert done.status == 0
+    assert ("a head over HTTP may have 8 KiB" in done.err) is warned
+
+
 def test_help_shows_examples(run):
     done = run("token", "--help")
     assert "marketfeed token --new-key" in done.out
