@@ -43,8 +43,8 @@ ADD_EXAMPLES: Final = (
     "The key is printed once, alone on stdout; the file has only a hash of it.\n\nExamples:\n\n"
     "marketfeed keys add --sub ann --tier premium --symbols 'BTC*,AAPL'\n\n"
     "marketfeed keys add --sub risk --symbols '*' --channels alerts --consumers 'risk-*' --publish '*'\n\n"
-    "KEY=$(marketfeed keys add --sub bot --symbols '*' --keys-file keys.json)\n\n"
-    "marketfeed watch 'BTC*' --token $KEY"
+    "export MARKETFEED_TOKEN=$(marketfeed keys add --sub bot --symbols '*' --keys-file keys.json)\n\n"
+    "marketfeed watch 'BTC*'"
 )
 LIST_EXAMPLES: Final = "Examples:\n\nmarketfeed keys list\n\nmarketfeed keys list --json | jq -r .claims.sub"
 REVOKE_EXAMPLES: Final = (

@@ -38,8 +38,8 @@ EXAMPLES: Final = (
     "other algorithms sign with --private-key, since the engine has only the public half.\n\nExamples:\n\n"
     "marketfeed token --new-key jwt.key   (prints what to put into config.toml)\n\n"
     "marketfeed token --private-key jwt.key --sub ann --tier vip --symbols 'BTC*,AAPL' --ttl 1h\n\n"
-    "TOKEN=$(marketfeed token --sub ann --symbols '*')\n\n"
-    "marketfeed watch 'BTC*' --token $TOKEN"
+    "export MARKETFEED_TOKEN=$(marketfeed token --sub ann --symbols '*')\n\n"
+    "marketfeed watch 'BTC*'"
 )
 ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
 NEW_ALGORITHM: Final = "EdDSA"

@@ -24,10 +24,9 @@ COMMANDS = [
 
 
 def arguments(command: str) -> list[str]:
-    """Return the arguments of a command line, without a redirection."""
-    program, *found = shlex.split(command.partition(" >")[0])
-    assert program == "marketfeed"
-    return found
+    """Return the arguments of a command line, without a variable before it and a redirection."""
+    found = shlex.split(command.partition(" >")[0])
+    return found[found.index("marketfeed") + 1 :]
 
 
 def run(command: str, folder: Path) -> str:
