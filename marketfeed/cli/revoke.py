@@ -59,7 +59,7 @@ def revoke(
 ) -> None:
     """Revoke keys and tokens before they expire. Their sessions end within a second, with 4502.
 
-    What is issued later to the same `sub` or tenant is good again.
+    What is issued to the same `sub` or tenant from the next second on is good again.
 
     Exits with status 2 if nothing was revoked, or there was nothing to take back.
     """

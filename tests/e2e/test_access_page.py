@@ -109,7 +109,6 @@ def test_every_command_of_the_page_works_as_written(tmp_path):
             pass
         user.run("marketfeed usage")
     user.run("openssl")
-    (tmp_path / "var" / "cert.key").chmod(0o600)
     user.configure(CONFIG.replace("# tls_", "tls_"))
     with user.serving(serve) as engine:
         assert engine.ready.startswith("marketfeed ready https://")

@@ -168,6 +168,27 @@ def test_keys_change_with_sighup_and_workers_stay(folder, count):
     assert not any(part in log for key in (stays, goes, comes) for part in (key[1], key[2][-43:]))
 
 
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_whole_key_that_is_revoked_ends_its_sessions_and_is_kept_and_logged_nowhere(folder, count):
+    key_id, hash_, key = new_key()
+    write_keys(folder, (key_id, hash_, key))
+    with engine(KEYS, folder, "--set", f"engine.workers={count}") as running:
+        with open_session(running.url) as ws:
+            assert authenticate(ws, key)["T"] == "success"
+            told = post(running.admin_port, "/v1/revoke", {"token": key})[1]
+            assert (told["revoked"], told["sessions"]) == ({"token": key_id}, 1)
+            assert code_of(ws) == 4502
+        place = "--url", f"http://127.0.0.1:{running.admin_port}"
+        status, out, err = command(folder, "revoke", "--token", key, *place)
+        assert (status, err) == (0, "")
+        assert out.startswith(f"revoked token {key_id} for ever; ")
+        assert [row["value"] for row in revocations(running)] == [key_id]
+        assert running.stop() == 0
+        log = "".join(running.stderr)
+    assert key[-43:] not in log + out
+    assert not any(key[-43:].encode() in path.read_bytes() for path in (folder / "var").iterdir())
+
+
 def test_two_engines_do_not_share_a_file(folder):
     with engine(CONFIG, folder):
         second = command(
