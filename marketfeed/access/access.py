@@ -68,5 +68,5 @@ class Access:
         return self._verifier.again(grant, self.now_s())
 
     def bounds_symbols(self, grant: Grant) -> bool:
-        """Return whether names are counted for the tenant of ``grant``: a reload may bound them at any time."""
+        """Return whether names are counted for the tenant of ``grant``: a reload may bound them any time."""
         return grant.claims.tenant in self._config.auth.tenants
