@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -90,7 +91,8 @@ class AlertRoutes:
             if self._alerts is None:
                 return error_response(503, OFF)
             entitlement, holder = (UNBOUNDED, "") if grant is None else (grant.entitlement, grant.holder)
-            response = await answered(partial(handler, self._alerts, request, entitlement, holder))
+            authorized = replace(request, grant=grant)
+            response = await answered(partial(handler, self._alerts, authorized, entitlement, holder))
             self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile
             return response
 

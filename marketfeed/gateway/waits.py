@@ -30,16 +30,15 @@ class Waits:
         self._waiting: dict[trio.CancelScope, Grant | None] = {}
         self._ended = trio.lowlevel.ParkingLot()
 
-    async def run(
-        self, request: Request, work: Callable[[], Awaitable[T]], grant: Grant | None = None
-    ) -> T | Response:
+    async def run(self, request: Request, work: Callable[[], Awaitable[T]]) -> T | Response:
         """Return the result of ``work()``, or 503 if the gateway drains first.
 
-        401 if ``grant`` expires or is revoked first.
+        Raises RequestError (401) if the grant of the request expires or is revoked first.
 
         Raises MarketfeedError as ``work`` does, and trio.BrokenResourceError if the client goes away first.
         """
         found: list[T] = []
+        grant = request.grant
         failed: MarketfeedError | None = None
         try:
             async with trio.open_nursery() as nursery:

@@ -177,5 +177,5 @@ async def test_a_poll_that_waits_gives_no_alert_after_a_revocation(tmp_path):
             while not dispatch.consumers():
                 await trio.sleep(0.001)
             control.revoke("sub", "ann")
-            await dispatch.append([about(1, "A1")], time.time_ns())
         assert answers[0][0] == 401
+        await dispatch.append([about(1, "A1")], time.time_ns())
