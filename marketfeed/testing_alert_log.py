@@ -5,7 +5,7 @@
 
 A failed check raises an AssertionError that begins with the number of the check:
 
- 1. Entries have the positions 1, 2, 3 …, and an id is kept once, as is a notice's key.
+ 1. Entries have the positions 1, 2, 3 …, and an id is kept once, as is a key of notices of one publisher.
  2. Reading from a position returns entries in order, at most as many as asked for.
  3. What was appended is there, equal, when the log is opened again.
  4. Marks are kept; a cleared has none if an entry of its episode has none.
@@ -81,6 +81,10 @@ async def _positions(opened: _Open) -> None:
         repeated = example(5, state="notice", key="order-17")
         found = await log.append([notice, repeated], NOW_NS + 2)
         same([(a.id, a.position, a.new) for a in found], [(notice.id, 4, True), (notice.id, 4, False)])
+        others = [example(n, state="notice", key="order-17", publisher="ann") for n in (6, 7)]
+        found = await log.append([*others, repeated], NOW_NS + 3)
+        same([(a.id, a.position, a.new) for a in found],
+              [(others[0].id, 5, True), (others[0].id, 5, False), (notice.id, 4, False)])  # fmt: skip
 
 
 async def _reading(opened: _Open) -> None:
@@ -99,7 +103,7 @@ async def _reading(opened: _Open) -> None:
 async def _durable(opened: _Open) -> None:
     """Entries are there when the log is opened again."""
     alerts = [
-        example(1, data={"order": [1, None, "ü"]}, state="notice", to="risk-1"),
+        example(1, data={"order": [1, None, "ü"]}, state="notice", to="risk-1", publisher="é"),
         example(2, symbol="", value=None, threshold=None, severity="critical", suppressed=3, r_ns=7),
     ]
     async with opened() as log:

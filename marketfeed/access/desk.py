@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import msgspec
 
-from marketfeed.access.tickets import Redeemed, Tickets
+from marketfeed.access.tickets import Redeemed, Tickets, Use
 from marketfeed.access.usage import User
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from marketfeed.config.schema import TenantConfig
+
+REPLACED: Final = 10_000  # sessions that may enter late, after all those that were replaced since
 
 T = TypeVar("T", bound=Hashable)
 
@@ -49,8 +51,8 @@ class Desk(Protocol):
         """Return a new ticket for ``token``, which was verified; raises AccessError."""
         ...
 
-    async def redeem(self, ticket: str, address: str, session: str, again: bool) -> Redeemed:
-        """Use a ticket for ``session``, ``again`` if it opened a session before. Raises AccessError."""
+    async def redeem(self, ticket: str, address: str, session: str, use: Use) -> Redeemed:
+        """Use a ticket for ``session``. Raises AccessError."""
         ...
 
     async def refresh_keys(self) -> bool:
@@ -87,6 +89,8 @@ class LocalDesk:
         self._by_sub: Counter[tuple[str, str]] = Counter()  # sessions by tenant and sub
         self._by_tenant: Counter[str] = Counter()
         self._held: Counter[str] = Counter()  # symbols by tenant
+        # Sessions whose tickets have opened others before they entered, oldest first.
+        self._replaced: dict[str, None] = {}
 
     def __len__(self) -> int:
         """Return the number of sessions."""
@@ -107,6 +111,9 @@ class LocalDesk:
         most, tenant = holder.max_sessions, self.tenants.get(holder.tenant)
         if session in self._sessions:
             return None
+        if session in self._replaced:
+            del self._replaced[session]
+            return "its ticket has opened another session"
         if most is not None and self._by_sub[holder.tenant, holder.sub] >= most:
             return f"max_sessions of the token: {most}"
         of_tenant = None if tenant is None else tenant.max_sessions
@@ -148,15 +155,19 @@ class LocalDesk:
         """Return a new ticket for ``token``, which was verified; raises AccessError."""
         return self._tickets.issue(token, expires_s, address, self._now_s())
 
-    async def redeem(self, ticket: str, address: str, session: str, again: bool) -> Redeemed:
-        """Use a ticket for ``session``, ``again`` if it may have opened one before. Raises AccessError.
+    async def redeem(self, ticket: str, address: str, session: str, use: Use) -> Redeemed:
+        """Use a ticket for ``session``, as ``use`` says. Raises AccessError.
 
         A session that it opened before is not counted any more from now on, and has to end.
         """
-        redeemed = self._tickets.redeem(ticket, address, session, again, self._now_s())
+        redeemed = self._tickets.redeem(ticket, address, session, use, self._now_s())
         if redeemed.before in self._sessions:
             self.leave(redeemed.before)
             self._on_replaced(redeemed.before)
+        elif redeemed.before:
+            self._replaced[redeemed.before] = None
+            if len(self._replaced) > REPLACED:
+                del self._replaced[next(iter(self._replaced))]
         return redeemed
 
     async def refresh_keys(self) -> bool:

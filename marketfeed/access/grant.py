@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 if TYPE_CHECKING:
     from marketfeed.access.claims import Claims
     from marketfeed.access.entitlement import Entitlement
@@ -26,6 +28,11 @@ class Grant:
     token_id: str = ""
     issued_s: float | None = None
     expires_s: float | None = None
+
+    @property
+    def holder(self) -> str:
+        """Return tenant and `sub` as one text, such as ``["desk-3","ann"]``, which no other pair has."""
+        return msgspec.json.encode((self.claims.tenant, self.claims.sub)).decode()
 
     def ttl_s(self, now_s: float) -> int | None:
         """Return for how many seconds it is good; None: until it is revoked."""

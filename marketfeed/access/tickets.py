@@ -1,7 +1,7 @@
 """Tickets: what a browser puts into the URL of an event stream or WebSocket, in place of a token. Pure.
 
 A ticket opens one session within TICKET_S. An ``EventSource`` reconnects to the same URL by itself, with
-``Last-Event-ID``: so a ticket reopens its session, one at a time, until its token expires.
+``Last-Event-ID``: so the ticket of an event stream reopens it, one at a time, until its token expires.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import secrets
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -18,8 +18,11 @@ from marketfeed.errors import AccessError
 
 TICKET_S: Final = 30.0  # until it has to be used first
 USED_S: Final = 86_400.0  # for which one is kept whose key does not expire
-MOST: Final = 100_000  # at a time
-MOST_EACH: Final = 100  # of one token; its oldest makes room for its next one
+MOST: Final = 100_000  # at a time; the oldest makes room for the next one
+MOST_EACH: Final = 100  # likewise of one token
+Use = Literal[
+    "once", "open", "reopen"
+]  # a WebSocket; an event stream; the latter, which may be its first use
 
 
 class Redeemed(msgspec.Struct, frozen=True):
@@ -55,13 +58,13 @@ class Tickets:
         return len(self._all)
 
     def issue(self, token: str, expires_s: float | None, address: str, now_s: float) -> str:
-        """Return a new ticket for ``token``, which was verified; raises AccessError."""
+        """Return a new ticket for ``token``, which was verified."""
         self._forget(now_s)
         mine = self._of.get(token, {})
         if len(mine) >= MOST_EACH:
             self._drop(next(iter(mine)))
         if len(self._all) >= MOST:
-            raise AccessError(f"there are {MOST:,} tickets already")
+            self._drop(next(iter(self._all)))
         text = secrets.token_urlsafe(32)
         ends_s = now_s + USED_S if expires_s is None else expires_s
         self._all[text] = _Ticket(token, ends_s, address, now_s)
@@ -69,17 +72,19 @@ class Tickets:
         heapq.heappush(self._due, (now_s + TICKET_S, text))
         return text
 
-    def redeem(self, text: str, address: str, session: str, again: bool, now_s: float) -> Redeemed:
-        """Use a ticket for ``session``, ``again`` if it may have opened one before. Raises AccessError."""
+    def redeem(self, text: str, address: str, session: str, use: Use, now_s: float) -> Redeemed:
+        """Use a ticket for ``session``. Raises AccessError."""
         self._forget(now_s)
         ticket = self._all.get(text)
         if ticket is None:
             raise AccessError("no such ticket, or it has expired")
         if self.prefixes is not None and not same_network(address, ticket.address, self.prefixes):
             raise AccessError("the ticket was issued to another address")
-        if ticket.session and not again:
+        if ticket.session and use != "reopen":
             raise AccessError("the ticket was used")
         before, ticket.session = ticket.session, session
+        if use == "once":
+            self._drop(text)
         return Redeemed(ticket.token, before)
 
     def _forget(self, now_s: float) -> None:

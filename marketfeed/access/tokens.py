@@ -50,6 +50,11 @@ class TokenVerifier:
         )
         self._by_kid = keys_of_set(material.jwks, self._algorithm) if material.jwks else {}
 
+    @property
+    def rotates(self) -> bool:
+        """Return whether there is a previous key, which is accepted for some time only."""
+        return self._previous is not None
+
     def verify(self, token: str, now_s: float) -> dict[str, Any]:
         """Return the payload of a valid token; raises AccessError."""
         if len(token) > MAX_TOKEN:

@@ -45,6 +45,9 @@ class Verifier:
         grant = self._kept.get(presented)
         if grant is None:
             grant = self._granted(presented, now_s)
+            if self._tokens is not None and self._tokens.rotates:
+                self._check(grant, now_s)
+                return grant  # and do not keep it: its key may be the one that is accepted for some time only
             if len(self._kept) >= KEPT:
                 del self._kept[next(iter(self._kept))]
             self._kept[presented] = grant

@@ -38,6 +38,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""  # one line for people
     suppressed: int = 0  # episodes of this rule and symbol that its cool-down kept back since the last alert
     to: str | None = None  # the only consumer that gets it; None: all whose patterns match
+    publisher: str = ""  # of a notice, who published it, see Grant.holder; not sent to consumers
     data: dict[str, Any] | None = None  # of a notice, as its publisher sent it
 
 

@@ -17,6 +17,7 @@ import trio
 
 from marketfeed.alerts.active import ActiveConsumer
 from marketfeed.alerts.log import ALL_SYMBOLS, CONSUMERS, Acknowledged, Entry, Progress, consumer_problem
+from marketfeed.alerts.notices import check_addressee, is_acknowledged
 from marketfeed.alerts.patterns import symbol_set
 from marketfeed.alerts.recent import RecentEntries
 from marketfeed.alerts.service import AlertRefusedError, Published
@@ -167,17 +168,19 @@ class Dispatch:
         return await self._recent.after(after, limit)
 
     async def publish(self, notice: Alert, wait_s: float | None = None) -> Published:
-        """Keep a notice, once per key; wait up to ``wait_s`` until ``notice.to`` acknowledges it."""
+        """Keep a notice; wait up to ``wait_s`` until ``notice.to`` acknowledges it."""
         to = notice.to
         if to is not None and (problem := consumer_problem(to, ["*"])):
             raise AlertRefusedError(problem)
         if wait_s is not None and to is None:
             raise AlertRefusedError("only a notice to one consumer can be waited for: it needs `to`")
         (appended,) = await self.append([notice], self._wall_ns())
+        if not appended.new:
+            await check_addressee(self._alerts, notice, appended)
         acknowledged = False
         if wait_s is not None and to is not None:
             with self._await((to, appended.position)) as event:
-                if not appended.new and await self._is_acknowledged(to, appended):
+                if not appended.new and await is_acknowledged(self._alerts, to, appended.position):
                     event.set()
                 with trio.move_on_after(wait_s):
                     await event.wait()
@@ -287,13 +290,3 @@ class Dispatch:
             self._awaited[key].remove(event)
             if not self._awaited[key]:
                 del self._awaited[key]
-
-    async def _is_acknowledged(self, name: str, appended: Appended) -> bool:
-        progress = await self._alerts.progress(name)
-        position = appended.position
-        if progress is None or any(entry.position == position for entry in progress.requeued):
-            return False
-        settled = position <= progress.floor or position in progress.settled
-        return settled and position not in {
-            letter.entry.position for letter in await self._alerts.dead_letters(name)
-        }

@@ -49,7 +49,8 @@ COMMIT_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 class Appended(msgspec.Struct, frozen=True):
     """What became of an appended alert. ``new`` is False if it was in the log already.
 
-    ``id`` is that of the entry: a repeated notice gets the first one's. ``mark`` is that of a new entry.
+    ``id`` is that of the entry: a repeated notice gets that of its publisher's first. ``mark`` is that of a
+    new entry.
     """
 
     id: str
@@ -235,9 +236,9 @@ class AlertLog(Protocol):
     ) -> list[Appended]:
         """Keep alerts in this order, all or none; ``marks`` by id are kept with them.
 
-        An id that is in the log already is not kept again, and neither is a notice with the key of one that
-        is, nor a ``cleared`` of an episode that has been cleared. The mark of a ``cleared`` is left out if an
-        entry of its episode has none, so that a consumer that saw it raised sees it cleared.
+        An id that is in the log already is not kept again, and neither is a notice with key and publisher of
+        one that is, nor a ``cleared`` of an episode that has been cleared. The mark of a ``cleared`` is left
+        out if an entry of its episode has none, so that a consumer that saw it raised sees it cleared.
         """
         ...
 

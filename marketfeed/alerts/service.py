@@ -25,12 +25,19 @@ class AlertRefusedError(MarketfeedError):
     """A call that its caller has to change, such as one with an invalid name; the text says how."""
 
 
+class NoticeConflictError(AlertRefusedError):
+    """The publisher has used the key for a notice to another consumer; it has to use another key."""
+
+
 class AlertsOffError(MarketfeedError):
     """The configuration has alerts off."""
 
 
 class Published(msgspec.Struct, frozen=True):
-    """What became of a notice; ``id`` is the first one's if its key was seen before (not ``new``)."""
+    """What became of a notice.
+
+    If its publisher has used its key before (not ``new``), ``id`` is that of the first notice.
+    """
 
     id: str
     new: bool
@@ -82,9 +89,10 @@ class AlertService(Protocol):
         ...
 
     async def publish(self, notice: Alert, wait_s: float | None = None) -> Published:
-        """Keep a notice, once per ``notice.key``; wait up to ``wait_s`` until ``notice.to`` acknowledges it.
+        """Keep a notice, once per ``notice.publisher`` and ``notice.key``.
 
-        Raises AlertRefusedError.
+        Wait up to ``wait_s`` until ``notice.to`` acknowledges it. Raises AlertRefusedError, and
+        NoticeConflictError if the publisher has used the key for a notice to another consumer.
         """
         ...
 

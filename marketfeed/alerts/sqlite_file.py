@@ -68,9 +68,13 @@ CREATE TABLE audit (
     subject TEXT NOT NULL, by TEXT NOT NULL, detail TEXT
 );
 """
-# Logs of the first releases lack these; they are added when such a log is opened for writing.
-ADDED: Final = """
-CREATE INDEX IF NOT EXISTS notices ON alerts (body ->> '$.key') WHERE body ->> '$.state' = 'notice';
+PUBLISHER: Final = "coalesce(body ->> '$.publisher', '')"  # notices of earlier releases have none
+# Logs of the first releases lack these; they are added when such a log is opened for writing. The index
+# `notices` of earlier releases does not cover the publisher.
+ADDED: Final = f"""
+DROP INDEX IF EXISTS notices;
+CREATE INDEX IF NOT EXISTS published ON alerts (body ->> '$.key', {PUBLISHER})
+    WHERE body ->> '$.state' = 'notice';
 CREATE TABLE IF NOT EXISTS escalations (
     name TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (name, key)
 ) WITHOUT ROWID;

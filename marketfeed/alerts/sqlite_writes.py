@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from marketfeed.alerts.log import EXPIRED, Acknowledged, Appended, Consumer, Entry, Episode
-from marketfeed.alerts.sqlite_file import DEAD, REQUEUED, SETTLED, TRIED
+from marketfeed.alerts.sqlite_file import DEAD, PUBLISHER, REQUEUED, SETTLED, TRIED
 from marketfeed.alerts.sqlite_reads import consumers, entries, episode
 
 if TYPE_CHECKING:
@@ -60,15 +60,15 @@ class Changes:
     def _known(self, alert: Alert) -> Any:
         """Return position and id of the entry of ``alert``, or of what was kept in its place; None without.
 
-        That is the notice with its key, or what ended its episode.
+        That is its publisher's notice with its key, or what ended its episode.
         """
         known = self._one("SELECT position, id FROM alerts WHERE id = ?", alert.id)
         if known is None and alert.state == "notice":
             known = self._one(
                 "SELECT position, id FROM alerts"
-                " WHERE body ->> '$.state' = 'notice' AND body ->> '$.key' = ?",
-                alert.key,
-            )
+                f" WHERE body ->> '$.state' = 'notice' AND body ->> '$.key' = ? AND {PUBLISHER} = ?",
+                alert.key, alert.publisher,
+            )  # fmt: skip
         elif known is None and alert.state == "cleared":
             # As the episodes of a killed engine are cleared at the start: if the ticks come again, their
             # raised is known, and what clears it then is another alert.

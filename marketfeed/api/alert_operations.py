@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 WRITING: Final = (*EVERYWHERE, 413)
 NOTICE: Final = struct_answer(alerts.NoticeAnswer)
-KEPT: Final = "The key was seen before: this is the id of its first notice. With `wait`: it is acknowledged."
+KEPT: Final = (
+    "The publisher has used the key before: the id of its first notice. With `wait`: it is acknowledged."
+)
 
 GATEWAY: Final = (
     Route(
@@ -26,9 +28,9 @@ GATEWAY: Final = (
     ),
     Route(
         "/v1/alerts",
-        "Publish a notice, once per key.",
+        "Publish a notice, once per publisher and key.",
         struct_answer(alerts.NoticeAnswer, KEPT),
-        (*WRITING, 504),
+        (*WRITING, 409, 504),
         alerts.PublishParameters,
         method="POST",
         body=alerts.NoticeBody,

@@ -145,7 +145,7 @@ class NoticeBody(Body, frozen=True, kw_only=True):
         Meta(
             min_length=1,
             max_length=MAX_KEY,
-            description="The publisher's own key: a second notice with it is not kept.",
+            description="The publisher's own key: a second notice of this publisher with it is not kept.",
         ),
     ]
     msg: Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]

@@ -17,6 +17,7 @@ STATUSES: Final = {
     403: "The page's origin is not allowed (`gateway.allowed_origins`), or this is not entitled.",
     404: "There is no such path, episode, silence, consumer or revocation.",
     405: "The path does not support this method; the header Allow lists those it supports.",
+    409: "The key is that of a notice of this publisher to another consumer.",
     413: "The body is too long.",
     414: "The request line is too long.",
     421: "The host is not served (`gateway.hosts`, `admin.hosts`).",

@@ -157,4 +157,5 @@ def _fields(entry: Entry) -> dict[str, Any]:
 def alert_fields(alert: Alert, more: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of an alert that are set, then those of ``more``."""
     fields: dict[str, Any] = msgspec.to_builtins(alert)
+    fields["publisher"] = alert.publisher or None
     return {name: value for name, value in {**fields, **more}.items() if value is not None}

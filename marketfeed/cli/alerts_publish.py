@@ -25,7 +25,9 @@ def publish(
     message: Annotated[str, typer.Argument(metavar="MESSAGE", help="One line for people.")],
     key: Annotated[
         str | None,
-        typer.Option(help="Your own key: a second notice with it is not kept. Default: a random one."),
+        typer.Option(
+            help="Your own key: a second notice of yours with it is not kept. Default: a random one."
+        ),
     ] = None,
     to: Annotated[
         str | None, typer.Option(metavar="CONSUMER", help="The only consumer that gets it.")

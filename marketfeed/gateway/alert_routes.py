@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -14,7 +15,7 @@ from marketfeed.access.entitlement import UNBOUNDED
 from marketfeed.alerts.active import POLLING
 from marketfeed.alerts.alert import Alert, alert_id, ulid
 from marketfeed.alerts.log import Silence
-from marketfeed.alerts.service import AlertRefusedError, AlertsOffError
+from marketfeed.alerts.service import AlertRefusedError, AlertsOffError, NoticeConflictError
 from marketfeed.alerts.silencing import shown_silences
 from marketfeed.api.alerts import (
     MAX_DATA_BYTES,
@@ -55,10 +56,11 @@ if TYPE_CHECKING:
     from marketfeed.gateway.waits import Waits
 
     Handler = Callable[[AlertService, Request, Entitlement], Awaitable[Response]]
+    # With the holder of the token; "" without access control.
+    HolderHandler = Callable[[AlertService, Request, Entitlement, str], Awaitable[Response]]
 
 MOST: Final = 1000  # alerts in one answer
 NOTICE: Final = "notice"  # the rule of notices
-
 T = TypeVar("T")
 
 
@@ -70,7 +72,7 @@ class AlertRoutes:
     ) -> None:
         self._alerts, self._wall_ns, self._waits, self._authorizer = alerts, wall_ns, waits, authorizer
         self.routes: Routes = {
-            "/v1/alerts": {"GET": self._route(self._poll), "POST": self._route(self._publish)},
+            "/v1/alerts": {"GET": self._route(self._poll), "POST": self._held(self._publish)},
             "/v1/alerts/ack": {"POST": self._route(self._acknowledge)},
             "/v1/alerts/resolve": {"POST": self._route(self._resolve)},
             "/v1/alerts/silences": {
@@ -81,12 +83,16 @@ class AlertRoutes:
         }
 
     def _route(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        return self._held(lambda alerts, request, entitlement, _: handler(alerts, request, entitlement))
+
+    def _held(self, handler: HolderHandler) -> Callable[[Request], Awaitable[Response]]:
         async def route(request: Request) -> Response:
             grant = await self._authorizer.grant(request)
             if self._alerts is None:
                 return error_response(503, OFF)
-            entitlement = UNBOUNDED if grant is None else grant.entitlement
-            response = await answered(partial(handler, self._alerts, request, entitlement))
+            entitlement, holder = (UNBOUNDED, "") if grant is None else (grant.entitlement, grant.holder)
+            authorized = replace(request, grant=grant)
+            response = await answered(partial(handler, self._alerts, authorized, entitlement, holder))
             self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile
             return response
 
@@ -127,13 +133,15 @@ class AlertRoutes:
         found = await alerts.acknowledge(body.consumer, body.alerts)
         return json_response(AcknowledgedAnswer(found.ids, found.unknown))
 
-    async def _publish(self, alerts: AlertService, request: Request, entitlement: Entitlement) -> Response:
+    async def _publish(
+        self, alerts: AlertService, request: Request, entitlement: Entitlement, publisher: str
+    ) -> Response:
         """Keep a notice, and wait for its acknowledgement if the client wants that."""
         check_keys(request.query, PublishParameters.__struct_fields__)
         if request.first("wait", "ack") != "ack":
             raise RequestError(ErrorCode.SYNTAX, "wait: ack")
         wait_s = timeout_of(request.query, "5") if "wait" in request.query else None
-        notice = notice_of(parsed(request, NoticeBody), self._wall_ns())
+        notice = notice_of(parsed(request, NoticeBody), publisher, self._wall_ns())
         check_publishing(entitlement, notice.to)
         published = await self._waits.run(request, lambda: alerts.publish(notice, wait_s))
         if isinstance(published, Response):
@@ -190,7 +198,7 @@ async def answered(work: Callable[[], Awaitable[Response]]) -> Response:
     try:
         return await work()
     except AlertRefusedError as error:
-        return error_response(400, str(error))
+        return error_response(409 if isinstance(error, NoticeConflictError) else 400, str(error))
     except (AlertLogError, AlertsOffError) as error:
         return error_response(503, str(error))
 
@@ -207,7 +215,7 @@ def parsed(request: Request, kind: type[T]) -> T:
         raise RequestError(ErrorCode.SYNTAX, f"the body is not JSON: {error}") from None
 
 
-def notice_of(body: NoticeBody, now_ns: int) -> Alert:
+def notice_of(body: NoticeBody, publisher: str, now_ns: int) -> Alert:
     """Return the notice that a publisher asks for; raises RequestError."""
     if body.S and not is_symbol(body.S):
         raise RequestError(ErrorCode.SYNTAX, f"S: not a symbol: {body.S[:40]!r}")
@@ -219,8 +227,8 @@ def notice_of(body: NoticeBody, now_ns: int) -> Alert:
     if body.data is not None and len(msgspec.json.encode(body.data)) > MAX_DATA_BYTES:
         raise RequestError(ErrorCode.SYNTAX, f"data: at most {MAX_DATA_BYTES} bytes of JSON")
     return Alert(
-        # With the publisher's key, so that two notices of one moment have ids of their own.
-        id=alert_id(NOTICE, f"{body.S}\0{body.key}", NOTICE, 0, now_ns),
+        # With the publisher and its key, so that two notices of one moment have ids of their own.
+        id=alert_id(NOTICE, f"{publisher}\0{body.S}\0{body.key}", NOTICE, 0, now_ns),
         key=body.key,
         rule=NOTICE,
         symbol=body.S,
@@ -229,6 +237,7 @@ def notice_of(body: NoticeBody, now_ns: int) -> Alert:
         r_ns=now_ns,
         message=message,
         to=body.to,
+        publisher=publisher,
         data=body.data,
     )
 

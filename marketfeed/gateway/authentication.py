@@ -92,6 +92,11 @@ class Authentication:
         if limit is not None:
             raise RequestError(ErrorCode.SYMBOL_LIMIT, limit, id_)
 
+    async def release(self, grant: Grant, names: Names) -> None:
+        """Count the names that are left in the subscription: fewer than before, so none is refused."""
+        if self._access.bounds_symbols(grant):
+            await self._access.desk.hold(self._session.id, len(names.distinct()))
+
     def leave(self) -> None:
         """Count the session no more. Idempotent."""
         self._access.desk.leave(self._session.id)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Final
 
 from marketfeed.api.answers import TicketAnswer
 from marketfeed.errors import AccessError, ErrorCode, KeysUnavailableError, RequestError
-from marketfeed.gateway.http import Request, Response, json_response
+from marketfeed.gateway.http import Request, Response, error_response, json_response
 from marketfeed.gateway.query import LAST_EVENT_ID, check_keys
 
 if TYPE_CHECKING:
     from marketfeed.access.access import Access
     from marketfeed.access.grant import Grant
+    from marketfeed.access.tickets import Use
     from marketfeed.gateway.limits import Counters
 
 TICKET: Final = "ticket"
@@ -43,6 +44,14 @@ class Authorizer:
         self._access = access
         self._counters = counters
 
+    def refuse(self, request: Request) -> Response | None:
+        """Return 400 for a request with a token in its URL, judged before anything else of the URL."""
+        if self._access is None or _TOKENS.isdisjoint(key.lower() for key in request.query):
+            return None
+        self._counters.authentications["in the URL"] += 1
+        what = "a token does not belong in a URL: Authorization: Bearer, or a ticket of POST /v1/tickets"
+        return error_response(400, what)
+
     async def grant(self, request: Request) -> Grant | None:
         """Return what the token of a request gives, None without access control. Raises RequestError."""
         if self._access is None:
@@ -64,17 +73,21 @@ class Authorizer:
         if now.entitlement != grant.entitlement:
             raise RequestError(ErrorCode.NOT_ENTITLED, "what is entitled has changed: ask again")
 
-    async def opening(self, request: Request, session: str) -> Grant | None:
-        """Return what the token or ticket gives that is to open ``session``; None if there is neither."""
+    async def opening(self, request: Request, session: str, kept: bool) -> Grant | None:
+        """Return what the token or ticket gives that is to open ``session``; None if there is neither.
+
+        A ticket is ``kept`` if the client may open the session again with it.
+        """
         if self._access is None:
             return None
         token, ticket = self._token(request), request.first(TICKET, "")
         if token is not None and ticket:
             raise RequestError(ErrorCode.SYNTAX, "ticket: not together with Authorization")
         if ticket:
-            again = bool(request.header(b"last-event-id")) or any(request.first(k, "") for k in LAST_EVENT_ID)
+            last = request.header(b"last-event-id") or any(request.first(k, "") for k in LAST_EVENT_ID)
+            use: Use = ("reopen" if last else "open") if kept else "once"
             try:
-                redeemed = await self._access.desk.redeem(ticket[:100], request.address, session, again)
+                redeemed = await self._access.desk.redeem(ticket[:100], request.address, session, use)
             except AccessError as error:
                 raise self._failed(error) from None
             token = redeemed.token
@@ -96,10 +109,6 @@ class Authorizer:
         return json_response(TicketAnswer(ticket, TICKET_S), 201)
 
     def _token(self, request: Request) -> str | None:
-        if not _TOKENS.isdisjoint(key.lower() for key in request.query):
-            self._counters.authentications["in the URL"] += 1
-            what = "a token does not belong in a URL: Authorization: Bearer, or a ticket of POST /v1/tickets"
-            raise RequestError(ErrorCode.SYNTAX, what)
         header = request.header(b"authorization")
         if header is None:
             return None

@@ -26,6 +26,7 @@ from marketfeed.gateway.target import TargetError, parse_target
 from marketfeed.gateway.unread import Unread
 
 if TYPE_CHECKING:
+    from marketfeed.access.grant import Grant
     from marketfeed.gateway.hosts import Hosts
     from marketfeed.gateway.session import Session
 
@@ -73,6 +74,7 @@ class Request:
     authority: str | None = None  # requested host and port, if that host is one of ours
     address: str = ""  # the client's, as reported by trusted proxies
     wait_gone: Callable[[], Awaitable[None]] = trio.sleep_forever  # until the client closes the connection
+    grant: Grant | None = None  # what its key or token gives, once a route has authorized it
 
     def first(self, name: str, default: str) -> str:
         """Return the first value of ``name`` in the query."""

@@ -309,6 +309,7 @@ class Gateway:
         access = self._service.access
         if access is None:
             return
+        self.routes.recheck()
         turn = clock.Turn()
         for session in list(self.sessions):
             if session.grant is not None:
@@ -361,9 +362,13 @@ async def _recheck(session: Session, grant: Grant, access: Access) -> None:
     except AccessError:
         session.end(CloseCode.REVOKED)
         return
-    if now.entitlement != grant.entitlement and session.member is not None:
-        await session.regrant(now)
-    elif session.member is None:
+    member, authentication = session.member, session.authentication
+    if now.entitlement != grant.entitlement and member is not None:
+        applied = await session.regrant(now)
+        if access.bounds_symbols(now) and authentication is not None:
+            await applied.wait()
+            await authentication.release(now, member.names)
+    elif member is None:
         session.grant = now
 
 

@@ -54,7 +54,8 @@ class Polling:
         after, timeout_s = asked.cursor_of(query), asked.timeout_of(query)
         grant = await self._authorizer.grant(request)
         names, tier = self._entitled(grant, query, names, tier)
-        answer = await self._waits.run(request, lambda: service.shard.poll(names, tier, after, timeout_s))
+        waiting = replace(request, grant=grant)
+        answer = await self._waits.run(waiting, lambda: service.shard.poll(names, tier, after, timeout_s))
         if isinstance(answer, Response):
             return answer
         self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile

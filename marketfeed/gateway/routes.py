@@ -51,7 +51,7 @@ class Routes:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._origins = Origins(service.allowed_origins, service.certificate is not None)
-        self._waits = Waits()
+        self._waits = Waits(service.access)
         self._authorizer = Authorizer(service.access, service.counters)
         self.polling = Polling(service, self._waits, self._authorizer)
         self._rates = Rates(service.limits.requests_per_s)
@@ -82,15 +82,19 @@ class Routes:
             service.counters.requests,
         )
 
+    def recheck(self) -> None:
+        """End polls whose keys or tokens do not hold any more."""
+        self._waits.recheck()
+
     async def drain(self) -> None:
         """End all polls, and each connection with its current response; return when the polls have ended."""
         self.server.closing = True
         await self._waits.drain()
 
     def refuse(self, request: Request) -> Response | None:
-        """Return 429 for an address that exceeds its request rate."""
+        """Return 429 for an address that exceeds its request rate, and 400 for a token in the URL."""
         if request.path in UNCOUNTED or self._rates.take(request.address, trio.current_time()):
-            return None
+            return self._authorizer.refuse(request)
         most = self._service.limits.requests_per_s
         return error_response(429, f"more than {most:g} requests a second", (("Retry-After", "1"),))
 
@@ -101,7 +105,7 @@ class Routes:
             self._log.warning("not a WebSocket handshake", address=request.address, reason=str(error))
             return error_response(error.status, str(error), error.headers)
         session = WebSocketSession(self._service, request.address, opening, self._sdk(request))
-        session.grant = await self._authorizer.opening(request, session.id)
+        session.grant = await self._authorizer.opening(request, session.id, kept=False)
         return await self._admit(request) or session
 
     async def _events(self, request: Request) -> Response | Session:
@@ -119,7 +123,7 @@ class Routes:
         session = EventSession(
             service, request.address, names, tier, after, headers, self._sdk(request), alerts
         )
-        session.grant = await self._authorizer.opening(request, session.id)
+        session.grant = await self._authorizer.opening(request, session.id, kept=True)
         session.check("tier" in query)
         refusal = await self._admit(request)
         if refusal is not None:

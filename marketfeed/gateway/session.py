@@ -182,6 +182,8 @@ class Session(ABC):
         ):
             applied = await self.regrant(grant, id_, renewal=True)
             await applied.wait()
+            assert self.authentication is not None
+            await self.authentication.release(grant, member.names)
             return
         self.keep(grant)
         alerts.entitlement = grant.entitlement

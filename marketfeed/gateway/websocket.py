@@ -256,19 +256,20 @@ class WebSocketSession(Session):
             entitled.check_count(entitlement, names, request.id)
         if isinstance(request, Subscribe) and request.alerts:
             entitled.check_alerts(entitlement, request.consumer, request.id)
-        if self.authentication is not None and self.grant is not None:
-            await self.authentication.hold(self.grant, names, request.id)
-
-        if synced and self.over is not None:
-            self._tell_over(member, self.over)
-
         after = protocol.cursor_of(request) if isinstance(request, Subscribe) else None
         alerts = self.alerts
         assert alerts is not None
-        if isinstance(request, Subscribe):
-            await alerts.add(request.alerts, request.consumer, request.start, request.id)
-        else:
-            await alerts.remove(request.alerts, request.id)
+        await self._hold(names, request.id)
+        try:
+            if isinstance(request, Subscribe):
+                await alerts.add(request.alerts, request.consumer, request.start, request.id)
+            else:
+                await alerts.remove(request.alerts, request.id)
+        except RequestError:
+            await self._hold(member.names)  # nothing changes
+            raise
+        if synced and self.over is not None:
+            self._tell_over(member, self.over)
 
         def answer(resumption: Resumption | None) -> bytes:
             about = (member.names, member.tier.name, member.encoding.name, request.id, resumption)
@@ -280,6 +281,11 @@ class WebSocketSession(Session):
             )
         )
         alerts.send()
+
+    async def _hold(self, names: Names, id_: protocol.RequestId = None) -> None:
+        """Count ``names`` with those of the tenant. Raises RequestError."""
+        if self.authentication is not None and self.grant is not None:
+            await self.authentication.hold(self.grant, names, id_)
 
     # Close.
 

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from marketfeed.alerts.active import POLLING
-from marketfeed.alerts.service import AlertRefusedError, AlertsOffError
+from marketfeed.alerts.service import AlertRefusedError, AlertsOffError, NoticeConflictError
 from marketfeed.errors import AlertLogError, ControlError
 from marketfeed.gateway.session_alerts import OFF
 from marketfeed.workers.alert_messages import Call, Join, Take, decode_call, encode, perform
@@ -134,6 +134,8 @@ async def _answer(service: AlertService, asked: AskedCall) -> AlertsAnswered:
             raise AlertLogError(
                 f"alerts of {len(result)} bytes are too large for a worker: see engine.workers"
             )
+    except NoticeConflictError as error:
+        return AlertsAnswered(number, "conflict", reason=str(error))
     except AlertRefusedError as error:
         return AlertsAnswered(number, "refused", reason=str(error))
     except AlertsOffError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 import msgspec
 
 from marketfeed.access.desk import Holder
-from marketfeed.access.tickets import Redeemed
+from marketfeed.access.tickets import Redeemed, Use
 
 if TYPE_CHECKING:
     from marketfeed.access.desk import Desk
@@ -49,7 +49,7 @@ class Redeem(_Call, frozen=True):
     ticket: str
     address: str
     session: str
-    again: bool
+    use: Use
 
 
 class RefreshKeys(_Call, frozen=True):
@@ -69,8 +69,8 @@ async def perform(call: Call, desk: Desk) -> Result:
             return await desk.hold(session, symbols)
         case Issue(token, expires_s, address):
             return await desk.issue(token, expires_s, address)
-        case Redeem(ticket, address, session, again):
-            return await desk.redeem(ticket, address, session, again)
+        case Redeem(ticket, address, session, use):
+            return await desk.redeem(ticket, address, session, use)
         case RefreshKeys():
             return await desk.refresh_keys()
         case _:

@@ -21,7 +21,8 @@ from marketfeed.workers import desk_messages
 
 SPARE_FILES: Final = 64  # descriptors that a worker reserves for other files than connections
 
-AlertsOutcome = Literal["done", "cancelled", "log", "refused", "off"]  # the last three: which error
+# The last four: which error.
+AlertsOutcome = Literal["done", "cancelled", "log", "refused", "conflict", "off"]
 
 
 class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):

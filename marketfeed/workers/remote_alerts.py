@@ -11,7 +11,7 @@ import trio
 from marketfeed.alerts.active import POLLING
 from marketfeed.alerts.delivery import Due
 from marketfeed.alerts.log import ALL_SYMBOLS, Acknowledged, Consumer, Entry, Episode, Silence
-from marketfeed.alerts.service import AlertRefusedError, AlertsOffError, Published
+from marketfeed.alerts.service import AlertRefusedError, AlertsOffError, NoticeConflictError, Published
 from marketfeed.errors import AlertLogError
 from marketfeed.workers import alert_messages as calls
 from marketfeed.workers.messages import AlertsAnswered, AskAlerts, CancelAlerts, Down, LeaveAlerts
@@ -156,6 +156,8 @@ def _result_of(answered: AlertsAnswered | None) -> bytes:
             return answered.result
         case "refused":
             raise AlertRefusedError(answered.reason)
+        case "conflict":
+            raise NoticeConflictError(answered.reason)
         case "off":
             raise AlertsOffError(answered.reason)
         case _:

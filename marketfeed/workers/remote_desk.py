@@ -13,7 +13,7 @@ from marketfeed.workers.requests import Requests
 
 if TYPE_CHECKING:
     from marketfeed.access.desk import Holder
-    from marketfeed.access.tickets import Redeemed
+    from marketfeed.access.tickets import Redeemed, Use
     from marketfeed.workers.channel import Channel
 
 
@@ -55,9 +55,9 @@ class RemoteDesk:
         """Return a new ticket for ``token``, which was verified."""
         return cast("str", await self._ask(calls.Issue(token, expires_s, address)))
 
-    async def redeem(self, ticket: str, address: str, session: str, again: bool) -> Redeemed:
-        """Use a ticket for ``session``, ``again`` if it opened a session before."""
-        return cast("Redeemed", await self._ask(calls.Redeem(ticket, address, session, again)))
+    async def redeem(self, ticket: str, address: str, session: str, use: Use) -> Redeemed:
+        """Use a ticket for ``session``."""
+        return cast("Redeemed", await self._ask(calls.Redeem(ticket, address, session, use)))
 
     async def refresh_keys(self) -> bool:
         """Fetch the set of keys again, unless that was done a moment ago.

@@ -96,6 +96,16 @@ async def test_tickets_and_keys_go_through_the_desk():
     told = desk(refresh)
     ticket = await told.issue("token", None, "192.0.2.1")
     assert told.tickets == 1
-    assert (await told.redeem(ticket, "192.0.2.1", "s", False)).token == "token"
+    assert (await told.redeem(ticket, "192.0.2.1", "s", "open")).token == "token"
     assert not await told.refresh_keys()
     assert asked == [1]
+
+
+async def test_a_session_that_was_replaced_before_it_entered_does_not_enter():
+    told = desk()
+    ticket = await told.issue("token", None, "192.0.2.1")
+    await told.redeem(ticket, "192.0.2.1", "first", "open")
+    assert (await told.redeem(ticket, "192.0.2.1", "second", "reopen")).before == "first"
+    assert await told.enter("first", Holder("ann", "")) == "its ticket has opened another session"
+    assert await told.enter("second", Holder("ann", "")) is None
+    assert len(told) == 1

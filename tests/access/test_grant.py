@@ -36,3 +36,10 @@ def test_no_repr_shows_a_secret():
         Material((KeyEntry("1", "HASH", 1, {}),), key=b"SECRET", previous_key=b"SECRET", jwks=b"SECRET")
     )
     assert shown == "Material(1 keys, 0 revocations)"
+
+
+def test_no_two_pairs_of_tenant_and_sub_are_one_holder():
+    pairs = [("", "a"), ("a", "a"), ("a", "b"), ("b", "a"), ('a","b', "c"), ("a", 'b","c'), ("é", "a")]
+    holders = [Grant(Claims(sub=sub, tenant=tenant), UNBOUNDED).holder for tenant, sub in pairs]
+    assert len({*holders}) == len(pairs)
+    assert holders[2] == '["a","b"]'

@@ -14,25 +14,25 @@ HERE = "192.0.2.1"
 def test_a_ticket_opens_one_session():
     tickets = Tickets()
     ticket = tickets.issue("token", 1000.0, HERE, 0.0)
-    assert tickets.redeem(ticket, HERE, "s1", False, 30.0) == Redeemed("token")
+    assert tickets.redeem(ticket, HERE, "s1", "open", 30.0) == Redeemed("token")
     with pytest.raises(AccessError, match="was used"):
-        tickets.redeem(ticket, HERE, "s2", False, 30.0)
+        tickets.redeem(ticket, HERE, "s2", "open", 30.0)
 
 
 def test_a_ticket_reopens_its_session_until_its_token_expires():
     tickets = Tickets()
     ticket = tickets.issue("token", 1000.0, HERE, 0.0)
-    tickets.redeem(ticket, HERE, "s1", False, 1.0)
-    assert tickets.redeem(ticket, HERE, "s2", True, 500.0) == Redeemed("token", before="s1")
-    assert tickets.redeem(ticket, HERE, "s3", True, 1000.0) == Redeemed("token", before="s2")
+    tickets.redeem(ticket, HERE, "s1", "open", 1.0)
+    assert tickets.redeem(ticket, HERE, "s2", "reopen", 500.0) == Redeemed("token", before="s1")
+    assert tickets.redeem(ticket, HERE, "s3", "reopen", 1000.0) == Redeemed("token", before="s2")
     with pytest.raises(AccessError, match="no such ticket"):
-        tickets.redeem(ticket, HERE, "s4", True, 1000.5)
+        tickets.redeem(ticket, HERE, "s4", "reopen", 1000.5)
     assert len(tickets) == 0
 
 
 def test_a_reconnect_may_be_the_first_use():
     tickets = Tickets()
-    assert tickets.redeem(tickets.issue("t", None, HERE, 0.0), HERE, "s", True, 1.0) == Redeemed("t")
+    assert tickets.redeem(tickets.issue("t", None, HERE, 0.0), HERE, "s", "reopen", 1.0) == Redeemed("t")
 
 
 def test_a_ticket_that_was_not_used_in_time_is_forgotten():
@@ -40,17 +40,17 @@ def test_a_ticket_that_was_not_used_in_time_is_forgotten():
     ticket = tickets.issue("token", 1000.0, HERE, 0.0)
     assert len(tickets) == 1
     with pytest.raises(AccessError, match="no such ticket, or it has expired"):
-        tickets.redeem(ticket, HERE, "s1", False, TICKET_S + 0.1)
+        tickets.redeem(ticket, HERE, "s1", "open", TICKET_S + 0.1)
     assert len(tickets) == 0
 
 
 def test_for_a_key_a_used_ticket_lasts_a_day():
     tickets = Tickets()
     ticket = tickets.issue("key", None, HERE, 0.0)
-    tickets.redeem(ticket, HERE, "s1", False, 1.0)
-    assert tickets.redeem(ticket, HERE, "s2", True, USED_S).token == "key"
+    tickets.redeem(ticket, HERE, "s1", "open", 1.0)
+    assert tickets.redeem(ticket, HERE, "s2", "reopen", USED_S).token == "key"
     with pytest.raises(AccessError):
-        tickets.redeem(ticket, HERE, "s3", True, USED_S + 1)
+        tickets.redeem(ticket, HERE, "s3", "reopen", USED_S + 1)
 
 
 @pytest.mark.parametrize(
@@ -67,26 +67,36 @@ def test_a_ticket_is_bound_to_the_prefix_of_its_address(issued, used, works):
     tickets = Tickets((24, 48))
     ticket = tickets.issue("token", None, issued, 0.0)
     if works:
-        tickets.redeem(ticket, used, "s", False, 1.0)
+        tickets.redeem(ticket, used, "s", "open", 1.0)
         return
     with pytest.raises(AccessError, match="another address"):
-        tickets.redeem(ticket, used, "s", False, 1.0)
-    assert tickets.redeem(ticket, issued, "s", False, 1.0)  # the thief has not used it up
+        tickets.redeem(ticket, used, "s", "open", 1.0)
+    assert tickets.redeem(ticket, issued, "s", "open", 1.0)  # the thief has not used it up
 
 
-def test_there_is_a_limit_of_tickets_at_a_time(monkeypatch):
+def test_the_oldest_ticket_makes_room_for_the_next_one(monkeypatch):
     monkeypatch.setattr(module, "MOST", 2)
     tickets = Tickets()
-    for _ in range(2):
-        tickets.issue("token", None, HERE, 0.0)
-    with pytest.raises(AccessError, match="2 tickets already"):
-        tickets.issue("token", None, HERE, 1.0)
-    assert tickets.issue("token", None, HERE, TICKET_S + 1)
+    first, second, third = (tickets.issue(token, None, HERE, 0.0) for token in "abc")
+    assert len(tickets) == 2
+    with pytest.raises(AccessError, match="no such ticket"):
+        tickets.redeem(first, HERE, "s", "open", 1.0)
+    assert tickets.redeem(second, HERE, "s", "open", 1.0).token == "b"
+    assert tickets.redeem(third, HERE, "s", "open", 1.0).token == "c"
+
+
+def test_the_ticket_of_a_websocket_is_gone_after_its_use():
+    tickets = Tickets()
+    ticket = tickets.issue("token", None, HERE, 0.0)
+    assert tickets.redeem(ticket, HERE, "s", "once", 1.0).token == "token"
+    assert len(tickets) == 0
+    with pytest.raises(AccessError, match="no such ticket"):
+        tickets.redeem(ticket, HERE, "s", "reopen", 1.0)
 
 
 def test_what_is_no_ticket_is_refused():
     with pytest.raises(AccessError):
-        Tickets().redeem("", HERE, "s", False, 0.0)
+        Tickets().redeem("", HERE, "s", "open", 0.0)
 
 
 def test_the_oldest_ticket_of_a_token_makes_room_for_its_next_one(monkeypatch):
@@ -95,9 +105,9 @@ def test_the_oldest_ticket_of_a_token_makes_room_for_its_next_one(monkeypatch):
     other = tickets.issue("b", 999.0, "1.2.3.4", 0.0)
     first, second, third = (tickets.issue("a", 999.0, "1.2.3.4", float(now_s)) for now_s in range(3))
     with pytest.raises(AccessError, match="no such ticket"):
-        tickets.redeem(first, "1.2.3.4", "s", False, 3.0)
+        tickets.redeem(first, "1.2.3.4", "s", "open", 3.0)
     for text, token in ((second, "a"), (third, "a"), (other, "b")):
-        assert tickets.redeem(text, "1.2.3.4", "s", False, 3.0).token == token
+        assert tickets.redeem(text, "1.2.3.4", "s", "open", 3.0).token == token
     assert len(tickets) == 3
     tickets.issue("c", 5000.0, "1.2.3.4", 2000.0)
     assert len(tickets) == 1

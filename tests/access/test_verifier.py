@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import jwt
 import pytest
 
 from marketfeed.access import verifier as module
@@ -158,3 +159,17 @@ def test_a_grant_of_a_token_expires_when_it_is_looked_at_again():
 
 def test_a_configuration_without_tokens_needs_no_key():
     assert Verifier(config(mode="none", algorithm=None), Material())
+
+
+def test_a_token_of_the_previous_key_is_refused_after_its_time_however_often_it_was_presented():
+    old = b"the former HS256 secret of 32 bytes"
+    until_s = NOW_S + 10
+    found = Verifier(config(), Material(key=SECRET, previous_key=old, previous_until_s=until_s))
+    former, present = (
+        jwt.encode({"sub": "ann", "exp": NOW_S + 3600}, secret, "HS256") for secret in (old, SECRET)
+    )
+    for now_s in (NOW_S, until_s):
+        assert found.verify(former, now_s).claims.sub == found.verify(present, now_s).claims.sub == "ann"
+    assert found.verify(present, until_s + 1)
+    with pytest.raises(AccessError, match="signature is wrong"):
+        found.verify(former, until_s + 1)

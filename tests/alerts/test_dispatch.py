@@ -216,16 +216,21 @@ async def test_the_age_of_what_an_absent_consumer_has_not_read_is_known(tmp_path
         assert (found.state, found.oldest_ns, found.unacknowledged) == ("away", NOW_NS + 5, 0)
 
 
-async def test_a_notice_is_kept_once_per_key(tmp_path):
+async def test_a_notice_is_kept_once_per_publisher_and_key(tmp_path):
     async with dispatching(tmp_path) as dispatch:
         first = await dispatch.publish(notice("order-1", to="risk"))
-        again = msgspec.structs.replace(notice("order-1"), id=alert_id("notice", "other", "notice", 0, 7))
+        own_id = alert_id("notice", "other", "notice", 0, 7)
+        again = msgspec.structs.replace(notice("order-1", to="risk"), id=own_id)
         second = await dispatch.publish(again)
         assert (first.new, second.new, first.id) == (True, False, second.id)
         await dispatch.join("s1", "risk", "all", ["nothing"])
         await dispatch.join("s2", "other", "all", ["*"])
         assert ids(await dispatch.take("s1", 9)) == [first.id]  # whatever its patterns
         assert dispatch.statistics()["other"].delivered == 0
+        ann = await dispatch.publish(notice("order-1", to="risk", publisher="ann"))
+        assert ann.new
+        assert not (await dispatch.publish(notice("order-1", to="risk", publisher="ann"))).new
+        assert ids(await dispatch.take("s1", 9)) == [ann.id]
 
 
 async def test_a_publisher_can_wait_for_the_acknowledgement(tmp_path):

@@ -44,6 +44,15 @@ class Doubling(SqliteLog):
         return [type(one)(one.id, one.position, True) for one in appended]
 
 
+class Shared(SqliteLog):
+    """Keeps a key of notices once over all publishers."""
+
+    async def append(self, alerts, now_ns, marks=None):
+        held = {entry.alert.key: entry for entry in await self.read(0, 1000) if entry.alert.state == "notice"}
+        known = [held[alert.key].alert if alert.key in held else alert for alert in alerts]
+        return await super().append(known, now_ns, marks)
+
+
 class Deaf(SqliteLog):
     """Has no floors."""
 
@@ -81,7 +90,7 @@ class Generous(SqliteLog):
 
 @pytest.mark.parametrize(
     ("broken", "check"),
-    [(Forgetful, 7), (Doubling, 1), (Deaf, 8), (Unbounded, 6), (Generous, 14), (Fickle, 15)],
+    [(Forgetful, 7), (Doubling, 1), (Shared, 1), (Deaf, 8), (Unbounded, 6), (Generous, 14), (Fickle, 15)],
 )
 async def test_a_broken_log_fails_the_checks(tmp_path, broken, check):
     @asynccontextmanager

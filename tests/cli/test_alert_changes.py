@@ -197,7 +197,13 @@ def test_a_notice_is_kept_once_per_key(log):
     assert (told.status, told.out) == (0, f"published: {notice.id}, key k1\n")
     assert (notice.key, notice.to, notice.severity, notice.symbol) == ("k1", "risk", "critical", "AAPL")
     assert (notice.message, notice.data, notice.state) == ("stop now", {"n": [1]}, "notice")
-    assert alerts(log, "publish", "again", "--key", "k1").out == f"published before: {notice.id}, key k1\n"
+    again = alerts(log, "publish", "again", "--key", "k1", "--to", "risk")
+    assert again.out == f"published before: {notice.id}, key k1\n"
+    assert said(alerts(log, "publish", "again", "--key", "k1")) == (
+        f"the key 'k1' is that of your notice {notice.id} to risk, "
+        "and this one is to everybody: use another key"
+    )
+    assert notice.publisher == ""
     assert read(log, SqliteReader.head) == 4
 
 

@@ -82,6 +82,16 @@ async def test_one_alert_is_shown_with_its_episode(tmp_path, logged):
     assert rows["episode.rule"] == "wide"
 
 
+async def test_the_publisher_of_a_notice_is_shown(tmp_path, logged):
+    notice = Alert(id="N", key="k", rule="notice", state="notice", publisher='["desk","ann"]')
+    async with open_log(tmp_path / "var" / "alerts.db") as log:
+        await log.append([notice], AT_NS)
+    _, out, _ = command(tmp_path, "alerts", "show", "N")
+    assert ["publisher", '["desk","ann"]'] in [line.split() for line in out.splitlines()]
+    _, out, _ = command(tmp_path, "alerts", "list", "--json")
+    assert [json.loads(line).get("publisher") for line in out.splitlines()] == [None] * 3 + ['["desk","ann"]']
+
+
 async def test_mistakes_are_one_line(tmp_path, logged):
     for arguments, said in (
         (["show", "NOPE"], "NOPE: the log has no such alert"),

@@ -276,7 +276,7 @@ async def test_requests_over_http_are_authorized():
 
 
 @pytest.mark.parametrize("key", ["token", "access_token", "jwt", "api_key", "Authorization"])
-@pytest.mark.parametrize("path", ["stream", "events", "poll", "quotes"])
+@pytest.mark.parametrize("path", ["stream", "events", "poll", "quotes", "symbols", "alerts", "nowhere"])
 async def test_a_token_in_a_url_is_refused_and_not_repeated(key, path, capfd):
     control = Control()
     token = control.token(["*"])
@@ -284,7 +284,9 @@ async def test_a_token_in_a_url_is_refused_and_not_repeated(key, path, capfd):
         stream = await live.raw(f"/v1/{path}?quotes=A&symbols=A&{key}={token}", upgrade=path == "stream")
         head = await stream.receive_some()
         assert head.startswith(b"HTTP/1.1 400 ")
+        assert b"a token does not belong in a URL" in head
         assert token.encode() not in head
+        assert live.counters.authentications == {"in the URL": 1}
     assert token not in "".join(capfd.readouterr())
 
 
@@ -303,6 +305,52 @@ async def test_a_poll_that_waits_does_not_outlive_a_revocation():
         control.revoke("sub", "ann")
         live.publish("A")
     assert answers[0][0] == 401
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+async def test_a_poll_that_waits_ends_with_its_token(how):
+    control = Control()
+    async with serving(access=control.access) as live, trio.open_nursery() as nursery:
+        answers = []
+        # Of a token that has expired, half a second of the grace is left.
+        ttl_s = 3600 if how == "revoked" else -24.5
+
+        async def poll():
+            header = bearer(control.token(["*"], ttl_s))
+            answers.append(await http(live, "GET", "/v1/poll?quotes=A&timeout_s=300", headers=header))
+
+        nursery.start_soon(poll)
+        while not len(live.shard.polls):
+            await trio.sleep(0.001)
+        if how == "revoked":
+            control.revoke("sub", "ann")
+    status, body = answers[0]
+    assert (status, body["error"]["msg"]) == (401, "authentication failed: expired or revoked")
+
+
+async def test_what_is_refused_or_lost_does_not_count_for_the_tenant():
+    control = Control({"firm": TenantConfig(max_symbols=4)})
+    token = control.token(["*"], tenant="firm")
+    async with serving(access=control.access) as live, connected(live) as one, connected(live) as two:
+        await authenticated(one, token)
+        await authenticated(two, token)
+        for wrong in ({"after": "junk"}, {"alerts": ["*"]}):
+            await one.send(action="subscribe", quotes=["A1", "A2", "A3", "A4"], **wrong)
+            assert (await one.next())["T"] == "error"
+        await subscribed(two, quotes=["B1"])
+        await two.send(action="unsubscribe", quotes=["B1"])
+        await two.next("subscription")
+        await subscribed(one, quotes=["A1", "A2", "A3", "A4"])
+        await two.send(action="subscribe", quotes=["B1"])
+        assert (await two.next())["code"] == 405
+        await authenticated(one, control.token(["A1"], tenant="firm"))
+        await one.next("synced")
+        await subscribed(two, quotes=["B1", "B2", "B3"])
+        control.bound(firm=TenantConfig(max_symbols=4, symbols=("B*",)))
+        assert (await one.next("subscription"))["quotes"] == []
+        await one.next("synced")
+        await two.next("synced")
+        await subscribed(two, quotes=["B4"])
 
 
 async def test_a_ticket_opens_one_session():

@@ -9,7 +9,9 @@ import msgspec
 import pytest
 import trio
 
-from marketfeed.testing_alert_log import example
+from marketfeed.api.alerts import NoticeBody
+from marketfeed.gateway.alert_routes import notice_of
+from marketfeed.testing_alert_log import NOW_NS, example
 from tests.support.access import Control, bearer
 from tests.support.live import connected, http, serving_alerts
 
@@ -88,6 +90,57 @@ async def test_alerts_consumers_and_publishing_are_entitled(tmp_path):
         assert (await http(live, "POST", "/v1/alerts/silences", silence, everybody))[0] == 201
 
 
+PUBLISHERS = (
+    {"sub": "ann"},
+    {"sub": "bob"},
+    {"sub": "ann", "tenant": "desk"},
+    {"sub": "desk", "tenant": "ann"},
+)
+
+
+async def test_nobody_suppresses_a_notice_by_its_key_or_learns_that_there_is_one(tmp_path):
+    control = Control()
+    notice = {"key": "order-17", "msg": "m", "to": "risk-1"}
+    async with serving_alerts(tmp_path, access=control.access) as (live, dispatch):
+        found = []
+        for holder in PUBLISHERS:
+            header = bearer(control.token(["*"], **{**ALL, **holder}))
+            status, kept = await http(live, "POST", "/v1/alerts", notice, header)
+            assert status == 201, holder
+            found.append(kept["id"])
+            assert await http(live, "POST", "/v1/alerts", notice, header) == (200, kept)
+        assert len({*found}) == len(PUBLISHERS)
+        consumer = bearer(control.token(["*"], **ALL))
+        _, body = await http(live, "GET", "/v1/alerts?consumer=risk-1", headers=consumer)
+        assert [alert["id"] for alert in body["alerts"]] == found
+        assert all("publisher" not in alert for alert in body["alerts"])
+        kept = [entry.alert.publisher for entry in await dispatch.entries(0, 9)]
+        assert kept == ['["","ann"]', '["","bob"]', '["desk","ann"]', '["ann","desk"]']
+
+
+async def test_a_key_of_ones_own_notice_to_another_consumer_is_refused(tmp_path):
+    control = Control()
+    ann, bob = (bearer(control.token(["*"], **ALL, sub=sub)) for sub in ("ann", "bob"))
+    notice = {"key": "order-17", "msg": "m", "to": "risk-1"}
+    async with serving_alerts(tmp_path, access=control.access) as (live, dispatch):
+        _, kept = await http(live, "POST", "/v1/alerts", notice, ann)
+        other = {**notice, "to": "risk-2"}
+        for path in ("/v1/alerts", "/v1/alerts?wait=ack&timeout_s=0"):
+            status, body = await http(live, "POST", path, other, ann)
+            assert (status, body["error"]) == (409, {"code": 409, "msg": (
+                f"the key 'order-17' is that of your notice {kept['id']} to risk-1, "
+                "and this one is to risk-2: use another key"
+            )})  # fmt: skip
+        assert await dispatch.head() == 1
+        assert (await http(live, "POST", "/v1/alerts", other, bob))[0] == 201
+
+
+def test_two_publishers_notices_of_one_moment_have_ids_of_their_own():
+    body = NoticeBody(key="k", msg="m", S="A")
+    made = [notice_of(body, publisher, NOW_NS).id for publisher in ("", '["","ann"]', '["","bob"]')]
+    assert len({*made}) == 3
+
+
 @pytest.mark.parametrize(
     ("claims", "lost"),
     [({"consumers": []}, "consumer risk-1"), ({"channels": ["quotes"]}, "alerts")],
@@ -124,5 +177,5 @@ async def test_a_poll_that_waits_gives_no_alert_after_a_revocation(tmp_path):
             while not dispatch.consumers():
                 await trio.sleep(0.001)
             control.revoke("sub", "ann")
-            await dispatch.append([about(1, "A1")], time.time_ns())
         assert answers[0][0] == 401
+        await dispatch.append([about(1, "A1")], time.time_ns())

@@ -295,15 +295,15 @@ async def test_a_ticket_that_opens_a_session_again_ends_the_one_before(tmp_path)
     bench = Bench(tmp_path)
     desk, holder = bench.control.desk, Holder("ann", "", 1)
     ticket = await desk.issue("a token", None, "10.0.0.1")
-    assert (await desk.redeem(ticket, "10.0.0.1", "s1", again=False)).before == ""
+    assert (await desk.redeem(ticket, "10.0.0.1", "s1", use="open")).before == ""
     assert await desk.enter("s1", holder) is None
-    assert (await desk.redeem(ticket, "10.0.0.1", "s2", again=True)).before == "s1"
+    assert (await desk.redeem(ticket, "10.0.0.1", "s2", use="reopen")).before == "s1"
     assert bench.server.ended == [("s1", REPLACED)]
     assert await desk.enter("s2", holder) is None  # the one before is not counted any more
     desk.leave("s1")
     assert len(desk) == 1
     desk.leave("s2")
-    await desk.redeem(ticket, "10.0.0.1", "s3", again=True)
+    await desk.redeem(ticket, "10.0.0.1", "s3", use="reopen")
     assert len(bench.server.ended) == 1  # s2 had ended
     with pytest.raises(AccessError):
-        await desk.redeem("junk", "10.0.0.1", "s4", again=True)
+        await desk.redeem("junk", "10.0.0.1", "s4", use="reopen")

@@ -64,10 +64,16 @@ def ids(due):
     return [one.entry.alert.id for one in due]
 
 
-def notice(key, to=None):
-    own_id = alert_id("notice", key, "notice", 0, NOW_NS)
+def notice(key, to=None, publisher=""):
+    own_id = alert_id("notice", f"{publisher}\0{key}", "notice", 0, NOW_NS)
     return msgspec.structs.replace(
-        example(1, "notice", "notice"), id=own_id, key=key, symbol="", message="filled", to=to
+        example(1, "notice", "notice"),
+        id=own_id,
+        key=key,
+        symbol="",
+        message="filled",
+        to=to,
+        publisher=publisher,
     )
 
 

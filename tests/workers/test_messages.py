@@ -36,7 +36,7 @@ DOWN = st.one_of(
     st.builds(
         control.AlertsAnswered,
         NUMBERS,
-        st.sampled_from(["done", "cancelled", "log", "refused", "off"]),
+        st.sampled_from(["done", "cancelled", "log", "refused", "conflict", "off"]),
         st.binary(max_size=40),
         TEXTS,
     ),

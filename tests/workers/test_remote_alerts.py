@@ -7,6 +7,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -16,7 +17,7 @@ from marketfeed.alerts.alert import Alert
 from marketfeed.alerts.delivery import DeliveryLimits
 from marketfeed.alerts.dispatch import Dispatch
 from marketfeed.alerts.log import Silence
-from marketfeed.alerts.service import AlertRefusedError, AlertsOffError
+from marketfeed.alerts.service import AlertRefusedError, AlertsOffError, NoticeConflictError, Published
 from marketfeed.alerts.sqlite_log import open_log
 from marketfeed.errors import AlertLogError, ControlError
 from marketfeed.workers import alert_calls
@@ -160,6 +161,22 @@ async def test_a_session_takes_and_acknowledges_alerts_as_in_the_engine(tmp_path
         assert (found.ids, found.positions, found.unknown) == (("N1",), (1,), ("N2",))
         assert (await alerts.acknowledge("risk", ["N1"])).unknown == ("N1",)
         assert [entry.alert for entry in await alerts.entries(0, 10)] == [sent]
+
+
+async def test_notices_of_two_workers_are_kept_once_per_publisher_and_key(tmp_path):
+    ann, bob = (
+        msgspec.structs.replace(notice("1", to="risk"), id=publisher, publisher=publisher)
+        for publisher in ("ann", "bob")
+    )
+    async with dispatched(tmp_path) as made:
+        one, other = made.link().alerts, made.link().alerts
+        assert (await one.publish(ann)).new
+        assert (await other.publish(bob)).new
+        assert (await other.publish(msgspec.structs.replace(ann, id="again"))) == Published("ann", new=False)
+        for alerts in (one, other):
+            with pytest.raises(NoticeConflictError, match="'1' is that of your notice ann to risk, and this"):
+                await alerts.publish(msgspec.structs.replace(ann, to="desk"))
+        assert [entry.alert for entry in await one.entries(0, 10)] == [ann, bob]
 
 
 async def test_silences_and_resolutions_arrive(tmp_path):

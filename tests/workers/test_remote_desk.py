@@ -143,10 +143,10 @@ async def test_sessions_of_all_workers_are_counted_together():
 async def test_a_ticket_of_one_worker_is_good_on_another_once():
     async with linked(desk_of(), 2) as (one, other):
         ticket = await one.desk.issue(TOKEN, 2000.0, "10.0.0.1")
-        assert await other.desk.redeem(ticket, "10.0.0.1", "s1", again=False) == Redeemed(TOKEN)
+        assert await other.desk.redeem(ticket, "10.0.0.1", "s1", use="open") == Redeemed(TOKEN)
         with pytest.raises(AccessError, match="the ticket was used"):
-            await one.desk.redeem(ticket, "10.0.0.1", "s2", again=False)
-        assert await one.desk.redeem(ticket, "10.0.0.1", "s2", again=True) == Redeemed(TOKEN, "s1")
+            await one.desk.redeem(ticket, "10.0.0.1", "s2", use="open")
+        assert await one.desk.redeem(ticket, "10.0.0.1", "s2", use="reopen") == Redeemed(TOKEN, "s1")
 
 
 async def test_a_session_leaves_once_and_only_if_it_entered():
@@ -264,7 +264,7 @@ def test_no_repr_shows_a_token_or_ticket():
         Enter("s", ANN),
         Hold("s", 1),
         Issue(TOKEN, 1.0, "10.0.0.1"),
-        Redeem(TOKEN, "10.0.0.1", "s", True),
+        Redeem(TOKEN, "10.0.0.1", "s", "reopen"),
         RefreshKeys(),
     )
     for message in (
