@@ -11,7 +11,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -23,7 +23,7 @@ from marketfeed.api import messages
 from marketfeed.cli.alerts_output import Lines, alert_fields, console_on, json_line
 from marketfeed.cli.piped import PipeClosedError, discard_stdout, print_flushed, wait_reader_gone
 from marketfeed.client.connection import BROKEN, ConnectError, Endpoint
-from marketfeed.client.session import FIRST_FINAL_CODE, FinalError, KeptSession, messages_of
+from marketfeed.client.session import FIRST_FINAL_CODE, FinalError, KeptSession, messages_of, refusal
 from marketfeed.core.printable import printable
 from marketfeed.core.units import US
 from marketfeed.errors import ErrorCode
@@ -45,9 +45,15 @@ class Subscription:
     consumer: str | None = None
     acknowledge: bool = False
     from_start: bool = False  # a new consumer begins with the oldest alert in the log
+    token: str | None = field(default=None, repr=False)  # key or token, if the engine asks for one
 
-    def request(self) -> dict[str, Any]:
-        """Return the request that subscribes."""
+    def requests(self) -> list[dict[str, Any]]:
+        """Return the requests that a session begins with."""
+        token = self.token
+        first = [] if token is None else [{"action": "auth", "token": token, "id": "auth"}]
+        return [*first, self._subscribe()]
+
+    def _subscribe(self) -> dict[str, Any]:
         asked: dict[str, Any] = {"action": "subscribe", "alerts": self.patterns, "encoding": "json"}
         if self.consumer is not None:
             asked |= {"consumer": self.consumer, "start": "all" if self.from_start else "now"}
@@ -95,7 +101,8 @@ class Follower:
 
     async def _use(self, ws: trio_websocket.WebSocketConnection) -> None:
         self._announced, self._subscribed, self._asked = None, False, []
-        await ws.send_message(orjson.dumps(self._wanted.request()).decode())
+        for request in self._wanted.requests():
+            await ws.send_message(orjson.dumps(request).decode())
         while True:
             frame = await ws.get_message()
             again = False
@@ -130,7 +137,7 @@ class Follower:
                 self._asked = []
             case {"T": "error", "code": code, "msg": text}:
                 if code not in _TEMPORARY:
-                    raise FinalError(f"error {code}: {text}")
+                    raise refusal(message)
                 if message.get("id") != "ack":
                     raise ConnectError(f"error {code}: {text}")
                 self._asked = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -59,6 +60,9 @@ class Call:
     wait_s: float = 0.0  # for which the engine may hold the answer back
 
 
+TOKEN_VARIABLE: Final = "MARKETFEED_TOKEN"
+
+
 @dataclass(frozen=True)
 class Answer:
     """The status of an answer below 400, and its JSON; None without a body."""
@@ -77,8 +81,11 @@ class EngineHttp:
         """Return the answer; raises CallError, UnreachableError and ConfigError."""
         base, tls = self._address(call.admin)
         headers = dict(HEADERS)
+        presented = os.environ.get(TOKEN_VARIABLE, "")  # a key or token of the gateway's access control
         if call.admin and self._token is not None:
             headers["Authorization"] = f"Bearer {self._token.reveal()}"
+        elif presented and not call.admin:
+            headers["Authorization"] = f"Bearer {presented}"
         try:
             # No proxy: as the other commands connect.
             with httpx.Client(
@@ -89,8 +96,8 @@ class EngineHttp:
             raise _unreachable(base, error, secure=tls is not None, given=self._url is not None) from None
         if response.status_code >= 300:
             said = _said(base, response)
-            if response.status_code == 401 and call.admin:
-                said += ": --admin-token-file FILE"
+            if response.status_code == 401:
+                said += ": --admin-token-file FILE" if call.admin else f": set {TOKEN_VARIABLE} to it"
             if response.status_code == 404 and said.startswith(_NO_PATH):
                 said = f"{base} is not the {'admin port' if call.admin else 'gateway'} of an engine: {said}"
             raise CallError(response.status_code, said)

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import trio
 import typer
 
-from marketfeed.cli.options import CaOption, ConfigOption, SetOption, endpoint_from, fail
+from marketfeed.cli.options import CaOption, ConfigOption, SetOption, TokenOption, endpoint_from, fail
 from marketfeed.errors import ConfigError
 
 EXAMPLES: Final = (
@@ -52,6 +52,7 @@ def tail(
             "Default: as the configuration says."
         ),
     ] = None,
+    token: TokenOption = None,
     ca: CaOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -76,7 +77,7 @@ def tail(
     try:
         stream = None if url is None else stream_of(url)
         engine = endpoint_from(stream, ca, config, "--url http://HOST:PORT", set_)
-        wanted = Subscription(tuple(patterns), consumer, ack, from_start)
+        wanted = Subscription(tuple(patterns), consumer, ack, from_start, token)
         status = trio.run(Follower(engine, wanted, as_json=json).run)
     except ConfigError as error:
         raise fail(str(error)) from None
