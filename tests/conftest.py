@@ -123,3 +123,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     skipped = reporter.stats.get("skipped", []) if reporter else []
     if skipped and os.environ.get("MARKETFEED_NO_SKIPS") and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Return short ids for long values: some hold random keys, and all workers must collect the same ids."""
+    return f"{argname}-long" if isinstance(val, str | bytes) and len(val) > 100 else None
