@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import weakref
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -15,23 +16,29 @@ if TYPE_CHECKING:
 
     from marketfeed.gateway.session import Session
 
+LEAST: Final = 1024  # entries that are never worth tidying
 LOOK_S: Final = 0.5  # at least, between looks while there are any: the Unix clock may be set
 
 
 class Expiries:
-    """Sessions with an end, soonest first. ``now_s`` is the Unix clock."""
+    """Sessions with an end, soonest first; it keeps none of them alive. ``now_s`` is the Unix clock."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
-        self._due: list[tuple[float, int, Session]] = []
+        self._due: list[tuple[float, int, weakref.ref[Session]]] = []
         self._numbers = itertools.count()
+        self._tidy_at = LEAST  # entries, with those of sessions that are gone
         self._added = trio.Event()
 
     def add(self, session: Session) -> None:
         """End ``session`` at its ``ends_s``, unless that is later by then."""
         if session.ends_s is not None:
-            heapq.heappush(self._due, (session.ends_s, next(self._numbers), session))
+            heapq.heappush(self._due, (session.ends_s, next(self._numbers), weakref.ref(session)))
             self._added.set()
+            if len(self._due) >= self._tidy_at:
+                self._due = [entry for entry in self._due if entry[2]() is not None]
+                heapq.heapify(self._due)
+                self._tidy_at = max(2 * len(self._due), LEAST)
 
     async def run(self) -> None:
         """End sessions until cancelled."""
@@ -46,6 +53,6 @@ class Expiries:
         """End the sessions that are due."""
         now_s = self._now_s()
         while self._due and self._due[0][0] <= now_s:
-            session = heapq.heappop(self._due)[2]
-            if session.ends_s is not None and session.ends_s <= now_s:
+            session = heapq.heappop(self._due)[2]()
+            if session is not None and session.ends_s is not None and session.ends_s <= now_s:
                 session.end(CloseCode.TOKEN_EXPIRED)

@@ -214,6 +214,7 @@ class Gateway:
             if session is not None:
                 if session.authentication is not None:
                     session.authentication.leave()
+                    session.authentication = None  # it refers to the session
                 self._service.admission.release(session.address)
                 del self.sessions[session]
             self._connections -= 1

@@ -169,8 +169,11 @@ class Session(ABC):
         if expiries is not None:
             expiries.add(self)
 
-    async def renew(self, grant: Grant, id_: protocol.RequestId = None) -> None:
-        """Hold ``grant`` and answer, as :meth:`regrant` does; at once if there is no subscription yet."""
+    async def renew(self, grant: Grant, id_: protocol.RequestId = None, first: bytes = b"") -> None:
+        """Hold ``grant`` and answer, as :meth:`regrant` does; at once if there is no subscription yet.
+
+        The frame ``first`` is sent before the answer.
+        """
         member, alerts, outbox = self.member, self.alerts, self._outbox
         assert member is not None
         assert alerts is not None
@@ -180,6 +183,8 @@ class Session(ABC):
             or alerts.patterns
             or self._tier_held(grant.entitlement, member.tier) != member.tier
         ):
+            if first:
+                outbox.offer(first)
             applied = await self.regrant(grant, id_, renewal=True)
             await applied.wait()
             assert self.authentication is not None
@@ -189,7 +194,7 @@ class Session(ABC):
         alerts.entitlement = grant.entitlement
         assert self.authentication is not None
         answer = self.authentication.answer(grant, member.tier.name, id_)
-        if not outbox.offer(member.encoding.messages(answer, self._service.shard.wall_ns())):
+        if not outbox.offer(first + member.encoding.messages(answer, self._service.shard.wall_ns())):
             self._service.shard.filled(member)
         if self.over is not None:
             self.limit()

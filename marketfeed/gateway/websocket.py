@@ -103,7 +103,6 @@ class WebSocketSession(Session):
         """Serve requests until the client closes; return its code, None if the server ends the session."""
         ws = self._ws
         assert ws is not None
-        outbox.offer(self._framed(member, protocol.connected(self._service.shard.rings.epoch, self.id)))
         if not await self._begin(outbox, member):
             return None
         bucket = Bucket(self._service.limits.requests_per_s, trio.current_time())
@@ -144,19 +143,20 @@ class WebSocketSession(Session):
             await outbox.wait_send_all_might_not_block()
 
     async def _begin(self, outbox: Outbox, member: Subscriber) -> bool:
-        """Answer what the handshake presented, if anything; return False if the session ends."""
-        if self.authentication is None:
-            return True
-        if self.grant is None:
+        """Send the first message, with the answer to what the handshake presented; False ends the session."""
+        first = self._framed(member, protocol.connected(self._service.shard.rings.epoch, self.id))
+        if self.authentication is None or self.grant is None:
             self._waits_until_s = trio.current_time() + self._service.limits.handshake_s
+            outbox.offer(first)
             return True
         try:
             await self.authentication.admit(self.grant)
             grant = self.authentication.again(self.grant)
         except RequestError as error:
+            outbox.offer(first)
             self._send_error(outbox, member, error.code, str(error), None)
             return False
-        await self.renew(grant)
+        await self.renew(grant, first=first)
         return True
 
     async def _message(self, ws: trio_websocket.WebSocketConnection) -> str | bytes | None:

@@ -14,8 +14,10 @@ from marketfeed.fanout.group import Group
 from marketfeed.fanout.interest import Interest
 from marketfeed.fanout.polls import LongPoll, PollAnswer
 from marketfeed.fanout.subscriber import Subscriber
+from marketfeed.gateway.authentication import Authentication
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.session import Session
+from tests.support.access import Control
 from tests.support.live import connected, serving
 
 
@@ -79,16 +81,21 @@ def unaided():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-async def test_an_ended_session_is_no_cycle(way, unaided):
-    async with serving() as live:
+@pytest.mark.parametrize("control", [None, Control()], ids=["open", "controlled"])
+async def test_an_ended_session_is_no_cycle(way, control, unaided):
+    async with serving(access=None if control is None else control.access) as live:
         async with connected(live) as client:
             live.publish("A", "B")
+            if control is not None:
+                for symbols in (["*"], ["A", "N", "B*"]):  # a renewal
+                    await client.send(action="auth", token=control.token(symbols))
+                    assert (await client.next("success"))["msg"] == "authenticated"
             await client.send(action="subscribe", quotes=["A", "N"], trades=["B*"])
             await client.next("synced")
             await way(live, client.ws)
             await live.until_empty()
         gc.collect()
-        ours = (Session, Outbox, Subscriber, Group, Interest)
+        ours = (Session, Authentication, Outbox, Subscriber, Group, Interest)
         left = [type(found).__name__ for found in unaided if isinstance(found, ours)]
         sockets = [
             found
