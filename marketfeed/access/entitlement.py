@@ -86,12 +86,15 @@ class Entitlement:
 
 
 UNBOUNDED: Final = Entitlement()
-NO_TENANT: Final = ""
 
 
 def in_order(tiers: Mapping[str, TierConfig]) -> tuple[str, ...]:
     """Return the names of ``tiers``, the best first: lower interval, then every tick."""
-    return tuple(sorted(tiers, key=lambda name: (tiers[name].interval_ms, tiers[name].delivery != "every")))
+    return tuple(sorted(tiers, key=lambda name: _rank(tiers[name])))
+
+
+def _rank(tier: TierConfig) -> tuple[float, bool]:
+    return tier.interval_ms, tier.delivery != "every"
 
 
 def entitlement_of(
@@ -102,10 +105,7 @@ def entitlement_of(
     best = claims.tier if claims.tier is not None else ordered[-1]
     if best not in tiers:
         raise AccessError(f"the claims are invalid: tier: no such tier: {best[:40]!r}")
-    rank = (tiers[best].interval_ms, tiers[best].delivery != "every")
-    allowed = tuple(
-        name for name in ordered if (tiers[name].interval_ms, tiers[name].delivery != "every") >= rank
-    )
+    allowed = tuple(name for name in ordered if _rank(tiers[name]) >= _rank(tiers[best]))
     symbols, channels = SymbolSet(claims.symbols), set(claims.channels)
     tenant = tenants.get(claims.tenant)
     if tenant is None and tenants:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from marketfeed.access.tickets import TICKET_S
 from marketfeed.api.answers import TicketAnswer
 from marketfeed.errors import AccessError, ErrorCode, KeysUnavailableError, RequestError
 from marketfeed.gateway.http import Request, Response, error_response, json_response
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from marketfeed.gateway.limits import Counters
 
 TICKET: Final = "ticket"
-TICKET_S: Final = 30
 # Names under which clients of other services put a token into a URL.
 _TOKENS: Final = frozenset(
     {
@@ -106,7 +106,7 @@ class Authorizer:
             ticket = await access.desk.issue(token, grant.expires_s, request.address)
         except AccessError as error:
             raise RequestError(ErrorCode.TOO_MANY_REQUESTS, str(error)) from None
-        return json_response(TicketAnswer(ticket, TICKET_S), 201)
+        return json_response(TicketAnswer(ticket, int(TICKET_S)), 201)
 
     def _token(self, request: Request) -> str | None:
         header = request.header(b"authorization")
