@@ -364,9 +364,11 @@ async def _recheck(session: Session, grant: Grant, access: Access) -> None:
         session.end(CloseCode.REVOKED)
         return
     member, authentication = session.member, session.authentication
+    if authentication is None:  # it has ended while others were looked at
+        return
     if now.entitlement != grant.entitlement and member is not None:
         applied = await session.regrant(now)
-        if access.bounds_symbols(now) and authentication is not None:
+        if access.bounds_symbols(now):
             await applied.wait()
             await authentication.release(now, member.names)
     elif member is None:

@@ -246,6 +246,19 @@ async def test_a_tenant_is_bounded_as_a_whole():
         assert (await authenticated(two, control.token(["*"], tenant="none")))["code"] == 402
 
 
+async def test_a_session_that_ends_while_others_are_looked_at_again_is_passed_over():
+    control = Control({"firm": TenantConfig()})
+    async with serving(access=control.access) as live:
+        async with connected(live) as client:
+            await authenticated(client, control.token(["*"], tenant="firm"))
+            (session,) = live.gateway.sessions
+        await live.until_empty()
+        control.bound(firm=TenantConfig(symbols=("B*",)))
+        live.gateway.sessions[session] = None  # as in the list of those that are looked at
+        await live.gateway.recheck()
+        del live.gateway.sessions[session]
+
+
 async def test_names_of_a_token_are_bounded():
     control = Control()
     async with serving(WIDE, access=control.access) as live, connected(live) as client:
