@@ -14,7 +14,7 @@ with publisher(sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:8770") as out:
     for step in range(1, 100_000):
         price += (-10_000, 10_000)[step % 2]
         quotes["bid_px"], quotes["ask_px"] = price - 5_000, price + 5_000
-        quotes["ts_event"] = time.time_ns()  # the venue's time; leave ts_recv 0, and it is that of the arrival
+        quotes["ts_event"] = time.time_ns()  # of the venue; leave ts_recv 0: it becomes the time of arrival
         out.quotes(quotes)
         out.trade("EUR-USD", price=price / 1e9, size=500_000, side="b", trade_id=step)
         out.drain()  # waits while the engine is away, or slower than we are

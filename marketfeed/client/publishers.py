@@ -293,8 +293,7 @@ class publisher:  # noqa: N801 - it is called like a function
 
     def _tell_unsent(self, error: BaseException | None) -> None:
         """Raise UnsentError if ticks were not sent; log it instead if the block raised ``error``."""
-        waiting = self._link.core.waiting
-        if waiting:
+        if waiting := self._link.core.waiting:
             text = f"{self._link.shown}: {amount(waiting, 'ticks')} not sent: {self._link.reason}"
             if error is None:
                 raise UnsentError(text)
