@@ -22,7 +22,8 @@ from rich.live import Live
 from marketfeed.cli.board import Board, line_of, notice_of
 from marketfeed.cli.keyboard import Keyboard, keyboard
 from marketfeed.cli.piped import PipeClosedError, discard_stdout, print_flushed
-from marketfeed.cli.screen import View, picture
+from marketfeed.cli.screen import picture
+from marketfeed.cli.view import View
 from marketfeed.client.connection import BROKEN, Endpoint, known_symbols
 from marketfeed.client.session import FIRST_FINAL_CODE, FinalError, KeptSession, messages_of, refusal
 from marketfeed.client.unknown_symbols import told, unmatched

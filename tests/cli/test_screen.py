@@ -11,7 +11,8 @@ from rich.cells import cell_len
 
 from marketfeed.cli.board import Board
 from marketfeed.cli.keyboard import keys_of
-from marketfeed.cli.screen import COLUMNS, View, age_of, number_of, picture
+from marketfeed.cli.screen import COLUMNS, age_of, number_of, picture
+from marketfeed.cli.view import HELP, View
 
 AT_S = 1_700_000_000.0
 
