@@ -119,10 +119,16 @@ class Endpoint:
             )
         raise ConnectError(answer.reason)
 
-    async def get(self, path: str) -> Any:
-        """Return the JSON that a GET on the same port answers; raises one of THEIR_ENDS."""
+    async def get(self, path: str, token: str | None = None) -> Any:
+        """Return the JSON that a GET on the same port answers; raises one of THEIR_ENDS.
+
+        ``path`` is below that of the stream's folder, such as /v1/symbols.
+        """
+        path = self.parts.path.removesuffix(STREAM) + path
         connection = h11.Connection(h11.CLIENT)
         headers = [(b"Host", self.parts.netloc.encode()), *AGENT, (b"Connection", b"close")]
+        if token is not None:
+            headers.append((b"Authorization", f"Bearer {token}".encode()))
         request = h11.Request(method="GET", target=path, headers=headers)
         body = bytearray()
         with trio.fail_after(CONNECT_S):
@@ -185,16 +191,26 @@ def _or_tls(stream: Stream) -> str:
     return "; does this port serve wss://?" if isinstance(stream, trio.SocketStream) else ""
 
 
-async def known_symbols(engine: Endpoint) -> list[str]:
+async def known_symbols(engine: Endpoint, token: str | None = None) -> list[str]:
     """Return the engine's symbols from GET /v1/symbols next to its stream; [] if that fails."""
-    path = engine.parts.path
-    if not path.endswith(STREAM):
+    if not engine.parts.path.endswith(STREAM):
         return []
     try:
-        answer = await engine.get(path.removesuffix(STREAM) + "/v1/symbols")
+        answer = await engine.get("/v1/symbols", token)
         return [str(row["S"]) for row in answer["symbols"]]
     except (*THEIR_ENDS, *BROKEN):
         return []  # the symbols only serve suggestions
+
+
+async def known_tiers(engine: Endpoint, token: str | None = None) -> list[str]:
+    """Return the tiers that a session may choose, the best first; [] if the engine does not tell them."""
+    if not engine.parts.path.endswith(STREAM):
+        return []
+    try:
+        answer = await engine.get("/v1/engine", token)
+        return [str(row["tier"]) for row in answer["tiers"]]
+    except (*THEIR_ENDS, *BROKEN):
+        return []
 
 
 def stream_of(url: str) -> str:
