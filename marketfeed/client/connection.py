@@ -18,11 +18,7 @@ import trio_websocket
 
 from marketfeed import __version__
 from marketfeed.client import address
-from marketfeed.client.address import BY_ARGUMENT as BY_ARGUMENT
-from marketfeed.client.address import BY_OPTION, STREAM
-from marketfeed.client.address import SCHEMES as SCHEMES
-from marketfeed.client.address import stream_of as stream_of
-from marketfeed.client.address import stream_url as stream_url
+from marketfeed.client.address import BY_ARGUMENT, BY_OPTION, SCHEMES, STREAM, stream_of, stream_url
 from marketfeed.client.unreachable import tls_reason
 from marketfeed.errors import ConnectError, FeedProtocolError
 
@@ -31,6 +27,10 @@ if TYPE_CHECKING:
 
     from marketfeed.config.schema import GatewayConfig
 
+__all__ = [
+    "BROKEN", "BY_ARGUMENT", "BY_OPTION", "CONNECT_S", "RECEIVE_BYTES", "SCHEMES", "STREAM", "THEIR_ENDS",
+    "Endpoint", "Stream", "endpoint", "endpoint_of", "known_symbols", "stream_of", "stream_url",
+]  # fmt: skip
 CONNECT_S: Final = 10.0
 AGENT: Final = [(b"User-Agent", f"marketfeed-cli/{__version__}".encode("ascii"))]
 MESSAGE_BYTES: Final = 64 << 20
