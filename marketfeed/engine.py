@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 import trio
@@ -45,6 +45,7 @@ from marketfeed.server.access_control import AccessControl
 from marketfeed.server.alerting import Alerting
 from marketfeed.server.local import LocalServer, validate
 from marketfeed.server.metering import Metering
+from marketfeed.server.overview import EngineOverview
 from marketfeed.server.settings import limits_of
 from marketfeed.server.tap_listener import Taps
 from marketfeed.workers.pool import WorkerPool
@@ -100,6 +101,7 @@ class Engine:
             IntervalLog(loaded.base / latency.path, latency.max_bytes, latency.keep_files),
             {name: tier.interval_ms for name, tier in config.tiers.items()},
         )
+        self.overview = EngineOverview(self.aggregator)
         self.metering = Metering(loaded, self.symbols.names)
         found: list[str] = []
         self.access: AccessControl | None = None  # None: auth.mode is none
@@ -118,7 +120,7 @@ class Engine:
         room = Room(self.rings.head, most_missing(engine.ring_depth), self._wait_reached)
         writer = RingWriter(self.rings, time.time_ns)
         self.pump = Pump(writer, self.symbols, self._wake, wait_room=room.wait)
-        self.roster = Roster(self.pump, loaded.base, self._wait_sessions)
+        self.roster = self.overview.roster = Roster(self.pump, loaded.base, self._wait_sessions)
         with gathered(found):
             self.roster.plan(config.feeds, addresses(config))
         with gathered(found):
@@ -146,7 +148,7 @@ class Engine:
                 log_level,
                 on_synced=self._on_synced,
                 on_latencies=self.aggregator.take,
-                overview=self.aggregator.shown,
+                overview=self.overview,
                 desk=None if self.access is None else self.access.desk,
                 on_usage=self.metering.take,
             )
@@ -157,13 +159,10 @@ class Engine:
             self.admission,
             on_synced=self._on_synced,
             on_latencies=self.aggregator.take,
-            overview=self._overview,
+            overview=self.overview,
             access=None if self.access is None else self.access.access(),
             on_usage=self.metering.take,
         )
-
-    async def _overview(self) -> dict[str, Any]:
-        return self.aggregator.shown()
 
     def _wake(self) -> None:
         self.server.wake()
@@ -224,6 +223,8 @@ class Engine:
             Hosts(own_names(self.config.admin.hosts, self.config.admin.host)),
             self.admin_token,
         )
+        admin_port = admin_listener.getsockname()[1]
+        self.overview.serve_admin(self.config.admin.host, admin_port, lambda: self.admin_token.needed)
         async with trio.open_nursery() as watch:
             watch.start_soon(server.collector.run)
             watch.start_soon(accept_http, admin_listener, admin.server, watch)
@@ -246,7 +247,7 @@ class Engine:
                     await self.roster.apply(sources)
                     sources.start_soon(self._reload_when_asked, sources)
                     self.health.phase = Phase.SERVING
-                    log.info("admin listening", port=admin_listener.getsockname()[1])
+                    log.info("admin listening", port=admin_port)
                     self._print_ready(host, port)
                     async for number in signals:
                         if number != signal.SIGHUP:

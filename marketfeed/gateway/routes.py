@@ -11,9 +11,10 @@ from marketfeed.errors import RequestError
 from marketfeed.gateway.alert_routes import AlertRoutes
 from marketfeed.gateway.authorization import Authorizer
 from marketfeed.gateway.clients import Sdks
+from marketfeed.gateway.engine_route import EngineRoute
 from marketfeed.gateway.entitled import entitlement_of
 from marketfeed.gateway.events import CONTENT_TYPE, EventSession
-from marketfeed.gateway.files import file_routes
+from marketfeed.gateway.files import SDK, files
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
 from marketfeed.gateway.limits import HANDSHAKES, Rates
 from marketfeed.gateway.origins import Origins
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 STREAM: Final = "/v1/stream"
 EVENTS: Final = "/v1/events"
 RETRY_AFTER_S: Final = 5  # if there are too many sessions
-UNCOUNTED: Final = frozenset({STREAM})  # its handshakes are limited by limits.sessions, not by requests_per_s
 
 
 class Routes:
@@ -57,6 +57,9 @@ class Routes:
         self._rates = Rates(service.limits.requests_per_s)
         self._sdks = Sdks()
         self._log = RateLimitedLog()
+        static = files()
+        # Handshakes are limited by limits.sessions; a file costs as little as the refusal of a request.
+        self._uncounted = frozenset({STREAM, *static.routes})
         self.server = HttpServer(
             {
                 STREAM: {"GET": self._stream},
@@ -66,9 +69,10 @@ class Routes:
                 "/v1/trades": {"GET": self.polling.trades},
                 "/v1/symbols": {"GET": self.polling.symbols},
                 "/v1/latency": {"GET": self._latency},
+                "/v1/engine": {"GET": EngineRoute(service, self._authorizer, static.sdk).get},
                 "/v1/tickets": {"POST": self._authorizer.issue},
                 **AlertRoutes(service.alerts, service.shard.wall_ns, self._waits, self._authorizer).routes,
-                **file_routes(),
+                **static.routes,
             },
             Rules(
                 head_s=service.limits.handshake_s,
@@ -77,6 +81,8 @@ class Routes:
                 origins=self._origins,
                 address=service.proxies.client,
                 refuse=self.refuse,
+                labels=static.labels,
+                shared=frozenset({SDK, static.sdk}),
             ),
             service.counters.refused,
             service.counters.requests,
@@ -93,7 +99,7 @@ class Routes:
 
     def refuse(self, request: Request) -> Response | None:
         """Return 429 for an address that exceeds its request rate, and 400 for a token in the URL."""
-        if request.path in UNCOUNTED or self._rates.take(request.address, trio.current_time()):
+        if request.path in self._uncounted or self._rates.take(request.address, trio.current_time()):
             return self._authorizer.refuse(request)
         most = self._service.limits.requests_per_s
         return error_response(429, f"more than {most:g} requests a second", (("Retry-After", "1"),))
@@ -139,7 +145,7 @@ class Routes:
         check_keys(request.query, ())
         grant = await self._authorizer.grant(request)
         async with self._service.large:
-            shown = {} if self._service.overview is None else await self._service.overview()
+            shown = {} if self._service.overview is None else await self._service.overview.latency()
         entitlement = entitlement_of(self._service.access is not None, grant)
         # The path of the log is for operators only: the admin port shows it.
         return json_response(

@@ -6,7 +6,7 @@ import random
 import secrets
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
@@ -26,7 +26,7 @@ from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.session_alerts import SessionAlerts
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
     from marketfeed.access.access import Access
     from marketfeed.access.entitlement import Entitlement
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from marketfeed.gateway.limits import Admits, Counters, Limits
     from marketfeed.gateway.live_alerts import LiveViews
     from marketfeed.gateway.outbox import Outbox
+    from marketfeed.gateway.overview import Overview
     from marketfeed.gateway.tls import Certificate
 
 FAREWELL_S: Final = 1.0  # for the `closing` message and the close
@@ -69,7 +70,7 @@ class Service:
     encoding: Encoding = JSON  # of new sessions
     proxies: Proxies = field(default_factory=Proxies)
     certificate: Certificate | None = None  # None: plain TCP
-    overview: Callable[[], Awaitable[dict[str, Any]]] | None = None  # returns the body of /v1/latency
+    overview: Overview | None = None
     alerts: AlertService | None = None  # None: alerts are off
     views: LiveViews | None = None
     access: Access | None = None  # None: everybody may see everything

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy.ma  # noqa: F401  # np.unique imports it on its first call: 50 ms during a flush
@@ -48,7 +48,7 @@ from marketfeed.server.sweeps import Sweeps
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from marketfeed.access.access import Access
     from marketfeed.access.material import Material
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from marketfeed.core.symbols import SymbolTable
     from marketfeed.errors import CloseCode
     from marketfeed.fanout.bell import Bell, DoorBell
+    from marketfeed.gateway.overview import Overview
     from marketfeed.latency.intervals import Interval
     from marketfeed.server.conditions import Condition
 
@@ -90,7 +91,7 @@ class LocalServer:
         *,
         on_synced: Callable[[], None],
         on_latencies: Callable[[list[Interval]], None],
-        overview: Callable[[], Awaitable[dict[str, Any]]],
+        overview: Overview,
         on_usage: Callable[[Report], None] = lambda report: None,
         worker: int = 0,
         bell: Bell | DoorBell | None = None,
@@ -102,8 +103,7 @@ class LocalServer:
         Without ``access`` everybody may see everything.
 
         ``on_synced`` is called each time one more session has been sent its first `synced`,
-        ``on_latencies`` with the measurements of each interval, ``on_usage`` with what users got, and
-        ``overview`` returns the body of ``/v1/latency``.
+        ``on_latencies`` with the measurements of each interval, ``on_usage`` with what users got.
         """
         self._config = config
         self._worker = worker

@@ -96,7 +96,7 @@ class Worker:
             self._admission,
             on_synced=self._on_synced,
             on_latencies=self._on_latencies,
-            overview=self._overview.ask,
+            overview=self._overview,
             on_usage=lambda report: channel.send(Metered(report)),
             worker=start.worker,
             bell=DoorBell(doorbell),
