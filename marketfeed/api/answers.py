@@ -64,18 +64,30 @@ class TicketAnswer(Body, frozen=True):
     expires_s: Annotated[int, Meta(description="Seconds within which it has to be used.")]
 
 
-class SymbolTimes(Body, frozen=True):
+class SymbolRow(Body, frozen=True):
     """A symbol, and when its first and last tick were received; 0 before there is one."""
 
     S: Symbol
     first: Micros
     last: Micros
+    feed: Annotated[str, Meta(description="That of the newest tick; absent without one.")] | UnsetType = UNSET
+    flags: (
+        Annotated[
+            int,
+            Meta(
+                ge=1,
+                description="Absent if 0. 2: the feed of the newest tick is not live; 4: the newest quote is"
+                " crossed or locked; 8: its venue time went back.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class SymbolList(Body, frozen=True):
     """All symbols of the engine."""
 
-    symbols: list[SymbolTimes]
+    symbols: list[SymbolRow]
 
 
 class LatencyFigures(Body, frozen=True):

@@ -30,6 +30,7 @@ from marketfeed.gateway.query import (
 )
 from marketfeed.gateway.rate_limited_log import RateLimitedLog
 from marketfeed.gateway.session_alerts import OFF
+from marketfeed.gateway.symbols_route import SymbolsRoute
 from marketfeed.gateway.upgrade import UpgradeError, opening_of
 from marketfeed.gateway.waits import Waits
 from marketfeed.gateway.websocket import WebSocketSession
@@ -67,7 +68,7 @@ class Routes:
                 "/v1/poll": {"GET": self.polling.poll},
                 "/v1/quotes": {"GET": self.polling.quotes},
                 "/v1/trades": {"GET": self.polling.trades},
-                "/v1/symbols": {"GET": self.polling.symbols},
+                "/v1/symbols": {"GET": SymbolsRoute(service, self._authorizer).get},
                 "/v1/latency": {"GET": self._latency},
                 "/v1/engine": {"GET": EngineRoute(service, self._authorizer, static.sdk).get},
                 "/v1/tickets": {"POST": self._authorizer.issue},

@@ -18,22 +18,10 @@ from marketfeed.ingest.supervise import FeedState
 from tests.support.access import Control, bearer
 from tests.support.conformance import validate
 from tests.support.live import LIMITS, http, serving, serving_alerts
+from tests.support.overviews import SetOverview
 
 DEMO = FeedNow(0, "demo", "live", 17)
 VENUE = FeedNow(3, "venue", "down", 18, "it failed, and is run again after a delay")
-
-
-class Overview:
-    """The engine's own process, as a test sets it."""
-
-    def __init__(self, *feeds: FeedNow, admin: tuple[str, int] | None = None) -> None:
-        self.now = EngineNow(feeds, admin)
-
-    async def engine(self) -> EngineNow:
-        return self.now
-
-    async def latency(self) -> dict[str, Any]:
-        return {"tiers": {}}
 
 
 async def engine(live, headers=(), target="/v1/engine"):
@@ -45,7 +33,7 @@ async def engine(live, headers=(), target="/v1/engine"):
 
 
 async def test_everybody_sees_everything_without_access_control():
-    overview = Overview(DEMO, VENUE)
+    overview = SetOverview(DEMO, VENUE)
     async with serving(overview=overview) as live:
         status, answer = await engine(live)
         assert status == 200
@@ -77,7 +65,7 @@ async def test_alerts_are_on_if_there_is_a_log(tmp_path):
 
 
 async def test_without_a_token_one_learns_that_one_is_needed_and_nothing_else():
-    async with serving(access=Control().access, overview=Overview(DEMO)) as live:
+    async with serving(access=Control().access, overview=SetOverview(DEMO)) as live:
         assert await engine(live) == (200, {"version": marketfeed.__version__, "auth": "jwt"})
         for header in (b"Bearer nonsense", b"Basic YTpi", b"Bearer", b""):
             status, answer = await engine(live, [(b"Authorization", header)])
@@ -89,7 +77,7 @@ async def test_a_token_shows_what_it_entitles_to():
     control = Control(tenants)
     claims: Any = {"tenant": "desk", "channels": ["quotes", "trades", "alerts"], "consumers": ["risk-*"]}
     token = control.token(["BTC*", "AAPL", "MSFT"], publish=["risk-1"], max_symbols=9, **claims)
-    async with serving(access=control.access, overview=Overview(DEMO)) as live:
+    async with serving(access=control.access, overview=SetOverview(DEMO)) as live:
         status, answer = await engine(live, bearer(token))
         assert status == 200
         access = answer["access"]
@@ -136,7 +124,7 @@ async def test_long_lists_of_a_token_are_cut_and_counted():
 async def test_a_client_on_the_same_machine_is_shown_the_admin_port_under_the_name_it_used(
     host, authority, shown
 ):
-    overview = Overview(admin=(host, 8766))
+    overview = SetOverview(admin=(host, 8766))
     async with serving(overview=overview, hosts=Hosts(["x"])) as live:
         _, answer = await engine(live, target=f"http://{authority}/v1/engine")
         assert answer["admin"] == shown
@@ -144,10 +132,10 @@ async def test_a_client_on_the_same_machine_is_shown_the_admin_port_under_the_na
 
 async def test_clients_of_other_machines_are_not_shown_the_admin_port():
     elsewhere = [(b"X-Forwarded-For", b"203.0.113.7")]
-    async with serving(overview=Overview(admin=("127.0.0.1", 8766)), trusted=("127.0.0.1",)) as live:
+    async with serving(overview=SetOverview(admin=("127.0.0.1", 8766)), trusted=("127.0.0.1",)) as live:
         assert "admin" not in (await engine(live, elsewhere))[1]
         assert "admin" in (await engine(live))[1]
-    async with serving(overview=Overview()) as live:
+    async with serving(overview=SetOverview()) as live:
         assert "admin" not in (await engine(live))[1]
 
 
