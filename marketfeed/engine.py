@@ -96,7 +96,7 @@ class Engine:
                 self.access = AccessControl(loaded)
         with gathered(found):
             validate(config)
-            self.server = self._session_server(loaded, log_level)
+            self.server = self.overview.server = self._session_server(loaded, log_level)
         with gathered(found):
             self.taps = Taps(self.rings, tap_path(loaded), config.limits.taps)
         with gathered(found):
@@ -123,7 +123,7 @@ class Engine:
         )  # fmt: skip
         self.parts = Sources(
             self.server, self.rings, self.symbols, self.roster, self.taps, self.aggregator, self.admission,
-            self.health, self.alerting, self.metering, self.access,
+            self.health, self.alerting, self.metering, self.overview, self.access,
         )  # fmt: skip
         self.reloads = Reloads(self.parts, self.admin_token, config, load or (lambda: loaded))
 

@@ -119,14 +119,28 @@ class TickAge(Body, frozen=True):
     ours_ns: Annotated[Nanos, Meta(description="Of this, the rest.")]
 
 
+class LedgerRow(Body, frozen=True):
+    """Ticks: matched = delivered + conflated + lost + pending + abandoned."""
+
+    matched: Count
+    delivered: Count
+    conflated: Count
+    lost: Count
+    pending: Count
+    abandoned: Count
+
+
 class TierLatency(Body, frozen=True):
-    """Latency of one tier."""
+    """Latency of one tier, and what became of its ticks."""
 
     interval_ms: Annotated[float, Meta(ge=0, description="The tier's interval; 0 if it sends at once.")]
     hops: Annotated[dict[str, HopLatency], Meta(description="By hop.")]
     age: TickAge
     symbols: Annotated[
         dict[str, LatencyFigures], Meta(description="Hop `total` of the busiest symbols, by symbol.")
+    ]
+    ledger: Annotated[
+        LedgerRow, Meta(description="Ticks of all sessions since the start; it may be some seconds old.")
     ]
 
 
@@ -139,7 +153,7 @@ class LatencyLog(Body, frozen=True):
 
 
 class Latency(Body, frozen=True):
-    """Latency of all tiers that delivered something."""
+    """Latency of all tiers that delivered something and, for a token, are entitled."""
 
     tiers: Annotated[dict[str, TierLatency], Meta(description="By tier.")]
     log: Annotated[LatencyLog, Meta(description="On the admin port only.")] | UnsetType = UNSET

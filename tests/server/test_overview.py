@@ -11,8 +11,9 @@ import trio
 
 from marketfeed.core.units import S
 from marketfeed.errors import SourceError
+from marketfeed.fanout.ledger import Ledger
 from marketfeed.ingest.supervise import STALE_S, FeedState, Supervisor
-from marketfeed.server.overview import REASONS, EngineOverview
+from marketfeed.server.overview import FRESH_S, REASONS, EngineOverview
 
 WALL_S = 1_700_000_000
 
@@ -61,9 +62,29 @@ class Roster:
         ]
 
 
+class Aggregator:
+    """Has measured the tier vip, each time something else."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def shown(self, unmeasured: Any) -> dict[str, Any]:
+        self.asked += 1
+        return {"tiers": {tier: {"asked": self.asked} for tier in ("vip", *unmeasured)}}
+
+
+class Server:
+    def __init__(self, **ledgers: Ledger) -> None:
+        self._ledgers = ledgers
+
+    async def ledgers(self) -> dict[str, Ledger]:
+        await trio.sleep(0.25)
+        return self._ledgers
+
+
 @pytest.fixture
 def overview():
-    return EngineOverview(aggregator=None, wall_ns=Clock())  # type: ignore[arg-type]
+    return EngineOverview(aggregator=Aggregator(), wall_ns=Clock())  # type: ignore[arg-type]
 
 
 async def test_states_have_the_unix_time_of_their_beginning_and_keep_it(autojump_clock, overview):
@@ -125,3 +146,27 @@ async def test_the_admin_port_is_shown_on_loopback_and_without_token(overview, h
 
 def test_each_state_but_live_has_a_reason():
     assert REASONS.keys() == set(FeedState) - {FeedState.LIVE}
+
+
+async def test_latencies_come_with_ledgers_and_are_collected_once_a_second(autojump_clock, overview):
+    overview.server = Server(basic=Ledger(matched=9, delivered=4, conflated=3, lost=1, pending=1))
+    answers: list[Any] = []
+
+    async def ask() -> None:
+        answers.append(await overview.latency())
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(ask)
+    assert trio.current_time() == 0.25
+    await trio.sleep(FRESH_S - 0.01)
+    await ask()
+    assert [one["tiers"]["vip"]["asked"] for one in answers] == [1, 1, 1, 1]
+    await trio.sleep(0.01)
+    await ask()
+    zeros = dict.fromkeys(("matched", "delivered", "conflated", "lost", "pending", "abandoned"), 0)
+    counts = {"matched": 9, "delivered": 4, "conflated": 3, "lost": 1, "pending": 1}
+    assert answers[-1]["tiers"] == {
+        "vip": {"asked": 2, "ledger": zeros},
+        "basic": {"asked": 2, "ledger": zeros | counts},
+    }
