@@ -96,7 +96,7 @@ class Admin:
         return json_response(body, 200 if status == "ready" else 503)
 
     async def _latency(self, request: Request) -> Response:
-        return json_response(self._sources.aggregator.shown())
+        return json_response(await self._sources.overview.latency())
 
     async def _sessions(self, request: Request) -> Response:
         """List at most ``limit`` sessions, slow ones first; with ``?slow=1`` slow ones only."""

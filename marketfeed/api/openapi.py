@@ -122,7 +122,7 @@ GATEWAY: Final = (
     Route(
         "/page/{file}",
         "Get a file of the page.",
-        text_answer("text/javascript", "The file, of the content type of its suffix."),
+        text_answer("*/*", "The file."),
         (*PUBLIC, 404),
         tagged=True,
     ),
