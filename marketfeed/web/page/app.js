@@ -1,12 +1,16 @@
 /* Start: the frame of the page, then the view that the address names, each built when first shown. */
 import { $ } from "./dom.js";
 import { session } from "./session.js";
+import { LatencyView } from "./latency.js";
 import { Shell } from "./shell.js";
 import { readColours } from "./spark.js";
+import { TiersView } from "./tiers.js";
 import { WatchView } from "./watch.js";
 
 const VIEWS = {
   watch: (section) => new WatchView(section),
+  latency: (section) => new LatencyView(section),
+  tiers: (section) => new TiersView(section),
 };
 
 const built = new Map();

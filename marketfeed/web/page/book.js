@@ -130,7 +130,7 @@ export class Book {
       this.venue[row] = message.t / 1000;
     }
     if (this.first[row] === 0) this.first[row] = received;
-    if (!snap) this.delay[row] = this.now() - received;
+    if (!snap) this.delay[row] = Math.max(0, this.now() - received);
     this.version[row] += 1;
     this.ticks += 1;
     return true;
@@ -199,6 +199,13 @@ export class Book {
   spread(row) {
     const mid = Math.abs(this.mid[row]);
     return mid === 0 ? NaN : ((this.ask[row] - this.bid[row]) / mid) * 1e4;
+  }
+
+  /** Ticks a second of all symbols together. */
+  totalRate() {
+    let sum = 0;
+    for (let row = 0; row < this.count; row += 1) sum += this.rate[row];
+    return sum;
   }
 
   /** Index of a feed's name in `feeds`. */

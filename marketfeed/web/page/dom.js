@@ -9,8 +9,10 @@ export function h(tag, props = {}, ...children) {
     ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4))
     : document.createElement(tag);
   for (const [name, value] of Object.entries(props ?? {})) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name === "text") element.textContent = value;
+    if (value === null || value === undefined) continue;
+    if (name.startsWith("aria-")) element.setAttribute(name, String(value)); // "false" is a value there
+    else if (value === false) continue;
+    else if (name === "text") element.textContent = value;
     else if (name === "on") for (const type of Object.keys(value)) element.addEventListener(type, value[type]);
     else if (name === "style") for (const key of Object.keys(value)) element.style.setProperty(key, value[key]);
     else element.setAttribute(name, value === true ? "" : String(value));

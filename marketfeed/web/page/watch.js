@@ -1,5 +1,6 @@
 /* Watch: all symbols in one grid, with search, order, and the details of the chosen one. */
 import { announce, h, icon, setAttribute, setText } from "./dom.js";
+import { Detail } from "./detail.js";
 import { count } from "./format.js";
 import { Grid } from "./grid.js";
 import { Ordering, termsOf } from "./ordering.js";
@@ -14,6 +15,8 @@ export class WatchView {
     this.ordering = new Ordering();
     this._orderedAt = 0;
     this._held = false;
+    this._wanted = null;
+    this._opened = -1;
     this._headers = new Map();
     this._build();
     session.on("second", () => this._second());
@@ -48,8 +51,12 @@ export class WatchView {
     this.grid = this._makeGrid();
     this._empty = h("div", { class: "empty", hidden: true });
     this._frame = h("div", { class: "grid-frame" }, this.grid.element, this._empty);
-    this.detailHost = h("div", { class: "detail-host", hidden: true });
-    this.section.append(bar, h("div", { class: "watch-body" }, this._frame, this.detailHost));
+    this._detail = new Detail(() => {
+      location.hash = "watch";
+    });
+    this._detail.element.hidden = true;
+    this._body = h("div", { class: "watch-body" }, this._frame, this._detail.element);
+    this.section.append(bar, this._body);
     this._frame.addEventListener("pointerenter", () => this._setHeld(true));
     this._frame.addEventListener("pointerleave", () => this._setHeld(false));
   }
@@ -119,6 +126,7 @@ export class WatchView {
 
   _second() {
     if (this.section.hidden || document.hidden) return;
+    if (this._wanted !== null && this._opened < 0) this._openWanted();
     const due = performance.now() - this._orderedAt >= ORDER_MS;
     if (due || session.book.membership !== this._membership) this._update(due && !this._keepsOrder);
     this._showHold();
@@ -168,17 +176,52 @@ export class WatchView {
     this._membership = -1;
     this.ordering.length = 0;
     this.grid.active = -1;
+    this._shutDetail();
     this.grid.setOrder(this.ordering.order, 0);
     this._update();
   }
 
-  show() {
+  /** Show the grid, and the details of `symbol` unless it is null. */
+  show(symbol) {
     this.grid.start();
     this._update(true);
+    this._wanted = symbol;
+    this._openWanted();
+  }
+
+  _openWanted() {
+    const row = this._wanted === null ? -1 : session.book.rows.get(this._wanted) ?? -1;
+    if (row < 0) {
+      if (this._wanted === null) this._shutDetail();
+      return; // a symbol that is not known yet opens with its first tick
+    }
+    if (this._opened === row) return;
+    this._opened = row;
+    this._detail.element.hidden = false;
+    this._body.classList.add("with-detail");
+    this.grid.activate(row);
+    this._detail.open(row);
+    this._detail.focus();
+  }
+
+  _shutDetail() {
+    this._detail.shut();
+    const open = this._opened >= 0;
+    this._opened = -1;
+    this._detail.element.hidden = true;
+    this._body.classList.remove("with-detail");
+    if (open) this.grid.element.focus({ preventScroll: true });
   }
 
   hide() {
     this.grid.stop();
+    this._detail.shut();
+    this._opened = -1;
+  }
+
+  recolour() {
+    this.grid.repaint();
+    this._detail.recolour();
   }
 }
 

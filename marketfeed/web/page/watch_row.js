@@ -5,6 +5,7 @@ import { Sparkline } from "./spark.js";
 import { explain, LIVE, CROSSED, QUIET, STATUS, statusOf } from "./status.js";
 
 const HOLD_MS = 400; // a flash lasts so long at least: no cell changes colour more than 2.5 times a second
+const CALM_MS = 1200; // a price that stood for so long flashes; one that moves all the time is only coloured
 const SPARK_MS = 250;
 const AGE_MS = 250;
 
@@ -34,30 +35,51 @@ class PriceCell {
   }
 
   reset() {
+    const { dataset } = this.element;
     this._digits = -1;
-    this._until = 0;
-    delete this.element.dataset.flash;
-    delete this.element.dataset.dir;
+    this._until = 0; // when the colour ends, and the flash; 0: there is none
+    this._flashed = 0;
+    this._changed = -Infinity;
+    delete dataset.flash;
+    delete dataset.hot;
+    delete dataset.dir;
   }
 
   paint(value, digits, now) {
+    if (this._until && now >= this._until) this._calm();
+    if (this._flashed && now >= this._flashed) this._unflash();
     const before = this._value;
-    const { dataset } = this.element;
-    if (now >= this._until && dataset.flash) delete dataset.flash;
     if (value === before && digits === this._digits) return;
     if (value !== value && before !== before && this._digits >= 0) return;
-    const bound = this._digits < 0;
-    if (!bound && value !== before) {
-      const dir = value > before ? "up" : value < before ? "down" : "";
-      if (dir && (now >= this._until || dataset.flash === dir)) {
-        dataset.flash = dir;
-        this._until = now + HOLD_MS;
-      }
-      if (dir) dataset.dir = dir;
-    }
+    const direction = this._digits < 0 ? "" : value > before ? "up" : value < before ? "down" : "";
+    if (direction) this._move(direction, now);
     this._value = value;
     this._digits = digits;
     setText(this.element, price(value, digits));
+  }
+
+  /** Show a direction, unless the other one is still shown. */
+  _move(direction, now) {
+    const { dataset } = this.element;
+    const calm = now - this._changed > CALM_MS;
+    this._changed = now;
+    if (this._until && dataset.dir !== direction) return;
+    if (dataset.dir !== direction) dataset.dir = direction;
+    if (dataset.hot !== direction) dataset.hot = direction;
+    this._until = now + HOLD_MS;
+    if (!calm) return;
+    dataset.flash = direction;
+    this._flashed = this._until;
+  }
+
+  _calm() {
+    this._until = 0;
+    delete this.element.dataset.hot;
+  }
+
+  _unflash() {
+    this._flashed = 0;
+    delete this.element.dataset.flash;
   }
 }
 
