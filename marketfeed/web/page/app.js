@@ -1,16 +1,17 @@
 /* Start: the frame of the page, then the view that the address names, each built when first shown. */
+import { AccessView } from "./access.js";
+import { AlertsView } from "./alerts.js";
+import { ConnectionView } from "./connection.js";
 import { $ } from "./dom.js";
-import { session } from "./session.js";
 import { LatencyView } from "./latency.js";
+import { session } from "./session.js";
 import { Shell } from "./shell.js";
 import { readColours } from "./spark.js";
 import { TiersView } from "./tiers.js";
 import { WatchView } from "./watch.js";
 
 const VIEWS = {
-  watch: (section) => new WatchView(section),
-  latency: (section) => new LatencyView(section),
-  tiers: (section) => new TiersView(section),
+  watch: WatchView, tiers: TiersView, latency: LatencyView, alerts: AlertsView, connection: ConnectionView, access: AccessView,
 };
 
 const built = new Map();
@@ -26,7 +27,7 @@ function route() {
     current = wanted;
     const section = $(`view-${wanted}`);
     section.hidden = false;
-    if (!built.has(wanted)) built.set(wanted, VIEWS[wanted](section));
+    if (!built.has(wanted)) built.set(wanted, new VIEWS[wanted](section));
     for (const link of document.querySelectorAll(".tabs a")) {
       if (link.hash === `#${wanted}`) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");

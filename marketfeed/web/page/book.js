@@ -44,6 +44,7 @@ export class Book {
     this.newestMs = 0; // receipt of the newest tick of all
     this.membership = 0; // changes when a symbol joins
     this.ticks = 0;
+    this.holes = 0; // numbers that were passed over: conflated, lost, or not
     this.late = 0; // ticks passed over because a newer one was there
     this._grow(capacity);
   }
@@ -121,6 +122,7 @@ export class Book {
       this.late += 1;
       return false;
     }
+    if (!snap && before !== 0) this.holes += (number - before - 1) | 0;
     if (snap || before === 0) this._shift(row, number - before); // else the rate would count what came before
     column[row] = number;
     const received = message.r / 1000;

@@ -18,6 +18,9 @@ export function setToken(value) {
   } catch { /* storage is denied: the variable has it */ }
 }
 
+/** The option `token` of connect(): absent without one, as null would mean that there will be none. */
+export const credentials = () => (token === null ? {} : { token: () => token });
+
 /** An answer other than 2xx, with its `status`; 0 if none came. */
 export class RequestError extends Error {
   constructor(status, message) {

@@ -5,7 +5,7 @@
  */
 import { connect } from "/marketfeed.js";
 import { Book } from "./book.js";
-import { api, getToken, setToken } from "./engine.js";
+import { api, credentials, getToken, setToken } from "./engine.js";
 import { onPaint, whileVisible } from "./paint.js";
 import { Conditions } from "./status.js";
 
@@ -114,7 +114,7 @@ class Session {
   }
 
   _connect() {
-    const feed = connect("/", { token: () => getToken(), encoding: "binary" });
+    const feed = connect("/", { ...credentials(), encoding: "binary" });
     this.feed = feed;
     feed.on("state", (state) => {
       if (state.state !== "connected") this._lag(false);

@@ -1,7 +1,7 @@
 /* Tiers side by side: one connection per configured tier, the same symbol on each. */
 import { connect } from "/marketfeed.js";
 import { announce, h, setAttribute, setText } from "./dom.js";
-import { getToken } from "./engine.js";
+import { credentials } from "./engine.js";
 import { age, count, digitsOf, figure, price } from "./format.js";
 import { Lane, rangeOf, Ticks, WINDOW_MS } from "./lanes.js";
 import { onPaint } from "./paint.js";
@@ -149,7 +149,7 @@ class TierLane {
       h("dl", { class: "facts lane-facts" }, fact("bid", "Bid"), fact("ask", "Ask"), fact("received", "Received"), fact("conflated", "Conflated"), fact("share", "Delivered"), fact("rate", "Received/s")),
       h("div", { class: "lane-box" }, canvas),
     );
-    this._feed = connect("/", { token: () => getToken(), tier: tier.tier, share: false, encoding: "binary", slowWhenHidden: false, slowWhenWeak: false });
+    this._feed = connect("/", { ...credentials(), tier: tier.tier, share: false, encoding: "binary", slowWhenHidden: false, slowWhenWeak: false });
     this._feed.on("state", () => this._showState());
     this._feed.subscribe({ quotes: [symbol] }, (message) => this._take(message));
     this._showState();
