@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 READ: Final = 250  # entries at a time: 1 ms
 LOOKED_AT: Final = 5_000  # entries per page
 PAGE_BYTES: Final = 1_048_576  # of a page, about; notices may have 16 kB of data
+ID_LENGTH: Final = 26  # characters of an alert's id, which may all be digits
 SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
 
 
@@ -66,7 +67,7 @@ async def look_back(log: AlertLog, wanted: Wanted, before: str, limit: int) -> P
     with this id. Raises ValueError for an invalid symbol, and AlertLogError.
     """
     shown, matching = wanted.shown(), wanted.matching()
-    position = int(before) if before.isdecimal() else None
+    position = int(before) if before.isdecimal() and len(before) < ID_LENGTH else None
     if before and position is None:
         entry = await log.find(before)
         if entry is None or not shown(entry):

@@ -101,6 +101,8 @@ async def test_before_is_an_id_or_a_position():
     assert await ids(kept, "9" * 18, limit=1) == [ALERTS[3].id]
     assert await ids(kept, "1") == []
     assert await ids(kept, example(77).id) is None
+    digits = msgspec.structs.replace(example(5), id="0" * 26)
+    assert await ids(log(ALERTS[0], digits, ALERTS[1]), "0" * 26) == [ALERTS[0].id]
     assert await ids(kept, ALERTS[0].id, entitled=("BTC*",)) is None  # it is not to be known that it is there
 
 
