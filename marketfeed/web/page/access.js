@@ -31,11 +31,16 @@ export class AccessView {
   _content(engine) {
     if (!engine) return [h("div", { class: "panel empty" }, h("p", { class: "empty-title", text: session.problem ? "The engine does not answer" : "Asking the engine…" }))];
     if (engine.auth === "none") {
-      return [h("div", { class: "panel prose" }, h("h3", { text: "Open to everybody who can reach it" }),
-        h("p", { text: "This engine runs without access control (auth.mode = \"none\"), so there is nothing to sign in to: all tiers, symbols and alerts are visible." }),
-        h("p", {}, "How to ask for keys or tokens: ", h("code", { text: "docs/access.md" }), "."))];
+      return [this._open(engine)];
     }
     return session.needsToken ? [this._form(engine)] : [this._granted(engine)];
+  }
+
+  _open({ tiers, default_tier: first, alerts }) {
+    return h("section", { class: "panel", "aria-label": "Open" },
+      h("header", {}, h("h3", { text: "Open to everybody who can reach it" })),
+      h("p", { class: "verdict" }, "This engine runs without access control (", h("code", { text: "auth.mode = \"none\"" }), "), so there is nothing to sign in to. ", h("code", { text: "docs/access.md" }), " shows how to ask for keys or tokens."),
+      h("dl", { class: "grants ruled" }, fact("Tiers", tiers.map((one) => one.tier).join(", ")), fact("Without a choice", first), fact("Symbols", "all"), fact("Alerts", alerts ? "visible" : "off")));
   }
 
   _form(engine) {
@@ -67,7 +72,6 @@ export class AccessView {
     const more = access.more ? ` and ${count(access.more)} more` : "";
     const list = (names, none = "none") => (names.length ? names.join(", ") : none);
     this._expiry = h("dd", { class: "num", text: expiryText(access) });
-    const fact = (name, value) => h("div", {}, h("dt", { text: name }), typeof value === "string" ? h("dd", { text: value }) : value);
     return h("section", { class: "panel", "aria-label": "Signed in" },
       h("header", {}, h("h3", { text: `Signed in as ${access.sub}` }), h("button", { type: "button", class: "end", id: "sign-out", text: "Sign out", on: { click: () => this._signOut() } })),
       h("dl", { class: "grants" },
@@ -84,6 +88,8 @@ export class AccessView {
     announce("Signed out");
   }
 }
+
+const fact = (name, value) => h("div", {}, h("dt", { text: name }), typeof value === "string" ? h("dd", { text: value }) : value);
 
 function expiryText(access) {
   if (!access) return "";

@@ -1,6 +1,6 @@
 /* The page's alerts: a live view from the start, what the log held before, and a durable consumer if a person is one. */
 import { connect } from "/marketfeed.js";
-import { $ } from "./dom.js";
+import { $, setAttribute, setText } from "./dom.js";
 import { api, credentials } from "./engine.js";
 import { Episodes } from "./episodes.js";
 import { session } from "./session.js";
@@ -13,6 +13,7 @@ class AlertFeed {
     this.consumer = null; // {name, feed, alerts, problem}
     this.problem = null; // why the log cannot be read
     session.on("engine", () => this._begin());
+    session.on("state", ({ state }) => this._resumed(state));
     session.on("feed", () => this._end());
     session.on("second", () => this._badge());
   }
@@ -26,6 +27,12 @@ class AlertFeed {
     if (!this.on || this._live || !session.feed) return;
     this._live = session.feed.alerts({ patterns: ["*"] }, (alert) => this.episodes.add({ ...plain(alert), ack: false }));
     this._readLog();
+  }
+
+  /** A live view gets nothing of what came while it was away, so the log is read again. */
+  _resumed(state) {
+    if (state === "connected" && this._away && this._live) this._readLog();
+    this._away = state === "disconnected" || (this._away && state !== "connected");
   }
 
   async _readLog() {
@@ -76,12 +83,9 @@ class AlertFeed {
   _badge() {
     const { open } = this.episodes;
     const badge = $("alert-count");
-    badge.hidden = open === 0;
-    const text = open > 99 ? "99+" : String(open);
-    if (badge.textContent !== text) {
-      badge.textContent = text;
-      badge.title = `${open} open alerts`;
-    }
+    setAttribute(badge, "data-none", open === 0 ? "" : null);
+    setText(badge, open > 99 ? "99+" : String(open));
+    badge.title = `${open} open alerts`;
   }
 }
 

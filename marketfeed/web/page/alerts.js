@@ -218,7 +218,7 @@ class AlertRow {
       ? h("a", { href: `#watch/${encodeURIComponent(one.symbol)}`, text: one.symbol })
       : h("span", { text: one.symbol });
     this.element = h("li", { class: "alert" },
-      h("time", { class: "num", text: clock(one.latest - session.book.offsetMs) }), h("span", { class: "alert-rule", text: one.rule }),
+      h("time", { class: "num", text: clock((one.began || one.cleared) - session.book.offsetMs) }), h("span", { class: "alert-rule", text: one.rule }),
       h("span", { class: "alert-symbol" }, symbol), this._message, this._state, this._tries,
       h("span", { class: "alert-actions" }, this._ack, this._acked,
         one.notice ? null : h("button", { type: "button", class: "quiet", text: "Silence", "aria-label": `Silence ${one.rule} ${one.symbol}`, on: { click: () => view.silence(one) } })));

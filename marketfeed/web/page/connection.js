@@ -25,7 +25,7 @@ export class ConnectionView {
   constructor(section) {
     section.classList.add("scroll");
     this._facts = new Map();
-    const facts = (names) => h("dl", { class: "facts wide" }, ...names.map((name) => {
+    const facts = (names, more = "") => h("dl", { class: `facts wide ${more}` }, ...names.map((name) => {
       const value = h("dd", { class: "num", id: `fact-${name.toLowerCase().replace(/[^a-z]+/g, "-")}`, text: NONE });
       this._facts.set(name, value);
       return h("div", {}, h("dt", { text: name }), value);
@@ -40,7 +40,7 @@ export class ConnectionView {
     this._log = h("ol", { class: "journal num" });
     section.append(h("div", { class: "page" },
       h("div", { class: "page-head" }, h("h2", { text: "Connection" })),
-      h("section", { class: "panel", "aria-label": "Now" }, facts(FACTS), h("header", { class: "inner" }, h("h3", { text: "Since this page was opened" })), facts(COUNTS)),
+      h("section", { class: "panel", "aria-label": "Now" }, facts(FACTS), h("header", { class: "inner" }, h("h3", { text: "Since this page was opened" })), facts(COUNTS, "counts")),
       h("section", { class: "panel", "aria-label": "Transport" }, h("header", {}, h("h3", { text: "Transport" }), h("p", { class: "muted", text: "Each carries the same messages and resumes from the same cursor." })), this._choices),
       h("section", { class: "panel", "aria-label": "Pull the plug" }, h("header", {}, h("h3", { text: "Resume without a hole" }), h("span", { class: "end" }, this._pull)), this._verdict, this._proof),
       h("section", { class: "panel", "aria-label": "Journal" }, h("header", {}, h("h3", { text: "Journal" })), h("div", { class: "journal-box", tabindex: "0", role: "group", "aria-label": "Journal, the newest first" }, this._log))));

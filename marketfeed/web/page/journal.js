@@ -61,8 +61,8 @@ class Journal {
     feed.on("gap", ({ S, lost, channel }) => this.note(`gap: ${count(lost)} ${channel} of ${S}`, "warn"));
     feed.on("lag", ({ on, conflated }) => this.note(on ? "lag begins" : `lag ends: ${count(conflated ?? 0)} quotes conflated`, on ? "warn" : null));
     feed.on("error", ({ code, msg }) => this.note(`refused: ${msg} (${code})`, "bad"));
-    feed.on("message", (message) => {
-      if (message.T === "success" && message.session) this.sessionId = message.session;
+    feed.on("success", (message) => {
+      if (message.session) this.sessionId = message.session;
     });
   }
 
