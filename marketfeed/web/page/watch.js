@@ -31,7 +31,7 @@ export class WatchView {
     });
     this._count = h("output", { class: "muted num", id: "shown", for: "search" });
     this._order = h(
-      "select", { id: "order", on: { change: () => this._sortBy(this._order.value) } },
+      "select", { id: "order", "aria-label": "Order", on: { change: () => this._sortBy(this._order.value) } },
       h("option", { value: "activity", text: "Activity" }), h("option", { value: "move", text: "Move" }),
       h("option", { value: "symbol", text: "Symbol" }), h("option", { value: "spread", text: "Spread" }),
       h("option", { value: "age", text: "Age" }),
