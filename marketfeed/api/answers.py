@@ -15,7 +15,7 @@ STATUSES: Final = {
     400: "The request is malformed or ambiguous, or a name, tier, cursor or parameter is invalid.",
     401: "A key or token is needed, on the admin port that in `admin.token_file`; or it is not valid.",
     403: "The page's origin is not allowed (`gateway.allowed_origins`), or this is not entitled.",
-    404: "There is no such path, episode, silence, consumer or revocation.",
+    404: "There is no such path, alert, episode, silence, consumer, revocation or log.",
     405: "The path does not support this method; the header Allow lists those it supports.",
     409: "The key is that of a notice of this publisher to another consumer.",
     413: "The body is too long.",

@@ -176,6 +176,18 @@ OPERATORS: Final = (
         },
     ),
     Route(
+        "/v1/latency/log",
+        "Get the present file of the latency log, an HdrHistogram interval log.",
+        text_answer(TEXT, "The file."),
+        (*ADMIN, 404),
+    ),
+    Route(
+        "/v1/latency/report",
+        "Get the report about that file, as `marketfeed report --html` makes it.",
+        text_answer("text/html", "The report."),
+        (*ADMIN, 503),
+    ),
+    Route(
         "/v1/sessions",
         "List sessions, the slow ones first.",
         json_answer(ref(operations.SessionList), "Sessions."),

@@ -31,7 +31,7 @@ from marketfeed.gateway.query import (
 from marketfeed.gateway.rate_limited_log import RateLimitedLog
 from marketfeed.gateway.session_alerts import OFF
 from marketfeed.gateway.symbols_route import SymbolsRoute
-from marketfeed.gateway.upgrade import UpgradeError, opening_of
+from marketfeed.gateway.upgrade import UpgradeError, answer_to
 from marketfeed.gateway.waits import Waits
 from marketfeed.gateway.websocket import WebSocketSession
 
@@ -107,11 +107,11 @@ class Routes:
 
     async def _stream(self, request: Request) -> Response | Session:
         try:
-            opening = opening_of(request)
+            answer = answer_to(request)
         except UpgradeError as error:
             self._log.warning("not a WebSocket handshake", address=request.address, reason=str(error))
             return error_response(error.status, str(error), error.headers)
-        session = WebSocketSession(self._service, request.address, opening, self._sdk(request))
+        session = WebSocketSession(self._service, request.address, answer, self._sdk(request))
         session.grant = await self._authorizer.opening(request, session.id, kept=False)
         return await self._admit(request) or session
 

@@ -24,6 +24,7 @@ from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.handshakes import FLOOR_MS, Handshakes
 from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.session_alerts import SessionAlerts
+from marketfeed.gateway.ws_reader import Parsers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,6 +77,7 @@ class Service:
     access: Access | None = None  # None: everybody may see everything
     expiries: Expiries | None = None
     limited: Limited = field(default_factory=Limited)  # tenants that exceed a quota
+    parsers: Parsers = field(default_factory=Parsers)
     # Held during requests that take milliseconds, so that only one of them delays other work at a time.
     large: trio.Lock = field(default_factory=trio.Lock)
 
@@ -270,10 +272,6 @@ class Session(ABC):
         """Have the shard record the round trip of the ping that the client has answered, if it has."""
         if self.member is not None:
             self._service.shard.keepalive.ponged(self.member, payload, clock.now_ns())
-
-    def last_words(self) -> bytes:
-        """Return the bytes to send before the socket closes: none."""
-        return b""
 
     @abstractmethod
     async def _read(self, outbox: Outbox, member: Subscriber) -> CloseCode | None:

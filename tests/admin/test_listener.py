@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,6 +46,7 @@ def admin(token: str | None = TOKEN) -> tuple[Admin, AdminToken]:
         server=SimpleNamespace(counters=SimpleNamespace(refused=Counter())),
         rings=SimpleNamespace(epoch="e" * 16),
         overview=SetOverview(),
+        aggregator=SimpleNamespace(log=SimpleNamespace(path=Path("latency.hlog"))),
         alerting=SimpleNamespace(dispatch=None),
         access=None,
         metering=SimpleNamespace(enabled=False),
