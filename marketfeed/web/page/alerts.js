@@ -9,6 +9,7 @@ import { session } from "./session.js";
 import { Silences } from "./silences.js";
 
 const PAINT_MS = 250;
+const HOLD_MS = 1500;
 const MOST = 60; // rows per severity
 const PARTS = [["live", "Live"], ["history", "History"], ["silences", "Silences"]];
 
@@ -18,6 +19,7 @@ export class AlertsView {
     this._severities = new Set(SEVERITIES);
     this._openOnly = false;
     this._terms = null;
+    this._pointedAt = -Infinity;
     this._rows = new Map();
     this._silences = new Silences();
     this._history = new AlertHistory();
@@ -70,8 +72,9 @@ export class AlertsView {
     }));
     this._none = h("div", { class: "empty panel" });
     const list = h("div", { class: "stack" }, ...[...this._groups.values()].map(({ element }) => element), this._none);
-    list.addEventListener("pointerenter", () => { this._held = true; });
-    list.addEventListener("pointerleave", () => { this._held = false; });
+    list.addEventListener("pointermove", () => {
+      this._pointedAt = performance.now();
+    });
     return list;
   }
 
@@ -158,14 +161,14 @@ export class AlertsView {
     this._paint(true);
   }
 
-  /** Show what has changed; rows do not move while a person points at them. */
+  /** Show what has changed; rows do not move under a pointer that moves. */
   _paint(now = false) {
     if (!this._shown || this._part !== "live") return;
     const { episodes } = alertFeed;
     const due = episodes.due().length;
     setText(this._due, `${count(due)} unacknowledged`);
     this._all.disabled = due === 0;
-    const moved = now || (!this._held && episodes.version !== this._version);
+    const moved = now || (performance.now() - this._pointedAt > HOLD_MS && episodes.version !== this._version);
     if (moved) this._arrange(episodes);
     for (const row of this._rows.values()) row.paint();
   }

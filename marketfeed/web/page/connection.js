@@ -89,13 +89,14 @@ export class ConnectionView {
   }
 
   _paintFacts(feed) {
-    const { state, statistics, engine } = session;
+    const { state, engine } = session;
     const [tone, word] = stateOf(session);
     const since = state.since ? ` for ${age(Math.max(0, Date.now() - state.since))}` : "";
     this._set("State", word + since, tone);
     this._set("Epoch", engine?.epoch ?? NONE);
     this._set("Session", journal.sessionId ?? NONE);
-    if (!feed || !statistics) return;
+    if (!feed) return;
+    const statistics = feed.statistics();
     const { name, why } = feed.transport;
     this._set("Transport", name ? `${TRANSPORTS[name] ?? name}: ${why}` : NONE);
     this._set("Tier", feed.tier ?? NONE);

@@ -7,14 +7,15 @@ import { Ordering, termsOf } from "./ordering.js";
 import { session } from "./session.js";
 import { COLUMNS, WatchRow } from "./watch_row.js";
 
-const ORDER_MS = 2000; // between two changes of the order, which is kept while a person points at a row
+const ORDER_MS = 2000; // between two changes of the order
+const HOLD_MS = 8000; // it is kept so long after a person has pointed at a row, or moved to it by keys
 
 export class WatchView {
   constructor(section) {
     this.section = section;
     this.ordering = new Ordering();
     this._orderedAt = 0;
-    this._held = false;
+    this._usedAt = -Infinity;
     this._wanted = null;
     this._opened = -1;
     this._headers = new Map();
@@ -57,8 +58,8 @@ export class WatchView {
     this._detail.element.hidden = true;
     this._body = h("div", { class: "watch-body" }, this._frame, this._detail.element);
     this.section.append(bar, this._body);
-    this._frame.addEventListener("pointerenter", () => this._setHeld(true));
-    this._frame.addEventListener("pointerleave", () => this._setHeld(false));
+    for (const type of ["pointermove", "keydown"]) this._frame.addEventListener(type, () => this._use());
+    this._frame.addEventListener("pointerleave", () => this._release());
   }
 
   _makeGrid() {
@@ -109,14 +110,18 @@ export class WatchView {
     this._update(true);
   }
 
-  _setHeld(held) {
-    this._held = held;
+  _use() {
+    this._usedAt = performance.now();
+  }
+
+  _release() {
+    this._usedAt = -Infinity;
     this._showHold();
   }
 
-  /** Whether the order has to stay: a person points at the grid, or moves in it by keys. */
+  /** Whether the order has to stay: a person is about to choose a row. */
   get _keepsOrder() {
-    return this._held || document.activeElement === this.grid.element;
+    return performance.now() - this._usedAt < HOLD_MS;
   }
 
   _showHold() {
