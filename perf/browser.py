@@ -1,8 +1,8 @@
 """Debian's Chromium for benchmarks and screenshots, and what one page costs it.
 
-    with chromium() as browser:
-        meter = Meter(page)           long tasks, intervals between frames, shares of a core, memory
-        meter.start(); …; meter.stop()
+with chromium() as browser:
+    meter = Meter(page)           long tasks, intervals between frames, shares of a core, memory
+    meter.start(); …; meter.stop()
 """
 
 from __future__ import annotations

@@ -108,12 +108,16 @@ def main() -> None:
     say(bench.machine(), style="dim")
     found: dict[str, tuple[list[Figures], list[float]]] = {name: ([], []) for name, *_ in STEPS}
     with bench.marketfeed(options.rate, universe=options.universe) as server, chromium() as browser:
-        say(f"Chromium {browser.version}, {options.universe:,} symbols, {options.rate:,.0f} quotes/s, tier vip")
+        say(
+            f"Chromium {browser.version}, {options.universe:,} symbols, {options.rate:,.0f} quotes/s, tier vip"
+        )
         for _ in range(options.rounds):
             page = browser.new_page(viewport={"width": 1280, "height": 800})
             page.add_init_script(PROBE)
             page.goto(f"http://localhost:{server.port}/")
-            page.wait_for_function(f"() => document.querySelector('#foot-symbols').textContent.replace(',', '') === '{options.universe}'")
+            page.wait_for_function(
+                f"() => document.querySelector('#foot-symbols').textContent.replace(',', '') === '{options.universe}'"
+            )
             say(f"  start: tasks > {LONG_MS} ms: {page.evaluate('window.probe.long')}", style="dim")
             for name, view, begin, end in STEPS:
                 page.goto(f"http://localhost:{server.port}/#{view}")

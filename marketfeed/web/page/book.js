@@ -40,7 +40,8 @@ export class Book {
     this.slot = 0; // of the current second
     this.elapsed = 0; // seconds that `second` was called for
     this.maxDigits = 2;
-    this.maxMid = 0; // the largest so far
+    this.widest = 3; // characters of the widest price so far, and of the widest whole part
+    this.wholes = 1;
     this.newestMs = 0; // receipt of the newest tick of all
     this.membership = 0; // changes when a symbol joins
     this.ticks = 0;
@@ -184,11 +185,20 @@ export class Book {
       rate[row] = Math.max(0, total - counts[index]) / span;
       counts[index] = total;
       minute[row * SECONDS + slot] = mid[row];
-      if (Math.abs(mid[row]) > this.maxMid) this.maxMid = Math.abs(mid[row]);
+      if (mid[row] === mid[row]) this._measure(row);
       let oldest = (slot + 1) % SECONDS;
       while (oldest !== slot && Number.isNaN(minute[row * SECONDS + oldest])) oldest = (oldest + 1) % SECONDS;
       base[row] = minute[row * SECONDS + oldest];
     }
+  }
+
+  /** Note how wide a symbol's prices are, so that columns have room before they need it. */
+  _measure(row) {
+    const size = Math.abs(this.mid[row]);
+    const wholes = (size < 10 ? 1 : Math.floor(Math.log10(size)) + 1) + (this.mid[row] < 0 ? 1 : 0);
+    if (wholes > this.wholes) this.wholes = wholes;
+    const width = wholes + 1 + this.digits[row];
+    if (width > this.widest) this.widest = width;
   }
 
   /** Change of the mid over the last minute, in percent; NaN if there is none. */

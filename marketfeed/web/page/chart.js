@@ -3,7 +3,7 @@ import { h, setText } from "./dom.js";
 import { clock, price } from "./format.js";
 import { colours } from "./spark.js";
 
-const HEIGHT = 210;
+const HEIGHT = 190;
 let loading = null;
 
 /** Load uPlot, which is no module: it defines one global name. */
@@ -26,8 +26,12 @@ function load() {
 export class Chart {
   constructor() {
     this._host = h("div", { class: "chart", role: "img", "aria-label": "Chart" });
-    this._readout = h("div", { class: "chart-readout num muted", text: "\u00a0" });
-    this.element = h("figure", { class: "chart-figure" }, this._readout, this._host);
+    const part = (name) => h("span", { class: `key key-${name}` });
+    this._time = h("span");
+    this._parts = ["bid", "ask", "bought", "sold"].map(part);
+    /** What the lines and dots are, with their values where the pointer is, else the newest ones. */
+    this.readout = h("div", { class: "chart-readout num muted" }, this._time, ...this._parts);
+    this.element = h("figure", { class: "chart-figure" }, this._host);
     this.digits = 2;
     this._resize = new ResizeObserver(() => this._fit());
     this._resize.observe(this._host);
@@ -67,7 +71,7 @@ export class Chart {
         { ...axis, side: 1, space: 34, size: (_, values) => 14 + 6.4 * Math.max(4, ...(values ?? []).map((one) => one.length)),
           values: (_, splits) => splits.map((at) => price(at, this.digits)) },
       ],
-      series: [{}, line(colours.accent), line(colours.dim), dots(colours.up), dots(colours.down)],
+      series: [{}, line(colours.accent), line(colours.dim), dots(colours.up), dots(colours.down), { ...line(colours.faint), spanGaps: true }],
       hooks: { setCursor: [(plot) => this._point(plot.cursor.idx)] },
     };
   }
@@ -77,15 +81,17 @@ export class Chart {
     this._describe();
   }
 
-  /** The line above the chart: the values where the pointer is, else the newest ones. */
   _describe() {
-    const [times, bid, ask, bought, sold] = this._data;
+    const [times, ...columns] = this._data;
     const at = this._index ?? times.length - 1;
     if (times[at] === undefined) return;
-    const traded = bought[at] ?? sold[at];
-    const parts = [clock(times[at] * 1000, 0), `bid ${shown(bid[at], this.digits)}`, `ask ${shown(ask[at], this.digits)}`];
-    if (traded !== null && traded !== undefined) parts.push(`trade ${shown(traded, this.digits)}`);
-    setText(this._readout, parts.join("   "));
+    setText(this._time, clock(times[at] * 1000, 0));
+    this._parts.forEach((part, index) => {
+      const value = columns[index][at];
+      const name = ["bid", "ask", "bought", "sold"][index];
+      setText(part, index < 2 ? `${name} ${shown(value, this.digits)}` : name);
+    });
+    const [bid, ask] = columns;
     this._host.setAttribute("aria-label", `Chart of ${this._name}: bid ${shown(bid.at(-1), this.digits)}, ask ${shown(ask.at(-1), this.digits)}`);
   }
 

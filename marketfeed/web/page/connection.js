@@ -144,5 +144,5 @@ function verdictOf(cut, every) {
   if (cut.resets > 0) return ["Some symbols were reset: more was missed than the engine keeps. They continued from a snapshot.", "warn"];
   if (!every) return [`${count(cut.holes)} ticks are missing between the numbers: this tier or transport leaves ticks out. On one that sends every tick there are none.`, "idle"];
   if (cut.holes > 0) return [`${count(cut.holes)} ticks are missing.`, "bad"];
-  return ["Nothing is missing: every symbol continued with the next number.", "live"];
+  return [`Nothing is missing: each of the ${count(cut.symbols)} symbols that ticked since continued with its next number.`, "live"];
 }

@@ -58,8 +58,7 @@ export class Detail {
       on: { click: (event) => this._range(event.currentTarget, seconds) },
     }));
     this._ranges = h("div", { class: "chips", role: "group", "aria-label": "Range of the chart" }, ...ranges);
-    const keys = h("span", { class: "keys muted" }, key("bid", "bid"), key("ask", "ask"), key("bought", "bought"), key("sold", "sold"));
-    return h("div", { class: "chart-box" }, h("div", { class: "chart-bar" }, this._ranges, keys), this._chart.element);
+    return h("div", { class: "chart-box" }, h("div", { class: "chart-bar" }, this._ranges, this._chart.readout), this._chart.element);
   }
 
   _range(button, seconds) {
@@ -122,6 +121,7 @@ export class Detail {
     const { book, feed } = session;
     this._row = row;
     this._history = new History();
+    this._history.begin(book, row);
     this._paused = true;
     this._togglePause();
     this._choose(this._tab);
@@ -221,8 +221,6 @@ function delayText(book, row) {
   if (book.seen[row] === 0) return "–";
   return book.delay[row] < 1 ? "<1 ms" : ms(book.delay[row]);
 }
-
-const key = (name, text) => h("span", { class: `key key-${name}` }, text);
 
 const local = (tick) => clock(tick.r / 1000 - session.book.offsetMs);
 

@@ -25,7 +25,7 @@ export function digitsOf(value, digits) {
 /** A size: whole numbers grouped, small ones with up to five significant digits. */
 export function size(value) {
   if (!(value > 0)) return NONE;
-  if (value >= 1e7) return compact(value);
+  if (value >= 1e6) return value < 1e9 ? `${(value / 1e6).toFixed(value < 1e7 ? 2 : 1)}\u2009M` : compact(value);
   if (Number.isInteger(value) || value >= 1e5) return GROUPED.format(value);
   return value >= 1 ? value.toFixed(value >= 100 ? 1 : 3) : Number(value.toPrecision(3)).toString();
 }

@@ -3,6 +3,7 @@
  * Both have a fixed size. When a symbol is chosen, what the engine's rings still hold is read once by a poll that
  * resumes from an earlier position, so that lists and chart do not begin empty.
  */
+import { SECONDS } from "./book.js";
 import { api } from "./engine.js";
 
 export const KEPT = 64; // ticks of a channel in the lists
@@ -20,6 +21,7 @@ export class History {
     this.ask = new Float64Array(STEPS);
     this.bought = new Float64Array(STEPS);
     this.sold = new Float64Array(STEPS);
+    this.mid = new Float64Array(STEPS); // of the minute before the symbol was chosen, once a second
     this.version = 0;
   }
 
@@ -44,16 +46,26 @@ export class History {
     if (this.steps[at] > step) return -1;
     if (this.steps[at] !== step) {
       this.steps[at] = step;
-      this.bid[at] = this.ask[at] = this.bought[at] = this.sold[at] = NaN;
+      this.bid[at] = this.ask[at] = this.bought[at] = this.sold[at] = this.mid[at] = NaN;
     }
     return at;
   }
 
-  /** Columns for the chart: times in s, bid, ask, bought, sold, of the last `seconds` before `nowMs`. */
+  /** Begin with the mids of the last minute, which the book has of every symbol. */
+  begin(book, row) {
+    const last = Math.floor(book.now() / 1000);
+    for (let back = SECONDS - 1; back > 0; back -= 1) {
+      const mid = book.minute[row * SECONDS + ((book.slot + SECONDS - back) % SECONDS)];
+      const at = this._step((last - back) * 1000);
+      if (at >= 0) this.mid[at] = mid;
+    }
+  }
+
+  /** Columns for the chart: times in s, bid, ask, bought, sold, mid, of the last `seconds` before `nowMs`. */
   columns(nowMs, seconds) {
     const last = Math.floor(nowMs / STEP_MS);
     const count = Math.min(STEPS, Math.round((seconds * 1000) / STEP_MS));
-    const found = [[], [], [], [], []];
+    const found = [[], [], [], [], [], []];
     let bid = NaN;
     let ask = NaN;
     for (let step = last - count + 1; step <= last; step += 1) {
@@ -68,6 +80,7 @@ export class History {
       found[2].push(value(ask));
       found[3].push(value(ours ? this.bought[at] : NaN));
       found[4].push(value(ours ? this.sold[at] : NaN));
+      found[5].push(value(ours && bid !== bid ? this.mid[at] : NaN));
     }
     return found;
   }

@@ -1,6 +1,6 @@
 /* What frames all views: the state of the stream at the top, the banner while it is not live, and the bottom line. */
 import { $, h, icon, setAttribute, setText } from "./dom.js";
-import { age, clock, count, figure, ms } from "./format.js";
+import { age, clock, count, ms } from "./format.js";
 import { session } from "./session.js";
 
 const THEMES = ["auto", "light", "dark"];
@@ -148,6 +148,8 @@ const FEED_WORDS = { down: "is down", failed: "has failed", stale: "is stale", d
 function feedBanner(down, total, book) {
   const [first] = down;
   const since = first.since ? ` for ${age(Math.max(0, book.now() - first.since / 1000))}` : "";
-  const more = down.length > 1 ? `, and ${figure(down.length - 1)} more of ${total}` : "";
-  return { tone: "bad", title: `Feed ${first.feed} ${FEED_WORDS[first.state]}${since}${more}.`, text: first.reason ?? "" };
+  const more = down.length > 1 ? ` So ${down.length === 2 ? "is" : "are"} ${down.length - 1} more of ${total}.` : "";
+  const why = first.reason ? ` (${first.reason})` : "";
+  const tone = down.length === total ? "bad" : "warn";
+  return { tone, title: `Feed ${first.feed} ${FEED_WORDS[first.state]}${since}${why}.`, text: `Its rows show their last prices.${more}` };
 }

@@ -22,16 +22,18 @@ export class TiersView {
       on: { change: () => this._choose(this._input.value.trim()), focus: () => this._suggest() },
     });
     this._list = h("datalist", { id: "tiers-symbols" });
-    this._problem = h("span", { class: "muted", role: "status" });
+    this._problem = h("p", { class: "muted", role: "status" });
     this._host = h("div", { class: "lanes" });
     section.append(h(
       "div", { class: "page" },
-      h("div", { class: "page-head" },
-        h("h2", { text: "Tiers side by side" }),
-        h("p", { class: "muted lead", text: "The same symbol over one connection per tier. A tier that sends the latest leaves out ticks that newer ones replaced; n shows exactly how many." })),
-      h("form", { class: "bar flat", on: { submit: (event) => this._submit(event) } },
-        h("label", { class: "field", for: "tiers-symbol" }, h("span", { class: "label", text: "Symbol" }), this._input),
-        this._list, h("button", { type: "submit", text: "Compare" }), this._problem),
+      h("div", { class: "page-head with-actions" },
+        h("div", { class: "grow" },
+          h("h2", { text: "Tiers side by side" }),
+          h("p", { class: "muted lead", text: "The same symbol over one connection per tier. The latest leaves out ticks that newer ones replaced; n tells how many." })),
+        h("form", { class: "bar flat", on: { submit: (event) => this._submit(event) } },
+          h("label", { class: "field", for: "tiers-symbol" }, h("span", { class: "label", text: "Symbol" }), this._input),
+          this._list, h("button", { type: "submit", text: "Compare" }))),
+      this._problem,
       this._host,
       h("p", { class: "legend muted" },
         h("span", { class: "key key-line", text: "price as the tier shows it" }), h("span", { class: "key key-pale", text: "price at every tick" }),
@@ -56,6 +58,7 @@ export class TiersView {
   _choose(symbol) {
     if (!symbol || symbol === this._symbol) return;
     const known = session.book.rows.has(symbol);
+    this._problem.hidden = known;
     setText(this._problem, known ? "" : `No tick of ${symbol} yet; it appears with its first one.`);
     this._symbol = symbol;
     this._input.value = symbol;

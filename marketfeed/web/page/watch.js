@@ -5,7 +5,7 @@ import { count } from "./format.js";
 import { Grid } from "./grid.js";
 import { Ordering, termsOf } from "./ordering.js";
 import { session } from "./session.js";
-import { COLUMNS, WatchRow } from "./watch_row.js";
+import { COLUMNS, MOST_DIGITS, WatchRow } from "./watch_row.js";
 
 const ORDER_MS = 2000; // between two changes of the order
 const HOLD_MS = 8000; // it is kept so long after a person has pointed at a row, or moved to it by keys
@@ -156,7 +156,8 @@ export class WatchView {
       const direction = this.ordering.descending ? "descending" : "ascending";
       setAttribute(cell, "aria-sort", sort === this.ordering.sort ? direction : null);
     }
-    this.grid.element.style.setProperty("--price-ch", priceWidth(book));
+    this.grid.element.style.setProperty("--price-ch", book.wholes + 1 + Math.min(book.maxDigits, MOST_DIGITS));
+    this.grid.element.style.setProperty("--tight-ch", book.widest);
   }
 
   _showCounts() {
@@ -228,11 +229,6 @@ export class WatchView {
     this.grid.repaint();
     this._detail.recolour();
   }
-}
-
-/** Digits, point and decimals of the widest price, so that columns have room before they need it. */
-function priceWidth(book) {
-  return String(Math.floor(book.maxMid)).length + 1 + Math.min(book.maxDigits, 6);
 }
 
 function emptyText({ book, engine, problem, needsToken }, { terms, onlyNotLive }) {

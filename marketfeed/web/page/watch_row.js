@@ -6,6 +6,7 @@ import { explain, LIVE, CROSSED, QUIET, STATUS, statusOf } from "./status.js";
 
 const HOLD_MS = 400; // a flash lasts so long at least: no cell changes colour more than 2.5 times a second
 const CALM_MS = 1200; // a price that stood for so long flashes; one that moves all the time is only coloured
+export const MOST_DIGITS = 6; // decimals that all prices are aligned to
 const SPARK_MS = 250;
 const AGE_MS = 250;
 
@@ -163,7 +164,7 @@ export class WatchRow {
   _paintPrices(row, now) {
     const { _book: book } = this;
     const digits = book.digits[row];
-    const pad = Math.min(book.maxDigits, 6) - digits;
+    const pad = Math.min(book.maxDigits, MOST_DIGITS) - digits;
     if (pad !== this._pad) {
       this._pad = pad;
       this.element.style.setProperty("--pad", Math.max(0, pad));
