@@ -9,6 +9,7 @@ of the watcher.
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from marketfeed.alerts.log import AlertLog, Appended, Consumer, DeadLetter, Episode, Mark, Silence, Start
     from marketfeed.core.symbol_set import SymbolSet
 
+REST, MAX_REST_S = 3, 0.1  # between two looks back: times the duration of the former, and at most
 LOOK_S: Final = 0.5  # between looks for alerts to park; the shortest delay is 0.8 s
 
 log = structlog.get_logger()
@@ -50,6 +52,7 @@ class Dispatch:
         self._silences = Silences(alerts, self.append, wall_ns)
         self._creating = trio.Lock()
         self._looking_back = trio.Lock()
+        self._look_back_at_s = -math.inf  # the earliest time of the next one
         self._active: dict[str, ActiveConsumer] = {}
         self._sessions: dict[str, ActiveConsumer] = {}
         self._awaited: dict[tuple[str, int], list[trio.Event]] = {}  # by consumer and position
@@ -172,11 +175,16 @@ class Dispatch:
 
     async def history(self, wanted: Wanted, before: str, limit: int) -> Page | None:
         """Return alerts that were appended earlier, newest first; None if ``before`` is unknown."""
-        async with self._looking_back:  # one at a time, as each may read thousands of entries
+        async with self._looking_back:  # one at a time, with pauses, as each may read thousands of entries
+            await trio.sleep_until(self._look_back_at_s)
+            began_s = trio.current_time()
             try:
                 return await look_back(self._alerts, wanted, before, limit)
             except ValueError as error:
                 raise AlertRefusedError(str(error)) from None
+            finally:
+                now_s = trio.current_time()
+                self._look_back_at_s = now_s + min(REST * (now_s - began_s), MAX_REST_S)
 
     async def publish(self, notice: Alert, wait_s: float | None = None) -> Published:
         """Keep a notice; wait up to ``wait_s`` until ``notice.to`` acknowledges it."""

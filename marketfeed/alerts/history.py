@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, get_args
 import msgspec
 
 from marketfeed.alerts.alert import Alert, Severity
-from marketfeed.alerts.log import ALL_SYMBOLS, matches
-from marketfeed.alerts.patterns import about, symbol_set
+from marketfeed.alerts.log import ALL_SYMBOLS
+from marketfeed.alerts.patterns import Patterns, about, symbol_set
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,10 +45,10 @@ class Wanted(msgspec.Struct, frozen=True):
 
     def matching(self) -> Callable[[Alert], bool]:
         """Return whether an alert is one of those asked for; raises ValueError for no symbol."""
-        symbols = symbol_set(self.symbols)
+        rules, symbols = Patterns(self.rules), symbol_set(self.symbols)
         return lambda alert: (
             alert.severity in self.severities
-            and matches(self.rules, alert.rule)
+            and rules.match(alert.rule)
             and (symbols.everything or alert.symbol in symbols)
         )
 
