@@ -29,6 +29,8 @@ from tests.support.live import serving
 
 WEB = Path(str(resources.files("marketfeed"))) / "web"
 PAGE_FILES = sorted(path for path, label in files().labels.items() if label == PAGE_FILE)
+STYLE = next(path for path in PAGE_FILES if path.endswith(".css"))
+NAME = STYLE.rpartition("/")[2]
 HELD = {path: (WEB / name).read_bytes() for path, name in FILES.items()}
 HELD |= {path: (WEB / path[1:]).read_bytes() for path in PAGE_FILES}
 HELD |= dict.fromkeys((SDK, files().sdk), (WEB / "marketfeed.js").read_bytes())
@@ -179,7 +181,7 @@ async def test_pages_of_any_origin_may_load_the_browser_client(origin):
             assert headers["content-type"] == TYPES[".js"]
 
 
-@pytest.mark.parametrize("path", [*DOCUMENTS, "/page/page.css", "/v1/engine"])
+@pytest.mark.parametrize("path", [*DOCUMENTS, STYLE, "/v1/engine"])
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -238,13 +240,13 @@ async def test_requests_for_files_are_counted_by_kind_and_do_not_use_up_the_rate
         "/page/..%2findex.html",
         "/page/%2e%2e/robots.txt",
         "/page/..%5crobots.txt",
-        "/page/%70age.css",
-        "/page/page.css%00.js",
-        "/page/page.css/",
-        "/page/./page.css",
-        "/page//page.css",
-        "//page/page.css",
-        "/PAGE/page.css",
+        f"/page/%{ord(NAME[0]):x}{NAME[1:]}",
+        f"{STYLE}%00.js",
+        f"{STYLE}/",
+        f"/page/./{NAME}",
+        f"/page//{NAME}",
+        f"/{STYLE}",
+        f"/PAGE/{NAME}",
         "/page/",
         "/page",
         "/page/.hidden",
@@ -292,7 +294,7 @@ async def test_headers_that_are_not_supported_change_nothing(headers):
 
 async def test_a_name_that_an_attacker_resolves_to_the_engine_gets_nothing():
     async with serving(hosts=Hosts(["feed.example.com"])) as live:
-        for path in ("/", SDK, files().sdk, "/page/page.css", "/v1/engine"):
+        for path in ("/", SDK, files().sdk, STYLE, "/v1/engine"):
             for host in ("evil.example", "localhost.evil.example", "feed.example.com.evil.example"):
                 status, found, _ = await fetch(live, f"http://{host}{path}")
                 assert status == 421
