@@ -9,7 +9,6 @@ of the watcher.
 
 from __future__ import annotations
 
-import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +16,7 @@ import structlog
 import trio
 
 from marketfeed.alerts.active import ActiveConsumer
-from marketfeed.alerts.history import look_back
+from marketfeed.alerts.history import Histories
 from marketfeed.alerts.log import ALL_SYMBOLS, CONSUMERS, Acknowledged, Entry, Progress, consumer_problem
 from marketfeed.alerts.notices import check_addressee, is_acknowledged
 from marketfeed.alerts.patterns import symbol_set
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from marketfeed.alerts.log import AlertLog, Appended, Consumer, DeadLetter, Episode, Mark, Silence, Start
     from marketfeed.core.symbol_set import SymbolSet
 
-REST, MAX_REST_S = 3, 0.1  # between two looks back: times the duration of the former, and at most
 LOOK_S: Final = 0.5  # between looks for alerts to park; the shortest delay is 0.8 s
 
 log = structlog.get_logger()
@@ -51,8 +49,7 @@ class Dispatch:
         self._recent = RecentEntries(alerts, newest, self._ring)
         self._silences = Silences(alerts, self.append, wall_ns)
         self._creating = trio.Lock()
-        self._looking_back = trio.Lock()
-        self._look_back_at_s = -math.inf  # the earliest time of the next one
+        self._histories = Histories(alerts)
         self._active: dict[str, ActiveConsumer] = {}
         self._sessions: dict[str, ActiveConsumer] = {}
         self._awaited: dict[tuple[str, int], list[trio.Event]] = {}  # by consumer and position
@@ -175,16 +172,7 @@ class Dispatch:
 
     async def history(self, wanted: Wanted, before: str, limit: int) -> Page | None:
         """Return alerts that were appended earlier, newest first; None if ``before`` is unknown."""
-        async with self._looking_back:  # one at a time, with pauses, as each may read thousands of entries
-            await trio.sleep_until(self._look_back_at_s)
-            began_s = trio.current_time()
-            try:
-                return await look_back(self._alerts, wanted, before, limit)
-            except ValueError as error:
-                raise AlertRefusedError(str(error)) from None
-            finally:
-                now_s = trio.current_time()
-                self._look_back_at_s = now_s + min(REST * (now_s - began_s), MAX_REST_S)
+        return await self._histories.page(wanted, before, limit)
 
     async def publish(self, notice: Alert, wait_s: float | None = None) -> Published:
         """Keep a notice; wait up to ``wait_s`` until ``notice.to`` acknowledges it."""

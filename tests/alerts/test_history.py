@@ -11,9 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.alerts import history
-from marketfeed.alerts.delivery import DeliveryLimits
-from marketfeed.alerts.dispatch import MAX_REST_S, Dispatch
-from marketfeed.alerts.history import LOOKED_AT, PAGE_BYTES, READ, Wanted, look_back
+from marketfeed.alerts.history import LOOKED_AT, MAX_REST_S, PAGE_BYTES, READ, Histories, Wanted, look_back
 from marketfeed.alerts.log import Entry
 from marketfeed.testing_alert_log import example
 
@@ -176,11 +174,11 @@ class Slow(Kept):
 
 async def test_histories_are_read_one_at_a_time_with_pauses(autojump_clock):
     slow: Any = Slow(*(Entry(position, alert, 0) for position, alert in enumerate(ALERTS, 1)))
-    dispatch = Dispatch(slow, DeliveryLimits(max_tries=1, in_flight=1), 4, lambda: 0)
+    histories = Histories(slow)
     ended: list[float] = []
 
     async def ask():
-        page = await dispatch.history(Wanted(), "", 10)
+        page = await histories.page(Wanted(), "", 10)
         assert page is not None
         assert len(page.alerts) == 4
         ended.append(round(trio.current_time(), 3))
