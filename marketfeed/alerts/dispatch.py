@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from marketfeed.alerts.active import ActiveConsumer
-from marketfeed.alerts.history import look_back
+from marketfeed.alerts.history import Histories
 from marketfeed.alerts.log import ALL_SYMBOLS, CONSUMERS, Acknowledged, Entry, Progress, consumer_problem
 from marketfeed.alerts.notices import check_addressee, is_acknowledged
 from marketfeed.alerts.patterns import symbol_set
@@ -49,7 +49,7 @@ class Dispatch:
         self._recent = RecentEntries(alerts, newest, self._ring)
         self._silences = Silences(alerts, self.append, wall_ns)
         self._creating = trio.Lock()
-        self._looking_back = trio.Lock()
+        self._histories = Histories(alerts)
         self._active: dict[str, ActiveConsumer] = {}
         self._sessions: dict[str, ActiveConsumer] = {}
         self._awaited: dict[tuple[str, int], list[trio.Event]] = {}  # by consumer and position
@@ -172,11 +172,7 @@ class Dispatch:
 
     async def history(self, wanted: Wanted, before: str, limit: int) -> Page | None:
         """Return alerts that were appended earlier, newest first; None if ``before`` is unknown."""
-        async with self._looking_back:  # one at a time, as each may read thousands of entries
-            try:
-                return await look_back(self._alerts, wanted, before, limit)
-            except ValueError as error:
-                raise AlertRefusedError(str(error)) from None
+        return await self._histories.page(wanted, before, limit)
 
     async def publish(self, notice: Alert, wait_s: float | None = None) -> Published:
         """Keep a notice; wait up to ``wait_s`` until ``notice.to`` acknowledges it."""

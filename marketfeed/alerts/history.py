@@ -5,13 +5,16 @@ A page is bounded in alerts, in bytes and in entries that are looked at, since a
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, get_args
 
 import msgspec
+import trio
 
 from marketfeed.alerts.alert import Alert, Severity
-from marketfeed.alerts.log import ALL_SYMBOLS, matches
-from marketfeed.alerts.patterns import about, symbol_set
+from marketfeed.alerts.log import ALL_SYMBOLS
+from marketfeed.alerts.patterns import Patterns, about, symbol_set
+from marketfeed.alerts.service import AlertRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 READ: Final = 250  # entries at a time: 1 ms
 LOOKED_AT: Final = 5_000  # entries per page
 PAGE_BYTES: Final = 1_048_576  # of a page, about; notices may have 16 kB of data
+REST, MAX_REST_S = 3, 0.1  # between two pages: times the duration of the former, and at most
 ID_LENGTH: Final = 26  # characters of an alert's id, which may all be digits
 SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
 
@@ -45,10 +49,10 @@ class Wanted(msgspec.Struct, frozen=True):
 
     def matching(self) -> Callable[[Alert], bool]:
         """Return whether an alert is one of those asked for; raises ValueError for no symbol."""
-        symbols = symbol_set(self.symbols)
+        rules, symbols = Patterns(self.rules), symbol_set(self.symbols)
         return lambda alert: (
             alert.severity in self.severities
-            and matches(self.rules, alert.rule)
+            and rules.match(alert.rule)
             and (symbols.everything or alert.symbol in symbols)
         )
 
@@ -88,3 +92,25 @@ async def look_back(log: AlertLog, wanted: Wanted, before: str, limit: int) -> P
             return Page(tuple(alerts), None)
         if looked_at >= LOOKED_AT:
             return Page(tuple(alerts), position)
+
+
+class Histories:
+    """Pages of one log for any number of clients: one at a time, with pauses, since each may be expensive."""
+
+    def __init__(self, log: AlertLog) -> None:
+        self._log = log
+        self._looking_back = trio.Lock()
+        self._next_at_s = -math.inf
+
+    async def page(self, wanted: Wanted, before: str, limit: int) -> Page | None:
+        """Return what :func:`look_back` does; raises AlertRefusedError for an invalid symbol."""
+        async with self._looking_back:
+            await trio.sleep_until(self._next_at_s)
+            began_s = trio.current_time()
+            try:
+                return await look_back(self._log, wanted, before, limit)
+            except ValueError as error:
+                raise AlertRefusedError(str(error)) from None
+            finally:
+                now_s = trio.current_time()
+                self._next_at_s = now_s + min(REST * (now_s - began_s), MAX_REST_S)

@@ -3,6 +3,8 @@
 Requests of a connection are served one after the other. A route returns a :class:`Response`, or hands
 the connection over to a session, for WebSockets and event streams: then the server's objects are
 discarded, and :class:`Handover` contains the bytes that were read so far.
+
+The file is longer than 300 lines because it holds the whole way of a request: checks, route, response.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ class SymbolsRoute:
         check_keys(request.query, ())
         service, grant = self._service, await self._authorizer.grant(request)
         entitlement = entitlement_of(service.access is not None, grant)
+        now = None if service.overview is None else await service.overview.engine()
         async with service.large:
-            now = None if service.overview is None else await service.overview.engine()
             rows = await self._rows(entitlement, now)
         return Response(b'{"symbols":[%b]}' % b",".join(rows), headers=NO_CACHE)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.alerts import history
-from marketfeed.alerts.history import LOOKED_AT, PAGE_BYTES, READ, Wanted, look_back
+from marketfeed.alerts.history import LOOKED_AT, MAX_REST_S, PAGE_BYTES, READ, Histories, Wanted, look_back
 from marketfeed.alerts.log import Entry
 from marketfeed.testing_alert_log import example
 
@@ -162,3 +162,28 @@ def test_pages_together_are_what_is_wanted_newest_first(alerts, marks, wanted, l
     expected = [entry.alert for entry in kept.entries[::-1] if shown(entry) and matching(entry.alert)]
     assert [alert for page in found for alert in page.alerts] == expected
     assert all(len(page.alerts) <= limit for page in found)
+
+
+class Slow(Kept):
+    """Takes a tenth of a second for a read, of which the clock of the test knows."""
+
+    async def read_back(self, before: int | None, limit: int) -> list[Entry]:
+        await trio.sleep(0.1)
+        return await super().read_back(before, limit)
+
+
+async def test_histories_are_read_one_at_a_time_with_pauses(autojump_clock):
+    slow: Any = Slow(*(Entry(position, alert, 0) for position, alert in enumerate(ALERTS, 1)))
+    histories = Histories(slow)
+    ended: list[float] = []
+
+    async def ask():
+        page = await histories.page(Wanted(), "", 10)
+        assert page is not None
+        assert len(page.alerts) == 4
+        ended.append(round(trio.current_time(), 3))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(ask)
+    assert ended == pytest.approx([0.1, 0.2 + MAX_REST_S, 0.3 + 2 * MAX_REST_S])

@@ -131,12 +131,20 @@ async def test_a_client_on_the_same_machine_is_shown_the_admin_port_under_the_na
 
 
 async def test_clients_of_other_machines_are_not_shown_the_admin_port():
-    elsewhere = [(b"X-Forwarded-For", b"203.0.113.7")]
-    async with serving(overview=SetOverview(admin=("127.0.0.1", 8766)), trusted=("127.0.0.1",)) as live:
-        assert "admin" not in (await engine(live, elsewhere))[1]
-        assert "admin" in (await engine(live))[1]
-    async with serving(overview=SetOverview()) as live:
-        assert "admin" not in (await engine(live))[1]
+    here: Any = {
+        "overview": SetOverview(admin=("127.0.0.1", 8766)),
+        "hosts": Hosts(["x", "feed.example.com"]),
+    }
+    local = "http://localhost/v1/engine"
+    for trusted in ((), ("127.0.0.1",)):
+        async with serving(trusted=trusted, **here) as live:
+            assert "admin" in (await engine(live, target=local))[1]
+            for name, value in ((b"X-Forwarded-For", b"203.0.113.7"), (b"Via", b"1.1 proxy")):
+                assert "admin" not in (await engine(live, [(name, value)], local))[1]
+            for host in ("feed.example.com", "203.0.113.7", "[2001:db8::1]"):
+                assert "admin" not in (await engine(live, target=f"http://{host}/v1/engine"))[1]
+    async with serving(overview=SetOverview(), hosts=Hosts(["x"])) as live:
+        assert "admin" not in (await engine(live, target=local))[1]
 
 
 async def test_it_takes_no_parameters_and_counts_as_a_request():
