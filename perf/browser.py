@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from playwright.sync_api import sync_playwright
@@ -93,7 +94,7 @@ class Meter:
         metrics, passed_s = self._metrics(), time.monotonic() - self._at_s
         probe: Any = self._page.evaluate("() => window.probe")
         times = probe["frames"]
-        intervals = sorted(b - a for a, b in zip(times, times[1:], strict=False))
+        intervals = sorted(b - a for a, b in pairwise(times))
         at = {"p50": 0.5, "p99": 0.99, "max": 1.0}
         return Figures(
             long_ms=probe["long"],

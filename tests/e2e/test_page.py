@@ -11,7 +11,17 @@ from tests.support.chromium import accessible, chromium, session_of, until, watc
 from tests.support.process import engine
 
 PROVE = bool(os.environ.get("MARKETFEED_PROVE"))
-VIEWS = ("watch", "watch/EUR%2FUSD", "tiers", "latency", "alerts", "alerts/history", "alerts/silences", "connection", "access")
+VIEWS = (
+    "watch",
+    "watch/EUR%2FUSD",
+    "tiers",
+    "latency",
+    "alerts",
+    "alerts/history",
+    "alerts/silences",
+    "connection",
+    "access",
+)
 # Each character that a symbol may have, in names that are markup where they are not text.
 PRINTABLE = [chr(code) for code in range(0x21, 0x7F) if chr(code) not in ',*"\\']
 STRANGE = ["<b>&amp;'x'</b>", "<img/src=x>", "EUR/USD", "%3Cb%3E", "${1}", "#access", "__proto__"]
@@ -44,19 +54,29 @@ def running(tmp_path_factory):
         yield found
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def address(running):
     return f"http://localhost:{running.port}/"
 
 
-@pytest.fixture
-def tab(browser, address):
-    """The page, live."""
+@pytest.fixture(scope="module")
+def live(browser, address):
+    """A page that is live; what it reports until the end of the module is checked then."""
     with watched(browser) as watcher:
         page = watcher.open(address)
         page.locator("#state[data-tone='live']").wait_for()
         until(page, f"session.book.count === {len(STRANGE) + len(PLAIN)} && session.book.ticks > 2000")
         yield page
+
+
+@pytest.fixture
+def tab(live, address):
+    """The page as it is at first."""
+    live.goto(f"{address}#watch")
+    live.locator("#detail").wait_for(state="hidden")
+    search(live, "")
+    live.get_by_label("Order").select_option("activity")
+    return live
 
 
 def shown(page):
@@ -73,7 +93,9 @@ def search(page, text):
 def test_quotes_flow_and_every_row_says_that_it_is_live(tab):
     first = tab.locator("[aria-rowindex='2']")
     before = first.inner_text()
-    tab.wait_for_function("(before) => document.querySelector('[aria-rowindex=\\'2\\']').innerText !== before", arg=before)
+    tab.wait_for_function(
+        "(before) => document.querySelector('[aria-rowindex=\\'2\\']').innerText !== before", arg=before
+    )
     name, status, _, bid, ask, *_ = first.inner_text().split("\n")
     assert name in PLAIN + STRANGE
     assert status == "live"
@@ -139,7 +161,9 @@ def test_rows_are_sorted_by_their_headers_in_both_directions(tab):
     until(tab, "session.book.elapsed > 2")
     tab.get_by_label("Order").select_option("activity")
     assert tab.get_by_role("columnheader", name="Ticks/s").get_attribute("aria-sort") == "descending"
-    rates = [float(text.replace(",", "")) for text in tab.locator(".row:not([hidden]) .c-rate").all_inner_texts()]
+    rates = [
+        float(text.replace(",", "")) for text in tab.locator(".row:not([hidden]) .c-rate").all_inner_texts()
+    ]
     assert max(rates) > 0
 
 
@@ -152,13 +176,16 @@ def test_the_keyboard_moves_opens_and_closes(tab):
     def active():
         return tab.locator("[aria-selected='true'] .c-symbol").inner_text()
 
+    grid.press("Home")
     assert active() == everything[0]
     for key, index in (("ArrowDown", 1), ("ArrowDown", 2), ("ArrowUp", 1), ("End", -1), ("Home", 0)):
         grid.press(key)
         assert active() == everything[index], key
     grid.press("PageDown")
     assert everything.index(active()) > 10
-    assert grid.get_attribute("aria-activedescendant") == tab.locator("[aria-selected='true']").get_attribute("id")
+    assert grid.get_attribute("aria-activedescendant") == tab.locator("[aria-selected='true']").get_attribute(
+        "id"
+    )
     name = active()
     grid.press("Enter")
     heading = tab.locator("#detail-name")
@@ -176,13 +203,19 @@ def test_details_show_ticks_trades_and_a_chart(tab, address):
     tab.locator(".chart canvas").wait_for()
     assert tab.locator(".u-wrap").bounding_box()["width"] > 200
     times = tab.locator("#ticks tbody tr td:first-child")
-    tab.wait_for_function("() => document.querySelector('#ticks tbody tr:nth-child(10) td').textContent.trim()")
+    tab.wait_for_function(
+        "() => document.querySelector('#ticks tbody tr:nth-child(10) td').textContent.trim()"
+    )
     newest_first = times.all_inner_texts()[:10]
     assert newest_first == sorted(newest_first, reverse=True)
-    numbers = [text.replace(",", "") for text in tab.locator("#ticks tbody tr td:last-child").all_inner_texts()[:10]]
+    numbers = [
+        text.replace(",", "") for text in tab.locator("#ticks tbody tr td:last-child").all_inner_texts()[:10]
+    ]
     assert [int(number) for number in numbers] == list(range(int(numbers[0]), int(numbers[0]) - 10, -1))
     tab.get_by_role("tab", name="Trades").click()
-    tab.wait_for_function("() => /bought|sold/.test(document.querySelector('#ticks tbody td:nth-child(4)').textContent)")
+    tab.wait_for_function(
+        "() => /bought|sold/.test(document.querySelector('#ticks tbody td:nth-child(4)').textContent)"
+    )
 
 
 def test_themes_by_the_system_and_by_the_switch(browser, address):
@@ -205,7 +238,11 @@ def test_themes_by_the_system_and_by_the_switch(browser, address):
     ("scheme", "width"), [("light", 1280), ("dark", 390)] + PROVE * [("dark", 1280), ("light", 390)]
 )
 def test_nothing_serious_for_axe_in_any_view(browser, address, scheme, width):
-    options = {"color_scheme": scheme, "viewport": {"width": width, "height": 844}, "reduced_motion": "reduce"}
+    options = {
+        "color_scheme": scheme,
+        "viewport": {"width": width, "height": 844},
+        "reduced_motion": "reduce",
+    }
     with watched(browser, **options) as watcher:
         page = watcher.open(address)
         until(page, "session.book.elapsed > 2 && session.book.ticks > 2000")
@@ -222,7 +259,9 @@ def test_everything_comes_from_the_engine_and_no_policy_is_violated(browser, add
         asked = []
         watcher.context.on("request", lambda request: asked.append(request.url))
         page = watcher.context.new_page()
-        page.add_init_script("addEventListener('securitypolicyviolation', (event) => console.error(event.violatedDirective))")
+        page.add_init_script(
+            "addEventListener('securitypolicyviolation', (event) => console.error(event.violatedDirective))"
+        )
         for view in VIEWS:
             page.goto(f"{address}#{view}")
             page.locator(".view:not([hidden])").wait_for()
@@ -231,11 +270,17 @@ def test_everything_comes_from_the_engine_and_no_policy_is_violated(browser, add
         assert foreign == []
 
 
-def test_nothing_is_announced_as_live_that_is_not(tab, running):
+def test_nothing_is_announced_as_live_that_is_not(tab):
     """The stream ends and stays away: banner, state and each row say so."""
     session_of(tab, "session.feed.close()")
-    session_of(tab, "Object.assign(session.feed, {state: {state: 'disconnected', code: 1006, reason: 'cut', retryMs: 1000, since: 0}})")
+    session_of(
+        tab,
+        "session.feed.state = {state: 'disconnected', code: 1006, reason: 'cut', retryMs: 1000, since: 0}",
+    )
     session_of(tab, "session.emit('state', session.feed.state)")
     assert tab.locator("#banner").inner_text().startswith("Not live.")
     assert tab.locator("#state").inner_text() == "Not live"
-    tab.wait_for_function("() => [...document.querySelectorAll('.row:not([hidden]) .c-status')].every((cell) => cell.textContent === 'offline')")
+    tab.wait_for_function(
+        """() => [...document.querySelectorAll('.row:not([hidden]) .c-status')]
+            .every((cell) => cell.textContent === 'offline')"""
+    )

@@ -105,11 +105,16 @@ def test_the_log_is_shown_page_by_page_and_searched(browser, running):
         page.get_by_text("50 shown.").wait_for()
         assert "notice 59" in rows.first.inner_text()
         page.get_by_role("button", name="Older").click()
-        page.wait_for_function("() => /^All \\d+ shown/.test(document.querySelector('#view-alerts .stack:not([hidden]) [role=status]').textContent)")
+        page.wait_for_function(
+            """() => /^All \\d+ shown/.test(
+                document.querySelector('#view-alerts .stack:not([hidden]) [role=status]').textContent)"""
+        )
         assert "notice 0" in page.locator("#view-alerts table:visible").inner_text()
         page.get_by_label("Rules").locator("visible=true").fill("tight")
         page.get_by_role("button", name="Search").click()
-        page.wait_for_function("() => document.querySelectorAll('#view-alerts .stack:not([hidden]) tbody tr').length === 1")
+        page.wait_for_function(
+            "() => document.querySelectorAll('#view-alerts .stack:not([hidden]) tbody tr').length === 1"
+        )
         assert "critical" in rows.first.inner_text()
 
 

@@ -1,4 +1,4 @@
-"""The page when its connection changes: cut, forced, blocked, hidden, shared, and over a restart of the engine."""
+"""The page when its connection changes: cut, forced, blocked, hidden, shared, and over a restart."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def record(page):
 
 def check(page, every=True):
     """No tick came twice, out of order or, unless ``every`` is false, not at all; return how many came."""
-    last = {}
+    last: dict[tuple[str, str], int] = {}
     for kind, symbol, number, snap in page.evaluate("window.ticks"):
         assert kind in ("q", "t"), kind
         before = last.get((kind, symbol))
@@ -65,7 +65,9 @@ def check(page, every=True):
 
 def reads(page, selector, text):
     """Wait until an element has a text."""
-    page.wait_for_function("([selector, text]) => document.querySelector(selector).innerText === text", arg=[selector, text])
+    page.wait_for_function(
+        "([selector, text]) => document.querySelector(selector).innerText === text", arg=[selector, text]
+    )
 
 
 def after(page, ticks):
@@ -163,11 +165,14 @@ def test_a_hidden_tab_takes_a_slower_tier_until_it_is_shown(browser, running):
 
         def show(state):
             # Chromium shows every tab while it is driven, so the page is told what it would be told.
-            page.evaluate("""(state) => {
+            page.evaluate(
+                """(state) => {
                 Object.defineProperty(document, 'visibilityState', {value: state, configurable: true});
                 Object.defineProperty(document, 'hidden', {value: state === 'hidden', configurable: true});
                 document.dispatchEvent(new Event('visibilitychange'));
-            }""", state)
+            }""",
+                state,
+            )
 
         show("hidden")
         until(page, "session.feed.tier === 'basic'")

@@ -1,4 +1,4 @@
-"""A proxy in front of an engine that blocks paths, as some networks do, and can cut or refuse all connections."""
+"""A proxy that blocks paths, as some networks do, and can cut or refuse all connections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHUNK: Final = 1 << 16
 
 
 class Proxy:
-    """Forwards connections to ``target``, one request each, so that every request can be judged by its path."""
+    """Forwards connections to ``target``, one request each, so that each can be judged by its path."""
 
     def __init__(self, target: int) -> None:
         self.target = target

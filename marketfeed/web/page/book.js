@@ -53,7 +53,7 @@ export class Book {
   _grow(capacity) {
     for (const [name, [Type, empty]] of Object.entries(COLUMNS)) {
       const column = new Type(capacity);
-      if (empty) column.fill(empty, this.capacity);
+      if (empty !== 0) column.fill(empty, this.capacity);
       if (this.capacity) column.set(this[name]);
       this[name] = column;
     }

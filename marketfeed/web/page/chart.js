@@ -61,13 +61,13 @@ export class Chart {
     const font = "11px Plex, sans-serif";
     const axis = { stroke: colours.dim, font, grid: { stroke: colours.line, width: 1 }, ticks: { show: false } };
     const line = (stroke) => ({ stroke, width: 1.25, points: { show: false }, paths: UPlot.paths.stepped({ align: 1 }) });
-    const dots = (stroke) => ({ stroke, fill: stroke, paths: () => null, points: { show: true, size: 3, width: 0, fill: stroke } });
+    const dots = (stroke) => ({ stroke, fill: stroke, paths: () => null, points: { show: true, size: 2.5, width: 0, fill: stroke } });
     return {
       width: this._host.clientWidth, height: HEIGHT, legend: { show: false }, padding: [8, 4, 0, 0],
       cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
       scales: { y: { range: (_, low, high) => around(low, high, this.digits) } },
       axes: [
-        { ...axis, space: 80, size: 26, values: (_, splits) => splits.map((at) => clock(at * 1000, 0)) },
+        { ...axis, space: 80, size: 26, values: (plot, splits) => splits.map((at) => (cut(plot, at) ? "" : clock(at * 1000, 0))) },
         { ...axis, side: 1, space: 34, size: (_, values) => 14 + 6.4 * Math.max(4, ...(values ?? []).map((one) => one.length)),
           values: (_, splits) => splits.map((at) => price(at, this.digits)) },
       ],
@@ -109,6 +109,12 @@ export class Chart {
 }
 
 const shown = (value, digits) => price(value ?? NaN, digits);
+
+/** Whether the label of a time would be cut off at the left or right end. */
+function cut(plot, at) {
+  const x = plot.valToPos(at, "x");
+  return x < 24 || x > plot.over.clientWidth - 24;
+}
 
 /** The axis of prices: some room around them, and at least some ticks high. */
 function around(low, high, digits) {

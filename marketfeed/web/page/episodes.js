@@ -30,6 +30,7 @@ export class Episodes {
       one.message = alert.msg;
     }
     one.suppressed += alert.suppressed ?? 0;
+    if (this.byKey.size > KEPT) this._forget();
   }
 
   _entry(alert) {
@@ -40,7 +41,6 @@ export class Episodes {
       began: 0, cleared: 0, latest: 0, suppressed: 0, tries: 0, due: new Set(), acknowledged: 0,
     };
     this.byKey.set(alert.key, one);
-    if (this.byKey.size > KEPT) this._forget();
     return one;
   }
 

@@ -16,7 +16,7 @@ export function digitsOf(value, digits) {
   let found = digits;
   while (found < 9) {
     const scaled = value * POW[found];
-    if (Math.abs(scaled - Math.round(scaled)) <= 1e-6 + Math.abs(scaled) * 4e-16) break;
+    if (Math.abs(scaled - Math.round(scaled)) <= 4e-10 * POW[found] + Math.abs(scaled) * 4e-16) break;
     found += 1;
   }
   return found;
