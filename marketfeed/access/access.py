@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from marketfeed.access.desk import Desk
     from marketfeed.access.grant import Grant
     from marketfeed.access.material import Material
-    from marketfeed.config.schema import Config
+    from marketfeed.config.schema import Config, Mode
 
 
 class Access:
@@ -31,6 +31,11 @@ class Access:
         self._wall_ns = wall_ns
         self._verifier = Verifier(config, material)
         self.on_change: list[Callable[[], None]] = []  # called after each change: grants may be others now
+
+    @property
+    def mode(self) -> Mode:
+        """Return ``auth.mode``."""
+        return self._config.auth.mode
 
     @property
     def material(self) -> Material:

@@ -24,6 +24,11 @@ class AdminToken:
         """Require ``token`` from now on."""
         self._digest = None if token is None else _digest(token.reveal())
 
+    @property
+    def needed(self) -> bool:
+        """Return whether requests have to bear a token."""
+        return self._digest is not None
+
     def refusal(self, authorization: str | None) -> str | None:
         """Return why a request with this Authorization header is refused; None if it is admitted."""
         if self._digest is None:

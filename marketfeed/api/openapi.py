@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any, Final
 
 import msgspec
 
 from marketfeed import __version__
-from marketfeed.api import access_operations, alert_operations, answers, operations, usage
+from marketfeed.api import access_operations, alert_operations, answers, engine, operations, usage
 from marketfeed.api.messages import Quote, Trade
 from marketfeed.api.routes import (
     ADMIN,
@@ -113,6 +114,33 @@ GATEWAY: Final = (
         json_answer(ref(answers.Latency), "Latencies; `log` on the admin port only."),
     ),
     Route(
+        "/v1/engine",
+        "Get version, tiers, the state of feeds, and what the token gives.",
+        struct_answer(engine.EngineAnswer),
+    ),
+    Route("/", "Get the page.", text_answer("text/html", "The page."), PUBLIC, tagged=True),
+    Route(
+        "/page/{file}",
+        "Get a file of the page.",
+        text_answer("*/*", "The file."),
+        (*PUBLIC, 404),
+        tagged=True,
+    ),
+    Route(
+        "/marketfeed.js",
+        "Get the browser client, an ES module.",
+        text_answer("text/javascript", "The module."),
+        PUBLIC,
+        tagged=True,
+    ),
+    Route(
+        "/marketfeed-{hash}.js",
+        "Get this version of the browser client; `sdk` of `/v1/engine` is the path.",
+        text_answer("text/javascript", "The module, which never changes."),
+        (*PUBLIC, 404),
+        tagged=True,
+    ),
+    Route(
         "/asyncapi.json",
         "Get the AsyncAPI document.",
         json_answer({"type": "object"}, "The document."),
@@ -148,6 +176,18 @@ OPERATORS: Final = (
         },
     ),
     Route(
+        "/v1/latency/log",
+        "Get the present file of the latency log, an HdrHistogram interval log.",
+        text_answer(TEXT, "The file."),
+        (*ADMIN, 404),
+    ),
+    Route(
+        "/v1/latency/report",
+        "Get the report about that file, as `marketfeed report --html` makes it.",
+        text_answer("text/html", "The report."),
+        (*ADMIN, 503),
+    ),
+    Route(
         "/v1/sessions",
         "List sessions, the slow ones first.",
         json_answer(ref(operations.SessionList), "Sessions."),
@@ -174,6 +214,7 @@ STRUCTS: Final[tuple[type[Any], ...]] = (
     answers.SymbolList,
     answers.Latency,
     answers.TicketAnswer,
+    engine.EngineAnswer,
     operations.HealthAnswer,
     operations.ReadinessAnswer,
     operations.SessionList,
@@ -200,7 +241,11 @@ ADMIN_SERVER: Final = _server("The admin listener: operators.", "admin", "8766")
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
     """Return the parameters of ``route``; lists are separated by commas."""
-    found = [{"name": name, "in": "header", **about} for name, about in route.headers.items()]
+    found: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    found += [{"name": name, "in": "header", **about} for name, about in route.headers.items()]
     if route.parameters is None:
         return found
     properties: dict[str, dict[str, Any]] = strict([route.parameters])[route.parameters.__name__][
@@ -231,7 +276,7 @@ def _responses(route: Route) -> dict[str, Any]:
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    name = route.path.strip("/").removeprefix("v1/").removesuffix(".json").removesuffix(".txt")
+    name = route.path.strip("/").removeprefix("v1/").removesuffix(".json").removesuffix(".txt") or "index"
     operation: dict[str, Any] = {
         "operationId": name if route.method == "GET" else f"{name}/{route.method.lower()}",
         "summary": route.summary,

@@ -93,10 +93,13 @@ class TenantConfig(_Section, frozen=True):
     over: Literal["slower", "stop"] = "slower"
 
 
+Mode = Literal["none", "keys", "jwt"]
+
+
 class AuthConfig(_Section, frozen=True):
     """``[auth]``"""
 
-    mode: Literal["none", "keys", "jwt"] = "none"
+    mode: Mode = "none"
     anonymous: bool = False
     keys_file: Path_ | None = None
     algorithm: Literal["HS256", "RS256", "ES256", "EdDSA"] | None = None

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 FRAME_TICKS: Final = 512  # of one frame, about 64 kB
 ADVANCE_TICKS: Final = 2048  # of one advance: about 2 ms, of which a tenth does not depend on the number
+SHORT_FRAMES: Final = 3  # an answer, names and a snapshot: sent together with `synced`
 MAX_NAMES: Final = 4096  # in one announcement
 LAG_TICKS: Final = 4096  # missed ticks; a session that missed more lags
 LAG_INTERVAL_NS: Final = 20_000_000  # between advances of a lagging session
@@ -81,10 +82,11 @@ class CatchUp:
             for start in range(0, len(snapshots.gs), FRAME_TICKS):
                 content = snapshots.content(slice(start, start + FRAME_TICKS), member.encoding.mixed)
                 self._queue_frame(member, content, ids=False)  # snapshots are outside the ledger
-        if not member.send_backlog():
-            return Outcome.DONE
         if any(map(len, member.fresh)):
-            return Outcome.CONTINUE
+            return Outcome.CONTINUE if member.send_backlog() else Outcome.DONE
+        # A short snapshot goes out with what follows it.
+        if len(member.backlog) > SHORT_FRAMES and not member.send_backlog():
+            return Outcome.DONE
         return self._replay(lane, member, now_ns)
 
     def _replay(self, lane: Lane, member: Subscriber, now_ns: int) -> Outcome:
@@ -93,9 +95,9 @@ class CatchUp:
             missing, most = self._missing(lane, member)
             if not sum(missing):
                 # A session that comes from another lane may be ahead of this one.
-                return (
-                    Outcome.NEXT_FLUSH if self._ahead(lane, member) else self._try_join(lane, member, now_ns)
-                )
+                if not self._ahead(lane, member):
+                    return self._try_join(lane, member, now_ns)
+                return Outcome.NEXT_FLUSH if member.send_backlog() else Outcome.DONE
             lagging = member.state is State.LAGGING
             if member.tier.every and not lagging and self._must_lag(member, sum(missing), most):
                 self._begin_lag(member)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from marketfeed.fanout.group import Group
 
 LaneKey = tuple[Tier, int, CodecName]  # the tier by value, as a reload may change it; phase; codec
+JOINED_BYTES: Final = 4096  # of frames that are sent together: each send costs 30 to 60 µs
 _NOTHING: Indices = np.empty(0, np.int64)
 
 
@@ -193,11 +194,15 @@ class Subscriber:
         self.quiet_until_ns = 0
 
     def send_backlog(self) -> bool:
-        """Offer the backlog frame by frame; return False if the session is blocked."""
+        """Offer the backlog, short frames together; return False if the session is blocked."""
         while self.backlog:
             if self.blocked:
                 return False
-            if not self.offer(*self.backlog.pop(0)):
+            frame, ticks, trades = self.backlog.pop(0)
+            while self.backlog and len(frame) + len(self.backlog[0][0]) <= JOINED_BYTES:
+                behind = self.backlog.pop(0)
+                frame, ticks, trades = frame + behind[0], ticks + behind[1], trades + behind[2]
+            if not self.offer(frame, ticks, trades):
                 return False
         return not self.blocked
 

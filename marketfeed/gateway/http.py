@@ -3,6 +3,8 @@
 Requests of a connection are served one after the other. A route returns a :class:`Response`, or hands
 the connection over to a session, for WebSockets and event streams: then the server's objects are
 discarded, and :class:`Handover` contains the bytes that were read so far.
+
+The file is longer than 300 lines because it holds the whole way of a request: checks, route, response.
 """
 
 from __future__ import annotations
@@ -109,9 +111,14 @@ def error_response(status: int, msg: str, headers: Headers = ()) -> Response:
     return replace(answer, headers=NO_STORE + headers)
 
 
-def tagged(request: Request, tag: str, answer: Callable[[], Response]) -> Response:
-    """Return ``answer()`` with the ETag ``tag``, or 304 if the client has it; RFC 9110, section 13.1.2."""
-    headers = (*NO_CACHE, ("ETag", f'"{tag}"'))
+def tagged(
+    request: Request, tag: str, answer: Callable[[], Response], headers: Headers = NO_CACHE
+) -> Response:
+    """Return ``answer()`` with the ETag ``tag``, or 304 if the client has it; RFC 9110, section 13.1.2.
+
+    Both have ``headers``.
+    """
+    headers = (*headers, ("ETag", f'"{tag}"'))
     held = [text.strip().removeprefix("W/") for text in (request.header(b"if-none-match") or "").split(",")]
     if f'"{tag}"' in held or "*" in held:
         return Response(b"", status=304, headers=headers)
@@ -126,7 +133,9 @@ class Rules:
     its names. ``origins`` checks web pages; if None, they are neither permitted nor refused.
     ``origins_key`` is the key of the allowed ones, "" if none can be. ``address``
     returns the client's address for the peer's address and X-Forwarded-For. ``refuse`` may answer a
-    request in place of its route.
+    request in place of its route. ``labels`` maps paths to the names under which they are counted and listed,
+    where that is another; pages of any origin may load the paths in ``shared``, and those of the same site,
+    such as of another port of this machine, may have links to the paths in ``linked``.
     """
 
     head_s: float  # for a request's head to arrive
@@ -137,6 +146,9 @@ class Rules:
     origins_key: str = "gateway.allowed_origins"
     address: Callable[[str, str | None], str] = lambda peer, forwarded: peer
     refuse: Callable[[Request], Response | None] = lambda request: None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    shared: frozenset[str] = frozenset()
+    linked: frozenset[str] = frozenset()
 
 
 class HttpServer:
@@ -215,7 +227,7 @@ class HttpServer:
         else:
             body = b"" if length == 0 else await exchange.body(self._rules.body_bytes)
             answer, unread = await _answered(judged, replace(request, body=body)), False
-        known = request.path if request.path in self._routes else ""
+        known = self._rules.labels.get(request.path, request.path) if request.path in self._routes else ""
         if not isinstance(answer, Response):
             self.requests[known, 200] += 1
             return answer
@@ -248,17 +260,24 @@ class HttpServer:
                 request = replace(request, authority=meant)
         origins = self._rules.origins
         origin, site = request.header(b"origin"), request.header(b"sec-fetch-site")
-        if origins is not None and not origins.admits(request.path, origin, site, request.authority):
+        foreign = origins is not None and not origins.admits(request.path, origin, site, request.authority)
+        if foreign and request.path not in self._rules.shared and not self._follows_link(request):
             return request, self._strange_origin(request)
         refusal = self._rules.refuse(request)
         if refusal is not None:
             return request, refusal
         return request, self._routed(request, length)
 
+    def _follows_link(self, request: Request) -> bool:
+        """Return whether a page of the same site has a link to it; that page does not see the response."""
+        said = [request.header(name) for name in (b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest")]
+        return request.path in self._rules.linked and said == ["same-site", "navigate", "document"]
+
     def _routed(self, request: Request, length: int | None) -> Response | Route:
         handlers = self._routes.get(request.path)
         if handlers is None:
-            return error_response(404, f"no such path; there are {', '.join(self._routes)}")
+            known = dict.fromkeys(self._rules.labels.get(path, path) for path in self._routes)
+            return error_response(404, f"no such path; there are {', '.join(known)}")
         method, origins = request.method, self._rules.origins
         route = handlers.get("GET" if method == "HEAD" else method)
         methods = ", ".join([*(["GET", "HEAD"] if "GET" in handlers else []), *(set(handlers) - {"GET"})])
@@ -292,6 +311,8 @@ class HttpServer:
     def _permission(self, request: Request) -> Headers:
         if self._rules.origins is None:
             return ()
+        if request.path in self._rules.shared:
+            return (("Access-Control-Allow-Origin", "*"),)
         return self._rules.origins.permission(request.header(b"origin"), request.authority)
 
     async def refuse(self, stream: trio.abc.HalfCloseableStream, status: int, msg: str) -> None:

@@ -1,8 +1,8 @@
-"""The outbox: a socket to which the shard writes without waiting, and trio-websocket with waiting.
+"""The outbox: a socket to which the shard writes without waiting, and sessions and HTTP with waiting.
 
-    shard ──► offer ──┐
-                      ├──► unsent bytes ──► drainer ──► kernel      (only while the kernel's buffer is full;
-    trio-websocket ──► send_all ──┘                                  otherwise straight to the kernel)
+    shard ──► offer ────────────┐
+                                ├──► unsent bytes ──► drainer ──► kernel   (only while the kernel's
+    session, HTTP ──► send_all ─┘                                          buffer is full)
 
 Bytes are sent in the order in which they were accepted, and frames are never interleaved. Cancelling a caller
 of ``send_all`` removes no bytes. There is no queue: the shard offers nothing to a session whose outbox holds
@@ -49,10 +49,6 @@ class Owner(Protocol):
         """End the session: its peer is gone or violates the framing rules, or the shard closes it."""
         ...
 
-    def last_words(self) -> bytes:
-        """Return the bytes to send before the socket closes. Called once."""
-        ...
-
 
 class Nobody:
     """An owner that ignores every call: of an outbox that nobody uses, and a base for owners of few calls."""
@@ -66,10 +62,6 @@ class Nobody:
     def end(self, code: CloseCode) -> None:
         """Do nothing."""
 
-    def last_words(self) -> bytes:
-        """Return b""."""
-        return b""
-
 
 _NOBODY: Final = Nobody()
 
@@ -81,7 +73,7 @@ class Outbox(trio.abc.HalfCloseableStream):
     """
 
     __slots__ = (
-        "_held", "_lost", "_nursery", "_owner", "_pacer", "_passed", "_preceding", "_progress", "_replay",
+        "_lost", "_nursery", "_owner", "_pacer", "_passed", "_progress", "_replay",
         "_scanner", "_send", "_shut", "_sock", "_tail", "_taken", "_trio_sock", "received",
     )  # fmt: skip
 
@@ -105,8 +97,6 @@ class Outbox(trio.abc.HalfCloseableStream):
         self._progress = trio.lowlevel.ParkingLot()
         self._shut = False
         self._lost = False  # the peer is gone
-        self._preceding = b""
-        self._held: trio.Event | None = None
         self._replay = b""
         self.received = 0
 
@@ -216,7 +206,7 @@ class Outbox(trio.abc.HalfCloseableStream):
             self._progress.unpark_all()
             self.end(code)
 
-    # trio.abc.HalfCloseableStream, for trio-websocket and HTTP.
+    # trio.abc.HalfCloseableStream, for sessions and HTTP.
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send ``data`` after the unsent bytes, and wait until the kernel has accepted it."""
@@ -259,12 +249,6 @@ class Outbox(trio.abc.HalfCloseableStream):
         Pongs go to the owner and are dropped here: the shard sent the pings, and the library would need more
         time for a pong than a quiet session needs in all.
         """
-        if self._preceding:
-            data, self._preceding = self._preceding, b""
-            await trio.lowlevel.checkpoint()
-            return data
-        if self._held is not None:
-            await self._held.wait()
         data = await self._receive(max_bytes or 65536)
         if self._scanner is not None:
             try:
@@ -277,20 +261,6 @@ class Outbox(trio.abc.HalfCloseableStream):
                 while data:
                     data = await self._receive(65536)
         return data
-
-    def precede(self, data: bytes) -> None:
-        """Let the next :meth:`receive_some` return ``data``, and block later calls until :meth:`proceed`.
-
-        ``data`` is the handshake, which bypasses the scanner. Later bytes are held back until it is answered,
-        because wsproto drops bytes that it gets before.
-        """
-        self._preceding, self._held = data, trio.Event()
-
-    def proceed(self) -> None:
-        """Release the calls that :meth:`precede` blocks."""
-        if self._held is not None:
-            self._held.set()
-            self._held = None
 
     def replay(self, data: bytes) -> None:
         """Let ``data``, which was received and not used, be received once more."""
@@ -332,7 +302,9 @@ class Outbox(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """Close the socket. Unsent bytes are discarded, and then the peer is reset."""
-        self._send_last_words()
+        # Session, outbox and subscriber form a cycle through the owner. Without the cycle, each is freed with
+        # its last reference; the garbage collector does not look at old objects.
+        self.attach(_NOBODY)
         if self._tail:
             self.reset()
         self._shut = True
@@ -341,14 +313,6 @@ class Outbox(trio.abc.HalfCloseableStream):
         self._trio_sock.close()
         self._progress.unpark_all()
         await trio.lowlevel.checkpoint()
-
-    def _send_last_words(self) -> None:
-        words = self._owner.last_words()
-        if words and not self._tail:
-            self.offer(words)
-        # Session, outbox and subscriber form a cycle through the owner. Without the cycle, each is freed with
-        # its last reference; the garbage collector does not look at old objects.
-        self.attach(_NOBODY)
 
     def reset(self) -> None:
         """Make the next close send RST, for a peer that does not read."""

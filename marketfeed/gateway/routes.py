@@ -11,9 +11,10 @@ from marketfeed.errors import RequestError
 from marketfeed.gateway.alert_routes import AlertRoutes
 from marketfeed.gateway.authorization import Authorizer
 from marketfeed.gateway.clients import Sdks
+from marketfeed.gateway.engine_route import EngineRoute
 from marketfeed.gateway.entitled import entitlement_of
 from marketfeed.gateway.events import CONTENT_TYPE, EventSession
-from marketfeed.gateway.files import file_routes
+from marketfeed.gateway.files import SDK, files
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
 from marketfeed.gateway.limits import HANDSHAKES, Rates
 from marketfeed.gateway.origins import Origins
@@ -29,7 +30,8 @@ from marketfeed.gateway.query import (
 )
 from marketfeed.gateway.rate_limited_log import RateLimitedLog
 from marketfeed.gateway.session_alerts import OFF
-from marketfeed.gateway.upgrade import UpgradeError, opening_of
+from marketfeed.gateway.symbols_route import SymbolsRoute
+from marketfeed.gateway.upgrade import UpgradeError, answer_to
 from marketfeed.gateway.waits import Waits
 from marketfeed.gateway.websocket import WebSocketSession
 
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
 STREAM: Final = "/v1/stream"
 EVENTS: Final = "/v1/events"
 RETRY_AFTER_S: Final = 5  # if there are too many sessions
-UNCOUNTED: Final = frozenset({STREAM})  # its handshakes are limited by limits.sessions, not by requests_per_s
 
 
 class Routes:
@@ -57,6 +58,9 @@ class Routes:
         self._rates = Rates(service.limits.requests_per_s)
         self._sdks = Sdks()
         self._log = RateLimitedLog()
+        static = files()
+        # Handshakes are limited by limits.sessions; a file costs as little as the refusal of a request.
+        self._uncounted = frozenset({STREAM, *static.routes})
         self.server = HttpServer(
             {
                 STREAM: {"GET": self._stream},
@@ -64,11 +68,12 @@ class Routes:
                 "/v1/poll": {"GET": self.polling.poll},
                 "/v1/quotes": {"GET": self.polling.quotes},
                 "/v1/trades": {"GET": self.polling.trades},
-                "/v1/symbols": {"GET": self.polling.symbols},
+                "/v1/symbols": {"GET": SymbolsRoute(service, self._authorizer).get},
                 "/v1/latency": {"GET": self._latency},
+                "/v1/engine": {"GET": EngineRoute(service, self._authorizer, static.sdk).get},
                 "/v1/tickets": {"POST": self._authorizer.issue},
                 **AlertRoutes(service.alerts, service.shard.wall_ns, self._waits, self._authorizer).routes,
-                **file_routes(),
+                **static.routes,
             },
             Rules(
                 head_s=service.limits.handshake_s,
@@ -77,6 +82,8 @@ class Routes:
                 origins=self._origins,
                 address=service.proxies.client,
                 refuse=self.refuse,
+                labels=static.labels,
+                shared=frozenset({SDK, static.sdk}),
             ),
             service.counters.refused,
             service.counters.requests,
@@ -93,18 +100,18 @@ class Routes:
 
     def refuse(self, request: Request) -> Response | None:
         """Return 429 for an address that exceeds its request rate, and 400 for a token in the URL."""
-        if request.path in UNCOUNTED or self._rates.take(request.address, trio.current_time()):
+        if request.path in self._uncounted or self._rates.take(request.address, trio.current_time()):
             return self._authorizer.refuse(request)
         most = self._service.limits.requests_per_s
         return error_response(429, f"more than {most:g} requests a second", (("Retry-After", "1"),))
 
     async def _stream(self, request: Request) -> Response | Session:
         try:
-            opening = opening_of(request)
+            answer = answer_to(request)
         except UpgradeError as error:
             self._log.warning("not a WebSocket handshake", address=request.address, reason=str(error))
             return error_response(error.status, str(error), error.headers)
-        session = WebSocketSession(self._service, request.address, opening, self._sdk(request))
+        session = WebSocketSession(self._service, request.address, answer, self._sdk(request))
         session.grant = await self._authorizer.opening(request, session.id, kept=False)
         return await self._admit(request) or session
 
@@ -138,12 +145,17 @@ class Routes:
     async def _latency(self, request: Request) -> Response:
         check_keys(request.query, ())
         grant = await self._authorizer.grant(request)
-        async with self._service.large:
-            shown = {} if self._service.overview is None else await self._service.overview()
+        shown = {"tiers": {}} if self._service.overview is None else await self._service.overview.latency()
         entitlement = entitlement_of(self._service.access is not None, grant)
         # The path of the log is for operators only: the admin port shows it.
         return json_response(
-            {"tiers": {tier: _entitled(entitlement, one) for tier, one in shown["tiers"].items()}}
+            {
+                "tiers": {
+                    tier: _entitled(entitlement, one)
+                    for tier, one in shown["tiers"].items()
+                    if entitlement.allows_tier(tier)
+                }
+            }
         )
 
     def _sdk(self, request: Request) -> str:

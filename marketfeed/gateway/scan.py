@@ -1,7 +1,7 @@
-"""Limits on the frames that a WebSocket client sends, checked before trio-websocket parses them.
+"""Limits on the frames that a WebSocket client sends, checked before wsproto parses them.
 
-trio-websocket accepts any number of empty fragments and answers any number of pings; both cost
-the server more than the client. Only frame headers are read, and pongs as long as the engine's pings.
+wsproto accepts any number of empty fragments, and pings are answered; both cost the server more than the
+client. Only frame headers are read, and pongs as long as the engine's pings.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ class FrameScanner:
         self._controls = 0
         self._second = 0
         self.closed = False  # the client has sent a close frame
+
+    @property
+    def between(self) -> bool:
+        """Return whether the bytes so far end with a message, or before the first."""
+        return not (self._head or self._skip or self._fragments)
 
     def feed(self, data: bytes, now_s: float, on_pong: Callable[[bytes], None] | None = None) -> bool:
         """Read the frame headers in ``data``; raises FramingAbuseError.

@@ -6,7 +6,7 @@ import random
 import secrets
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
@@ -24,9 +24,10 @@ from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.handshakes import FLOOR_MS, Handshakes
 from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.session_alerts import SessionAlerts
+from marketfeed.gateway.ws_reader import Parsers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
     from marketfeed.access.access import Access
     from marketfeed.access.entitlement import Entitlement
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from marketfeed.gateway.limits import Admits, Counters, Limits
     from marketfeed.gateway.live_alerts import LiveViews
     from marketfeed.gateway.outbox import Outbox
+    from marketfeed.gateway.overview import Overview
     from marketfeed.gateway.tls import Certificate
 
 FAREWELL_S: Final = 1.0  # for the `closing` message and the close
@@ -69,12 +71,13 @@ class Service:
     encoding: Encoding = JSON  # of new sessions
     proxies: Proxies = field(default_factory=Proxies)
     certificate: Certificate | None = None  # None: plain TCP
-    overview: Callable[[], Awaitable[dict[str, Any]]] | None = None  # returns the body of /v1/latency
+    overview: Overview | None = None
     alerts: AlertService | None = None  # None: alerts are off
     views: LiveViews | None = None
     access: Access | None = None  # None: everybody may see everything
     expiries: Expiries | None = None
     limited: Limited = field(default_factory=Limited)  # tenants that exceed a quota
+    parsers: Parsers = field(default_factory=Parsers)
     # Held during requests that take milliseconds, so that only one of them delays other work at a time.
     large: trio.Lock = field(default_factory=trio.Lock)
 
@@ -269,10 +272,6 @@ class Session(ABC):
         """Have the shard record the round trip of the ping that the client has answered, if it has."""
         if self.member is not None:
             self._service.shard.keepalive.ponged(self.member, payload, clock.now_ns())
-
-    def last_words(self) -> bytes:
-        """Return the bytes to send before the socket closes: none."""
-        return b""
 
     @abstractmethod
     async def _read(self, outbox: Outbox, member: Subscriber) -> CloseCode | None:

@@ -1,6 +1,6 @@
 """TLS: the gateway's certificate, and an outbox that encrypts.
 
-    shard, HTTP, trio-websocket ──► TLS records in memory ──► outbox ──► kernel
+    shard, sessions, HTTP ──► TLS records in memory ──► outbox ──► kernel
 
 trio.SSLStream can only send by waiting, so every frame would remove its session from its group. The ssl
 module's memory BIOs encrypt without waiting: a session over TLS stays in its group, and its ledger counts
@@ -216,7 +216,6 @@ class TlsOutbox(Outbox):
 
     async def aclose(self) -> None:
         """Close the socket; if some bytes are unsent, they are dropped and the connection is reset."""
-        self._send_last_words()
         if not self._tail and not self._lost and self._sock.fileno() >= 0:
             self._say_end()
             try:

@@ -1,13 +1,9 @@
-"""Checks of a WebSocket handshake request. Pure. Source: RFC 6455, section 4.2.1; RFC 9110, section 7.8.
-
-trio-websocket would parse the request a second time, and answer an invalid one with an empty 400. It is given
-a generated request instead, which contains only the key of the client's. So only one parser sees the client's
-bytes, and both cannot disagree about where the request ends.
-"""
+"""Checks of a WebSocket handshake request. Pure. Source: RFC 6455, section 4.2.1; RFC 9110, section 7.8."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 from typing import TYPE_CHECKING, Final
 
 from marketfeed.gateway.exchange import CLOSE, TOKEN, Headers
@@ -16,6 +12,7 @@ if TYPE_CHECKING:
     from marketfeed.gateway.http import Request
 
 VERSION: Final = "13"  # of the WebSocket protocol; RFC 6455 defines no other
+GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 NEEDED: Final = "this is a WebSocket: it needs a handshake"
 PROXY: Final = "a proxy in between has to pass Upgrade and Connection on"
 
@@ -29,8 +26,8 @@ class UpgradeError(Exception):
         self.headers = headers
 
 
-def opening_of(request: Request) -> bytes:
-    """Return the handshake request for trio-websocket that corresponds to ``request``; raises UpgradeError.
+def answer_to(request: Request) -> bytes:
+    """Return the answer that accepts the handshake ``request``; raises UpgradeError.
 
     If a client offers several protocols, as in ``Upgrade: h2c, websocket``, WebSocket is chosen.
     """
@@ -51,15 +48,11 @@ def opening_of(request: Request) -> bytes:
     offered = _tokens(request, b"sec-websocket-protocol")
     if not all(TOKEN.fullmatch(name) for name in offered if name):
         raise UpgradeError("Sec-WebSocket-Protocol: names, separated by commas", headers=CLOSE)
-    lines = (
-        "GET /v1/stream HTTP/1.1",
-        "Host: localhost",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        f"Sec-WebSocket-Version: {VERSION}",
-        f"Sec-WebSocket-Key: {key}",
-    )
-    return "".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii")
+    accept = base64.b64encode(hashlib.sha1(key.encode("ascii") + GUID).digest()).decode("ascii")
+    return (
+        f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    ).encode("ascii")
 
 
 def _tokens(request: Request, name: bytes) -> list[str]:

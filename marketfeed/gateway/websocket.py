@@ -1,29 +1,27 @@
 """WebSocket sessions: handshake, requests and close. Errors end only the session in which they occur.
 
-trio-websocket does the handshake, control frames and reading over the outbox; the shard writes complete
-frames to the same outbox. The gateway always ends a session by cancelling its nursery and closing its socket,
-because trio-websocket's reader blocks for ever after some protocol errors.
+The session reads messages over the outbox (ws_reader.py); the shard writes complete frames to the same
+outbox. The gateway always ends a session by cancelling its nursery and closing its socket.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import trio
-import trio_websocket
 
 from marketfeed.api.requests import Acknowledge, Authenticate, ClientRequest, Ping, Subscribe, Unsubscribe
-from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
+from marketfeed.errors import CloseCode, ErrorCode, RequestError
 from marketfeed.fanout.shard import SubscriptionChange
 from marketfeed.fanout.wire import ENCODINGS, Encoding
-from marketfeed.fanout.ws_frames import CLOSE, frame
 from marketfeed.gateway import entitled, protocol
 from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.limits import Bucket
 from marketfeed.gateway.scan import FrameScanner
 from marketfeed.gateway.session import FAREWELL_S, Service, Session
+from marketfeed.gateway.ws_reader import WebSocketClosedError, WebSocketReader, close_frame
 
 if TYPE_CHECKING:
     from marketfeed.access.quotas import Over
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from marketfeed.gateway.outbox import Outbox
 
 MAX_BAD_REQUESTS: Final = 10  # in a row
-BREACHES: Final = (CloseCode.PROTOCOL, CloseCode.INVALID_DATA)
 LARGE: Final = 8192  # characters of a request and of its subscription; these take half a millisecond
 MAX_REFUSED: Final = 200  # requests above the rate in a row; then the session ends as abuse
 
@@ -44,80 +41,53 @@ log = structlog.get_logger()
 class WebSocketSession(Session):
     """A session over a WebSocket."""
 
-    def __init__(self, service: Service, address: str, opening: bytes, sdk: str = NO_SDK) -> None:
-        """``opening`` is the client's handshake as upgrade.py returns it."""
+    def __init__(self, service: Service, address: str, answer: bytes, sdk: str = NO_SDK) -> None:
+        """``answer`` is that to the client's handshake, as upgrade.py returns it."""
         super().__init__(service, address, sdk)
-        self._opening = opening
-        self._handshaking = trio.CancelScope()
+        self._answer_to_handshake = answer
         self._bad_requests = 0
-        self._scanner = FrameScanner()
         self._waits_until_s = 0.0  # for `auth`
-        self._ws: trio_websocket.WebSocketConnection | None = None
-
-    def end(self, code: CloseCode) -> None:
-        """Request the end of the session; the first ``code`` counts."""
-        super().end(code)
-        self._handshaking.cancel()
-
-    def last_words(self) -> bytes:
-        """Return the close frame for a client that violated the protocol."""
-        return b"" if self._ws is None else _breach(self._ws, self._scanner)
+        self._reader: WebSocketReader | None = None
+        self._farewell = b""  # the close frame to send, if the client began the end
 
     async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
         """Serve the client until either side ends the session. The caller then cancels ``nursery``."""
-        outbox.attach(self, self._scanner)
-        outbox.precede(self._opening)
-        self._opening = b""  # free the memory
-        ws = await self._shake_hands(outbox, nursery)
-        if ws is None:
+        scanner = FrameScanner()
+        outbox.attach(self, scanner)
+        reader = self._reader = WebSocketReader(
+            outbox, scanner, self._service.parsers, self._service.limits.request_bytes
+        )
+        outbox.offer(self._answer_to_handshake)
+        self._answer_to_handshake = b""  # free the memory
+        if self._ending is not None:
+            self._service.counters.refused["handshake broken"] += 1
             return
-        self._ws = ws
         tier = self._tier_held(self.entitlement, self._service.default_tier)
         code = await self._live(outbox, tier, self._service.encoding, nursery)
-        if code is not None:
-            await self._close(ws, outbox, code)
-
-    # Handshake.
-
-    async def _shake_hands(
-        self, outbox: Outbox, nursery: trio.Nursery
-    ) -> trio_websocket.WebSocketConnection | None:
-        """Do the handshake; return the open WebSocket, None if it fails."""
-        refused = self._service.counters.refused
-        limits = self._service.limits
-        self._handshaking.deadline = trio.current_time() + limits.handshake_s
-        with self._handshaking:
-            request = await trio_websocket.wrap_server_stream(
-                nursery, outbox, message_queue_size=1, max_message_size=limits.request_bytes
-            )
-            ws = await request.accept()
-            outbox.proceed()
-            _forget_handshake(ws)
-            return ws
-        refused["handshake timeout" if self._ending is None else "handshake broken"] += 1
-        return None
+        await self._close(reader, outbox, code)
 
     # Requests.
 
     async def _read(self, outbox: Outbox, member: Subscriber) -> CloseCode | None:
         """Serve requests until the client closes; return its code, None if the server ends the session."""
-        ws = self._ws
-        assert ws is not None
+        reader = self._reader
+        assert reader is not None
         if not await self._begin(outbox, member):
             return None
         bucket = Bucket(self._service.limits.requests_per_s, trio.current_time())
         refused = 0
         while True:
             try:
-                text = await self._message(ws)
+                text = await self._message(reader)
                 if text is None:
                     what = f"no auth within {self._service.limits.handshake_s:g} s"
                     self._send_error(outbox, member, ErrorCode.AUTHENTICATION_TIMEOUT, what, None)
                     assert self.authentication is not None
                     self.end(self.authentication.timeout_code)
                     return None
-            except trio_websocket.ConnectionClosed as closed:
-                return _close_code(closed)
+            except WebSocketClosedError as closed:
+                self._farewell = closed.farewell
+                return closed.code
             try:
                 if not bucket.take(trio.current_time()):
                     refused += 1
@@ -159,14 +129,12 @@ class WebSocketSession(Session):
         await self.renew(grant, first=first)
         return True
 
-    async def _message(self, ws: trio_websocket.WebSocketConnection) -> str | bytes | None:
+    async def _message(self, reader: WebSocketReader) -> str | bytes | None:
         """Return the next message; None if the session has not authenticated in time."""
         if self.authentication is None or self.grant is not None:
-            message: str | bytes = await ws.get_message()
-            return message
+            return await reader.message()
         with trio.move_on_at(self._waits_until_s):
-            message = await ws.get_message()
-            return message
+            return await reader.message()
         return None
 
     def _lock_of(self, text: str | bytes, member: Subscriber) -> AbstractAsyncContextManager[None]:
@@ -289,56 +257,23 @@ class WebSocketSession(Session):
 
     # Close.
 
-    async def _close(self, ws: trio_websocket.WebSocketConnection, outbox: Outbox, code: CloseCode) -> None:
-        """Send `closing` and a close frame, unless the peer is gone or does not read."""
-        if code in (CloseCode.SLOW, CloseCode.ABNORMAL):
+    async def _close(self, reader: WebSocketReader, outbox: Outbox, code: CloseCode | None) -> None:
+        """Send `closing` and a close frame, unless the peer is gone or does not read; None: the client began.
+
+        Then read until the client's close frame, because unread bytes would turn the end of the connection
+        into a reset, which may overtake the frame.
+        """
+        farewell = self._farewell if code is None else close_frame(code)
+        if not farewell or code in (CloseCode.SLOW, CloseCode.ABNORMAL):
             return
         with trio.move_on_after(FAREWELL_S, shield=True):
             try:
-                assert self.member is not None
-                await self._send_closing(outbox, self.member, code)
+                if code is not None:
+                    assert self.member is not None
+                    await self._send_closing(outbox, self.member, code)
                 outbox.shut()
-                await ws.aclose(int(code), CLOSE_TEXT[code])
+                await outbox.send_all(farewell)
+                while not reader.closed and await outbox.receive_some():
+                    pass
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 log.debug("gone before the farewell", session=self.id)
-
-
-class _SpentHandshake:
-    """Replaces the handshake of an open WebSocket: it has no more events."""
-
-    @staticmethod
-    def events() -> tuple[()]:
-        return ()
-
-
-_SPENT: Final = _SpentHandshake()
-
-
-def _forget_handshake(ws: trio_websocket.WebSocketConnection) -> None:
-    """Free the parser of the handshake, which wsproto keeps until the end: 2.5 kB per session.
-
-    trio-websocket has no public access to its protocol object; with a later version that has another one,
-    only the memory is not freed.
-    """
-    protocol: Any = getattr(ws, "_wsproto", None)
-    if getattr(protocol, "connection", None) is not None and hasattr(protocol, "handshake"):
-        protocol.handshake = _SPENT
-
-
-def _breach(ws: trio_websocket.WebSocketConnection, scanner: FrameScanner) -> bytes:
-    """Return the close frame for a protocol violation, which trio-websocket does not send."""
-    reason = ws.closed
-    if reason is None or reason.code not in BREACHES or scanner.closed:
-        return b""
-    return frame(CLOSE, reason.code.to_bytes(2, "big") + CLOSE_TEXT[CloseCode(reason.code)].encode())
-
-
-def _close_code(closed: trio_websocket.ConnectionClosed) -> CloseCode:
-    """Return the code with which the peer, or trio-websocket for it, closed the connection."""
-    code = closed.reason.code if closed.reason is not None else CloseCode.ABNORMAL
-    if code == 1005:  # a close frame without a code
-        return CloseCode.NORMAL
-    try:
-        return CloseCode(code)
-    except ValueError:
-        return CloseCode.NORMAL

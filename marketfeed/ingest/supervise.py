@@ -59,16 +59,32 @@ class Supervisor:
         self._wait_sessions = wait_sessions
         self._backoff = backoff or Backoff(FIRST_DELAY_S, MAX_DELAY_S, (1 - JITTER, 1 + JITTER))
         self._phase = FeedState.STARTING
-        self._started_s = 0.0
+        self._phase_s = 0.0  # since when, once it runs
+        self._live_s = 0.0  # since when ticks have come without a pause, if it is live
         self._published_s: float | None = None  # last publication of the current run
 
     def state(self) -> FeedState:
         """Return the current state."""
         if self._phase is not FeedState.LIVE:
             return self._phase
-        if trio.current_time() - (self._published_s or self._started_s) >= STALE_S:
+        if trio.current_time() - self._sign_s >= STALE_S:
             return FeedState.STALE
         return FeedState.STARTING if self._published_s is None else FeedState.LIVE
+
+    def since_s(self) -> float:
+        """Return since when it has had its state, on the clock of :func:`trio.current_time`."""
+        state = self.state()
+        if state is FeedState.STALE:
+            return self._sign_s + STALE_S
+        return self._live_s if state is FeedState.LIVE else self._phase_s
+
+    @property
+    def _sign_s(self) -> float:
+        """Return when the current run published last, or began."""
+        return self._phase_s if self._published_s is None else self._published_s
+
+    def _enter(self, phase: FeedState) -> None:
+        self._phase, self._phase_s = phase, trio.current_time()
 
     def _log_failure(self, error: Exception) -> None:
         """Log a failure: expected errors in one line, others with a traceback."""
@@ -84,32 +100,36 @@ class Supervisor:
             self.intake.log.error("feed failed unexpectedly", error=text, exc_info=error)
 
     def _publish(self, batch: Batch) -> None:
-        self._published_s = trio.current_time()
+        now_s = trio.current_time()
+        if self._published_s is None or now_s - self._published_s >= STALE_S:
+            self._live_s = now_s
+        self._published_s = now_s
         self.intake.publish(batch)
 
     async def run(self) -> None:
         """Run the feed, with restarts, until it is done or has failed permanently."""
+        self._enter(FeedState.STARTING)
         if self.start_sessions:
             self.intake.log.info("waiting for sessions", count=self.start_sessions)
             await self._wait_sessions(self.start_sessions)
         while True:
-            self._started_s = trio.current_time()
             self._published_s = None
-            self._phase = FeedState.LIVE
+            self._enter(FeedState.LIVE)
+            started_s = self._phase_s
             try:
                 await self.feed.run(self._publish)
             except Exception as error:
                 self.failures += 1
                 broken = any(isinstance(cause, SourceError) for cause in _leaves(error))
-                self._phase = FeedState.FAILED if broken else FeedState.DOWN
+                self._enter(FeedState.FAILED if broken else FeedState.DOWN)
                 self._log_failure(error)
                 if broken:
                     return
             else:
-                self._phase = FeedState.DONE
+                self._enter(FeedState.DONE)
                 self.intake.log.info("feed done", quotes=self.intake.ticks[0], trades=self.intake.ticks[1])
                 return
-            if trio.current_time() - self._started_s >= SETTLED_S:
+            if trio.current_time() - started_s >= SETTLED_S:
                 self._backoff.reset()
             await trio.sleep(self._backoff.next_s())
 

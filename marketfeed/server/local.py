@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy.ma  # noqa: F401  # np.unique imports it on its first call: 50 ms during a flush
@@ -40,6 +40,7 @@ from marketfeed.latency.aggregator import tell_intervals
 from marketfeed.latency.recorder import LatencyRecorder
 from marketfeed.server.gc_control import Collector
 from marketfeed.server.process_usage import cpu_s, resident_bytes
+from marketfeed.server.recent_ledgers import RecentLedgers
 from marketfeed.server.self_probe import OwnProbe
 from marketfeed.server.sessions import row_of, why_slow
 from marketfeed.server.settings import limits_of, tiers_of, timing_of
@@ -48,7 +49,7 @@ from marketfeed.server.sweeps import Sweeps
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from marketfeed.access.access import Access
     from marketfeed.access.material import Material
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     from marketfeed.core.symbols import SymbolTable
     from marketfeed.errors import CloseCode
     from marketfeed.fanout.bell import Bell, DoorBell
+    from marketfeed.fanout.ledger import Ledger
+    from marketfeed.gateway.overview import Overview
     from marketfeed.latency.intervals import Interval
     from marketfeed.server.conditions import Condition
 
@@ -90,7 +93,7 @@ class LocalServer:
         *,
         on_synced: Callable[[], None],
         on_latencies: Callable[[list[Interval]], None],
-        overview: Callable[[], Awaitable[dict[str, Any]]],
+        overview: Overview,
         on_usage: Callable[[Report], None] = lambda report: None,
         worker: int = 0,
         bell: Bell | DoorBell | None = None,
@@ -102,8 +105,7 @@ class LocalServer:
         Without ``access`` everybody may see everything.
 
         ``on_synced`` is called each time one more session has been sent its first `synced`,
-        ``on_latencies`` with the measurements of each interval, ``on_usage`` with what users got, and
-        ``overview`` returns the body of ``/v1/latency``.
+        ``on_latencies`` with the measurements of each interval, ``on_usage`` with what users got.
         """
         self._config = config
         self._worker = worker
@@ -129,6 +131,7 @@ class LocalServer:
             on_synced,
         )
         self.wake = self.shard.wake
+        self._ledgers = RecentLedgers(self.shard.figures)
         self._probes: list[OwnProbe] = []
         self.collector = Collector()
         self.counters = Counters()
@@ -356,6 +359,10 @@ class LocalServer:
             round_trip_s=dict(round_trips.seconds),
             unplaced=self._recorder.unplaced if self._recorder is not None else {},
         )
+
+    async def ledgers(self) -> dict[str, Ledger]:
+        """Return the sums of all ledgers by tier; they may be some seconds old."""
+        return await self._ledgers.get()
 
     async def listing(self, limit: int, only_slow: bool) -> SessionList:
         """Return at most ``limit`` sessions, the slow ones first; only these if ``only_slow``."""

@@ -15,6 +15,7 @@ from marketfeed.access.revocations import Revocation
 from marketfeed.access.usage import Report
 from marketfeed.api.operations import SessionList
 from marketfeed.config.schema import AuthConfig, Config
+from marketfeed.gateway.overview import EngineNow, View
 from marketfeed.latency.intervals import Interval
 from marketfeed.server.stats import ServerStats
 from marketfeed.workers import desk_messages
@@ -117,10 +118,10 @@ class AskReached(_Message, frozen=True):
 
 
 class Overview(_Message, frozen=True):
-    """Response to an AskOverview: the body of ``/v1/latency``, for all workers."""
+    """Response to an AskOverview: the body of ``/v1/latency`` for all workers, or the state of the engine."""
 
     number: int
-    shown: dict[str, Any]
+    shown: dict[str, Any] | EngineNow
 
 
 class CheckAlive(_Message, frozen=True):
@@ -191,9 +192,10 @@ class Admit(_Message, frozen=True):
 
 
 class AskOverview(_Message, frozen=True):
-    """Ask for the latencies of all workers, for a client. Answered by an Overview."""
+    """Ask, for a client, for what only the engine knows. Answered by an Overview."""
 
     number: int
+    view: View = "latency"
 
 
 class AskAlerts(_Message, frozen=True):

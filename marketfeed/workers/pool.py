@@ -69,6 +69,9 @@ if TYPE_CHECKING:
     from marketfeed.config.schema import AuthConfig, Config
     from marketfeed.core.rings import Rings
     from marketfeed.errors import CloseCode
+    from marketfeed.fanout.ledger import Ledger
+    from marketfeed.gateway.overview import Overview as Overviews
+    from marketfeed.gateway.overview import View
     from marketfeed.latency.intervals import Interval
     from marketfeed.server.conditions import Condition
 
@@ -91,7 +94,7 @@ class WorkerPool:
         *,
         on_synced: Callable[[], None],
         on_latencies: Callable[[list[Interval]], None],
-        overview: Callable[[], dict[str, Any]],
+        overview: Overviews,
         on_usage: Callable[[Report, int], None],
         desk: Desk | None = None,
     ) -> None:
@@ -213,6 +216,10 @@ class WorkerPool:
         )
         return merged([self._past, own, *(child.report for child in self._children)])
 
+    async def ledgers(self) -> dict[str, Ledger]:
+        """Return the sums of the ledgers in the workers' last reports, by tier."""
+        return merged([self._past, *(child.report for child in self._children)]).ledgers
+
     async def listing(self, limit: int, only_slow: bool) -> SessionList:
         """Return at most ``limit`` sessions of all workers, the slow ones first, or only those."""
         responses = await self._ask(lambda number: AskListing(number, limit, only_slow))
@@ -270,8 +277,9 @@ class WorkerPool:
                 more, child.synced = count > child.synced, count
                 if more:
                     self._on_synced()
-            case AskOverview(number):
-                child.channel.send(Overview(number, self._overview()))
+            case AskOverview(number, view):
+                assert self._nursery is not None
+                self._nursery.start_soon(self._show, child, number, view)
             case Measured() | Metered():
                 self._record(child, message)
             case AskAlerts() | CancelAlerts() | LeaveAlerts():
@@ -280,6 +288,10 @@ class WorkerPool:
                 self._desk_calls_of(child).handle(message, child.connections)
             case _:
                 self._update(child, message)
+
+    async def _show(self, child: Child, number: int, view: View) -> None:
+        ask = self._overview.latency if view == "latency" else self._overview.engine
+        child.channel.send(Overview(number, await ask()))
 
     def _record(self, child: Child, message: Measured | Metered) -> None:
         if isinstance(message, Measured):

@@ -1,4 +1,4 @@
-"""Admission and latencies for the sessions of a worker: the engine knows those of all workers."""
+"""Admission of sessions, latencies and feeds for a worker: the engine knows those of all workers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from marketfeed.gateway.overview import EngineNow
 from marketfeed.workers.messages import Admit, AskOverview, Down, Overview, Release, Verdict
 from marketfeed.workers.requests import Requests
 
 if TYPE_CHECKING:
+    from marketfeed.gateway.overview import View
     from marketfeed.workers.channel import Channel
 
 
@@ -50,16 +52,27 @@ class RemoteAdmission:
 
 
 class RemoteOverview:
-    """Latencies of all workers, from the engine."""
+    """Implements :class:`marketfeed.gateway.overview.Overview`: asks the engine."""
 
     def __init__(self, channel: Channel[Down]) -> None:
         self._channel = channel
         self._requests: Requests[Overview] = Requests()
 
-    async def ask(self) -> dict[str, Any]:
-        """Return the body of ``/v1/latency``."""
+    async def latency(self) -> dict[str, Any]:
+        """Return the body of ``/v1/latency`` on the admin port."""
+        shown = await self._ask("latency")
+        assert isinstance(shown, dict)
+        return shown
+
+    async def engine(self) -> EngineNow:
+        """Return the state of the feeds."""
+        now = await self._ask("engine")
+        assert isinstance(now, EngineNow)
+        return now
+
+    async def _ask(self, view: View) -> dict[str, Any] | EngineNow:
         with self._requests.open() as request:
-            self._channel.send(AskOverview(request.number))
+            self._channel.send(AskOverview(request.number, view))
             await request.wait()
         assert request.response is not None
         return request.response.shown

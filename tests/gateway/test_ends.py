@@ -7,7 +7,6 @@ import gc
 import pytest
 import trio
 import trio.testing
-import trio_websocket
 
 from marketfeed.errors import CloseCode
 from marketfeed.fanout.group import Group
@@ -17,6 +16,8 @@ from marketfeed.fanout.subscriber import Subscriber
 from marketfeed.gateway.authentication import Authentication
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.session import Session
+from marketfeed.gateway.websocket import WebSocketSession
+from marketfeed.gateway.ws_reader import WebSocketReader
 from tests.support.access import Control
 from tests.support.live import connected, serving
 
@@ -48,20 +49,16 @@ async def by_a_full_socket(live, ws):
     session.end(CloseCode.SLOW)
 
 
-def count_of(kind):
-    return sum(type(known).__name__ == kind for known in gc.get_objects())
-
-
-async def test_an_open_session_keeps_nothing_of_its_handshake():
-    """Of the server's side: the client's here is trio-websocket's too, and keeps its own."""
-    async with serving() as live:
-        gc.collect()
-        before = count_of("H11Handshake")
-        async with connected(live) as client:
+async def test_sessions_between_messages_share_a_parser():
+    async with serving() as live, connected(live) as one, connected(live) as other:
+        for client in (one, other, one):
             await client.send(action="ping")
             await client.next("pong")
-            assert count_of("WebSocketConnection") >= 2
-            assert count_of("H11Handshake") == before + 1
+        await trio.testing.wait_all_tasks_blocked()
+        readers = [
+            session._reader for session in live.gateway.sessions if isinstance(session, WebSocketSession)
+        ]
+        assert [reader.parsing for reader in readers if reader is not None] == [False, False]
 
 
 WAYS = [by_close_frame, by_reset, by_bad_requests, by_broken_framing, by_the_engine, by_a_full_socket]
@@ -95,15 +92,9 @@ async def test_an_ended_session_is_no_cycle(way, control, unaided):
             await way(live, client.ws)
             await live.until_empty()
         gc.collect()
-        ours = (Session, Authentication, Outbox, Subscriber, Group, Interest)
+        ours = (Session, Authentication, Outbox, WebSocketReader, Subscriber, Group, Interest)
         left = [type(found).__name__ for found in unaided if isinstance(found, ours)]
-        sockets = [
-            found
-            for found in unaided
-            if isinstance(found, trio_websocket.WebSocketConnection) and found.is_server
-        ]
         assert not left
-        assert not sockets
 
 
 # How a long poll ends: by a snapshot, by a tick that it waited for alone or with others, by its time, by

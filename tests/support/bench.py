@@ -116,8 +116,22 @@ class Decoder:
         return tick | ({"snap": 1} if record["flags"] & FLAG_SNAPSHOT else {})
 
 
+def frames_of(data: bytes) -> list[bytes]:
+    """Return the frames or events in ``data``, which were offered together."""
+    if data[:1] in b":dir":
+        return [event + b"\n\n" for event in data.split(b"\n\n")[:-1]]
+    found = []
+    while data:
+        whole = split_frame(data)
+        assert whole is not None
+        rest = whole[2]
+        found.append(data[: len(data) - len(rest)])
+        data = rest
+    return found
+
+
 class Socket:
-    """A sink that accepts ``room`` frames (None: any number), then no more."""
+    """A sink that accepts ``room`` offers (None: any number), then no more."""
 
     def __init__(self) -> None:
         self.room: int | None = None
@@ -135,7 +149,7 @@ class Socket:
             return False
         if self.room is not None:
             self.room -= 1
-        self.frames.append(frame)
+        self.frames += frames_of(frame)
         return True
 
     def acknowledged(self) -> int:
@@ -256,7 +270,7 @@ class Bench:
         """Flush waiting frames, and accept ``room`` more."""
         socket.room = room
         if socket.tail:
-            socket.frames += socket.tail
+            socket.frames += [frame for offered in socket.tail for frame in frames_of(offered)]
             socket.tail.clear()
             self.shard.drained(member)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from marketfeed.access.usage import Interval, User, plus
 from marketfeed.fanout.wire import BINARY, JSON, SSE
-from tests.support.bench import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Decoder
+from tests.support.bench import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Decoder, frames_of
 from tests.support.lives import Lives, steps
 
 TIERS = [VIP, SLOW_EVERY, PREMIUM, BASIC]
@@ -33,14 +33,18 @@ class Received:
         self._offer = socket.offer
         socket.offer = self.offer
 
-    def offer(self, frame: bytes) -> bool:
+    def offer(self, data: bytes) -> bool:
+        for frame in frames_of(data):
+            self._take(frame)
+        return self._offer(data)
+
+    def _take(self, frame: bytes) -> None:
         kinds = [message["T"] for message in self._decoder.decode(frame) if "snap" not in message]
         answer = bool(kinds) and set(kinds) <= {"subscription", "heartbeat"}
         if frame[0] != 0x89 and frame[:2] != b": " and not answer:
             self.bytes += len(frame)
         self.quotes += kinds.count("q")
         self.trades += kinds.count("t")
-        return self._offer(frame)
 
 
 class MeteredLives(Lives):

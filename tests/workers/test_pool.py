@@ -20,6 +20,7 @@ from marketfeed.config.schema import AuthConfig, Config, EngineConfig
 from marketfeed.core.rings import Rings
 from marketfeed.errors import CloseCode
 from marketfeed.gateway.limits import Admission, Limits
+from marketfeed.gateway.overview import EngineNow, FeedNow
 from marketfeed.server.stats import ServerStats
 from marketfeed.workers import pool as pools
 from marketfeed.workers.alert_messages import Head, Take, encode_call
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 LIMITS = Limits(4096, 100, sessions=10, sessions_per_ip=2, requests_per_s=10.0, handshake_s=5.0)
 ADDRESS = "10.0.0.1"
+ENGINE = EngineNow((FeedNow(0, "demo", "down", 1, "it failed"),), ("127.0.0.1", 8766))
 
 
 class FakeSupervisor:
@@ -113,6 +115,16 @@ class FakeChild:
         self.admitted[address] -= 1
 
 
+class FakeOverview:
+    """Views that tell themselves apart."""
+
+    async def latency(self) -> dict[str, Any]:
+        return {"hops": 1}
+
+    async def engine(self) -> EngineNow:
+        return ENGINE
+
+
 class PoolBench:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, alerts: Any = None, desk: Desk | None = None) -> None:
         monkeypatch.setattr(pools, "Supervisor", FakeSupervisor)
@@ -128,7 +140,7 @@ class PoolBench:
             "info",
             on_synced=self._on_synced,
             on_latencies=self.measured.append,
-            overview=lambda: {"hops": 1},
+            overview=FakeOverview(),
             desk=desk,
             on_usage=lambda *told: self.usage.append(told),
         )
@@ -207,11 +219,14 @@ def test_only_more_synced_sessions_are_reported(bench):
     assert bench.pool.synced_sessions == 3
 
 
-def test_latencies_and_overviews_are_passed_on(bench):
+async def test_latencies_and_overviews_are_passed_on(bench, nursery):
+    bench.pool._nursery = nursery
     child = bench.add(0)
-    bench.receive(child, Measured([]), AskOverview(4))
+    bench.receive(child, Measured([]), AskOverview(4), AskOverview(5, "engine"))
     assert bench.measured == [[]]
-    assert child.sent == [Overview(4, {"hops": 1})]
+    await trio.testing.wait_all_tasks_blocked()
+    told = sorted(child.sent, key=lambda one: one.number)
+    assert told == [Overview(4, {"hops": 1}), Overview(5, ENGINE)]
 
 
 def test_other_messages_concern_the_child_only(bench):

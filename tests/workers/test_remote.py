@@ -90,7 +90,7 @@ async def test_an_overview_arrives_and_one_that_is_late_is_dropped(autojump_cloc
     with channels() as (engine, worker):
         overview = RemoteOverview(worker)
         with trio.move_on_after(1) as gave_up:
-            await overview.ask()
+            await overview.latency()
         assert gave_up.cancelled_caught
         late = await received(engine)
         assert isinstance(late, AskOverview)
@@ -98,7 +98,7 @@ async def test_an_overview_arrives_and_one_that_is_late_is_dropped(autojump_cloc
         shown: list[dict[str, Any]] = []
 
         async def ask() -> None:
-            shown.append(await overview.ask())
+            shown.append(await overview.latency())
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
