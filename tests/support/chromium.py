@@ -77,7 +77,7 @@ def watched(browser: Browser, **options: Any) -> Iterator[Watched]:
         yield found
     finally:
         context.close()
-    assert found.problems == []
+    assert not found.problems, "\n".join(found.problems)
 
 
 def accessible(page: Page) -> list[str]:
