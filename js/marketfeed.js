@@ -1,14 +1,1020 @@
-/** The browser client of marketfeed: what the engine is, as GET /v1/engine tells it. */
+// Client of a marketfeed engine. internal.d.ts says what each part does.
 
-/**
- * Return the engine's description.
- * @param {string} [base] URL of the engine; without it the origin of the page
- * @param {string} [token]
- * @returns {Promise<any>}
- */
-export async function engine(base = "/", token = undefined) {
-  const headers = token === undefined ? undefined : { Authorization: `Bearer ${token}` };
-  const answer = await fetch(new URL("/v1/engine", new URL(base, globalThis.location?.href)), { headers });
-  if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
-  return answer.json();
+/** @import * as I from "./internal.js" */
+
+export const VERSION = "0.1.0";
+
+/** @type {I.Channels} */
+const CHANNELS = { q: "quotes", t: "trades", a: "alerts" };
+const HANDSHAKE_MS = 5000;
+const BEAT_MS = 10000;
+const CLIMB_MS = 60000;
+const WHOLE = 9e5; // the engine cuts answers at 1 MiB
+const BUFFER = 10000;
+
+const none = /** @type {any} */ (undefined);
+const scope = /** @type {any} */ (globalThis);
+const clock = () => performance.now();
+/** @type {I.Failure} */
+const failure = (code, message, retryMs) => Object.assign(new Error(message), { code, retryMs });
+const wait = (ms = 0) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** @type {I.Matcher} */
+const matcher = (names) => {
+	const exact = new Set(names);
+	const prefixes = [...exact].filter((name) => name.endsWith("*")).map((name) => name.slice(0, -1));
+	return (name) => exact.has(name) || prefixes.some((prefix) => name.startsWith(prefix));
+};
+
+/** @type {I.Lists} */
+const lists = (keys) => {
+	const lists = Object({ quotes: [], trades: [], alerts: [] });
+	for (const key of keys) lists[CHANNELS[key[0]]].push(key.slice(1));
+	return lists;
+};
+
+/** Lists too long for a URL become all names. @type {I.Query} */
+const query = (fields) => {
+	const texts = Object.entries(fields).map(([name, value]) => [name, `${value ?? ""}`]);
+	return `${new URLSearchParams(texts.filter((pair) => pair[1]).map(([name, text]) => [name, text[2000] ? "*" : text]))}`;
+};
+
+/** @type {I.Guard} */
+const guard = (listener, value) => {
+	try {
+		listener(value);
+	} catch (error) {
+		console.error(error);
+	}
+};
+
+/** @type {I.Read} */
+const low = ({ view, at }, offset) => view.getUint32(at + offset, true);
+/** @type {I.Read} */
+const unsigned = (record, offset) => low(record, offset + 4) * 2 ** 32 + low(record, offset);
+/** Below 2^53 the division is the only rounding, as in JSON. @type {I.Read} */
+const price = (record, offset) => ((low(record, offset + 4) | 0) * 2 ** 32 + low(record, offset)) / 1e9;
+/** @type {I.Read} */
+const size = ({ view, at }, offset) => view.getFloat64(at + offset, true);
+/** From ns, which exceed 2^53. @type {I.Read} */
+const micros = (record, offset) => {
+	const high = low(record, offset + 4);
+	return Math.floor(high / 1000) * 2 ** 32 + Math.floor(((high % 1000) * 2 ** 32 + low(record, offset)) / 1000);
+};
+
+class Tick {
+	constructor(view = none, at = 0, S = "") {
+		this.view = view;
+		this.at = at;
+		this.S = S;
+	}
+	get t() { return micros(this, 0); }
+	get r() { return micros(this, 8); }
+	get g() { return unsigned(this, 16); }
+	get n() { return low(this, 56); }
+	get snap() { return this.view.getUint8(this.at + 63) & 1 || undefined; }
+	toJSON() {
+		const all = "T S bp bs ap as p s d i c t r n g snap".split(" ").map((key) => [key, Object(this)[key]]);
+		return Object.fromEntries(all.filter(([, value]) => value !== undefined));
+	}
+	// A copy does not hold its frame.
+	keep() {
+		this.view = new DataView(this.view.buffer.slice(this.at, this.at + 64));
+		this.at = 0;
+	}
 }
+
+class Quote extends Tick {
+	get T() { return "q"; }
+	get bp() { return this.bs ? price(this, 24) : null; }
+	get ap() { return this.as ? price(this, 32) : null; }
+	get bs() { return size(this, 40); }
+	get as() { return size(this, 48); }
+}
+
+class Trade extends Tick {
+	get T() { return "t"; }
+	get p() { return price(this, 24); }
+	get i() { return unsigned(this, 32); }
+	get s() { return size(this, 40); }
+	get d() { return String.fromCharCode(this.view.getUint8(this.at + 48)); }
+	get c() {
+		const codes = new Uint8Array(this.view.buffer, this.at + 50, 4).filter(Boolean);
+		return codes.length ? [...String.fromCharCode(...codes)] : undefined;
+	}
+}
+
+/** @type {I.Decode} */
+const decode = (buffer, names) => {
+	const view = new DataView(buffer);
+	const messages = [];
+	for (let at = 0, end; at < buffer.byteLength; at = end) {
+		if (view.getUint8(at) !== 1) throw failure(1002, "frame version");
+		const kind = view.getUint8(at + 1);
+		const start = at + 16;
+		end = start + view.getUint32(at + 4, true);
+		const json = () => JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, start, end - start)));
+		if (kind === 1) for (const [name, id] of Object.entries(json())) names[id] = name;
+		else if (kind === 4) for (const message of json()) messages.push(message);
+		else if (kind === 5) messages.push({ T: "heartbeat", t: micros({ view, at }, 8) });
+		else if (kind < 4) {
+			for (let o = start; o < end; o += 64) {
+				const name = names[view.getUint16(o + 60, true)];
+				if (kind === 2) messages.push(new Quote(view, o, name));
+				else if (!view.getUint8(o + 49)) messages.push(new Trade(view, o, name));
+			}
+		}
+	}
+	return messages;
+};
+
+/** @param {I.Emit} emit */
+const makeBook = (emit) => {
+	/** @type {I.Slots} */
+	const slots = { q: new Map(), t: new Map() };
+	let names = Object({ quotes: [], trades: [] });
+	let tiers = Array(), epoch = "", lagging = false;
+	let partial = true; // during a snapshot the first tick of a symbol has no predecessor
+	let renewed = false; // the epoch's reset has been told
+
+	/** @type {I.Book} */
+	const book = {
+		slots,
+		duplicates: 0,
+
+		take(m) {
+			const { T } = m;
+			if (T === "q" || T === "t") return book.tick(m);
+			if (T === "gap") {
+				const slot = slots[m.channel[0]]?.get(m.S);
+				if (slot && ((m.n - slot.n) | 0) <= 1) return;
+				if (slot) slot.n = m.n - 1;
+			} else if (T === "lag") lagging = m.on;
+			else if (T === "disconnected") lagging = false;
+			else if (T === "partial") partial = true;
+			else if (T === "synced") partial = renewed = false;
+			else if (T === "engine") tiers = m.tiers ?? [];
+			else if (T === "reset") {
+				const gone = matcher(m.symbols);
+				book.keep((S) => !gone(S));
+			} else if (T === "epoch") {
+				renewed = !!epoch && epoch !== m.epoch;
+				epoch = m.epoch;
+				if (renewed) book.take({ T: "reset", symbols: [...names.quotes, ...names.trades], cause: "epoch" });
+			} else if (T === "subscription") {
+				names = m;
+				const quotes = matcher(m.quotes), trades = matcher(m.trades);
+				book.keep((S, T) => (T === "q" ? quotes : trades)(S));
+				if (m.reset?.length && !renewed) book.take({ T: "reset", symbols: m.reset, cause: "overrun" });
+			}
+			emit(m);
+		},
+
+		tick(m) {
+			const { T, S, n } = m;
+			let slot = slots[T].get(S);
+			if (!slot) slots[T].set(S, (slot = { n: m.snap || partial ? n - 1 : 0, sinks: [], version: -1 }));
+			const step = (n - slot.n) | 0;
+			if (step <= 0) return void book.duplicates++;
+			if (step > 1 && book.every() && !(lagging && T === "q")) {
+				emit({ T: "gap", S, channel: CHANNELS[T], lost: step - 1, n, announced: false });
+			}
+			slot.n = n;
+			slot.tick = m;
+			emit(m, slot);
+		},
+
+		every: () => tiers.find(({ tier }) => tier === names.tier)?.delivery === "every",
+
+		keep(wanted) {
+			for (const T of ["q", "t"]) for (const S of slots[T].keys()) if (!wanted(S, T)) slots[T].delete(S);
+		},
+	};
+	return book;
+};
+
+/** @param {string} base @param {I.Options} options */
+const makeApi = (base, { token = "", fetch = scope.fetch }) => {
+	const renewable = typeof token === "function";
+	let held = none, refused = none;
+
+	/** @type {I.Api} */
+	const api = {
+		base,
+
+		async token(fresh) {
+			if (fresh) held = undefined;
+			held ??= Promise.resolve(refused).then(renewable ? token : () => token);
+			const now = await held.catch((error = none) => failure(401, `token: ${error}`));
+			if (now === "" || (typeof now === "string" && now !== refused)) return now;
+			held = undefined;
+			throw now?.message ? now : failure(401, "unauthorised", null);
+		},
+
+		async refuse(reason) {
+			refused = await held;
+			held = undefined;
+			return failure(401, reason, renewable ? undefined : null);
+		},
+
+		async call(path, { method, body, signal } = {}) {
+			const now = await api.token();
+			const answer = await fetch(base + path, {
+				method: method ?? (body ? "POST" : "GET"),
+				body: body && JSON.stringify(body),
+				headers: now ? { Authorization: `Bearer ${now}` } : {},
+				signal,
+			});
+			if (answer.ok) return answer;
+			const reason = /"msg":"(.*?)"}/.exec(await answer.text())?.[1] ?? `HTTP status ${answer.status}`;
+			if (answer.status === 401) throw await api.refuse(reason);
+			throw failure(answer.status, reason, Number(answer.headers.get("Retry-After")) * 1000 || undefined);
+		},
+
+		async json(path, request) {
+			const text = await (await api.call(path, request)).text();
+			return text && JSON.parse(text);
+		},
+
+		persist: (path, body, signal, ms = 500) =>
+			api.json(path, { body, signal }).catch(async (error) => {
+				const { code, retryMs } = error;
+				if (signal.aborted || retryMs === null || /^4(?!01|29)..$/.test(code)) throw error;
+				await wait(retryMs ?? ms * (0.5 + Math.random()));
+				return api.persist(path, body, signal, Math.min(2 * ms, 8000));
+			}),
+	};
+	return api;
+};
+
+/** @param {I.StreamOptions} options @param {I.Api} api */
+const makeStream = (options, api) => {
+	const { WebSocket = scope.WebSocket, consumer, start } = options;
+	const ways = ["websocket", "events", "poll", "quotes"].slice(WebSocket ? 0 : 1);
+	const clients = new Map(), status = new Map(), open = new Map();
+	const refused = new Set(), ids = Array(), life = new AbortController();
+	let link = life;
+	let tiers = Array();
+	let want = { names: new Set(), tiers: [""], visible: true };
+	let live = new Set(), cursor = "", g = 0;
+	let asked = none, told = none;
+	let usual = "", epoch = "", mode = `${options.transport ?? "auto"}`, way = "", at = 0, why = "first";
+	let badTier = "", up = false, down = false, resuming = 0, send = none, closing = none, timer = none;
+	let id = 0, failures = 0, tries = 0, climbMs = CLIMB_MS, renewAt = Infinity, informMs = 2500;
+	let heard = 0, pinged = 0, weakUntil = 0, climbAt = 0, informAt = 0;
+
+	/** @type {I.Stream} */
+	const self = {
+		call(client, { want, saved, cut, use, bye, alive }, post) {
+			const known = clients.get(client);
+			if (saved && !cursor && !up) [cursor, live] = [saved.cursor, new Set(saved.names)];
+			if (want && !known) {
+				post({ messages: [...status.values()], ids, saved: self.saved() });
+				if (live.size) self.prime([...live], post).catch(() => {});
+			}
+			if (want) clients.set(client, { ...known, want, post });
+			if (bye) clients.delete(client);
+			if (alive && known) post({}), (known.seen = clock());
+			if (want || bye) self.wish();
+			if (want && !way) self.run();
+			if (cut) self.end(0, "cut", 0);
+			if (use) self.use(use);
+		},
+
+		post(messages, raw) {
+			const saved = messages.some(({ T }) => T === "synced") ? self.saved() : undefined;
+			for (const { post } of clients.values()) post({ messages, raw, saved, cursor: self.position() });
+		},
+
+		saved: () => ({ names: [...live], cursor: self.position() }),
+
+		say(T, fields) {
+			status.set(T, { T, ...fields });
+			self.post([{ T, ...fields }]);
+		},
+
+		state: (state, code = 0, reason = "", retryMs = null) =>
+			self.say("state", { state, code, reason, retryMs, since: Date.now() }),
+
+		end: (code, reason, retryMs) => link.abort(failure(code, reason, retryMs)),
+
+		close() {
+			life.abort();
+			clearInterval(beats);
+			self.end(1000, "closed");
+		},
+
+		async run() {
+			for (let end = none; !life.signal.aborted; ) {
+				const { signal } = (link = new AbortController());
+				way = mode === "auto" ? ways[at] : mode;
+				if (end !== "again") {
+					closing = undefined;
+					told = {};
+					resuming = 0;
+					self.state("connecting");
+					if (clock() > informAt) self.inform();
+				}
+				end = await self[way](signal).catch((error = none) => error);
+				self.deadline();
+				if (signal.aborted) end = signal.reason;
+				if (end === "again") await wait(100);
+				else await self.rest(await self.ended(end));
+			}
+		},
+
+		async ended({ code = 0, message, retryMs }) {
+			send = asked = undefined;
+			open.clear();
+			for (const key of live) if (key[0] === "a") live.delete(key);
+			if (closing && code !== 1000) ({ code, msg: message, retry_ms: retryMs } = closing);
+			if (code === 4004) ({ retryMs } = await api.refuse(message));
+			else if ((code === 400 || code === 403) && !/^HTTP/.test(message)) self.blame(code, message, want.names);
+			else if (retryMs) at = 0;
+			else if (!up && code !== 401 && retryMs !== 0 && mode === "auto" && ++failures > 1 && (await self.inform())) {
+				why = `${way}: ${message}`;
+				at = (at + 1) % ways.length;
+				failures = tries = 0;
+				climbAt = clock() + climbMs;
+			}
+			const [least, most] = options.retryMs ?? [1000, 30000];
+			if (retryMs === undefined) retryMs = Math.min(most, least * 2 ** tries++) * (0.5 + Math.random() / 2);
+			if (code > 4499 || life.signal.aborted) retryMs = null;
+			if (up) self.post([{ T: "disconnected", code, reason: message, retryMs }]);
+			down ||= up;
+			up = false;
+			self.state("disconnected", code, message, retryMs);
+			return retryMs;
+		},
+
+		async rest(ms) {
+			if (link.signal.aborted) link = new AbortController();
+			self.deadline(ms ?? undefined);
+			await new Promise((resolve) => link.signal.addEventListener("abort", resolve));
+			self.deadline();
+		},
+
+		deadline(ms) {
+			clearTimeout(timer);
+			if (ms !== undefined) timer = setTimeout(() => self.end(0, "no answer"), ms);
+		},
+
+		use(name, reason = name === "auto" ? "first" : "forced") {
+			[mode, why] = [name, reason];
+			at = tries = failures = 0;
+			self.end(1000, `transport: ${reason}`, 0);
+		},
+
+		established() {
+			if (up) return;
+			up = true;
+			failures = tries = 0;
+			self.state("connected");
+			self.say("transport", { name: way, why });
+			if (down) self.post([{ T: "resumed", cursor: self.position() || null }]);
+			down = false;
+		},
+
+		enter(text) {
+			const now = text.replace(/:[^:]*$/, "");
+			if (now !== epoch) self.say("epoch", { epoch: (epoch = now) });
+		},
+
+		async inform() {
+			informMs = Math.min(2 * informMs, 10 * CLIMB_MS);
+			informAt = clock() + informMs;
+			const before = Date.now();
+			const request = api.json("v1/engine", { signal: AbortSignal.timeout(HANDSHAKE_MS) });
+			const info = await request.catch((error) => error);
+			if (info.message) return /^4/.test(info.code);
+			const after = Date.now();
+			tiers = (info.tiers ?? []).filter(({ tier } = none) => info.access?.tiers?.includes(tier) ?? true);
+			tiers.sort((a, b) => a.interval_ms - b.interval_ms || a.delivery.localeCompare(b.delivery));
+			usual = info.default_tier ?? "";
+			self.say("engine", { ...info, at: (before + after) / 2, roundTripMs: after - before });
+			self.retune();
+			return true;
+		},
+
+		beat() {
+			const now = clock();
+			// A throttled timer may run before messages that have come.
+			if (send && pinged > heard) self.deadline(1000);
+			else self.ping();
+			for (const [client, { seen }] of clients) if (now - seen > 15 * BEAT_MS) self.call(client, { bye: true }, none);
+			if (mode === "auto" && at && now > climbAt) self.climb();
+			if (now > renewAt) self.renew();
+			if (up && now > informAt) self.inform();
+			self.retune();
+		},
+
+		ping: () => send?.({ action: "ping", t: (pinged = clock()) }),
+
+		climb() {
+			climbMs = Math.min(2 * climbMs, 10 * CLIMB_MS);
+			climbAt = clock() + climbMs;
+			const ws = self.socket();
+			ws.onmessage = () => self.use("auto", "works again");
+			setTimeout(() => ws.close(), HANDSHAKE_MS);
+		},
+
+		tier() {
+			const { slowWhenHidden = true, slowWhenWeak = true } = options;
+			const rank = (name = "") => tiers.findIndex(({ tier }) => tier === (name || usual));
+			const asked = want.tiers.filter((tier) => tier !== badTier).sort((a, b) => rank(a) - rank(b))[0];
+			const slower = tiers.filter(({ delivery }, i) => i > rank(asked) && rank(asked) >= 0 && delivery === "latest");
+			if (slower[0] && slowWhenHidden && !want.visible) return [slower.pop()?.tier, "hidden"];
+			if (slower[0] && slowWhenWeak && clock() < weakUntil) return [slower[0].tier, "weak"];
+			return [asked || usual || undefined, asked ? "asked" : "default"];
+		},
+
+		wish() {
+			const all = [...clients.values()].map(({ want }) => want);
+			const seen = all.filter(({ visible }) => visible);
+			want = {
+				names: new Set(all.flatMap(({ names }) => names)),
+				tiers: (seen.length ? seen : all).flatMap(({ tiers }) => tiers),
+				visible: seen.length > 0,
+			};
+			for (const key of refused) if (!want.names.has(key)) refused.delete(key);
+			if (send) self.sync();
+			else if (asked) link.abort("again");
+		},
+
+		retune() {
+			const [tier] = self.tier();
+			if (up && tier && tier !== told.tier) self.wish();
+		},
+
+		wanted: () => [...want.names].filter((key) => !refused.has(key)),
+
+		changes() {
+			const fresh = new Set(self.wanted()), gone = new Set();
+			const sets = [live, ...open.values()];
+			for (const set of sets) for (const key of set) if (!fresh.has(key) && set.delete(key)) gone.add(key);
+			for (const set of sets) for (const key of set) fresh.delete(key);
+			if (!live.size) cursor = "";
+			return { fresh: [...fresh], gone: [...gone] };
+		},
+
+		sync() {
+			const { fresh, gone } = self.changes(), { tier } = told;
+			if (gone.length) send({ action: "unsubscribe", ...lists(gone) });
+			// If alerts are refused, ticks are not.
+			for (const alerts of [true, false]) {
+				const keys = fresh.filter((key) => (key[0] === "a") === alerts);
+				if (keys.length) self.request(keys);
+			}
+			if (!fresh.length && self.settings().tier !== tier) send({ action: "subscribe", ...self.settings() });
+		},
+
+		settings() {
+			[told.tier, told.why] = self.tier();
+			return { tier: told.tier, encoding: options.encoding };
+		},
+
+		request(keys, after) {
+			open.set(++id, new Set(after ? [] : keys));
+			send({ action: "subscribe", ...lists(keys), after, consumer, start, ...self.settings(), id });
+			return id;
+		},
+
+		async query(fields) {
+			const { fresh } = self.changes();
+			const ticks = fresh.filter((key) => key[0] !== "a");
+			if (cursor && ticks.length) await self.prime(ticks);
+			const { tier } = self.settings();
+			asked = new Set(self.wanted());
+			const names = lists(asked);
+			if (!names.quotes.length && !names.trades.length) names.quotes = ["~~*"]; // which nobody uses
+			return query({ ...names, tier, after: self.position(), ...fields });
+		},
+
+		async prime(keys, post = (batch) => self.post(batch.messages)) {
+			post({ messages: [{ T: "partial" }] });
+			for (let after = "", more = true; more; ) {
+				const path = query({ ...lists(keys), alerts: "", tier: told.tier, after, timeout_s: "0" });
+				const text = await (await api.call(`v1/poll?${path}`, link)).text();
+				const { messages = [], cursor } = text ? JSON.parse(text) : {};
+				post({ messages });
+				after = cursor;
+				more = text.length > WHOLE;
+			}
+			for (const key of keys) live.add(key);
+			post({ messages: [{ T: "synced", cursor: self.position() }] });
+		},
+
+		blame(code, msg, keys) {
+			let bad = Array();
+			if (cursor && msg.includes("cursor")) {
+				self.post([{ T: "reset", symbols: Object.values(lists(live)).flat(), cause: "cursor" }]);
+				live.clear();
+			} else if (told.tier && msg.includes("tier")) badTier = told.tier;
+			else {
+				bad = [...keys].filter((key) => ` ${msg} `.includes(` ${key.slice(1)} `));
+				if (!bad.length) bad = [...keys];
+				for (const key of bad) refused.add(key);
+			}
+			self.post([{ T: "error", code, msg, ...lists(bad) }]);
+		},
+
+		receive(messages, raw) {
+			heard = clock();
+			for (const m of messages) {
+				if (m.T !== "q" && m.T !== "t") self.handle(m);
+				else if (send && !open.size && !m.snap && m.g > g) g = m.g;
+			}
+			self.post(messages, raw);
+		},
+
+		handle(m) {
+			const { T } = m;
+			if (m.ttl_s) renewAt = clock() + m.ttl_s * 800;
+			else if (T === "subscription") {
+				if (send) told.tier = m.tier;
+				if (status.get("tier")?.tier !== m.tier) self.say("tier", { tier: m.tier, why: told.why });
+			} else if (T === "synced" && open.has(m.id)) {
+				for (const key of open.get(m.id)) live.add(key);
+				open.delete(m.id);
+				if (m.id === resuming) resuming = 0;
+				if (!resuming) [cursor, g] = [m.cursor, 0];
+			} else if ((T === "lag" && m.on) || (T === "pong" && clock() - m.t > 1500)) {
+				weakUntil = clock() + 3 * BEAT_MS;
+				self.retune();
+			} else if (T === "closing") closing = m;
+			else if (T === "error") self.fault(m);
+		},
+
+		async fault({ code, msg, id }) {
+			const keys = id === resuming ? live : open.get(id);
+			if (code > 400 && code < 404) link.abort(await api.refuse(msg));
+			else if (id === "auth" || (keys && (code === 429 || code === 500))) self.end(code, msg, 1000);
+			else if (keys) {
+				open.delete(id);
+				if (keys === live) resuming = 0;
+				self.blame(code, msg, keys);
+				self.sync();
+			}
+		},
+
+		renew() {
+			renewAt = Infinity;
+			api.token(true).then(
+				(token) => send?.({ action: "auth", token, id: "auth" }),
+				(error) => {
+					renewAt = 0;
+					if (error.retryMs === null) link.abort(error);
+				},
+			);
+		},
+
+		// Only this part of a cursor may be replaced.
+		position: () => cursor.replace(/\d+$/, (from) => (g > Number(from) ? `${g}` : from)),
+
+		socket(ticket) {
+			const ws = new WebSocket(`${api.base.replace(/^http/, "ws")}v1/stream?${query({ ticket })}`);
+			ws.binaryType = "arraybuffer";
+			ws.onerror = () => {};
+			return ws;
+		},
+
+		async websocket(signal) {
+			self.deadline(HANDSHAKE_MS);
+			// It cannot send the token.
+			const { ticket } = (await api.token()) ? await api.json("v1/tickets", { method: "POST", signal }) : {};
+			const ws = self.socket(ticket);
+			ws.onmessage = ({ data }) => {
+				self.deadline();
+				try {
+					const messages = typeof data === "string" ? JSON.parse(data) : decode(data, ids);
+					if (messages[0]?.msg === "connected") self.hello(ws, messages[0].epoch);
+					self.receive(messages, data);
+				} catch (error) {
+					self.end(1002, `${error}`);
+				}
+			};
+			ws.onclose = ({ code, reason }) => self.end(code, reason || "connection lost");
+			await self.rest(HANDSHAKE_MS);
+			ws.onmessage = ws.onclose = null;
+			if (ws.terminate && signal.reason.code !== 1000) ws.terminate();
+			else ws.close(1000);
+		},
+
+		hello(ws, epoch) {
+			self.established();
+			self.enter(epoch);
+			send = (request = none) => ws.readyState === 1 && ws.send(JSON.stringify(request));
+			[cursor, g] = [self.position(), 0];
+			self.changes();
+			if (cursor) resuming = self.request([...live], cursor);
+			self.sync();
+		},
+
+		async events(signal) {
+			const path = await self.query({ consumer, start });
+			const held = Array(); // until an id tells the epoch
+			self.deadline(HANDSHAKE_MS);
+			const answer = await api.call(`v1/events?${path}`, { signal });
+			const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+			for (let text = ""; ; ) {
+				const { value, done } = await reader.read();
+				if (done) throw failure(1006, "connection lost");
+				text += value;
+				const blocks = text.split("\n\n");
+				text = blocks.pop() ?? "";
+				for (const block of blocks) {
+					self.deadline(65000); // three heartbeats
+					const [, id, data] = /(?:^id: (.*)\n)?^data: (.*)/m.exec(block) ?? [];
+					if (!data) continue;
+					self.established();
+					held.push(data);
+					if (id && live !== asked) self.enter(id);
+					if (id) live = asked;
+					if (live === asked) for (const event of held.splice(0)) self.receive(JSON.parse(event), event);
+					if (id) [cursor, g] = [id, 0];
+				}
+			}
+		},
+
+		quotes: (signal) => self.poll(signal, 0, 1000),
+
+		async poll(signal, seconds = 25, pace = 100) {
+			self.pollAlerts(signal);
+			for (let first = true, more = false; ; await wait(pace)) {
+				const path = await self.query({ alerts: "", timeout_s: `${first ? 0 : seconds}` });
+				const after = cursor;
+				self.deadline(seconds * 1000 + 2 * HANDSHAKE_MS);
+				const answer = await api.call(`v1/poll?${path}`, { signal });
+				const text = await answer.text();
+				const now = answer.headers.get("X-Cursor");
+				const { messages = [], resumed, reset } = text ? JSON.parse(text) : {};
+				const news = first || more || reset?.length;
+				first = false;
+				more = text.length > WHOLE && (!after || more);
+				self.established();
+				self.enter(now);
+				if (news) messages.unshift({ T: "subscription", ...lists(asked), tier: told.tier, encoding: "json", resumed, reset });
+				if (news && !more) messages.push({ T: "synced", cursor: now });
+				self.receive(messages);
+				live = asked;
+				[cursor, g] = [now, 0];
+			}
+		},
+
+		async pollAlerts(signal) {
+			while (consumer && !signal.aborted) {
+				const { alerts } = lists(want.names);
+				const path = `v1/alerts?${query({ consumer, start, alerts, timeout_s: 25 })}`;
+				const answer = await api.json(path, { signal }).catch(() => wait(2000));
+				if (answer) self.receive(answer.alerts);
+			}
+		},
+	};
+	const beats = setInterval(self.beat, BEAT_MS);
+	const changed = () => {
+		if (!up) self.end(0, "network changed", 0);
+		else if (mode === "auto" && at) self.climb();
+		else self.ping();
+	};
+	scope.addEventListener?.("online", changed, life);
+	scope.navigator?.connection?.addEventListener?.("change", changed, life);
+	return self;
+};
+
+/** @type {I.MakeSubscription} */
+const makeSubscription = (listener, leave) => {
+	let queue = Array(), limit = BUFFER, closed = false, wake = none;
+	/** @type {I.Subscription} */
+	const subscription = {
+		push(m) {
+			if (closed) return;
+			if (listener) return guard(listener, m);
+			wake?.();
+			if (queue.push(m) <= limit) return;
+			// Conflate, and tell it as the engine does.
+			const kept = new Map(queue.map((m) => [m.g ? m.T + m.S : m, m]));
+			const lag = { T: "lag", on: true, cause: "consumer" };
+			queue = [lag, ...kept.values(), { ...lag, on: false, conflated: queue.length - kept.size }];
+			limit = Math.max(BUFFER, 2 * queue.length);
+		},
+
+		unsubscribe() {
+			if (closed) return;
+			closed = true;
+			wake?.();
+			leave();
+		},
+
+		async *[Symbol.asyncIterator]() {
+			try {
+				while (!closed) {
+					for (const m of queue.splice(0)) yield m;
+					if (!queue.length && !closed) await new Promise((resolve) => (wake = resolve));
+				}
+			} finally {
+				subscription.unsubscribe();
+			}
+		},
+	};
+	return subscription;
+};
+
+const WORKER = `marketfeed ${VERSION}`;
+/** @type {I.Remote} */
+const remote = (post) => (batch) => post(batch.raw ? { ...batch, messages: undefined } : batch);
+
+/** @type {I.Links} */
+const LINKS = {
+	async worker({ key, options, take }) {
+		const worker = new SharedWorker(import.meta.url, { type: "module", name: WORKER });
+		const { port } = worker;
+		await new Promise((resolve, reject) => {
+			worker.onerror = reject;
+			port.onmessage = resolve;
+			setTimeout(reject, HANDSHAKE_MS);
+			port.postMessage({ key, options });
+		});
+		port.onmessage = ({ data }) => take(data);
+		return { shared: "worker", post: (call) => port.postMessage(call), close: () => port.close() };
+	},
+
+	async locks({ key, options, api, take, rejoin, steal }) {
+		const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(key));
+		const name = `${WORKER} ${new Uint8Array(digest)}`;
+		const channel = new BroadcastChannel(name), me = Math.random(), leaving = new AbortController();
+		let stream = none;
+		channel.onmessage = ({ data: { from, call, to, batch } }) => {
+			if (!stream && to === me) take(batch);
+			else if (!stream && to === 0) rejoin();
+			else if (stream && call) stream.call(from, call, remote((batch) => channel.postMessage({ to: from, batch })));
+		};
+		const { signal } = leaving;
+		const lead = () => {
+			stream = makeStream(options, api);
+			channel.postMessage({ to: 0 });
+			rejoin();
+			return new Promise((resolve) => signal.addEventListener("abort", resolve));
+		};
+		navigator.locks.request(name, steal ? { steal } : { signal }, lead).catch(() => {}).then(() => {
+			stream?.close();
+			stream = undefined;
+		});
+		return {
+			shared: "locks",
+			post: (call) => (stream ? stream.call(me, call, take) : channel.postMessage({ from: me, call })),
+			close() {
+				leaving.abort();
+				channel.close();
+			},
+		};
+	},
+
+	async none({ options, api, take }) {
+		const stream = makeStream(options, api);
+		return { shared: "none", post: (call) => stream.call(0, call, take), close: stream.close };
+	},
+};
+
+// As the script of a SharedWorker.
+if (scope.SharedWorkerGlobalScope && scope.name === WORKER) {
+	const streams = new Map();
+	scope.onconnect = ({ ports: [port] } = none) => {
+		let stream = none;
+		port.onmessage = ({ data: { key, options, ...call } } = none) => {
+			if (!key) return stream.call(port, call, remote((batch) => port.postMessage(batch)));
+			if (!streams.has(key)) streams.set(key, makeStream(options, makeApi(options.base, options)));
+			stream = streams.get(key);
+			port.postMessage({});
+		};
+	};
+}
+
+/** @type {I.Connect} */
+export const connect = (url = "/", given = {}) => {
+	const { href } = new URL(url.replace(/^ws/, "http"), scope.location?.href);
+	const base = href.replace(/(\/|\/v1\/stream)?([?#].*)?$/, "/");
+	const options = { ...given, base };
+	const { token, share = true } = options;
+	const api = makeApi(base, options);
+	const alone = !share || !scope.document || options.WebSocket || options.fetch;
+	const rotating = typeof token === "function"; // which only the tab that leads can call
+	const ways = ["worker", "locks", "none"].slice(alone || (rotating && share === true) ? 2 : rotating ? 1 : 0);
+	const keys = new Map();
+	const subscriptions = new Set(), listeners = new Map();
+	const life = new AbortController();
+	const latencies = new Float64Array(4096);
+	const figures = Object({ quotes: 0, trades: 0, messages: 0, bytes: 0, gaps: 0, lost: 0, lags: 0, resets: 0, reconnects: 0 });
+	let version = 0;
+	let link = none, forced = none, saved = none, roundTripMs = none;
+	let heard = true, settled = false, count = 0, best = Infinity;
+	let ids = Array(), now = 0, delta = (Date.now() - clock()) * 1000; // to the engine's clock
+
+	const book = makeBook((m, slot) => {
+		if (slot) self.tick(m, slot);
+		else self.tell(m);
+		self.fire("message", m);
+	});
+
+	/** @type {I.Parts} */
+	const self = {
+		async open(steal) {
+			heard = true;
+			link = undefined;
+			const key = JSON.stringify({ ...options, tier: "", token: share === true ? token : "" });
+			try {
+				link = await LINKS[ways[0]]({ key, options, api, take: self.take, rejoin: self.rejoin, steal });
+			} catch {
+				ways.shift();
+				return self.open();
+			}
+			if (life.signal.aborted) link.close();
+			else self.rejoin();
+		},
+
+		rejoin: () => link?.post({ saved, want: self.want() }),
+
+		want: () => ({
+			names: [...keys.keys()],
+			tiers: forced ? [forced] : [...subscriptions].flatMap(({ tier }) => tier ?? options.tier ?? ""),
+			visible: scope.document?.visibilityState !== "hidden",
+		}),
+
+		changed() {
+			const now = ++version;
+			queueMicrotask(() => {
+				if (now === version && !life.signal.aborted) self.rejoin();
+			});
+		},
+
+		beat() {
+			for (const { tick } of [...book.slots.q.values(), ...book.slots.t.values()]) tick?.keep?.();
+			if (!heard && link) {
+				link.close();
+				self.open(true);
+			}
+			heard = false;
+			link?.post({ alive: true });
+		},
+
+		take({ messages, raw, saved: at, cursor, ids: symbols }) {
+			heard = true;
+			saved = at ?? saved;
+			ids = symbols ?? ids;
+			now = clock() * 1000;
+			figures.bytes += raw?.length ?? raw?.byteLength ?? 0;
+			messages ??= typeof raw === "string" ? JSON.parse(raw) : raw ? decode(raw, ids) : [];
+			for (const m of messages) book.take(m);
+			if (cursor && saved) feed.cursor = saved.cursor = cursor;
+		},
+
+		tick(m, slot) {
+			figures[CHANNELS[m.T]]++;
+			if (settled && !m.snap) {
+				delta = Math.max(delta, m.r - now); // nothing comes before it was sent
+				latencies[count++ % latencies.length] = (now + delta - m.r) / 1000;
+			}
+			if (slot.version !== version) {
+				slot.version = version;
+				slot.sinks = self.sinks(m.T + m.S);
+			}
+			for (const subscription of slot.sinks) subscription.push(m);
+		},
+
+		sinks(key) {
+			const found = new Set(keys.get(key));
+			for (const [name, askers] of keys) {
+				if (name.endsWith("*") && key.startsWith(name.slice(0, -1))) for (const asker of askers) found.add(asker);
+			}
+			return [...found];
+		},
+
+		tell(m) {
+			const { T, ...fields } = m;
+			figures.messages++;
+			if (T === "state" || T === "transport") feed[T] = fields;
+			else if (T === "engine" && m.now && m.roundTripMs < best) {
+				best = m.roundTripMs;
+				delta = m.now - m.at * 1000 + (Date.now() - clock()) * 1000;
+				count = 0;
+			} else if (T === "subscription") ({ tier: feed.tier, encoding: feed.encoding } = m);
+			else if (T === "synced") settled = true;
+			else if (T === "disconnected") settled = false;
+			else if (T === "pong") roundTripMs = clock() - m.t;
+			else if (T === "resumed") figures.reconnects++;
+			if (`${T}s` in figures && m.on !== false) figures[`${T}s`]++;
+			if (T === "gap") figures.lost += m.lost;
+			self.fire(T, m);
+			let to = /^(lag|reset|synced|disconnected|resumed|error)$/.test(T) ? [...subscriptions] : [];
+			if (T === "gap") to = self.sinks(m.channel[0] + m.S);
+			if (T === "a") to = self.sinks(`a${m.rule}`);
+			for (const subscription of to) subscription.push(m);
+		},
+
+		fire(type, value) {
+			for (const listener of listeners.get(type === "a" ? "alert" : type) ?? []) guard(listener, value);
+		},
+
+		attach(names, tier, listener) {
+			const subscription = makeSubscription(listener, () => {
+				subscriptions.delete(subscription);
+				for (const key of names) if (keys.get(key)?.delete(subscription) && !keys.get(key).size) keys.delete(key);
+				self.changed();
+			});
+			subscription.tier = tier;
+			subscriptions.add(subscription);
+			for (const key of names) keys.set(key, (keys.get(key) ?? new Set()).add(subscription));
+			self.changed();
+			return subscription;
+		},
+	};
+
+	/** @type {I.Own} */
+	const feed = {
+		state: { state: "connecting", code: 0, reason: "", retryMs: null, since: Date.now() },
+		transport: { name: "", why: "" },
+		tier: "",
+		encoding: "json",
+		cursor: null,
+
+		subscribe({ quotes = [], trades = [], tier }, listener) {
+			const names = [...quotes.map((name) => `q${name}`), ...trades.map((name) => `t${name}`)];
+			const bad = names.find((key) => !/^.([!#-)+\-.-[\]-~]{1,24}\*?|\*)$/.test(key));
+			if (bad) throw new TypeError(`invalid name: ${bad.slice(1)}`);
+			const subscription = self.attach(names, tier, listener);
+			const matches = matcher(names);
+			// The engine does not send again what the session has.
+			queueMicrotask(() => {
+				for (const T of ["q", "t"]) {
+					for (const [S, { tick }] of book.slots[T]) {
+						if (tick && matches(T + S)) subscription.push({ ...(tick.toJSON?.() ?? tick), snap: 1 });
+					}
+				}
+			});
+			return subscription;
+		},
+
+		latest: (symbol, channel = "quotes") => book.slots[channel[0]].get(symbol)?.tick,
+
+		on(type, listener) {
+			listeners.set(type, (listeners.get(type) ?? new Set()).add(listener));
+			return () => listeners.get(type).delete(listener);
+		},
+
+		alerts({ patterns = ["*"], consumer, start } = {}, listener) {
+			const names = patterns.map((name) => `a${name}`);
+			let subscription = none;
+			if (consumer) {
+				const stream = makeStream({ ...options, consumer, start }, api);
+				subscription = makeSubscription(listener, stream.close);
+				life.signal.addEventListener("abort", subscription.unsubscribe);
+				stream.call(0, { want: { names, tiers: [], visible: true } }, ({ messages = [] }) => {
+					for (const m of messages) {
+						if (m.T === "a") subscription.push(m);
+						if (/^(a|error)$/.test(m.T)) self.fire(m.T, m);
+					}
+				});
+			} else subscription = self.attach(names, [], listener);
+			subscription.ack = (ids = none) => api.persist("v1/alerts/ack", { consumer, alerts: [ids].flat() }, life.signal);
+			return subscription;
+		},
+
+		publish: (notice) => api.persist("v1/alerts", notice, life.signal),
+		request: (path, request) => api.json(path.replace(/^\//, ""), request),
+
+		setTier(tier) {
+			forced = tier;
+			self.changed();
+		},
+
+		use: (name) => link?.post({ use: name }),
+		cut: () => link?.post({ cut: true }),
+		now: () => Math.round(clock() * 1000 + delta),
+
+		statistics() {
+			const sorted = latencies.slice(0, count).sort();
+			const [p50, p90, p99, max] = [0.5, 0.9, 0.99, 1].map((share) => sorted[Math.ceil(share * sorted.length) - 1] ?? 0);
+			return {
+				...figures,
+				ticks: figures.quotes + figures.trades,
+				duplicates: book.duplicates,
+				latencyMs: { count, p50, p90, p99, max },
+				roundTripMs: roundTripMs ?? null,
+				clockOffsetMs: feed.now() / 1000 - Date.now(),
+				shared: link?.shared ?? "none",
+			};
+		},
+
+		close() {
+			life.abort();
+			clearInterval(beats);
+			for (const subscription of subscriptions) subscription.unsubscribe();
+			link?.post({ bye: true });
+			link?.close();
+		},
+	};
+	const beats = setInterval(self.beat, BEAT_MS);
+	scope.document?.addEventListener("visibilitychange", self.changed, life);
+	scope.addEventListener?.("pagehide", () => link?.post({ bye: true }), life);
+	self.open();
+	return feed;
+};

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -24,14 +24,13 @@ from marketfeed.admin.health import Health, Phase
 from marketfeed.admin.listener import Admin
 from marketfeed.admin.metrics import Sources
 from marketfeed.admin.token import AdminToken
-from marketfeed.checks import addresses, admin_token, check_log_path, contents, exposed, idle, tap_path
-from marketfeed.config.reload import changes, fixed
+from marketfeed.checks import addresses, admin_token, check_log_path, idle, tap_path
 from marketfeed.core.addresses import host_port
 from marketfeed.core.layout import block_bytes
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
-from marketfeed.errors import ConfigError, StartError, gathered
+from marketfeed.errors import StartError, gathered
 from marketfeed.fanout.catchup import most_missing
 from marketfeed.gateway.hosts import Hosts, own_names
 from marketfeed.gateway.limits import Admission
@@ -41,6 +40,7 @@ from marketfeed.ingest.room import Room
 from marketfeed.ingest.roster import Roster
 from marketfeed.latency.aggregator import Aggregator
 from marketfeed.latency.log import IntervalLog
+from marketfeed.reloads import Reloads
 from marketfeed.server.access_control import AccessControl
 from marketfeed.server.alerting import Alerting
 from marketfeed.server.local import LocalServer, validate
@@ -55,21 +55,10 @@ if TYPE_CHECKING:
 
     from trio.socket import SocketType
 
-    from marketfeed.alerts.escalation.registry import Escalation
-    from marketfeed.config.schema import Config, Loaded
-    from marketfeed.secret import Secret
-    from marketfeed.server.access_control import Planned
+    from marketfeed.config.schema import Loaded
     from marketfeed.server.api import SessionServer
 
 log = structlog.get_logger()
-
-
-class _Secrets(NamedTuple):
-    """What a reload reads from files of secrets; their contents may have changed."""
-
-    token: Secret | None
-    escalations: list[Escalation]
-    access: Planned | None
 
 
 class Engine:
@@ -82,9 +71,6 @@ class Engine:
 
         ``load`` reads the configuration again.
         """
-        self._load = load or (lambda: loaded)
-        self._reload_asked = trio.Event()
-        self._in_force: tuple[Config, list[bytes]] | None = None  # of the last reload
         self.config = config = loaded.config
         engine = config.engine
         try:
@@ -110,7 +96,7 @@ class Engine:
                 self.access = AccessControl(loaded)
         with gathered(found):
             validate(config)
-            self.server = self._session_server(loaded, log_level)
+            self.server = self.overview.server = self._session_server(loaded, log_level)
         with gathered(found):
             self.taps = Taps(self.rings, tap_path(loaded), config.limits.taps)
         with gathered(found):
@@ -127,7 +113,6 @@ class Engine:
             self.alerting = Alerting(loaded, self.rings, self.symbols, self.roster)
         if found:
             raise loaded.refusal(found)
-        self._certificate = contents(config.gateway)
         if self.access is not None:
             self.access.server = self.server
             self.access.desk.on_sessions = self.metering.count_sessions
@@ -136,6 +121,11 @@ class Engine:
             self.server, self.roster, self.aggregator, self.taps, self.symbols,
             self.alerting, self.metering, self.access,
         )  # fmt: skip
+        self.parts = Sources(
+            self.server, self.rings, self.symbols, self.roster, self.taps, self.aggregator, self.admission,
+            self.health, self.alerting, self.metering, self.overview, self.access,
+        )  # fmt: skip
+        self.reloads = Reloads(self.parts, self.admin_token, config, load or (lambda: loaded))
 
     def _session_server(self, loaded: Loaded, log_level: str) -> SessionServer:
         config = loaded.config
@@ -207,19 +197,7 @@ class Engine:
         server = self.server
         failed: StartError | None = None
         admin = Admin(
-            Sources(
-                server,
-                self.rings,
-                self.symbols,
-                self.roster,
-                self.taps,
-                self.aggregator,
-                self.admission,
-                self.health,
-                self.alerting,
-                self.metering,
-                self.access,
-            ),
+            self.parts,
             Hosts(own_names(self.config.admin.hosts, self.config.admin.host)),
             self.admin_token,
         )
@@ -245,16 +223,16 @@ class Engine:
                 async with trio.open_nursery() as sources:
                     sources.start_soon(accept_from, listener, server.counters, server.take)
                     await self.roster.apply(sources)
-                    sources.start_soon(self._reload_when_asked, sources)
+                    sources.start_soon(self.reloads.run, sources)
                     self.health.phase = Phase.SERVING
                     log.info("admin listening", port=admin_port)
                     self._print_ready(host, port)
                     async for number in signals:
                         if number != signal.SIGHUP:
                             break
-                        self._reload_asked.set()
+                        self.reloads.ask()
                     self.health.phase = Phase.DRAINING
-                    drain_s = self.config.engine.drain_s
+                    drain_s = self.reloads.config.engine.drain_s
                     log.info("draining", sessions=len(server), drain_s=drain_s)
                     watch.start_soon(_stop_on_second, signals)
                     sources.cancel_scope.cancel()
@@ -265,109 +243,6 @@ class Engine:
             await self.aggregator.finish()
             watch.cancel_scope.cancel()
         return failed
-
-    async def _reload_when_asked(self, sources: trio.Nursery) -> None:
-        during = False  # whether this reload was requested while the last one was running
-        while True:
-            await self._reload_asked.wait()
-            self._reload_asked = trio.Event()
-            await self._reload(sources, during)
-            during = self._reload_asked.is_set()
-
-    async def _reload(self, sources: trio.Nursery, during: bool) -> None:
-        """Apply the present configuration as a whole, or refuse it.
-
-        A reload that was requested ``during`` the last one does nothing if the files have not changed since:
-        another rolling restart would move every session once more.
-        """
-        try:
-            loaded = self._load()
-            config = loaded.config
-            now = (config, contents(config.gateway))
-            if during and now == self._in_force:
-                secrets = self._secrets(loaded)
-                self._renew_access(secrets.access)
-                self._renew(secrets)
-                log.info("reloaded", changed=[])
-                return
-            changed = changes(self.config, config)
-            secrets = self._planned(loaded, changed)
-        except ConfigError as error:
-            self.health.reload_failure = reason = "; ".join(error.mistakes)
-            log.error("reload refused, nothing changed", reason=reason)
-            return
-        log.info("reloading", changed=changed)
-        access_alone = self._is_access_alone(changed, now[1], secrets.access)
-        before, self.admission.limits = self.admission.limits, limits_of(config.limits)
-        # Before workers are replaced, which takes long: what is no longer good must end now.
-        access_before = self._renew_access(secrets.access)
-        try:
-            if not access_alone:
-                await self.server.reload(config)
-        except (ConfigError, StartError) as error:
-            self.health.reload_failure = str(error)
-            log.error("reload failed", reason=str(error))
-            self.admission.limits = before
-            self._renew_access(access_before)
-            self.roster.forget()
-            return
-        self.config = config
-        self._in_force = now
-        self._certificate = now[1]
-        self.health.reload_failure = None
-        self.taps.most = config.limits.taps
-        self._renew(secrets)
-        self.metering.quotas.tenants = config.auth.tenants
-        await self.roster.apply(sources)
-        for warning in exposed(loaded):
-            log.warning(warning)
-        log.info("reloaded", changed=changed)
-
-    def _planned(self, loaded: Loaded, changed: list[str]) -> _Secrets:
-        """Check what is ``changed``, and plan the feeds; return the secrets. Raises ConfigError."""
-        config = loaded.config
-        forbidden = fixed(changed)
-        found = [f"{', '.join(forbidden)}: cannot change without a restart"] if forbidden else []
-        with gathered(found):
-            validate(config)
-        with gathered(found):
-            self.roster.plan(config.feeds, addresses(config))
-        with gathered(found):
-            secrets = self._secrets(loaded)
-        if found:
-            self.roster.forget()
-            raise loaded.refusal(found)
-        return secrets
-
-    def _secrets(self, loaded: Loaded) -> _Secrets:
-        """Read the files of secrets again; raises ConfigError with all mistakes."""
-        found: list[str] = []
-        access = None
-        with gathered(found):
-            token = admin_token(loaded)
-        with gathered(found):
-            escalations = self.alerting.planned(loaded)
-        with gathered(found):
-            if self.access is not None:
-                access = self.access.planned(loaded)
-        if found:
-            raise ConfigError(*found)
-        return _Secrets(token, escalations, access)
-
-    def _renew(self, secrets: _Secrets) -> None:
-        """Put secrets in force that concern this process alone."""
-        self.admin_token.replace(secrets.token)
-        self.alerting.reload(secrets.escalations)
-
-    def _renew_access(self, planned: Planned | None) -> Planned | None:
-        """Put keys and tenants in force; return those that were. None: there is no access control."""
-        return None if self.access is None or planned is None else self.access.apply(planned)
-
-    def _is_access_alone(self, changed: list[str], certificate: list[bytes], planned: Planned | None) -> bool:
-        """Return whether only keys and ``[auth]`` have changed: then workers need not be replaced."""
-        if self.access is None or planned is None or certificate != self._certificate:
-            return False
-        return self.access.changed_by(planned) and all(key.startswith("auth.") for key in changed)
 
     def _print_ready(self, host: str, port: int) -> None:
         scheme = "https" if self.config.gateway.tls_cert else "http"

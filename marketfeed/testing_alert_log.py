@@ -6,7 +6,7 @@
 A failed check raises an AssertionError that begins with the number of the check:
 
  1. Entries have the positions 1, 2, 3 …, and an id is kept once, as is a key of notices of one publisher.
- 2. Reading from a position returns entries in order, at most as many as asked for.
+ 2. Reading from a position, or back from one, returns entries in order, at most as many as asked for.
  3. What was appended is there, equal, when the log is opened again.
  4. Marks are kept; a cleared has none if an entry of its episode has none.
  5. Episodes begin with raised and end with one cleared; the first person to resolve one stays.
@@ -95,6 +95,10 @@ async def _reading(opened: _Open) -> None:
         same([entry.position for entry in await log.read(0, 3)], [1, 2, 3])
         same([entry.alert for entry in await log.read(3, 10)], alerts[3:])
         same(await log.read(5, 10), [])
+        same([entry.position for entry in await log.read_back(None, 3)], [5, 4, 3])
+        same([entry.alert for entry in await log.read_back(3, 10)], [alerts[1], alerts[0]])
+        same((await log.read_back(1, 10), await log.read_back(None, 0)), ([], []))
+        same(len(await log.read_back(2**70, 10)), 5)
         found = await log.find(alerts[1].id)
         same(found and (found.position, found.alert), (2, alerts[1]))
         same(await log.find("unknown"), None)

@@ -36,7 +36,7 @@ LAYERS = [
     {"marketfeed.gateway"},
     {"marketfeed.server", "marketfeed.recordings"},
     {"marketfeed.workers", "marketfeed.admin"},
-    {"marketfeed.checks", "marketfeed.engine"},
+    {"marketfeed.checks", "marketfeed.engine", "marketfeed.reloads"},
     {"marketfeed.cli", "marketfeed.__main__"},
     {
         "marketfeed.testing",

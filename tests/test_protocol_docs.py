@@ -125,6 +125,7 @@ def test_status_codes():
         ("Long polls", answers.PollParameters),
         ("Short polls", answers.LatestParameters),
         ("Alerts over HTTP", alerts.AlertsParameters),
+        ("History of alerts", alerts.HistoryParameters),
     ],
 )
 def test_parameters(title, struct):

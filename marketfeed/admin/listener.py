@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from marketfeed.admin.access_operations import AccessOperations
 from marketfeed.admin.alert_operations import AlertOperations
+from marketfeed.admin.latency_operations import LOG, REPORT, LatencyOperations
 from marketfeed.admin.metrics import CONTENT_TYPE, Sources, exposition
 from marketfeed.admin.usage_operations import UsageOperations
 from marketfeed.api.operations import HealthAnswer, ReadinessAnswer, SessionsParameters
@@ -44,8 +45,8 @@ class Admin:
                 "/metrics": {"GET": self._metrics},
                 "/healthz": {"GET": self._health},
                 "/readyz": {"GET": self._readiness},
-                "/v1/latency": {"GET": self._latency},
                 "/v1/sessions": {"GET": self._sessions},
+                **LatencyOperations(sources.overview, sources.aggregator.log.path).routes,
                 **AlertOperations(sources.alerting).routes,
                 **AccessOperations(sources.access).routes,
                 **UsageOperations(sources.metering).routes,
@@ -58,6 +59,7 @@ class Admin:
                 origins=Origins(()),
                 origins_key="",
                 refuse=self._refuse,
+                linked=frozenset({LOG, REPORT}),
             ),
             sources.server.counters.refused,
         )
@@ -94,9 +96,6 @@ class Admin:
                 warnings=[warning.text for warning in health.warnings()],
             )
         return json_response(body, 200 if status == "ready" else 503)
-
-    async def _latency(self, request: Request) -> Response:
-        return json_response(self._sources.aggregator.shown())
 
     async def _sessions(self, request: Request) -> Response:
         """List at most ``limit`` sessions, slow ones first; with ``?slow=1`` slow ones only."""

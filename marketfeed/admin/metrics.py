@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from marketfeed.server.api import SessionServer
     from marketfeed.server.conditions import Condition
     from marketfeed.server.metering import Metering
+    from marketfeed.server.overview import EngineOverview
     from marketfeed.server.stats import ServerStats
     from marketfeed.server.tap_listener import Taps
 
@@ -62,6 +63,7 @@ class Sources:
     health: Health
     alerting: Alerting
     metering: Metering
+    overview: EngineOverview
     access: AccessControl | None = None
 
 

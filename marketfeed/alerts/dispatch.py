@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from marketfeed.alerts.active import ActiveConsumer
+from marketfeed.alerts.history import Histories
 from marketfeed.alerts.log import ALL_SYMBOLS, CONSUMERS, Acknowledged, Entry, Progress, consumer_problem
 from marketfeed.alerts.notices import check_addressee, is_acknowledged
 from marketfeed.alerts.patterns import symbol_set
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from marketfeed.alerts.alert import Alert
     from marketfeed.alerts.delivery import DeliveryLimits, DeliveryStatistics, Due
+    from marketfeed.alerts.history import Page, Wanted
     from marketfeed.alerts.log import AlertLog, Appended, Consumer, DeadLetter, Episode, Mark, Silence, Start
     from marketfeed.core.symbol_set import SymbolSet
 
@@ -47,6 +49,7 @@ class Dispatch:
         self._recent = RecentEntries(alerts, newest, self._ring)
         self._silences = Silences(alerts, self.append, wall_ns)
         self._creating = trio.Lock()
+        self._histories = Histories(alerts)
         self._active: dict[str, ActiveConsumer] = {}
         self._sessions: dict[str, ActiveConsumer] = {}
         self._awaited: dict[tuple[str, int], list[trio.Event]] = {}  # by consumer and position
@@ -166,6 +169,10 @@ class Dispatch:
         """Wait until there are entries after a position, and return up to ``limit`` of them."""
         await self._recent.wait(after)
         return await self._recent.after(after, limit)
+
+    async def history(self, wanted: Wanted, before: str, limit: int) -> Page | None:
+        """Return alerts that were appended earlier, newest first; None if ``before`` is unknown."""
+        return await self._histories.page(wanted, before, limit)
 
     async def publish(self, notice: Alert, wait_s: float | None = None) -> Published:
         """Keep a notice; wait up to ``wait_s`` until ``notice.to`` acknowledges it."""

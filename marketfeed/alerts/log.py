@@ -250,6 +250,10 @@ class AlertLog(Protocol):
         """Return up to ``limit`` entries with positions above ``after``, in order."""
         ...
 
+    async def read_back(self, before: int | None, limit: int) -> list[Entry]:
+        """Return up to ``limit`` entries with positions below ``before``, None: any, newest first."""
+        ...
+
     async def find(self, alert: str) -> Entry | None:
         """Return the entry of the alert with this id."""
         ...

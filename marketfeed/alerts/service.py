@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from marketfeed.alerts.alert import Alert
     from marketfeed.alerts.delivery import Due
+    from marketfeed.alerts.history import Page, Wanted
     from marketfeed.alerts.log import Acknowledged, Consumer, Entry, Episode, Silence, Start
 
 
@@ -86,6 +87,13 @@ class AlertService(Protocol):
 
     async def entries(self, after: int, limit: int) -> list[Entry]:
         """Wait until there are entries after a position, and return up to ``limit`` of them."""
+        ...
+
+    async def history(self, wanted: Wanted, before: str, limit: int) -> Page | None:
+        """Return alerts that were appended earlier, newest first: see :func:`look_back` in history.py.
+
+        Raises AlertRefusedError for an invalid symbol.
+        """
         ...
 
     async def publish(self, notice: Alert, wait_s: float | None = None) -> Published:

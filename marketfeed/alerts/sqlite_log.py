@@ -94,6 +94,10 @@ class SqliteLog:
         """Return entries after a position."""
         return await self._read(partial(self._reader.read, after, limit))
 
+    async def read_back(self, before: int | None, limit: int) -> list[Entry]:
+        """Return entries before a position, newest first."""
+        return await self._read(partial(self._reader.read_back, before, limit))
+
     async def find(self, alert: str) -> Entry | None:
         """Return the entry of an alert."""
         return await self._read(partial(self._reader.find, alert))

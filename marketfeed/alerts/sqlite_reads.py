@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     import apsw
 
+MAX_POSITION: Final = 2**63 - 1  # an integer of SQLite
 _alert = msgspec.json.Decoder(Alert)
 _former = msgspec.json.Decoder(tuple[Former, ...])
 _silence = msgspec.json.Decoder(Silence)
@@ -66,10 +67,14 @@ class SqliteReader:
         sql = f"SELECT {_ENTRY} FROM alerts a WHERE position > ? ORDER BY position LIMIT ?"
         return _entries(self._rows(sql, after, limit))
 
+    def read_back(self, before: int | None, limit: int) -> list[Entry]:
+        """Return entries before a position, newest first."""
+        sql = f"SELECT {_ENTRY} FROM alerts a WHERE position < ? ORDER BY position DESC LIMIT ?"
+        return _entries(self._rows(sql, MAX_POSITION if before is None else min(before, MAX_POSITION), limit))
+
     def newest(self, limit: int) -> list[Entry]:
         """Return the newest ``limit`` entries, oldest first."""
-        sql = f"SELECT {_ENTRY} FROM alerts a ORDER BY position DESC LIMIT ?"
-        return _entries(self._rows(sql, limit))[::-1]
+        return self.read_back(None, limit)[::-1]
 
     def find(self, alert: str) -> Entry | None:
         """Return the entry of an alert."""

@@ -37,6 +37,13 @@ GATEWAY: Final = (
         answers={"201": NOTICE},
     ),
     Route(
+        "/v1/alerts/log",
+        "List alerts that were raised, cleared or published earlier, newest first.",
+        struct_answer(alerts.AlertHistory),
+        (*EVERYWHERE, 404),
+        alerts.HistoryParameters,
+    ),
+    Route(
         "/v1/alerts/ack",
         "Acknowledge alerts of a durable consumer.",
         struct_answer(alerts.AcknowledgedAnswer),
@@ -108,6 +115,7 @@ OPERATORS: Final = (
 )
 STRUCTS: Final[tuple[type[Struct], ...]] = (
     alerts.AlertList,
+    alerts.AlertHistory,
     alerts.AcknowledgedAnswer,
     alerts.NoticeAnswer,
     alerts.EpisodeAnswer,

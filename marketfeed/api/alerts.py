@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType, field
 
 from marketfeed.api.answers import Body
-from marketfeed.api.fields import Count, Micros
+from marketfeed.api.fields import Count, Micros, Name
 from marketfeed.api.messages import Alert, AlertId, AlertPattern, ConsumerName, Severity
 
 MAX_KEY: Final = 256  # characters
@@ -25,6 +25,18 @@ class AlertList(Body, frozen=True):
     """Alerts that are due for a consumer that polls."""
 
     alerts: list[Alert]
+
+
+class AlertHistory(Body, frozen=True):
+    """Alerts that were raised, cleared or published earlier, newest first."""
+
+    alerts: list[Alert]
+    next: Annotated[
+        str | None,
+        Meta(
+            description="Send it as `before` for older ones, even if `alerts` is empty; null: none is older."
+        ),
+    ]
 
 
 class AcknowledgedAnswer(Body, frozen=True):
@@ -207,6 +219,24 @@ class AlertsParameters(msgspec.Struct):
             description="Answer with 204 after so long without an alert.",
             extra_json_schema={"minimum": 0, "maximum": 300, "default": 30},
         ),
+    ]
+    limit: Annotated[
+        int,
+        Meta(
+            description="At most so many alerts.",
+            extra_json_schema={"minimum": 1, "maximum": 1000, "default": 100},
+        ),
+    ]
+
+
+class HistoryParameters(msgspec.Struct):
+    """Parameters of ``GET /v1/alerts/log``."""
+
+    alerts: Annotated[list[AlertPattern], Meta(description="Patterns of rules; without it `*`.")]
+    symbols: Annotated[list[Name], Meta(description="Symbols, or prefixes and *; without it `*`.")]
+    severity: Annotated[list[Severity], Meta(description="Severities; without it all.")]
+    before: Annotated[
+        str, Meta(description="Only older ones: an id, or `next` of another answer; without it the newest.")
     ]
     limit: Annotated[
         int,

@@ -15,7 +15,7 @@ STATUSES: Final = {
     400: "The request is malformed or ambiguous, or a name, tier, cursor or parameter is invalid.",
     401: "A key or token is needed, on the admin port that in `admin.token_file`; or it is not valid.",
     403: "The page's origin is not allowed (`gateway.allowed_origins`), or this is not entitled.",
-    404: "There is no such path, episode, silence, consumer or revocation.",
+    404: "There is no such path, alert, episode, silence, consumer, revocation or log.",
     405: "The path does not support this method; the header Allow lists those it supports.",
     409: "The key is that of a notice of this publisher to another consumer.",
     413: "The body is too long.",
@@ -64,18 +64,30 @@ class TicketAnswer(Body, frozen=True):
     expires_s: Annotated[int, Meta(description="Seconds within which it has to be used.")]
 
 
-class SymbolTimes(Body, frozen=True):
+class SymbolRow(Body, frozen=True):
     """A symbol, and when its first and last tick were received; 0 before there is one."""
 
     S: Symbol
     first: Micros
     last: Micros
+    feed: Annotated[str, Meta(description="That of the newest tick; absent without one.")] | UnsetType = UNSET
+    flags: (
+        Annotated[
+            int,
+            Meta(
+                ge=1,
+                description="Absent if 0. 2: the feed of the newest tick is not live; 4: the newest quote is"
+                " crossed or locked; 8: its venue time went back.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class SymbolList(Body, frozen=True):
     """All symbols of the engine."""
 
-    symbols: list[SymbolTimes]
+    symbols: list[SymbolRow]
 
 
 class LatencyFigures(Body, frozen=True):
@@ -107,14 +119,28 @@ class TickAge(Body, frozen=True):
     ours_ns: Annotated[Nanos, Meta(description="Of this, the rest.")]
 
 
+class LedgerRow(Body, frozen=True):
+    """Ticks: matched = delivered + conflated + lost + pending + abandoned."""
+
+    matched: Count
+    delivered: Count
+    conflated: Count
+    lost: Count
+    pending: Count
+    abandoned: Count
+
+
 class TierLatency(Body, frozen=True):
-    """Latency of one tier."""
+    """Latency of one tier, and what became of its ticks."""
 
     interval_ms: Annotated[float, Meta(ge=0, description="The tier's interval; 0 if it sends at once.")]
     hops: Annotated[dict[str, HopLatency], Meta(description="By hop.")]
     age: TickAge
     symbols: Annotated[
         dict[str, LatencyFigures], Meta(description="Hop `total` of the busiest symbols, by symbol.")
+    ]
+    ledger: Annotated[
+        LedgerRow, Meta(description="Ticks of all sessions since the start; it may be some seconds old.")
     ]
 
 
@@ -127,7 +153,7 @@ class LatencyLog(Body, frozen=True):
 
 
 class Latency(Body, frozen=True):
-    """Latency of all tiers that delivered something."""
+    """Latency of all tiers that delivered something and, for a token, are entitled."""
 
     tiers: Annotated[dict[str, TierLatency], Meta(description="By tier.")]
     log: Annotated[LatencyLog, Meta(description="On the admin port only.")] | UnsetType = UNSET

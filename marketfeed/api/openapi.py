@@ -122,7 +122,7 @@ GATEWAY: Final = (
     Route(
         "/page/{file}",
         "Get a file of the page.",
-        text_answer("text/javascript", "The file, of the content type of its suffix."),
+        text_answer("*/*", "The file."),
         (*PUBLIC, 404),
         tagged=True,
     ),
@@ -174,6 +174,18 @@ OPERATORS: Final = (
                 ref(operations.ReadinessAnswer), "It is not ready; `problems` lists the reasons."
             )
         },
+    ),
+    Route(
+        "/v1/latency/log",
+        "Get the present file of the latency log, an HdrHistogram interval log.",
+        text_answer(TEXT, "The file."),
+        (*ADMIN, 404),
+    ),
+    Route(
+        "/v1/latency/report",
+        "Get the report about that file, as `marketfeed report --html` makes it.",
+        text_answer("text/html", "The report."),
+        (*ADMIN, 503),
     ),
     Route(
         "/v1/sessions",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from marketfeed.api.answers import Body
+from marketfeed.api.answers import Body, LedgerRow
 from marketfeed.api.fields import Count, Epoch, Tier
 
 
@@ -42,17 +42,6 @@ class Channels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     quotes: Count
     trades: Count
-
-
-class LedgerRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Ticks: matched = delivered + conflated + lost + pending + abandoned."""
-
-    matched: Count
-    delivered: Count
-    conflated: Count
-    lost: Count
-    pending: Count
-    abandoned: Count
 
 
 class SessionRow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -1,4 +1,7 @@
-"""Alerts over HTTP: polls of consumers, acknowledgements, notices, incidents and silences."""
+"""Alerts over HTTP: polls of consumers, history, acknowledgements, notices, incidents and silences.
+
+The file is longer than 300 lines because it holds a handler per route, and what each makes of its body.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from marketfeed.access.entitlement import UNBOUNDED
 from marketfeed.alerts.active import POLLING
 from marketfeed.alerts.alert import Alert, alert_id, ulid
 from marketfeed.alerts.log import Silence
+from marketfeed.alerts.messages import alert_message
 from marketfeed.alerts.service import AlertRefusedError, AlertsOffError, NoticeConflictError
 from marketfeed.alerts.silencing import shown_silences
 from marketfeed.api.alerts import (
@@ -22,9 +26,11 @@ from marketfeed.api.alerts import (
     MAX_DATA_LEVELS,
     AcknowledgeBody,
     AcknowledgedAnswer,
+    AlertHistory,
     AlertList,
     AlertsParameters,
     EpisodeAnswer,
+    HistoryParameters,
     NoticeAnswer,
     NoticeBody,
     PublishParameters,
@@ -40,7 +46,7 @@ from marketfeed.core.units import MS, US
 from marketfeed.errors import AlertLogError, ErrorCode, RequestError
 from marketfeed.gateway.entitled import check_alerts, check_publishing, symbols_of
 from marketfeed.gateway.http import Request, Response, error_response, json_response
-from marketfeed.gateway.query import check_keys, consumer_of, number_of, timeout_of
+from marketfeed.gateway.query import check_keys, consumer_of, number_of, timeout_of, wanted_of
 from marketfeed.gateway.session_alerts import OFF, messages_of
 
 if TYPE_CHECKING:
@@ -73,6 +79,7 @@ class AlertRoutes:
         self._alerts, self._wall_ns, self._waits, self._authorizer = alerts, wall_ns, waits, authorizer
         self.routes: Routes = {
             "/v1/alerts": {"GET": self._route(self._poll), "POST": self._held(self._publish)},
+            "/v1/alerts/log": {"GET": self._route(self._history)},
             "/v1/alerts/ack": {"POST": self._route(self._acknowledge)},
             "/v1/alerts/resolve": {"POST": self._route(self._resolve)},
             "/v1/alerts/silences": {
@@ -122,6 +129,18 @@ class AlertRoutes:
             return due
         messages = messages_of(due, entitlement)
         return json_response(AlertList(messages)) if messages else Response(b"", status=204)
+
+    async def _history(self, alerts: AlertService, request: Request, entitlement: Entitlement) -> Response:
+        """List alerts that were appended earlier."""
+        check_keys(request.query, HistoryParameters.__struct_fields__)
+        wanted, before = wanted_of(request.query, symbols_of(entitlement))
+        limit = number_of(request.query, "limit", MOST, 100)
+        check_alerts(entitlement, None)
+        page = await alerts.history(wanted, before, limit)
+        if page is None:
+            return error_response(404, f"before: no alert {before[:40]!r}")
+        messages = [alert_message(alert) for alert in page.alerts]
+        return json_response(AlertHistory(messages, None if page.next is None else str(page.next)))
 
     async def _acknowledge(
         self, alerts: AlertService, request: Request, entitlement: Entitlement

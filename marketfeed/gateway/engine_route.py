@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from marketfeed.gateway.session import Service
 
 LOOPBACK: Final = "127.0.0.1"
+FORWARDED: Final = (b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"forwarded", b"via")
 
 
 class EngineRoute:
@@ -68,19 +69,21 @@ class EngineRoute:
 
     @staticmethod
     def _admin(request: Request, now: EngineNow) -> str | UnsetType:
-        """Return the URL of the admin port, for a client on this machine.
+        """Return the URL of the admin port, for a client on this machine that uses an address of it.
 
-        It has the host that the client used where that may be the admin port's: a browser takes localhost and
+        Others may come through a proxy on this machine that is not in ``gateway.trusted_proxies``. The URL
+        has the host that the client used where that may be the admin port's: a browser takes localhost and
         127.0.0.1 for two sites.
         """
-        if now.admin is None or not is_loopback(request.address):
+        proxied = any(request.header(name) is not None for name in FORWARDED)
+        asked = None if request.authority is None else parse_authority(request.authority)
+        if now.admin is None or asked is None or proxied or not is_loopback(request.address):
+            return UNSET
+        if not is_loopback(asked.host.strip("[]")):
             return UNSET
         host, port = now.admin
-        asked = None if request.authority is None else parse_authority(request.authority)
-        if asked is not None and asked.host == "localhost" and is_loopback(host):
+        if asked.host == "localhost" or (host == "localhost" and asked.host == LOOPBACK):
             host = asked.host
-        elif host == "localhost" and asked is not None and asked.host == LOOPBACK:
-            host = LOOPBACK
         return f"http://{url_host(host)}:{port}"
 
 

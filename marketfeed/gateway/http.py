@@ -3,6 +3,8 @@
 Requests of a connection are served one after the other. A route returns a :class:`Response`, or hands
 the connection over to a session, for WebSockets and event streams: then the server's objects are
 discarded, and :class:`Handover` contains the bytes that were read so far.
+
+The file is longer than 300 lines because it holds the whole way of a request: checks, route, response.
 """
 
 from __future__ import annotations
@@ -132,7 +134,8 @@ class Rules:
     ``origins_key`` is the key of the allowed ones, "" if none can be. ``address``
     returns the client's address for the peer's address and X-Forwarded-For. ``refuse`` may answer a
     request in place of its route. ``labels`` maps paths to the names under which they are counted and listed,
-    where that is another; pages of any origin may load the paths in ``shared``.
+    where that is another; pages of any origin may load the paths in ``shared``, and those of the same site,
+    such as of another port of this machine, may have links to the paths in ``linked``.
     """
 
     head_s: float  # for a request's head to arrive
@@ -145,6 +148,7 @@ class Rules:
     refuse: Callable[[Request], Response | None] = lambda request: None
     labels: Mapping[str, str] = field(default_factory=dict)
     shared: frozenset[str] = frozenset()
+    linked: frozenset[str] = frozenset()
 
 
 class HttpServer:
@@ -257,12 +261,17 @@ class HttpServer:
         origins = self._rules.origins
         origin, site = request.header(b"origin"), request.header(b"sec-fetch-site")
         foreign = origins is not None and not origins.admits(request.path, origin, site, request.authority)
-        if foreign and request.path not in self._rules.shared:
+        if foreign and request.path not in self._rules.shared and not self._follows_link(request):
             return request, self._strange_origin(request)
         refusal = self._rules.refuse(request)
         if refusal is not None:
             return request, refusal
         return request, self._routed(request, length)
+
+    def _follows_link(self, request: Request) -> bool:
+        """Return whether a page of the same site has a link to it; that page does not see the response."""
+        said = [request.header(name) for name in (b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest")]
+        return request.path in self._rules.linked and said == ["same-site", "navigate", "document"]
 
     def _routed(self, request: Request, length: int | None) -> Response | Route:
         handlers = self._routes.get(request.path)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
+LIVE: Final = "live"  # state of a feed whose ticks come
 View = Literal["latency", "engine"]
 
 

@@ -1,4 +1,4 @@
-"""Polling: long polls, short polls, and the list of symbols.
+"""Polling: long polls and short polls.
 
 A long poll is a subscriber with a position for one response: the first flush of its tier that has ticks after
 its cursor answers it. Until then it costs nothing.
@@ -11,13 +11,9 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-import numpy as np
-import trio
-
 from marketfeed.access.usage import user_of
-from marketfeed.api.answers import LatestParameters, PollParameters, SymbolTimes
-from marketfeed.core.records import CHANNELS, QUOTES, TRADES
+from marketfeed.api.answers import LatestParameters, PollParameters
+from marketfeed.core.records import QUOTES, TRADES
 from marketfeed.errors import ErrorCode, RequestError
 from marketfeed.fanout.interest import Names
 from marketfeed.gateway import entitled
@@ -27,7 +23,6 @@ from marketfeed.gateway.http import NO_CACHE, Request, Response, tagged
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from marketfeed.access.entitlement import Entitlement
     from marketfeed.access.grant import Grant
     from marketfeed.fanout.tiers import Tier
     from marketfeed.gateway.authorization import Authorizer
@@ -35,7 +30,6 @@ if TYPE_CHECKING:
     from marketfeed.gateway.session import Service
     from marketfeed.gateway.waits import Waits
 
-CHUNK: Final = 1024  # symbols between two checkpoints: two milliseconds
 MANY_NAMES: Final = 64  # requests for more names are served one at a time
 
 
@@ -118,32 +112,3 @@ class Polling:
         """Count an answer for the holder of ``grant``."""
         if grant is not None:
             self._service.shard.meter.polled(user_of(grant), tier.name, names, body)
-
-    async def symbols(self, request: Request) -> Response:
-        """Answer ``GET /v1/symbols``; times are those of receipt, in µs, 0 before the first tick."""
-        asked.check_keys(request.query, ())
-        grant = await self._authorizer.grant(request)
-        async with self._service.large:
-            return await self._symbols(entitled.entitlement_of(self._service.access is not None, grant))
-
-    async def _symbols(self, entitlement: Entitlement) -> Response:
-        shard = self._service.shard
-        rings, names = shard.rings, shard.symbols.names(0)
-        head, firsts = rings.head(), rings.first_ns(len(names)) // 1000
-        rows: list[bytes] = []
-        for start in range(0, len(names), CHUNK):
-            ids = np.arange(start, min(start + CHUNK, len(names)))
-            last = np.zeros(len(ids), np.int64)
-            for channel in range(len(CHANNELS)):
-                records, ns = rings.latest(channel, ids, head)
-                held = ns > 0
-                last[held] = np.maximum(last[held], records["ts_recv"] // 1000)
-            rows += [
-                msgspec.json.encode(SymbolTimes(name, first, at))
-                for name, first, at in zip(
-                    names[start : start + CHUNK], firsts[ids].tolist(), last.tolist(), strict=True
-                )
-                if entitlement.shows(name)
-            ]
-            await trio.lowlevel.checkpoint()
-        return Response(b'{"symbols":[%b]}' % b",".join(rows), headers=NO_CACHE)

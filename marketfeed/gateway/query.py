@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, cast
 
+from marketfeed.alerts.history import SEVERITIES, Wanted
+from marketfeed.alerts.log import ALL_SYMBOLS, PATTERNS
 from marketfeed.api.requests import Subscribe
 from marketfeed.core.cursor import Cursor, parse_cursor
 from marketfeed.errors import ErrorCode, RequestError
@@ -17,6 +19,7 @@ from marketfeed.gateway.events import AlertRequest
 from marketfeed.gateway.session_alerts import check_consumer
 
 if TYPE_CHECKING:
+    from marketfeed.alerts.alert import Severity
     from marketfeed.alerts.log import Start
     from marketfeed.fanout.interest import Names
     from marketfeed.fanout.tiers import Tier
@@ -37,6 +40,7 @@ CACHE_BUSTER: Final = "_"  # clients such as jQuery add it to any URL
 MAX_TIMEOUT_S: Final = 300.0  # of a long poll
 # Not what float() reads besides: 1_0, +1, nan, digits of other scripts.
 _NUMBER: Final = re.compile(r"([0-9]{1,10}(\.[0-9]{0,20})?|\.[0-9]{1,20})([eE]-?[0-9]{1,2})?", re.ASCII)
+_BEFORE: Final = re.compile(r"([0-9A-HJKMNP-TV-Z]{26}|[0-9]{1,18})?")  # a ULID, or a position
 Query = Mapping[str, list[str]]
 
 
@@ -132,6 +136,25 @@ def consumer_of(query: Query) -> tuple[str, tuple[str, ...], Start]:
     if consumer is None:
         raise RequestError(ErrorCode.SYNTAX, "consumer: missing; the name of a durable consumer")
     return consumer, patterns, start or "all"
+
+
+def wanted_of(query: Query, entitled: tuple[str, ...]) -> tuple[Wanted, str]:
+    """Return which alerts of the log are asked for, and ``before``; raises RequestError.
+
+    ``entitled`` are the symbols of alerts that the client may see.
+    """
+    patterns, _, _ = alerts_of({"alerts": ["*"], **query})
+    symbols = tuple(_listed(query, "symbols")) or ALL_SYMBOLS
+    severities = tuple(_listed(query, "severity")) or SEVERITIES
+    strange = [one for one in severities if one not in SEVERITIES]
+    if strange:
+        raise RequestError(ErrorCode.SYNTAX, f"severity: {', '.join(SEVERITIES)}, not {strange[0][:40]!r}")
+    if len(symbols) > PATTERNS:
+        raise RequestError(ErrorCode.SYNTAX, f"symbols: at most {PATTERNS} names and prefixes")
+    before = query.get("before", [""])[0]
+    if not _BEFORE.fullmatch(before):
+        raise RequestError(ErrorCode.SYNTAX, f"before: an id, or `next` of an answer, not {before[:40]!r}")
+    return Wanted(patterns or ("*",), symbols, cast("tuple[Severity, ...]", severities), entitled), before
 
 
 def number_of(query: Query, key: str, most: int, default: int) -> int:

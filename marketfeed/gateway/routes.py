@@ -30,6 +30,7 @@ from marketfeed.gateway.query import (
 )
 from marketfeed.gateway.rate_limited_log import RateLimitedLog
 from marketfeed.gateway.session_alerts import OFF
+from marketfeed.gateway.symbols_route import SymbolsRoute
 from marketfeed.gateway.upgrade import UpgradeError, answer_to
 from marketfeed.gateway.waits import Waits
 from marketfeed.gateway.websocket import WebSocketSession
@@ -67,7 +68,7 @@ class Routes:
                 "/v1/poll": {"GET": self.polling.poll},
                 "/v1/quotes": {"GET": self.polling.quotes},
                 "/v1/trades": {"GET": self.polling.trades},
-                "/v1/symbols": {"GET": self.polling.symbols},
+                "/v1/symbols": {"GET": SymbolsRoute(service, self._authorizer).get},
                 "/v1/latency": {"GET": self._latency},
                 "/v1/engine": {"GET": EngineRoute(service, self._authorizer, static.sdk).get},
                 "/v1/tickets": {"POST": self._authorizer.issue},
@@ -144,12 +145,17 @@ class Routes:
     async def _latency(self, request: Request) -> Response:
         check_keys(request.query, ())
         grant = await self._authorizer.grant(request)
-        async with self._service.large:
-            shown = {} if self._service.overview is None else await self._service.overview.latency()
+        shown = {"tiers": {}} if self._service.overview is None else await self._service.overview.latency()
         entitlement = entitlement_of(self._service.access is not None, grant)
         # The path of the log is for operators only: the admin port shows it.
         return json_response(
-            {"tiers": {tier: _entitled(entitlement, one) for tier, one in shown["tiers"].items()}}
+            {
+                "tiers": {
+                    tier: _entitled(entitlement, one)
+                    for tier, one in shown["tiers"].items()
+                    if entitlement.allows_tier(tier)
+                }
+            }
         )
 
     def _sdk(self, request: Request) -> str:

@@ -155,6 +155,7 @@ class Pump:
         self._writer = writer
         self._doorbell = doorbell
         self._wall_ns = wall_ns
+        self._next_number = 0
 
     def intake(self, name: str, base: Path) -> FeedIntake:
         """Create the intake of a feed ``name``, whose relative paths start at ``base``.
@@ -162,9 +163,12 @@ class Pump:
         Raises ConfigError if there are 255 feeds already.
         """
         taken = {feed.number for feed in self.feeds}
-        number = next((n for n in range(MAX_FEEDS) if n not in taken), None)
+        # Not the number of a feed that was removed a moment ago: its last ticks are still in the rings.
+        numbers = ((self._next_number + n) % MAX_FEEDS for n in range(MAX_FEEDS))
+        number = next((n for n in numbers if n not in taken), None)
         if number is None:
             raise ConfigError(f"feeds: at most {MAX_FEEDS} at a time, including those being removed")
+        self._next_number = number + 1
         intake = FeedIntake(self, name, number, base)
         self.feeds.append(intake)
         return intake

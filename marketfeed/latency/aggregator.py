@@ -20,7 +20,7 @@ from marketfeed.latency.intervals import Interval, Tag
 from marketfeed.latency.read import FIGURES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from marketfeed.core.rings import Indices
     from marketfeed.latency.log import IntervalLog
@@ -170,13 +170,18 @@ class Aggregator:
         counts = [(str(b), float(cumulative[i])) for b, i in zip(BOUNDS_S, bounds.tolist(), strict=True)]
         return [*counts, ("+Inf", float(histogram.total + histogram.beyond))], histogram.sum_ns() / S
 
-    def shown(self) -> dict[str, Any]:
-        """Return the content of ``/v1/latency``, times in ns."""
-        tiers: dict[str, Any] = {}
+    def shown(self, unmeasured: Iterable[str] = ()) -> dict[str, Any]:
+        """Return the content of ``/v1/latency`` but for ledgers, times in ns.
+
+        It has the tiers that something was measured of, and those in ``unmeasured``.
+        """
+        tiers: dict[str, Any] = {
+            tier: {"interval_ms": self._promises_ms.get(tier, 0), "hops": {}}
+            for tier in sorted({*unmeasured, *(tier for _, tier in self.sums)})
+        }
         for hop, tier in sorted(self.sums):
-            entry = tiers.setdefault(tier, {"interval_ms": self._promises_ms.get(tier, 0), "hops": {}})
             last = self.last((hop, tier))
-            entry["hops"][hop] = {"last": _figures(last), "since_start": _figures(self.sums[hop, tier])}
+            tiers[tier]["hops"][hop] = {"last": _figures(last), "since_start": _figures(self.sums[hop, tier])}
         for tier, entry in tiers.items():
             entry["age"] = self._age(tier)
             entry["symbols"] = {

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from marketfeed.api.operations import SessionList
     from marketfeed.config.schema import AuthConfig, Config
     from marketfeed.errors import CloseCode
+    from marketfeed.fanout.ledger import Ledger
     from marketfeed.gateway.limits import Counters
     from marketfeed.server.conditions import Condition
     from marketfeed.server.gc_control import Collector
@@ -81,6 +82,10 @@ class SessionServer(Protocol):
 
     async def statistics(self) -> ServerStats:
         """Return the present statistics."""
+        ...
+
+    async def ledgers(self) -> dict[str, Ledger]:
+        """Return the sums of all ledgers by tier; they may be some seconds old."""
         ...
 
     def problems(self) -> list[Condition]:

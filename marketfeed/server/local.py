@@ -40,6 +40,7 @@ from marketfeed.latency.aggregator import tell_intervals
 from marketfeed.latency.recorder import LatencyRecorder
 from marketfeed.server.gc_control import Collector
 from marketfeed.server.process_usage import cpu_s, resident_bytes
+from marketfeed.server.recent_ledgers import RecentLedgers
 from marketfeed.server.self_probe import OwnProbe
 from marketfeed.server.sessions import row_of, why_slow
 from marketfeed.server.settings import limits_of, tiers_of, timing_of
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from marketfeed.core.symbols import SymbolTable
     from marketfeed.errors import CloseCode
     from marketfeed.fanout.bell import Bell, DoorBell
+    from marketfeed.fanout.ledger import Ledger
     from marketfeed.gateway.overview import Overview
     from marketfeed.latency.intervals import Interval
     from marketfeed.server.conditions import Condition
@@ -129,6 +131,7 @@ class LocalServer:
             on_synced,
         )
         self.wake = self.shard.wake
+        self._ledgers = RecentLedgers(self.shard.figures)
         self._probes: list[OwnProbe] = []
         self.collector = Collector()
         self.counters = Counters()
@@ -356,6 +359,10 @@ class LocalServer:
             round_trip_s=dict(round_trips.seconds),
             unplaced=self._recorder.unplaced if self._recorder is not None else {},
         )
+
+    async def ledgers(self) -> dict[str, Ledger]:
+        """Return the sums of all ledgers by tier; they may be some seconds old."""
+        return await self._ledgers.get()
 
     async def listing(self, limit: int, only_slow: bool) -> SessionList:
         """Return at most ``limit`` sessions, the slow ones first; only these if ``only_slow``."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from marketfeed.api.operations import Channels, LedgerRow, SessionRow
+from marketfeed.api.answers import LedgerRow
+from marketfeed.api.operations import Channels, SessionRow
 from marketfeed.fanout.state import State
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 import msgspec
 
 from marketfeed.alerts.alert import Alert
+from marketfeed.alerts.history import Wanted
 from marketfeed.alerts.log import ALL_SYMBOLS, Silence, Start
 from marketfeed.alerts.service import AlertRefusedError
 from marketfeed.errors import ControlError
@@ -60,6 +61,14 @@ class Entries(_Call, frozen=True):
     limit: int
 
 
+class History(_Call, frozen=True):
+    """:meth:`AlertService.history`."""
+
+    wanted: Wanted
+    before: str
+    limit: int
+
+
 class Publish(_Call, frozen=True):
     """:meth:`AlertService.publish`."""
 
@@ -92,7 +101,19 @@ class ExpireSilence(_Call, frozen=True):
     by: str
 
 
-Call = Join | Take | Acknowledge | Head | Entries | Publish | Resolve | Silences | AddSilence | ExpireSilence
+Call = (
+    Join
+    | Take
+    | Acknowledge
+    | Head
+    | Entries
+    | History
+    | Publish
+    | Resolve
+    | Silences
+    | AddSilence
+    | ExpireSilence
+)
 TOO_DEEP: Final = "the data of this notice is nested too deeply"
 _calls: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
 encode = msgspec.json.Encoder().encode  # of results
@@ -130,6 +151,8 @@ async def perform(call: Call, service: AlertService, key: str) -> Any:
             return await service.acknowledge(name, ids)
         case Entries(after, limit):
             return await service.entries(after, min(limit, MAX_ENTRIES))
+        case History(wanted, before, limit):
+            return await service.history(wanted, before, limit)
         case Publish(notice, wait_s):
             return await service.publish(notice, wait_s)
         case Head():

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from marketfeed.config.schema import AuthConfig, Config
     from marketfeed.core.rings import Rings
     from marketfeed.errors import CloseCode
+    from marketfeed.fanout.ledger import Ledger
     from marketfeed.gateway.overview import Overview as Overviews
     from marketfeed.gateway.overview import View
     from marketfeed.latency.intervals import Interval
@@ -214,6 +215,10 @@ class WorkerPool:
             workers={str(worker): count for worker, count in self._placement.connections.items()},
         )
         return merged([self._past, own, *(child.report for child in self._children)])
+
+    async def ledgers(self) -> dict[str, Ledger]:
+        """Return the sums of the ledgers in the workers' last reports, by tier."""
+        return merged([self._past, *(child.report for child in self._children)]).ledgers
 
     async def listing(self, limit: int, only_slow: bool) -> SessionList:
         """Return at most ``limit`` sessions of all workers, the slow ones first, or only those."""

@@ -10,6 +10,7 @@ import trio
 
 from marketfeed.alerts.active import POLLING
 from marketfeed.alerts.delivery import Due
+from marketfeed.alerts.history import Page
 from marketfeed.alerts.log import ALL_SYMBOLS, Acknowledged, Consumer, Entry, Episode, Silence
 from marketfeed.alerts.service import AlertRefusedError, AlertsOffError, NoticeConflictError, Published
 from marketfeed.errors import AlertLogError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from marketfeed.alerts.alert import Alert
+    from marketfeed.alerts.history import Wanted
     from marketfeed.alerts.log import Start
     from marketfeed.workers.channel import Channel
 
@@ -32,6 +34,7 @@ _dues = msgspec.json.Decoder(list[Due])
 _entries = msgspec.json.Decoder(list[Entry])
 _episode: msgspec.json.Decoder[Episode | None] = msgspec.json.Decoder(Episode | None)
 _expired = msgspec.json.Decoder(bool)
+_page: msgspec.json.Decoder[Page | None] = msgspec.json.Decoder(Page | None)
 _position = msgspec.json.Decoder(int)
 _published = msgspec.json.Decoder(Published)
 _silences = msgspec.json.Decoder(list[Silence])
@@ -90,6 +93,10 @@ class RemoteAlerts:
     async def entries(self, after: int, limit: int) -> list[Entry]:
         """Wait until there are entries after a position, and return up to ``limit`` of them."""
         return _entries.decode(await self._ask(calls.Entries(after, limit)))
+
+    async def history(self, wanted: Wanted, before: str, limit: int) -> Page | None:
+        """Return alerts that were appended earlier, newest first; None if ``before`` is unknown."""
+        return _page.decode(await self._ask(calls.History(wanted, before, limit)))
 
     async def publish(self, notice: Alert, wait_s: float | None = None) -> Published:
         """Keep a notice; wait up to ``wait_s`` until ``notice.to`` acknowledges it."""

@@ -25,6 +25,7 @@ from marketfeed.errors import CloseCode, ConfigError, ControlError, StartError
 from marketfeed.fanout.bell import DoorBell
 from marketfeed.gateway.listener import raise_file_limit
 from marketfeed.server.local import LocalServer
+from marketfeed.server.recent_ledgers import rest_s
 from marketfeed.workers.channel import Channel
 from marketfeed.workers.messages import (
     SPARE_FILES,
@@ -67,8 +68,6 @@ if TYPE_CHECKING:
     from marketfeed.latency.intervals import Interval
 
 LEAST_FILES: Final = 2 * SPARE_FILES
-REPORT_S: Final = (1.0, 20.0)  # between reports: at least, at most
-REPORT_SHARE: Final = 0.01  # of the worker's CPU time, for reports
 SYNCED_S: Final = 0.01  # at least, between reports of synced sessions
 LAST_REPORT_S: Final = 0.5  # for sending the last report
 
@@ -231,12 +230,10 @@ class Worker:
 
     async def _report(self) -> None:
         """Report at intervals, so that little is lost of the statistics of a worker that dies."""
-        least_s, most_s = REPORT_S
         while True:
             began_s = time.thread_time()
             self._channel.send(Reported(0, await self._server.statistics(unhurried=True)))
-            took_s = time.thread_time() - began_s
-            await trio.sleep(min(max(least_s, took_s / REPORT_SHARE), most_s))
+            await trio.sleep(rest_s(time.thread_time() - began_s))
 
 
 async def work(channel: Channel[Down], rings_fd: int, doorbell: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from marketfeed.secret import Secret
 from marketfeed.server.conditions import Condition
 from tests.support.conformance import check_answer
 from tests.support.http_peers import Peer, served
+from tests.support.overviews import SetOverview
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 OTHER = TOKEN[:-1] + "0"
@@ -43,7 +45,8 @@ def admin(token: str | None = TOKEN) -> tuple[Admin, AdminToken]:
     sources: Any = SimpleNamespace(
         server=SimpleNamespace(counters=SimpleNamespace(refused=Counter())),
         rings=SimpleNamespace(epoch="e" * 16),
-        aggregator=SimpleNamespace(shown=lambda: {"shown": True}),
+        overview=SetOverview(),
+        aggregator=SimpleNamespace(log=SimpleNamespace(path=Path("latency.hlog"))),
         alerting=SimpleNamespace(dispatch=None),
         access=None,
         metering=SimpleNamespace(enabled=False),
@@ -105,7 +108,7 @@ async def test_the_token_is_that_of_the_bearer_scheme(autojump_clock, headers, w
     listener, _ = admin()
     async with served(server=listener.server) as peer:
         status, _, answer = await asked(peer, "GET", "/v1/latency", headers)
-        assert (status, answer) == (200, {"shown": True}) if why is None else status == 401
+        assert (status, answer) == (200, {"tiers": {}}) if why is None else status == 401
         assert listener.server.refused == ({} if why is None else {why: 1})
 
 

@@ -13,6 +13,7 @@ from marketfeed.config.schema import TenantConfig
 from marketfeed.errors import CloseCode
 from tests.support.access import Control, bearer
 from tests.support.live import HASTY, LIMITS, connected, http, serving
+from tests.support.overviews import SetOverview
 
 WIDE = replace(LIMITS, symbols_per_session=100, sessions=50, sessions_per_ip=50)
 
@@ -286,6 +287,18 @@ async def test_requests_over_http_are_authorized():
         assert [row["S"] for row in body["symbols"]] == ["A1", "A2"]
         limited = bearer(control.token(["A*"], tier="premium"))
         assert (await http(live, "GET", "/v1/quotes?symbols=A1&tier=vip", headers=limited))[0] == 403
+
+
+async def test_latencies_of_entitled_tiers_and_symbols_are_shown():
+    control, overview = Control(), SetOverview()
+    tier: dict[str, Any] = {"hops": {}, "ledger": {"matched": 7}, "symbols": {"A1": {}, "B1": {}}}
+    overview.shown = {"log": {"path": "/srv/latency.hlog"}, "tiers": {"vip": tier, "premium": tier}}
+    async with serving(access=control.access, overview=overview) as live:
+        for best, tiers in (("vip", {"vip", "premium"}), ("premium", {"premium"})):
+            header = bearer(control.token(["A*"], tier=best))
+            status, body = await http(live, "GET", "/v1/latency", headers=header)
+            assert (status, body.keys(), set(body["tiers"])) == (200, {"tiers"}, tiers)
+            assert body["tiers"]["premium"] == {**tier, "symbols": {"A1": {}}}
 
 
 @pytest.mark.parametrize("key", ["token", "access_token", "jwt", "api_key", "Authorization"])

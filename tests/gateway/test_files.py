@@ -22,11 +22,15 @@ from marketfeed.gateway.files import (
     accepts_gzip,
     files,
 )
+from marketfeed.gateway.hosts import Hosts
 from marketfeed.gateway.http import Request, Response
+from tests.support.access import Control
 from tests.support.live import serving
 
 WEB = Path(str(resources.files("marketfeed"))) / "web"
 PAGE_FILES = sorted(path for path, label in files().labels.items() if label == PAGE_FILE)
+STYLE = next(path for path in PAGE_FILES if path.endswith(".css"))
+NAME = STYLE.rpartition("/")[2]
 HELD = {path: (WEB / name).read_bytes() for path, name in FILES.items()}
 HELD |= {path: (WEB / path[1:]).read_bytes() for path in PAGE_FILES}
 HELD |= dict.fromkeys((SDK, files().sdk), (WEB / "marketfeed.js").read_bytes())
@@ -177,7 +181,7 @@ async def test_pages_of_any_origin_may_load_the_browser_client(origin):
             assert headers["content-type"] == TYPES[".js"]
 
 
-@pytest.mark.parametrize("path", [*DOCUMENTS, "/page/page.css", "/v1/engine"])
+@pytest.mark.parametrize("path", [*DOCUMENTS, STYLE, "/v1/engine"])
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -227,3 +231,102 @@ async def test_requests_for_files_are_counted_by_kind_and_do_not_use_up_the_rate
         (SDK_VERSION, 200): 1,
         ("/v1/engine", 200): 1,
     }
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/page/../index.html",
+        "/page/..%2findex.html",
+        "/page/%2e%2e/robots.txt",
+        "/page/..%5crobots.txt",
+        f"/page/%{ord(NAME[0]):x}{NAME[1:]}",
+        f"{STYLE}%00.js",
+        f"{STYLE}/",
+        f"/page/./{NAME}",
+        f"/page//{NAME}",
+        f"/{STYLE}",
+        f"/PAGE/{NAME}",
+        "/page/",
+        "/page",
+        "/page/.hidden",
+        "/index.html",
+        "/web/index.html",
+        "/marketfeed.js/../robots.txt",
+        "/marketfeed-*.js",
+        "/marketfeed-.js",
+        "/marketfeed-{hash}.js",
+        "/page/{file}",
+        "/page/file:///etc/passwd",
+        "/" + "../" * 40 + "etc/passwd",
+    ],
+)
+async def test_no_other_path_leads_to_a_file(target):
+    async with serving() as live:
+        status, _, body = await fetch(live, target)
+    assert status in (400, 404)  # { and } are no characters of a URL
+    assert body.startswith(b'{"error"')
+    assert b"/etc" not in body
+    assert str(WEB).encode() not in body
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Range: bytes=0-3\r\n",
+        'Range: bytes=-1\r\nIf-Range: "x"\r\n',
+        "Range: bytes=0-0,2-3,5-9\r\n",
+        "Accept-Encoding: identity;q=0\r\n",
+        "Accept-Encoding: br\r\nAccept-Encoding: deflate\r\n",
+        "Accept: image/png\r\n",
+        "If-Modified-Since: Sat, 01 Jan 2050 00:00:00 GMT\r\n",
+        "If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT\r\n",
+        "Upgrade: websocket\r\nConnection: Upgrade\r\n",
+        "X-Forwarded-Host: evil.example\r\nX-Original-URL: /robots.txt\r\n",
+    ],
+)
+async def test_headers_that_are_not_supported_change_nothing(headers):
+    async with serving() as live:
+        status, found, body = await fetch(live, SDK, headers)
+    assert (status, body) == (200, HELD[SDK])
+    assert "content-range" not in found
+
+
+async def test_a_name_that_an_attacker_resolves_to_the_engine_gets_nothing():
+    async with serving(hosts=Hosts(["feed.example.com"])) as live:
+        for path in ("/", SDK, files().sdk, STYLE, "/v1/engine"):
+            for host in ("evil.example", "localhost.evil.example", "feed.example.com.evil.example"):
+                status, found, _ = await fetch(live, f"http://{host}{path}")
+                assert status == 421
+                assert "access-control-allow-origin" not in found or path in (SDK, files().sdk)
+            assert (await fetch(live, f"http://feed.example.com{path}"))[0] == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "TRACE", "CONNECT", "get"])
+async def test_a_file_is_read_only(method):
+    async with serving() as live:
+        status, found, _ = await fetch(live, "/", method=method)
+    assert (status, found.get("allow")) == (405, "GET, HEAD")
+
+
+async def test_files_need_no_token_and_take_none_in_the_url():
+    control = Control()
+    async with serving(access=control.access) as live:
+        for path in HELD:
+            assert (await fetch(live, path))[0] == 200
+            assert (await fetch(live, path, "Authorization: Bearer nonsense\r\n"))[0] == 200
+        status, _, body = await fetch(live, f"/?token={control.token(['*'])}")
+        assert (status, b"does not belong in a URL" in body) == (400, True)
+
+
+async def test_a_page_of_another_site_may_link_to_the_page_and_read_nothing():
+    linked = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n"
+    async with serving() as live:
+        status, headers, _ = await fetch(live, "/", linked)
+        assert (status, "access-control-allow-origin" in headers) == (200, False)
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        assert (await fetch(live, "/v1/engine", linked))[0] == 403
+        preflight = "Origin: http://evil.example\r\nAccess-Control-Request-Method: GET\r\n"
+        assert (await fetch(live, "/v1/engine", preflight, "OPTIONS"))[0] == 403
+        status, headers, _ = await fetch(live, SDK, preflight, "OPTIONS")
+        assert (status, headers["access-control-allow-origin"]) == (204, "*")

@@ -1,4 +1,4 @@
-"""Long polls, short polls and the list of symbols over real sockets."""
+"""Long polls and short polls over real sockets."""
 
 from __future__ import annotations
 
@@ -251,22 +251,6 @@ async def test_a_short_poll_has_the_latest_and_304_until_there_is_more():
             unchanged = await client.get("/v1/quotes?symbols=A,B", f"If-None-Match: {tag}\r\n")
         assert [(m["S"], m["g"]) for m in unchanged.body] == [("A", 3), ("B", 5)]
         assert (await client.get("/v1/trades?symbols=A,B")).body == []
-
-
-async def test_symbols_are_listed_with_their_first_and_last_tick():
-    async with serving() as live:
-        live.publish("A", "B")
-        client = await poller(live)
-        first = {row["S"]: row for row in (await client.get("/v1/symbols")).body["symbols"]}
-        assert list(first) == ["A", "B"]
-        assert first["A"]["first"] == first["A"]["last"] > 1_600_000_000_000_000
-        for _ in range(100):  # more than the ring holds
-            live.publish("A")
-        live.shard.symbols.intern("NEW")
-        later = {row["S"]: row for row in (await client.get("/v1/symbols")).body["symbols"]}
-        assert later["A"]["first"] == first["A"]["first"]
-        assert later["A"]["last"] > first["A"]["last"]
-        assert later["NEW"] == {"S": "NEW", "first": 0, "last": 0}
 
 
 async def test_more_patterns_than_a_session_may_have_are_400_on_every_route():

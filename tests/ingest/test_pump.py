@@ -14,7 +14,8 @@ from marketfeed.core.records import FLAG_CROSSED, QUOTE, QUOTES, TRADE, TRADES, 
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
-from marketfeed.ingest.pump import MAX_EVENT_NS, MAX_RECEIPT_AGE_NS, MAX_RECEIPT_AHEAD_NS, Pump
+from marketfeed.errors import ConfigError
+from marketfeed.ingest.pump import MAX_EVENT_NS, MAX_FEEDS, MAX_RECEIPT_AGE_NS, MAX_RECEIPT_AHEAD_NS, Pump
 
 NOW_NS = 1_725_000_000_000_000_000
 NAN, INF = float("nan"), float("inf")
@@ -248,6 +249,16 @@ def test_screening_keeps_the_order_of_quotes_and_trades(ticks):
 def test_symbols_are_shared_between_feeds(bench, tmp_path):
     first, second = bench.intake(tmp_path, "first"), bench.intake(tmp_path, "second")
     assert [first.symbol("A"), second.symbol("B"), second.symbol("A"), first.symbol("B")] == [0, 1, 0, 1]
+
+
+def test_the_number_of_a_removed_feed_is_the_last_to_be_used_again(bench, tmp_path):
+    first, second = bench.intake(tmp_path, "first"), bench.intake(tmp_path, "second")
+    bench.pump.dismiss(first)
+    later = [bench.intake(tmp_path, f"f{n}") for n in range(MAX_FEEDS - 1)]
+    assert [one.number for one in later] == [*range(2, MAX_FEEDS), first.number]
+    assert second.number == 1
+    with pytest.raises(ConfigError, match="at most 255"):
+        bench.intake(tmp_path, "one too many")
 
 
 def test_a_full_symbol_table_gives_none_and_is_logged_once(tmp_path):

@@ -184,6 +184,49 @@ async def test_other_feeds_go_on(autojump_clock):
     assert good.failures == 0
 
 
+async def test_each_state_has_the_time_at_which_it_began(autojump_clock):
+    """Ticks at 2 and 4 s, and again from 20 s on; then it fails at 30 s, and once more at once."""
+
+    class Patchy(Ticking):
+        async def run(self, publish):
+            with trio.move_on_after(30):
+                await super().run(publish)
+            raise OSError
+
+    supervised = supervisor(Patchy(2, 4, 20, 22))
+    seen = []
+    with structlog.testing.capture_logs():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervised.run)
+            for one_s in (1, 3, 5, 15, 21, 30.25, 31):
+                await trio.sleep_until(one_s)
+                seen.append((supervised.state().value, supervised.since_s()))
+            nursery.cancel_scope.cancel()
+    assert seen == [
+        ("starting", 0),
+        ("live", 2),
+        ("live", 2),
+        ("stale", 4 + STALE_S),
+        ("live", 20),
+        ("down", 30),
+        ("starting", 30.5),
+    ]
+
+
+async def test_waiting_for_sessions_counts_as_starting_from_the_start(autojump_clock):
+    async def wait_sessions(count):
+        await trio.sleep(7)
+
+    supervised = supervisor(Scripted((100, None), start_sessions=1), wait_sessions=wait_sessions)
+    await trio.sleep(3)
+    with structlog.testing.capture_logs():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervised.run)
+            await trio.sleep(2)
+            assert (supervised.state(), supervised.since_s()) == (FeedState.STARTING, 3)
+            nursery.cancel_scope.cancel()
+
+
 async def state_at(supervised, *at_s):
     """Return the states at the given times, then cancel the feed."""
     seen = []

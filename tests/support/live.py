@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from marketfeed.access.access import Access
+    from marketfeed.gateway.hosts import Hosts
+    from marketfeed.gateway.overview import Overview
     from marketfeed.gateway.tls import Certificate
 
 S = 1_000_000_000
@@ -167,6 +169,8 @@ async def serving(
     symbols: int = 256,
     alerts: Dispatch | None = None,
     access: Access | None = None,
+    overview: Overview | None = None,
+    hosts: Hosts | None = None,
     seconds: float = 20,
 ) -> AsyncIterator[Live]:
     """Run a gateway on a free port for at most so many ``seconds``; ``alerts`` runs already."""
@@ -193,6 +197,8 @@ async def serving(
         views=None if alerts is None else LiveViews(alerts, shard),
         access=access,
         expiries=expiries,
+        overview=overview,
+        hosts=hosts,
     )
     listener = await open_listener("127.0.0.1", 0)
     gateway = Gateway(service)

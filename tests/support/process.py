@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.conformance import check_messages, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from websockets.sync.client import ClientConnection
 
+ROOT = Path(__file__).parents[2]
 READY_S = 60  # processes that start while other tests use all cores
 # Sets the hard limit of open files, then runs the program.
 FEW_FILES = (
@@ -30,11 +32,15 @@ FEW_FILES = (
 class Engine:
     """``marketfeed serve`` as a process; collects its log."""
 
-    def __init__(self, *arguments: str, cwd: Path, files: int | None = None) -> None:
+    def __init__(
+        self, *arguments: str, cwd: Path, files: int | None = None, module: str = "marketfeed"
+    ) -> None:
+        """Run ``serve`` of ``module``, which has the command line of marketfeed."""
         limited = [] if files is None else ["-c", FEW_FILES, str(files)]
         self.process = subprocess.Popen(
-            [sys.executable, *limited, "-m", "marketfeed", "serve", *arguments],
+            [sys.executable, *limited, "-m", module, "serve", *arguments],
             cwd=cwd,
+            env=os.environ if module == "marketfeed" else os.environ | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -96,12 +102,14 @@ class Engine:
 
 
 @contextmanager
-def engine(config: str, folder: Path, *arguments: str, files: int | None = None) -> Iterator[Engine]:
+def engine(
+    config: str, folder: Path, *arguments: str, files: int | None = None, module: str = "marketfeed"
+) -> Iterator[Engine]:
     """Run an engine on a free port with ``config``; it may have ``files`` open."""
     path = folder / "config.toml"
     path.write_text(config)
     own = ("--config", str(path), "--set", "gateway.port=0", "--set", "admin.port=0")
-    running = Engine(*own, *arguments, cwd=folder, files=files)
+    running = Engine(*own, *arguments, cwd=folder, files=files, module=module)
     try:
         yield running
     finally:

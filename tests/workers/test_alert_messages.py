@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marketfeed.alerts.alert import Alert
+from marketfeed.alerts.history import Wanted
 from marketfeed.alerts.log import Silence
 from marketfeed.alerts.service import AlertRefusedError
 from marketfeed.errors import ControlError
@@ -48,12 +49,14 @@ SILENCES = st.builds(
     created_by=TEXTS,
     comment=TEXTS,
 )
+WANTED = st.builds(Wanted, NAMES, NAMES, st.sampled_from([(), ("info", "critical")]), NAMES)
 CALLS = st.one_of(
     st.builds(calls.Join, TEXTS, TEXTS, st.sampled_from(["now", "all"]), NAMES),
     st.builds(calls.Take, TEXTS, NUMBERS),
     st.builds(calls.Acknowledge, TEXTS, NAMES),
     st.builds(calls.Head),
     st.builds(calls.Entries, NUMBERS, NUMBERS),
+    st.builds(calls.History, WANTED, TEXTS, NUMBERS),
     st.builds(calls.Publish, ALERTS, st.none() | st.floats(0, 100)),
     st.builds(calls.Resolve, TEXTS, TEXTS, TEXTS),
     st.builds(calls.Silences),

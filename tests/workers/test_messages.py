@@ -14,7 +14,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.api.operations import Channels, LedgerRow, SessionList, SessionRow
+from marketfeed.api.answers import LedgerRow
+from marketfeed.api.operations import Channels, SessionList, SessionRow
 from marketfeed.config.schema import Config, load
 from marketfeed.errors import ControlError
 from marketfeed.fanout.ledger import Ledger

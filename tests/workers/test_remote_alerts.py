@@ -16,6 +16,7 @@ from marketfeed.alerts.active import POLLING
 from marketfeed.alerts.alert import Alert
 from marketfeed.alerts.delivery import DeliveryLimits
 from marketfeed.alerts.dispatch import Dispatch
+from marketfeed.alerts.history import Page, Wanted
 from marketfeed.alerts.log import Silence
 from marketfeed.alerts.service import AlertRefusedError, AlertsOffError, NoticeConflictError, Published
 from marketfeed.alerts.sqlite_log import open_log
@@ -161,6 +162,21 @@ async def test_a_session_takes_and_acknowledges_alerts_as_in_the_engine(tmp_path
         assert (found.ids, found.positions, found.unknown) == (("N1",), (1,), ("N2",))
         assert (await alerts.acknowledge("risk", ["N1"])).unknown == ("N1",)
         assert [entry.alert for entry in await alerts.entries(0, 10)] == [sent]
+
+
+async def test_the_history_is_that_of_the_engine(tmp_path):
+    ids = ["0" * 25 + digit for digit in "123"]
+    async with dispatched(tmp_path) as made:
+        alerts = made.link().alerts
+        sent = [msgspec.structs.replace(notice(id_, big=10**30), id=id_) for id_ in ids]
+        for one in sent:
+            await alerts.publish(one)
+        assert await alerts.history(Wanted(), "", 2) == Page((sent[2], sent[1]), 2)
+        assert await alerts.history(Wanted(), ids[1], 2) == Page((sent[0],), None)
+        assert await alerts.history(Wanted(rules=("move",)), "", 2) == Page((), None)
+        assert await alerts.history(Wanted(), "9" * 26, 2) is None
+        with pytest.raises(AlertRefusedError, match="not a symbol"):
+            await alerts.history(Wanted(symbols=("A,B",)), "", 2)
 
 
 async def test_notices_of_two_workers_are_kept_once_per_publisher_and_key(tmp_path):
