@@ -121,15 +121,6 @@ def test_a_blocked_transport_is_replaced_by_the_next_one(browser, running):
             assert check(page) > 300
 
 
-def test_short_polls_work_where_everything_else_is_blocked(browser, running):
-    with blocking_proxy(running.port) as proxy, watched(browser) as watcher:
-        proxy.blocked |= {"/v1/stream", "/v1/events", "/v1/poll"}
-        page = open_page(watcher, proxy.port)
-        page.locator("[data-transport='quotes'][data-used]").wait_for()
-        after(page, 300)
-        assert page.locator("#state").inner_text() == "Live"
-
-
 def test_a_network_that_is_gone_is_shown_and_nothing_is_missing_after_it(browser, running):
     with blocking_proxy(running.port) as proxy, watched(browser) as watcher:
         page = open_page(watcher, proxy.port, "watch")
