@@ -74,12 +74,13 @@ class PushLink:
         self._sent_s = 0.0  # when anything was last sent; monotonic
         self._closing_s: float | None = None  # when to stop, sent or not
         self._hasty = False  # do not connect again to send the rest
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wake = -1  # an eventfd
         self._thread = threading.Thread(target=self._run, name="marketfeed publisher", daemon=True)
 
     def start(self, on_cut: Callable[[Cut], object] | None) -> None:
         """Begin to connect; the thread will call ``on_cut``."""
         self._on_cut = on_cut
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._thread.start()
 
     def end(self, *, flush: bool) -> None:
