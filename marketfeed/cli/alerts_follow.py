@@ -22,11 +22,11 @@ from marketfeed.alerts.alert import Alert
 from marketfeed.api import messages
 from marketfeed.cli.alerts_output import Lines, alert_fields, console_on, json_line
 from marketfeed.cli.piped import PipeClosedError, discard_stdout, print_flushed, wait_reader_gone
-from marketfeed.client.connection import BROKEN, ConnectError, Endpoint
+from marketfeed.client.connection import BROKEN, Endpoint
 from marketfeed.client.session import FIRST_FINAL_CODE, FinalError, KeptSession, messages_of, refusal
 from marketfeed.core.printable import printable
 from marketfeed.core.units import US
-from marketfeed.errors import ErrorCode
+from marketfeed.errors import ConnectError, ErrorCode
 
 if TYPE_CHECKING:
     import trio_websocket

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -35,6 +35,13 @@ class Rate:
         else:
             self._counts.append([int(now_s), 1])
 
+    def copy(self) -> Rate:
+        """Return a copy that later ticks do not change."""
+        other = Rate()
+        other._first_s = self._first_s
+        other._counts.extend([second, count] for second, count in self._counts)
+        return other
+
     def per_s(self, now_s: float) -> float:
         """Return the rate, averaged over at least one second, so that the first ticks do not inflate it."""
         if self._first_s is None:
@@ -62,7 +69,31 @@ class BoardRow:
     received_s: float = 0.0
     decimals: int = 0
     size_decimals: int = 0
+    first_mid: float | None = None  # the first mid price that was shown
     rate: Rate = field(default_factory=Rate)
+
+    @property
+    def mid(self) -> float | None:
+        """The mid price, None while a side is missing."""
+        return None if self.bid is None or self.ask is None else (self.bid + self.ask) / 2
+
+    @property
+    def move(self) -> float | None:
+        """The change of the mid price since the first one, in percent."""
+        mid, first = self.mid, self.first_mid
+        return None if mid is None or not first else (mid - first) / abs(first) * 100
+
+    @property
+    def spread_bps(self) -> float | None:
+        """The spread, in 1/10,000 of the mid price."""
+        mid = self.mid
+        if self.bid is None or self.ask is None or not mid:
+            return None
+        return (self.ask - self.bid) / abs(mid) * 1e4
+
+    def copy(self) -> BoardRow:
+        """Return a copy that later ticks do not change."""
+        return replace(self, rate=self.rate.copy())
 
 
 class Board:
@@ -76,6 +107,12 @@ class Board:
         self.status = "connecting"
         self.notices: deque[str] = deque(maxlen=NOTICES)
         self.rate = Rate()
+
+    def copy(self) -> Board:
+        """Return a board with the same rows, which later messages do not change."""
+        other = Board()
+        other.rows = {name: row.copy() for name, row in self.rows.items()}
+        return other
 
     def names(self) -> list[str]:
         """Return the symbols in order of their names."""
@@ -125,6 +162,8 @@ class Board:
             change = (bid + ask) - (row.bid + row.ask)  # type: ignore[operator]
             row.direction = (change > 0) - (change < 0) or row.direction
         row.bid, row.ask, row.bid_size, row.ask_size = bid, ask, message["bs"], message["as"]
+        if row.first_mid is None:
+            row.first_mid = row.mid
         _widen(row, (bid, ask), (row.bid_size, row.ask_size))
 
 

@@ -25,9 +25,9 @@ from marketfeed.client.unknown_symbols import told, unmatched
 from marketfeed.core.addresses import is_loopback
 from marketfeed.core.backoff import Backoff
 from marketfeed.core.counts import amount
+from marketfeed.core.histogram import Histogram
 from marketfeed.errors import ConfigError, StartError
 from marketfeed.latency.arrivals import Arrivals
-from marketfeed.latency.histogram import Histogram
 from marketfeed.latency.intervals import Interval, Tag
 from marketfeed.latency.log import IntervalLog
 from marketfeed.latency.units import shown_ns

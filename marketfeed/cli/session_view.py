@@ -22,8 +22,9 @@ from rich.live import Live
 from marketfeed.cli.board import Board, line_of, notice_of
 from marketfeed.cli.keyboard import Keyboard, keyboard
 from marketfeed.cli.piped import PipeClosedError, discard_stdout, print_flushed
-from marketfeed.cli.screen import View, picture
-from marketfeed.client.connection import BROKEN, Endpoint, known_symbols
+from marketfeed.cli.screen import picture
+from marketfeed.cli.view import View
+from marketfeed.client.connection import BROKEN, THEIR_ENDS, Endpoint, known_symbols, known_tiers
 from marketfeed.client.session import FIRST_FINAL_CODE, FinalError, KeptSession, messages_of, refusal
 from marketfeed.client.unknown_symbols import told, unmatched
 from marketfeed.core.printable import printable
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import trio_websocket
 
 REDRAW_S: Final = 0.2
+TIER: Final = "tier"  # the id of a request that changes the tier
 
 
 class Watch:
@@ -46,6 +48,9 @@ class Watch:
         console: Console | None = None,
     ) -> None:
         self._engine, self._url = engine, engine.url
+        self._token = token
+        self._ws: trio_websocket.WebSocketConnection | None = None  # subscribed
+        self._tiers: list[str] = []
         self._requests: list[dict[str, Any]] = []
         if token is not None:
             self._requests.append({"action": "auth", "token": token, "id": "auth"})
@@ -97,7 +102,7 @@ class Watch:
         with trio.open_signal_receiver(signal.SIGTSTP) as stops, contextlib.ExitStack() as terminal:
             if keys is not None:
                 terminal.enter_context(keys.unbuffered())
-                nursery.start_soon(self._press, keys)
+                nursery.start_soon(self._press, keys, nursery)
             terminal.enter_context(live)
             nursery.start_soon(self._redraw, live, keys is not None)
             nursery.start_soon(_stop, stops, live, keys)
@@ -114,12 +119,30 @@ class Watch:
                 await self._changed.wait()
             self._changed = trio.Event()
 
-    async def _press(self, keys: Keyboard) -> None:
+    async def _press(self, keys: Keyboard, beside: trio.Nursery) -> None:
         async for key in keys.keys():
+            before = self._view.tier_steps
             self._view.press(key)
             if self._view.quit:
                 self._session.stop()
+            if self._view.tier_steps and not before:
+                beside.start_soon(self._change_tier)
             self._changed.set()
+
+    async def _change_tier(self) -> None:
+        """Ask for the tier that keys have chosen, on the open connection."""
+        self._tiers = self._tiers or await known_tiers(self._engine, self._token)
+        steps, self._view.tier_steps = self._view.tier_steps, 0
+        board, ws = self._board, self._ws
+        if ws is None or board.tier not in self._tiers:
+            board.notices.append(
+                "the tier cannot be changed: not connected, or the engine does not tell them"
+            )
+            return
+        tier = self._tiers[(self._tiers.index(board.tier) + steps) % len(self._tiers)]
+        with contextlib.suppress(*THEIR_ENDS):  # told as the end of the session
+            request = {"action": "subscribe", "tier": tier, "id": TIER}
+            await ws.send_message(orjson.dumps(request).decode())
 
     # The connection.
 
@@ -140,7 +163,10 @@ class Watch:
         self._announced = None
         for request in self._requests:
             await ws.send_message(orjson.dumps(request).decode())
-        await self._read(ws)
+        try:
+            await self._read(ws)
+        finally:
+            self._ws = None
 
     def _lost(self, why: str, code: int | None) -> None:
         """Show that the connection ended, unless a `closing` message has announced it."""
@@ -158,7 +184,7 @@ class Watch:
                 try:
                     messages = messages_of(frame)
                     for message in messages:
-                        self._take(message, now_s)
+                        self._take(message, now_s, ws)
                     lines = [line for line in map(line_of, messages) if line] if self._plain else []
                 except BROKEN:
                     raise FinalError(f"{self._url} does not speak marketfeed's protocol") from None
@@ -166,12 +192,17 @@ class Watch:
                 if any(message["T"] == "synced" for message in messages):
                     beside.start_soon(self._miss)
 
-    def _take(self, message: dict[str, Any], now_s: float) -> None:
+    def _take(self, message: dict[str, Any], now_s: float, ws: trio_websocket.WebSocketConnection) -> None:
         match message:
+            case {"T": "error", "id": "tier"}:
+                pass  # it stays on its tier, and a notice says why
             case {"T": "error", "id": _}:  # the answer to one of our requests
                 raise refusal(message)
-            case {"T": "subscription"}:
+            case {"T": "subscription", "tier": tier}:
                 self._session.backoff.reset()
+                self._ws = ws
+                if message.get("id") == TIER:  # for the next connection, too
+                    self._requests[-1]["tier"] = tier
             case {"T": "closing", "code": code}:
                 self._announced = code
                 if "retry_ms" in message:
@@ -187,7 +218,7 @@ class Watch:
         missing = unmatched((name for name in self._symbols if name != "*"), self._board.rows)
         if not missing or self._board.unknown:
             return
-        known = await known_symbols(self._engine)
+        known = await known_symbols(self._engine, self._token)
         # A known symbol may have no ticks yet.
         for name in unmatched(missing, known):
             why = await trio.to_thread.run_sync(told, name, known, "the engine")

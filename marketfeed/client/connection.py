@@ -9,11 +9,7 @@ and the user would see a timeout only.
 
 from __future__ import annotations
 
-import ssl
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import SplitResult, urlsplit
 
 import h11
 import orjson
@@ -21,33 +17,29 @@ import trio
 import trio_websocket
 
 from marketfeed import __version__
-from marketfeed.client.unreachable import plainly, tls_reason
-from marketfeed.config.validation import shown
-from marketfeed.core.addresses import host_port, parse_ip
-from marketfeed.errors import ConfigError, FeedProtocolError, MarketfeedError
+from marketfeed.client import address
+from marketfeed.client.address import BY_ARGUMENT, BY_OPTION, SCHEMES, STREAM, stream_of, stream_url
+from marketfeed.client.unreachable import tls_reason
+from marketfeed.errors import ConnectError, FeedProtocolError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from marketfeed.config.schema import GatewayConfig
 
+__all__ = [
+    "BROKEN", "BY_ARGUMENT", "BY_OPTION", "CONNECT_S", "RECEIVE_BYTES", "SCHEMES", "STREAM", "THEIR_ENDS",
+    "Endpoint", "Stream", "endpoint", "endpoint_of", "known_symbols", "stream_of", "stream_url",
+]  # fmt: skip
 CONNECT_S: Final = 10.0
 AGENT: Final = [(b"User-Agent", f"marketfeed-cli/{__version__}".encode("ascii"))]
 MESSAGE_BYTES: Final = 64 << 20
 RECEIVE_BYTES: Final = 1 << 16
 ANSWER_BYTES: Final = 16 << 20  # of one GET; 65,536 symbols are 4 MB
-STREAM: Final = "/v1/stream"
-SCHEMES: Final = {"http": "ws", "https": "wss"}  # of an engine, and of its stream
-BY_OPTION: Final = f"--url ws://HOST:PORT{STREAM}"
-BY_ARGUMENT: Final = f"ws://HOST:PORT{STREAM} before the symbols"
 _HTTP: Final = b"HTTP/"
 _TLS: Final = (b"\x15\x03", b"\x16\x03")  # records of an alert and of a handshake: RFC 8446, section 5.1
-NO_PEM: Final = "contains no certificate in PEM format"
-_PEM_END: Final = "-----END CERTIFICATE-----"
 
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
-
-
-class ConnectError(MarketfeedError):
-    """The connection to an engine failed; the message gives the reason in one line."""
 
 
 THEIR_ENDS: Final = (
@@ -64,24 +56,8 @@ THEIR_ENDS: Final = (
 BROKEN: Final = (FeedProtocolError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """The URL of an engine's stream; ``tls`` holds the trusted certificates, None for ws://."""
-
-    url: str
-    parts: SplitResult
-    tls: ssl.SSLContext | None
-    elsewhere: str = ""  # how to give another address, if this one is from a configuration
-
-    @property
-    def resource(self) -> str:
-        """Return path and query of the handshake's request; /v1/stream if the URL has no path."""
-        return (self.parts.path or STREAM) + (f"?{self.parts.query}" if self.parts.query else "")
-
-    def unreachable(self, error: BaseException) -> str:
-        """Return why the connection failed, and how to give an address if none was given."""
-        hint = f"; for an engine at another address, use {self.elsewhere}" if self.elsewhere else ""
-        return f"{plainly(error, secure=self.tls is not None)}{hint}"
+class Endpoint(address.Endpoint):
+    """An endpoint with the connections of the commands."""
 
     async def connect(self) -> Stream:
         """Connect; with TLS, complete its handshake. Raises ConnectError and OSError."""
@@ -119,10 +95,16 @@ class Endpoint:
             )
         raise ConnectError(answer.reason)
 
-    async def get(self, path: str) -> Any:
-        """Return the JSON that a GET on the same port answers; raises one of THEIR_ENDS."""
+    async def get(self, path: str, token: str | None = None) -> Any:
+        """Return the JSON that a GET on the same port answers; raises one of THEIR_ENDS.
+
+        ``path`` is below that of the stream's folder, such as /v1/symbols.
+        """
+        path = self.parts.path.removesuffix(STREAM) + path
         connection = h11.Connection(h11.CLIENT)
         headers = [(b"Host", self.parts.netloc.encode()), *AGENT, (b"Connection", b"close")]
+        if token is not None:
+            headers.append((b"Authorization", f"Bearer {token}".encode()))
         request = h11.Request(method="GET", target=path, headers=headers)
         body = bytearray()
         with trio.fail_after(CONNECT_S):
@@ -185,103 +167,33 @@ def _or_tls(stream: Stream) -> str:
     return "; does this port serve wss://?" if isinstance(stream, trio.SocketStream) else ""
 
 
-async def known_symbols(engine: Endpoint) -> list[str]:
+async def known_symbols(engine: Endpoint, token: str | None = None) -> list[str]:
     """Return the engine's symbols from GET /v1/symbols next to its stream; [] if that fails."""
-    path = engine.parts.path
-    if not path.endswith(STREAM):
+    if not engine.parts.path.endswith(STREAM):
         return []
     try:
-        answer = await engine.get(path.removesuffix(STREAM) + "/v1/symbols")
+        answer = await engine.get("/v1/symbols", token)
         return [str(row["S"]) for row in answer["symbols"]]
     except (*THEIR_ENDS, *BROKEN):
         return []  # the symbols only serve suggestions
 
 
-def stream_of(url: str) -> str:
-    """Return the URL of the stream of the engine at ``url``, http:// or https://; other URLs as they are."""
-    scheme, _, rest = url.partition("://")
-    if scheme not in SCHEMES:
-        return url
-    return f"{SCHEMES[scheme]}://{rest.rstrip('/').removesuffix(STREAM)}{STREAM}"
+async def known_tiers(engine: Endpoint, token: str | None = None) -> list[str]:
+    """Return the tiers that a session may choose, the best first; [] if the engine does not tell them."""
+    if not engine.parts.path.endswith(STREAM):
+        return []
+    try:
+        answer = await engine.get("/v1/engine", token)
+        return [str(row["tier"]) for row in answer["tiers"]]
+    except (*THEIR_ENDS, *BROKEN):
+        return []
 
 
 def endpoint(url: str, ca: Path | None = None, option: str = "--url ") -> Endpoint:
-    """Return the endpoint at ``url``; errors name ``option``, which it was given by.
-
-    Certificates are checked against the system's authorities, or, with ``ca``, only against those in that
-    PEM file. Raises ConfigError.
-    """
-    parts = parsed_url(url, option)
-    if parts.scheme == "wss":
-        return Endpoint(url, parts, trusting(ca))
-    if ca is not None:
-        raise ConfigError(f"--ca {ca}: requires a wss:// URL, not {url}")
-    return Endpoint(url, parts, None)
+    """Return the endpoint at ``url`` as :func:`address.endpoint` does."""
+    return Endpoint(**vars(address.endpoint(url, ca, option)))
 
 
 def endpoint_of(gateway: GatewayConfig, ca: Path | None = None, elsewhere: str = BY_OPTION) -> Endpoint:
-    """Return the endpoint of the engine with this configuration.
-
-    ``elsewhere`` describes how to give another address, for error messages. Without ``ca``, only the
-    certificate in ``tls_cert`` is trusted. Its name is not checked: it may have been issued for the
-    engine's public name, while this connection uses the address. Raises ConfigError.
-    """
-    url = stream_url(gateway, elsewhere)
-    if not gateway.tls_cert or ca is not None:
-        return replace(endpoint(url, ca), elsewhere=elsewhere)
-    return Endpoint(url, urlsplit(url), _pinned(Path(gateway.tls_cert)), elsewhere)
-
-
-def stream_url(gateway: GatewayConfig, elsewhere: str = BY_OPTION) -> str:
-    """Return the URL of the stream of an engine with this configuration; raises ConfigError for port 0."""
-    if gateway.port == 0:
-        raise ConfigError(f"gateway.port: 0 means any free port; give the engine's address: {elsewhere}")
-    host = gateway.host
-    address = parse_ip(host)
-    if address is not None and address.is_unspecified:  # the engine listens on all addresses
-        host = "127.0.0.1" if address.version == 4 else "::1"
-    return f"{'wss' if gateway.tls_cert else 'ws'}://{host_port(host, gateway.port)}{STREAM}"
-
-
-def parsed_url(url: str, option: str = "--url ") -> SplitResult:
-    """Return the parts of a WebSocket URL; raises ConfigError, which names ``option``, for other URLs."""
-    try:
-        parts = urlsplit(url)
-        if parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0:
-            parts.hostname.encode("idna")  # as getaddrinfo does
-            return parts
-    except UnicodeError:
-        raise ConfigError(f"{option}{url}: {shown(parts.hostname)} is not a valid host name") from None
-    except ValueError as error:
-        raise ConfigError(f"{option}{url}: {error}") from None
-    raise ConfigError(f"{option}{url}: must be ws://HOST:PORT/v1/stream, or wss://…")
-
-
-def trusting(ca: Path | None) -> ssl.SSLContext:
-    """Return a context that trusts the authorities in the PEM file ``ca``, else the system's.
-
-    Server certificates in the file, such as self-signed ones, are trusted too. Raises ConfigError.
-    """
-    try:
-        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
-    except ssl.SSLError:
-        raise ConfigError(f"--ca {ca}: {NO_PEM}") from None
-    except OSError as error:
-        raise ConfigError(f"--ca {ca}: {error.strerror}") from None
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
-
-
-def _pinned(cert: Path) -> ssl.SSLContext:
-    """Return a context that trusts only the first certificate in ``cert``, for any host name."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    try:
-        first = cert.read_text("ascii", "replace").partition(_PEM_END)
-        context.load_verify_locations(cadata=first[0] + first[1])
-    except (ssl.SSLError, ValueError):
-        raise ConfigError(f"gateway.tls_cert: {cert}: {NO_PEM}") from None
-    except OSError as error:
-        raise ConfigError(f"gateway.tls_cert: {cert}: {error.strerror}") from None
-    return context
+    """Return the endpoint of an engine as :func:`address.endpoint_of` does."""
+    return Endpoint(**vars(address.endpoint_of(gateway, ca, elsewhere)))

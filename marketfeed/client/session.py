@@ -8,12 +8,12 @@ import orjson
 import trio
 import trio_websocket
 
-from marketfeed.client.connection import RECEIVE_BYTES, THEIR_ENDS, ConnectError, Endpoint, Stream
+from marketfeed.client.connection import RECEIVE_BYTES, THEIR_ENDS, Endpoint, Stream
 from marketfeed.client.unreachable import leaf, plainly
 from marketfeed.core.backoff import Backoff
 from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.printable import printable
-from marketfeed.errors import CloseCode, ErrorCode, MarketfeedError
+from marketfeed.errors import CloseCode, ConnectError, ErrorCode, MarketfeedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -11,7 +11,8 @@ from rich.cells import cell_len
 
 from marketfeed.cli.board import Board
 from marketfeed.cli.keyboard import keys_of
-from marketfeed.cli.screen import COLUMNS, View, age_of, number_of, picture
+from marketfeed.cli.screen import COLUMNS, age_of, number_of, picture
+from marketfeed.cli.view import View
 
 AT_S = 1_700_000_000.0
 
@@ -137,11 +138,12 @@ def test_keys_move_the_part_of_the_symbols_that_is_shown():
         lines = drawn(board, height=13, view=view)
         return lines[2].split()[0], lines[11].split()[0], lines[12]
 
-    assert shown() == ("S00", "S09", "symbols 1 to 10 of 30 · ↑ ↓ PgUp PgDn: scroll · q: quit")
+    keys = "/: filter · s: sort · t: tier · space: pause · ?: keys · q: quit"
+    assert shown() == ("S00", "S09", f"symbols 1 to 10 of 30 · {keys}")
     assert shown("down", "j")[:2] == ("S02", "S11")
     assert shown("up")[:2] == ("S01", "S10")
     assert shown("page down")[:2] == ("S11", "S20")
-    assert shown("page down", "page down", "j")[:2] == ("S20", "S29")  # no further than the last
+    assert shown("f", "page down", "j")[:2] == ("S20", "S29")  # no further than the last
     assert shown("k", "page up")[:2] == ("S09", "S18")
     assert shown("home")[:2] == ("S00", "S09")
     assert shown("up")[:2] == ("S00", "S09")
@@ -154,7 +156,7 @@ def test_keys_move_the_part_of_the_symbols_that_is_shown():
 def test_without_a_keyboard_no_keys_are_told():
     assert drawn(BOOK, keys=False)[-1] == "symbols 1 to 4 of 4"
     assert drawn(Board(), keys=False)[-1] == "no symbols yet"
-    assert drawn(BOOK, width=30)[-1] == "symbols 1 to 4 of 4"
+    assert drawn(BOOK, width=28)[-1] == "symbols 1 to 4 of 4"
 
 
 def test_names_that_are_unknown_and_notices_are_told_below():
@@ -213,7 +215,10 @@ def test_ages(seconds, age):
 
 
 def test_keys_of_a_terminal():
-    sent = "\x1b[A\x1b[B\x1bOA\x1bOB\x1b[5~\x1b[6~\x1b[H\x1b[4~jkq\x1b[1;5C\x1b[24~G"
+    sent = "\x1b[A\x1b[B\x1bOA\x1bOB\x1b[5~\x1b[6~\x1b[H\x1b[4~jkq\x1b[1;5C\x1b[24~\x1b[<0;1;2M\x1bxG"
     assert keys_of(sent) == [
         "up", "down", "up", "down", "page up", "page down", "home", "end", "j", "k", "q", "G",
+    ]  # fmt: skip
+    assert keys_of("\r\n\x7f\b\x1b\x1b") == [
+        "enter", "enter", "backspace", "backspace", "escape", "escape",
     ]  # fmt: skip

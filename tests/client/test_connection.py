@@ -13,10 +13,10 @@ import trio.lowlevel
 import trio.socket
 import trustme
 
-from marketfeed.client.connection import THEIR_ENDS, ConnectError, endpoint, endpoint_of, stream_url
+from marketfeed.client.connection import THEIR_ENDS, endpoint, endpoint_of, stream_url
 from marketfeed.client.unreachable import leaf
 from marketfeed.config.schema import GatewayConfig
-from marketfeed.errors import ConfigError
+from marketfeed.errors import ConfigError, ConnectError
 
 NOT_TLS = tuple(
     f"{what}; does this port serve wss://?"
