@@ -73,15 +73,15 @@ export interface Gap {
   n: number;
   /** false: the engine did not say so; the numbers of the ticks show it */
   announced?: false;
-  /** "consumer": this program was too slow, and its own buffer conflated */
-  cause?: "consumer";
 }
 
-/** The session fell behind (`on`), or has caught up. */
+/** The session fell behind (`on`), or has caught up and left out `conflated` ticks. In between come the newest. */
 export interface Lag {
   T: "lag";
   on: boolean;
   conflated?: number;
+  /** "consumer": a loop of this program was too slow */
+  cause?: "consumer";
 }
 
 /** What was missed for these names is unknown; a snapshot follows. */
@@ -220,7 +220,6 @@ export interface Options {
   retryMs?: [number, number];
   WebSocket?: any;
   fetch?: typeof fetch;
-  EventSource?: any;
 }
 
 export interface Names {
@@ -268,56 +267,73 @@ export interface Events {
   message: Message;
 }
 
-// Between the parts of the module.
-
-/** A message, or one of this module's own. */
-export type Wire = any;
-export type Raw = string | ArrayBuffer;
-
-/** What one Feed wants of a Hub. */
-export interface Want {
-  quotes: string[];
-  trades: string[];
-  tiers: (string | undefined)[];
-  forced?: string;
-  alerts: AlertWant[];
-  visible: boolean;
+/** Messages for one component of a program. Without a listener, loop over it: `for await (const message of …)`. */
+export interface Subscription<M = Message> extends AsyncIterable<M> {
+  /** End it; a loop over it ends. */
+  unsubscribe(): void;
 }
 
-export interface AlertWant {
-  consumer: string;
-  patterns: string[];
-  start?: string;
+export interface AlertSubscription extends Subscription<Alert> {
+  /** Acknowledge alerts as the consumer; resolves when that is on the engine's disk. Repeated until then. */
+  ack(ids: string | string[]): Promise<{ alerts: string[]; unknown: string[] }>;
 }
 
-/** Position of a stream, from which another one can go on. */
-export interface Saved {
-  quotes: string[];
-  trades: string[];
-  cursor: string;
-  epoch: string;
+/** An error of the engine or of the connection; `code` is a close code, an HTTP status, or 0. */
+export interface FeedError extends Error {
+  code: number;
+  /** null: the same would fail again */
+  retryMs?: number | null;
 }
 
-/** From a Hub to a Feed. */
-export interface Batch {
-  messages?: Wire[];
-  raw?: Raw;
-  saved?: Saved;
-  cursor?: string;
-  /** whose alerts: a consumer, or "" for the live view */
-  key?: string;
-  names?: string[];
-  ask?: string;
+/** What `connect` returns. */
+export interface Feed {
+  readonly state: State;
+  readonly transport: Transport;
+  /** of the session; "" before it is known */
+  readonly tier: string;
+  readonly encoding: string;
+  /** up to where everything has been received; null before the first snapshot */
+  readonly cursor: string | null;
+
+  /**
+   * Receive messages of `names`: by `listener`, or without one by a loop over what is returned. All subscriptions
+   * share one session, on the fastest tier that one of them asks for. Throws TypeError for an invalid name.
+   */
+  subscribe(names: Names, listener?: (message: Message) => void): Subscription;
+
+  /** Return the newest tick of a symbol that is subscribed; a quote, unless `channel` is "trades". */
+  latest(symbol: string, channel?: "quotes"): Quote | undefined;
+  latest(symbol: string, channel: "trades"): Trade | undefined;
+
+  /** Call `listener` at each event of a type; returns a function that ends that. */
+  on<K extends keyof Events>(type: K, listener: (event: Events[K]) => void): () => void;
+
+  /** Receive alerts: as a durable consumer, which acknowledges them, or without `consumer` as a live view. */
+  alerts(names?: AlertNames, listener?: (alert: Alert) => void): AlertSubscription;
+
+  /** Publish a notice; resolves when it is on the engine's disk. Repeated until then, which its `key` makes safe. */
+  publish(notice: Notice): Promise<{ id: string; key: string }>;
+
+  /** Make a request with the token, and return the JSON of its answer; rejects with a FeedError for another answer than 2xx. */
+  request(path: string, request?: RequestOptions): Promise<any>;
+
+  /** Set the tier, whatever subscriptions ask for; null: as they ask. */
+  setTier(tier: string | null): void;
+
+  /** Force a transport, or choose: "auto". */
+  use(name: TransportName | "auto"): void;
+
+  /** Cut the connection, to see it resume. */
+  cut(): void;
+
+  /** The engine's clock, in µs since the Unix epoch: `feed.now() - quote.r` is the age of a quote. */
+  now(): number;
+
+  statistics(): Statistics;
+
+  /** End everything. */
+  close(): void;
 }
 
-/** From a Feed to a Hub. */
-export interface Call {
-  want?: Want;
-  saved?: Saved;
-  cut?: 1;
-  use?: string;
-  bye?: 1;
-  alive?: 1;
-  token?: string | null;
-  failed?: string;
-}
+/** Connect to the engine at `url`, such as "/" or "https://feed.example.com". */
+export type Connect = (url?: string, options?: Options) => Feed;
