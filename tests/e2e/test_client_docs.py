@@ -1,11 +1,10 @@
-"""The code blocks of docs/clients.md run as they stand: Python under trio and asyncio, JavaScript in Chromium and Node."""
+"""The code blocks of docs/clients.md run as they stand, in Python, in Chromium and in Node."""
 
 from __future__ import annotations
 
 import ast
 import asyncio
 import contextlib
-import json
 import re
 import subprocess
 from pathlib import Path
@@ -110,7 +109,9 @@ async def run(text: str, url: str, encoding: str) -> Printed:
     return printed
 
 
-@pytest.mark.parametrize("start", [trio.run, lambda work, *given: asyncio.run(work(*given))], ids=["trio", "asyncio"])
+@pytest.mark.parametrize(
+    "start", [trio.run, lambda work, *given: asyncio.run(work(*given))], ids=["trio", "asyncio"]
+)
 @pytest.mark.parametrize("text", blocks("python"))
 def test_python(running: Engine, text: str, start: Callable[..., Printed]) -> None:
     encoding = "binary" if "pandas" in text else "json"
@@ -125,7 +126,8 @@ BEFORE = """window.shown = [];
 for (const name of ["log", "debug", "warn"]) console[name] = (...values) => shown.push(values);
 """
 ADD = """text => {
-  document.head.append(Object.assign(document.createElement("script"), { type: "module", textContent: text }));
+  const script = document.createElement("script");
+  document.head.append(Object.assign(script, { type: "module", textContent: text }));
 }"""
 CONNECT = 'import { connect } from "/marketfeed.js";\n'
 FEED = 'const feed = connect("/");\nfeed.subscribe({ quotes: ["SY0000"] }, () => {});\n'
@@ -134,7 +136,9 @@ FEED = 'const feed = connect("/");\nfeed.subscribe({ quotes: ["SY0000"] }, () =>
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=need("chromium"), args=["--no-sandbox", "--disable-gpu", "--disable-quic"])
+        chromium = playwright.chromium.launch(
+            executable_path=need("chromium"), args=["--no-sandbox", "--disable-gpu", "--disable-quic"]
+        )
         yield chromium
         chromium.close()
 
@@ -152,3 +156,41 @@ def test_javascript_in_a_page(running: Engine, browser: Any, text: str) -> None:
     page.wait_for_function("window.shown?.length", timeout=COMES_MS)
     assert not errors
     page.close()
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """Return a folder in which the npm package and those that it is used with are installed."""
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules" / "marketfeed").symlink_to(ROOT / "js")
+    for name in ("ws", "typescript", "@types"):
+        if not (MODULES / name).is_dir():
+            pytest.skip(f"needs: npm install --prefix .venv/foreign {name}")
+        (tmp_path / "node_modules" / name).symlink_to(MODULES / name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("text", [one for one in blocks("js") if 'from "marketfeed"' in one.values[0]])
+def test_javascript_in_node(running: Engine, package: Path, text: str) -> None:
+    (package / "block.mjs").write_text(text_for(running, text))
+    with subprocess.Popen(
+        [need("node"), "block.mjs"], cwd=package, stdout=subprocess.PIPE, text=True
+    ) as program:
+        try:
+            assert program.stdout is not None
+            assert any("SY0000" in line for line in program.stdout)
+        finally:
+            program.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", blocks("ts"))
+def test_typescript(package: Path, text: str) -> None:
+    (package / "block.mts").write_text(text)
+    options = ["--noEmit", "--strict", "--module", "nodenext", "--target", "es2023", "--lib", "es2023,dom"]
+    compiler = str(package / "node_modules" / "typescript" / "bin" / "tsc")
+    done = subprocess.run(
+        [need("node"), compiler, *options, "block.mts"],
+        cwd=package, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout

@@ -23,8 +23,10 @@ CONFIG = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 200\nrate = 20
 COMES_MS = 60_000
 # A row is complete when its prices are numbers; the last trade may be missing yet.
 COMPLETE = """wanted => {
-  const rows = [...document.querySelectorAll("#rows tr")].map((row) => [...row.cells].map((cell) => cell.textContent));
-  return rows.length === wanted && rows.every(([name, bid, ask]) => /^SY0/.test(name) && Number(bid) < Number(ask));
+  const texts = (row) => [...row.cells].map((cell) => cell.textContent);
+  const complete = ([name, bid, ask]) => /^SY0/.test(name) && Number(bid) < Number(ask);
+  const rows = [...document.querySelectorAll("#rows tr")].map(texts);
+  return rows.length === wanted && rows.every(complete);
 }"""
 
 
@@ -76,7 +78,9 @@ def test_the_frontend_shows_prices_and_says_when_they_stand_still(tmp_path: Path
             page.wait_for_selector("#rows:not(.stale)", timeout=COMES_MS)
             page.wait_for_function(COMPLETE, arg=11, timeout=COMES_MS)
             page.goto(f"http://localhost:{pages}/frontend.html")  # an origin that is not allowed
-            page.wait_for_function('document.querySelector("#state").value.startsWith("disconnected")', timeout=COMES_MS)
+            page.wait_for_function(
+                'document.querySelector("#state").value.startsWith("disconnected")', timeout=COMES_MS
+            )
             assert not page.query_selector_all("#rows tr")
         assert not errors
         chromium.close()

@@ -105,7 +105,9 @@ class Output:
         self._client.stdout.close()
 
 
-@pytest.mark.parametrize("name", ["events.js", "poll.py", "subscribe.js", "subscribe.py", "subscribe_plain.py"])
+@pytest.mark.parametrize(
+    "name", ["events.js", "poll.py", "subscribe.js", "subscribe.py", "subscribe_plain.py"]
+)
 def test_a_client_comes_back_after_502_and_after_a_restart(tmp_path: Path, name: str) -> None:
     text = (ROOT / "examples" / name).read_text("utf-8")
     command = [sys.executable, "-u"]
