@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import SplitResult, urlsplit
 
-from marketfeed.client.unreachable import plainly
 from marketfeed.config.validation import shown
 from marketfeed.core.addresses import host_port, parse_ip
 from marketfeed.errors import ConfigError
@@ -62,10 +61,6 @@ class Endpoint:
     def path(self, path: str) -> str:
         """Return the path of another route of the same engine, such as /v1/symbols."""
         return self.resource.partition("?")[0].removesuffix(STREAM) + path
-
-    def unreachable(self, error: BaseException) -> str:
-        """Return why the connection failed, and how to give an address if none was given."""
-        return f"{plainly(error, secure=self.tls is not None)}{self.hint}"
 
     @property
     def hint(self) -> str:

@@ -70,10 +70,10 @@ class AsyncioBackend:
                 )
         except (ssl.SSLError, ConnectionResetError, ConnectionAbortedError) as error:
             if tls is None:
-                raise ConnectError(plainly(error, secure=False)) from None
+                raise ConnectError(plainly(error)) from None
             raise ConnectError(f"TLS: {tls_reason(_cause(error), timeout_s, BY_CA)}") from None
         except (OSError, UnicodeError) as error:
-            raise ConnectError(plainly(error, secure=tls is not None)) from None
+            raise ConnectError(plainly(error)) from None
         return AsyncioStream(reader, writer)
 
     async def wait(self, event: Event, until_s: float) -> None:

@@ -49,6 +49,7 @@ def connect(
     connect_s: float = 10.0,
     retry_s: tuple[float, float] = (1.0, 30.0),
     ping_s: float = 10.0,
+    mute_s: float | None = None,
 ) -> Connecting:
     """Return a context manager that connects to an engine and returns its :class:`Feed`.
 
@@ -69,7 +70,8 @@ def connect(
 
     ``buffer_bytes`` bounds what is received ahead of the caller. An attempt to connect takes at most
     ``connect_s``; delays between attempts grow from the first to the second of ``retry_s``. After ``ping_s``
-    a ping is sent; without any byte from the engine in the same time again, the connection is given up.
+    a ping is sent; without any byte from the engine within ``mute_s``, which is ``ping_s`` if not given, the
+    connection is given up.
 
     Raises ConfigError for arguments that are not valid.
     """
@@ -92,7 +94,7 @@ def connect(
         wait=wait,
         connect_s=connect_s,
         ping_s=ping_s,
-        mute_s=ping_s,
+        mute_s=ping_s if mute_s is None else mute_s,
         first_retry_s=retry_s[0],
         max_retry_s=retry_s[1],
     )

@@ -257,11 +257,12 @@ class Dialogue:
             if message.code == ErrorCode.NOT_ENTITLED and self.subscriptions.lost_consumer(message.msg):
                 self.events.append(Settled((), _refusal(message)))
         elif message.id == self._auth:
-            self._auth_refused(message)
+            self._auth_refused(message, into)
         elif self.subscriptions.refused(message, self.now.s) or (
             message.code in _LATER and self.acknowledgements.later(message.id, self.now.s)
         ):
-            return  # it is repeated
+            if message.code in _LATER:
+                into.append(message)  # it is repeated, and the caller can see why nothing comes
         elif alerts := self.acknowledgements.settled(message.id):
             self.events.append(Settled(alerts, _refusal(message)))
         elif self._pings.pop(message.id, None) is None:  # type: ignore[arg-type]
@@ -283,12 +284,13 @@ class Dialogue:
             return
         self.events.append(Answered(message.id, _refusal(message)))
 
-    def _auth_refused(self, message: messages.Error) -> None:
+    def _auth_refused(self, message: messages.Error, into: list[Any]) -> None:
         self._auth = None
         reason = f"error {message.code}: {printable(message.msg)}"
         credentials = self.credentials
         if message.code in _LATER:  # with the same token
             credentials.failed(reason, self.now.s)
+            into.append(message)
         elif not credentials.renewable:
             self.end = End(CloseCode.NORMAL, reason, RefusedError(message.code, reason))
         elif message.code == ErrorCode.ALREADY_AUTHENTICATED:

@@ -69,6 +69,11 @@ class Feed:
         """Unix time at which the message that was iterated over last had been read."""
         return self._arrived_ns
 
+    @property
+    def passed_over(self) -> int:
+        """How many messages were passed over: those of a newer protocol, and those that break it."""
+        return self._core.intake.counters.unknown
+
     def statistics(self) -> Statistics:
         """Return the counters of the feed and its latencies, since it began."""
         return self._core.statistics()

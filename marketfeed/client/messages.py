@@ -74,7 +74,11 @@ class Subscription(wire.Subscription, frozen=True, forbid_unknown_fields=False, 
 
 
 class Error(wire.Error, frozen=True, forbid_unknown_fields=False):
-    """The engine refused a request, or took something away, such as names that are no longer entitled."""
+    """The engine took something away, such as names that are no longer entitled, or is not able to do it now.
+
+    With code 429 or 500 the client repeats the request. What the engine refuses for good raises
+    RequestRefusedError where it was asked for.
+    """
 
 
 class Closing(wire.Closing, frozen=True, forbid_unknown_fields=False):

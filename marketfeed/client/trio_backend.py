@@ -61,8 +61,10 @@ class TrioBackend:
         try:
             with trio.fail_after(timeout_s):
                 stream = await trio.open_tcp_stream(host, port)
-        except (OSError, trio.TooSlowError) as error:
-            raise ConnectError(plainly(error, secure=tls is not None)) from None
+        except trio.TooSlowError:
+            raise ConnectError(plainly(TimeoutError())) from None
+        except OSError as error:
+            raise ConnectError(plainly(error)) from None
         if tls is None:
             return TrioStream(stream)
         # https_compatible: many servers close without TLS's close_notify.
@@ -73,7 +75,8 @@ class TrioBackend:
         except BaseException as error:
             await trio.aclose_forcefully(stream)
             if isinstance(error, trio.BrokenResourceError | trio.TooSlowError):
-                reason = tls_reason(error.__cause__ or error, timeout_s, BY_CA)
+                slow = isinstance(error, trio.TooSlowError)
+                reason = tls_reason(TimeoutError() if slow else error.__cause__ or error, timeout_s, BY_CA)
                 raise ConnectError(f"TLS: {reason}") from None
             raise
         return TrioStream(sealed)

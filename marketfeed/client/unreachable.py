@@ -9,8 +9,6 @@ from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Final
 
 import orjson
-import trio
-import trio_websocket
 
 from marketfeed.core.printable import printable
 
@@ -34,11 +32,9 @@ _EXPIRED: Final = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED, ope
 _WRONG_NAME: Final = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH
 
 
-def plainly(error: BaseException, *, secure: bool = True) -> str:
-    """Return why a connection failed, as one printable line; ``secure``: TLS was used."""
-    if isinstance(error, trio_websocket.ConnectionRejected):
-        return printable(_rejection(error, secure))
-    if isinstance(error, trio.TooSlowError) or (isinstance(error, TimeoutError) and not error.errno):
+def plainly(error: BaseException) -> str:
+    """Return why a connection failed, as one printable line."""
+    if isinstance(error, TimeoutError) and not error.errno:
         return "no answer"
     while error.__cause__ is not None:  # the reason is the cause of trio's "all attempts failed"
         error = error.__cause__
@@ -57,7 +53,7 @@ def tls_reason(error: BaseException, waited_s: float, ca: str = "--ca FILE") -> 
     if isinstance(error, ssl.SSLCertVerificationError):
         said = error.verify_message or str(error)
         return f"certificate verify failed: {said.rstrip('.')}; {_about_ca(error.verify_code, ca)}"
-    if isinstance(error, trio.TooSlowError | TimeoutError):
+    if isinstance(error, TimeoutError):
         return f"no answer within {waited_s:g} s{_IS_WS}"
     if isinstance(error, ssl.SSLEOFError | OSError) and not isinstance(error, ssl.SSLError):
         return "the connection was reset during the handshake"
@@ -82,11 +78,6 @@ def _about_ca(code: int, ca: str) -> str:
     return f"to trust this certificate or its authority, use {ca}"
 
 
-def _rejection(error: trio_websocket.ConnectionRejected, secure: bool) -> str:
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in error.headers}
-    return rejection(error.status_code, headers, error.body or b"", secure=secure)
-
-
 def rejection(status: int, headers: Mapping[str, str], body: bytes, *, secure: bool) -> str:
     """Describe an HTTP answer that rejected a request; names of ``headers`` are in lower case."""
     target = headers.get("location", "")
@@ -99,7 +90,7 @@ def rejection(status: int, headers: Mapping[str, str], body: bytes, *, secure: b
         said = _said(content, headers.get("content-type", ""))
         wants_tls = status in _WANTS_TLS_STATUS and bool(_WANTS_TLS.search(content))
         text += f": {said}" if said else ""
-    return text + (_TRY_WSS if wants_tls and not secure and "wss://" not in text else "")
+    return printable(text + (_TRY_WSS if wants_tls and not secure and "wss://" not in text else ""))
 
 
 def _said(body: str, content_type: str) -> str:

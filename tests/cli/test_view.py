@@ -11,6 +11,7 @@ from marketfeed.cli.board import Board
 from marketfeed.cli.orders import ORDERS
 from marketfeed.cli.screen import picture
 from marketfeed.cli.view import HELP, View
+from tests.support.scripts import as_received
 
 AT_S = 1_700_000_000.0
 KEYS = [
@@ -20,18 +21,18 @@ KEYS = [
 
 def quote(name, bid, ask, age_s=0.0):
     sides = {"bp": bid, "bs": 0.0 if bid is None else 1.0, "ap": ask, "as": 0.0 if ask is None else 1.0}
-    return {"T": "q", "S": name, **sides, "r": int((AT_S - age_s) * 1e6), "n": 1}
+    return {"T": "q", "S": name, **sides, "t": 0, "r": int((AT_S - age_s) * 1e6), "n": 1, "g": 1}
 
 
 def market():
     """Return a board of A (quiet, wide), B (busy), C (fell) and D, which has no bid."""
     board = Board()
-    board.fold(quote("A", 100.0, 110.0, 60), AT_S)
-    board.fold(quote("C", 200.0, 201.0), AT_S)
-    board.fold(quote("C", 100.0, 101.0, 5), AT_S)
-    board.fold(quote("D", None, 1.0, 30), AT_S)
+    board.fold(as_received(quote("A", 100.0, 110.0, 60)), AT_S)
+    board.fold(as_received(quote("C", 200.0, 201.0)), AT_S)
+    board.fold(as_received(quote("C", 100.0, 101.0, 5)), AT_S)
+    board.fold(as_received(quote("D", None, 1.0, 30)), AT_S)
     for _ in range(10):
-        board.fold(quote("B", 50.0, 51.0, 1), AT_S)
+        board.fold(as_received(quote("B", 50.0, 51.0, 1)), AT_S)
     return board
 
 
@@ -133,8 +134,8 @@ def test_a_pause_freezes_the_picture_and_says_how_long_and_the_data_goes_on():
     board.status, board.tier = "live", "vip"
     before = drawn(board, view)
     assert before[0].startswith("paused 0 ms · live · vip · ")
-    board.fold(quote("A", 7.0, 8.0), AT_S + 4)
-    board.fold(quote("E", 7.0, 8.0), AT_S + 4)
+    board.fold(as_received(quote("A", 7.0, 8.0)), AT_S + 4)
+    board.fold(as_received(quote("E", 7.0, 8.0)), AT_S + 4)
     board.status = "connection lost, reconnecting"
     frozen = drawn(board, view, now_s=AT_S + 12)
     assert frozen[1:] == before[1:]
@@ -167,7 +168,7 @@ def test_every_key_of_the_help_does_something():
     keys = [" " if word == "space" else names_of.get(word, word) for word in words if word != "Ctrl-C"]
     board = Board()
     for number in range(50):
-        board.fold(quote(f"S{number:02}", 1.0, 2.0), AT_S)
+        board.fold(as_received(quote(f"S{number:02}", 1.0, 2.0)), AT_S)
     for key in keys:
         view = View()
         drawn(board, view)
@@ -202,5 +203,5 @@ def test_whatever_the_keys_the_picture_fits(keys, width, height, more):
     for step, key in enumerate(keys):
         view.press(key)
         if more:
-            board.fold(quote(f"N{step}", 1.0, 2.0), AT_S + step)
+            board.fold(as_received(quote(f"N{step}", 1.0, 2.0)), AT_S + step)
         drawn(board, view, width, height, AT_S + step)
