@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 from typing import get_args
@@ -79,3 +80,9 @@ def test_names_of_the_python_client():
         if not hasattr(marketfeed.client, name) and not hasattr(marketfeed.errors, name)
     }
     assert unknown <= {"False", "True", "None", "HOST:PORT", "QUOTE"}
+
+
+def test_no_module_takes_the_place_of_a_name():
+    """The import of a submodule sets the attribute of its name, also after ``__getattr__`` has set it."""
+    modules = {module.name for module in pkgutil.iter_modules(marketfeed.client.__path__)}
+    assert not modules & set(marketfeed.client.__all__)
