@@ -174,7 +174,7 @@ def test_the_keyboard_moves_opens_and_closes(tab):
     everything = sorted(STRANGE + PLAIN)
 
     def active():
-        return tab.locator("[aria-selected='true'] .c-symbol").inner_text()
+        return tab.locator(".row[aria-selected='true'] .c-symbol").inner_text()
 
     grid.press("Home")
     assert active() == everything[0]
@@ -183,9 +183,9 @@ def test_the_keyboard_moves_opens_and_closes(tab):
         assert active() == everything[index], key
     grid.press("PageDown")
     assert everything.index(active()) > 10
-    assert grid.get_attribute("aria-activedescendant") == tab.locator("[aria-selected='true']").get_attribute(
-        "id"
-    )
+    assert grid.get_attribute("aria-activedescendant") == tab.locator(
+        ".row[aria-selected='true']"
+    ).get_attribute("id")
     name = active()
     grid.press("Enter")
     heading = tab.locator("#detail-name")

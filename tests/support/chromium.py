@@ -27,7 +27,7 @@ ARGUMENTS: Final = (
     "--js-flags=--expose-gc",
 )
 SERIOUS: Final = ("serious", "critical")  # impacts in axe-core's words
-WAIT_MS: Final = 20_000  # for what has to happen; processes may share their core with other tests
+WAIT_MS: Final = 60_000  # for what has to happen; processes may share their core with other tests
 # Faults of the network that a test causes are the browser's to report, not the page's.
 NETWORK: Final = ("Failed to load resource", "WebSocket connection to", "net::ERR_")
 

@@ -25,7 +25,9 @@ class AlertFeed {
 
   _begin() {
     if (!this.on || this._live || !session.feed) return;
-    this._live = session.feed.alerts({ patterns: ["*"] }, (alert) => this.episodes.add({ ...plain(alert), ack: false }));
+    this._live = session.feed.alerts({ patterns: ["*"] }, (alert) =>
+      this.episodes.add({ ...plain(alert), ack: false }),
+    );
     this._readLog();
   }
 
@@ -57,13 +59,17 @@ class AlertFeed {
     this.leave();
     const feed = connect("/", { ...credentials(), share: false });
     const consumer = { name, feed, problem: null };
-    consumer.alerts = feed.alerts({ patterns: ["*"], consumer: name, start }, (alert) => this.episodes.add({ ...plain(alert), ack: true }));
+    consumer.alerts = feed.alerts({ patterns: ["*"], consumer: name, start }, (alert) =>
+      this.episodes.add({ ...plain(alert), ack: true }),
+    );
     const fault = (problem) => {
       consumer.problem = problem;
       changed();
     };
     feed.on("error", (error) => fault(error.msg));
-    feed.on("state", (state) => fault(state.state === "disconnected" ? state.reason || `code ${state.code}` : null));
+    feed.on("state", (state) =>
+      fault(state.state === "disconnected" ? state.reason || `code ${state.code}` : null),
+    );
     this.consumer = consumer;
     changed();
   }
@@ -89,6 +95,17 @@ class AlertFeed {
   }
 }
 
-const plain = ({ id, key, rule, S, sev, state, msg, r, try: tries, suppressed }) => ({ id, key, rule, S, sev, state, msg, r, try: tries, suppressed });
+const plain = ({ id, key, rule, S, sev, state, msg, r, try: tries, suppressed }) => ({
+  id,
+  key,
+  rule,
+  S,
+  sev,
+  state,
+  msg,
+  r,
+  try: tries,
+  suppressed,
+});
 
 export const alertFeed = new AlertFeed();

@@ -11,7 +11,11 @@ import { Silences } from "./silences.js";
 const PAINT_MS = 250;
 const HOLD_MS = 1500;
 const MOST = 60; // rows per severity
-const PARTS = [["live", "Live"], ["history", "History"], ["silences", "Silences"]];
+const PARTS = [
+  ["live", "Live"],
+  ["history", "History"],
+  ["silences", "Silences"],
+];
 
 export class AlertsView {
   constructor(section) {
@@ -23,55 +27,152 @@ export class AlertsView {
     this._rows = new Map();
     this._silences = new Silences();
     this._history = new AlertHistory();
-    this._tabs = h("nav", { class: "subtabs", "aria-label": "Alerts" }, ...PARTS.map(([id, text]) => h("a", { href: `#alerts/${id}`, text })));
+    this._tabs = h(
+      "nav",
+      { class: "subtabs", "aria-label": "Alerts" },
+      ...PARTS.map(([id, text]) => h("a", { href: `#alerts/${id}`, text })),
+    );
     this._off = h("div", { class: "empty panel off", hidden: true }, ...offText());
     this._live = h("div", { class: "stack" }, this._consumerBar(), this._filterBar(), this._lists());
     this._parts = { live: this._live, history: this._history.element, silences: this._silences.element };
-    section.append(h("div", { class: "page" }, h("div", { class: "page-head with-actions" }, h("h2", { text: "Alerts" }), this._tabs), this._off, ...Object.values(this._parts)));
+    section.append(
+      h(
+        "div",
+        { class: "page" },
+        h("div", { class: "page-head with-actions" }, h("h2", { text: "Alerts" }), this._tabs),
+        this._off,
+        ...Object.values(this._parts),
+      ),
+    );
     session.on("engine", () => this._shown && this._showOff());
     session.on("feed", () => this._showConsumer());
   }
 
   _consumerBar() {
-    this._name = h("input", { id: "consumer", maxlength: 64, pattern: "[!-~]+", required: true, placeholder: "desk-1", autocomplete: "off", spellcheck: "false" });
-    this._start = h("select", { id: "consumer-start" }, h("option", { value: "now", text: "from now on" }), h("option", { value: "all", text: "all in the log" }));
-    this._begin = h("form", { class: "consumer", on: { submit: (event) => this._become(event) } },
-      h("label", { class: "field" }, h("span", { class: "label", text: "Acknowledge as consumer" }), this._name),
+    this._name = h("input", {
+      id: "consumer",
+      maxlength: 64,
+      pattern: "[!-~]+",
+      required: true,
+      placeholder: "desk-1",
+      autocomplete: "off",
+      spellcheck: "false",
+    });
+    this._start = h(
+      "select",
+      { id: "consumer-start" },
+      h("option", { value: "now", text: "from now on" }),
+      h("option", { value: "all", text: "all in the log" }),
+    );
+    this._begin = h(
+      "form",
+      { class: "consumer", on: { submit: (event) => this._become(event) } },
+      h(
+        "label",
+        { class: "field" },
+        h("span", { class: "label", text: "Acknowledge as consumer" }),
+        this._name,
+      ),
       h("label", { class: "field" }, h("span", { class: "label", text: "If it is new" }), this._start),
       h("button", { type: "submit", text: "Take alerts" }),
-      h("p", { class: "muted hint", text: "A consumer keeps every alert until it is acknowledged, over reconnects and restarts." }));
+      h("p", {
+        class: "muted hint",
+        text: "A consumer keeps every alert until it is acknowledged, over reconnects and restarts.",
+      }),
+    );
     this._as = h("strong", { id: "acting-as" });
     this._due = h("span", { class: "num", id: "due" });
-    this._all = h("button", { type: "button", id: "ack-all", on: { click: () => this._acknowledge(alertFeed.episodes.due()) } }, icon("check"), "Acknowledge all");
-    this._active = h("div", { class: "consumer", hidden: true }, h("span", {}, "Acknowledging as ", this._as), this._due, this._all,
-      h("button", { type: "button", class: "quiet", text: "Stop", on: { click: () => this._leave() } }));
+    this._all = h(
+      "button",
+      { type: "button", id: "ack-all", on: { click: () => this._acknowledge(alertFeed.episodes.due()) } },
+      icon("check"),
+      "Acknowledge all",
+    );
+    this._active = h(
+      "div",
+      { class: "consumer", hidden: true },
+      h("span", {}, "Acknowledging as ", this._as),
+      this._due,
+      this._all,
+      h("button", { type: "button", class: "quiet", text: "Stop", on: { click: () => this._leave() } }),
+    );
     this._fault = h("p", { class: "notice", role: "status", hidden: true });
     return h("div", { class: "panel consumer-bar" }, this._begin, this._active, this._fault);
   }
 
   _filterBar() {
-    const chip = (severity) => h("button", {
-      type: "button", class: "chip severity", "data-severity": severity, "aria-pressed": "true",
-      on: { click: (event) => this._toggle(severity, event.currentTarget) },
-    }, h("i", { class: "mark" }), severity, h("span", { class: "count num", text: "0" }));
+    const chip = (severity) =>
+      h(
+        "button",
+        {
+          type: "button",
+          class: "chip severity",
+          "data-severity": severity,
+          "aria-pressed": "true",
+          on: { click: (event) => this._toggle(severity, event.currentTarget) },
+        },
+        h("i", { class: "mark" }),
+        severity,
+        h("span", { class: "count num", text: "0" }),
+      );
     this._chips = new Map(SEVERITIES.map((severity) => [severity, chip(severity)]));
-    this._filter = h("input", { type: "search", id: "alert-filter", placeholder: "Rule, symbol or text", autocomplete: "off", spellcheck: "false", on: { input: () => this._search() } });
-    this._onlyOpen = h("button", { type: "button", class: "chip", "aria-pressed": "false", text: "Open only", on: { click: () => this._toggleOpen() } });
-    return h("div", { class: "bar flat", role: "search", "aria-label": "Alerts" },
-      h("div", { class: "chips", role: "group", "aria-label": "Severities" }, ...this._chips.values()), this._onlyOpen,
-      h("label", { class: "field search" }, h("span", { class: "sr", text: "Filter alerts" }), icon("search"), this._filter));
+    this._filter = h("input", {
+      type: "search",
+      id: "alert-filter",
+      placeholder: "Rule, symbol or text",
+      autocomplete: "off",
+      spellcheck: "false",
+      on: { input: () => this._search() },
+    });
+    this._onlyOpen = h("button", {
+      type: "button",
+      class: "chip",
+      "aria-pressed": "false",
+      text: "Open only",
+      on: { click: () => this._toggleOpen() },
+    });
+    return h(
+      "div",
+      { class: "bar flat", role: "search", "aria-label": "Alerts" },
+      h("div", { class: "chips", role: "group", "aria-label": "Severities" }, ...this._chips.values()),
+      this._onlyOpen,
+      h(
+        "label",
+        { class: "field search" },
+        h("span", { class: "sr", text: "Filter alerts" }),
+        icon("search"),
+        this._filter,
+      ),
+    );
   }
 
   _lists() {
-    this._groups = new Map(SEVERITIES.map((severity) => {
-      const rows = h("ul", { class: "alert-rows" });
-      const total = h("span", { class: "muted num" });
-      const element = h("section", { class: "panel severity-group", "data-severity": severity, "aria-label": `${severity} alerts` },
-        h("header", {}, h("i", { class: "mark" }), h("h3", { text: severity[0].toUpperCase() + severity.slice(1) }), total), rows);
-      return [severity, { element, rows, total }];
-    }));
+    this._groups = new Map(
+      SEVERITIES.map((severity) => {
+        const rows = h("ul", { class: "alert-rows" });
+        const total = h("span", { class: "muted num" });
+        const element = h(
+          "section",
+          { class: "panel severity-group", "data-severity": severity, "aria-label": `${severity} alerts` },
+          h(
+            "header",
+            {},
+            h("i", { class: "mark" }),
+            h("h3", { text: severity[0].toUpperCase() + severity.slice(1) }),
+            total,
+          ),
+          rows,
+        );
+        return [severity, { element, rows, total }];
+      }),
+    );
     this._none = h("div", { class: "empty panel" });
-    const list = h("div", { class: "stack" }, ...[...this._groups.values()].map(({ element }) => element), this._none);
+    const list = h(
+      "div",
+      { class: "stack" },
+      ...[...this._groups.values()].map(({ element }) => element),
+      this._none,
+    );
     list.addEventListener("pointermove", () => {
       this._pointedAt = performance.now();
     });
@@ -82,7 +183,8 @@ export class AlertsView {
     this._shown = true;
     const wanted = part in this._parts ? part : "live";
     for (const [id, element] of Object.entries(this._parts)) element.hidden = id !== wanted;
-    for (const link of this._tabs.children) setAttribute(link, "aria-current", link.hash === `#alerts/${wanted}` ? "page" : null);
+    for (const link of this._tabs.children)
+      setAttribute(link, "aria-current", link.hash === `#alerts/${wanted}` ? "page" : null);
     this._part = wanted;
     this._showOff();
     if (wanted === "history") this._history.show();
@@ -124,7 +226,10 @@ export class AlertsView {
 
   _keeps(one) {
     if (this._openOnly && !isOpen(one)) return false;
-    return !this._terms || [one.rule, one.symbol, one.message].some((text) => matches(text.toUpperCase(), this._terms));
+    return (
+      !this._terms ||
+      [one.rule, one.symbol, one.message].some((text) => matches(text.toUpperCase(), this._terms))
+    );
   }
 
   _become(event) {
@@ -168,7 +273,8 @@ export class AlertsView {
     const due = episodes.due().length;
     setText(this._due, `${count(due)} unacknowledged`);
     this._all.disabled = due === 0;
-    const moved = now || (performance.now() - this._pointedAt > HOLD_MS && episodes.version !== this._version);
+    const moved =
+      now || (performance.now() - this._pointedAt > HOLD_MS && episodes.version !== this._version);
     if (moved) this._arrange(episodes);
     for (const row of this._rows.values()) row.paint();
   }
@@ -189,7 +295,8 @@ export class AlertsView {
       list.slice(0, MOST).forEach((one, index) => {
         const row = this._rows.get(one.key) ?? new AlertRow(one, this);
         rows.set(one.key, row);
-        if (host.children[index] !== row.element) host.insertBefore(row.element, host.children[index] ?? null);
+        if (host.children[index] !== row.element)
+          host.insertBefore(row.element, host.children[index] ?? null);
       });
       while (host.children.length > Math.min(MOST, list.length)) host.lastChild.remove();
     }
@@ -215,16 +322,42 @@ class AlertRow {
     this._state = h("span", { class: "alert-state num" });
     this._message = h("p", { class: "alert-message" });
     this._tries = h("span", { class: "muted num" });
-    this._ack = h("button", { type: "button", class: "ack", on: { click: () => view.acknowledge(one) } }, icon("check"), "Acknowledge");
+    this._ack = h(
+      "button",
+      { type: "button", class: "ack", on: { click: () => view.acknowledge(one) } },
+      icon("check"),
+      "Acknowledge",
+    );
     this._acked = h("span", { class: "acked muted" }, icon("check"), "acknowledged");
-    const symbol = one.symbol && session.book.rows.has(one.symbol)
-      ? h("a", { href: `#watch/${encodeURIComponent(one.symbol)}`, text: one.symbol })
-      : h("span", { text: one.symbol });
-    this.element = h("li", { class: "alert" },
-      h("time", { class: "num", text: clock((one.began || one.cleared) - session.book.offsetMs) }), h("span", { class: "alert-rule", text: one.rule }),
-      h("span", { class: "alert-symbol" }, symbol), this._message, this._state, this._tries,
-      h("span", { class: "alert-actions" }, this._ack, this._acked,
-        one.notice ? null : h("button", { type: "button", class: "quiet", text: "Silence", "aria-label": `Silence ${one.rule} ${one.symbol}`, on: { click: () => view.silence(one) } })));
+    const symbol =
+      one.symbol && session.book.rows.has(one.symbol)
+        ? h("a", { href: `#watch/${encodeURIComponent(one.symbol)}`, text: one.symbol })
+        : h("span", { text: one.symbol });
+    this.element = h(
+      "li",
+      { class: "alert" },
+      h("time", { class: "num", text: clock((one.began || one.cleared) - session.book.offsetMs) }),
+      h("span", { class: "alert-rule", text: one.rule }),
+      h("span", { class: "alert-symbol" }, symbol),
+      this._message,
+      this._state,
+      this._tries,
+      h(
+        "span",
+        { class: "alert-actions" },
+        this._ack,
+        this._acked,
+        one.notice
+          ? null
+          : h("button", {
+              type: "button",
+              class: "quiet",
+              text: "Silence",
+              "aria-label": `Silence ${one.rule} ${one.symbol}`,
+              on: { click: () => view.silence(one) },
+            }),
+      ),
+    );
     this._ack.setAttribute("aria-label", `Acknowledge ${one.rule} ${one.symbol}`);
   }
 
@@ -246,9 +379,22 @@ function stateText(one) {
 }
 
 function noneText(episodes) {
-  if (episodes.byKey.size > 0) return [h("p", { class: "empty-title", text: "No alert matches" }), h("p", { text: "Other severities, states or texts are filtered out." })];
-  if (alertFeed.problem) return [h("p", { class: "empty-title", text: "The alert log cannot be read" }), h("p", { text: alertFeed.problem })];
-  return [h("p", { class: "empty-title", text: "No alert" }), h("p", { text: "What the rules in [[alerts.rules]] find, and notices of programs, appear here as they come." })];
+  if (episodes.byKey.size > 0)
+    return [
+      h("p", { class: "empty-title", text: "No alert matches" }),
+      h("p", { text: "Other severities, states or texts are filtered out." }),
+    ];
+  if (alertFeed.problem)
+    return [
+      h("p", { class: "empty-title", text: "The alert log cannot be read" }),
+      h("p", { text: alertFeed.problem }),
+    ];
+  return [
+    h("p", { class: "empty-title", text: "No alert" }),
+    h("p", {
+      text: "What the rules in [[alerts.rules]] find, and notices of programs, appear here as they come.",
+    }),
+  ];
 }
 
 const EXAMPLE = `[[alerts.rules]]
@@ -263,8 +409,16 @@ cooldown_s = 5.0`;
 function offText() {
   return [
     h("p", { class: "empty-title", text: "Alerts are off" }),
-    h("p", { text: "Add a rule to config.toml and restart the engine, or send it SIGHUP. With access control, the token needs the channel “alerts” too." }),
+    h("p", {
+      text: "Add a rule to config.toml and restart the engine, or send it SIGHUP. With access control, the token needs the channel “alerts” too.",
+    }),
     h("pre", { tabindex: "0", text: EXAMPLE, "aria-label": "A rule, as an example" }),
-    h("p", {}, "Types of rules: move, spread, stale, feed_down, anomaly and others, in ", h("code", { text: "docs/alerts.md" }), "."),
+    h(
+      "p",
+      {},
+      "Types of rules: move, spread, stale, feed_down, anomaly and others, in ",
+      h("code", { text: "docs/alerts.md" }),
+      ".",
+    ),
   ];
 }

@@ -11,7 +11,12 @@ import { TiersView } from "./tiers.js";
 import { WatchView } from "./watch.js";
 
 const VIEWS = {
-  watch: WatchView, tiers: TiersView, latency: LatencyView, alerts: AlertsView, connection: ConnectionView, access: AccessView,
+  watch: WatchView,
+  tiers: TiersView,
+  latency: LatencyView,
+  alerts: AlertsView,
+  connection: ConnectionView,
+  access: AccessView,
 };
 
 const built = new Map();
@@ -32,7 +37,8 @@ function route() {
       if (link.hash === `#${wanted}`) link.setAttribute("aria-current", "page");
       else link.removeAttribute("aria-current");
     }
-    document.title = wanted === "watch" ? "marketfeed" : `${wanted[0].toUpperCase()}${wanted.slice(1)} · marketfeed`;
+    document.title =
+      wanted === "watch" ? "marketfeed" : `${wanted[0].toUpperCase()}${wanted.slice(1)} · marketfeed`;
   }
   built.get(wanted).show(argument === undefined ? null : decodeURIComponent(argument));
 }

@@ -13,8 +13,12 @@ export const FLAG_STALE = 2;
 export const FLAG_CROSSED = 4;
 
 const COLUMNS = {
-  bid: [Float64Array, NaN], ask: [Float64Array, NaN], bidSize: [Float64Array, 0], askSize: [Float64Array, 0],
-  last: [Float64Array, NaN], lastSize: [Float64Array, 0],
+  bid: [Float64Array, NaN],
+  ask: [Float64Array, NaN],
+  bidSize: [Float64Array, 0],
+  askSize: [Float64Array, 0],
+  last: [Float64Array, NaN],
+  lastSize: [Float64Array, 0],
   mid: [Float64Array, NaN], // of both sides, or the only one
   base: [Float64Array, NaN], // the oldest mid of the last minute
   seen: [Float64Array, 0], // receipt of the newest tick
@@ -22,11 +26,14 @@ const COLUMNS = {
   first: [Float64Array, 0], // receipt of the symbol's first tick in this epoch, as far as known
   delay: [Float32Array, 0], // from receipt to this page, of the newest live tick
   rate: [Float32Array, 0], // ticks a second at the engine over RATE_S, conflated ones included
-  quotes: [Uint32Array, 0], trades: [Uint32Array, 0], // `n` of the newest one
+  quotes: [Uint32Array, 0],
+  trades: [Uint32Array, 0], // `n` of the newest one
   lost: [Uint32Array, 0], // ticks that `gap` told of
   version: [Uint32Array, 0], // changes with every tick
   feed: [Uint16Array, 0], // index into `feeds`; 0: not known
-  flags: [Uint8Array, 0], digits: [Uint8Array, 2], side: [Uint8Array, 0],
+  flags: [Uint8Array, 0],
+  digits: [Uint8Array, 2],
+  side: [Uint8Array, 0],
 };
 
 export class Book {
@@ -57,7 +64,10 @@ export class Book {
       if (this.capacity) column.set(this[name]);
       this[name] = column;
     }
-    for (const [name, wide] of [["minute", SECONDS], ["_counts", RATE_S]]) {
+    for (const [name, wide] of [
+      ["minute", SECONDS],
+      ["_counts", RATE_S],
+    ]) {
       const ring = new Float64Array(capacity * wide);
       if (name === "minute") ring.fill(NaN, this.capacity * wide);
       if (this.capacity) ring.set(this[name]);
@@ -176,7 +186,7 @@ export class Book {
   _second() {
     const { minute, mid, _counts: counts, quotes, trades, rate, base } = this;
     this.elapsed += 1;
-    const slot = this.slot = (this.slot + 1) % SECONDS;
+    const slot = (this.slot = (this.slot + 1) % SECONDS);
     const at = this.elapsed % RATE_S;
     const span = Math.min(this.elapsed, RATE_S);
     for (let row = 0; row < this.count; row += 1) {

@@ -59,19 +59,54 @@ export class Chart {
 
   _options(UPlot) {
     const font = "11px Plex, sans-serif";
-    const axis = { stroke: colours.dim, font, grid: { stroke: colours.line, width: 1 }, ticks: { show: false } };
-    const line = (stroke) => ({ stroke, width: 1.25, points: { show: false }, paths: UPlot.paths.stepped({ align: 1 }) });
-    const dots = (stroke) => ({ stroke, fill: stroke, paths: () => null, points: { show: true, size: 2.5, width: 0, fill: stroke } });
+    const axis = {
+      stroke: colours.dim,
+      font,
+      grid: { stroke: colours.line, width: 1 },
+      ticks: { show: false },
+    };
+    const line = (stroke) => ({
+      stroke,
+      width: 1.25,
+      points: { show: false },
+      paths: UPlot.paths.stepped({ align: 1 }),
+    });
+    const dots = (stroke) => ({
+      stroke,
+      fill: stroke,
+      paths: () => null,
+      points: { show: true, size: 2.5, width: 0, fill: stroke },
+    });
     return {
-      width: this._host.clientWidth, height: HEIGHT, legend: { show: false }, padding: [8, 4, 0, 0],
+      width: this._host.clientWidth,
+      height: HEIGHT,
+      legend: { show: false },
+      padding: [8, 4, 0, 0],
       cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
       scales: { y: { range: (_, low, high) => around(low, high, this.digits) } },
       axes: [
-        { ...axis, space: 80, size: 26, values: (plot, splits) => splits.map((at) => (cut(plot, at) ? "" : clock(at * 1000, 0))) },
-        { ...axis, side: 1, space: 34, size: (_, values) => 14 + 6.4 * Math.max(4, ...(values ?? []).map((one) => one.length)),
-          values: (_, splits) => splits.map((at) => price(at, this.digits)) },
+        {
+          ...axis,
+          space: 80,
+          size: 26,
+          values: (plot, splits) => splits.map((at) => (cut(plot, at) ? "" : clock(at * 1000, 0))),
+        },
+        {
+          ...axis,
+          side: 1,
+          space: 34,
+          size: (_, values) => 14 + 6.4 * Math.max(4, ...(values ?? []).map((one) => one.length)),
+          values: (_, splits) => splits.map((at) => price(at, this.digits)),
+        },
       ],
-      series: [{}, line(colours.accent), line(colours.dim), dots(colours.up), dots(colours.down), { ...line(colours.faint), spanGaps: true }],
+      series: [
+        {},
+        line(colours.accent),
+        line(colours.dim),
+        dots(colours.up),
+        dots(colours.down),
+        { ...line(colours.faint), spanGaps: true },
+      ],
       hooks: { setCursor: [(plot) => this._point(plot.cursor.idx)] },
     };
   }
@@ -92,7 +127,10 @@ export class Chart {
       setText(part, index < 2 ? `${name} ${shown(value, this.digits)}` : name);
     });
     const [bid, ask] = columns;
-    this._host.setAttribute("aria-label", `Chart of ${this._name}: bid ${shown(bid.at(-1), this.digits)}, ask ${shown(ask.at(-1), this.digits)}`);
+    this._host.setAttribute(
+      "aria-label",
+      `Chart of ${this._name}: bid ${shown(bid.at(-1), this.digits)}, ask ${shown(ask.at(-1), this.digits)}`,
+    );
   }
 
   _fit() {

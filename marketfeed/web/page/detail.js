@@ -8,7 +8,10 @@ import { session } from "./session.js";
 import { explain, statusOf, STATUS } from "./status.js";
 
 const ROWS = 18;
-const RANGES = [["1 min", 60], ["5 min", 300]];
+const RANGES = [
+  ["1 min", 60],
+  ["5 min", 300],
+];
 
 export class Detail {
   /** `close()` is called when the person closes the panel. */
@@ -19,15 +22,36 @@ export class Detail {
     this._seconds = 60;
     this._facts = new Map();
     this._chart = new Chart();
-    this.element = h("section", {
-      class: "detail", id: "detail", "aria-labelledby": "detail-name", on: { keydown: (event) => this._key(event) },
-    }, this._top(), this._sides(), this._factList(), this._chartBox(), this._lists());
+    this.element = h(
+      "section",
+      {
+        class: "detail",
+        id: "detail",
+        "aria-labelledby": "detail-name",
+        on: { keydown: (event) => this._key(event) },
+      },
+      this._top(),
+      this._sides(),
+      this._factList(),
+      this._chartBox(),
+      this._lists(),
+    );
   }
 
   _top() {
     this._name = h("h2", { id: "detail-name", tabindex: "-1" });
     this._state = h("span", { class: "detail-state" }, h("i", { class: "dot" }), h("span"));
-    const close = h("button", { type: "button", class: "icon-button", "aria-label": "Close details", title: "Close (Esc)", on: { click: () => this._close() } }, icon("close"));
+    const close = h(
+      "button",
+      {
+        type: "button",
+        class: "icon-button",
+        "aria-label": "Close details",
+        title: "Close (Esc)",
+        on: { click: () => this._close() },
+      },
+      icon("close"),
+    );
     return h("header", { class: "detail-top" }, this._name, this._state, close);
   }
 
@@ -35,7 +59,11 @@ export class Detail {
     const side = (label) => {
       const value = h("span", { class: "side-price num" });
       const amount = h("span", { class: "side-size num muted" });
-      return { value, amount, element: h("div", { class: "side" }, h("span", { class: "label", text: label }), value, amount) };
+      return {
+        value,
+        amount,
+        element: h("div", { class: "side" }, h("span", { class: "label", text: label }), value, amount),
+      };
     };
     [this._bid, this._ask, this._last] = ["Bid", "Ask", "Last trade"].map(side);
     return h("div", { class: "sides" }, this._bid.element, this._ask.element, this._last.element);
@@ -53,12 +81,22 @@ export class Detail {
   }
 
   _chartBox() {
-    const ranges = RANGES.map(([label, seconds]) => h("button", {
-      type: "button", class: "chip", "aria-pressed": seconds === this._seconds, text: label,
-      on: { click: (event) => this._range(event.currentTarget, seconds) },
-    }));
+    const ranges = RANGES.map(([label, seconds]) =>
+      h("button", {
+        type: "button",
+        class: "chip",
+        "aria-pressed": seconds === this._seconds,
+        text: label,
+        on: { click: (event) => this._range(event.currentTarget, seconds) },
+      }),
+    );
     this._ranges = h("div", { class: "chips", role: "group", "aria-label": "Range of the chart" }, ...ranges);
-    return h("div", { class: "chart-box" }, h("div", { class: "chart-bar" }, this._ranges, this._chart.readout), this._chart.element);
+    return h(
+      "div",
+      { class: "chart-box" },
+      h("div", { class: "chart-bar" }, this._ranges, this._chart.readout),
+      this._chart.element,
+    );
   }
 
   _range(button, seconds) {
@@ -68,14 +106,48 @@ export class Detail {
   }
 
   _lists() {
-    const tab = (id, text) => h("button", {
-      type: "button", class: "tab", role: "tab", id: `tab-${id}`, "aria-controls": "ticks", on: { click: () => this._choose(id) },
-    }, text);
+    const tab = (id, text) =>
+      h(
+        "button",
+        {
+          type: "button",
+          class: "tab",
+          role: "tab",
+          id: `tab-${id}`,
+          "aria-controls": "ticks",
+          on: { click: () => this._choose(id) },
+        },
+        text,
+      );
     this._tabs = { quotes: tab("quotes", "Quotes"), trades: tab("trades", "Trades") };
-    this._pause = h("button", { type: "button", class: "quiet pause", "aria-pressed": "false", on: { click: () => this._togglePause() } }, icon("pause"), "Pause");
+    this._pause = h(
+      "button",
+      {
+        type: "button",
+        class: "quiet pause",
+        "aria-pressed": "false",
+        on: { click: () => this._togglePause() },
+      },
+      icon("pause"),
+      "Pause",
+    );
     this._table = h("table", { class: "ticks num" });
-    const tabs = h("div", { class: "tab-list", role: "tablist", "aria-label": "Last ticks", on: { keydown: (event) => this._tabKey(event) } }, this._tabs.quotes, this._tabs.trades);
-    const panel = h("div", { id: "ticks", role: "tabpanel", tabindex: "0", class: "ticks-panel" }, this._table);
+    const tabs = h(
+      "div",
+      {
+        class: "tab-list",
+        role: "tablist",
+        "aria-label": "Last ticks",
+        on: { keydown: (event) => this._tabKey(event) },
+      },
+      this._tabs.quotes,
+      this._tabs.trades,
+    );
+    const panel = h(
+      "div",
+      { id: "ticks", role: "tabpanel", tabindex: "0", class: "ticks-panel" },
+      this._table,
+    );
     this._panel = panel;
     return h("div", { class: "tick-lists" }, h("div", { class: "tick-bar" }, tabs, this._pause), panel);
   }
@@ -94,7 +166,10 @@ export class Detail {
       button.tabIndex = id === tab ? 0 : -1;
     }
     this._panel.setAttribute("aria-labelledby", `tab-${tab}`);
-    const heads = tab === "quotes" ? ["Time", "Bid size", "Bid", "Ask", "Ask size", "n"] : ["Time", "Price", "Size", "Side", "Conditions", "n"];
+    const heads =
+      tab === "quotes"
+        ? ["Time", "Bid size", "Bid", "Ask", "Ask size", "n"]
+        : ["Time", "Price", "Size", "Side", "Conditions", "n"];
     this._cells = Array.from({ length: ROWS }, () => heads.map(() => h("td", { text: "\u00a0" })));
     this._table.className = `ticks num of-${tab}`;
     this._table.replaceChildren(
@@ -128,7 +203,10 @@ export class Detail {
     this._drawn = -1;
     this._chart.clear();
     setText(this._name, book.names[row]);
-    this._end = [session.tap(row, (message) => this._history.take(message)), onPaint((now) => this._paint(now))];
+    this._end = [
+      session.tap(row, (message) => this._history.take(message)),
+      onPaint((now) => this._paint(now)),
+    ];
     this._abort = new AbortController();
     this._backfill(row, feed);
   }
@@ -139,8 +217,16 @@ export class Detail {
     if (!feed || !tier) return;
     const all = book.totalRate();
     try {
-      await this._history.backfill(book.names[row], feed.cursor, tier.tier, { all, own: book.rate[row] }, this._abort.signal);
-    } catch { /* the lists begin with what comes now */ }
+      await this._history.backfill(
+        book.names[row],
+        feed.cursor,
+        tier.tier,
+        { all, own: book.rate[row] },
+        this._abort.signal,
+      );
+    } catch {
+      /* the lists begin with what comes now */
+    }
     this._drawn = -1;
   }
 
@@ -192,7 +278,9 @@ export class Detail {
     setText(this._last.amount, `${size(book.lastSize[row])}${["", " bought", " sold"][book.side[row]]}`);
     const spread = book.spread(row);
     const facts = {
-      Spread: Number.isNaN(spread) ? "–" : `${price(book.ask[row] - book.bid[row], digits)}   ${figure(spread)} bp`,
+      Spread: Number.isNaN(spread)
+        ? "–"
+        : `${price(book.ask[row] - book.bid[row], digits)}   ${figure(spread)} bp`,
       "1 min move": Number.isNaN(move) ? "–" : `${change(move)} %`,
       "Ticks/s": figure(book.rate[row]),
       Age: age(book.seen[row] ? Math.max(0, conditions.now - book.seen[row]) : NaN),
@@ -211,7 +299,8 @@ export class Detail {
     for (let i = 0; i < ROWS; i += 1) {
       const texts = this._tab === "quotes" ? quoteRow(recent, i, digits) : tradeRow(recent, i, digits);
       texts.forEach((text, column) => setText(this._cells[i][column], text));
-      if (this._tab === "trades") setAttribute(this._cells[i][3], "data-dir", { b: "up", s: "down" }[recent.newest(i)?.d] ?? null);
+      if (this._tab === "trades")
+        setAttribute(this._cells[i][3], "data-dir", { b: "up", s: "down" }[recent.newest(i)?.d] ?? null);
     }
   }
 }
@@ -246,5 +335,12 @@ function tradeRow(recent, index, digits) {
   const tick = recent.newest(index);
   if (!tick) return BLANK;
   const conditions = (tick.c ?? []).join(" ") || "\u00a0";
-  return [local(tick), price(tick.p, digits), size(tick.s), SIDES[tick.d] ?? "–", conditions, numbered(tick, recent.newest(index + 1))];
+  return [
+    local(tick),
+    price(tick.p, digits),
+    size(tick.s),
+    SIDES[tick.d] ?? "–",
+    conditions,
+    numbered(tick, recent.newest(index + 1)),
+  ];
 }

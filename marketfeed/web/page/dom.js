@@ -10,11 +10,14 @@ export function h(tag, props = {}, ...children) {
     : document.createElement(tag);
   for (const [name, value] of Object.entries(props ?? {})) {
     if (value === null || value === undefined) continue;
-    if (name.startsWith("aria-")) element.setAttribute(name, String(value)); // "false" is a value there
+    if (name.startsWith("aria-"))
+      element.setAttribute(name, String(value)); // "false" is a value there
     else if (value === false) continue;
     else if (name === "text") element.textContent = value;
-    else if (name === "on") for (const type of Object.keys(value)) element.addEventListener(type, value[type]);
-    else if (name === "style") for (const key of Object.keys(value)) element.style.setProperty(key, value[key]);
+    else if (name === "on")
+      for (const type of Object.keys(value)) element.addEventListener(type, value[type]);
+    else if (name === "style")
+      for (const key of Object.keys(value)) element.style.setProperty(key, value[key]);
     else element.setAttribute(name, value === true ? "" : String(value));
   }
   element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
@@ -62,7 +65,9 @@ const ICONS = {
   link: "M6 3H3v10h10v-3M9 3h4v4M13 3L7.5 8.5",
 };
 
-export const icon = (name) => h(
-  "svg:svg", { viewBox: "0 0 16 16", width: 16, height: 16, class: "icon", "aria-hidden": "true" },
-  h("svg:path", { d: ICONS[name] }),
-);
+export const icon = (name) =>
+  h(
+    "svg:svg",
+    { viewBox: "0 0 16 16", width: 16, height: 16, class: "icon", "aria-hidden": "true" },
+    h("svg:path", { d: ICONS[name] }),
+  );

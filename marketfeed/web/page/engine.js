@@ -5,7 +5,9 @@ const KEY = "marketfeed.token";
 let token = null;
 try {
   token = sessionStorage.getItem(KEY);
-} catch { /* storage is denied */ }
+} catch {
+  /* storage is denied */
+}
 
 export const getToken = () => token;
 
@@ -15,7 +17,9 @@ export function setToken(value) {
   try {
     if (value === null) sessionStorage.removeItem(KEY);
     else sessionStorage.setItem(KEY, value);
-  } catch { /* storage is denied: the variable has it */ }
+  } catch {
+    /* storage is denied: the variable has it */
+  }
 }
 
 /** The option `token` of connect(): absent without one, as null would mean that there will be none. */
@@ -36,7 +40,12 @@ export async function api(path, { method = "GET", body, bearer = token, signal }
   let text;
   try {
     answer = await fetch(path, {
-      method, headers, body: body && JSON.stringify(body), signal, cache: "no-store", credentials: "omit",
+      method,
+      headers,
+      body: body && JSON.stringify(body),
+      signal,
+      cache: "no-store",
+      credentials: "omit",
     });
     text = await answer.text();
   } catch (error) {
@@ -45,7 +54,9 @@ export async function api(path, { method = "GET", body, bearer = token, signal }
   let parsed = null;
   try {
     parsed = text ? JSON.parse(text) : null;
-  } catch { /* such as a proxy's page */ }
+  } catch {
+    /* such as a proxy's page */
+  }
   if (!answer.ok) throw new RequestError(answer.status, parsed?.error?.msg ?? `status ${answer.status}`);
   return parsed;
 }

@@ -37,8 +37,19 @@ export class Episodes {
     const found = this.byKey.get(alert.key);
     if (found) return found;
     const one = {
-      key: alert.key, rule: alert.rule, symbol: alert.S, severity: alert.sev, notice: alert.state === "notice", message: "",
-      began: 0, cleared: 0, latest: 0, suppressed: 0, tries: 0, due: new Set(), acknowledged: 0,
+      key: alert.key,
+      rule: alert.rule,
+      symbol: alert.S,
+      severity: alert.sev,
+      notice: alert.state === "notice",
+      message: "",
+      began: 0,
+      cleared: 0,
+      latest: 0,
+      suppressed: 0,
+      tries: 0,
+      due: new Set(),
+      acknowledged: 0,
     };
     this.byKey.set(alert.key, one);
     return one;
@@ -82,7 +93,8 @@ export class Episodes {
   bySeverity(keep) {
     const found = { critical: [], warning: [], info: [] };
     for (const one of this.byKey.values()) if (keep(one)) found[one.severity]?.push(one);
-    for (const list of Object.values(found)) list.sort((a, b) => b.began - a.began || (a.key < b.key ? 1 : -1));
+    for (const list of Object.values(found))
+      list.sort((a, b) => b.began - a.began || (a.key < b.key ? 1 : -1));
     return found;
   }
 

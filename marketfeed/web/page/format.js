@@ -25,7 +25,8 @@ export function digitsOf(value, digits) {
 /** A size: whole numbers grouped, small ones with up to five significant digits. */
 export function size(value) {
   if (!(value > 0)) return NONE;
-  if (value >= 1e6) return value < 1e9 ? `${(value / 1e6).toFixed(value < 1e7 ? 2 : 1)}\u2009M` : compact(value);
+  if (value >= 1e6)
+    return value < 1e9 ? `${(value / 1e6).toFixed(value < 1e7 ? 2 : 1)}\u2009M` : compact(value);
   if (Number.isInteger(value) || value >= 1e5) return GROUPED.format(value);
   return value >= 1 ? value.toFixed(value >= 100 ? 1 : 3) : Number(value.toPrecision(3)).toString();
 }
@@ -67,12 +68,14 @@ export function age(ms) {
 /** A duration in ns with three digits and its unit: `412 µs`, `1.20 ms`. */
 export function ns(value) {
   if (value < 1e3) return `${value} ns`;
-  const [scaled, unit] = value < 999.5e3 ? [value / 1e3, "µs"] : value < 999.5e6 ? [value / 1e6, "ms"] : [value / 1e9, "s"];
+  const [scaled, unit] =
+    value < 999.5e3 ? [value / 1e3, "µs"] : value < 999.5e6 ? [value / 1e6, "ms"] : [value / 1e9, "s"];
   return `${scaled.toFixed(scaled >= 99.95 ? 0 : scaled >= 9.995 ? 1 : 2)} ${unit}`;
 }
 
 /** A duration in ms, as `ns` shows it. */
-export const ms = (value) => (value === null || value === undefined || Number.isNaN(value) ? NONE : ns(value * 1e6));
+export const ms = (value) =>
+  value === null || value === undefined || Number.isNaN(value) ? NONE : ns(value * 1e6);
 
 export function bytes(value) {
   if (value < 1e4) return `${value} B`;

@@ -26,15 +26,24 @@ export class Grid {
     this.active = -1;
     this._head = h("div", { class: "grid-head", role: "row", "aria-rowindex": 1 }, ...headers);
     this._body = h("div", { class: "grid-body", role: "rowgroup" });
-    this.element = h("div", {
-      class: "grid", role: "grid", tabindex: 0, "aria-label": label, "aria-colcount": headers.length,
-      on: {
-        scroll: () => this._place(),
-        keydown: (event) => this._key(event),
-        click: (event) => this._click(event),
-        focus: () => this._focused(),
+    this.element = h(
+      "div",
+      {
+        class: "grid",
+        role: "grid",
+        tabindex: 0,
+        "aria-label": label,
+        "aria-colcount": headers.length,
+        on: {
+          scroll: () => this._place(),
+          keydown: (event) => this._key(event),
+          click: (event) => this._click(event),
+          focus: () => this._focused(),
+        },
       },
-    }, this._head, this._body);
+      this._head,
+      this._body,
+    );
     this._resize = new ResizeObserver(() => this._measure());
     this._resize.observe(this.element);
   }
@@ -161,9 +170,17 @@ export class Grid {
   _key(event) {
     if (event.target !== this.element || event.altKey || event.ctrlKey || event.metaKey) return;
     const at = this._indexOfActive();
-    const page = Math.max(1, Math.floor((this.element.clientHeight - this._head.offsetHeight) / this._rowHeight) - 1);
+    const page = Math.max(
+      1,
+      Math.floor((this.element.clientHeight - this._head.offsetHeight) / this._rowHeight) - 1,
+    );
     const steps = {
-      ArrowDown: at + 1, ArrowUp: at - 1, PageDown: at + page, PageUp: at - page, Home: 0, End: this._length - 1,
+      ArrowDown: at + 1,
+      ArrowUp: at - 1,
+      PageDown: at + page,
+      PageUp: at - page,
+      Home: 0,
+      End: this._length - 1,
     };
     if (event.key in steps) this._go(steps[event.key]);
     else if (event.key === "Enter" && at >= 0) this._open(this.active);

@@ -57,9 +57,19 @@ class Journal {
     feed.on("transport", ({ name, why }) => this.note(`transport ${name}: ${why}`));
     feed.on("tier", (change) => this.note(tierText(change)));
     feed.on("resumed", ({ cursor }) => this._resumed(cursor));
-    feed.on("reset", ({ symbols, cause }) => this.note(`reset of ${symbols?.length === 1 ? symbols[0] : `${count(symbols?.length ?? 0)} names`}: ${cause}`, "warn"));
+    feed.on("reset", ({ symbols, cause }) =>
+      this.note(
+        `reset of ${symbols?.length === 1 ? symbols[0] : `${count(symbols?.length ?? 0)} names`}: ${cause}`,
+        "warn",
+      ),
+    );
     feed.on("gap", ({ S, lost, channel }) => this.note(`gap: ${count(lost)} ${channel} of ${S}`, "warn"));
-    feed.on("lag", ({ on, conflated }) => this.note(on ? "lag begins" : `lag ends: ${count(conflated ?? 0)} quotes conflated`, on ? "warn" : null));
+    feed.on("lag", ({ on, conflated }) =>
+      this.note(
+        on ? "lag begins" : `lag ends: ${count(conflated ?? 0)} quotes conflated`,
+        on ? "warn" : null,
+      ),
+    );
     feed.on("error", ({ code, msg }) => this.note(`refused: ${msg} (${code})`, "bad"));
     feed.on("success", (message) => {
       if (message.session) this.sessionId = message.session;

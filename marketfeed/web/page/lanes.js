@@ -131,7 +131,8 @@ export class Lane {
       if (arrived[slot]) came[x] = 1;
     }
     context.fillStyle = colours.faint;
-    for (let x = 0; x <= this._width; x += 1) if (every[x] && !came[x]) context.fillRect(x, top + height - 7, 1, 7);
+    for (let x = 0; x <= this._width; x += 1)
+      if (every[x] && !came[x]) context.fillRect(x, top + height - 7, 1, 7);
     context.fillStyle = colours.accent;
     for (let x = 0; x <= this._width; x += 1) if (came[x]) context.fillRect(x, top, 1, height);
   }

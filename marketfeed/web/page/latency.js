@@ -7,14 +7,31 @@ import { session } from "./session.js";
 
 /** Hops in the order of a tick's way, with what they measure: docs/latency.md. */
 const HOPS = {
-  venue: "venue's clock to receipt", ring: "receipt to the rings", wait: "rings to the flush", late: "flush behind its grid",
-  encode: "flush to frames", send: "flush to the kernel", total: "receipt to the kernel", client: "receipt to the engine's own probe",
+  venue: "venue's clock to receipt",
+  ring: "receipt to the rings",
+  wait: "rings to the flush",
+  late: "flush behind its grid",
+  encode: "flush to frames",
+  send: "flush to the kernel",
+  total: "receipt to the kernel",
+  client: "receipt to the engine's own probe",
 };
-const FIGURES = [["p50", "p50_ns"], ["p90", "p90_ns"], ["p99", "p99_ns"], ["p99.9", "p99_9_ns"], ["max", "max_ns"]];
+const FIGURES = [
+  ["p50", "p50_ns"],
+  ["p90", "p90_ns"],
+  ["p99", "p99_ns"],
+  ["p99.9", "p99_9_ns"],
+  ["max", "max_ns"],
+];
 const POLL_MS = 1000;
 const LOW_NS = 1e4; // of the pictures' axis
 const DECADES = 6;
-const MARKS = [["10 µs", 0], ["1 ms", 2], ["100 ms", 4], ["10 s", 6]];
+const MARKS = [
+  ["10 µs", 0],
+  ["1 ms", 2],
+  ["100 ms", 4],
+  ["10 s", 6],
+];
 const PARTS = ["delivered", "conflated", "lost", "pending", "abandoned"];
 
 export class LatencyView {
@@ -24,31 +41,86 @@ export class LatencyView {
     this._rows = new Map();
     this._ledgers = new Map();
     this._spans = h(
-      "div", { class: "chips", role: "group", "aria-label": "Period" },
-      ...[["last", "Last interval"], ["since_start", "Since the start"]].map(([span, text]) => h("button", {
-        type: "button", class: "chip", "aria-pressed": span === this._span, text, on: { click: (event) => this._choose(span, event.currentTarget) },
-      })),
+      "div",
+      { class: "chips", role: "group", "aria-label": "Period" },
+      ...[
+        ["last", "Last interval"],
+        ["since_start", "Since the start"],
+      ].map(([span, text]) =>
+        h("button", {
+          type: "button",
+          class: "chip",
+          "aria-pressed": span === this._span,
+          text,
+          on: { click: (event) => this._choose(span, event.currentTarget) },
+        }),
+      ),
     );
     this._links = h("div", { class: "links" });
     this._problem = h("p", { class: "notice", role: "status", hidden: true });
     this._browser = new HopRow("this browser", "receipt to this page");
     this._link = h("p", { class: "muted", id: "browser-link" });
     this._tiers = h("div", { class: "stack" });
-    this._empty = h("div", { class: "empty panel" }, h("p", { class: "empty-title", text: "Nothing measured yet" }), h("p", { text: "Figures appear after the first interval, 10 s by default." }));
+    this._empty = h(
+      "div",
+      { class: "empty panel" },
+      h("p", { class: "empty-title", text: "Nothing measured yet" }),
+      h("p", { text: "Figures appear after the first interval, 10 s by default." }),
+    );
     this._ledger = h("tbody");
-    section.append(h(
-      "div", { class: "page" },
-      h("div", { class: "page-head with-actions" }, h("h2", { text: "Latency" }), this._spans, this._links),
-      this._problem,
-      h("section", { class: "panel", "aria-label": "This browser" }, h("header", {}, h("h3", { text: "This browser" }), this._link), hopTable([this._browser.element], "Latency to this browser")),
-      this._tiers, this._empty,
-      h("section", { class: "panel", "aria-label": "Ledger" },
-        h("header", {}, h("h3", { text: "Ledger" }), h("p", { class: "muted", text: "Every tick that a session subscribed to has one fate. All sessions, since the start." })),
-        h("div", { class: "table-scroll", tabindex: "0", role: "group", "aria-label": "Ledger by tier" }, h("table", { class: "figures ledger" },
-          h("caption", { class: "sr", text: "Ledger by tier" }),
-          h("thead", {}, h("tr", {}, h("th", { scope: "col", text: "Tier" }), h("th", { scope: "col", text: "Matched" }), ...PARTS.map((part) => h("th", { scope: "col", text: part[0].toUpperCase() + part.slice(1) })), h("th", { scope: "col", text: "Check" }))),
-          this._ledger))),
-    ));
+    section.append(
+      h(
+        "div",
+        { class: "page" },
+        h("div", { class: "page-head with-actions" }, h("h2", { text: "Latency" }), this._spans, this._links),
+        this._problem,
+        h(
+          "section",
+          { class: "panel", "aria-label": "This browser" },
+          h("header", {}, h("h3", { text: "This browser" }), this._link),
+          hopTable([this._browser.element], "Latency to this browser"),
+        ),
+        this._tiers,
+        this._empty,
+        h(
+          "section",
+          { class: "panel", "aria-label": "Ledger" },
+          h(
+            "header",
+            {},
+            h("h3", { text: "Ledger" }),
+            h("p", {
+              class: "muted",
+              text: "Every tick that a session subscribed to has one fate. All sessions, since the start.",
+            }),
+          ),
+          h(
+            "div",
+            { class: "table-scroll", tabindex: "0", role: "group", "aria-label": "Ledger by tier" },
+            h(
+              "table",
+              { class: "figures ledger" },
+              h("caption", { class: "sr", text: "Ledger by tier" }),
+              h(
+                "thead",
+                {},
+                h(
+                  "tr",
+                  {},
+                  h("th", { scope: "col", text: "Tier" }),
+                  h("th", { scope: "col", text: "Matched" }),
+                  ...PARTS.map((part) =>
+                    h("th", { scope: "col", text: part[0].toUpperCase() + part.slice(1) }),
+                  ),
+                  h("th", { scope: "col", text: "Check" }),
+                ),
+              ),
+              this._ledger,
+            ),
+          ),
+        ),
+      ),
+    );
     session.on("second", () => this._shown && this._paintBrowser());
     session.on("engine", () => this._showLinks());
   }
@@ -93,7 +165,8 @@ export class LatencyView {
     const key = names.map((name) => `${name}:${Object.keys(tiers[name].hops).sort()}`).join(" ");
     if (key !== this._key) this._rebuild(names, tiers, key);
     for (const name of names) {
-      for (const [hop, figures] of Object.entries(tiers[name].hops)) this._rows.get(`${name} ${hop}`)?.paint(figures[this._span]);
+      for (const [hop, figures] of Object.entries(tiers[name].hops))
+        this._rows.get(`${name} ${hop}`)?.paint(figures[this._span]);
       setText(this._ages.get(name), ageText(tiers[name].age));
       if (tiers[name].ledger) this._ledgers.get(name).paint(tiers[name].ledger);
     }
@@ -110,22 +183,33 @@ export class LatencyView {
     this._rows.clear();
     this._ages = new Map();
     this._ledgers.clear();
-    this._tiers.replaceChildren(...names.map((name) => {
-      const hops = Object.keys(HOPS).filter((hop) => hop in tiers[name].hops);
-      const rows = hops.map((hop) => {
-        const row = new HopRow(hop, HOPS[hop]);
-        this._rows.set(`${name} ${hop}`, row);
-        return row.element;
-      });
-      const text = h("p", { class: "muted num" });
-      this._ages.set(name, text);
-      return h("section", { class: "panel", "aria-label": `Tier ${name}` }, h("header", {}, h("h3", { text: name }), text), hopTable(rows, `Latency of tier ${name} by hop`));
-    }));
-    this._ledger.replaceChildren(...names.filter((name) => tiers[name].ledger).map((name) => {
-      const row = new LedgerRow(name);
-      this._ledgers.set(name, row);
-      return row.element;
-    }));
+    this._tiers.replaceChildren(
+      ...names.map((name) => {
+        const hops = Object.keys(HOPS).filter((hop) => hop in tiers[name].hops);
+        const rows = hops.map((hop) => {
+          const row = new HopRow(hop, HOPS[hop]);
+          this._rows.set(`${name} ${hop}`, row);
+          return row.element;
+        });
+        const text = h("p", { class: "muted num" });
+        this._ages.set(name, text);
+        return h(
+          "section",
+          { class: "panel", "aria-label": `Tier ${name}` },
+          h("header", {}, h("h3", { text: name }), text),
+          hopTable(rows, `Latency of tier ${name} by hop`),
+        );
+      }),
+    );
+    this._ledger.replaceChildren(
+      ...names
+        .filter((name) => tiers[name].ledger)
+        .map((name) => {
+          const row = new LedgerRow(name);
+          this._ledgers.set(name, row);
+          return row.element;
+        }),
+    );
   }
 
   _paintBrowser() {
@@ -133,19 +217,35 @@ export class LatencyView {
     if (!found) return;
     const { latencyMs: latency, roundTripMs, clockOffsetMs } = found;
     const inNs = (value) => Math.round((value ?? 0) * 1e6);
-    this._browser.paint({ count: latency?.count ?? 0, p50_ns: inNs(latency?.p50), p90_ns: inNs(latency?.p90), p99_ns: inNs(latency?.p99), p99_9_ns: latency?.p999 ? inNs(latency.p999) : null, max_ns: inNs(latency?.max) });
+    this._browser.paint({
+      count: latency?.count ?? 0,
+      p50_ns: inNs(latency?.p50),
+      p90_ns: inNs(latency?.p90),
+      p99_ns: inNs(latency?.p99),
+      p99_9_ns: latency?.p999 ? inNs(latency.p999) : null,
+      max_ns: inNs(latency?.max),
+    });
     const offset = Math.abs(clockOffsetMs ?? 0) < 1 ? "within 1 ms" : `${change(clockOffsetMs, 0)} ms`;
-    setText(this._link, `Round trip ${ms(roundTripMs)}, engine's clock to this one: ${offset}. Whole milliseconds, corrected by that offset.`);
+    setText(
+      this._link,
+      `Round trip ${ms(roundTripMs)}, engine's clock to this one: ${offset}. Whole milliseconds, corrected by that offset.`,
+    );
   }
 
   _showLinks() {
     const admin = session.engine?.admin;
     if (this._admin === admin && this._links.firstChild) return;
     this._admin = admin;
-    const link = (path, text) => h("a", { class: "button", href: admin + path, target: "_blank", rel: "noopener" }, icon("link"), text);
-    this._links.replaceChildren(...(admin
-      ? [link("/v1/latency/report", "Report"), link("/v1/latency/log", "Log")]
-      : [h("span", { class: "muted", text: "Report, on the engine's machine:" }), h("code", { text: "marketfeed report var/latency.hlog --html latency.html" })]));
+    const link = (path, text) =>
+      h("a", { class: "button", href: admin + path, target: "_blank", rel: "noopener" }, icon("link"), text);
+    this._links.replaceChildren(
+      ...(admin
+        ? [link("/v1/latency/report", "Report"), link("/v1/latency/log", "Log")]
+        : [
+            h("span", { class: "muted", text: "Report, on the engine's machine:" }),
+            h("code", { text: "marketfeed report var/latency.hlog --html latency.html" }),
+          ]),
+    );
   }
 }
 
@@ -155,12 +255,32 @@ function ageText(age) {
 }
 
 function hopTable(rows, caption) {
-  const marks = MARKS.map(([text, decade]) => h("span", { text, style: { left: `${(100 * decade) / DECADES}%` } }));
+  const marks = MARKS.map(([text, decade]) =>
+    h("span", { text, style: { left: `${(100 * decade) / DECADES}%` } }),
+  );
   return h(
-    "table", { class: "figures hops" }, h("caption", { class: "sr", text: caption }),
-    h("thead", {}, h("tr", {}, h("th", { scope: "col", text: "Hop" }), h("th", { scope: "col", class: "f-count", text: "Count" }),
-      ...FIGURES.map(([name]) => h("th", { scope: "col", class: `f-${name.replace(".", "-")}`, text: name })),
-      h("th", { class: "f-picture", scope: "col" }, h("span", { class: "sr", text: "Picture" }), h("div", { class: "axis", "aria-hidden": "true" }, ...marks)))),
+    "table",
+    { class: "figures hops" },
+    h("caption", { class: "sr", text: caption }),
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        h("th", { scope: "col", text: "Hop" }),
+        h("th", { scope: "col", class: "f-count", text: "Count" }),
+        ...FIGURES.map(([name]) =>
+          h("th", { scope: "col", class: `f-${name.replace(".", "-")}`, text: name }),
+        ),
+        h(
+          "th",
+          { class: "f-picture", scope: "col" },
+          h("span", { class: "sr", text: "Picture" }),
+          h("div", { class: "axis", "aria-hidden": "true" }, ...marks),
+        ),
+      ),
+    ),
     h("tbody", {}, ...rows),
   );
 }
@@ -178,16 +298,32 @@ class HopRow {
     this._bars = ["wide", "middle", "thin"].map((part) => h("i", { class: `span-${part}` }));
     this._dot = h("i", { class: "span-max" });
     this._picture = h("div", { class: "picture", "aria-hidden": "true" }, ...this._bars, this._dot);
-    this.element = h("tr", {}, h("th", { scope: "row" }, h("span", { class: "hop", text: name }), h("span", { class: "muted", text: means })), this._count, ...this._cells, h("td", { class: "f-picture" }, this._picture));
+    this.element = h(
+      "tr",
+      {},
+      h(
+        "th",
+        { scope: "row" },
+        h("span", { class: "hop", text: name }),
+        h("span", { class: "muted", text: means }),
+      ),
+      this._count,
+      ...this._cells,
+      h("td", { class: "f-picture" }, this._picture),
+    );
   }
 
   paint(figures) {
     const none = !figures || figures.count === 0;
     setText(this._count, figures ? count(figures.count) : NONE);
-    FIGURES.forEach(([, field], index) => setText(this._cells[index], none || figures[field] === null ? NONE : ns(figures[field])));
+    FIGURES.forEach(([, field], index) =>
+      setText(this._cells[index], none || figures[field] === null ? NONE : ns(figures[field])),
+    );
     this._picture.hidden = none;
     if (none) return;
-    const at = [figures.p50_ns, figures.p90_ns, figures.p99_ns, figures.p99_9_ns ?? figures.p99_ns].map(place);
+    const at = [figures.p50_ns, figures.p90_ns, figures.p99_ns, figures.p99_9_ns ?? figures.p99_ns].map(
+      place,
+    );
     this._bars.forEach((bar, index) => {
       bar.style.left = `${at[index]}%`;
       bar.style.width = `${at[index + 1] - at[index]}%`;

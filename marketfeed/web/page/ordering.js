@@ -10,13 +10,18 @@ const MOST = 2 ** 36; // of a key: key * RANKS + rank stays exact in a float64
 
 /** The wanted terms of a search: prefixes as `BTC*`, else parts of names; null if there are none. */
 export function termsOf(text) {
-  const terms = text.toUpperCase().split(/[\s,]+/).filter((term) => term && term !== "*");
+  const terms = text
+    .toUpperCase()
+    .split(/[\s,]+/)
+    .filter((term) => term && term !== "*");
   return terms.length ? terms : null;
 }
 
 /** Whether a name, in capitals, matches one of the terms. */
 export function matches(name, terms) {
-  return terms.some((term) => (term.endsWith("*") ? name.startsWith(term.slice(0, -1)) : name.includes(term)));
+  return terms.some((term) =>
+    term.endsWith("*") ? name.startsWith(term.slice(0, -1)) : name.includes(term),
+  );
 }
 
 const KEYS = {

@@ -196,7 +196,8 @@ class Session {
   /** Sign in; raises RequestError if the engine does not accept the token. */
   async signIn(token) {
     const engine = await api("/v1/engine", { bearer: token });
-    if (!engine.tiers) throw Object.assign(new Error("the engine did not accept this key or token"), { status: 401 });
+    if (!engine.tiers)
+      throw Object.assign(new Error("the engine did not accept this key or token"), { status: 401 });
     setToken(token);
     this._drop();
     this.engine = engine;

@@ -17,14 +17,28 @@ export class Shell {
   }
 
   _buildTop() {
-    this._pill = h("span", { class: "pill", id: "state" }, h("i", { class: "dot" }), h("span", { text: "Connecting" }));
+    this._pill = h(
+      "span",
+      { class: "pill", id: "state" },
+      h("i", { class: "dot" }),
+      h("span", { text: "Connecting" }),
+    );
     this._tier = h("select", {
-      id: "tier", "aria-label": "Tier of this page", on: { change: () => session.feed?.setTier(this._tier.value) },
+      id: "tier",
+      "aria-label": "Tier of this page",
+      on: { change: () => session.feed?.setTier(this._tier.value) },
     });
-    this._theme = h("button", { type: "button", class: "icon-button", id: "theme", on: { click: () => this._nextTheme() } });
+    this._theme = h("button", {
+      type: "button",
+      class: "icon-button",
+      id: "theme",
+      on: { click: () => this._nextTheme() },
+    });
     this._showTheme();
     $("top-end").append(
-      h("label", { class: "field tier" }, h("span", { class: "label", text: "Tier" }), this._tier), this._pill, this._theme,
+      h("label", { class: "field tier" }, h("span", { class: "label", text: "Tier" }), this._tier),
+      this._pill,
+      this._theme,
     );
   }
 
@@ -44,7 +58,9 @@ export class Shell {
   _buildFoot() {
     const item = (id, label) => {
       const value = h("span", { class: "num", id: `foot-${id}`, text: "–" });
-      $("foot").append(h("span", { class: `foot-item foot-${id}` }, h("span", { class: "label", text: label }), value));
+      $("foot").append(
+        h("span", { class: `foot-item foot-${id}` }, h("span", { class: "label", text: label }), value),
+      );
       return value;
     };
     this._rate = item("rate", "Ticks/s");
@@ -72,7 +88,7 @@ export class Shell {
     this._showTiers();
     this._showBanner();
     const { engine, feed } = session;
-    setText(this._transport, feed ? TRANSPORTS[feed.transport.name] ?? feed.transport.name : "–");
+    setText(this._transport, feed ? (TRANSPORTS[feed.transport.name] ?? feed.transport.name) : "–");
     setText(this._version, engine?.version ?? "–");
     const feeds = engine?.feeds ?? [];
     const live = feeds.filter((one) => one.state === "live").length;
@@ -112,7 +128,12 @@ export class Shell {
   }
 }
 
-export const TRANSPORTS = { websocket: "WebSocket", events: "Events", poll: "Long poll", quotes: "Short poll" };
+export const TRANSPORTS = {
+  websocket: "WebSocket",
+  events: "Events",
+  poll: "Long poll",
+  quotes: "Short poll",
+};
 
 /** Tone and word for the state of the stream. */
 export function stateOf({ state, lagging, needsToken, engine, problem }) {
@@ -126,10 +147,24 @@ export function stateOf({ state, lagging, needsToken, engine, problem }) {
 function bannerOf(session) {
   const { state, engine, problem, needsToken, lagging, book } = session;
   if (needsToken) return null;
-  if (!engine) return problem ? { tone: "bad", title: "Not live.", text: "The engine does not answer; the page tries again every few seconds." } : null;
+  if (!engine)
+    return problem
+      ? {
+          tone: "bad",
+          title: "Not live.",
+          text: "The engine does not answer; the page tries again every few seconds.",
+        }
+      : null;
   if (state.state !== "connected") return offlineBanner(state, book);
-  if (lagging) return { tone: "warn", title: "Behind.", text: "This session gets only the latest quote of each symbol until it has caught up." };
-  const down = (engine.feeds ?? []).filter((feed) => ["down", "failed", "stale", "done"].includes(feed.state));
+  if (lagging)
+    return {
+      tone: "warn",
+      title: "Behind.",
+      text: "This session gets only the latest quote of each symbol until it has caught up.",
+    };
+  const down = (engine.feeds ?? []).filter((feed) =>
+    ["down", "failed", "stale", "done"].includes(feed.state),
+  );
   return down.length ? feedBanner(down, engine.feeds.length, book) : null;
 }
 
@@ -140,7 +175,11 @@ function offlineBanner(state, book) {
   const from = newest ? ` Prices are from ${clock(newest - book.offsetMs, 0)}.` : "";
   const permanent = state.code >= 4500 && state.code < 5000;
   const next = permanent ? " The engine asked not to reconnect." : " Reconnecting.";
-  return { tone: "bad", title: "Not live.", text: `The connection ${state.state === "connecting" ? "is being made again" : "was lost"}${why ? ` (${why})` : ""}.${from}${next}` };
+  return {
+    tone: "bad",
+    title: "Not live.",
+    text: `The connection ${state.state === "connecting" ? "is being made again" : "was lost"}${why ? ` (${why})` : ""}.${from}${next}`,
+  };
 }
 
 const FEED_WORDS = { down: "is down", failed: "has failed", stale: "is stale", done: "has ended" };
@@ -148,8 +187,13 @@ const FEED_WORDS = { down: "is down", failed: "has failed", stale: "is stale", d
 function feedBanner(down, total, book) {
   const [first] = down;
   const since = first.since ? ` for ${age(Math.max(0, book.now() - first.since / 1000))}` : "";
-  const more = down.length > 1 ? ` So ${down.length === 2 ? "is" : "are"} ${down.length - 1} more of ${total}.` : "";
+  const more =
+    down.length > 1 ? ` So ${down.length === 2 ? "is" : "are"} ${down.length - 1} more of ${total}.` : "";
   const why = first.reason ? ` (${first.reason})` : "";
   const tone = down.length === total ? "bad" : "warn";
-  return { tone, title: `Feed ${first.feed} ${FEED_WORDS[first.state]}${since}${why}.`, text: `Its rows show their last prices.${more}` };
+  return {
+    tone,
+    title: `Feed ${first.feed} ${FEED_WORDS[first.state]}${since}${why}.`,
+    text: `Its rows show their last prices.${more}`,
+  };
 }

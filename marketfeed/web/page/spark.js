@@ -6,7 +6,19 @@ export const colours = {};
 
 export function readColours() {
   const style = getComputedStyle(document.documentElement);
-  for (const name of ["ink", "dim", "faint", "line", "up", "down", "accent", "warn", "bad", "paper", "raise"]) {
+  for (const name of [
+    "ink",
+    "dim",
+    "faint",
+    "line",
+    "up",
+    "down",
+    "accent",
+    "warn",
+    "bad",
+    "paper",
+    "raise",
+  ]) {
     colours[name] = probe(style.getPropertyValue(`--${name}`).trim());
   }
 }

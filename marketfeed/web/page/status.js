@@ -23,14 +23,26 @@ export const STATUS = [
   { word: "live", tone: "live", means: "Ticks arrive as usual." },
   { word: "crossed", tone: "warn", means: "Live, and the bid is at or above the ask." },
   { word: "quiet", tone: "idle", means: "No tick for much longer than usual for this symbol." },
-  { word: "delayed", tone: "warn", means: "Ticks reach this page late: by the venue, the link, or because the session lags." },
+  {
+    word: "delayed",
+    tone: "warn",
+    means: "Ticks reach this page late: by the venue, the link, or because the session lags.",
+  },
   { word: "recorded", tone: "idle", means: "A recording: the venue's time is more than a day ago." },
   { word: "halted", tone: "warn", means: "The newest quote has neither a bid nor an ask." },
-  { word: "stale", tone: "bad", means: "The feed has sent nothing for a while, or marked this price as stale." },
+  {
+    word: "stale",
+    tone: "bad",
+    means: "The feed has sent nothing for a while, or marked this price as stale.",
+  },
   { word: "no tick", tone: "idle", means: "The symbol is known, and no tick has come yet." },
   { word: "ended", tone: "bad", means: "The feed's source has ended." },
   { word: "feed down", tone: "bad", means: "The feed is down: the price is the last one before that." },
-  { word: "offline", tone: "bad", means: "This page is not connected: the price is the last one before that." },
+  {
+    word: "offline",
+    tone: "bad",
+    means: "This page is not connected: the price is the last one before that.",
+  },
 ];
 
 const OF_FEED = { starting: WAITING, stale: STALE, down: DOWN, failed: DOWN, done: ENDED };

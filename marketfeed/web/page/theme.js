@@ -8,7 +8,9 @@
   let theme = "auto";
   try {
     theme = localStorage.getItem(KEY) || "auto";
-  } catch { /* storage is denied */ }
+  } catch {
+    /* storage is denied */
+  }
 
   const apply = () => {
     if (theme === "auto") delete root.dataset.theme;
@@ -21,7 +23,9 @@
       theme = value;
       try {
         localStorage.setItem(KEY, value);
-      } catch { /* storage is denied */ }
+      } catch {
+        /* storage is denied */
+      }
       apply();
     },
     /** Calls `listener` when colours change, by the switch or by the system. */

@@ -18,28 +18,58 @@ export class TiersView {
     this._lanes = [];
     this._symbol = null;
     this._input = h("input", {
-      id: "tiers-symbol", list: "tiers-symbols", autocomplete: "off", spellcheck: "false", maxlength: 24,
+      id: "tiers-symbol",
+      list: "tiers-symbols",
+      autocomplete: "off",
+      spellcheck: "false",
+      maxlength: 24,
       on: { change: () => this._choose(this._input.value.trim()), focus: () => this._suggest() },
     });
     this._list = h("datalist", { id: "tiers-symbols" });
     this._problem = h("p", { class: "muted", role: "status" });
     this._host = h("div", { class: "lanes" });
-    section.append(h(
-      "div", { class: "page" },
-      h("div", { class: "page-head with-actions" },
-        h("div", { class: "grow" },
-          h("h2", { text: "Tiers side by side" }),
-          h("p", { class: "muted lead", text: "The same symbol over one connection per tier. The latest leaves out ticks that newer ones replaced; n tells how many." })),
-        h("form", { class: "bar flat", on: { submit: (event) => this._submit(event) } },
-          h("label", { class: "field", for: "tiers-symbol" }, h("span", { class: "label", text: "Symbol" }), this._input),
-          this._list, h("button", { type: "submit", text: "Compare" }))),
-      this._problem,
-      this._host,
-      h("p", { class: "legend muted" },
-        h("span", { class: "key key-line", text: "price as the tier shows it" }), h("span", { class: "key key-pale", text: "price at every tick" }),
-        h("span", { class: "key key-bar", text: "tick delivered" }), h("span", { class: "key key-stub", text: "tick conflated" }),
-        h("span", { text: `last ${WINDOW_MS / 1000} s, now at the right` })),
-    ));
+    section.append(
+      h(
+        "div",
+        { class: "page" },
+        h(
+          "div",
+          { class: "page-head with-actions" },
+          h(
+            "div",
+            { class: "grow" },
+            h("h2", { text: "Tiers side by side" }),
+            h("p", {
+              class: "muted lead",
+              text: "The same symbol over one connection per tier. The latest leaves out ticks that newer ones replaced; n tells how many.",
+            }),
+          ),
+          h(
+            "form",
+            { class: "bar flat", on: { submit: (event) => this._submit(event) } },
+            h(
+              "label",
+              { class: "field", for: "tiers-symbol" },
+              h("span", { class: "label", text: "Symbol" }),
+              this._input,
+            ),
+            this._list,
+            h("button", { type: "submit", text: "Compare" }),
+          ),
+        ),
+        this._problem,
+        this._host,
+        h(
+          "p",
+          { class: "legend muted" },
+          h("span", { class: "key key-line", text: "price as the tier shows it" }),
+          h("span", { class: "key key-pale", text: "price at every tick" }),
+          h("span", { class: "key key-bar", text: "tick delivered" }),
+          h("span", { class: "key key-stub", text: "tick conflated" }),
+          h("span", { text: `last ${WINDOW_MS / 1000} s, now at the right` }),
+        ),
+      ),
+    );
     session.on("engine", () => this._changed());
     session.on("feed", () => this._end());
   }
@@ -51,8 +81,12 @@ export class TiersView {
 
   _suggest() {
     const { book } = session;
-    const rows = Array.from({ length: book.count }, (_, row) => row).sort((a, b) => book.rate[b] - book.rate[a]);
-    this._list.replaceChildren(...rows.slice(0, SUGGESTED).map((row) => h("option", { value: book.names[row] })));
+    const rows = Array.from({ length: book.count }, (_, row) => row).sort(
+      (a, b) => book.rate[b] - book.rate[a],
+    );
+    this._list.replaceChildren(
+      ...rows.slice(0, SUGGESTED).map((row) => h("option", { value: book.names[row] })),
+    );
   }
 
   _choose(symbol) {
@@ -97,7 +131,8 @@ export class TiersView {
     if (!this._symbol) {
       const found = session.tiers.length ? this._suggested() : null;
       if (found) this._choose(found);
-      else if (!this._host.firstChild) this._host.append(h("p", { class: "empty", text: "Waiting for ticks…" }));
+      else if (!this._host.firstChild)
+        this._host.append(h("p", { class: "empty", text: "Waiting for ticks…" }));
       else setTimeout(() => this._changed(), 500);
     } else if (this._lanes.length === 0 || names !== this._names) this._begin();
   }
@@ -138,7 +173,11 @@ class TierLane {
     this._index = index;
     this._ticks = ticks;
     this._clear();
-    const canvas = h("canvas", { class: "lane-canvas", role: "img", "aria-label": `Ticks of ${symbol} on ${tier.tier}` });
+    const canvas = h("canvas", {
+      class: "lane-canvas",
+      role: "img",
+      "aria-label": `Ticks of ${symbol} on ${tier.tier}`,
+    });
     this._lane = new Lane(canvas, index);
     this._values = {};
     const fact = (name, title) => {
@@ -147,12 +186,35 @@ class TierLane {
     };
     this._state = h("span", { class: "lane-state muted" }, h("i", { class: "dot" }), h("span"));
     this.element = h(
-      "article", { class: "lane", "aria-label": `Tier ${tier.tier}`, id: `tier-${tier.tier}` },
-      h("header", {}, h("h3", { text: tier.tier }), h("span", { class: "muted", text: described(tier) }), this._state),
-      h("dl", { class: "facts lane-facts" }, fact("bid", "Bid"), fact("ask", "Ask"), fact("received", "Received"), fact("conflated", "Conflated"), fact("share", "Delivered"), fact("rate", "Received/s")),
+      "article",
+      { class: "lane", "aria-label": `Tier ${tier.tier}`, id: `tier-${tier.tier}` },
+      h(
+        "header",
+        {},
+        h("h3", { text: tier.tier }),
+        h("span", { class: "muted", text: described(tier) }),
+        this._state,
+      ),
+      h(
+        "dl",
+        { class: "facts lane-facts" },
+        fact("bid", "Bid"),
+        fact("ask", "Ask"),
+        fact("received", "Received"),
+        fact("conflated", "Conflated"),
+        fact("share", "Delivered"),
+        fact("rate", "Received/s"),
+      ),
       h("div", { class: "lane-box" }, canvas),
     );
-    this._feed = connect("/", { ...credentials(), tier: tier.tier, share: false, encoding: "binary", slowWhenHidden: false, slowWhenWeak: false });
+    this._feed = connect("/", {
+      ...credentials(),
+      tier: tier.tier,
+      share: false,
+      encoding: "binary",
+      slowWhenHidden: false,
+      slowWhenWeak: false,
+    });
     this._feed.on("state", () => this._showState());
     this._feed.subscribe({ quotes: [symbol] }, (message) => this._take(message));
     this._showState();
@@ -195,7 +257,10 @@ class TierLane {
     setText(values.ask, price(this._ask, digits));
     setText(values.received, count(this.received));
     setText(values.conflated, count(this.conflated));
-    setText(values.share, this.received ? `${figure((100 * this.received) / (this.received + this.conflated))} %` : "–");
+    setText(
+      values.share,
+      this.received ? `${figure((100 * this.received) / (this.received + this.conflated))} %` : "–",
+    );
     setText(values.rate, figure(this._rate(now)));
     this._lane.draw(this._ticks, now, range);
   }
@@ -216,7 +281,10 @@ class TierLane {
     const live = state === "connected";
     setAttribute(this._state, "data-tone", live ? "live" : state === "connecting" ? "idle" : "bad");
     const why = [code, reason].filter(Boolean).join(", ");
-    setText(this._state.lastChild, live ? "live" : state === "connecting" ? "connecting" : `not live${why ? `: ${why}` : ""}`);
+    setText(
+      this._state.lastChild,
+      live ? "live" : state === "connecting" ? "connecting" : `not live${why ? `: ${why}` : ""}`,
+    );
   }
 
   close() {

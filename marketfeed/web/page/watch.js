@@ -27,27 +27,57 @@ export class WatchView {
 
   _build() {
     this._search = h("input", {
-      type: "search", id: "search", placeholder: "Search: AAPL, BTC*", autocomplete: "off", autocapitalize: "characters",
-      spellcheck: "false", "aria-describedby": "search-help", on: { input: () => this._filter() },
+      type: "search",
+      id: "search",
+      placeholder: "Search: AAPL, BTC*",
+      autocomplete: "off",
+      autocapitalize: "characters",
+      spellcheck: "false",
+      "aria-describedby": "search-help",
+      on: { input: () => this._filter() },
     });
     this._count = h("output", { class: "muted num", id: "shown", for: "search" });
     this._order = h(
-      "select", { id: "order", "aria-label": "Order", on: { change: () => this._sortBy(this._order.value) } },
-      h("option", { value: "activity", text: "Activity" }), h("option", { value: "move", text: "Move" }),
-      h("option", { value: "symbol", text: "Symbol" }), h("option", { value: "spread", text: "Spread" }),
+      "select",
+      { id: "order", "aria-label": "Order", on: { change: () => this._sortBy(this._order.value) } },
+      h("option", { value: "activity", text: "Activity" }),
+      h("option", { value: "move", text: "Move" }),
+      h("option", { value: "symbol", text: "Symbol" }),
+      h("option", { value: "spread", text: "Spread" }),
       h("option", { value: "age", text: "Age" }),
     );
-    this._notLive = h("button", {
-      type: "button", class: "chip", id: "not-live", "aria-pressed": "false",
-      on: { click: () => this._toggleNotLive() },
-    }, "Not live", h("span", { class: "count num", text: "0" }));
+    this._notLive = h(
+      "button",
+      {
+        type: "button",
+        class: "chip",
+        id: "not-live",
+        "aria-pressed": "false",
+        on: { click: () => this._toggleNotLive() },
+      },
+      "Not live",
+      h("span", { class: "count num", text: "0" }),
+    );
     this._hold = h("span", { class: "muted hold", text: "" });
     const bar = h(
-      "div", { class: "bar", role: "search", "aria-label": "Symbols" },
-      h("label", { class: "field search" }, h("span", { class: "sr", text: "Search symbols" }), icon("search"), this._search),
-      h("span", { class: "sr", id: "search-help", text: "Parts of names; a name that ends with an asterisk is a prefix. Several are separated by commas." }),
+      "div",
+      { class: "bar", role: "search", "aria-label": "Symbols" },
+      h(
+        "label",
+        { class: "field search" },
+        h("span", { class: "sr", text: "Search symbols" }),
+        icon("search"),
+        this._search,
+      ),
+      h("span", {
+        class: "sr",
+        id: "search-help",
+        text: "Parts of names; a name that ends with an asterisk is a prefix. Several are separated by commas.",
+      }),
       h("label", { class: "field order" }, h("span", { class: "label", text: "Order" }), this._order),
-      this._notLive, this._count, this._hold,
+      this._notLive,
+      this._count,
+      this._hold,
     );
     this.grid = this._makeGrid();
     this._empty = h("div", { class: "empty", hidden: true });
@@ -80,7 +110,11 @@ export class WatchView {
       cell.textContent = label;
       return cell;
     }
-    const button = h("button", { type: "button", tabindex: "-1", on: { click: () => this._sortBy(sort) } }, label);
+    const button = h(
+      "button",
+      { type: "button", tabindex: "-1", on: { click: () => this._sortBy(sort) } },
+      label,
+    );
     cell.append(button);
     this._headers.set(sort, cell);
     return cell;
@@ -156,7 +190,10 @@ export class WatchView {
       const direction = this.ordering.descending ? "descending" : "ascending";
       setAttribute(cell, "aria-sort", sort === this.ordering.sort ? direction : null);
     }
-    this.grid.element.style.setProperty("--price-ch", book.wholes + 1 + Math.min(book.maxDigits, MOST_DIGITS));
+    this.grid.element.style.setProperty(
+      "--price-ch",
+      book.wholes + 1 + Math.min(book.maxDigits, MOST_DIGITS),
+    );
     this.grid.element.style.setProperty("--tight-ch", book.widest);
   }
 
@@ -196,7 +233,7 @@ export class WatchView {
   }
 
   _openWanted() {
-    const row = this._wanted === null ? -1 : session.book.rows.get(this._wanted) ?? -1;
+    const row = this._wanted === null ? -1 : (session.book.rows.get(this._wanted) ?? -1);
     if (row < 0) {
       if (this._wanted === null) this._shutDetail();
       return; // a symbol that is not known yet opens with its first tick
@@ -233,10 +270,16 @@ export class WatchView {
 
 function emptyText({ book, engine, problem, needsToken }, { terms, onlyNotLive }) {
   if (needsToken) return ["Sign in to see quotes", "This engine asks for a key or token: see Access."];
-  if (book.count > 0 && terms) return ["No symbol matches", "Parts of names match; BTC* matches names that begin with BTC."];
-  if (book.count > 0 && onlyNotLive) return ["Every row is live", "Rows appear here when their data is stale, delayed, halted, quiet or disconnected."];
+  if (book.count > 0 && terms)
+    return ["No symbol matches", "Parts of names match; BTC* matches names that begin with BTC."];
+  if (book.count > 0 && onlyNotLive)
+    return [
+      "Every row is live",
+      "Rows appear here when their data is stale, delayed, halted, quiet or disconnected.",
+    ];
   if (problem && !engine) return ["The engine does not answer", "The page tries again every few seconds."];
   if (!engine) return ["Connecting…", ""];
-  if (engine.feeds?.length === 0) return ["No feed is configured", "Add a [[feeds]] table to config.toml: docs/feeds.md lists the types."];
+  if (engine.feeds?.length === 0)
+    return ["No feed is configured", "Add a [[feeds]] table to config.toml: docs/feeds.md lists the types."];
   return ["No symbol yet", "Symbols appear with their first tick."];
 }

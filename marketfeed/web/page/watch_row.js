@@ -19,10 +19,25 @@ export const COLUMNS = [
   { id: "ask", label: "Ask" },
   { id: "asize", label: "Ask size" },
   { id: "last", label: "Last" },
-  { id: "move", label: "1 min %", sort: "move", title: "Change of the mid price over the last minute, in percent" },
+  {
+    id: "move",
+    label: "1 min %",
+    sort: "move",
+    title: "Change of the mid price over the last minute, in percent",
+  },
   { id: "spark", label: "Last minute" },
-  { id: "spread", label: "Spread bp", sort: "spread", title: "Ask minus bid, in basis points of the mid price" },
-  { id: "rate", label: "Ticks/s", sort: "activity", title: "Ticks a second at the engine over the last 10 s, conflated ones included" },
+  {
+    id: "spread",
+    label: "Spread bp",
+    sort: "spread",
+    title: "Ask minus bid, in basis points of the mid price",
+  },
+  {
+    id: "rate",
+    label: "Ticks/s",
+    sort: "activity",
+    title: "Ticks a second at the engine over the last 10 s, conflated ones included",
+  },
   { id: "age", label: "Age", sort: "age", title: "Time since the newest tick, by the engine's clock" },
 ];
 
@@ -104,10 +119,20 @@ export class WatchRow {
     const canvas = h("canvas", { class: "spark", "aria-hidden": "true" });
     this._spark = new Sparkline(canvas);
     this.element = h(
-      "div", { class: "row", role: "row", id, "aria-selected": "false" },
-      this._symbol, this._status, this._bsize, this._bid.element, this._ask.element, this._asize,
-      this._last.element, this._move, h("div", { class: "cell c-spark", role: "gridcell" }, canvas),
-      this._spread, this._rate, this._age,
+      "div",
+      { class: "row", role: "row", id, "aria-selected": "false" },
+      this._symbol,
+      this._status,
+      this._bsize,
+      this._bid.element,
+      this._ask.element,
+      this._asize,
+      this._last.element,
+      this._move,
+      h("div", { class: "cell c-spark", role: "gridcell" }, canvas),
+      this._spread,
+      this._rate,
+      this._age,
     );
   }
 
@@ -178,7 +203,11 @@ export class WatchRow {
     const move = this._book.move(row);
     const text = change(move);
     setText(this._move, text);
-    setAttribute(this._move, "data-dir", text[0] === "+" ? "up" : move < 0 && text[0] !== "0" ? "down" : null);
+    setAttribute(
+      this._move,
+      "data-dir",
+      text[0] === "+" ? "up" : move < 0 && text[0] !== "0" ? "down" : null,
+    );
   }
 
   _showStatus(row, status) {
