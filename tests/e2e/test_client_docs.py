@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 import pandas
 import pytest
 import trio
-from playwright.sync_api import sync_playwright
 
 from marketfeed.client import connect
+from tests.support.chromium import chromium, watched
 from tests.support.peers import MODULES, need
 from tests.support.process import Engine, engine
 from tests.support.publishers import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = {path.read_text("utf-8") for path in (ROOT / "examples").iterdir()}  # test_snippets.py runs them
@@ -40,7 +42,6 @@ type = "push"
 listen = "127.0.0.1:0"
 """
 ENOUGH = 3  # outputs of a block that would go on for ever
-COMES_MS = 30_000
 ENGINE = "http://127.0.0.1:8765"
 
 
@@ -134,28 +135,19 @@ FEED = 'const feed = connect("/");\nfeed.subscribe({ quotes: ["SY0000"] }, () =>
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=need("chromium"), args=["--no-sandbox", "--disable-gpu", "--disable-quic"]
-        )
-        yield chromium
-        chromium.close()
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
 
 
 @pytest.mark.parametrize("text", [one for one in blocks("js") if 'from "marketfeed"' not in one.values[0]])
-def test_javascript_in_a_page(running: Engine, browser: Any, text: str) -> None:
-    page = browser.new_page()
-    errors: list[Any] = []
-    page.on("pageerror", lambda error: errors.append(error))
-    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
-    page.route("**/my/session", lambda route: route.fulfill(json={"token": "token"}))
-    page.goto(f"http://127.0.0.1:{running.port}/robots.txt")
-    feed = "" if "feed = connect" in text else FEED
-    page.evaluate(ADD, BEFORE + CONNECT * ("import {" not in text) + feed + text_for(running, text))
-    page.wait_for_function("window.shown?.length", timeout=COMES_MS)
-    assert not errors
-    page.close()
+def test_javascript_in_a_page(running: Engine, browser: Browser, text: str) -> None:
+    with watched(browser) as pages:
+        page = pages.open(f"http://127.0.0.1:{running.port}/robots.txt")
+        page.route("**/my/session", lambda route: route.fulfill(json={"token": "token"}))
+        feed = "" if "feed = connect" in text else FEED
+        page.evaluate(ADD, BEFORE + CONNECT * ("import {" not in text) + feed + text_for(running, text))
+        page.wait_for_function("window.shown?.length")
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import sync_playwright
 
-from tests.support.peers import ROOT, need
+from tests.support.chromium import chromium, watched
+from tests.support.peers import ROOT
 from tests.support.ports import free_port
 from tests.support.process import engine
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFIG = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 200\nrate = 2000\n'
-COMES_MS = 60_000
 # A row is complete when its prices are numbers; the last trade may be missing yet.
 COMPLETE = """wanted => {
   const texts = (row) => [...row.cells].map((cell) => cell.textContent);
@@ -55,32 +54,26 @@ def test_the_frontend_shows_prices_and_says_when_they_stand_still(tmp_path: Path
     text = (ROOT / "examples" / "frontend.html").read_text("utf-8")
     assert len(text.splitlines()) <= 40
     (tmp_path / "frontend.html").write_text(text.replace("127.0.0.1:8765", f"127.0.0.1:{port}"))
-    with served(tmp_path) as pages, sync_playwright() as playwright:
-        allowed = f'gateway.allowed_origins=["http://127.0.0.1:{pages}"]'
+    with served(tmp_path) as files, chromium() as browser, watched(browser) as pages:
+        allowed = f'gateway.allowed_origins=["http://127.0.0.1:{files}"]'
         own = ("--set", f"gateway.port={port}", "--set", allowed)
-        chromium = playwright.chromium.launch(
-            executable_path=need("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
-        page = chromium.new_page()
-        errors: list[Any] = []
-        page.on("pageerror", lambda error: errors.append(error))
         with engine(CONFIG, tmp_path, *own) as running:
-            page.goto(f"http://127.0.0.1:{pages}/frontend.html")
-            page.wait_for_function(COMPLETE, arg=101, timeout=COMES_MS)
+            page = pages.open(f"http://127.0.0.1:{files}/frontend.html")
+            page.wait_for_function(COMPLETE, arg=101)
             assert page.inner_text("#state") == "connected"
             page.fill("#names", "SY001*, SY0150")
             page.press("#names", "Enter")
-            page.wait_for_function(COMPLETE, arg=11, timeout=COMES_MS)
+            page.wait_for_function(COMPLETE, arg=11)
             assert running.stop() == 0
-        page.wait_for_selector("#rows.stale", timeout=COMES_MS)
+        page.wait_for_selector("#rows.stale")
         assert page.inner_text("#state") != "connected"
         with engine(CONFIG, tmp_path, *own):
-            page.wait_for_selector("#rows:not(.stale)", timeout=COMES_MS)
-            page.wait_for_function(COMPLETE, arg=11, timeout=COMES_MS)
-            page.goto(f"http://localhost:{pages}/frontend.html")  # an origin that is not allowed
-            page.wait_for_function(
-                'document.querySelector("#state").value.startsWith("disconnected")', timeout=COMES_MS
-            )
+            page.wait_for_selector("#rows:not(.stale)")
+            page.wait_for_function(COMPLETE, arg=11)
+            page.goto(f"http://localhost:{files}/frontend.html")  # an origin that is not allowed
+            page.wait_for_function('document.querySelector("#state").value.startsWith("disconnected")')
             assert not page.query_selector_all("#rows tr")
-        assert not errors
-        chromium.close()
+            page.goto("about:blank")
+            assert pages.problems
+            assert all("blocked by CORS policy" in problem for problem in pages.problems)
+            pages.problems.clear()
