@@ -1,4 +1,4 @@
 import { connect } from "http://127.0.0.1:8765/marketfeed.js";
 
 const feed = connect("http://127.0.0.1:8765");
-feed.subscribe({ quotes: ["SY0000", "SY01*"] }, (message) => console.log(message));
+feed.subscribe({ quotes: ["SY00*"] }, (message) => console.log(message));

@@ -1,4 +1,4 @@
 import marketfeed
 
-for message in marketfeed.stream("http://127.0.0.1:8765", quotes=["SY0000", "SY01*"]):
+for message in marketfeed.stream("http://127.0.0.1:8765", quotes=["SY00*"]):
     print(message)
