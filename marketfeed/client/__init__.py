@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from marketfeed.client.batch import Batch
-    from marketfeed.client.connect import connect
+    from marketfeed.client.connecting import connect
     from marketfeed.client.core import State
     from marketfeed.client.feed import Feed
     from marketfeed.client.messages import (
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _MODULES: Final = {
     "marketfeed.client.batch": ("Batch",),
-    "marketfeed.client.connect": ("connect",),
+    "marketfeed.client.connecting": ("connect",),
     "marketfeed.client.core": ("State",),
     "marketfeed.client.feed": ("Feed",),
     "marketfeed.client.messages": (
@@ -98,5 +98,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'marketfeed.client' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value  # a submodule of the same name does not take its place again
+    globals()[name] = value  # it is not asked for again
     return value

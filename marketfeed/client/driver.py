@@ -316,6 +316,8 @@ class Driver:
             self._alerts.extend(found)
             self._some_alerts.set()
             batch.messages = [message for message in batch.messages if type(message) is not Alert]
+            if not (batch.messages or len(batch.quotes) or len(batch.trades)):
+                return  # a caller that only iterates over alerts would never take it, and reading would stop
         self._buffer.append(batch)
         self._size += len(batch.data)
         self._some.set()

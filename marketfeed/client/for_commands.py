@@ -8,7 +8,7 @@ import trio
 
 from marketfeed import __version__
 from marketfeed.client.backend import BY_CA
-from marketfeed.client.connect import connect
+from marketfeed.client.connecting import connect
 from marketfeed.client.unknown_symbols import told, unmatched
 from marketfeed.errors import CloseCode, ConnectError, ErrorCode, RefusedError, RequestRefusedError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from marketfeed.client.address import Endpoint
-    from marketfeed.client.connect import Connecting
+    from marketfeed.client.connecting import Connecting
     from marketfeed.client.feed import Feed
     from marketfeed.client.messages import Disconnected
     from marketfeed.errors import MarketfeedError

@@ -75,6 +75,8 @@ def connect(
 
     Raises ConfigError for arguments that are not valid.
     """
+    if isinstance(url, str) and url.partition("://")[0] not in ("http", "https", "ws", "wss"):
+        raise ConfigError(f"{url}: must be http://HOST:PORT, or https://, ws:// or wss://")
     where = (
         url if isinstance(url, Endpoint) else endpoint(stream_of(url), None if ca is None else Path(ca), "")
     )
