@@ -25,10 +25,13 @@ class AlertFeed {
 
   _begin() {
     if (!this.on || this._live || !session.feed) return;
-    this._live = session.feed.alerts({ patterns: ["*"] }, (alert) =>
-      this.episodes.add({ ...plain(alert), ack: false }),
-    );
+    this._live = session.feed.alerts({ patterns: ["*"] }, (alert) => this._take(alert, false));
     this._readLog();
+  }
+
+  /** Take what a subscription brings: alerts, and messages about the stream between them. */
+  _take(message, ack) {
+    if (message.T === "a") this.episodes.add({ ...plain(message), ack });
   }
 
   /** A live view gets nothing of what came while it was away, so the log is read again. */
@@ -60,7 +63,7 @@ class AlertFeed {
     const feed = connect("/", { ...credentials(), share: false });
     const consumer = { name, feed, problem: null };
     consumer.alerts = feed.alerts({ patterns: ["*"], consumer: name, start }, (alert) =>
-      this.episodes.add({ ...plain(alert), ack: true }),
+      this._take(alert, true),
     );
     const fault = (problem) => {
       consumer.problem = problem;

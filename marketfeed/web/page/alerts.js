@@ -1,9 +1,12 @@
 /* Alerts: live by severity, history, silences. */
 import { alertFeed } from "./alert_feed.js";
 import { AlertHistory } from "./alert_history.js";
-import { announce, h, icon, setAttribute, setText } from "./dom.js";
+import { AlertRow } from "./alert_row.js";
+import { noneText, offText } from "./alert_texts.js";
+import { ConsumerBar } from "./consumer_bar.js";
+import { h, icon, setAttribute, setText } from "./dom.js";
 import { isOpen, SEVERITIES } from "./episodes.js";
-import { age, clock, count } from "./format.js";
+import { count } from "./format.js";
 import { matches, termsOf } from "./ordering.js";
 import { session } from "./session.js";
 import { Silences } from "./silences.js";
@@ -25,6 +28,7 @@ export class AlertsView {
     this._terms = null;
     this._pointedAt = -Infinity;
     this._rows = new Map();
+    this._consumer = new ConsumerBar(() => this._paint(true));
     this._silences = new Silences();
     this._history = new AlertHistory();
     this._tabs = h(
@@ -33,7 +37,7 @@ export class AlertsView {
       ...PARTS.map(([id, text]) => h("a", { href: `#alerts/${id}`, text })),
     );
     this._off = h("div", { class: "empty panel off", hidden: true }, ...offText());
-    this._live = h("div", { class: "stack" }, this._consumerBar(), this._filterBar(), this._lists());
+    this._live = h("div", { class: "stack" }, this._consumer.element, this._filterBar(), this._lists());
     this._parts = { live: this._live, history: this._history.element, silences: this._silences.element };
     section.append(
       h(
@@ -45,59 +49,7 @@ export class AlertsView {
       ),
     );
     session.on("engine", () => this._shown && this._showOff());
-    session.on("feed", () => this._showConsumer());
-  }
-
-  _consumerBar() {
-    this._name = h("input", {
-      id: "consumer",
-      maxlength: 64,
-      pattern: "[!-~]+",
-      required: true,
-      placeholder: "desk-1",
-      autocomplete: "off",
-      spellcheck: "false",
-    });
-    this._start = h(
-      "select",
-      { id: "consumer-start" },
-      h("option", { value: "now", text: "from now on" }),
-      h("option", { value: "all", text: "all in the log" }),
-    );
-    this._begin = h(
-      "form",
-      { class: "consumer", on: { submit: (event) => this._become(event) } },
-      h(
-        "label",
-        { class: "field" },
-        h("span", { class: "label", text: "Acknowledge as consumer" }),
-        this._name,
-      ),
-      h("label", { class: "field" }, h("span", { class: "label", text: "If it is new" }), this._start),
-      h("button", { type: "submit", text: "Take alerts" }),
-      h("p", {
-        class: "muted hint",
-        text: "A consumer keeps every alert until it is acknowledged, over reconnects and restarts.",
-      }),
-    );
-    this._as = h("strong", { id: "acting-as" });
-    this._due = h("span", { class: "num", id: "due" });
-    this._all = h(
-      "button",
-      { type: "button", id: "ack-all", on: { click: () => this._acknowledge(alertFeed.episodes.due()) } },
-      icon("check"),
-      "Acknowledge all",
-    );
-    this._active = h(
-      "div",
-      { class: "consumer", hidden: true },
-      h("span", {}, "Acknowledging as ", this._as),
-      this._due,
-      this._all,
-      h("button", { type: "button", class: "quiet", text: "Stop", on: { click: () => this._leave() } }),
-    );
-    this._fault = h("p", { class: "notice", role: "status", hidden: true });
-    return h("div", { class: "panel consumer-bar" }, this._begin, this._active, this._fault);
+    session.on("feed", () => this._consumer.update());
   }
 
   _filterBar() {
@@ -232,47 +184,11 @@ export class AlertsView {
     );
   }
 
-  _become(event) {
-    event.preventDefault();
-    alertFeed.become(this._name.value.trim(), this._start.value, () => this._showConsumer());
-    announce(`Acknowledging as ${this._name.value}`);
-  }
-
-  _leave() {
-    alertFeed.leave();
-    this._showConsumer();
-  }
-
-  _showConsumer() {
-    const { consumer } = alertFeed;
-    this._begin.hidden = consumer !== null;
-    this._active.hidden = consumer === null;
-    this._fault.hidden = !consumer?.problem;
-    if (consumer) setText(this._as, consumer.name);
-    setText(this._fault, consumer?.problem ?? "");
-    this._paint(true);
-  }
-
-  async _acknowledge(ids) {
-    if (ids.length === 0) return;
-    try {
-      await alertFeed.acknowledge(ids);
-      announce(`${ids.length} acknowledged`);
-      this._fault.hidden = true;
-    } catch (error) {
-      this._fault.hidden = false;
-      setText(this._fault, `Not acknowledged: ${error.message}. They stay due.`);
-    }
-    this._paint(true);
-  }
-
   /** Show what has changed; rows do not move under a pointer that moves. */
   _paint(now = false) {
     if (!this._shown || this._part !== "live") return;
     const { episodes } = alertFeed;
-    const due = episodes.due().length;
-    setText(this._due, `${count(due)} unacknowledged`);
-    this._all.disabled = due === 0;
+    this._consumer.paint();
     const moved =
       now || (performance.now() - this._pointedAt > HOLD_MS && episodes.version !== this._version);
     if (moved) this._arrange(episodes);
@@ -306,119 +222,11 @@ export class AlertsView {
   }
 
   acknowledge(one) {
-    return this._acknowledge([...one.due]);
+    return this._consumer.acknowledge([...one.due]);
   }
 
   silence(one) {
     this._silences.prefill(one.rule, one.symbol);
     location.hash = "alerts/silences";
   }
-}
-
-/** One episode. */
-class AlertRow {
-  constructor(one, view) {
-    this._one = one;
-    this._state = h("span", { class: "alert-state num" });
-    this._message = h("p", { class: "alert-message" });
-    this._tries = h("span", { class: "muted num" });
-    this._ack = h(
-      "button",
-      { type: "button", class: "ack", on: { click: () => view.acknowledge(one) } },
-      icon("check"),
-      "Acknowledge",
-    );
-    this._acked = h("span", { class: "acked muted" }, icon("check"), "acknowledged");
-    const symbol =
-      one.symbol && session.book.rows.has(one.symbol)
-        ? h("a", { href: `#watch/${encodeURIComponent(one.symbol)}`, text: one.symbol })
-        : h("span", { text: one.symbol });
-    this.element = h(
-      "li",
-      { class: "alert" },
-      h("time", { class: "num", text: clock((one.began || one.cleared) - session.book.offsetMs) }),
-      h("span", { class: "alert-rule", text: one.rule }),
-      h("span", { class: "alert-symbol" }, symbol),
-      this._message,
-      this._state,
-      this._tries,
-      h(
-        "span",
-        { class: "alert-actions" },
-        this._ack,
-        this._acked,
-        one.notice
-          ? null
-          : h("button", {
-              type: "button",
-              class: "quiet",
-              text: "Silence",
-              "aria-label": `Silence ${one.rule} ${one.symbol}`,
-              on: { click: () => view.silence(one) },
-            }),
-      ),
-    );
-    this._ack.setAttribute("aria-label", `Acknowledge ${one.rule} ${one.symbol}`);
-  }
-
-  paint() {
-    const one = this._one;
-    setText(this._message, one.message);
-    setText(this._state, stateText(one));
-    setAttribute(this.element, "data-open", isOpen(one) ? "" : null);
-    setText(this._tries, one.tries > 1 && one.due.size > 0 ? `try ${one.tries}` : "");
-    this._ack.hidden = one.due.size === 0;
-    this._acked.hidden = one.due.size > 0 || one.acknowledged === 0;
-  }
-}
-
-function stateText(one) {
-  if (one.notice) return "notice";
-  if (isOpen(one)) return `open ${age(Math.max(0, session.book.now() - one.began))}`;
-  return one.began ? `cleared after ${age(Math.max(0, one.cleared - one.began))}` : "cleared";
-}
-
-function noneText(episodes) {
-  if (episodes.byKey.size > 0)
-    return [
-      h("p", { class: "empty-title", text: "No alert matches" }),
-      h("p", { text: "Other severities, states or texts are filtered out." }),
-    ];
-  if (alertFeed.problem)
-    return [
-      h("p", { class: "empty-title", text: "The alert log cannot be read" }),
-      h("p", { text: alertFeed.problem }),
-    ];
-  return [
-    h("p", { class: "empty-title", text: "No alert" }),
-    h("p", {
-      text: "What the rules in [[alerts.rules]] find, and notices of programs, appear here as they come.",
-    }),
-  ];
-}
-
-const EXAMPLE = `[[alerts.rules]]
-name = "jump"
-type = "move"
-symbols = "*"
-severity = "warning"
-percent = 1.0        # of the lowest or highest price
-window_s = 10.0      # in so many seconds
-cooldown_s = 5.0`;
-
-function offText() {
-  return [
-    h("p", { class: "empty-title", text: "Alerts are off" }),
-    h("p", {
-      text: "Add a rule to config.toml and restart the engine, or send it SIGHUP. With access control, the token needs the channel “alerts” too.",
-    }),
-    h("pre", { tabindex: "0", text: EXAMPLE, "aria-label": "A rule, as an example" }),
-    h(
-      "p",
-      {},
-      "Types of rules: move, spread, stale, feed_down, anomaly and others, in ",
-      h("code", { text: "docs/alerts.md" }),
-      ".",
-    ),
-  ];
 }

@@ -28,7 +28,7 @@ export function size(value) {
   if (value >= 1e6)
     return value < 1e9 ? `${(value / 1e6).toFixed(value < 1e7 ? 2 : 1)}\u2009M` : compact(value);
   if (Number.isInteger(value) || value >= 1e5) return GROUPED.format(value);
-  return value >= 1 ? value.toFixed(value >= 100 ? 1 : 3) : Number(value.toPrecision(3)).toString();
+  return String(value >= 1 ? Number(value.toFixed(value >= 100 ? 1 : 3)) : Number(value.toPrecision(3)));
 }
 
 /** A count with a unit prefix from 10 million on: `12.3 M`. */

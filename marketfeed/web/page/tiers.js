@@ -41,7 +41,7 @@ export class TiersView {
             h("h2", { text: "Tiers side by side" }),
             h("p", {
               class: "muted lead",
-              text: "The same symbol over one connection per tier. The latest leaves out ticks that newer ones replaced; n tells how many.",
+              text: "The same symbol over one connection per tier; n tells how many ticks the latest leaves out.",
             }),
           ),
           h(
