@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from marketfeed.client.batch import Batch
+    from marketfeed.client.blocking import BlockingFeed, stream
     from marketfeed.client.connecting import connect
     from marketfeed.client.core import State
     from marketfeed.client.feed import Feed
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 _MODULES: Final = {
     "marketfeed.client.batch": ("Batch",),
+    "marketfeed.client.blocking": ("BlockingFeed", "stream"),
     "marketfeed.client.connecting": ("connect",),
     "marketfeed.client.core": ("State",),
     "marketfeed.client.feed": ("Feed",),
@@ -62,6 +64,7 @@ _HOME: Final = {name: module for module, names in _MODULES.items() for name in n
 __all__ = [
     "Alert",
     "Batch",
+    "BlockingFeed",
     "BlockingPublisher",
     "Closing",
     "ConnectError",
@@ -90,6 +93,7 @@ __all__ = [
     "UnsentError",
     "connect",
     "publisher",
+    "stream",
 ]
 
 

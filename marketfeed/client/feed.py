@@ -41,6 +41,11 @@ class Feed:
         self._arrived_ns = 0
 
     @property
+    def driver(self) -> Driver:
+        """The tasks of the feed: for fronts, not for callers."""
+        return self._driver
+
+    @property
     def state(self) -> State:
         """Whether the feed is connected, and why not; times are of the event loop's clock."""
         return self._core.state

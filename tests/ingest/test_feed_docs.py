@@ -34,7 +34,7 @@ async def test_the_feed_of_the_page_publishes_prices_and_tells_a_closed_venue():
         await ws.aclose(1001, "maintenance")
 
     page = shown()
-    got = []
+    got: list[Any] = []
     async with trio.open_nursery() as nursery:
         server = await nursery.start(partial(trio_websocket.serve_websocket, venue, "127.0.0.1", 0, None))
         config = page["CoinConfig"](url=f"ws://127.0.0.1:{server.port}/")
