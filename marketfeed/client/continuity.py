@@ -58,21 +58,21 @@ def verdict(last: int | None, n: int, *, snap: bool, excused: bool, every: bool)
 class Numbers:
     """What both kinds have in common: the state of the session that decides which holes count.
 
-    ``every``: the tier sends every tick. ``lenient``: the first tick of a symbol may have any number,
-    because the session resumed from a cursor of another client.
+    ``every``: the tier sends every tick, None before it is known. ``lenient``, by channel: the first tick of a symbol may have any
+    number, because the session resumed from a cursor of another client, or left out ticks before it was cut.
     """
 
     def __init__(self) -> None:
-        self.every = False
+        self.every: bool | None = None  # None: not told yet
         self.lagging = False
-        self.lenient = False
+        self.lenient = [False, False]
         self.duplicates = 0  # ticks that were dropped
         self.lost = 0  # ticks in holes that nobody announced
         self.holes = 0  # gaps that the client has told
 
     def counts(self, channel: int) -> bool:
         """Return whether holes of ``channel`` count now."""
-        return self.every and not (self.lagging and channel == QUOTES)
+        return self.every is True and not (self.lagging and channel == QUOTES)
 
     def hole(self, name: str, channel: int, lost: int, n: int, snap: bool = False) -> Gap:
         """Count a hole, and return the message about it. With a snapshot the engine begins a symbol anew."""
@@ -81,9 +81,11 @@ class Numbers:
         return Gap(S=name, channel=CHANNELS[channel], lost=lost, n=n, announced=snap)
 
     def cut(self) -> None:
-        """The connection is lost: what a lagging session left out before is not sent again."""
-        if self.lagging:
-            self.excuse(("*",), (QUOTES,))
+        """The connection is lost: what the session left out before is not sent again."""
+        for channel in (QUOTES, TRADES):
+            if self.every is not None and not self.counts(channel):
+                self.lenient[channel] = True
+                self.excuse(("*",), (channel,))
         self.lagging = False
 
     def excuse(self, names: Iterable[str], channels: tuple[int, ...] = (QUOTES, TRADES)) -> None:
@@ -140,7 +142,7 @@ class NamedNumbers(Numbers):
         name, n = tick.S, tick.n
         if before is None and not is_symbol(name):
             raise FeedProtocolError(f"a tick of an invalid symbol: {name[:40]!r}")
-        excused = name in self._excused[channel] or (before is None and self.lenient)
+        excused = name in self._excused[channel] or (before is None and self.lenient[channel])
         keep, lost = verdict(before, n, snap=tick.snap == 1, excused=excused, every=self.counts(channel))
         if not keep:
             self.duplicates += 1
@@ -228,7 +230,7 @@ class RecordNumbers(Numbers):
             new = before < 0
             if new.any():
                 any_number = records["flags"][order] & FLAG_SNAPSHOT > 0
-                if self.lenient:
+                if self.lenient[channel]:
                     any_number[:] = True
                 ahead[new] = np.where(any_number[new], 1, np.maximum(ns[new], 1))
             if not ((ahead > 0) & (ahead < _HALF)).all():
@@ -250,7 +252,7 @@ class RecordNumbers(Numbers):
         rows = zip(records["symbol"].tolist(), records["n"].tolist(), records["flags"].tolist(), strict=True)
         for i, (symbol, n, flags) in enumerate(rows):
             before = int(last[symbol])
-            pardoned = bool(excused[symbol]) or (before < 0 and self.lenient)
+            pardoned = bool(excused[symbol]) or (before < 0 and self.lenient[channel])
             keep[i], lost = verdict(
                 None if before < 0 else before,
                 n,

@@ -199,7 +199,7 @@ class Dialogue:
                 self.credentials.accepted(message.ttl_s, self.now.s)
                 self._ready(into)
         elif message.msg == "connected":
-            if message.epoch != self.epoch:
+            if self.epoch not in ("", message.epoch):
                 self.intake.epoch()
             self.epoch, self.session, self._protocol = message.epoch, message.session, message.protocol
             self.greeted = True

@@ -54,9 +54,7 @@ class Intake:
 
     def epoch(self) -> None:
         """Begin with an engine of another epoch: numbers and ids start again."""
-        lenient = self._named.lenient
         self._named, self._records = NamedNumbers(), RecordNumbers()
-        self._named.lenient = self._records.lenient = lenient
         self.newest = Newest()
 
     def cut(self) -> None:
@@ -67,7 +65,7 @@ class Intake:
 
     def resume_elsewhere(self) -> None:
         """Take the first tick of a symbol with any number: the cursor is another client's."""
-        self._named.lenient = self._records.lenient = True
+        self._named.lenient, self._records.lenient = [True, True], [True, True]
 
     def subscribed(self, answer: Subscription, *, complete: bool) -> None:
         """Take the subscription, and whether its tier sends every tick.

@@ -138,8 +138,8 @@ class Subscriptions:
 
     @property
     def answered_all(self) -> bool:
-        """Whether every request has been answered on this connection."""
-        return all(request.stage >= Stage.ANSWERED for request in self.requests.values())
+        """Whether every request that was in force before has been answered on this connection."""
+        return all(request.stage >= Stage.ANSWERED for request in self.requests.values() if request.known)
 
     @property
     def synced(self) -> bool:

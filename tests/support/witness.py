@@ -30,6 +30,7 @@ class Witness:
         self.silent = 0  # gaps that the engine did not announce
         self._g = 0  # of the newest live tick of this connection
         self._excused: set[Key] = set()
+        self._lenient: set[str] = set()  # kinds whose first tick of a symbol may have any number
         self._told: dict[Key, tuple[int, int]] = {}  # ticks told to be lost, number of the next one
         self._reset_due = False  # the engine was restarted: a reset is to come before any tick
 
@@ -50,13 +51,16 @@ class Witness:
             self._reset_due = bool(self.last)
             self.last.clear()
             self._excused.clear()
+            self._lenient.clear()
             self._told.clear()
         self.epoch = message["epoch"]
         self._g = 0
 
     def _disconnected(self, message: dict[str, Any]) -> None:
-        if self.lagging:  # what was left out before the cut is not sent again
-            self._excused.update(key for key in self.last if key[0] == "q")
+        left_out = "" if self.every and not self.lagging else "q" if self.every else "qt"
+        for kind in left_out:  # what was left out before the cut is not sent again
+            self._excused.update(key for key in self.last if key[0] == kind)
+            self._lenient.add(kind)
         self.lagging = False
         self._g = 0
 
@@ -92,17 +96,17 @@ class Witness:
         assert not self._reset_due, f"ticks of another epoch without a reset: {message}"
         key, n = (kind, message["S"]), message["n"]
         last, told = self.last.get(key), self._told.pop(key, None)
-        excused = key in self._excused
+        excused = key in self._excused or (last is None and kind in self._lenient)
         self._excused.discard(key)
         snap = message.get("snap") == 1
-        if last is not None and not (snap and excused and n == last):
+        if last is not None and not (snap and n == last):  # a snapshot repeats the newest tick
             assert n > last, f"{key}: {n} after {last}"
         if not snap:
             assert message["g"] > self._g or not self.ordered, f"{key}: g {message['g']} after {self._g}"
             self._g = message["g"]
         if self.every and not excused and not (self.lagging and kind == "q"):
             before = last if last is not None else (n - 1 if snap else 0)
-            missing = n - before - 1
+            missing = max(n - before - 1, 0)
             lost = told[0] if told is not None and told[1] == n else 0
             if last is not None or not told:  # a gap before the first tick may have any number
                 assert missing == lost, f"{key}: {last} → {n}, told {told}"
