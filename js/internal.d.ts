@@ -200,8 +200,8 @@ export interface Stream {
   /** The cursor now. */
   position(): string;
   socket(ticket?: string): WebSocket & { terminate?(): void };
-  /** Begin on an open WebSocket. */
-  hello(ws: WebSocket, epoch: string): void;
+  /** Begin on an open WebSocket; `token`: without a ticket. */
+  hello(ws: WebSocket, epoch: string, token: string | boolean): void;
   // Transports: each runs until its connection ends, and throws why.
   websocket(signal: AbortSignal): Promise<void>;
   events(signal: AbortSignal): Promise<void>;

@@ -1,4 +1,4 @@
-// Client of a marketfeed engine. internal.d.ts says what each part does.
+// Client of marketfeed. internal.d.ts says what each part does.
 
 /** @import * as I from "./internal.js" */
 
@@ -10,7 +10,6 @@ const HANDSHAKE_MS = 5000;
 const BEAT_MS = 10000;
 const CLIMB_MS = 60000;
 const WHOLE = 9e5; // the engine cuts answers at 1 MiB
-const BUFFER = 10000;
 
 const none = /** @type {any} */ (undefined);
 const scope = /** @type {any} */ (globalThis);
@@ -77,7 +76,6 @@ class Tick {
 		const all = "T S bp bs ap as p s d i c t r n g snap".split(" ").map((key) => [key, Object(this)[key]]);
 		return Object.fromEntries(all.filter(([, value]) => value !== undefined));
 	}
-	// A copy does not hold its frame.
 	keep() {
 		this.view = new DataView(this.view.buffer.slice(this.at, this.at + 64));
 		this.at = 0;
@@ -259,7 +257,7 @@ const makeStream = (options, api) => {
 	let live = new Set(), cursor = "", g = 0;
 	let asked = none, told = none;
 	let usual = "", epoch = "", mode = `${options.transport ?? "auto"}`, way = "", at = 0, why = "first";
-	let badTier = "", up = false, down = false, resuming = 0, send = none, closing = none, timer = none;
+	let badTier = none, up = false, down = false, resuming = 0, send = none, closing = none, timer = none;
 	let id = 0, failures = 0, tries = 0, climbMs = CLIMB_MS, renewAt = Infinity, informMs = 2500;
 	let heard = 0, pinged = 0, weakUntil = 0, climbAt = 0, informAt = 0;
 
@@ -580,14 +578,16 @@ const makeStream = (options, api) => {
 
 		async websocket(signal) {
 			self.deadline(HANDSHAKE_MS);
-			// It cannot send the token.
-			const { ticket } = (await api.token()) ? await api.json("v1/tickets", { method: "POST", signal }) : {};
+			const token = await api.token();
+			// Without access control there are no tickets.
+			const without = (error = none) => (error.code === 503 ? {} : Promise.reject(error));
+			const { ticket } = token && (await api.json("v1/tickets", { method: "POST", signal }).catch(without));
 			const ws = self.socket(ticket);
 			ws.onmessage = ({ data }) => {
 				self.deadline();
 				try {
 					const messages = typeof data === "string" ? JSON.parse(data) : decode(data, ids);
-					if (messages[0]?.msg === "connected") self.hello(ws, messages[0].epoch);
+					if (messages[0]?.msg === "connected") self.hello(ws, messages[0].epoch, !ticket && token);
 					self.receive(messages, data);
 				} catch (error) {
 					self.end(1002, `${error}`);
@@ -600,10 +600,11 @@ const makeStream = (options, api) => {
 			else ws.close(1000);
 		},
 
-		hello(ws, epoch) {
+		hello(ws, epoch, token) {
 			self.established();
 			self.enter(epoch);
 			send = (request = none) => ws.readyState === 1 && ws.send(JSON.stringify(request));
+			if (token) send({ action: "auth", token, id: "auth" });
 			[cursor, g] = [self.position(), 0];
 			self.changes();
 			if (cursor) resuming = self.request([...live], cursor);
@@ -646,7 +647,7 @@ const makeStream = (options, api) => {
 				self.deadline(seconds * 1000 + 2 * HANDSHAKE_MS);
 				const answer = await api.call(`v1/poll?${path}`, { signal });
 				const text = await answer.text();
-				const now = answer.headers.get("X-Cursor");
+				const now = answer.headers.get("X-Cursor").trim(); // null from a proxy
 				const { messages = [], resumed, reset } = text ? JSON.parse(text) : {};
 				const news = first || more || reset?.length;
 				first = false;
@@ -683,7 +684,7 @@ const makeStream = (options, api) => {
 
 /** @type {I.MakeSubscription} */
 const makeSubscription = (listener, leave) => {
-	let queue = Array(), limit = BUFFER, closed = false, wake = none;
+	let queue = Array(), limit = 10000, closed = false, wake = none;
 	/** @type {I.Subscription} */
 	const subscription = {
 		push(m) {
@@ -695,7 +696,7 @@ const makeSubscription = (listener, leave) => {
 			const kept = new Map(queue.map((m) => [m.g ? m.T + m.S : m, m]));
 			const lag = { T: "lag", on: true, cause: "consumer" };
 			queue = [lag, ...kept.values(), { ...lag, on: false, conflated: queue.length - kept.size }];
-			limit = Math.max(BUFFER, 2 * queue.length);
+			limit = Math.max(limit, 2 * queue.length);
 		},
 
 		unsubscribe() {
@@ -789,7 +790,7 @@ if (scope.SharedWorkerGlobalScope && scope.name === WORKER) {
 	};
 }
 
-/** @type {I.Connect} */
+/** @type {import("./types.js").Connect} */
 export const connect = (url = "/", given = {}) => {
 	const { href } = new URL(url.replace(/^ws/, "http"), scope.location?.href);
 	const base = href.replace(/(\/|\/v1\/stream)?([?#].*)?$/, "/");
@@ -807,7 +808,7 @@ export const connect = (url = "/", given = {}) => {
 	let version = 0;
 	let link = none, forced = none, saved = none, roundTripMs = none;
 	let heard = true, settled = false, count = 0, best = Infinity;
-	let ids = Array(), now = 0, delta = (Date.now() - clock()) * 1000; // to the engine's clock
+	let ids = Array(), now = 0, delta = (Date.now() - clock()) * 1000;
 
 	const book = makeBook((m, slot) => {
 		if (slot) self.tick(m, slot);
@@ -942,7 +943,7 @@ export const connect = (url = "/", given = {}) => {
 			if (bad) throw new TypeError(`invalid name: ${bad.slice(1)}`);
 			const subscription = self.attach(names, tier, listener);
 			const matches = matcher(names);
-			// The engine does not send again what the session has.
+			// The engine sends no second snapshot.
 			queueMicrotask(() => {
 				for (const T of ["q", "t"]) {
 					for (const [S, { tick }] of book.slots[T]) {

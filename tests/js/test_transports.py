@@ -85,11 +85,14 @@ def test_names_come_and_go_without_disturbing_the_others(running, way):
         feed.wait_for("q", S="SY0000")
         for name in ("SY0001", "SY0002", "SY001*"):
             before = len(feed.messages)
-            feed.call(f"globalThis.last = feed.subscribe({{quotes: [{name!r}]}}, m => tell({{T: 'mine', m}}))")
+            feed.call(
+                f"globalThis.last = feed.subscribe({{quotes: [{name!r}]}}, m => tell({{T: 'mine', m}}))"
+            )
             prefix = name.rstrip("*")
             first = feed.wait(
                 lambda all_, at=before, p=prefix: next(
-                    (m["m"] for m in all_[at:] if m["T"] == "mine" and m["m"].get("S", "").startswith(p)), None
+                    (m["m"] for m in all_[at:] if m["T"] == "mine" and m["m"].get("S", "").startswith(p)),
+                    None,
                 )
             )
             assert first["snap"] == 1
