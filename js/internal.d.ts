@@ -216,8 +216,7 @@ export interface Stream {
 // The feed.
 
 export interface Subscription extends Public<any> {
-  /** that it asks for; []: any */
-  tier?: string | never[];
+  tier?: string;
   push(message: Wire): void;
 }
 
@@ -265,5 +264,5 @@ export interface Parts {
   tell(message: Wire): void;
   fire(type: string, value: unknown): void;
   /** Register a subscription under its keys. */
-  attach(keys: string[], tier: string | never[] | undefined, listener?: (message: any) => void): Subscription;
+  attach(keys: string[], listener?: (message: any) => void): Subscription;
 }

@@ -317,7 +317,11 @@ const makeStream = (options, api) => {
 				self.deadline();
 				if (signal.aborted) end = signal.reason;
 				if (end === "again") await wait(100);
-				else await self.rest(await self.ended(end));
+				else {
+					const ms = await self.ended(end);
+					link = new AbortController();
+					await self.rest(ms);
+				}
 			}
 		},
 
@@ -346,9 +350,9 @@ const makeStream = (options, api) => {
 		},
 
 		async rest(ms) {
-			if (link.signal.aborted) link = new AbortController();
 			self.deadline(ms ?? undefined);
-			await new Promise((resolve) => link.signal.addEventListener("abort", resolve));
+			const { signal } = link;
+			if (!signal.aborted) await new Promise((resolve) => signal.addEventListener("abort", resolve));
 			self.deadline();
 		},
 
@@ -580,7 +584,7 @@ const makeStream = (options, api) => {
 			self.deadline(HANDSHAKE_MS);
 			const token = await api.token();
 			// Without access control there are no tickets.
-			const without = (error = none) => (error.code === 503 ? {} : Promise.reject(error));
+			const without = (error = none) => ([400, 503].includes(error.code) ? {} : Promise.reject(error));
 			const { ticket } = token && (await api.json("v1/tickets", { method: "POST", signal }).catch(without));
 			const ws = self.socket(ticket);
 			ws.onmessage = ({ data }) => {
@@ -647,7 +651,7 @@ const makeStream = (options, api) => {
 				self.deadline(seconds * 1000 + 2 * HANDSHAKE_MS);
 				const answer = await api.call(`v1/poll?${path}`, { signal });
 				const text = await answer.text();
-				const now = answer.headers.get("X-Cursor").trim(); // null from a proxy
+				const now = answer.headers.get("X-Cursor").trim();
 				const { messages = [], resumed, reset } = text ? JSON.parse(text) : {};
 				const news = first || more || reset?.length;
 				first = false;
@@ -692,7 +696,7 @@ const makeSubscription = (listener, leave) => {
 			if (listener) return guard(listener, m);
 			wake?.();
 			if (queue.push(m) <= limit) return;
-			// Conflate, and tell it as the engine does.
+			// Conflate, and tell it.
 			const kept = new Map(queue.map((m) => [m.g ? m.T + m.S : m, m]));
 			const lag = { T: "lag", on: true, cause: "consumer" };
 			queue = [lag, ...kept.values(), { ...lag, on: false, conflated: queue.length - kept.size }];
@@ -776,7 +780,7 @@ const LINKS = {
 	},
 };
 
-// As the script of a SharedWorker.
+// As a SharedWorker.
 if (scope.SharedWorkerGlobalScope && scope.name === WORKER) {
 	const streams = new Map();
 	scope.onconnect = ({ ports: [port] } = none) => {
@@ -836,7 +840,7 @@ export const connect = (url = "/", given = {}) => {
 
 		want: () => ({
 			names: [...keys.keys()],
-			tiers: forced ? [forced] : [...subscriptions].flatMap(({ tier }) => tier ?? options.tier ?? ""),
+			tiers: forced ? [forced] : [...subscriptions].map(({ tier }) => tier ?? options.tier ?? ""),
 			visible: scope.document?.visibilityState !== "hidden",
 		}),
 
@@ -915,14 +919,12 @@ export const connect = (url = "/", given = {}) => {
 			for (const listener of listeners.get(type === "a" ? "alert" : type) ?? []) guard(listener, value);
 		},
 
-		attach(names, tier, listener) {
+		attach(names, listener) {
 			const subscription = makeSubscription(listener, () => {
 				subscriptions.delete(subscription);
 				for (const key of names) if (keys.get(key)?.delete(subscription) && !keys.get(key).size) keys.delete(key);
 				self.changed();
 			});
-			subscription.tier = tier;
-			subscriptions.add(subscription);
 			for (const key of names) keys.set(key, (keys.get(key) ?? new Set()).add(subscription));
 			self.changed();
 			return subscription;
@@ -941,7 +943,9 @@ export const connect = (url = "/", given = {}) => {
 			const names = [...quotes.map((name) => `q${name}`), ...trades.map((name) => `t${name}`)];
 			const bad = names.find((key) => !/^.([!#-)+\-.-[\]-~]{1,24}\*?|\*)$/.test(key));
 			if (bad) throw new TypeError(`invalid name: ${bad.slice(1)}`);
-			const subscription = self.attach(names, tier, listener);
+			const subscription = self.attach(names, listener);
+			subscription.tier = tier;
+			subscriptions.add(subscription);
 			const matches = matcher(names);
 			// The engine sends no second snapshot.
 			queueMicrotask(() => {
@@ -967,14 +971,14 @@ export const connect = (url = "/", given = {}) => {
 			if (consumer) {
 				const stream = makeStream({ ...options, consumer, start }, api);
 				subscription = makeSubscription(listener, stream.close);
-				life.signal.addEventListener("abort", subscription.unsubscribe);
 				stream.call(0, { want: { names, tiers: [], visible: true } }, ({ messages = [] }) => {
 					for (const m of messages) {
 						if (m.T === "a") subscription.push(m);
 						if (/^(a|error)$/.test(m.T)) self.fire(m.T, m);
 					}
 				});
-			} else subscription = self.attach(names, [], listener);
+			} else subscription = self.attach(names, listener);
+			life.signal.addEventListener("abort", subscription.unsubscribe);
 			subscription.ack = (ids = none) => api.persist("v1/alerts/ack", { consumer, alerts: [ids].flat() }, life.signal);
 			return subscription;
 		},

@@ -41,9 +41,20 @@ def test_random_cuts_kills_and_restarts_leave_no_silent_hole(tmp_path, encoding)
     chance = random.Random(encoding)
     port, done = free_port(), Counter[str]()
     (tmp_path / "config.toml").write_text(CONFIG)
-    own = ("--config", str(tmp_path / "config.toml"), "--set", f"gateway.port={port}", "--set", "admin.port=0")
+    own = (
+        "--config",
+        str(tmp_path / "config.toml"),
+        "--set",
+        f"gateway.port={port}",
+        "--set",
+        "admin.port=0",
+    )
     engine = Engine(*own, cwd=tmp_path)
-    options = {"encoding": encoding, "retryMs": [50, 500], "subscribe": {"quotes": ["*"], "trades": ["SY000*"]}}
+    options = {
+        "encoding": encoding,
+        "retryMs": [50, 500],
+        "subscribe": {"quotes": ["*"], "trades": ["SY000*"]},
+    }
     try:
         with program(f"http://127.0.0.1:{port}", **options) as feed:
             feed.wait_for("synced")
