@@ -77,7 +77,7 @@ export interface Api {
   /** Return the token, "" without one; `fresh`: another than the one that is held. */
   token(fresh?: boolean): Promise<string>;
   /** Note that the engine refused the token; return the error to end with, final if there is no other token. */
-  refuse(reason: string): Promise<FeedError>;
+  refuse(reason: string, used?: string): Promise<FeedError>;
   call(path: string, request?: Request): Promise<any>;
   json(path: string, request?: Request): Promise<any>;
   /** Make a request that is safe to repeat until the engine answers it. */

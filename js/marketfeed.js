@@ -9,7 +9,7 @@ const CHANNELS = { q: "quotes", t: "trades", a: "alerts" };
 const HANDSHAKE_MS = 5000;
 const BEAT_MS = 10000;
 const CLIMB_MS = 60000;
-const WHOLE = 9e5; // the engine cuts answers at 1 MiB
+const WHOLE = 9e5; // answers are cut at 1 MiB
 
 const none = /** @type {any} */ (undefined);
 const scope = /** @type {any} */ (globalThis);
@@ -132,8 +132,8 @@ const makeBook = (emit) => {
 	const slots = { q: new Map(), t: new Map() };
 	let names = Object({ quotes: [], trades: [] });
 	let tiers = Array(), epoch = "", lagging = false;
-	let partial = true; // during a snapshot the first tick of a symbol has no predecessor
-	let renewed = false; // the epoch's reset has been told
+	let partial = true; // a snapshot comes: first ticks have no predecessor
+	let renewed = false; // its reset has been told
 
 	/** @type {I.Book} */
 	const book = {
@@ -209,9 +209,9 @@ const makeApi = (base, { token = "", fetch = scope.fetch }) => {
 			throw now?.message ? now : failure(401, "unauthorised", null);
 		},
 
-		async refuse(reason) {
-			refused = await held;
-			held = undefined;
+		async refuse(reason, used) {
+			const now = await held?.catch(() => "");
+			if (now && (used ?? now) === now) [refused, held] = [now, undefined];
 			return failure(401, reason, renewable ? undefined : null);
 		},
 
@@ -225,7 +225,7 @@ const makeApi = (base, { token = "", fetch = scope.fetch }) => {
 			});
 			if (answer.ok) return answer;
 			const reason = /"msg":"(.*?)"}/.exec(await answer.text())?.[1] ?? `HTTP status ${answer.status}`;
-			if (answer.status === 401) throw await api.refuse(reason);
+			if (answer.status === 401) throw await api.refuse(reason, now);
 			throw failure(answer.status, reason, Number(answer.headers.get("Retry-After")) * 1000 || undefined);
 		},
 
@@ -400,7 +400,7 @@ const makeStream = (options, api) => {
 
 		beat() {
 			const now = clock();
-			// A throttled timer may run before messages that have come.
+			// It may run before messages that have come.
 			if (send && pinged > heard) self.deadline(1000);
 			else self.ping();
 			for (const [client, { seen }] of clients) if (now - seen > 15 * BEAT_MS) self.call(client, { bye: true }, none);
@@ -597,7 +597,7 @@ const makeStream = (options, api) => {
 					self.end(1002, `${error}`);
 				}
 			};
-			ws.onclose = ({ code, reason }) => self.end(code, reason || "connection lost");
+			ws.onclose = ({ code, reason }) => self.end(code, reason || "lost");
 			await self.rest(HANDSHAKE_MS);
 			ws.onmessage = ws.onclose = null;
 			if (ws.terminate && signal.reason.code !== 1000) ws.terminate();
@@ -617,13 +617,13 @@ const makeStream = (options, api) => {
 
 		async events(signal) {
 			const path = await self.query({ consumer, start });
-			const held = Array(); // until an id tells the epoch
+			const held = Array(); // until an id has the epoch
 			self.deadline(HANDSHAKE_MS);
 			const answer = await api.call(`v1/events?${path}`, { signal });
 			const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
 			for (let text = ""; ; ) {
 				const { value, done } = await reader.read();
-				if (done) throw failure(1006, "connection lost");
+				if (done) throw failure(1006, "lost");
 				text += value;
 				const blocks = text.split("\n\n");
 				text = blocks.pop() ?? "";
