@@ -151,7 +151,8 @@ def test_the_stream_has_the_fastest_tier_that_a_visible_tab_asks_for(running, br
         assert [row["tier"] for row in sessions(running)] == ["vip"]
         # Chromium without a window does not hide a tab that is behind another.
         hide = """(hidden) => {
-          Object.defineProperty(document, "visibilityState", { configurable: true, get: () => (hidden ? "hidden" : "visible") });
+          const get = () => (hidden ? "hidden" : "visible");
+          Object.defineProperty(document, "visibilityState", { configurable: true, get });
           document.dispatchEvent(new Event("visibilitychange"));
         }"""
         second.evaluate(hide, True)

@@ -11,6 +11,7 @@ import os
 import random
 import signal
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +19,9 @@ from tests.support.js import program
 from tests.support.ports import free_port
 from tests.support.process import Engine
 from tests.support.witness import Witness
+
+if TYPE_CHECKING:
+    from tests.support.js import Program
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -34,6 +38,11 @@ trades = 0.2
 """
 KINDS = ("cut", "cut", "cut", "use", "use", "restart", "kill")
 WAYS = ("auto", "auto", "websocket", "events", "poll", "quotes")
+
+
+def quotes(feed: Program, after: int, more: int) -> None:
+    """Wait until ``more`` quotes have come since message number ``after``."""
+    feed.wait(lambda all_: sum(m["T"] == "q" for m in all_[after:]) > more)
 
 
 @pytest.mark.parametrize("encoding", ["json", "binary"])
@@ -71,8 +80,7 @@ def test_random_cuts_kills_and_restarts_leave_no_silent_hole(tmp_path, encoding)
                     engine.close()
                     engine = Engine(*own, cwd=tmp_path)
                 feed.wait_for("resumed", before)
-                more = chance.randrange(1, 300)
-                feed.wait(lambda all_, at=before, n=more: sum(m["T"] == "q" for m in all_[at:]) > n)
+                quotes(feed, before, chance.randrange(1, 300))
             figures = feed.ask("feed.statistics()")
     finally:
         engine.close()

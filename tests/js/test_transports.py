@@ -93,12 +93,12 @@ def test_names_come_and_go_without_disturbing_the_others(running, way):
                 f"globalThis.last = feed.subscribe({{quotes: [{name!r}]}}, m => tell({{T: 'mine', m}}))"
             )
             prefix = name.rstrip("*")
-            first = feed.wait(
-                lambda all_, at=before, p=prefix: next(
-                    (m["m"] for m in all_[at:] if m["T"] == "mine" and m["m"].get("S", "").startswith(p)),
-                    None,
-                )
-            )
+
+            def mine(messages, at=before, prefix=prefix):
+                of = [m["m"] for m in messages[at:] if m["T"] == "mine"]
+                return next((m for m in of if m.get("S", "").startswith(prefix)), None)
+
+            first = feed.wait(mine)
             assert first["snap"] == 1
             ticks(feed, 50)
             feed.call("globalThis.last.unsubscribe()")
@@ -180,7 +180,8 @@ def test_alerts_come_to_a_consumer_until_they_are_acknowledged(running):
     for way in ("websocket", "events", "poll"):
         with program(http(running), transport=way) as feed:
             feed.call(
-                f"globalThis.desk = feed.alerts({{consumer: 'desk-{way}', start: 'now'}}, a => tell({{T: 'got', a}}))"
+                f"globalThis.desk = feed.alerts({{consumer: 'desk-{way}', start: 'now'}}, "
+                "a => tell({T: 'got', a}))"
             )
             feed.call("feed.alerts({patterns: ['no*']}, a => tell({T: 'live', a}))")
             feed.wait_for("state", state="connected")
