@@ -1,20 +1,18 @@
-# A risk service: every alert once in risk.db, whatever ends or fails in between.
+# A risk consumer: every alert once in risk.db, whatever ends or fails in between.
+import asyncio
 import sqlite3
-import time
 
-import httpx
+from marketfeed.client import connect
 
-engine = httpx.Client(base_url="http://127.0.0.1:8765", timeout=60)
-db = sqlite3.connect("risk.db")
-db.execute("CREATE TABLE IF NOT EXISTS alerts (id TEXT PRIMARY KEY, msg TEXT)")
-while True:
-    try:
-        answer = engine.get("/v1/alerts", params={"consumer": "risk-1"}).raise_for_status()
-        alerts = answer.json()["alerts"] if answer.status_code == 200 else []  # 204: nothing is due
-        with db:  # one transaction for all of them, durable at its end
-            db.executemany("INSERT OR IGNORE INTO alerts VALUES (:id, :msg)", alerts)
-        body = {"consumer": "risk-1", "alerts": [alert["id"] for alert in alerts]}
-        if alerts:
-            engine.post("/v1/alerts/ack", json=body).raise_for_status()
-    except httpx.HTTPError:
-        time.sleep(1)
+
+async def main():
+    db = sqlite3.connect("risk.db")
+    db.execute("CREATE TABLE IF NOT EXISTS alerts (id TEXT PRIMARY KEY, msg TEXT)")
+    async with connect("http://127.0.0.1:8765", wait=True) as feed:  # wait: the engine may start later
+        async for alert in feed.alerts(consumer="risk-1"):
+            with db:  # a transaction, durable at its end
+                db.execute("INSERT OR IGNORE INTO alerts VALUES (?, ?)", (alert.id, alert.msg))
+            # The client acknowledges the alert when it comes back for the next one.
+
+
+asyncio.run(main())

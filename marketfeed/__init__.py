@@ -11,7 +11,9 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``marketfeed.recordings`` when it is first asked for."""
-    if name == "recordings":
-        return importlib.import_module("marketfeed.recordings")
+    """Import ``marketfeed.recordings`` and the client when they are first asked for."""
+    if name in ("client", "recordings"):
+        return importlib.import_module(f"marketfeed.{name}")
+    if name in ("connect", "stream"):
+        return getattr(importlib.import_module("marketfeed.client"), name)
     raise AttributeError(f"module 'marketfeed' has no attribute {name!r}")

@@ -107,6 +107,36 @@ class RevocationError(MarketfeedError):
     """
 
 
+class ConnectError(MarketfeedError):
+    """The connection to an engine failed; the message gives the reason in one line.
+
+    A feed raises it for its first connection, and reconnects by itself after later ones.
+    """
+
+
+class RefusedError(MarketfeedError):
+    """The engine refused a client, and would refuse it again: the feed has ended.
+
+    ``code`` is a close code from 4500 on, an :class:`ErrorCode`, or the HTTP status of the handshake.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class RequestRefusedError(MarketfeedError):
+    """The engine refused one request of a client; the feed goes on. ``code`` is an :class:`ErrorCode`."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"error {code}: {reason}")
+        self.code = code
+
+
+class FeedClosedError(MarketfeedError):
+    """The caller has closed the feed, and uses it all the same."""
+
+
 class RequestError(MarketfeedError):
     """Invalid client request. It is answered with an error message; the session continues.
 

@@ -16,7 +16,7 @@ from hdrh.histogram import HdrHistogram
 from rich.console import Console
 from rich.table import Table
 
-from marketfeed.latency.histogram import DIGITS, HIGHEST_NS, LOWEST_NS, Histogram
+from marketfeed.core.histogram import DIGITS, HIGHEST_NS, LOWEST_NS, Histogram
 
 SIZES = (1, 16, 256, 1024, 16384)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from marketfeed.latency.histogram import Histogram
+from marketfeed.core.histogram import Histogram
 from marketfeed.latency.intervals import Interval, Tag
 from marketfeed.latency.log import IntervalLog
 

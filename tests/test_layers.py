@@ -179,8 +179,9 @@ def test_long_lived_tasks_start_in_the_engine_alone():
         "marketfeed.engine",
         "marketfeed.gateway.listener",
         "marketfeed.gateway.waits",
-        "marketfeed.client.session",
+        "marketfeed.client.trio_backend",
         "marketfeed.cli.session_view",
+        "marketfeed.cli.live_table",
         "marketfeed.cli.alerts_follow",  # what ends the command: a signal, or a closed pipe
         "marketfeed.cli.latency_probe",
         "marketfeed.feeds.push",

@@ -175,6 +175,10 @@ class Subscription(Answer, frozen=True, tag="subscription"):
     trades: Sequence[Name]
     alerts: Annotated[Sequence[AlertPattern], Meta(description="Patterns of the rules whose alerts come.")]
     tier: Tier
+    delivery: Annotated[
+        Literal["every", "latest"],
+        Meta(description="Whether the tier sends every tick, or the latest of each symbol."),
+    ]
     encoding: EncodingName
     consumer: (
         Annotated[ConsumerName, Meta(description="The consumer whose alerts come; absent in a live view.")]

@@ -12,7 +12,7 @@ import httpx
 import msgspec
 
 from marketfeed import __version__
-from marketfeed.client.connection import SCHEMES, STREAM, endpoint, endpoint_of, stream_of
+from marketfeed.client.address import SCHEMES, STREAM, endpoint, endpoint_of, stream_of
 from marketfeed.client.unreachable import plainly, tls_reason
 from marketfeed.core.addresses import host_port, parse_ip
 from marketfeed.errors import ConfigError, MarketfeedError
@@ -165,7 +165,7 @@ def _unreachable(base: str, error: httpx.HTTPError, *, secure: bool, given: bool
     elif isinstance(error, httpx.RemoteProtocolError):
         why = "the answer is not HTTP" + ("" if secure else "; does this port serve https?")
     else:
-        why = plainly(cause, secure=secure)
+        why = plainly(cause)
     hint = "" if given else f"; for an engine at another address, use {_ELSEWHERE}"
     return UnreachableError(
         f"cannot reach the engine at {base}: {why}{hint}", isinstance(cause, ConnectionRefusedError)

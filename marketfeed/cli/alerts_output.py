@@ -47,7 +47,9 @@ class Lines:
         """Return the line of an alert; ``notes`` come before its id."""
         self.fit([alert])
         line = Text(f"{moment(at_ns)}  ")
-        line.append(f"{alert.severity:8}  ", _STYLES[alert.severity])
+        line.append(
+            f"{alert.severity:8}  ", _STYLES.get(alert.severity, "")
+        )  # a newer engine may have others
         line.append(f"{alert.state:7}  {alert.rule:{self._rule}}  ")
         line.append(f"{alert.symbol:{self._symbol}}  {printable(alert.message, _MOST)}  ")
         for note in filter(None, notes):

@@ -63,7 +63,7 @@ def tail(
     """
     from marketfeed.alerts.log import consumer_problem, pattern_problem
     from marketfeed.cli.alerts_follow import Follower, Subscription
-    from marketfeed.client.connection import stream_of
+    from marketfeed.client.address import stream_of
 
     patterns = rule or ["*"]
     for option, given in (("--ack", ack), ("--from-start", from_start)):

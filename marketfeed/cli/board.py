@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
+from marketfeed.client import messages
 from marketfeed.client.unknown_symbols import unmatched
 from marketfeed.core.counts import amount
+
+if TYPE_CHECKING:
+    from marketfeed.client.messages import Message, Quote, Trade
+
+    Tick = Quote | Trade
 
 RATE_WINDOW_S: Final = 5
 NOTICES: Final = 3
 MOST_DECIMALS: Final = 9  # prices are whole multiples of 1e-9
-Message = dict[str, Any]
 
 
 class Rate:
@@ -34,6 +39,13 @@ class Rate:
             self._counts[-1][1] += 1
         else:
             self._counts.append([int(now_s), 1])
+
+    def copy(self) -> Rate:
+        """Return a copy that later ticks do not change."""
+        other = Rate()
+        other._first_s = self._first_s
+        other._counts.extend([second, count] for second, count in self._counts)
+        return other
 
     def per_s(self, now_s: float) -> float:
         """Return the rate, averaged over at least one second, so that the first ticks do not inflate it."""
@@ -62,7 +74,31 @@ class BoardRow:
     received_s: float = 0.0
     decimals: int = 0
     size_decimals: int = 0
+    first_mid: float | None = None  # the first mid price that was shown
     rate: Rate = field(default_factory=Rate)
+
+    @property
+    def mid(self) -> float | None:
+        """The mid price, None while a side is missing."""
+        return None if self.bid is None or self.ask is None else (self.bid + self.ask) / 2
+
+    @property
+    def move(self) -> float | None:
+        """The change of the mid price since the first one, in percent."""
+        mid, first = self.mid, self.first_mid
+        return None if mid is None or not first else (mid - first) / abs(first) * 100
+
+    @property
+    def spread_bps(self) -> float | None:
+        """The spread, in 1/10,000 of the mid price."""
+        mid = self.mid
+        if self.bid is None or self.ask is None or not mid:
+            return None
+        return (self.ask - self.bid) / abs(mid) * 1e4
+
+    def copy(self) -> BoardRow:
+        """Return a copy that later ticks do not change."""
+        return replace(self, rate=self.rate.copy())
 
 
 class Board:
@@ -77,6 +113,12 @@ class Board:
         self.notices: deque[str] = deque(maxlen=NOTICES)
         self.rate = Rate()
 
+    def copy(self) -> Board:
+        """Return a board with the same rows, which later messages do not change."""
+        other = Board()
+        other.rows = {name: row.copy() for name, row in self.rows.items()}
+        return other
+
     def names(self) -> list[str]:
         """Return the symbols in order of their names."""
         if len(self._names) != len(self.rows):
@@ -85,28 +127,27 @@ class Board:
 
     def fold(self, message: Message, now_s: float) -> None:
         """Apply one message of the stream, which arrived at ``now_s`` (Unix time)."""
-        match message["T"]:
-            case "q":
+        match message:
+            case messages.Quote():
                 self._quote(self._row(message, now_s), message)
-            case "t":
+            case messages.Trade():
                 row = self._row(message, now_s)
-                row.last, row.last_size, row.side = message["p"], message["s"], str(message["d"])
+                row.last, row.last_size, row.side = message.p, message.s, message.d
                 _widen(row, (row.last,), (row.last_size,))
-            case "subscription":
-                self.tier, self.status = str(message["tier"]), "live"
+            case messages.Subscription():
+                self.tier, self.status = message.tier, "live"
             case _:
                 notice = notice_of(message)
                 if notice is not None:
                     self.notices.append(notice)
 
-    def _row(self, message: Message, now_s: float) -> BoardRow:
-        name = message["S"]
-        row = self.rows.get(name)
+    def _row(self, tick: Tick, now_s: float) -> BoardRow:
+        row = self.rows.get(tick.S)
         if row is None:
-            row = self.rows[name] = BoardRow()
-            self._meet(name)
-        row.received_s = message["r"] / 1e6
-        if "snap" not in message:
+            row = self.rows[tick.S] = BoardRow()
+            self._meet(tick.S)
+        row.received_s = tick.r / 1e6
+        if tick.snap != 1:
             row.rate.add(now_s)
             self.rate.add(now_s)
         return row
@@ -117,14 +158,16 @@ class Board:
             del self.unknown[name]
 
     @staticmethod
-    def _quote(row: BoardRow, message: Message) -> None:
+    def _quote(row: BoardRow, quote: Quote) -> None:
         # A missing side has size 0; its price is null, or 0.0 from engines before 0.1.
-        bid = message["bp"] if message["bs"] else None
-        ask = message["ap"] if message["as"] else None
-        if None not in (bid, ask, row.bid, row.ask):
-            change = (bid + ask) - (row.bid + row.ask)  # type: ignore[operator]
-            row.direction = (change > 0) - (change < 0) or row.direction
-        row.bid, row.ask, row.bid_size, row.ask_size = bid, ask, message["bs"], message["as"]
+        bid = quote.bp if quote.bs else None
+        ask = quote.ap if quote.as_ else None
+        before = row.mid
+        row.bid, row.ask, row.bid_size, row.ask_size = bid, ask, quote.bs, quote.as_
+        if row.mid is not None and before is not None:
+            row.direction = (row.mid > before) - (row.mid < before) or row.direction
+        if row.first_mid is None:
+            row.first_mid = row.mid
         _widen(row, (bid, ask), (row.bid_size, row.ask_size))
 
 
@@ -149,37 +192,40 @@ def decimals_of(number: float) -> int:
 def notice_of(message: Message) -> str | None:
     """Return the notice for a message that users should see; None for ticks and routine messages."""
     match message:
-        case {"T": "gap"}:
-            lost = amount(message["lost"], message["channel"])
-            was = "was" if message["lost"] == 1 else "were"
-            return f"{message['S']}: {lost} {was} lost, next is n={message['n']}"
-        case {"T": "lag", "on": True}:
+        case messages.Gap(lost=lost):
+            was = "was" if lost == 1 else "were"
+            return f"{message.S}: {amount(lost, message.channel)} {was} lost, next is n={message.n}"
+        case messages.Lag(on=True):
             return "this connection fell behind: only the latest quote of each symbol until it catches up"
-        case {"T": "lag"}:
-            left_out = amount(message["conflated"], "older quotes")
-            return f"caught up: {left_out} {'was' if message['conflated'] == 1 else 'were'} left out"
-        case {"T": "error" | "closing"}:
-            return f"{message['T']} {message['code']}: {message['msg']}"
+        case messages.Lag(conflated=int(conflated)):
+            was = "was" if conflated == 1 else "were"
+            return f"caught up: {amount(conflated, 'older quotes')} {was} left out"
+        case messages.Reset(cause="epoch"):
+            return "the engine was restarted: what came in between is missing"
+        case messages.Reset(cause="overwritten", symbols=symbols):
+            return f"ticks of {amount(len(symbols), 'symbols')} are missing since the connection was lost"
+        case messages.Error() | messages.Closing():
+            kind = "error" if isinstance(message, messages.Error) else "closing"
+            return f"{kind} {message.code}: {message.msg}"
     return None
 
 
 def line_of(message: Message) -> str | None:
     """Return a tick as one line of text, None for any other message."""
-    match message["T"]:
-        case "q":
-            bid = f"{_size(message['bs'])} x {_price(message['bp'])}" if message["bs"] else "-"
-            ask = f"{_price(message['ap'])} x {_size(message['as'])}" if message["as"] else "-"
-            text = f"quote {message['S']} {bid}  {ask}"
-        case "t":
-            size, price = _size(message["s"]), _price(message["p"])
-            text = f"trade {message['S']} {size} @ {price} {message['d']}"
+    match message:
+        case messages.Quote():
+            bid = f"{_size(message.bs)} x {_price(message.bp)}" if message.bs else "-"
+            ask = f"{_price(message.ap)} x {_size(message.as_)}" if message.as_ else "-"
+            text = f"quote {message.S} {bid}  {ask}"
+        case messages.Trade():
+            text = f"trade {message.S} {_size(message.s)} @ {_price(message.p)} {message.d}"
         case _:
             return None
-    stamp = time.strftime("%H:%M:%S", time.gmtime(message["r"] // 1_000_000))
-    return f"{stamp}.{message['r'] % 1_000_000:06d} {text} n={message['n']}"
+    stamp = time.strftime("%H:%M:%S", time.gmtime(message.r // 1_000_000))
+    return f"{stamp}.{message.r % 1_000_000:06d} {text} n={message.n}"
 
 
-def _price(price: float) -> str:
+def _price(price: float | None) -> str:
     """Return all digits, without an exponent."""
     return format(Decimal(repr(price)), "f")
 

@@ -14,17 +14,21 @@ from typing import Any, Final
 import trio
 
 READ_BYTES: Final = 1024
-# An escape sequence for a key (xterm, VT220), or one character. Unknown sequences are skipped.
-_KEY: Final = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]|\x1b|[^\x1b]", re.DOTALL)
+# An escape sequence (ECMA-48, section 5.4; xterm, VT220), a character with Alt, or one character. Those
+# without a name are skipped.
+_KEY: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O[0-9;]*[A-Za-z]|[^\x1b])|\x1b|[^\x1b]", re.DOTALL)
 _NAMES: Final = {
     "[A": "up", "[B": "down", "OA": "up", "OB": "down", "[5~": "page up", "[6~": "page down",
-    "[H": "home", "OH": "home", "[1~": "home", "[F": "end", "OF": "end", "[4~": "end",
+    "[H": "home", "OH": "home", "[1~": "home", "[F": "end", "OF": "end", "[4~": "end", "": "escape",
 }  # fmt: skip
+_CONTROL: Final = {"\r": "enter", "\n": "enter", "\x7f": "backspace", "\b": "backspace"}
 
 
 def keys_of(text: str) -> list[str]:
     """Return the keys in ``text``, as sent by a terminal: names of special keys, or characters."""
-    found = [_NAMES.get(key[1:], "") if key[0] == "\x1b" else key for key in _KEY.findall(text)]
+    found = [
+        _NAMES.get(key[1:], "") if key[0] == "\x1b" else _CONTROL.get(key, key) for key in _KEY.findall(text)
+    ]
     return [key for key in found if key]
 
 

@@ -1,8 +1,9 @@
 """``marketfeed probe``: measures the latency that a subscriber on this machine gets from an engine.
 
-    engine ──► one WebSocket per tier ──► from a tick's ``r`` to its read here ──► histogram; interruptions
+    engine ──► one feed per tier ──► from a tick's ``r`` to its read here ──► histogram; interruptions
            ◄── ping, once a second ──► round trip
 
+Ticks that a feed catches up with after a lost connection do not count: they were late by its own outage.
 ``r`` is from the engine's clock, the time of the read from this machine's: the difference between the two
 clocks is part of every latency. The round trip needs one clock only.
 """
@@ -14,30 +15,30 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import orjson
 import trio
 
-from marketfeed.client.connection import BROKEN, Endpoint, known_symbols
-from marketfeed.client.session import FinalError, KeptSession, refusal
-from marketfeed.client.unknown_symbols import told, unmatched
+from marketfeed.client import messages
+from marketfeed.client.for_commands import ENDS, command_feed, lost, unknown_names, why
+from marketfeed.client.unreachable import leaf
 from marketfeed.core.addresses import is_loopback
-from marketfeed.core.backoff import Backoff
 from marketfeed.core.counts import amount
-from marketfeed.errors import ConfigError, StartError
+from marketfeed.core.histogram import Histogram
+from marketfeed.errors import ConfigError, MarketfeedError, StartError
 from marketfeed.latency.arrivals import Arrivals
-from marketfeed.latency.histogram import Histogram
 from marketfeed.latency.intervals import Interval, Tag
 from marketfeed.latency.log import IntervalLog
 from marketfeed.latency.units import shown_ns
 
 if TYPE_CHECKING:
-    import trio_websocket
+    from marketfeed.client.address import Endpoint
+    from marketfeed.client.feed import Feed
 
 PING_S: Final = 1.0
+MUTE_S: Final = 3600.0  # a silent engine is what is to be measured
 INTERVAL_S: Final = 10.0  # of the log
-RECONNECT_S: Final = 1.0  # delay after the end of a session
+RECONNECT_S: Final = (1.0, 1.0)  # delay after the end of a session
 LOG_BYTES: Final = 1 << 40
 DAY_S: Final = 86_400
 
@@ -50,7 +51,8 @@ class Seen:
     arrivals: Arrivals
     latency: Histogram = field(default_factory=Histogram)
     interval: Histogram = field(default_factory=Histogram)  # since the log was last written
-    trips: Histogram = field(default_factory=Histogram)  # pings
+    trip_ns: int = 0  # median of the pings
+    live: bool = False  # ticks come as they arise
 
     @classmethod
     def parse(cls, text: str, limit_ns: int) -> Seen:
@@ -82,7 +84,7 @@ class LatencyProbe:
         self._token = token
         self._log = None if log is None else IntervalLog(log, LOG_BYTES, 1)
         self._began_ns = time.time_ns()
-        self._unknown: list[str] = []  # messages about names that match no symbol
+        self._unknown: dict[str, str] = {}  # names that match no symbol, and the message for each
         self._measured_s = 0.0  # without the time that closing the sessions took
 
     async def run(self, seconds: float) -> list[str]:
@@ -94,7 +96,6 @@ class LatencyProbe:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write_log)
-                nursery.start_soon(self._miss)
                 nursery.start_soon(self._wait_end, seconds, signals, nursery.cancel_scope)
                 async with trio.open_nursery() as sessions:
                     for seen in self._seen:
@@ -107,14 +108,8 @@ class LatencyProbe:
             raise StartError(failed[0])
         if not all(seen.arrivals.ticks for seen in self._seen):
             failed.append(f"no ticks of {', '.join(self._symbols)} arrived: does a feed send them?")
-        return [*self._lines(self._measured_s), *failed, *self._unknown]
-
-    async def _miss(self) -> None:
-        """Find the subscribed names that match none of the engine's symbols."""
-        known = await known_symbols(self._engine)
-        for name in unmatched(self._symbols, known) if known else ():
-            why = await trio.to_thread.run_sync(told, name, known, "the engine")
-            self._unknown.append(f"{name}: {why}")
+        unknown = [f"{name}: {text}" for name, text in self._unknown.items()]
+        return [*self._lines(self._measured_s), *failed, *unknown]
 
     async def _wait_end(
         self, seconds: float, signals: AsyncIterator[int], everything: trio.CancelScope
@@ -126,55 +121,42 @@ class LatencyProbe:
         everything.cancel()
 
     async def _session(self, seen: Seen, failed: list[str]) -> None:
-        """Keep a session connected; note each distinct reason for which it ended."""
+        """Keep a feed connected; note each distinct reason for which it was not."""
 
-        def note(why: str, code: int | None = None) -> None:
+        def note(why: str) -> None:
             text = f"{seen.tier or self._engine.url}: {why}"
             if text not in failed:
                 failed.append(text)
 
-        async def use(ws: trio_websocket.WebSocketConnection) -> None:
-            for request in self._requests(seen):
-                await ws.send_message(orjson.dumps(request).decode())
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._ping, ws)
-                while True:
-                    frame = await ws.get_message()
-                    try:
-                        self._take(seen, frame)
-                    except BROKEN:
-                        raise FinalError("the server does not speak marketfeed's protocol") from None
+        names = {"quotes": self._symbols, "trades": self._symbols, "tier": seen.tier or None}
+        times = {"ping_s": PING_S, "mute_s": MUTE_S, "retry_s": RECONNECT_S}
+        try:
+            async with (
+                command_feed(self._engine, self._token, **names, **times) as feed,
+                trio.open_nursery() as beside,
+            ):
+                try:
+                    async for batch in feed.batches():
+                        for message in batch.messages:
+                            if isinstance(message, messages.Quote | messages.Trade):
+                                if seen.live and message.snap != 1:
+                                    seen.arrivals.take(message.r * 1000, batch.arrived_ns, seen.interval)
+                            elif isinstance(message, messages.Disconnected):
+                                seen.live = False
+                                note(lost(message, feed))
+                            elif isinstance(message, messages.Synced) and not seen.live:
+                                seen.live = True
+                                beside.start_soon(self._miss, feed)
+                finally:
+                    seen.trip_ns = feed.statistics().round_trip.p50_ns
+        except* ENDS as group:
+            error = leaf(group)
+            assert isinstance(error, MarketfeedError)
+            note(why(error, self._engine, named=False))
 
-        backoff = Backoff(RECONNECT_S, RECONNECT_S, (1.0, 1.0))
-        ended = await KeptSession(self._engine, use, note, backoff).run()
-        assert ended is not None  # only stop() makes it None
-        note(str(ended) if isinstance(ended, FinalError) else self._engine.unreachable(ended))
-
-    def _requests(self, seen: Seen) -> list[dict[str, Any]]:
-        subscribe: dict[str, Any] = {
-            "action": "subscribe", "quotes": self._symbols, "trades": self._symbols, "encoding": "json",
-        }  # fmt: skip
-        if seen.tier:
-            subscribe["tier"] = seen.tier
-        return ([{"action": "auth", "token": self._token}] if self._token else []) + [subscribe]
-
-    async def _ping(self, ws: trio_websocket.WebSocketConnection) -> None:
-        while True:
-            await ws.send_message(orjson.dumps({"action": "ping", "t": time.monotonic_ns()}).decode())
-            await trio.sleep(PING_S)
-
-    def _take(self, seen: Seen, frame: str | bytes) -> None:
-        now_ns = time.time_ns()
-        if isinstance(frame, bytes):
-            return  # binary is possible until the engine has processed our request
-        for message in orjson.loads(frame):
-            kind = message["T"]
-            if kind == "error":
-                raise refusal(message)
-            if kind == "pong":
-                seen.trips.record_one(time.monotonic_ns() - message["t"], 1)
-            elif kind in ("q", "t") and "snap" not in message:
-                seen.arrivals.take(message["r"] * 1000, now_ns, seen.interval)
+    async def _miss(self, feed: Feed) -> None:
+        """Find the subscribed names that match none of the engine's symbols."""
+        self._unknown |= await unknown_names(feed, self._symbols, ())
 
     # Results.
 
@@ -227,7 +209,7 @@ class LatencyProbe:
             f"{arrivals.ticks:,}",
             *map(shown_ns, latency.percentiles()[:4]),
             shown_ns(latency.max_ns),
-            shown_ns(seen.trips.percentiles()[0]),
+            shown_ns(seen.trip_ns),
             f"{arrivals.interruptions} × {interrupted_s:.1f} s",
             f"{interrupted_s / seconds * DAY_S:.0f} s",
         ]

@@ -13,7 +13,7 @@ from marketfeed.core.printable import printable
 from marketfeed.errors import ConfigError
 
 if TYPE_CHECKING:
-    from marketfeed.client.connection import Endpoint
+    from marketfeed.client.address import Endpoint
 
 MAX_ERROR_CHARACTERS: Final = 4000  # of a line
 
@@ -83,7 +83,7 @@ def endpoint_from(
 
     ``elsewhere`` describes how to give the command a URL, if not by ``--url``.
     """
-    from marketfeed.client.connection import BY_OPTION, endpoint, endpoint_of
+    from marketfeed.client.address import BY_OPTION, endpoint, endpoint_of
 
     if url is not None:
         return endpoint(url, ca)

@@ -47,7 +47,7 @@ def probe(
 ) -> None:
     """Measure latency per tier, round trips and interruptions as a subscriber on this machine."""
     from marketfeed.cli.latency_probe import LatencyProbe, Seen
-    from marketfeed.client.connection import BY_ARGUMENT, endpoint
+    from marketfeed.client.address import BY_ARGUMENT, endpoint
     from marketfeed.latency.units import duration_ns
 
     url, names = (symbols[0], symbols[1:]) if "://" in symbols[0] else (None, symbols)

@@ -14,15 +14,20 @@ from typing import Final
 from rich.text import Text
 
 from marketfeed.cli.board import Board, BoardRow
+from marketfeed.cli.orders import ORDERS, in_order
+from marketfeed.cli.view import HELP, LEAST_ROWS, View
 from marketfeed.core.printable import printable
 
 GAP: Final = 2  # blanks between columns
 MOST_WHOLE: Final = 1e15  # beyond it a number is written with an exponent
-LEAST_ROWS: Final = 1
 LEAST_TEXT: Final = 6
 MOST_UNKNOWN: Final = 3  # messages about unknown names on the screen
-KEYS: Final = "↑ ↓ PgUp PgDn: scroll · q: quit"
+# At the bottom line; those with the lowest number are left out first.
+HINTS: Final = (
+    ("/: filter", 3), ("s: sort", 2), ("t: tier", 1), ("space: pause", 4), ("?: keys", 6), ("q: quit", 5),
+)  # fmt: skip
 
+SEPARATOR: Final = " · "
 MISSING: Final = "·"  # a dash would look like a minus sign
 
 Number = tuple[float, int] | None  # value, decimals
@@ -56,6 +61,17 @@ def _sizes(title: str, keep: int, number: Callable[[BoardRow], Number]) -> Scree
     return ScreenColumn(title, keep, number, thousands=True)
 
 
+# Shown while the symbols are ordered by them.
+BY_ORDER: Final = {
+    "move": ScreenColumn(
+        "move %", 8, text=lambda row, now_s: MISSING if row.move is None else f"{row.move:+,.3f}"
+    ),
+    "spread": ScreenColumn(
+        "spread bps",
+        8,
+        text=lambda row, now_s: MISSING if row.spread_bps is None else f"{row.spread_bps:,.2f}",
+    ),
+}
 COLUMNS: Final = (
     _sizes("bid size", 3, lambda row: None if row.bid is None else (row.bid_size, row.size_decimals)),
     ScreenColumn("bid", 7, lambda row: _at(row.bid, row.decimals), style=_moved),
@@ -68,38 +84,11 @@ COLUMNS: Final = (
 )
 
 
-class View:
-    """The scroll position, which keys move."""
-
-    def __init__(self) -> None:
-        self.top = 0  # the first symbol shown
-        self.rows = LEAST_ROWS  # rows that fit, when last drawn
-        self.quit = False
-
-    def press(self, key: str) -> None:
-        """Handle ``key``, a name or character of keyboard.py."""
-        match key:
-            case "up" | "k":
-                self.top -= 1
-            case "down" | "j":
-                self.top += 1
-            case "page up" | "b":
-                self.top -= self.rows
-            case "page down" | " ":
-                self.top += self.rows
-            case "home" | "g":
-                self.top = 0
-            case "end" | "G":
-                self.top = 1 << 30  # limited to the last page when drawn
-            case "q":
-                self.quit = True
-        self.top = max(self.top, 0)
-
-
 def picture(board: Board, view: View, url: str, now_s: float, size: tuple[int, int], keys: bool) -> Text:
     """Return the screen for a terminal of ``size`` (columns, rows); ``keys``: there is a keyboard."""
     width, height = size
-    names = board.names()
+    shown, at_s = view.shown(board, now_s)
+    names = in_order(shown, view.order, view.reverse, view.filter, at_s)
     told = [Text(f"{printable(name)}: {printable(why)}", "yellow") for name, why in board.unknown.items()]
     if len(told) > MOST_UNKNOWN:
         more = len(told) - MOST_UNKNOWN + 1
@@ -108,37 +97,70 @@ def picture(board: Board, view: View, url: str, now_s: float, size: tuple[int, i
     told = told[: max(height - 3 - LEAST_ROWS, 0)]
     view.rows = max(height - 3 - len(told), LEAST_ROWS)
     view.top = max(min(view.top, len(names) - view.rows), 0)
-    shown = names[view.top : view.top + view.rows]
-    lines = [_heading(board, url, now_s, width), *table(board, shown, now_s, width)]
-    lines += [Text()] * (view.rows - len(shown))
-    lines += [*told, Text(_foot(view, len(shown), len(names), width if keys else 0), "dim")]
+    part = names[view.top : view.top + view.rows]
+    main = _keys() if view.help else table(shown, part, at_s, width, BY_ORDER.get(view.order.name))
+    main += [Text()] * (view.rows + 1 - len(main))
+    paused = f"paused {age_of(now_s - at_s)}" if view.paused else ""
+    lines = [_heading(board, url, now_s, width, paused), *main[: view.rows + 1], *told]
+    lines.append(_foot(view, len(part), len(names), len(shown.rows), width if keys else 0))
     for line in lines:
         line.truncate(width, overflow="ellipsis")
     return Text("\n", no_wrap=True, end="").join(lines[:height])
 
 
-def _heading(board: Board, url: str, now_s: float, width: int) -> Text:
+def _heading(board: Board, url: str, now_s: float, width: int, paused: str) -> Text:
     rate = f"{board.rate.per_s(now_s):,.0f} ticks/s"
     parts = [printable(board.status), printable(board.tier), rate, printable(url)]
-    while len(parts) > 1 and len(" · ".join(parts)) > width:  # the URL is dropped first
+    room = width - (len(paused) + len(SEPARATOR) if paused else 0)
+    while len(parts) > 1 and len(SEPARATOR.join(parts)) > room:  # the URL is dropped first
         parts.pop()
-    return Text(" · ".join(parts), style="dim")
+    return Text.assemble((paused, "bold yellow"), SEPARATOR * bool(paused), (SEPARATOR.join(parts), "dim"))
 
 
-def _foot(view: View, shown: int, total: int, width: int) -> str:
-    part = "no symbols yet" if not total else f"symbols {view.top + 1:,} to {view.top + shown:,} of {total:,}"
-    return f"{part} · {KEYS}" if len(f"{part} · {KEYS}") <= width else part
+def _keys() -> list[Text]:
+    """Return a title and a line for each key."""
+    first = max(len(key) for key, _ in HELP)
+    return [
+        Text("keys", "bold"),
+        *(Text.assemble((key.ljust(first), "bold"), "  ", what) for key, what in HELP),
+    ]
 
 
-def table(board: Board, names: list[str], now_s: float, width: int) -> list[Text]:
-    """Return the header and a line for each of ``names``, at most ``width`` columns wide."""
+def _foot(view: View, shown: int, total: int, known: int, width: int) -> Text:
+    """Return the bottom line; with a keyboard, of which it names keys, ``width`` is not 0."""
+    if view.typing:
+        return Text.assemble(
+            ("filter: ", "bold"), view.filter, ("▏", "bold"), ("  Enter: keep · Esc: clear", "dim")
+        )
+    if view.help:
+        return Text("any key: back · q: quit", "dim")
+    what = f" with {view.filter}" if view.filter else ""
+    part = f"symbols {view.top + 1:,} to {view.top + shown:,} of {total:,}{what}"
+    if not total:
+        part = f"none of {known:,} symbols{what}" if known else "no symbols yet"
+    if view.order is not ORDERS[0] or view.reverse:
+        part += f" by {view.order.name}" + (", reversed" if view.reverse else "")
+    hints = list(HINTS) if width else []
+    while hints and len(SEPARATOR.join([part, *(hint for hint, _ in hints)])) > width:
+        hints.remove(min(hints, key=lambda hint: hint[1]))
+    return Text(SEPARATOR.join([part, *(hint for hint, _ in hints)]), "dim")
+
+
+def table(
+    board: Board, names: list[str], now_s: float, width: int, more: ScreenColumn | None = None
+) -> list[Text]:
+    """Return the header and a line for each of ``names``, at most ``width`` columns wide.
+
+    The column ``more`` comes before the others.
+    """
+    all_columns = [*([more] if more else []), *COLUMNS]
     rows = [board.rows[name] for name in names]
     first = ["symbol", *map(printable, names)]
-    cells = {column: [column.title, *_cells(column, rows, now_s)] for column in COLUMNS}
+    cells = {column: [column.title, *_cells(column, rows, now_s)] for column in all_columns}
     # A minimum width for times and rates, whose lengths vary, keeps the other columns in place.
     widths = {c: max(LEAST_TEXT if c.text else 0, *map(len, texts)) for c, texts in cells.items()}
     first_width = max(map(len, first))
-    columns = list(COLUMNS)
+    columns = all_columns
     while columns and first_width + sum(GAP + widths[column] for column in columns) > width:
         least = min(column.keep for column in columns)
         columns = [column for column in columns if column.keep != least]

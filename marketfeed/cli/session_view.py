@@ -1,37 +1,35 @@
-"""``marketfeed watch``: shows the ticks of one WebSocket session, which reconnects.
+"""``marketfeed watch``: shows the ticks of one feed, which reconnects and resumes.
 
-On a terminal as a table (board.py, screen.py) in the alternate screen, which keys scroll (keyboard.py);
-otherwise as one line per tick. The terminal is restored however the command ends.
+On a terminal as a table (board.py, live_table.py), otherwise as one line per tick.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-import orjson
 import trio
 from rich.console import Console
-from rich.live import Live
 
 from marketfeed.cli.board import Board, line_of, notice_of
-from marketfeed.cli.keyboard import Keyboard, keyboard
+from marketfeed.cli.live_table import LiveTable
 from marketfeed.cli.piped import PipeClosedError, discard_stdout, print_flushed
-from marketfeed.cli.screen import View, picture
-from marketfeed.client.connection import BROKEN, Endpoint, known_symbols
-from marketfeed.client.session import FIRST_FINAL_CODE, FinalError, KeptSession, messages_of, refusal
-from marketfeed.client.unknown_symbols import told, unmatched
+from marketfeed.cli.view import View
+from marketfeed.client import messages
+from marketfeed.client.for_commands import ENDS, command_feed, known_tiers, lost, unknown_names, why
+from marketfeed.client.refusals import FIRST_FINAL_CODE
+from marketfeed.client.unreachable import leaf
 from marketfeed.core.printable import printable
+from marketfeed.errors import MarketfeedError, RequestRefusedError
 
 if TYPE_CHECKING:
-    import trio_websocket
-
-REDRAW_S: Final = 0.2
+    from marketfeed.client.address import Endpoint
+    from marketfeed.client.batch import Batch
+    from marketfeed.client.feed import Feed
+    from marketfeed.client.messages import Message
 
 
 class Watch:
@@ -45,167 +43,109 @@ class Watch:
         token: str | None,
         console: Console | None = None,
     ) -> None:
-        self._engine, self._url = engine, engine.url
-        self._requests: list[dict[str, Any]] = []
-        if token is not None:
-            self._requests.append({"action": "auth", "token": token, "id": "auth"})
-        names = {"quotes": symbols, "trades": symbols}
-        self._requests.append({"action": "subscribe", **names, "encoding": "json", "id": "watch"})
-        if tier is not None:
-            self._requests[-1]["tier"] = tier
-        self._board = Board()
-        self._symbols = symbols
+        self._engine, self._symbols = engine, symbols
+        self._tier, self._token = tier, token
+        self._board, self._view = Board(), View()
         self._console = console or Console()
         self._plain = not self._console.is_terminal or self._console.is_dumb_terminal
-        self._view = View()
-        self._changed = trio.Event()  # set by a key: redraw now
-        self._announced: int | None = None  # the close code in the engine's `closing` message
         self._last_words = ""  # printed after the terminal is restored
-        self._session = KeptSession(engine, self._use, self._lost)
+        self._everything = trio.CancelScope()  # the end of the command
+        self._tier_asked = trio.Event()  # by keys
 
     async def run(self) -> int:
         """Watch until interrupted; return the exit status."""
-        status = 0
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
+                self._everything = nursery.cancel_scope
                 nursery.start_soon(self._wait_interrupt, signals)
                 if self._plain:
-                    status = await self._follow()
+                    await self._follow()
                 else:
-                    status = await self._show(nursery)
+                    table = LiveTable(self._console, self._board, self._view, self._engine.url, self._pressed)
+                    await table.around(self._follow)
                 nursery.cancel_scope.cancel()
         if self._last_words:
             _tell(self._last_words)
-        return status
+        return 1 if self._last_words else 0
 
     async def _wait_interrupt(self, signals: AsyncIterator[int]) -> None:
         await anext(signals)
-        self._session.stop()
+        self._everything.cancel()
 
-    # The terminal.
+    def _pressed(self) -> None:
+        if self._view.quit:
+            self._everything.cancel()
+        if self._view.tier_steps:
+            self._tier_asked.set()
 
-    async def _show(self, nursery: trio.Nursery) -> int:
-        """Follow the session, and show the table in the alternate screen; return the exit status."""
-        keys = keyboard()
-        live = Live(
-            console=self._console,
-            screen=True,
-            auto_refresh=False,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        with trio.open_signal_receiver(signal.SIGTSTP) as stops, contextlib.ExitStack() as terminal:
-            if keys is not None:
-                terminal.enter_context(keys.unbuffered())
-                nursery.start_soon(self._press, keys)
-            terminal.enter_context(live)
-            nursery.start_soon(self._redraw, live, keys is not None)
-            nursery.start_soon(_stop, stops, live, keys)
-            return await self._follow()
-
-    async def _redraw(self, live: Live, keys: bool) -> None:
+    async def _change_tiers(self, feed: Feed) -> None:
+        """Change to the tiers that keys choose, on the open connection."""
+        tiers: list[str] = []
         while True:
-            if live.is_started:
-                size = (self._console.width, self._console.height)
-                live.update(
-                    picture(self._board, self._view, self._url, time.time(), size, keys), refresh=True
-                )
-            with trio.move_on_after(REDRAW_S):
-                await self._changed.wait()
-            self._changed = trio.Event()
+            await self._tier_asked.wait()
+            self._tier_asked = trio.Event()
+            tiers = tiers or await known_tiers(feed)
+            steps, self._view.tier_steps = self._view.tier_steps, 0
+            if feed.tier not in tiers:
+                self._board.notices.append("the tier cannot be changed: the engine does not tell its tiers")
+                continue
+            try:
+                await feed.set_tier(tiers[(tiers.index(feed.tier) + steps) % len(tiers)])
+            except RequestRefusedError as error:
+                self._board.notices.append(str(error))
 
-    async def _press(self, keys: Keyboard) -> None:
-        async for key in keys.keys():
-            self._view.press(key)
-            if self._view.quit:
-                self._session.stop()
-            self._changed.set()
+    # The feed.
 
-    # The connection.
-
-    async def _follow(self) -> int:
-        """Keep the session connected until interrupted; return the exit status."""
+    async def _follow(self) -> None:
+        """Show what comes until the feed ends for good."""
+        names = {"quotes": self._symbols, "trades": self._symbols, "tier": self._tier}
         try:
-            ended = await self._session.run()
+            async with (
+                command_feed(self._engine, self._token, **names) as feed,
+                trio.open_nursery() as beside,
+            ):
+                beside.start_soon(self._change_tiers, feed)
+                async for batch in feed.batches():
+                    self._show(batch, feed)
+                    if any(isinstance(message, messages.Synced) for message in batch.messages):
+                        beside.start_soon(self._miss, feed)
         except* PipeClosedError:
             discard_stdout()
-            ended = None
-        if isinstance(ended, FinalError):
-            self._last_words = str(ended)
-        elif ended is not None:
-            self._last_words = f"cannot connect to {self._url}: {self._engine.unreachable(ended)}"
-        return 0 if ended is None else 1
+        except* ENDS as group:
+            error = leaf(group)
+            assert isinstance(error, MarketfeedError)
+            self._last_words = why(error, self._engine)
 
-    async def _use(self, ws: trio_websocket.WebSocketConnection) -> None:
-        self._announced = None
-        for request in self._requests:
-            await ws.send_message(orjson.dumps(request).decode())
-        await self._read(ws)
+    def _show(self, batch: Batch, feed: Feed) -> None:
+        now_s = time.time()
+        shown = batch.in_order()
+        for message in shown:
+            self._take(message, now_s, feed)
+        if self._plain:
+            print_flushed(*(printable(line) for line in map(line_of, shown) if line))
 
-    def _lost(self, why: str, code: int | None) -> None:
-        """Show that the connection ended, unless a `closing` message has announced it."""
-        announced = code is not None and code == self._announced
-        self._board.status = "reconnecting" if announced else f"{why}, reconnecting"
-        if self._plain and not announced:
-            _tell(self._board.status)
-
-    async def _read(self, ws: trio_websocket.WebSocketConnection) -> None:
-        """Show the messages until the connection ends, which raises ConnectionClosed."""
-        async with trio.open_nursery() as beside:
-            while True:
-                frame = await ws.get_message()
-                now_s = time.time()
-                try:
-                    messages = messages_of(frame)
-                    for message in messages:
-                        self._take(message, now_s)
-                    lines = [line for line in map(line_of, messages) if line] if self._plain else []
-                except BROKEN:
-                    raise FinalError(f"{self._url} does not speak marketfeed's protocol") from None
-                print_flushed(*map(printable, lines))
-                if any(message["T"] == "synced" for message in messages):
-                    beside.start_soon(self._miss)
-
-    def _take(self, message: dict[str, Any], now_s: float) -> None:
-        match message:
-            case {"T": "error", "id": _}:  # the answer to one of our requests
-                raise refusal(message)
-            case {"T": "subscription"}:
-                self._session.backoff.reset()
-            case {"T": "closing", "code": code}:
-                self._announced = code
-                if "retry_ms" in message:
-                    self._session.backoff.advise(message["retry_ms"] / 1000)
+    def _take(self, message: Message, now_s: float, feed: Feed) -> None:
+        if isinstance(message, messages.Disconnected):
+            self._board.status = f"{lost(message, feed)}, reconnecting"
+            if message.announced:  # a notice has told it
+                self._board.status = "reconnecting"
+            elif self._plain:
+                _tell(self._board.status)
         self._board.fold(message, now_s)
         notice = notice_of(message)
         if self._plain and notice is not None:
-            again = message["T"] == "closing" and message["code"] < FIRST_FINAL_CODE
+            again = isinstance(message, messages.Closing) and message.code < FIRST_FINAL_CODE
             _tell(f"{notice}, reconnecting" if again else notice)
 
-    async def _miss(self) -> None:
+    async def _miss(self, feed: Feed) -> None:
         """Report the subscribed names that match none of the engine's symbols, after `synced`."""
-        missing = unmatched((name for name in self._symbols if name != "*"), self._board.rows)
-        if not missing or self._board.unknown:
+        if self._board.unknown:
             return
-        known = await known_symbols(self._engine)
-        # A known symbol may have no ticks yet.
-        for name in unmatched(missing, known):
-            why = await trio.to_thread.run_sync(told, name, known, "the engine")
-            self._board.unknown[name] = f"{why} (waiting for it)"
+        names = [name for name in self._symbols if name != "*"]
+        for name, text in (await unknown_names(feed, names, self._board.rows)).items():
+            self._board.unknown[name] = f"{text} (waiting for it)"
             if self._plain:
                 _tell(f"{name}: {self._board.unknown[name]}")
-
-
-async def _stop(stops: AsyncIterator[int], live: Live, keys: Keyboard | None) -> None:
-    """Restore the terminal while the command is stopped, as by Ctrl-Z."""
-    async for _ in stops:
-        live.stop()
-        if keys is not None:
-            keys.end()
-        os.kill(os.getpid(), signal.SIGSTOP)
-        if keys is not None:
-            keys.begin()
-        live.start()
 
 
 def _tell(text: str) -> None:

@@ -6,13 +6,14 @@ import re
 import socket
 import ssl
 from html.parser import HTMLParser
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
-import trio
-import trio_websocket
 
 from marketfeed.core.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 BODY_CHARACTERS: Final = 200  # of a rejection's body, in an error
 # What nginx, Apache, Go, Tomcat and others answer to plain HTTP on a TLS port.
@@ -31,11 +32,9 @@ _EXPIRED: Final = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED, ope
 _WRONG_NAME: Final = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH
 
 
-def plainly(error: BaseException, *, secure: bool = True) -> str:
-    """Return why a connection failed, as one printable line; ``secure``: TLS was used."""
-    if isinstance(error, trio_websocket.ConnectionRejected):
-        return printable(_rejection(error, secure))
-    if isinstance(error, trio.TooSlowError):
+def plainly(error: BaseException) -> str:
+    """Return why a connection failed, as one printable line."""
+    if isinstance(error, TimeoutError) and not error.errno:
         return "no answer"
     while error.__cause__ is not None:  # the reason is the cause of trio's "all attempts failed"
         error = error.__cause__
@@ -49,12 +48,12 @@ def plainly(error: BaseException, *, secure: bool = True) -> str:
     return printable(" ".join(said.split()) or type(error).__name__)
 
 
-def tls_reason(error: BaseException, waited_s: float) -> str:
-    """Return why a TLS handshake failed, within ``waited_s``, and what to do about it."""
+def tls_reason(error: BaseException, waited_s: float, ca: str = "--ca FILE") -> str:
+    """Return why a TLS handshake failed, within ``waited_s``, and what to do about it, as with ``ca``."""
     if isinstance(error, ssl.SSLCertVerificationError):
         said = error.verify_message or str(error)
-        return f"certificate verify failed: {said.rstrip('.')}; {_about_ca(error.verify_code)}"
-    if isinstance(error, trio.TooSlowError):
+        return f"certificate verify failed: {said.rstrip('.')}; {_about_ca(error.verify_code, ca)}"
+    if isinstance(error, TimeoutError):
         return f"no answer within {waited_s:g} s{_IS_WS}"
     if isinstance(error, ssl.SSLEOFError | OSError) and not isinstance(error, ssl.SSLError):
         return "the connection was reset during the handshake"
@@ -71,28 +70,27 @@ def leaf(error: BaseException) -> BaseException:
     return error
 
 
-def _about_ca(code: int) -> str:
+def _about_ca(code: int, ca: str) -> str:
     if code in _EXPIRED:
-        return "--ca FILE cannot fix this: the engine needs a new certificate, or a clock is wrong"
+        return f"{ca} cannot fix this: the engine needs a new certificate, or a clock is wrong"
     if code in _WRONG_NAME:
-        return "--ca FILE cannot fix this: use a host name in the URL that the certificate contains"
-    return "to trust this certificate or its authority, use --ca FILE"
+        return f"{ca} cannot fix this: use a host name in the URL that the certificate contains"
+    return f"to trust this certificate or its authority, use {ca}"
 
 
-def _rejection(error: trio_websocket.ConnectionRejected, secure: bool) -> str:
-    """Describe an HTTP answer that rejected the handshake."""
-    headers = {name.lower(): value.decode("latin-1") for name, value in error.headers}
-    target = headers.get(b"location", "")
-    text = f"refused with HTTP status {error.status_code}"
-    if 300 <= error.status_code < 400 and target:
+def rejection(status: int, headers: Mapping[str, str], body: bytes, *, secure: bool) -> str:
+    """Describe an HTTP answer that rejected a request; names of ``headers`` are in lower case."""
+    target = headers.get("location", "")
+    text = f"refused with HTTP status {status}"
+    if 300 <= status < 400 and target:
         wants_tls = target.lower().startswith(("https:", "wss:"))
         text += f", a redirect to {_cut(target)}"
     else:
-        body = (error.body or b"").decode("utf-8", "replace")
-        said = _said(body, headers.get(b"content-type", ""))
-        wants_tls = error.status_code in _WANTS_TLS_STATUS and bool(_WANTS_TLS.search(body))
+        content = body.decode("utf-8", "replace")
+        said = _said(content, headers.get("content-type", ""))
+        wants_tls = status in _WANTS_TLS_STATUS and bool(_WANTS_TLS.search(content))
         text += f": {said}" if said else ""
-    return text + (_TRY_WSS if wants_tls and not secure and "wss://" not in text else "")
+    return printable(text + (_TRY_WSS if wants_tls and not secure and "wss://" not in text else ""))
 
 
 def _said(body: str, content_type: str) -> str:

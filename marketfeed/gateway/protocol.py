@@ -32,6 +32,7 @@ from marketfeed.fanout.interest import Names
 if TYPE_CHECKING:
     from marketfeed.alerts.log import Acknowledged
     from marketfeed.fanout.resume import Resumption
+    from marketfeed.fanout.tiers import Tier
 
 VERSION: Final = 1
 MAX_ECHO: Final = 300  # characters of an error's text, which may quote the request
@@ -170,7 +171,7 @@ def authenticated(tier: str, id_: RequestId, ttl_s: int | None = None) -> bytes:
 
 def subscription(
     names: Names,
-    tier: str,
+    tier: Tier,
     encoding: str,
     id_: RequestId,
     resumption: Resumption | None = None,
@@ -184,7 +185,18 @@ def subscription(
     if resumption is not None:
         resumed, reset = resumption.resumed, resumption.reset
     return _array(
-        Subscription(names.quotes, names.trades, alerts, tier, encoding, who, resumed, reset, id=_id(id_))
+        Subscription(
+            names.quotes,
+            names.trades,
+            alerts,
+            tier.name,
+            "every" if tier.every else "latest",
+            encoding,
+            who,
+            resumed,
+            reset,
+            id=_id(id_),
+        )
     )
 
 

@@ -240,7 +240,7 @@ class WebSocketSession(Session):
             self._tell_over(member, self.over)
 
         def answer(resumption: Resumption | None) -> bytes:
-            about = (member.names, member.tier.name, member.encoding.name, request.id, resumption)
+            about = (member.names, member.tier, member.encoding.name, request.id, resumption)
             return self._framed(member, protocol.subscription(*about, alerts.patterns, alerts.consumer))
 
         await self._service.shard.change(

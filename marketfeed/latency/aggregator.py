@@ -14,8 +14,8 @@ import numpy as np
 import structlog
 import trio
 
+from marketfeed.core.histogram import Histogram, bucket_of
 from marketfeed.core.units import S
-from marketfeed.latency.histogram import Histogram, bucket_of
 from marketfeed.latency.intervals import Interval, Tag
 from marketfeed.latency.read import FIGURES
 

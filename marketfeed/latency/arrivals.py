@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from marketfeed.latency.histogram import Histogram
+    from marketfeed.core.histogram import Histogram
 
 
 class Arrivals:

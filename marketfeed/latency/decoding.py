@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from marketfeed.latency.histogram import Values
+    from marketfeed.core.histogram import Values
 
 BLOCK_BYTES: Final = 1 << 16  # inflated at a time
 ROOM: Final = 1 << 16  # buckets that are decoded at once: 512 kB

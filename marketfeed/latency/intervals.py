@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 if TYPE_CHECKING:
-    from marketfeed.latency.histogram import Histogram
+    from marketfeed.core.histogram import Histogram
 
 HOPS: Final = ("venue", "venue_negative", "ring", "wait", "late", "encode", "send", "total", "client")
 MEANINGS: Final = {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from marketfeed.latency.histogram import Values
+    from marketfeed.core.histogram import Values
 
 Floats = NDArray[np.float64]
 

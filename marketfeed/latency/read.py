@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from marketfeed.core.histogram import PERCENTILES, Values
 from marketfeed.latency.decoding import HistogramDecoder, UndecodableError
-from marketfeed.latency.histogram import PERCENTILES, Values
 from marketfeed.latency.intervals import Tag
 from marketfeed.latency.lines import Line, Problems, Progress, lines
 from marketfeed.latency.sums import BucketLayout, Merged

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from marketfeed.core.histogram import BUCKETS, HIGHEST_NS, Histogram, Values, bucket_of
 from marketfeed.latency.arrivals import Arrivals
-from marketfeed.latency.histogram import BUCKETS, HIGHEST_NS, Histogram, Values, bucket_of
 from marketfeed.latency.intervals import Tag
 
 if TYPE_CHECKING:

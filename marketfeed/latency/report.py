@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from marketfeed.core.cells import as_text
 from marketfeed.core.counts import amount
+from marketfeed.core.histogram import PERCENTILES
 from marketfeed.errors import LogError
-from marketfeed.latency.histogram import PERCENTILES
 from marketfeed.latency.intervals import HOPS, Tag
 from marketfeed.latency.read import FIGURES, Latencies, read
 from marketfeed.latency.units import duration_ns, shown_ns, shown_s

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from marketfeed.latency.histogram import PERCENTILES, Values, rank
+from marketfeed.core.histogram import PERCENTILES, Values, rank
 
 SETTLE_ENTRIES: Final = 1 << 14  # buckets of added histograms to hold before they are summed
 MAX_SPAN: Final = 1 << 18  # buckets: up to here sums use a dense array, 2 MB

@@ -1,17 +1,21 @@
-"""Progress of a recording: counts, gaps, and the cursor to resume from after a reconnect. Pure: no I/O."""
+"""Progress of a recording: counts, and what is missing. Pure: no I/O."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from marketfeed.core.binary import Frame, Kind
+from marketfeed.client import messages
 from marketfeed.core.counts import amount
-from marketfeed.core.records import FLAG_SNAPSHOT, QUOTES, TRADES
+from marketfeed.core.records import QUOTES, TRADES
 from marketfeed.recordings.gaps import GapCounter
+
+if TYPE_CHECKING:
+    from marketfeed.client.batch import Batch
+    from marketfeed.client.messages import Message
 
 
 class RecordingProgress:
-    """Counts of a recording's ticks and gaps, and its cursor."""
+    """Counts of a recording's ticks and gaps."""
 
     def __init__(self) -> None:
         self.quotes = self.trades = 0
@@ -24,9 +28,6 @@ class RecordingProgress:
         self.names: set[str] = set()  # symbols of all connections
         self._gaps = GapCounter()
         self._epoch = ""
-        self._cursor = ""  # of the last `synced` in this epoch, as received
-        self._g = 0  # of the newest tick that moved the cursor since then
-        self._moving = False  # whether ticks move the cursor: after `synced`, or always if resumed
 
     @property
     def complete(self) -> bool:
@@ -38,51 +39,35 @@ class RecordingProgress:
         """Number of quotes and trades received."""
         return self.quotes + self.trades
 
-    @property
-    def cursor(self) -> str | None:
-        """The cursor to resume from after a reconnect; None before the first `synced`."""
-        if not self._g:
-            return self._cursor or None
-        # The only change to a cursor that clients may make: replace its last part by the g of a later tick.
-        return f"{self._cursor.rpartition(':')[0]}:{self._g}"
-
-    def take(self, frame: Frame) -> list[dict[str, Any]]:
-        """Count a frame; return the messages in it. Raises FeedProtocolError."""
-        match frame.kind:
-            case Kind.QUOTES | Kind.TRADES:
-                records = frame.records()
-                channel = QUOTES if frame.kind is Kind.QUOTES else TRADES
+    def take(self, batch: Batch) -> None:
+        """Count the ticks of a batch, whose messages were given to :meth:`note`."""
+        self.announced.update(batch.symbols)
+        self.names.update(batch.symbols)
+        for channel, records in ((QUOTES, batch.quotes), (TRADES, batch.trades)):
+            if len(records):
                 self.missing += self._gaps.take(channel, records)
-                self.quotes += len(records) * (channel == QUOTES)
-                self.trades += len(records) * (channel == TRADES)
-                fresh = records["flags"] & FLAG_SNAPSHOT == 0
-                if self._moving and self._cursor and fresh.any():
-                    self._g = max(self._g, int(records["g"][fresh].max()))
-            case Kind.SYMBOLS:
-                symbols = frame.symbols()
-                self.announced.update(symbols)
-                self.names.update(symbols)
-            case Kind.MESSAGES:
-                return frame.messages()
-        return []
+        self.quotes += len(batch.quotes)
+        self.trades += len(batch.trades)
 
-    def note(self, message: dict[str, Any]) -> None:
-        """Update the state from a message of the stream."""
+    def note(self, message: Message) -> None:
+        """Update the state from a message of the feed."""
         match message:
-            case {"T": "success", "epoch": epoch} if epoch != self._epoch:
-                self.restarts += bool(self._epoch)
-                self._epoch, self._cursor, self._g = epoch, "", 0
-                self._gaps.forget()
-            case {"T": "subscription"}:
-                self._moving = bool(message.get("resumed"))
+            case messages.Connected(epoch=epoch):
+                self.announced = {}
+                if epoch != self._epoch:
+                    self.restarts += bool(self._epoch)
+                    self._epoch = epoch
+                    self._gaps.forget()
+            case messages.Disconnected():
+                self.reconnects += 1
+            case messages.Subscription():
                 self.lagging = False
-            case {"T": "synced", "cursor": cursor}:
-                self._moving = True
-                self._cursor, self._g = cursor, 0
-            case {"T": "lag", "on": True}:
+            case messages.Lag(on=True):
                 self.lagging = True
-            case {"T": "gap"} | {"T": "lag"}:
-                self.lagging = self.lagging and message["T"] != "lag"
+            case messages.Lag():
+                self.lagging = False
+                self.announced_gaps += 1
+            case messages.Gap(announced=True):
                 self.announced_gaps += 1
 
     def figures(self, raw_bytes: int, written_bytes: int) -> str:

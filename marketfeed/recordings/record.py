@@ -2,8 +2,8 @@
 
 It is a subscriber over WebSocket with binary encoding, so it runs on any machine. Frames are written as
 received, ``gap`` and ``lag`` messages included, without heartbeats. Missing ticks are counted from the
-numbers of the ticks (gaps.py). After a disconnect it resumes from its cursor: the engine replays the
-missed ticks that it still has.
+numbers of the ticks (gaps.py). After a disconnect the feed resumes: the engine replays the missed ticks that
+it still has.
 """
 
 from __future__ import annotations
@@ -11,36 +11,34 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import orjson
 import trio
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from marketfeed.client.connection import BROKEN, Endpoint, known_symbols
-from marketfeed.client.session import FinalError, KeptSession, refusal
-from marketfeed.client.unknown_symbols import told, unmatched
+from marketfeed.client import messages
+from marketfeed.client.for_commands import ENDS, command_feed, lost, unknown_names, why
+from marketfeed.client.unknown_symbols import unmatched
 from marketfeed.client.unreachable import leaf
-from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.counts import amount
 from marketfeed.core.printable import printable
+from marketfeed.errors import MarketfeedError
 from marketfeed.recordings.progress import RecordingProgress
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    import trio_websocket
-
+    from marketfeed.client.address import Endpoint
+    from marketfeed.client.batch import Batch
+    from marketfeed.client.feed import Feed
     from marketfeed.recordings.writer import RecordingWriter
 
 WRITE_S: Final = 0.25  # between writes: at most this much is lost if the program is killed
 WRITE_BYTES: Final = 1 << 20  # write earlier once this much waits
 MAX_WAITING_BYTES: Final = 64 << 20  # beyond it, reading pauses until the disk catches up
 REDRAW_S: Final = 0.5
-_HEARTBEAT: Final = bytes((Kind.HEARTBEAT,))
-RECEIVE_BYTES: Final = 1 << 18
 
 
 class TickRecorder:
@@ -57,7 +55,7 @@ class TickRecorder:
     ) -> None:
         self.recorded = RecordingProgress()
         self._began_s = time.monotonic()
-        self._engine, self._url = engine, engine.url
+        self._engine = engine
         self._symbols, self._tier, self._token = symbols, tier, token
         self._writer = writer
         self._seconds = seconds
@@ -69,7 +67,7 @@ class TickRecorder:
         self._missed = False  # whether unknown names have been reported
         self._room = trio.Event()
         self._work = trio.Event()
-        self._session = KeptSession(engine, self._use, self._lost, receive_bytes=RECEIVE_BYTES)
+        self._following = trio.CancelScope()
         self._status = "connecting"
         self._console = Console(stderr=True)
 
@@ -104,50 +102,45 @@ class TickRecorder:
     async def _wait_end(self, signals: AsyncIterator[int]) -> None:
         with trio.move_on_after(self._seconds if self._seconds is not None else float("inf")):
             await anext(signals)
-        self._work.set()
-        self._session.stop()
+        self._following.cancel()
 
-    # The connection.
+    # The feed.
 
     async def _follow(self) -> str | None:
-        """Keep a session connected until stopped; return why it failed, None if it did not."""
-        ended = await self._session.run()
-        if ended is None:
-            return None
-        self._synced = False
-        if isinstance(ended, FinalError):
-            return str(ended)
-        return f"cannot connect to {self._url}: {self._engine.unreachable(ended)}"
+        """Take what comes until interrupted; return why it failed, None if it did not."""
+        names = {"quotes": self._symbols, "trades": self._symbols, "tier": self._tier}
+        failure: str | None = None
+        try:
+            with self._following:
+                async with (
+                    command_feed(self._engine, self._token, encoding="binary", **names) as feed,
+                    trio.open_nursery() as beside,
+                ):
+                    async for batch in feed.batches():
+                        self._take(batch, feed)
+                        if self._synced and not self._missed:
+                            self._missed = True
+                            beside.start_soon(self._miss, feed)
+                        if isinstance(batch.data, bytes) and batch.data:
+                            await self._keep(batch.data)
+        except* ENDS as group:
+            self._synced = False
+            error = leaf(group)
+            assert isinstance(error, MarketfeedError)
+            failure = why(error, self._engine)
+        return failure
 
-    def _lost(self, why: str, code: int | None) -> None:
-        self._synced = False
-        self.recorded.reconnects += 1
-        self._status = f"{why}, reconnecting"
-
-    async def _use(self, ws: trio_websocket.WebSocketConnection) -> None:
-        self.recorded.announced = {}
-        self._synced = False
-        await self._subscribe(ws, self.recorded.cursor)
-        async with trio.open_nursery() as beside:
-            while True:
-                message = await ws.get_message()
-                try:
-                    if isinstance(message, str):
-                        for part in orjson.loads(message):
-                            await self._take(ws, part)
-                        continue
-                    parser = FrameParser()
-                    parser.feed(message)
-                    for frame in parser:
-                        for part in self.recorded.take(frame):
-                            await self._take(ws, part)
-                except BROKEN:
-                    raise FinalError(f"{self._url} does not speak marketfeed's protocol") from None
-                if self._synced and not self._missed:
-                    self._missed = True
-                    beside.start_soon(self._miss)
-                if message[1:2] != _HEARTBEAT:
-                    await self._keep(message)
+    def _take(self, batch: Batch, feed: Feed) -> None:
+        for message in batch.messages:
+            self.recorded.note(message)
+            match message:
+                case messages.Disconnected():
+                    self._synced = False
+                    self._status = f"{lost(message, feed)}, reconnecting"
+                case messages.Synced():
+                    self._status = "recording"
+                    self._synced = True
+        self.recorded.take(batch)
 
     async def _keep(self, frame: bytes) -> None:
         """Queue ``frame`` for writing; wait while the queue is full."""
@@ -159,43 +152,11 @@ class TickRecorder:
             self._room = trio.Event()
             await self._room.wait()
 
-    async def _subscribe(self, ws: trio_websocket.WebSocketConnection, after: str | None) -> None:
-        if self._token is not None:
-            auth = {"action": "auth", "token": self._token, "id": "auth"}
-            await ws.send_message(orjson.dumps(auth).decode())
-        request: dict[str, Any] = {
-            "action": "subscribe",
-            "quotes": self._symbols,
-            "trades": self._symbols,
-            "encoding": "binary",
-            "id": "record" if after is None else "resume",
-        }
-        if self._tier is not None:
-            request["tier"] = self._tier
-        if after is not None:
-            request["after"] = after
-        await ws.send_message(orjson.dumps(request).decode())
-
-    async def _take(self, ws: trio_websocket.WebSocketConnection, message: dict[str, Any]) -> None:
-        self.recorded.note(message)
-        match message:
-            case {"T": "error", "id": "resume"}:  # the engine rejected the cursor: start without one
-                await self._subscribe(ws, None)
-            case {"T": "error", "id": _}:
-                raise refusal(message)
-            case {"T": "subscription"}:
-                self._session.backoff.reset()
-            case {"T": "synced"}:
-                self._status = "recording"
-                self._synced = True
-
-    async def _miss(self) -> None:
+    async def _miss(self, feed: Feed) -> None:
         """Report the subscribed names that match none of the engine's symbols, after `synced`."""
-        missing = unmatched((name for name in self._symbols if name != "*"), self.recorded.names)
-        known = await known_symbols(self._engine) if missing else []
-        for name in unmatched(missing, known):
-            why = await trio.to_thread.run_sync(told, name, known, "the engine")
-            _tell(f"{name}: {why} (waiting for it)")
+        names = [name for name in self._symbols if name != "*"]
+        for name, text in (await unknown_names(feed, names, self.recorded.names)).items():
+            _tell(f"{name}: {text} (waiting for it)")
 
     # The file.
 

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from functools import partial
 from typing import Any
 
 import pytest
 import trio
-import trio_websocket
 import typer
 from rich.console import Console
 
 from marketfeed.cli import alerts_follow, alerts_tail
 from marketfeed.cli.alerts_follow import Follower, Subscription
 from marketfeed.cli.piped import wait_reader_gone
-from marketfeed.client import session
-from marketfeed.client.connection import endpoint, stream_of
+from marketfeed.client import acknowledgements, for_commands, subscriptions
+from marketfeed.client.address import endpoint, stream_of
+from tests.support.scripts import ID, Script
 
 AT_US = 1_700_000_000_000_000
 LIVE = {"T": "subscription", "quotes": [], "trades": [], "alerts": ["*"], "tier": "vip", "encoding": "json"}
-LIVE["id"] = "tail"
+LIVE["id"] = ID
 ALL = Subscription(("*",))
 DESK = Subscription(("*",), "desk", acknowledge=True)
 
@@ -41,43 +40,18 @@ def alert(number=1, **more: Any) -> dict[str, Any]:
     return {**fields, "suppressed": 0, **more}
 
 
-class Script:
-    """A server that plays one script per connection.
-
-    A list is a frame of messages to send, "?" is a request to read, and an integer ends the connection with
-    this code.
-    """
-
-    def __init__(self, scripts):
-        self.scripts, self.requests, self.url = list(scripts), [], ""
-
-    async def handle(self, request):
-        ws = await request.accept()
-        for step in self.scripts.pop(0):
-            if step == "?":
-                self.requests.append(json.loads(await ws.get_message()))
-            elif isinstance(step, int):
-                await ws.aclose(step, "so")
-            else:
-                await ws.send_message(json.dumps(step) if isinstance(step, list) else step)
-
-    @property
-    def acknowledged(self):
-        return [asked["alerts"] for asked in self.requests if asked["action"] == "ack"]
+def acknowledged(played):
+    return [asked["alerts"] for asked in played.requests if asked["action"] == "ack"]
 
 
 @pytest.fixture
 async def serve(nursery, monkeypatch):
-    monkeypatch.setattr(session, "FIRST_RETRY_S", 0.0)
-    monkeypatch.setattr(alerts_follow, "RETRY_S", 0.0)
+    monkeypatch.setattr(for_commands, "RETRY_S", (0.0, 0.0))
+    monkeypatch.setattr(subscriptions, "REPEAT_S", 0.0)
+    monkeypatch.setattr(acknowledgements, "REPEAT_S", 0.0)
 
     async def start(*scripts):
-        played = Script(scripts)
-        server = await nursery.start(
-            partial(trio_websocket.serve_websocket, played.handle, "127.0.0.1", 0, None)
-        )
-        played.url = f"ws://127.0.0.1:{server.port}/v1/stream"
-        return played
+        return await Script(scripts).start(nursery)
 
     return start
 
@@ -97,7 +71,7 @@ async def follow(played, wanted=ALL, **more):
 async def test_it_subscribes_on_each_connection_and_ends_with_a_final_code(serve, capsys, wanted, more):
     played = await serve(("?", [LIVE], 4001), ("?", 4503))
     assert await follow(played, wanted) == 1
-    patterns = {"alerts": list(wanted.patterns), "encoding": "json", "id": "tail"}
+    patterns = {"alerts": list(wanted.patterns), "encoding": "json"}
     assert played.requests == [{"action": "subscribe", **patterns, **more}] * 2
     assert capsys.readouterr().err.splitlines() == [
         "marketfeed alerts tail: closed 4001 (so), reconnecting",
@@ -150,7 +124,7 @@ async def test_json_is_exact_and_safe_for_terminals(serve, capsys):
 async def test_without_ack_nothing_is_acknowledged(serve, capsys):
     played = await serve(("?", [LIVE], [alert()], 4500))
     assert await follow(played, Subscription(("*",), "desk")) == 1
-    assert played.acknowledged == []
+    assert acknowledged(played) == []
 
 
 async def test_what_was_printed_is_acknowledged_one_request_at_a_time(serve, capsys):
@@ -159,43 +133,43 @@ async def test_what_was_printed_is_acknowledged_one_request_at_a_time(serve, cap
         (
             *("?", [LIVE], [alert(1), alert(2)], "?"),
             *([alert(3)], [alert(1, **{"try": 2})]),  # before the answer
-            *([{"T": "acked", "alerts": [one, two], "id": "ack"}], "?"),
-            *([{"T": "acked", "alerts": [three], "id": "ack"}], 4500),
+            *([{"T": "acked", "alerts": [one, two], "id": ID}], "?"),
+            *([{"T": "acked", "alerts": [three], "id": ID}], 4500),
         )
     )
     assert await follow(played, DESK) == 1
-    assert played.acknowledged == [[one, two], [three]]
+    assert acknowledged(played) == [[one, two], [three]]
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
 @pytest.mark.parametrize("code", [429, 500])
 async def test_an_acknowledgement_that_the_engine_cannot_take_is_repeated(serve, capsys, code):
     own = alert()["id"]
-    error = {"T": "error", "code": code, "msg": "not now", "id": "ack"}
+    error = {"T": "error", "code": code, "msg": "not now", "id": ID}
     played = await serve(
-        ("?", [LIVE], [alert()], "?", [error], "?", [{"T": "acked", "alerts": [own], "id": "ack"}], 4500)
+        ("?", [LIVE], [alert()], "?", [error], "?", [{"T": "acked", "alerts": [own], "id": ID}], 4500)
     )
     assert await follow(played, DESK) == 1
-    assert played.acknowledged == [[own], [own]]
+    assert acknowledged(played) == [[own], [own]]
 
 
 async def test_after_a_lost_connection_it_acknowledges_what_it_has_printed_and_prints_it_once(serve, capsys):
     own = alert()["id"]
     played = await serve(
         ("?", [LIVE], [alert()], "?", 4001),
-        ("?", [alert(**{"try": 2})], [LIVE], "?", [{"T": "acked", "alerts": [own], "id": "ack"}], 4500),
+        ("?", [alert(**{"try": 2})], [LIVE], "?", [{"T": "acked", "alerts": [own], "id": ID}], 4500),
     )
     assert await follow(played, DESK) == 1
-    assert played.acknowledged == [[own], [own]]
+    assert acknowledged(played) == [[own], [own]]
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        ({"code": 410, "msg": "alerts are off", "id": "tail"}, "error 410: alerts are off"),
+        ({"code": 410, "msg": "alerts are off", "id": ID}, "error 410: alerts are off"),
         ({"code": 409, "msg": "it was dropped"}, "error 409: it was dropped"),
-        ({"code": 400, "msg": "bad ids", "id": "ack"}, "error 400: bad ids"),
+        ({"code": 400, "msg": "bad ids", "id": ID}, "error 400: bad ids"),
     ],
 )
 async def test_a_refusal_ends_it(serve, capsys, error, said):
@@ -204,44 +178,65 @@ async def test_a_refusal_ends_it(serve, capsys, error, said):
     assert capsys.readouterr().err == f"marketfeed alerts tail: {said}\n"
 
 
-async def test_a_log_that_cannot_be_read_now_is_tried_again(serve, capsys):
-    error = {"T": "error", "code": 500, "msg": "no log", "id": "tail"}
-    played = await serve(("?", [error], 1000), ("?", 4500))
+async def test_a_log_that_cannot_be_read_now_is_told_and_tried_again(serve, capsys):
+    error = {"T": "error", "code": 500, "msg": "no log", "id": ID}
+    played = await serve(("?", [error], "?", [LIVE], [alert()], 4500))
     assert await follow(played) == 1
-    assert capsys.readouterr().err.splitlines()[0] == (
-        "marketfeed alerts tail: error 500: no log, reconnecting"
-    )
+    assert len(played.requests) == 2
+    shown = capsys.readouterr()
+    assert shown.err.splitlines()[0] == "marketfeed alerts tail: error 500: no log"
+    assert len(shown.out.splitlines()) == 1
 
 
-async def test_an_announced_end_is_told_once_and_its_delay_is_kept(serve, monkeypatch, capsys):
-    waits = []
-
-    async def sleep(seconds):
-        waits.append(seconds)
-
+async def test_an_announced_end_is_told_once_and_its_delay_is_kept(serve, autojump_clock, capsys):
     closing = {"T": "closing", "code": 1001, "msg": "bye", "retry_ms": 2000}
     played = await serve(("?", [LIVE], [closing], 1001), ("?", 4500))
-    monkeypatch.setattr(trio, "sleep", sleep)
+    before_s = trio.current_time()
     assert await follow(played) == 1
-    assert 1 <= waits[0] <= 2
+    assert trio.current_time() - before_s >= 2
     assert capsys.readouterr().err.splitlines() == [
         "marketfeed alerts tail: closing 1001: bye, reconnecting",
         "marketfeed alerts tail: closed 4500: so",
     ]
 
 
+async def test_what_is_no_marketfeed_is_told_in_a_line(serve, capsys):
+    played = await serve(("?", "1", 4500))
+    assert await follow(played) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "does not speak marketfeed's protocol" in line
+
+
 @pytest.mark.parametrize(
     "frame",
     [
-        "1", "[1]", '[{"S":"A"}]', '[{"T":"a"}]', [alert(sev="loud")], [alert(r="x")], [alert(r=10**18)],
-        [alert(r=10**30)], [{"T": "closing", "code": "x", "msg": "y"}], [alert(id=7)],
+        "[1]", '[{"S":"A"}]', '[{"T":"a"}]', [alert(r="x")], [{"T": "closing", "code": "x", "msg": "y"}],
+        [alert(id=7)], [{"T": "of a later version"}],
     ],
 )  # fmt: skip
-async def test_messages_that_are_none_of_the_protocol_end_it_in_a_line(serve, capsys, frame):
-    played = await serve(("?", frame, 4500))
+async def test_messages_that_it_does_not_understand_are_passed_over_and_that_is_told(serve, capsys, frame):
+    played = await serve(("?", frame, [alert()], 4500))
+    assert await follow(played) == 1
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 1
+    assert shown.err.splitlines() == [
+        "marketfeed alerts tail: passed over messages of the engine that this version does not understand",
+        "marketfeed alerts tail: closed 4500: so",
+    ]
+
+
+@pytest.mark.parametrize("r", [10**18, 10**30])
+async def test_a_time_that_is_none_ends_it_in_a_line(serve, capsys, r):
+    played = await serve(("?", [alert(r=r)], 4500))
     assert await follow(played) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("does not speak marketfeed's protocol")
+    assert line.endswith("an alert with a time or number that is none")
+
+
+async def test_a_severity_of_a_later_version_is_shown(serve, capsys):
+    played = await serve(("?", [alert(sev="loud", state="muted")], 4500))
+    assert await follow(played) == 1
+    assert "  loud      muted " in capsys.readouterr().out
 
 
 async def test_nothing_that_a_server_sends_reaches_the_terminal_as_control(serve, capsys):

@@ -11,24 +11,37 @@ from rich.cells import cell_len
 
 from marketfeed.cli.board import Board
 from marketfeed.cli.keyboard import keys_of
-from marketfeed.cli.screen import COLUMNS, View, age_of, number_of, picture
+from marketfeed.cli.screen import COLUMNS, age_of, number_of, picture
+from marketfeed.cli.view import View
+from tests.support.scripts import as_received
 
 AT_S = 1_700_000_000.0
 
 
 def quote(name, bid, ask, size=100.0):
     message = {"T": "q", "S": name, "bp": bid, "bs": 0.0 if bid is None else size, "ap": ask, "as": size}
-    return message | {"r": int(AT_S * 1e6), "n": 7}
+    return message | {"t": 0, "r": int(AT_S * 1e6), "n": 7, "g": 7}
 
 
 def trade(name, price, size=1.0):
-    return {"T": "t", "S": name, "p": price, "s": size, "d": "b", "r": int(AT_S * 1e6), "n": 2}
+    return {
+        "T": "t",
+        "S": name,
+        "p": price,
+        "s": size,
+        "d": "b",
+        "i": 0,
+        "t": 0,
+        "r": int(AT_S * 1e6),
+        "n": 2,
+        "g": 9,
+    }
 
 
 def board_of(*messages):
     board = Board()
     for message in messages:
-        board.fold(message, AT_S)
+        board.fold(as_received(message), AT_S)
     return board
 
 
@@ -91,8 +104,8 @@ def test_the_sample_in_the_docs_is_what_is_drawn():
     for row in rows:
         name, *cells, _rate, _age, _unit = row.split()
         bid_size, bid, ask, ask_size, last, size = (float(cell.replace(",", "")) for cell in cells)
-        board.fold(quote(name, bid, ask, bid_size) | {"as": ask_size}, AT_S)
-        board.fold(trade(name, last, size), AT_S)
+        board.fold(as_received(quote(name, bid, ask, bid_size) | {"as": ask_size}), AT_S)
+        board.fold(as_received(trade(name, last, size)), AT_S)
     end = titles.index("  rate/s")
     assert [line[:end] for line in drawn(board)[1 : len(rows) + 2]] == [
         line[:end] for line in (titles, *rows)
@@ -137,11 +150,12 @@ def test_keys_move_the_part_of_the_symbols_that_is_shown():
         lines = drawn(board, height=13, view=view)
         return lines[2].split()[0], lines[11].split()[0], lines[12]
 
-    assert shown() == ("S00", "S09", "symbols 1 to 10 of 30 · ↑ ↓ PgUp PgDn: scroll · q: quit")
+    keys = "/: filter · s: sort · t: tier · space: pause · ?: keys · q: quit"
+    assert shown() == ("S00", "S09", f"symbols 1 to 10 of 30 · {keys}")
     assert shown("down", "j")[:2] == ("S02", "S11")
     assert shown("up")[:2] == ("S01", "S10")
     assert shown("page down")[:2] == ("S11", "S20")
-    assert shown("page down", "page down", "j")[:2] == ("S20", "S29")  # no further than the last
+    assert shown("f", "page down", "j")[:2] == ("S20", "S29")  # no further than the last
     assert shown("k", "page up")[:2] == ("S09", "S18")
     assert shown("home")[:2] == ("S00", "S09")
     assert shown("up")[:2] == ("S00", "S09")
@@ -154,20 +168,20 @@ def test_keys_move_the_part_of_the_symbols_that_is_shown():
 def test_without_a_keyboard_no_keys_are_told():
     assert drawn(BOOK, keys=False)[-1] == "symbols 1 to 4 of 4"
     assert drawn(Board(), keys=False)[-1] == "no symbols yet"
-    assert drawn(BOOK, width=30)[-1] == "symbols 1 to 4 of 4"
+    assert drawn(BOOK, width=28)[-1] == "symbols 1 to 4 of 4"
 
 
 def test_names_that_are_unknown_and_notices_are_told_below():
     board = board_of(quote("A", 1.0, 2.0))
     board.unknown = {f"N{i}": "nope" for i in range(5)}
-    board.fold({"T": "error", "code": 405, "msg": "too many\x1b[2J"}, AT_S)
+    board.fold(as_received({"T": "error", "code": 405, "msg": "too many\x1b[2J"}), AT_S)
     assert drawn(board)[-5:-1] == [
         "N0: nope",
         "N1: nope",
         "and 3 more names that match no symbol",
         "error 405: too many\\x1b[2J",
     ]
-    board.fold(quote("N0", 1.0, 2.0), AT_S)
+    board.fold(as_received(quote("N0", 1.0, 2.0)), AT_S)
     assert "N0" not in board.unknown
     assert drawn(board, height=5)[2].split()[0] == "A"  # a row at least
 
@@ -213,7 +227,10 @@ def test_ages(seconds, age):
 
 
 def test_keys_of_a_terminal():
-    sent = "\x1b[A\x1b[B\x1bOA\x1bOB\x1b[5~\x1b[6~\x1b[H\x1b[4~jkq\x1b[1;5C\x1b[24~G"
+    sent = "\x1b[A\x1b[B\x1bOA\x1bOB\x1b[5~\x1b[6~\x1b[H\x1b[4~jkq\x1b[1;5C\x1b[24~\x1b[<0;1;2M\x1bxG"
     assert keys_of(sent) == [
         "up", "down", "up", "down", "page up", "page down", "home", "end", "j", "k", "q", "G",
+    ]  # fmt: skip
+    assert keys_of("\r\n\x7f\b\x1b\x1b") == [
+        "enter", "enter", "backspace", "backspace", "escape", "escape",
     ]  # fmt: skip

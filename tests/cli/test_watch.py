@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import pytest
 import trio
-import trio_websocket
 from rich.console import Console
 
-from marketfeed.cli.board import Board, Rate, line_of, notice_of
+from marketfeed.cli import board
+from marketfeed.cli.board import Board, Rate
 from marketfeed.cli.session_view import Watch
-from marketfeed.client import session
-from marketfeed.client.connection import endpoint
+from marketfeed.client import for_commands
+from marketfeed.client.address import endpoint
 from marketfeed.errors import CLOSE_TEXT
+from tests.support.scripts import ID, Script, as_received
 
 AT_S = 1_700_000_000.0
 
@@ -41,11 +41,30 @@ def trade(**more):
     }
 
 
+LIVE = {
+    "T": "subscription",
+    "quotes": ["A"],
+    "trades": ["A"],
+    "alerts": [],
+    "tier": "vip",
+    "encoding": "json",
+    "id": ID,
+}
+
+
 def board_of(*messages):
     board = Board()
     for message in messages:
-        board.fold(message, AT_S)
+        board.fold(as_received(message), AT_S)
     return board
+
+
+def line_of(message):
+    return board.line_of(as_received(message))
+
+
+def notice_of(message):
+    return board.notice_of(as_received(message))
 
 
 # Folding.
@@ -105,25 +124,28 @@ def test_a_trade_keeps_the_quote():
 
 
 def test_a_subscription_says_the_tier_and_that_it_is_live():
-    board = board_of({"T": "subscription", "tier": "basic"})
-    assert (board.tier, board.status) == ("basic", "live")
+    shown = board_of({**LIVE, "tier": "basic"})
+    assert (shown.tier, shown.status) == ("basic", "live")
 
 
-@pytest.mark.parametrize("kind", ["heartbeat", "synced", "success", "something new"])
-def test_everyday_messages_are_no_notice(kind):
-    board = board_of({"T": kind})
-    assert not board.notices
-    assert not board.rows
+@pytest.mark.parametrize(
+    "message",
+    [{"T": "heartbeat", "t": 1}, {"T": "synced", "cursor": "e1:1"}, {"T": "success", "msg": "connected"}],
+)
+def test_everyday_messages_are_no_notice(message):
+    shown = board_of(message)
+    assert not shown.notices
+    assert not shown.rows
 
 
 def test_only_the_newest_notices_are_kept():
-    board = board_of(*({"T": "error", "code": code, "msg": "m"} for code in range(400, 410)))
-    assert list(board.notices) == ["error 407: m", "error 408: m", "error 409: m"]
+    shown = board_of(*({"T": "error", "code": code, "msg": "m"} for code in range(400, 410)))
+    assert list(shown.notices) == ["error 407: m", "error 408: m", "error 409: m"]
 
 
 def test_snapshots_do_not_count_as_rate():
-    board = board_of(quote(snap=1), quote())
-    assert board.rate.per_s(AT_S + 1) == 1.0
+    shown = board_of(quote(snap=1), quote())
+    assert shown.rate.per_s(AT_S + 1) == 1.0
 
 
 def test_the_rate_is_over_the_last_seconds_however_many_ticks():
@@ -183,50 +205,29 @@ def text_of(*messages):
     return json.dumps(messages)
 
 
-LIVE = {
-    "T": "subscription",
-    "quotes": ["A"],
-    "trades": ["A"],
-    "tier": "vip",
-    "encoding": "json",
-    "id": "watch",
-}
-
-
 @pytest.fixture
 async def serve(nursery, monkeypatch):
-    """Serve scripts, one a connection: frames, then the code to close with; return URL and requests."""
-    monkeypatch.setattr(session, "FIRST_RETRY_S", 0.0)
-    requests = []
+    """Start a server of scripts, to which clients come back at once."""
+    monkeypatch.setattr(for_commands, "RETRY_S", (0.0, 0.0))
 
-    async def start(*scripts):
-        waiting = list(scripts)
-
-        async def handle(request):
-            ws = await request.accept()
-            requests.append(json.loads(await ws.get_message()))
-            *frames, code = waiting.pop(0)
-            for frame in frames:
-                await ws.send_message(frame)
-            await ws.aclose(code, "so")
-
-        server = await nursery.start(partial(trio_websocket.serve_websocket, handle, "127.0.0.1", 0, None))
-        return f"ws://127.0.0.1:{server.port}/v1/stream", requests
+    async def start(*scripts, **more):
+        return await Script(scripts, **more).start(nursery)
 
     return start
 
 
+async def watch(played, token=None, console=None, tier=None, names=("A",)):
+    return await Watch(endpoint(played.url), list(names), tier, token, console).run()
+
+
+ASKED = {"action": "subscribe", "quotes": ["A"], "trades": ["A"], "encoding": "json"}
+SYNCED = {"T": "synced", "cursor": "e1:9", "id": ID}
+
+
 async def test_it_comes_back_after_a_close_that_permits_it_and_not_after_one_that_does_not(serve, capsys):
-    url, requests = await serve((text_of(LIVE), text_of(quote()), 4001), (text_of(quote(n=8)), 4503))
-    assert await Watch(endpoint(url), ["A", "B*"], "vip", None).run() == 1
-    subscribe = {
-        "action": "subscribe",
-        "quotes": ["A", "B*"],
-        "trades": ["A", "B*"],
-        "encoding": "json",
-        "tier": "vip",
-    }
-    assert requests == [{**subscribe, "id": "watch"}] * 2
+    played = await serve(("?", [LIVE], [quote()], 4001), ("?", [LIVE], [quote(n=8, g=10)], 4503))
+    assert await watch(played, tier="vip", names=("A", "B*")) == 1
+    assert played.requests == [{**ASKED, "quotes": ["A", "B*"], "trades": ["A", "B*"], "tier": "vip"}] * 2
     shown = capsys.readouterr()
     assert [line.split()[-1] for line in shown.out.splitlines()] == ["n=7", "n=8"]
     assert shown.err.splitlines() == [
@@ -235,18 +236,26 @@ async def test_it_comes_back_after_a_close_that_permits_it_and_not_after_one_tha
     ]
 
 
-async def test_it_waits_as_long_as_the_engine_asks(serve, monkeypatch, capsys):
-    waits = []
-
-    async def sleep(seconds):
-        waits.append(seconds)
-
-    url, _ = await serve(
-        (text_of({"T": "closing", "code": 1001, "msg": "bye", "retry_ms": 2000}), 1001), (4500,)
+async def test_after_a_cut_it_shows_what_came_meanwhile_and_says_what_is_missing(serve, capsys):
+    resumed = {**LIVE, "resumed": False, "reset": ["A"]}
+    played = await serve(
+        ("?", [LIVE], [quote(n=7, g=9, snap=1)], [SYNCED], 4001),
+        ("?", [{**LIVE, "resumed": True, "reset": []}], [quote(n=8, g=10)], [SYNCED], 4001),
+        ("?", [resumed], [quote(n=20, g=30, snap=1)], 4500),
     )
-    monkeypatch.setattr(trio, "sleep", sleep)
-    assert await Watch(endpoint(url), ["A"], None, None).run() == 1
-    assert 1 <= waits[0] <= 2
+    assert await watch(played) == 1
+    assert [asked.get("after") for asked in played.requests] == [None, "e1:9", "e1:9"]
+    shown = capsys.readouterr()
+    assert [line.split()[-1] for line in shown.out.splitlines()] == ["n=7", "n=8", "n=20"]
+    assert "marketfeed watch: ticks of 1 symbol are missing since the connection was lost" in shown.err
+
+
+async def test_it_waits_as_long_as_the_engine_asks(serve, autojump_clock, capsys):
+    closing = {"T": "closing", "code": 1001, "msg": "bye", "retry_ms": 2000}
+    played = await serve(("?", [LIVE], [closing], 1001), (4500,))
+    before_s = trio.current_time()
+    assert await watch(played) == 1
+    assert trio.current_time() - before_s >= 2
     assert capsys.readouterr().err.splitlines() == [
         "marketfeed watch: closing 1001: bye, reconnecting",  # and not once more at the close itself
         "marketfeed watch: closed 4500: so",
@@ -254,9 +263,9 @@ async def test_it_waits_as_long_as_the_engine_asks(serve, monkeypatch, capsys):
 
 
 async def test_a_close_that_another_one_was_announced_for_is_told(serve, capsys):
-    closing = text_of({"T": "closing", "code": 1001, "msg": "bye", "retry_ms": 0})
-    url, _ = await serve((closing, 4001), (text_of(quote()), 4001), (4500,))
-    assert await Watch(endpoint(url), ["A"], None, None).run() == 1
+    closing = {"T": "closing", "code": 1001, "msg": "bye", "retry_ms": 0}
+    played = await serve(([closing], 4001), ("?", [LIVE], [quote()], 4001), (4500,))
+    assert await watch(played) == 1
     assert capsys.readouterr().err.splitlines() == [
         "marketfeed watch: closing 1001: bye, reconnecting",
         "marketfeed watch: closed 4001 (so), reconnecting",
@@ -266,44 +275,47 @@ async def test_a_close_that_another_one_was_announced_for_is_told(serve, capsys)
 
 
 async def test_a_refused_request_ends_it(serve, capsys):
-    url, _ = await serve((text_of({"T": "error", "code": 409, "msg": "not entitled", "id": "watch"}), 1000))
-    assert await Watch(endpoint(url), ["A"], None, None).run() == 1
+    played = await serve(("?", [{"T": "error", "code": 409, "msg": "not entitled", "id": ID}], 1000))
+    assert await watch(played) == 1
     assert capsys.readouterr().err == "marketfeed watch: error 409: not entitled\n"
 
 
 async def test_an_engine_that_asks_for_a_token_is_told_apart(serve, capsys):
-    url, _ = await serve((text_of({"T": "error", "code": 401, "msg": "auth first", "id": "watch"}), 4501))
-    assert await Watch(endpoint(url), ["A"], None, None).run() == 1
+    played = await serve(("?", [{"T": "error", "code": 401, "msg": "auth first", "id": ID}], 4501))
+    assert await watch(played) == 1
     told = "marketfeed watch: this engine asks for a key or token: MARKETFEED_TOKEN or --token\n"
     assert capsys.readouterr().err == told
 
 
-async def test_a_temporary_error_is_tried_again(serve, capsys):
-    temporary = text_of({"T": "error", "code": 500, "msg": "no keys yet", "id": "auth"})
-    url, _ = await serve((temporary, 1000), (4501,))
-    assert await Watch(endpoint(url), ["A"], None, "token").run() == 1
+async def test_a_temporary_error_is_told_and_tried_again(serve, autojump_clock, capsys):
+    temporary = {"T": "error", "code": 500, "msg": "no keys yet", "id": ID}
+    played = await serve(("?", [temporary], "?", [temporary], 1011), (4501,))
+    assert await watch(played, "token") == 1
     assert capsys.readouterr().err.splitlines() == [
-        "marketfeed watch: error 500: no keys yet, reconnecting",
+        "marketfeed watch: error 500: no keys yet",
+        "marketfeed watch: error 500: no keys yet",
+        "marketfeed watch: closed 1011 (so), reconnecting",
         "marketfeed watch: closed 4501: so",
     ]
 
 
 async def test_a_token_is_sent_first(serve):
-    url, requests = await serve((4501,))
-    assert await Watch(endpoint(url), ["A"], None, "secret").run() == 1
-    assert requests == [{"action": "auth", "token": "secret", "id": "auth"}]
+    played = await serve(("?", 4501))
+    assert await watch(played, "secret") == 1
+    assert played.requests == [{"action": "auth", "token": "secret"}]
 
 
 async def test_what_is_no_marketfeed_is_said_so(serve, capsys):
-    url, _ = await serve(("hello", 1000))
-    assert await Watch(endpoint(url), ["A"], None, None).run() == 1
-    assert "does not speak marketfeed's protocol" in capsys.readouterr().err
+    played = await serve(("hello", 1000))
+    assert await watch(played) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "does not speak marketfeed's protocol" in line
 
 
 async def test_a_terminal_gets_a_table(serve):
-    url, _ = await serve((text_of(LIVE), text_of(quote(), trade()), 4503))
+    played = await serve(("?", [LIVE], [quote(), trade()], 4503))
     console = Console(force_terminal=True, width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    assert await Watch(endpoint(url), ["A"], None, None, console).run() == 1
+    assert await watch(played, console=console) == 1
     console.file.close()
     assert "bid size" in console.export_text()
 
@@ -319,17 +331,18 @@ ESCAPES = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202e"
         trade(S="[red]A[/]", d=ESCAPES),
         {**LIVE, "tier": ESCAPES},
         {"T": "error", "code": ESCAPES, "msg": ESCAPES},
+        {"T": "error", "code": 1, "msg": ESCAPES},
         {"T": "error", "code": 1, "msg": ESCAPES, "id": 1},
         {"T": "closing", "code": 1001, "msg": ESCAPES, "retry_ms": 1},
-        {"T": "gap", "S": ESCAPES, "channel": ESCAPES, "lost": ESCAPES, "n": ESCAPES},
+        {"T": "gap", "S": ESCAPES, "channel": "quotes", "lost": 1, "n": 2},
         {"T": "lag", "on": False, "conflated": ESCAPES},
     ],
 )
 @pytest.mark.parametrize("terminal", [False, True])
 async def test_nothing_that_a_server_sends_reaches_the_terminal_as_control(serve, capsys, message, terminal):
-    url, _ = await serve((text_of(LIVE), text_of(message), text_of(quote()), 4500), (4500,))
+    played = await serve(("?", [LIVE], [message], [quote()], 4500), (4500,))
     console = Console(force_terminal=terminal, width=200, color_system=None) if terminal else None
-    assert await Watch(endpoint(url), ["A"], None, None, console).run() == 1
+    assert await watch(played, console=console) == 1
     shown = "".join(capsys.readouterr())
     assert not any(sequence in shown for sequence in ("\x1b]0", "\x1b[31m", "\x9b", "\x07", "\u202e"))
     if "[red]" in message.get("S", "") and not terminal:
@@ -345,10 +358,12 @@ async def test_nothing_that_a_server_sends_reaches_the_terminal_as_control(serve
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("terminal", [False, True])
-async def test_messages_that_are_none_of_the_protocol_end_it_in_a_line(serve, capsys, frame, terminal):
-    url, _ = await serve((frame, 4500), (4500,))
+async def test_messages_that_are_none_of_the_protocol_end_it_in_a_line_or_are_passed_over(
+    serve, capsys, frame, terminal
+):
+    played = await serve((frame, 4500), (4500,))
     console = Console(force_terminal=terminal, width=200, color_system=None) if terminal else None
-    assert await Watch(endpoint(url), ["A"], None, None, console).run() == 1
+    assert await watch(played, console=console) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("marketfeed watch: ")
 

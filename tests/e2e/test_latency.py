@@ -13,8 +13,8 @@ from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 from prometheus_client.parser import text_string_to_metric_families
 
+from marketfeed.core.histogram import DIGITS, HIGHEST_NS, LOWEST_NS
 from marketfeed.latency import load
-from marketfeed.latency.histogram import DIGITS, HIGHEST_NS, LOWEST_NS
 from tests.support import admin_client
 from tests.support.process import Engine, engine, open_session
 

@@ -16,6 +16,7 @@ import time
 
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.process import engine
 
 FEED = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 50\nrate = 500\n'
@@ -112,6 +113,57 @@ def test_keys_scroll_and_quit(terminal):
     watching.wait_for(rb"symbols 24 to 44 of 50")
     watching.type(b"q")
     assert watching.ended() == 0
+
+
+def test_keys_order_filter_and_pause(terminal):
+    watching = terminal("*")
+    watching.wait_for(rb"symbols 1 to 21 of 50 .{1,3} /: filter")
+    watching.type(b"s")
+    watching.wait_for(rb"symbols 1 to 21 of 50 by activity")
+    watching.type(b"/sy0007\n")
+    watching.wait_for(rb"symbols 1 to 1 of 1 with sy0007 by activity")
+    watching.type(b"\x1b")
+    watching.wait_for(rb"symbols 1 to 21 of 50 by activity", watching.written.rindex(b"with sy0007"))
+    watching.type(b" ")
+    watching.wait_for(rb"paused [0-9]+ ms.*paused 1\.[0-9] s")
+    watching.type(b"?")
+    watching.wait_for(rb"any key: back")
+    watching.type(b"  q")
+    assert watching.ended() == 0
+
+
+def test_keys_change_the_tier_of_the_open_session(terminal):
+    watching = terminal("SY0000", columns=200)
+    watching.wait_for(rb"live .{1,3} vip .{1,3} ")
+    for tier in (b"premium", b"basic", b"vip"):
+        at = len(watching.written)
+        watching.type(b"t")
+        watching.wait_for(rb"live .{1,3} " + tier, at)
+    watching.type(b"T")
+    watching.wait_for(rb"live .{1,3} basic", at)
+    assert b"reconnecting" not in watching.written
+    watching.type(b"q")
+    assert watching.ended() == 0
+
+
+def test_a_tier_that_was_chosen_stays_after_a_restart_of_the_engine(tmp_path):
+    port = free_port()
+    settings = ("--set", f"gateway.port={port}")
+    with engine(FEED, tmp_path, *settings) as first:
+        watching = Terminal(first, tmp_path, "SY0000", columns=200)
+        try:
+            watching.wait_for(rb"live .{1,3} vip")
+            watching.type(b"t")
+            watching.wait_for(rb"live .{1,3} premium")
+            assert first.stop() == 0
+            watching.wait_for(rb"reconnecting")
+            at = len(watching.written)
+            with engine(FEED, tmp_path, *settings):
+                watching.wait_for(rb"live .{1,3} premium", at)
+                watching.type(b"q")
+                assert watching.ended() == 0
+        finally:
+            watching.close()
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import trio
 
+from marketfeed.core.histogram import Histogram
 from marketfeed.core.stamps import STAMPS_BYTES, Stamps
 from marketfeed.latency.aggregator import tell_intervals
-from marketfeed.latency.histogram import Histogram
 from marketfeed.latency.intervals import Interval
 from marketfeed.latency.recorder import LatencyRecorder
 

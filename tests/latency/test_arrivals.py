@@ -5,8 +5,8 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketfeed.core.histogram import DIGITS, HIGHEST_NS, LOWEST_NS, Histogram
 from marketfeed.latency.arrivals import Arrivals
-from marketfeed.latency.histogram import DIGITS, HIGHEST_NS, LOWEST_NS, Histogram
 
 MS = 1_000_000
 T = 1_790_000_000_000_000_000

@@ -11,7 +11,7 @@ from hdrh.log import HistogramLogReader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.latency.histogram import DIGITS, HIGHEST_NS, LOWEST_NS, Histogram
+from marketfeed.core.histogram import DIGITS, HIGHEST_NS, LOWEST_NS, Histogram
 from marketfeed.latency.intervals import Interval, Tag
 from marketfeed.latency.log import IntervalLog
 from marketfeed.latency.read import read

@@ -13,9 +13,9 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from marketfeed.core.histogram import DIGITS, HIGHEST_NS, LOWEST_NS
 from marketfeed.errors import LogError
 from marketfeed.latency import load
-from marketfeed.latency.histogram import DIGITS, HIGHEST_NS, LOWEST_NS
 from marketfeed.latency.intervals import Tag
 from marketfeed.latency.read import read
 from marketfeed.latency.sums import BucketLayout, Merged

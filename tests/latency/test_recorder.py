@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketfeed.core.histogram import Histogram
 from marketfeed.core.stamps import STAMPS_BYTES, Stamps
-from marketfeed.latency.histogram import Histogram
 from marketfeed.latency.intervals import Tag
 from marketfeed.latency.recorder import MAX_PARTS, Flush, FlushedTicks, LatencyRecorder, Marks
 

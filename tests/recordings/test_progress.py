@@ -1,87 +1,71 @@
-"""State of a recording in progress: completeness and the cursor to resume from."""
+"""State of a recording in progress: counts and completeness."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from marketfeed.core.binary import FrameParser, quotes_frame, symbols_frame
+from marketfeed.client.batch import Batch
+from marketfeed.client.messages import Connected, Disconnected, Gap, Lag
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE
 from marketfeed.recordings.progress import RecordingProgress
 
-BEGUN = {"T": "success", "msg": "connected", "epoch": "e1"}
-SYNCED = {"T": "synced", "cursor": "e1:0"}
+BEGUN = Connected("e1", "s1", 1)
+RESTARTED = Connected("e2", "s2", 1)
+CUT = Disconnected(1006, "connection lost", 500)
 
 
 def quotes(*ns, snapshot=False):
     records = np.zeros(len(ns), QUOTE)
     records["n"] = records["g"] = ns
     records["flags"] = FLAG_SNAPSHOT * snapshot
-    parser = FrameParser()
-    parser.feed(quotes_frame(records, 1))
-    (frame,) = parser
-    return frame
+    return Batch([], 0, b"as received", records)
 
 
 def recorded(*what):
     one = RecordingProgress()
-    for message in what:
-        if isinstance(message, dict):
-            one.note(message)
+    for each in what:
+        if isinstance(each, Batch):
+            one.take(each)
         else:
-            one.take(message)
+            one.note(each)
     return one
 
 
 @pytest.mark.parametrize(
     ("what", "complete"),
     [
-        ([BEGUN, SYNCED, quotes(1, 2, 3)], True),
-        ([BEGUN, quotes(7, snapshot=True), SYNCED, quotes(8)], True),
-        ([BEGUN, SYNCED, quotes(1, 3)], False),
-        ([BEGUN, SYNCED, quotes(1), {"T": "lag", "on": True}], False),  # current losses are not announced yet
-        (
-            [BEGUN, SYNCED, quotes(1), {"T": "lag", "on": True}, {"T": "lag", "on": False, "conflated": 0}],
-            True,
-        ),
-        ([BEGUN, SYNCED, quotes(1), {**BEGUN, "epoch": "e2"}], False),
+        ([BEGUN, quotes(1, 2, 3)], True),
+        ([BEGUN, quotes(7, snapshot=True), quotes(8)], True),
+        ([BEGUN, quotes(1, 3)], False),
+        ([BEGUN, quotes(1), Lag(True)], False),  # current losses are not announced yet
+        ([BEGUN, quotes(1), Lag(True), Lag(False, 0)], True),
+        ([BEGUN, quotes(1), CUT, BEGUN, quotes(2)], True),
+        ([BEGUN, quotes(1), CUT, BEGUN, quotes(4, snapshot=True)], False),
+        ([BEGUN, quotes(1), CUT, RESTARTED], False),
     ],
 )
 def test_it_is_complete_if_every_tick_is_there(what, complete):
     assert recorded(*what).complete == complete
 
 
-def test_a_connection_cut_before_the_first_tick_goes_on_from_there():
-    # Without a cursor, a snapshot with any n would replace the missed ticks.
-    assert recorded(BEGUN).cursor is None
-    assert recorded(BEGUN, SYNCED).cursor == "e1:0"
-    assert recorded(BEGUN, SYNCED, quotes(1, 2)).cursor == "e1:2"
-    assert recorded(BEGUN, SYNCED, {**BEGUN, "epoch": "e2"}).cursor is None
+def test_gaps_that_the_engine_announced_are_counted_and_those_that_the_client_found_are_missing_ticks():
+    announced, found = (Gap(S="A", channel="quotes", lost=3, n=5, announced=told) for told in (True, False))
+    one = recorded(BEGUN, quotes(1), announced, found, quotes(5))
+    assert (one.announced_gaps, one.missing) == (1, 3)
 
 
-def test_a_cursor_is_sent_back_as_it_came_but_for_the_g_of_a_later_tick():
-    of_several = {"T": "synced", "cursor": "a:17,b:30"}  # of a later version
-    assert recorded(BEGUN, of_several).cursor == "a:17,b:30"
-    assert recorded(BEGUN, of_several, quotes(31)).cursor == "a:17,b:31"
-    assert recorded(BEGUN, SYNCED, quotes(31), {"T": "synced", "cursor": "e1:40"}).cursor == "e1:40"
-
-
-def test_what_comes_after_a_cut_moves_the_cursor_only_if_all_of_it_resumes():
-    cut = [BEGUN, SYNCED, quotes(1, 2), BEGUN]
-    resumed = {"T": "subscription", "resumed": True}
-    assert recorded(*cut, resumed, quotes(3)).cursor == "e1:3"
-    assert recorded(*cut, {**resumed, "resumed": False}, quotes(3)).cursor == "e1:2"
-
-
-def test_names_of_all_connections_are_kept():
+def test_names_of_all_connections_are_kept_and_ids_of_the_last_one():
     one = RecordingProgress()
     for symbols in ({"A": 0}, {"B": 1}):
-        parser = FrameParser()
-        parser.feed(symbols_frame(symbols, 1))
-        for frame in parser:
-            one.take(frame)
-        one.announced = {}
-    assert one.names == {"A", "B"}
+        one.note(BEGUN)
+        one.take(Batch([], 0, b"", symbols=symbols))
+    assert (one.names, one.announced) == ({"A", "B"}, {"B": 1})
+
+
+def test_ends_of_connections_and_of_engines_are_counted():
+    one = recorded(BEGUN, CUT, CUT, BEGUN, CUT, RESTARTED)
+    assert (one.reconnects, one.restarts) == (3, 1)
 
 
 def test_a_recording_of_which_nothing_was_written_has_no_ratio():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from marketfeed.latency.histogram import Histogram
+from marketfeed.core.histogram import Histogram
 from marketfeed.latency.intervals import Interval, Tag
 from marketfeed.latency.log import IntervalLog
 

@@ -1,4 +1,4 @@
-"""Where an engine is, whom to trust there, and what is said where there is no connection."""
+"""What commands say where there is no connection, or another server than an engine."""
 
 from __future__ import annotations
 
@@ -13,47 +13,16 @@ import trio.lowlevel
 import trio.socket
 import trustme
 
-from marketfeed.client.connection import THEIR_ENDS, ConnectError, endpoint, endpoint_of, stream_url
-from marketfeed.client.unreachable import leaf
+from marketfeed.client.address import endpoint, endpoint_of
+from marketfeed.client.for_commands import ENDS, command_feed, lost, why
+from marketfeed.client.messages import Disconnected
 from marketfeed.config.schema import GatewayConfig
-from marketfeed.errors import ConfigError
 
 NOT_TLS = tuple(
     f"{what}; does this port serve wss://?"
     for what in ("connection closed without an answer", "the answer is not HTTP")
 )
 PAST = datetime.now(UTC) - timedelta(days=2)
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1/", "127.0.0.1:8765", "ws:///v1/stream", "ws://a:99999/"])
-def test_a_url_that_is_none_of_a_websocket(url):
-    with pytest.raises(ConfigError, match="--url"):
-        endpoint(url)
-
-
-@pytest.mark.parametrize(
-    ("gateway", "url"),
-    [
-        (GatewayConfig(), "ws://127.0.0.1:8765/v1/stream"),
-        (GatewayConfig(host="::1", port=9), "ws://[::1]:9/v1/stream"),
-        (GatewayConfig(host="feed.example.com"), "ws://feed.example.com:8765/v1/stream"),
-        (GatewayConfig(host="0.0.0.0"), "ws://127.0.0.1:8765/v1/stream"),
-        (GatewayConfig(host="::"), "ws://[::1]:8765/v1/stream"),
-        (GatewayConfig(tls_cert="cert.pem", tls_key="key.pem"), "wss://127.0.0.1:8765/v1/stream"),
-    ],
-)
-def test_the_stream_of_a_configuration(gateway, url):
-    assert stream_url(gateway) == url
-
-
-def test_a_url_without_a_path_means_the_stream():
-    assert endpoint("ws://127.0.0.1:8765").resource == "/v1/stream"
-    assert endpoint("ws://127.0.0.1:8765/behind/a/proxy?key=1").resource == "/behind/a/proxy?key=1"
-
-
-def test_a_port_that_the_engine_picks_itself_needs_a_url():
-    with pytest.raises(ConfigError, match=r"gateway\.port: 0 .*: --url ws://"):
-        stream_url(GatewayConfig(port=0))
 
 
 class Server:
@@ -85,18 +54,26 @@ class Server:
             nursery.cancel_scope.cancel()
 
 
-async def refusal(engine):
-    """Return what is said of a connection that there is none of."""
-    with trio.fail_after(5), pytest.raises(ConnectError) as caught:
-        await engine.connect()
-    said = engine.unreachable(caught.value)
+async def refusal(engine, within_s=5.0):
+    """Return what is said of an engine to which there is no session."""
+
+    async def follow():
+        async with command_feed(engine, None) as feed:
+            async for message in feed:
+                if isinstance(message, Disconnected):
+                    lost(message, feed)
+
+    with trio.fail_after(within_s), pytest.raises(ENDS) as caught:
+        await follow()
+    said = why(caught.value, engine, named=False)
     assert "\n" not in said
+    assert why(caught.value, engine) == f"cannot connect to {engine.url}: {said}"
     return said
 
 
 async def connects(engine):
-    async with await engine.connect() as stream:
-        return await stream.receive_some() == b"hello"
+    """Return whether TLS has accepted the server, which is none of HTTP."""
+    return (await refusal(engine)).startswith("the answer is not HTTP")
 
 
 @pytest.fixture
@@ -184,21 +161,10 @@ async def test_a_port_that_says_nothing_is_told_from_one_that_is_slow(autojump_c
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, say_nothing, [listener])
         port = listener.socket.getsockname()[1]
-        engine = endpoint(f"wss://127.0.0.1:{port}/")
-        with pytest.raises(ConnectError, match=r"TLS: no answer within 10 s; does this port serve ws://\?"):
-            await engine.connect()
+        said = await refusal(endpoint(f"wss://127.0.0.1:{port}/"), 60)
+        assert said == "TLS: no answer within 10 s; does this port serve ws://?"
+        assert await refusal(endpoint(f"ws://127.0.0.1:{port}/"), 60) == "no answer within 10 s"
         nursery.cancel_scope.cancel()
-
-
-async def rejection(engine):
-    """Return what is said of a connection on which no WebSocket opens."""
-    with trio.fail_after(5):
-        try:
-            async with await engine.connect() as stream, trio.open_nursery() as nursery:
-                await engine.websocket(nursery, stream)
-        except* THEIR_ENDS as group:
-            ended = group
-    return engine.unreachable(leaf(ended))
 
 
 def answered(status, body, kind, *headers):
@@ -226,7 +192,7 @@ TOMCAT = "This combination of host and port requires TLS."
 
 async def test_a_port_of_tls_that_is_spoken_to_without_it(server):
     async with server.serving() as port:
-        assert await rejection(endpoint(f"ws://127.0.0.1:{port}/")) in NOT_TLS
+        assert await refusal(endpoint(f"ws://127.0.0.1:{port}/")) in NOT_TLS
 
 
 @pytest.mark.parametrize(
@@ -288,22 +254,8 @@ async def test_a_port_that_opens_no_websocket(answer, said):
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, handle, [listener])
-        assert await rejection(endpoint(f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/")) == said
+        assert await refusal(endpoint(f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/")) == said
         nursery.cancel_scope.cancel()
-
-
-def test_a_ca_that_is_none(tmp_path):
-    with pytest.raises(ConfigError, match=r"--ca .*nope\.pem: No such file or directory"):
-        endpoint("wss://x/", tmp_path / "nope.pem")
-    (tmp_path / "empty.pem").write_text("no certificate")
-    with pytest.raises(ConfigError, match=r"--ca .*empty\.pem: contains no certificate in PEM format"):
-        endpoint("wss://x/", tmp_path / "empty.pem")
-    with pytest.raises(ConfigError, match="requires a wss:// URL"):
-        endpoint("ws://x/", tmp_path / "empty.pem")
-    for name, said in (("nope.pem", "No such file"), ("empty.pem", "contains no certificate in PEM format")):
-        gateway = GatewayConfig(tls_cert=str(tmp_path / name), tls_key="key.pem")
-        with pytest.raises(ConfigError, match=rf"gateway\.tls_cert: .*{name}: {said}"):
-            endpoint_of(gateway)
 
 
 class NoSuchName(trio.abc.HostnameResolver):
@@ -319,29 +271,15 @@ class NoSuchName(trio.abc.HostnameResolver):
 @pytest.mark.parametrize("host", ["nope.invalid", "256.1.1.1"])
 async def test_a_host_without_an_address_is_said_so(host):
     trio.socket.set_custom_hostname_resolver(NoSuchName())
-    with trio.fail_after(30), pytest.raises(OSError) as caught:
-        await endpoint(f"wss://{host}/").connect()
-    said = endpoint(f"wss://{host}/").unreachable(caught.value)
+    said = await refusal(endpoint(f"wss://{host}/"))
     assert said.startswith("cannot resolve its host name: ")
     assert "Errno" not in said
 
 
-@pytest.mark.parametrize("host", ["a" * 70 + ".com", "a..b", ".."])
-def test_what_cannot_be_a_host_name_is_refused_at_once(host):
-    with pytest.raises(ConfigError, match=r"--url .*: \".*\" is not a valid host name"):
-        endpoint(f"ws://{host}/v1/stream")
-
-
-def test_no_error_number_is_shown():
-    unreachable = endpoint("ws://x/").unreachable
-    assert unreachable(OSError(113, "No route to host")) == "No route to host"
-    assert unreachable(ConnectionResetError(104, "Connection reset by peer")) == "Connection reset by peer"
-
-
-def test_where_no_url_was_given_the_way_to_give_one_is_named():
-    error = ConnectionRefusedError(111, "Connection refused")
-    refused = "connection refused, is the engine running?"
-    assert endpoint("ws://x/").unreachable(error) == refused
-    assert endpoint_of(GatewayConfig()).unreachable(error) == (
-        f"{refused}; for an engine at another address, use --url ws://HOST:PORT/v1/stream"
+async def test_where_no_url_was_given_the_way_to_give_one_is_named():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    assert await refusal(endpoint_of(GatewayConfig(port=port))) == (
+        "connection refused, is the engine running?"
+        "; for an engine at another address, use --url ws://HOST:PORT/v1/stream"
     )

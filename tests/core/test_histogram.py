@@ -9,7 +9,7 @@ from hdrh.histogram import HdrHistogram
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.latency.histogram import (
+from marketfeed.core.histogram import (
     BUCKETS,
     DIGITS,
     HIGHEST_NS,

@@ -1,0 +1,281 @@
+"""Numbers of ticks: drops what comes twice or too late, and finds what is missing.
+
+The ticks of each symbol and channel are numbered 1, 2, 3 … modulo 2^32. A tick continues its symbol if its
+number is the next one. A higher number is a hole, unless it was announced:
+
+- a `gap` of the engine says which number is next,
+- quotes that are conflated while the session lags, or that were when it was cut,
+- the first tick of a symbol after a reset,
+- everything on a tier that sends the latest of each symbol.
+
+A number that is not higher comes twice, or late; a hole has been told by then, so the tick is dropped.
+:func:`verdict` is this rule for one tick. :class:`NamedNumbers` applies it to messages, and
+:class:`RecordNumbers` to arrays: 15 µs and 40 ns a tick for a batch that continues (perf/client_sdk.py).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from marketfeed.client.messages import Gap, Quote, Trade
+from marketfeed.core.records import CHANNELS, FLAG_SNAPSHOT, QUOTES, TRADES, Records
+from marketfeed.core.symbols import MAX_SYMBOLS, is_symbol
+from marketfeed.errors import FeedProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+MODULUS: Final = 1 << 32
+_MASK: Final = MODULUS - 1
+_HALF: Final = 1 << 31
+
+
+class Verdict(NamedTuple):
+    """Whether to keep a tick, and how many ticks are missing before it."""
+
+    keep: bool
+    lost: int
+
+
+def verdict(last: int | None, n: int, *, snap: bool, excused: bool, every: bool) -> Verdict:
+    """Judge a tick with number ``n`` after ``last``, None if there was none.
+
+    ``excused``: its symbol has been reset, or resumes from a position that this client does not know;
+    ``every``: holes count.
+    """
+    if last is None:
+        return Verdict(True, 0 if snap or excused or not every else max(n - 1, 0))
+    ahead = (n - last) & _MASK
+    if 0 < ahead < _HALF:
+        return Verdict(True, 0 if excused or not every else ahead - 1)
+    return Verdict(snap and excused and not ahead, 0)
+
+
+class Numbers:
+    """What both kinds have in common: the state of the session that decides which holes count.
+
+    ``every``: the tier sends every tick. ``lenient``: the first tick of a symbol may have any number,
+    because the session resumed from a cursor of another client.
+    """
+
+    def __init__(self) -> None:
+        self.every = False
+        self.lagging = False
+        self.lenient = False
+        self.duplicates = 0  # ticks that were dropped
+        self.lost = 0  # ticks in holes that nobody announced
+        self.holes = 0  # gaps that the client has told
+
+    def counts(self, channel: int) -> bool:
+        """Return whether holes of ``channel`` count now."""
+        return self.every and not (self.lagging and channel == QUOTES)
+
+    def hole(self, name: str, channel: int, lost: int, n: int, snap: bool = False) -> Gap:
+        """Count a hole, and return the message about it. With a snapshot the engine begins a symbol anew."""
+        self.lost += 0 if snap else lost
+        self.holes += 1
+        return Gap(S=name, channel=CHANNELS[channel], lost=lost, n=n, announced=snap)
+
+    def cut(self) -> None:
+        """The connection is lost: what a lagging session left out before is not sent again."""
+        if self.lagging:
+            self.excuse(("*",), (QUOTES,))
+        self.lagging = False
+
+    def excuse(self, names: Iterable[str], channels: tuple[int, ...] = (QUOTES, TRADES)) -> None:
+        """Let the next tick of each symbol that ``names`` match have any number."""
+        raise NotImplementedError
+
+
+class NamedNumbers(Numbers):
+    """Numbers of ticks by the names of symbols, for messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: tuple[dict[str, int], dict[str, int]] = ({}, {})
+        self._excused: tuple[set[str], set[str]] = (set(), set())
+
+    def retain(self, channel: int, names: Iterable[str]) -> None:
+        """Forget the symbols that ``names``, the whole subscription, do not match."""
+        matches, last = Matcher(names), self._last[channel]
+        for name in [name for name in last if not matches(name)]:
+            del last[name]
+            self._excused[channel].discard(name)
+
+    def excuse(self, names: Iterable[str], channels: tuple[int, ...] = (QUOTES, TRADES)) -> None:
+        """Let the next tick of each symbol that ``names`` match have any number."""
+        matches = Matcher(names)
+        for channel in channels:
+            self._excused[channel].update(filter(matches, self._last[channel]))
+
+    def gap(self, gap: Gap) -> Gap | None:
+        """Take a gap that the engine announced; return one for what it does not cover, if anything."""
+        channel = CHANNELS.index(gap.channel)
+        last, name = self._last[channel].get(gap.S), gap.S
+        judged = verdict(last, gap.n, snap=last is None, excused=False, every=self.counts(channel))
+        if not judged.keep:
+            return None
+        self._last[channel][name] = (gap.n - 1) & _MASK
+        excused = name in self._excused[channel]
+        self._excused[channel].discard(name)
+        more = 0 if excused else judged.lost - gap.lost
+        return self.hole(name, channel, more, gap.n) if more > 0 else None
+
+    def take(self, tick: Quote | Trade, into: list[Any]) -> bool:
+        """Append ``tick`` to ``into``, after a gap if there is a hole; return whether it was kept."""
+        channel = QUOTES if type(tick) is Quote else TRADES
+        last, name, n = self._last[channel], tick.S, tick.n
+        before = last.get(name)
+        if before is not None and n == before + 1 and name not in self._excused[channel]:
+            last[name] = n
+            into.append(tick)
+            return True
+        return self._judge(tick, channel, before, into)
+
+    def _judge(self, tick: Quote | Trade, channel: int, before: int | None, into: list[Any]) -> bool:
+        name, n = tick.S, tick.n
+        if before is None and not is_symbol(name):
+            raise FeedProtocolError(f"a tick of an invalid symbol: {name[:40]!r}")
+        excused = name in self._excused[channel] or (before is None and self.lenient)
+        keep, lost = verdict(before, n, snap=tick.snap == 1, excused=excused, every=self.counts(channel))
+        if not keep:
+            self.duplicates += 1
+            return False
+        if lost:
+            into.append(self.hole(name, channel, lost, n, tick.snap == 1))
+        self._last[channel][name] = n
+        self._excused[channel].discard(name)
+        into.append(tick)
+        return True
+
+
+class RecordNumbers(Numbers):
+    """Numbers of ticks by the ids of symbols, for arrays; ids belong to one epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: NDArray[np.object_] = np.full(MAX_SYMBOLS, None, object)  # by id; None: not announced
+        self.ids: dict[str, int] = {}
+        self._announced = np.zeros(MAX_SYMBOLS, bool)
+        self._last = np.full((len(CHANNELS), MAX_SYMBOLS), -1, np.int64)  # -1: none yet
+        self._excused = np.zeros((len(CHANNELS), MAX_SYMBOLS), bool)
+
+    def announce(self, symbols: dict[str, int]) -> None:
+        """Take ids by name. Raises FeedProtocolError if an id or a name changes its partner."""
+        for name, number in symbols.items():
+            if self.ids.setdefault(name, number) != number or self.names[number] not in (None, name):
+                raise FeedProtocolError(f"the id of {name} changes to {number}")
+            self.names[number] = name
+            self._announced[number] = True
+
+    def retain(self, channel: int, names: Iterable[str]) -> None:
+        """Forget the symbols that ``names``, the whole subscription, do not match."""
+        matches = Matcher(names)
+        numbers = [number for name, number in self.ids.items() if not matches(name)]
+        self._last[channel][numbers] = -1
+        self._excused[channel][numbers] = False
+
+    def excuse(self, names: Iterable[str], channels: tuple[int, ...] = (QUOTES, TRADES)) -> None:
+        """Let the next tick of each symbol that ``names`` match have any number."""
+        matches = Matcher(names)
+        numbers = [number for name, number in self.ids.items() if matches(name)]
+        for channel in channels:
+            self._excused[channel][numbers] = True
+
+    def gap(self, gap: Gap) -> Gap | None:
+        """Take a gap that the engine announced; return one for what it does not cover, if anything."""
+        channel, number = CHANNELS.index(gap.channel), self.ids.get(gap.S)
+        if number is None:
+            return None  # its id is announced before its first tick, which then begins it
+        before = int(self._last[channel][number])
+        last = None if before < 0 else before
+        judged = verdict(last, gap.n, snap=last is None, excused=False, every=self.counts(channel))
+        if not judged.keep:
+            return None
+        self._last[channel][number] = (gap.n - 1) & _MASK
+        excused = bool(self._excused[channel][number])
+        self._excused[channel][number] = False
+        more = 0 if excused else judged.lost - gap.lost
+        return self.hole(gap.S, channel, more, gap.n) if more > 0 else None
+
+    def take(self, channel: int, records: Records, into: list[Any]) -> Records:
+        """Return the ``records`` to keep, all of them without a copy; append gaps to ``into``.
+
+        Raises FeedProtocolError if an id was not announced.
+        """
+        if not len(records):
+            return records
+        symbols = records["symbol"]
+        if not self._announced[symbols].all():
+            raise FeedProtocolError("a record of a symbol that was not announced")
+        last = self._last[channel]
+        order = np.argsort(symbols, kind="stable")
+        sorted_symbols = symbols[order]
+        ns = records["n"][order].astype(np.int64)
+        first = np.empty(len(ns), bool)
+        first[0] = True
+        np.not_equal(sorted_symbols[1:], sorted_symbols[:-1], out=first[1:])
+        before = np.empty_like(ns)
+        before[1:] = ns[:-1]
+        before[first] = last[sorted_symbols[first]]
+        excused = self._excused[channel][sorted_symbols]
+        ahead = (ns - before) & _MASK
+        if not ((ahead == 1) & ~excused & (before >= 0)).all():
+            new = before < 0
+            if new.any():
+                any_number = records["flags"][order] & FLAG_SNAPSHOT > 0
+                if self.lenient:
+                    any_number[:] = True
+                ahead[new] = np.where(any_number[new], 1, np.maximum(ns[new], 1))
+            if not ((ahead > 0) & (ahead < _HALF)).all():
+                return self._one_by_one(channel, records, into)
+            if self.counts(channel):
+                for i in np.flatnonzero((ahead > 1) & ~(excused & first)).tolist():
+                    name = self.names[sorted_symbols[i]]
+                    snap = bool(records["flags"][order[i]] & FLAG_SNAPSHOT)
+                    into.append(self.hole(name, channel, int(ahead[i]) - 1, int(ns[i]), snap))
+            self._excused[channel][sorted_symbols] = False
+        last[sorted_symbols] = ns  # of equal symbols the last one counts
+        return records
+
+    def _one_by_one(self, channel: int, records: Records, into: list[Any]) -> Records:
+        """Judge ticks of which some come twice or late, in order of arrival."""
+        last, excused = self._last[channel], self._excused[channel]
+        keep = np.zeros(len(records), bool)
+        every = self.counts(channel)
+        rows = zip(records["symbol"].tolist(), records["n"].tolist(), records["flags"].tolist(), strict=True)
+        for i, (symbol, n, flags) in enumerate(rows):
+            before = int(last[symbol])
+            pardoned = bool(excused[symbol]) or (before < 0 and self.lenient)
+            keep[i], lost = verdict(
+                None if before < 0 else before,
+                n,
+                snap=bool(flags & FLAG_SNAPSHOT),
+                excused=pardoned,
+                every=every,
+            )
+            if not keep[i]:
+                self.duplicates += 1
+                continue
+            if lost:
+                into.append(self.hole(self.names[symbol], channel, lost, n, bool(flags & FLAG_SNAPSHOT)))
+            last[symbol] = n
+            excused[symbol] = False
+        return records[keep]
+
+
+class Matcher:
+    """Tells whether a symbol is among names and patterns of a subscription."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        names = list(names)
+        self._names = {name for name in names if not name.endswith("*")}
+        self._prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
+
+    def __call__(self, symbol: str) -> bool:
+        """Return whether ``symbol`` is among them."""
+        return symbol in self._names or symbol.startswith(self._prefixes)

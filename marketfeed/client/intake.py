@@ -1,0 +1,201 @@
+"""Received messages as batches: ticks without those that came twice, gaps in their place, and counters.
+
+text, bytes ──► decoded ──► numbers checked ──► Batch        newest tick of each symbol, latencies
+└──► messages about the session, to ``control`` (core.py), in order
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from marketfeed.client.batch import Batch
+from marketfeed.client.binary import contents_of
+from marketfeed.client.continuity import NamedNumbers, RecordNumbers
+from marketfeed.client.messages import Gap, Quote, Trade, decode
+from marketfeed.client.newest import Newest
+from marketfeed.client.statistics import Counters
+from marketfeed.core.records import FLAG_SNAPSHOT, QUOTES, TRADES, Records
+from marketfeed.core.units import US
+from marketfeed.errors import FeedProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from marketfeed.client.messages import Lag, Subscription
+
+
+class Now(NamedTuple):
+    """A moment: ``s`` by a monotonic clock, ``unix_ns`` by the wall clock."""
+
+    s: float
+    unix_ns: int
+
+
+class Intake:
+    """The way of received messages, over all connections of a feed.
+
+    ``control(message, into)`` takes each message that is not a tick, and appends it and what follows from it
+    to ``into``. ``advance(g)`` is told how far the ticks have come.
+    """
+
+    def __init__(self, control: Callable[[Any, list[Any]], None], advance: Callable[[int], None]) -> None:
+        self.counters = Counters()
+        self.newest = Newest()
+        self.tier = ""  # as the engine last told it
+        self.live = False  # whether ticks come as they arise: their latency counts
+        self._control, self._advance = control, advance
+        self._named, self._records = NamedNumbers(), RecordNumbers()
+        self._whole: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+
+    # The session.
+
+    def epoch(self) -> None:
+        """Begin with an engine of another epoch: numbers and ids start again."""
+        lenient = self._named.lenient
+        self._named, self._records = NamedNumbers(), RecordNumbers()
+        self._named.lenient = self._records.lenient = lenient
+        self.newest = Newest()
+
+    def cut(self) -> None:
+        """The connection is lost."""
+        self.live = False
+        for numbers in (self._named, self._records):
+            numbers.cut()
+
+    def resume_elsewhere(self) -> None:
+        """Take the first tick of a symbol with any number: the cursor is another client's."""
+        self._named.lenient = self._records.lenient = True
+
+    def subscribed(self, answer: Subscription, *, complete: bool) -> None:
+        """Take the subscription, and whether its tier sends every tick.
+
+        ``complete``: all requests are answered, so symbols that it does not match are not subscribed.
+        """
+        self.tier = answer.tier
+        whole = (frozenset(answer.quotes), frozenset(answer.trades))
+        for numbers in (self._named, self._records):
+            numbers.every = answer.delivery == "every"
+            for channel, names, before in zip((QUOTES, TRADES), whole, self._whole, strict=True):
+                if complete and not before <= names:
+                    numbers.retain(channel, names)
+        if complete:
+            self._whole = whole
+
+    def excuse(self, symbols: Iterable[str]) -> None:
+        """Take a reset of ``symbols``, which may be patterns."""
+        names = list(symbols)
+        self.counters.resets += 1
+        for numbers in (self._named, self._records):
+            numbers.excuse(names)
+
+    def lag(self, lag: Lag) -> None:
+        """Take the beginning or the end of lag."""
+        self._named.lagging = self._records.lagging = lag.on
+        self.counters.lags += lag.on
+        self.counters.conflated += lag.conflated or 0
+
+    def gap(self, gap: Gap, into: list[Any]) -> None:
+        """Take a gap that the engine announced."""
+        self.counters.gaps += 1
+        self.counters.lost += gap.lost
+        into.append(gap)
+        found = (numbers.gap(gap) for numbers in (self._named, self._records))
+        into.extend(more for more in found if more is not None)
+
+    # Messages.
+
+    def text(self, data: str, now: Now) -> Batch:
+        """Take a text message. Raises FeedProtocolError if it breaks the protocol."""
+        try:
+            messages, unknown = decode(data)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise FeedProtocolError(f"a message is not a JSON array: {error}") from None
+        self.counters.messages += 1
+        self.counters.unknown += unknown
+        into: list[Any] = []
+        self._take(messages, into, now)
+        return Batch(into, now.unix_ns, data)
+
+    def _take(self, messages: Iterable[Any], into: list[Any], now: Now) -> None:
+        take, quotes, trades = self._named.take, self.newest.quotes, self.newest.trades
+        g = count = snaps = 0
+        received_us: list[int] = []
+        for message in messages:
+            kind = type(message)
+            if kind is Quote or kind is Trade:
+                if not take(message, into):
+                    continue
+                (quotes if kind is Quote else trades)[message.S] = message
+                count += kind is Quote
+                if message.snap == 1:
+                    snaps += 1
+                    continue
+                received_us.append(message.r)
+                if message.g > g:
+                    g = message.g
+            else:
+                if g:
+                    self._advance(g)
+                self._control(message, into)
+                take = self._named.take  # of another epoch, perhaps
+                quotes, trades = self.newest.quotes, self.newest.trades
+        if g:
+            self._advance(g)
+        counters = self.counters
+        ticks = len(received_us) + snaps
+        counters.quotes += count
+        counters.trades += ticks - count
+        counters.snapshots += snaps
+        if self.live and received_us:
+            counters.arrived(np.array(received_us, np.int64) * US, now.unix_ns)
+        self._count_numbers()
+
+    def binary(self, data: bytes, now: Now) -> Batch:
+        """Take a binary message. Raises FeedProtocolError if it breaks the protocol."""
+        contents = contents_of(data)
+        counters = self.counters
+        counters.messages += 1
+        counters.unknown += contents.unknown
+        into: list[Any] = []
+        if contents.messages:
+            self._take(contents.messages, into, now)
+        numbers = self._records
+        if contents.symbols:
+            numbers.announce(contents.symbols)
+        quotes = self._ticks(QUOTES, contents.quotes, into, now)
+        trades = self._ticks(TRADES, contents.trades, into, now)
+        counters.quotes += len(quotes)
+        counters.trades += len(trades)
+        self._count_numbers()
+        return Batch(
+            into, now.unix_ns, data, quotes, trades, numbers.names, contents.sent_ns, contents.symbols
+        )
+
+    def _ticks(self, channel: int, records: Records, into: list[Any], now: Now) -> Records:
+        if not len(records):
+            return records
+        kept = self._records.take(channel, records, into)
+        self.newest.take(channel, kept, self._records.names)
+        fresh = kept["flags"] & FLAG_SNAPSHOT == 0
+        if not fresh.all():
+            self.counters.snapshots += len(kept) - int(np.count_nonzero(fresh))
+            kept_fresh = kept[fresh]
+        else:
+            kept_fresh = kept
+        if len(kept_fresh):
+            self._advance(int(kept_fresh["g"].max()))
+            if self.live:
+                self.counters.arrived(kept_fresh["ts_recv"], now.unix_ns)
+        return kept
+
+    def _count_numbers(self) -> None:
+        named, records = self._named, self._records
+        if named.duplicates or records.duplicates or named.holes or records.holes:
+            for numbers in (named, records):
+                self.counters.duplicates += numbers.duplicates
+                self.counters.silently_lost += numbers.lost
+                self.counters.gaps += numbers.holes
+                numbers.duplicates = numbers.lost = numbers.holes = 0
