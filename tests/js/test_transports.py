@@ -91,16 +91,6 @@ def test_names_come_and_go_without_disturbing_the_others(running, way):
             before = len(feed.messages)
             feed.call(
                 f"globalThis.last = feed.subscribe({{quotes: [{name!r}]}}, m => tell({{T: 'mine', m}}))"
-<<<<<<< HEAD
-=======
-            )
-            prefix = name.rstrip("*")
-            first = feed.wait(
-                lambda all_, at=before, p=prefix: next(
-                    (m["m"] for m in all_[at:] if m["T"] == "mine" and m["m"].get("S", "").startswith(p)),
-                    None,
-                )
->>>>>>> main
             )
             prefix = name.rstrip("*")
 
