@@ -77,7 +77,7 @@ export interface Api {
   /** Return the token, "" without one; `fresh`: another than the one that is held. */
   token(fresh?: boolean): Promise<string>;
   /** Note that the engine refused the token; return the error to end with, final if there is no other token. */
-  refuse(reason: string): Promise<FeedError>;
+  refuse(reason: string, used?: string): Promise<FeedError>;
   call(path: string, request?: Request): Promise<any>;
   json(path: string, request?: Request): Promise<any>;
   /** Make a request that is safe to repeat until the engine answers it. */
@@ -200,8 +200,8 @@ export interface Stream {
   /** The cursor now. */
   position(): string;
   socket(ticket?: string): WebSocket & { terminate?(): void };
-  /** Begin on an open WebSocket. */
-  hello(ws: WebSocket, epoch: string): void;
+  /** Begin on an open WebSocket; `token`: without a ticket. */
+  hello(ws: WebSocket, epoch: string, token: string | boolean): void;
   // Transports: each runs until its connection ends, and throws why.
   websocket(signal: AbortSignal): Promise<void>;
   events(signal: AbortSignal): Promise<void>;
@@ -216,8 +216,7 @@ export interface Stream {
 // The feed.
 
 export interface Subscription extends Public<any> {
-  /** that it asks for; []: any */
-  tier?: string | never[];
+  tier?: string;
   push(message: Wire): void;
 }
 
@@ -265,5 +264,5 @@ export interface Parts {
   tell(message: Wire): void;
   fire(type: string, value: unknown): void;
   /** Register a subscription under its keys. */
-  attach(keys: string[], tier: string | never[] | undefined, listener?: (message: any) => void): Subscription;
+  attach(keys: string[], listener?: (message: any) => void): Subscription;
 }

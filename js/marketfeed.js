@@ -1,4 +1,4 @@
-// Client of a marketfeed engine. internal.d.ts says what each part does.
+// Client of marketfeed. internal.d.ts says what each part does.
 
 /** @import * as I from "./internal.js" */
 
@@ -9,8 +9,7 @@ const CHANNELS = { q: "quotes", t: "trades", a: "alerts" };
 const HANDSHAKE_MS = 5000;
 const BEAT_MS = 10000;
 const CLIMB_MS = 60000;
-const WHOLE = 9e5; // the engine cuts answers at 1 MiB
-const BUFFER = 10000;
+const WHOLE = 9e5; // answers are cut at 1 MiB
 
 const none = /** @type {any} */ (undefined);
 const scope = /** @type {any} */ (globalThis);
@@ -77,7 +76,6 @@ class Tick {
 		const all = "T S bp bs ap as p s d i c t r n g snap".split(" ").map((key) => [key, Object(this)[key]]);
 		return Object.fromEntries(all.filter(([, value]) => value !== undefined));
 	}
-	// A copy does not hold its frame.
 	keep() {
 		this.view = new DataView(this.view.buffer.slice(this.at, this.at + 64));
 		this.at = 0;
@@ -134,8 +132,8 @@ const makeBook = (emit) => {
 	const slots = { q: new Map(), t: new Map() };
 	let names = Object({ quotes: [], trades: [] });
 	let tiers = Array(), epoch = "", lagging = false;
-	let partial = true; // during a snapshot the first tick of a symbol has no predecessor
-	let renewed = false; // the epoch's reset has been told
+	let partial = true; // a snapshot comes: first ticks have no predecessor
+	let renewed = false; // its reset has been told
 
 	/** @type {I.Book} */
 	const book = {
@@ -211,9 +209,9 @@ const makeApi = (base, { token = "", fetch = scope.fetch }) => {
 			throw now?.message ? now : failure(401, "unauthorised", null);
 		},
 
-		async refuse(reason) {
-			refused = await held;
-			held = undefined;
+		async refuse(reason, used) {
+			const now = await held?.catch(() => "");
+			if (now && (used ?? now) === now) [refused, held] = [now, undefined];
 			return failure(401, reason, renewable ? undefined : null);
 		},
 
@@ -227,7 +225,7 @@ const makeApi = (base, { token = "", fetch = scope.fetch }) => {
 			});
 			if (answer.ok) return answer;
 			const reason = /"msg":"(.*?)"}/.exec(await answer.text())?.[1] ?? `HTTP status ${answer.status}`;
-			if (answer.status === 401) throw await api.refuse(reason);
+			if (answer.status === 401) throw await api.refuse(reason, now);
 			throw failure(answer.status, reason, Number(answer.headers.get("Retry-After")) * 1000 || undefined);
 		},
 
@@ -259,7 +257,7 @@ const makeStream = (options, api) => {
 	let live = new Set(), cursor = "", g = 0;
 	let asked = none, told = none;
 	let usual = "", epoch = "", mode = `${options.transport ?? "auto"}`, way = "", at = 0, why = "first";
-	let badTier = "", up = false, down = false, resuming = 0, send = none, closing = none, timer = none;
+	let badTier = none, up = false, down = false, resuming = 0, send = none, closing = none, timer = none;
 	let id = 0, failures = 0, tries = 0, climbMs = CLIMB_MS, renewAt = Infinity, informMs = 2500;
 	let heard = 0, pinged = 0, weakUntil = 0, climbAt = 0, informAt = 0;
 
@@ -319,7 +317,11 @@ const makeStream = (options, api) => {
 				self.deadline();
 				if (signal.aborted) end = signal.reason;
 				if (end === "again") await wait(100);
-				else await self.rest(await self.ended(end));
+				else {
+					const ms = await self.ended(end);
+					link = new AbortController();
+					await self.rest(ms);
+				}
 			}
 		},
 
@@ -348,9 +350,9 @@ const makeStream = (options, api) => {
 		},
 
 		async rest(ms) {
-			if (link.signal.aborted) link = new AbortController();
 			self.deadline(ms ?? undefined);
-			await new Promise((resolve) => link.signal.addEventListener("abort", resolve));
+			const { signal } = link;
+			if (!signal.aborted) await new Promise((resolve) => signal.addEventListener("abort", resolve));
 			self.deadline();
 		},
 
@@ -398,7 +400,7 @@ const makeStream = (options, api) => {
 
 		beat() {
 			const now = clock();
-			// A throttled timer may run before messages that have come.
+			// It may run before messages that have come.
 			if (send && pinged > heard) self.deadline(1000);
 			else self.ping();
 			for (const [client, { seen }] of clients) if (now - seen > 15 * BEAT_MS) self.call(client, { bye: true }, none);
@@ -580,30 +582,33 @@ const makeStream = (options, api) => {
 
 		async websocket(signal) {
 			self.deadline(HANDSHAKE_MS);
-			// It cannot send the token.
-			const { ticket } = (await api.token()) ? await api.json("v1/tickets", { method: "POST", signal }) : {};
+			const token = await api.token();
+			// Without access control there are no tickets.
+			const without = (error = none) => ([400, 503].includes(error.code) ? {} : Promise.reject(error));
+			const { ticket } = token && (await api.json("v1/tickets", { method: "POST", signal }).catch(without));
 			const ws = self.socket(ticket);
 			ws.onmessage = ({ data }) => {
 				self.deadline();
 				try {
 					const messages = typeof data === "string" ? JSON.parse(data) : decode(data, ids);
-					if (messages[0]?.msg === "connected") self.hello(ws, messages[0].epoch);
+					if (messages[0]?.msg === "connected") self.hello(ws, messages[0].epoch, !ticket && token);
 					self.receive(messages, data);
 				} catch (error) {
 					self.end(1002, `${error}`);
 				}
 			};
-			ws.onclose = ({ code, reason }) => self.end(code, reason || "connection lost");
+			ws.onclose = ({ code, reason }) => self.end(code, reason || "lost");
 			await self.rest(HANDSHAKE_MS);
 			ws.onmessage = ws.onclose = null;
 			if (ws.terminate && signal.reason.code !== 1000) ws.terminate();
 			else ws.close(1000);
 		},
 
-		hello(ws, epoch) {
+		hello(ws, epoch, token) {
 			self.established();
 			self.enter(epoch);
 			send = (request = none) => ws.readyState === 1 && ws.send(JSON.stringify(request));
+			if (token) send({ action: "auth", token, id: "auth" });
 			[cursor, g] = [self.position(), 0];
 			self.changes();
 			if (cursor) resuming = self.request([...live], cursor);
@@ -612,13 +617,13 @@ const makeStream = (options, api) => {
 
 		async events(signal) {
 			const path = await self.query({ consumer, start });
-			const held = Array(); // until an id tells the epoch
+			const held = Array(); // until an id has the epoch
 			self.deadline(HANDSHAKE_MS);
 			const answer = await api.call(`v1/events?${path}`, { signal });
 			const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
 			for (let text = ""; ; ) {
 				const { value, done } = await reader.read();
-				if (done) throw failure(1006, "connection lost");
+				if (done) throw failure(1006, "lost");
 				text += value;
 				const blocks = text.split("\n\n");
 				text = blocks.pop() ?? "";
@@ -646,7 +651,7 @@ const makeStream = (options, api) => {
 				self.deadline(seconds * 1000 + 2 * HANDSHAKE_MS);
 				const answer = await api.call(`v1/poll?${path}`, { signal });
 				const text = await answer.text();
-				const now = answer.headers.get("X-Cursor");
+				const now = answer.headers.get("X-Cursor").trim();
 				const { messages = [], resumed, reset } = text ? JSON.parse(text) : {};
 				const news = first || more || reset?.length;
 				first = false;
@@ -683,7 +688,7 @@ const makeStream = (options, api) => {
 
 /** @type {I.MakeSubscription} */
 const makeSubscription = (listener, leave) => {
-	let queue = Array(), limit = BUFFER, closed = false, wake = none;
+	let queue = Array(), limit = 10000, closed = false, wake = none;
 	/** @type {I.Subscription} */
 	const subscription = {
 		push(m) {
@@ -691,11 +696,11 @@ const makeSubscription = (listener, leave) => {
 			if (listener) return guard(listener, m);
 			wake?.();
 			if (queue.push(m) <= limit) return;
-			// Conflate, and tell it as the engine does.
+			// Conflate, and tell it.
 			const kept = new Map(queue.map((m) => [m.g ? m.T + m.S : m, m]));
 			const lag = { T: "lag", on: true, cause: "consumer" };
 			queue = [lag, ...kept.values(), { ...lag, on: false, conflated: queue.length - kept.size }];
-			limit = Math.max(BUFFER, 2 * queue.length);
+			limit = Math.max(limit, 2 * queue.length);
 		},
 
 		unsubscribe() {
@@ -775,7 +780,7 @@ const LINKS = {
 	},
 };
 
-// As the script of a SharedWorker.
+// As a SharedWorker.
 if (scope.SharedWorkerGlobalScope && scope.name === WORKER) {
 	const streams = new Map();
 	scope.onconnect = ({ ports: [port] } = none) => {
@@ -789,7 +794,7 @@ if (scope.SharedWorkerGlobalScope && scope.name === WORKER) {
 	};
 }
 
-/** @type {I.Connect} */
+/** @type {import("./types.js").Connect} */
 export const connect = (url = "/", given = {}) => {
 	const { href } = new URL(url.replace(/^ws/, "http"), scope.location?.href);
 	const base = href.replace(/(\/|\/v1\/stream)?([?#].*)?$/, "/");
@@ -807,7 +812,7 @@ export const connect = (url = "/", given = {}) => {
 	let version = 0;
 	let link = none, forced = none, saved = none, roundTripMs = none;
 	let heard = true, settled = false, count = 0, best = Infinity;
-	let ids = Array(), now = 0, delta = (Date.now() - clock()) * 1000; // to the engine's clock
+	let ids = Array(), now = 0, delta = (Date.now() - clock()) * 1000;
 
 	const book = makeBook((m, slot) => {
 		if (slot) self.tick(m, slot);
@@ -835,7 +840,7 @@ export const connect = (url = "/", given = {}) => {
 
 		want: () => ({
 			names: [...keys.keys()],
-			tiers: forced ? [forced] : [...subscriptions].flatMap(({ tier }) => tier ?? options.tier ?? ""),
+			tiers: forced ? [forced] : [...subscriptions].map(({ tier }) => tier ?? options.tier ?? ""),
 			visible: scope.document?.visibilityState !== "hidden",
 		}),
 
@@ -914,14 +919,12 @@ export const connect = (url = "/", given = {}) => {
 			for (const listener of listeners.get(type === "a" ? "alert" : type) ?? []) guard(listener, value);
 		},
 
-		attach(names, tier, listener) {
+		attach(names, listener) {
 			const subscription = makeSubscription(listener, () => {
 				subscriptions.delete(subscription);
 				for (const key of names) if (keys.get(key)?.delete(subscription) && !keys.get(key).size) keys.delete(key);
 				self.changed();
 			});
-			subscription.tier = tier;
-			subscriptions.add(subscription);
 			for (const key of names) keys.set(key, (keys.get(key) ?? new Set()).add(subscription));
 			self.changed();
 			return subscription;
@@ -940,9 +943,11 @@ export const connect = (url = "/", given = {}) => {
 			const names = [...quotes.map((name) => `q${name}`), ...trades.map((name) => `t${name}`)];
 			const bad = names.find((key) => !/^.([!#-)+\-.-[\]-~]{1,24}\*?|\*)$/.test(key));
 			if (bad) throw new TypeError(`invalid name: ${bad.slice(1)}`);
-			const subscription = self.attach(names, tier, listener);
+			const subscription = self.attach(names, listener);
+			subscription.tier = tier;
+			subscriptions.add(subscription);
 			const matches = matcher(names);
-			// The engine does not send again what the session has.
+			// The engine sends no second snapshot.
 			queueMicrotask(() => {
 				for (const T of ["q", "t"]) {
 					for (const [S, { tick }] of book.slots[T]) {
@@ -966,14 +971,14 @@ export const connect = (url = "/", given = {}) => {
 			if (consumer) {
 				const stream = makeStream({ ...options, consumer, start }, api);
 				subscription = makeSubscription(listener, stream.close);
-				life.signal.addEventListener("abort", subscription.unsubscribe);
 				stream.call(0, { want: { names, tiers: [], visible: true } }, ({ messages = [] }) => {
 					for (const m of messages) {
 						if (m.T === "a") subscription.push(m);
 						if (/^(a|error)$/.test(m.T)) self.fire(m.T, m);
 					}
 				});
-			} else subscription = self.attach(names, [], listener);
+			} else subscription = self.attach(names, listener);
+			life.signal.addEventListener("abort", subscription.unsubscribe);
 			subscription.ack = (ids = none) => api.persist("v1/alerts/ack", { consumer, alerts: [ids].flat() }, life.signal);
 			return subscription;
 		},

@@ -171,6 +171,7 @@ test("the engine's restarts, cuts at any moment and changed subscriptions leave 
     const feed = connect("http://engine.example/", {
       WebSocket: engine.WebSocket,
       fetch: async () => new Response(info),
+      transport: "websocket",
       retryMs: [0, 1],
       slowWhenWeak: false,
     });

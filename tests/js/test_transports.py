@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
@@ -89,12 +93,12 @@ def test_names_come_and_go_without_disturbing_the_others(running, way):
                 f"globalThis.last = feed.subscribe({{quotes: [{name!r}]}}, m => tell({{T: 'mine', m}}))"
             )
             prefix = name.rstrip("*")
-            first = feed.wait(
-                lambda all_, at=before, p=prefix: next(
-                    (m["m"] for m in all_[at:] if m["T"] == "mine" and m["m"].get("S", "").startswith(p)),
-                    None,
-                )
-            )
+
+            def mine(messages, at=before, prefix=prefix):
+                of = [m["m"] for m in messages[at:] if m["T"] == "mine"]
+                return next((m for m in of if m.get("S", "").startswith(prefix)), None)
+
+            first = feed.wait(mine)
             assert first["snap"] == 1
             ticks(feed, 50)
             feed.call("globalThis.last.unsubscribe()")
@@ -106,3 +110,133 @@ def test_names_come_and_go_without_disturbing_the_others(running, way):
         assert feed.ask("feed.latest('SY0001')") is None
         assert feed.ask("feed.latest('SY0000').S") == "SY0000"
     assert check(feed).silent == 0
+
+
+class Blocking(threading.Thread):
+    """A proxy of an office: it forwards each connection, and refuses requests for some paths."""
+
+    def __init__(self, to: int) -> None:
+        super().__init__(daemon=True)
+        self.blocked: set[str] = set()
+        self._to = to
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._to)) as engine:
+            # Fresh connections only, so that each request is seen.
+            head = client.recv(65536)
+            path = head.split(b" ", 2)[1].split(b"?")[0].decode() if b" " in head else ""
+            if path in self.blocked:
+                client.sendall(
+                    b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbusy"
+                )
+                return
+            engine.sendall(head if path == "/v1/stream" else head.replace(b"keep-alive", b"close", 1))
+            back = threading.Thread(target=_copy, args=(engine, client), daemon=True)
+            back.start()
+            _copy(client, engine)
+            back.join()
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+def _copy(source: socket.socket, to: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            to.sendall(data)
+    except OSError:
+        pass
+    for end in (source, to):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_transport_that_is_blocked_is_followed_by_the_next(running):
+    proxy = Blocking(running.port)
+    paths = ["/v1/stream", "/v1/events"]
+    for blocked, name in ((1, "events"), (2, "poll")):
+        proxy.blocked = set(paths[:blocked])
+        with program(proxy.url, retryMs=[10, 20], subscribe=ALL) as feed:
+            ticks(feed, 100)
+            transport = feed.ask("feed.transport")
+        assert transport["name"] == name
+        assert transport["why"].startswith(("websocket: ", "events: "))
+        assert check(feed).silent == 0
+    proxy.close()
+
+
+def test_alerts_come_to_a_consumer_until_they_are_acknowledged(running):
+    for way in ("websocket", "events", "poll"):
+        with program(http(running), transport=way) as feed:
+            feed.call(
+                f"globalThis.desk = feed.alerts({{consumer: 'desk-{way}', start: 'now'}}, "
+                "a => tell({T: 'got', a}))"
+            )
+            feed.call("feed.alerts({patterns: ['no*']}, a => tell({T: 'live', a}))")
+            feed.wait_for("state", state="connected")
+            consumers = f"http://127.0.0.1:{running.admin_port}/v1/alerts/consumers"
+            while f"desk-{way}" not in urllib.request.urlopen(consumers).read().decode():
+                pass
+            answer = feed.ask(f"feed.publish({{key: 'order-{way}', msg: 'too large', data: {{order: 17}}}})")
+            alert = feed.wait_for("got")["a"]
+            assert (alert["id"], alert["msg"], alert["ack"]) == (answer["id"], "too large", True)
+            acked = feed.ask(f"globalThis.desk.ack({answer['id']!r})")
+            assert acked == {"alerts": [answer["id"]], "unknown": []}
+            again = feed.ask(f"globalThis.desk.ack([{answer['id']!r}])")
+            assert again["unknown"] == [answer["id"]]
+            if way != "poll":
+                assert feed.wait_for("live")["a"]["ack"] is False
+
+
+def test_a_request_that_is_refused_has_the_reason(running):
+    with program(http(running)) as feed:
+        feed.call("await feed.request('/v1/poll?tier=none&quotes=A')")
+        failed = feed.wait_for("failed")
+        assert (failed["code"], "tier" in failed["error"]) == (400, True)
+        assert len(feed.ask("feed.request('/v1/symbols')")["symbols"]) == 20
+
+
+def test_a_tier_that_does_not_exist_is_told_and_the_subscription_goes_on(running):
+    for way in ("websocket", "events"):
+        names = {"quotes": ["*"], "tier": "platinum"}
+        with program(http(running), transport=way, retryMs=[10, 20], subscribe=names) as feed:
+            assert feed.wait_for("error")["code"] == 400
+            ticks(feed, 50)
+            assert feed.ask("feed.tier") == "vip"
+
+
+def test_the_tier_is_the_fastest_that_a_subscription_asks_for(running):
+    with program(http(running), subscribe={"quotes": ["SY0000"], "tier": "basic"}) as feed:
+        feed.wait_for("tier", tier="basic")
+        feed.call("globalThis.fast = feed.subscribe({quotes: ['SY0001'], tier: 'vip'}, () => {})")
+        feed.wait_for("tier", tier="vip")
+        before = len(feed.messages)
+        feed.call("globalThis.fast.unsubscribe()")
+        feed.wait_for("tier", before, tier="basic")
+        feed.call("feed.setTier('premium')")
+        feed.wait_for("tier", before, tier="premium", why="asked")
+
+
+def test_the_estimate_of_the_engines_clock_does_not_need_that_of_this_machine(running):
+    with program(http(running), subscribe=ALL) as feed:
+        feed.call("const real = Date.now; Date.now = () => real() - 3600e3; await feed.request('/v1/engine')")
+        ticks(feed, 200)
+        feed.call("feed.cut()")
+        feed.wait_for("resumed")
+        ticks(feed, 200)
+        ages = feed.ask(
+            "[...Array(20)].map((_, i) => feed.now() - (feed.latest(`SY00${10 + i % 10}`)?.r ?? 0))"
+        )
+        assert min(ages) >= 0
+        assert feed.ask("feed.statistics().latencyMs.max") < 60_000

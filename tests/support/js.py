@@ -57,7 +57,8 @@ class Program:
         foreign("ws")
         self.messages: list[Message] = []
         self._changed = threading.Condition()
-        argv = [need("node"), SUPPORT / "feed.mjs", MODULE, MODULES, url, json.dumps(options)]
+        paths = [str(path) for path in (SUPPORT / "feed.mjs", MODULE, MODULES)]
+        argv = [need("node"), *paths, url, json.dumps(options)]
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

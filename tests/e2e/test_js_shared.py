@@ -1,0 +1,187 @@
+"""marketfeed.js in Chromium: one stream for all tabs, by SharedWorker, by Web Locks, or one each."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.chromium import chromium
+from tests.support.process import engine
+from tests.support.witness import Witness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import BrowserContext, Page
+
+    from tests.support.process import Engine
+
+SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 20\nrate = 200\n'
+CONFIG = f"[limits]\nrequests_per_s = 1000\n{SYNTHETIC}"
+WITHOUT = {
+    "worker": "",
+    "locks": "delete globalThis.SharedWorker;",
+    "none": "delete globalThis.SharedWorker; delete Navigator.prototype.locks;",
+}
+# Collects what a feed tells; an epoch becomes `connected`, before the reset that it causes.
+OPEN = """async (options) => {
+  const { connect } = await import("/marketfeed.js");
+  globalThis.told = [];
+  globalThis.feed = connect("/", options);
+  let reset = null;
+  feed.on("message", (m) => {
+    m = m.toJSON?.() ?? m;
+    if (m.T === "reset" && m.cause === "epoch") return void (reset = m);
+    if (m.T === "epoch") m = { T: "connected", epoch: m.epoch };
+    told.push(m);
+    if (m.T === "connected" && reset) told.push(reset), (reset = null);
+  });
+  feed.subscribe({ quotes: ["*"], trades: ["*"] }, () => {});
+}"""
+TICKS = "(more) => told.filter((m) => m.T === 'q').length >= more"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory) -> Iterator[Engine]:
+    with engine(CONFIG, tmp_path_factory.mktemp("engine")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as started:
+        yield started
+
+
+def context_of(browser: Any, shared: str) -> BrowserContext:
+    context: BrowserContext = browser.new_context()
+    context.set_default_timeout(60_000)
+    context.add_init_script(WITHOUT[shared])
+    return context
+
+
+def tab(context: BrowserContext, running: Engine, **options: Any) -> Page:
+    """Open a page of the engine's origin with a feed, which has ticks."""
+    page = context.new_page()
+    page.goto(f"{running.ready.split()[2]}/robots.txt")
+    page.evaluate(OPEN, options)
+    page.wait_for_function(TICKS, arg=40)
+    return page
+
+
+def more_ticks(page: Page) -> None:
+    page.wait_for_function(TICKS, arg=page.evaluate("told.filter((m) => m.T === 'q').length") + 100)
+
+
+def sessions(running: Engine) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.admin_port}/v1/sessions") as answer:
+        shown: list[dict[str, Any]] = json.load(answer)["shown"]
+    return shown
+
+
+def check(page: Page) -> Witness:
+    """Every hole in what the tab saw was told, from where it had the state of all symbols."""
+    witness = Witness(ordered=False, every=False)
+    for message in page.evaluate("told"):
+        witness.see(message)
+        witness.every = witness.every or message["T"] == "synced"
+    return witness
+
+
+def shared(page: Page) -> str:
+    way: str = page.evaluate("feed.statistics().shared")
+    return way
+
+
+@pytest.mark.parametrize("encoding", ["json", "binary"])
+@pytest.mark.parametrize("way", ["worker", "locks"])
+def test_two_tabs_share_one_session(running, browser, way, encoding):
+    with context_of(browser, way) as context:
+        first = tab(context, running, encoding=encoding)
+        second = tab(context, running, encoding=encoding)
+        assert (shared(first), shared(second)) == (way, way)
+        (row,) = sessions(running)
+        assert (row["transport"], row["encoding"], row["tier"]) == ("websocket", encoding, "vip")
+        more_ticks(first)
+        more_ticks(second)
+        # What one tab adds comes for it alone; all have the state of the stream.
+        assert second.evaluate("feed.state.state") == "connected"
+        assert second.evaluate("feed.transport.name") == "websocket"
+        first.evaluate("feed.cut()")
+        for page in (first, second):
+            page.wait_for_function("told.some((m) => m.T === 'resumed')")
+            more_ticks(page)
+            assert check(page).silent == 0
+
+
+@pytest.mark.parametrize("way", ["worker", "locks"])
+def test_the_tab_that_leads_is_closed_and_the_other_goes_on_without_a_hole(running, browser, way):
+    with context_of(browser, way) as context:
+        first, second = tab(context, running), tab(context, running)
+        more_ticks(second)
+        first.close()
+        more_ticks(second)
+        more_ticks(second)
+        assert len(sessions(running)) == 1
+        assert (check(second).silent, shared(second)) == (0, way)
+
+
+def test_without_worker_and_locks_each_tab_has_a_session(running, browser):
+    with context_of(browser, "none") as context:
+        first, second = tab(context, running), tab(context, running)
+        assert (shared(first), shared(second), len(sessions(running))) == ("none", "none", 2)
+
+
+@pytest.mark.parametrize("way", ["worker", "locks"])
+def test_only_tabs_with_the_same_token_share(running, browser, way):
+    with context_of(browser, way) as context:
+        pages = [tab(context, running, token=token) for token in ("one", "two", "one")]
+        assert len(sessions(running)) == 2
+        assert {shared(page) for page in pages} == {way}
+
+
+def test_the_stream_has_the_fastest_tier_that_a_visible_tab_asks_for(running, browser):
+    with context_of(browser, "worker") as context:
+        first, second = tab(context, running), tab(context, running)
+        first.evaluate("feed.setTier('basic')")
+        more_ticks(second)
+        assert [row["tier"] for row in sessions(running)] == ["vip"]
+        # Chromium without a window does not hide a tab that is behind another.
+        hide = """(hidden) => {
+          const get = () => (hidden ? "hidden" : "visible");
+          Object.defineProperty(document, "visibilityState", { configurable: true, get });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }"""
+        second.evaluate(hide, True)
+        first.wait_for_function("feed.tier === 'basic'")
+        assert [row["tier"] for row in sessions(running)] == ["basic"]
+        second.evaluate(hide, False)
+        first.wait_for_function("feed.tier === 'vip'")
+
+
+def test_a_worker_that_dies_is_replaced_and_the_stream_resumes(running, browser):
+    with context_of(browser, "worker") as context:
+        first, second = tab(context, running), tab(context, running)
+        session = sessions(running)[0]["session"]
+        devtools = browser.new_browser_cdp_session()
+        (worker,) = [
+            target
+            for target in devtools.send("Target.getTargets")["targetInfos"]
+            if target["type"] == "shared_worker"
+        ]
+        attached = devtools.send("Target.attachToTarget", {"targetId": worker["targetId"]})
+        close = {"id": 1, "method": "Runtime.evaluate", "params": {"expression": "self.close()"}}
+        devtools.send(
+            "Target.sendMessageToTarget", {"sessionId": attached["sessionId"], "message": json.dumps(close)}
+        )
+        for page in (first, second):
+            more_ticks(page)
+            more_ticks(page)
+            check(page)
+        # Chromium may still connect tabs to the worker that ends: they share the next way then.
+        assert shared(first) == shared(second) != "none"
+        (row,) = sessions(running)
+        assert row["session"] != session
