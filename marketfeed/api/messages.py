@@ -9,7 +9,7 @@ documents allow them: clients have to ignore fields that they do not recognise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -155,6 +155,10 @@ class Connected(Message, frozen=True, tag="success"):
     protocol: Annotated[Literal[1], Meta(description="Version of the protocol.")]
     epoch: Epoch
     session: Annotated[str, Meta(description="The id of the session in logs and in /v1/sessions.")]
+    tiers: Annotated[
+        Mapping[str, Literal["every", "latest"]],
+        Meta(description="By tier, whether it sends every tick, or the latest of each symbol."),
+    ]
 
 
 class Authenticated(Answer, frozen=True, tag="success"):
@@ -175,10 +179,6 @@ class Subscription(Answer, frozen=True, tag="subscription"):
     trades: Sequence[Name]
     alerts: Annotated[Sequence[AlertPattern], Meta(description="Patterns of the rules whose alerts come.")]
     tier: Tier
-    delivery: Annotated[
-        Literal["every", "latest"],
-        Meta(description="Whether the tier sends every tick, or the latest of each symbol."),
-    ]
     encoding: EncodingName
     consumer: (
         Annotated[ConsumerName, Meta(description="The consumer whose alerts come; absent in a live view.")]

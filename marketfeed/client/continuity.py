@@ -58,8 +58,9 @@ def verdict(last: int | None, n: int, *, snap: bool, excused: bool, every: bool)
 class Numbers:
     """What both kinds have in common: the state of the session that decides which holes count.
 
-    ``every``: the tier sends every tick, None before it is known. ``lenient``, by channel: the first tick of a symbol may have any
-    number, because the session resumed from a cursor of another client, or left out ticks before it was cut.
+    ``every``: the tier sends every tick, None if unknown. ``lenient``, by channel: the first tick of a
+    symbol may have any number, because the session resumed from a cursor of another client, or left out ticks
+    before it was cut.
     """
 
     def __init__(self) -> None:

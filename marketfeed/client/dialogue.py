@@ -178,7 +178,7 @@ class Dialogue:
         if not self.ready:
             self.ready = self.ever_ready = True
             self._ping_s = self.now.s + self._interval_s
-            into.append(messages.Connected(self.epoch, self.session, self._protocol))
+            into.append(messages.Connected(self.epoch, self.session, self._protocol, self.intake.tiers))
             self._on_ready()
             self.send_due()
 
@@ -202,6 +202,7 @@ class Dialogue:
             if self.epoch not in ("", message.epoch):
                 self.intake.epoch()
             self.epoch, self.session, self._protocol = message.epoch, message.session, message.protocol
+            self.intake.tiers = message.tiers
             self.greeted = True
             if self.credentials.token is None:
                 self._ready(into)

@@ -45,6 +45,7 @@ class Intake:
         self.counters = Counters()
         self.newest = Newest()
         self.tier = ""  # as the engine last told it
+        self.tiers: dict[str, str] = {}  # whether they send `every` tick or the `latest`
         self.live = False  # whether ticks come as they arise: their latency counts
         self._control, self._advance = control, advance
         self._named, self._records = NamedNumbers(), RecordNumbers()
@@ -75,7 +76,7 @@ class Intake:
         self.tier = answer.tier
         whole = (frozenset(answer.quotes), frozenset(answer.trades))
         for numbers in (self._named, self._records):
-            numbers.every = answer.delivery == "every"
+            numbers.every = self.tiers.get(answer.tier) == "every"
             for channel, names, before in zip((QUOTES, TRADES), whole, self._whole, strict=True):
                 if complete and not before <= names:
                     numbers.retain(channel, names)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
 from marketfeed.api import messages as wire
 
@@ -70,8 +70,6 @@ class Synced(wire.Synced, frozen=True, forbid_unknown_fields=False):
 class Subscription(wire.Subscription, frozen=True, forbid_unknown_fields=False, kw_only=True):
     """The whole subscription, in answer to the request ``id``, or because the engine has changed it."""
 
-    delivery: str | UnsetType = UNSET  # type: ignore[assignment]  # engines before it had the key
-
 
 class Error(wire.Error, frozen=True, forbid_unknown_fields=False):
     """The engine took something away, such as names that are no longer entitled, or is not able to do it now.
@@ -104,6 +102,7 @@ class Success(msgspec.Struct, frozen=True, tag_field="T", tag="success"):
     protocol: int = 0
     epoch: str = ""
     session: str = ""
+    tiers: dict[str, str] = {}
     tier: str = ""
     ttl_s: float | None = None
     id: str | int | None = None
@@ -112,12 +111,14 @@ class Success(msgspec.Struct, frozen=True, tag_field="T", tag="success"):
 class Connected(msgspec.Struct, frozen=True, tag_field="T", tag="connected"):
     """A connection is open, and authenticated if there is a token; the subscriptions follow.
 
-    ``epoch`` is that of the engine's rings, ``session`` the id of the session in the engine's log.
+    ``epoch`` is that of the engine's rings, ``session`` the id of the session in the engine's log. ``tiers``
+    says of each tier whether it sends `every` tick or the `latest` of each symbol.
     """
 
     epoch: str
     session: str
     protocol: int
+    tiers: dict[str, str]
 
 
 class Disconnected(msgspec.Struct, frozen=True, tag_field="T", tag="disconnected"):

@@ -136,7 +136,7 @@ class EventSession(Session):
             return None
 
         def answer(resumption: Resumption | None) -> bytes:
-            about = (member.names, member.tier, "json", None, resumption)
+            about = (member.names, member.tier.name, "json", None, resumption)
             payload = protocol.subscription(*about, alerts.patterns, alerts.consumer)
             return SSE.messages(payload, shard.wall_ns())
 

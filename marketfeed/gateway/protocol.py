@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
@@ -30,6 +30,8 @@ from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode, RequestError
 from marketfeed.fanout.interest import Names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from marketfeed.alerts.log import Acknowledged
     from marketfeed.fanout.resume import Resumption
     from marketfeed.fanout.tiers import Tier
@@ -158,9 +160,12 @@ def _id(id_: RequestId) -> str | int | msgspec.UnsetType:
     return msgspec.UNSET if id_ is None else id_
 
 
-def connected(epoch: str, session: str) -> bytes:
+def connected(epoch: str, session: str, tiers: Iterable[Tier]) -> bytes:
     """Return the first message of every session."""
-    return _array(Connected("connected", VERSION, epoch, session))
+    deliveries: dict[str, Literal["every", "latest"]] = {
+        tier.name: "every" if tier.every else "latest" for tier in tiers
+    }
+    return _array(Connected("connected", VERSION, epoch, session, deliveries))
 
 
 def authenticated(tier: str, id_: RequestId, ttl_s: int | None = None) -> bytes:
@@ -171,7 +176,7 @@ def authenticated(tier: str, id_: RequestId, ttl_s: int | None = None) -> bytes:
 
 def subscription(
     names: Names,
-    tier: Tier,
+    tier: str,
     encoding: str,
     id_: RequestId,
     resumption: Resumption | None = None,
@@ -185,18 +190,7 @@ def subscription(
     if resumption is not None:
         resumed, reset = resumption.resumed, resumption.reset
     return _array(
-        Subscription(
-            names.quotes,
-            names.trades,
-            alerts,
-            tier.name,
-            "every" if tier.every else "latest",
-            encoding,
-            who,
-            resumed,
-            reset,
-            id=_id(id_),
-        )
+        Subscription(names.quotes, names.trades, alerts, tier, encoding, who, resumed, reset, id=_id(id_))
     )
 
 

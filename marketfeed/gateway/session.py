@@ -150,7 +150,7 @@ class Session(ABC):
             tier, self._unlimited_tier = self._unlimited_tier or tier, None
 
         def answer(_: Resumption | None) -> bytes:
-            about = (member.names, member.tier, member.encoding.name, None, None)
+            about = (member.names, member.tier.name, member.encoding.name, None, None)
             payloads = [protocol.subscription(*about, alerts.patterns, alerts.consumer)]
             if over is not None:
                 payloads.insert(0, protocol.error(ErrorCode.TOO_MANY_REQUESTS, f"over quota: {over.reason}"))
@@ -227,7 +227,7 @@ class Session(ABC):
             if any(gone) or lost or (member.tier is not tier and not renewal):
                 what = ", ".join([*sorted(gone.distinct()), *lost]) or f"tier {tier.name}"
                 payloads.append(protocol.error(ErrorCode.NOT_ENTITLED, f"no longer entitled: {what}"[:500]))
-                about = (member.names, member.tier, member.encoding.name, None, None)
+                about = (member.names, member.tier.name, member.encoding.name, None, None)
                 payloads.append(protocol.subscription(*about, alerts.patterns, alerts.consumer))
             wall_ns = self._service.shard.wall_ns()
             return b"".join(member.encoding.messages(payload, wall_ns) for payload in payloads)

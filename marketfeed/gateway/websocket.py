@@ -114,7 +114,10 @@ class WebSocketSession(Session):
 
     async def _begin(self, outbox: Outbox, member: Subscriber) -> bool:
         """Send the first message, with the answer to what the handshake presented; False ends the session."""
-        first = self._framed(member, protocol.connected(self._service.shard.rings.epoch, self.id))
+        service = self._service
+        first = self._framed(
+            member, protocol.connected(service.shard.rings.epoch, self.id, service.tiers.values())
+        )
         if self.authentication is None or self.grant is None:
             self._waits_until_s = trio.current_time() + self._service.limits.handshake_s
             outbox.offer(first)
@@ -240,7 +243,7 @@ class WebSocketSession(Session):
             self._tell_over(member, self.over)
 
         def answer(resumption: Resumption | None) -> bytes:
-            about = (member.names, member.tier, member.encoding.name, request.id, resumption)
+            about = (member.names, member.tier.name, member.encoding.name, request.id, resumption)
             return self._framed(member, protocol.subscription(*about, alerts.patterns, alerts.consumer))
 
         await self._service.shard.change(

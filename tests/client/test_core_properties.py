@@ -1,4 +1,4 @@
-"""The core against a model of an engine: cuts at any byte, bytes in any pieces, restarts, lag, broken proxies.
+"""The core against a model of an engine: cuts at any byte, any pieces, restarts, lag, broken proxies.
 
 Every tick comes once and in order, or the stream tells that it does not.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from typing import Any
 
 import msgspec
 import pytest
@@ -52,13 +53,15 @@ class Run:
     def __init__(self, seed, encoding):
         self.rng = random.Random(seed)
         self.model = Model()
-        self.core = Core(Settings("engine", "/v1/stream", encoding=encoding, wait=True), lambda low, high: low)
+        self.core = Core(
+            Settings("engine", "/v1/stream", encoding=encoding, wait=True), lambda low, high: low
+        )
         self.witness = Witness()
         self.s = 0.0
         self.strange = []  # gaps that it has not
         self.leaving = {}  # id of an unsubscribe: names per channel that are left after it
         self.wire = b""
-        self.session = None
+        self.session: Any = None
         self.connect()
 
     @property
@@ -178,7 +181,7 @@ class Run:
                     told = json.loads(msgspec.json.encode(message))
                     if told["T"] == "subscription" and told.get("id") in self.leaving:
                         self.left(told["id"])
-                    if told["T"] == "gap" and not tuple(told[key] for key in GAP) in self.session.gaps:
+                    if told["T"] == "gap" and tuple(told[key] for key in GAP) not in self.session.gaps:
                         self.strange.append(told)
                     self.witness.see(told)
 
@@ -200,14 +203,14 @@ class Run:
             self.s += 1.0
             self.take(self.core.tick(self.now))
         assert self.core.subscriptions.synced
-        wanted = [
-            (request.quotes, request.trades) for request in self.core.subscriptions.requests.values()
-        ]
+        wanted = [(request.quotes, request.trades) for request in self.core.subscriptions.requests.values()]
         for (channel, symbol), ticks in self.model.ticks.items():
             named = [name for request in wanted for name in request[channel]]
             if any(matches(name, symbol) for name in named):
                 assert self.witness.last.get(("qt"[channel], symbol)) == len(ticks)
-                assert self.core.intake.newest.of(symbol, ("quotes", "trades")[channel]).n == len(ticks)
+                newest = self.core.intake.newest.of(symbol, ("quotes", "trades")[channel])
+                assert newest is not None
+                assert newest.n == len(ticks)
 
 
 def ran(seed, encoding, first, script, ordered=True):

@@ -92,7 +92,6 @@ async def test_snapshot_then_live_each_with_the_cursor_after_it():
             "trades": [],
             "alerts": [],
             "tier": "vip",
-            "delivery": "every",
             "encoding": "json",
         }
         assert events.retry_ms > 0

@@ -27,7 +27,6 @@ async def test_subscribe_snapshot_live_unsubscribe():
                 "trades": [],
                 "alerts": [],
                 "tier": "vip",
-                "delivery": "every",
                 "encoding": "json",
                 "id": 7,
             }

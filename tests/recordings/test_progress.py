@@ -10,8 +10,8 @@ from marketfeed.client.messages import Connected, Disconnected, Gap, Lag
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE
 from marketfeed.recordings.progress import RecordingProgress
 
-BEGUN = Connected("e1", "s1", 1)
-RESTARTED = Connected("e2", "s2", 1)
+BEGUN = Connected("e1", "s1", 1, {})
+RESTARTED = Connected("e2", "s2", 1, {})
 CUT = Disconnected(1006, "connection lost", 500)
 
 

@@ -241,7 +241,7 @@ class Bench:
         after: Cursor | None = None,
     ) -> None:
         def answer(resumption: Resumption | None) -> bytes:
-            told = protocol.subscription(names, member.tier, "json", request_id, resumption)
+            told = protocol.subscription(names, member.tier.name, "json", request_id, resumption)
             return member.encoding.messages(told, 1_700_000_000 * S)
 
         encoding = encoding or member.encoding
@@ -256,7 +256,7 @@ class Bench:
     async def ask(self, member: Subscriber, quotes: str) -> None:
         """Subscribe without running a cycle."""
         names = Names(tuple(quotes.split()))
-        answer = member.encoding.messages(protocol.subscription(names, VIP, "json", None), 0)
+        answer = member.encoding.messages(protocol.subscription(names, "vip", "json", None), 0)
         await self.shard.change(
             SubscriptionChange(member, names, member.tier, member.encoding, lambda _: answer, True)
         )

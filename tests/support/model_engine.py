@@ -102,7 +102,7 @@ class Session:
                     self._frame(self._ws.send(AcceptConnection()))
                     self._say(
                         {"T": "success", "msg": "connected", "protocol": 1, "epoch": self.model.epoch}
-                        | {"session": "s", "new": [1]}
+                        | {"session": "s", "tiers": {"vip": "every", "basic": "latest"}, "new": [1]}
                     )
                 case TextMessage():
                     self._request(json.loads(event.data))
@@ -130,11 +130,15 @@ class Session:
 
     def _subscribe(self, request: dict[str, Any]) -> None:
         model = self.model
-        before = {(channel, symbol) for channel in (0, 1) for symbol in SYMBOLS if self._wants((channel, symbol))}
+        before = {
+            (channel, symbol) for channel in (0, 1) for symbol in SYMBOLS if self._wants((channel, symbol))
+        }
         names = (request.get("quotes", []), request.get("trades", []))
         for kept, more in zip(self._names, names, strict=True):
             kept += [name for name in more if name not in kept]
-        wanted = {(channel, symbol) for channel in (0, 1) for symbol in SYMBOLS if self._wants((channel, symbol))}
+        wanted = {
+            (channel, symbol) for channel in (0, 1) for symbol in SYMBOLS if self._wants((channel, symbol))
+        }
         self._tier = request.get("tier", self._tier)
         self._encoding = request.get("encoding", self._encoding)
         added = sorted(wanted - before)
@@ -174,9 +178,13 @@ class Session:
 
     def _answer(self, number: Any, more: dict[str, Any] | None = None) -> None:
         self._say(
-            {"T": "subscription", "quotes": list(self._names[0]), "trades": list(self._names[1]), "alerts": []}
-            | {"tier": self._tier, "delivery": "every" if self.every else "latest"}
-            | {"encoding": self._encoding, "id": number, "new": {"x": 1}}
+            {
+                "T": "subscription",
+                "quotes": list(self._names[0]),
+                "trades": list(self._names[1]),
+                "alerts": [],
+            }
+            | {"tier": self._tier, "encoding": self._encoding, "id": number, "new": {"x": 1}}
             | (more or {})
         )
 
@@ -191,7 +199,9 @@ class Session:
             size = self.rng.choice([len(self._fresh), len(self._fresh), 1, 0])
             snaps, self._fresh = self._fresh[:size], self._fresh[size:]
             self._seen.update((key, self.model.count(key)) for key in snaps)
-            self._send_ticks([(self.model.ticks[key][self._seen[key] - 1], key, self._seen[key]) for key in snaps], 1)
+            self._send_ticks(
+                [(self.model.ticks[key][self._seen[key] - 1], key, self._seen[key]) for key in snaps], 1
+            )
         ticks, gaps = self._missing()
         ticks.sort()
         sent = ticks[:most]

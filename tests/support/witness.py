@@ -17,7 +17,7 @@ CHANNELS = {"quotes": "q", "trades": "t"}
 class Witness:
     """The state of one client's stream. :meth:`see` raises AssertionError at the first breach.
 
-    ``every``: whether the tier sends every tick; a `subscription` with `delivery` changes it. ``ordered``:
+    ``every``: whether the tier sends every tick, unless `connected` says so of all tiers. ``ordered``:
     whether the order of ``g`` over all symbols is checked too, which a broken proxy can change.
     """
 
@@ -26,6 +26,7 @@ class Witness:
         self.seen: Counter[str] = Counter()
         self.last: dict[Key, int] = {}
         self.epoch: str | None = None
+        self._tiers: dict[str, str] = {}
         self.lagging = False
         self.silent = 0  # gaps that the engine did not announce
         self._g = 0  # of the newest live tick of this connection
@@ -54,6 +55,7 @@ class Witness:
             self._lenient.clear()
             self._told.clear()
         self.epoch = message["epoch"]
+        self._tiers = message.get("tiers", {})
         self._g = 0
 
     def _disconnected(self, message: dict[str, Any]) -> None:
@@ -65,8 +67,8 @@ class Witness:
         self._g = 0
 
     def _subscription(self, message: dict[str, Any]) -> None:
-        if "delivery" in message:
-            self.every = message["delivery"] == "every"
+        if self._tiers:
+            self.every = self._tiers[message["tier"]] == "every"
         self._g = 0  # what an added request resumes from may be older
 
     def _lag(self, message: dict[str, Any]) -> None:
