@@ -240,3 +240,23 @@ def test_the_estimate_of_the_engines_clock_does_not_need_that_of_this_machine(ru
         )
         assert min(ages) >= 0
         assert feed.ask("feed.statistics().latencyMs.max") < 60_000
+
+
+def test_ticks_are_the_same_in_json_and_binary(running):
+    with (
+        program(http(running), encoding="json", subscribe=ALL) as plain,
+        program(http(running), encoding="binary", subscribe=ALL) as packed,
+    ):
+        for feed in (plain, packed):
+            feed.wait_for("synced")
+            ticks(feed, 500)
+        assert packed.ask("feed.encoding") == "binary"
+    seen = [
+        {(m["T"], m["S"], m["n"]): m for m in feed.messages if "n" in m and "snap" not in m}
+        for feed in (plain, packed)
+    ]
+    both = seen[0].keys() & seen[1].keys()
+    assert {key[0] for key in both} == {"q", "t"}
+    assert len(both) > 200
+    for key in both:
+        assert seen[0][key] == seen[1][key]
