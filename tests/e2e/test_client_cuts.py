@@ -3,7 +3,7 @@
     engine ◄── proxy ◄── feed.py, on each front ── messages ──► Witness
        ▲ kills, restarts  ▲ cuts
 
-MARKETFEED_PROVE=1 disturbs 500 times in all; the suite 16 times. tests/js/test_cuts.py does so with marketfeed.js.
+MARKETFEED_PROVE=1 disturbs 500 times in all; the suite 16 times. tests/js/test_cuts.py: with marketfeed.js.
 """
 
 from __future__ import annotations
