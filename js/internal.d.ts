@@ -12,6 +12,7 @@ export type Own = { -readonly [K in keyof Feed]: Feed[K] } & { [name: string]: a
 /** A message of the engine, or one of this module's own: any object with a type `T`. */
 export type Wire = any;
 export type Channels = { [letter: string]: "quotes" | "trades" | "alerts" };
+export type KeysOf = (lists: { quotes?: string[]; trades?: string[] }) => string[];
 export type Lists = (keys: Iterable<string>) => { quotes: string[]; trades: string[]; alerts: string[] };
 export type Matcher = (names: Iterable<string>) => (name: string) => boolean;
 export type Query = (fields: { [name: string]: unknown }) => string;
@@ -163,7 +164,10 @@ export interface Stream {
   enter(text: string): void;
   /** Fetch tiers and clock of the engine; return whether it answers. */
   inform(): Promise<boolean>;
-  /** Every ten seconds: is the connection alive, is there a better transport, does another tier fit, who is gone? */
+  /**
+   * Every ten seconds: is the connection alive, is there a better transport, does another tier fit, who is gone?
+   * Timers may run before messages that have come, so a silent connection gets one more second.
+   */
   beat(): void;
   ping(): void;
   /** Try WebSocket beside the transport in use. */
@@ -199,6 +203,7 @@ export interface Stream {
   renew(): void;
   /** The cursor now. */
   position(): string;
+  /** With a ticket, which engines without access control do not give: there `auth` is sent. */
   socket(ticket?: string): WebSocket & { terminate?(): void };
   /** Begin on an open WebSocket; `token`: without a ticket. */
   hello(ws: WebSocket, epoch: string, token: string | boolean): void;
@@ -217,6 +222,7 @@ export interface Stream {
 
 export interface Subscription extends Public<any> {
   tier?: string;
+  /** Too long a queue is conflated, which the two `lag` messages tell. */
   push(message: Wire): void;
 }
 

@@ -32,6 +32,9 @@ const lists = (keys) => {
 	return lists;
 };
 
+/** @type {I.KeysOf} */
+const keysOf = ({ quotes = [], trades = [] }) => [...quotes.map((name) => `q${name}`), ...trades.map((name) => `t${name}`)];
+
 /** Lists too long for a URL become all names. @type {I.Query} */
 const query = (fields) => {
 	const texts = Object.entries(fields).map(([name, value]) => [name, `${value ?? ""}`]);
@@ -150,6 +153,7 @@ const makeBook = (emit) => {
 			} else if (T === "lag") lagging = m.on;
 			else if (T === "disconnected") lagging = false;
 			else if (T === "partial") partial = true;
+			else if (T === "joined") [names, lagging] = [m, false];
 			else if (T === "synced") partial = renewed = false;
 			else if (T === "engine") tiers = m.tiers ?? [];
 			else if (T === "reset") {
@@ -160,9 +164,9 @@ const makeBook = (emit) => {
 				epoch = m.epoch;
 				if (renewed) book.take({ T: "reset", symbols: [...names.quotes, ...names.trades], cause: "epoch" });
 			} else if (T === "subscription") {
+				const before = matcher(keysOf(names)), after = matcher(keysOf(m));
 				names = m;
-				const quotes = matcher(m.quotes), trades = matcher(m.trades);
-				book.keep((S, T) => (T === "q" ? quotes : trades)(S));
+				book.keep((S, T) => after(T + S) || !before(T + S));
 				if (m.reset?.length && !renewed) book.take({ T: "reset", symbols: m.reset, cause: "overrun" });
 			}
 			emit(m);
@@ -254,7 +258,7 @@ const makeStream = (options, api) => {
 	let link = life;
 	let tiers = Array();
 	let want = { names: new Set(), tiers: [""], visible: true };
-	let live = new Set(), cursor = "", g = 0;
+	let live = new Set(), cursor = "", g = 0, latest = Object(lists([]));
 	let asked = none, told = none;
 	let usual = "", epoch = "", mode = `${options.transport ?? "auto"}`, way = "", at = 0, why = "first";
 	let badTier = none, up = false, down = false, resuming = 0, send = none, closing = none, timer = none;
@@ -267,7 +271,7 @@ const makeStream = (options, api) => {
 			const known = clients.get(client);
 			if (saved && !cursor && !up) [cursor, live] = [saved.cursor, new Set(saved.names)];
 			if (want && !known) {
-				post({ messages: [...status.values()], ids, saved: self.saved() });
+				post({ messages: [...status.values(), { ...latest, T: "joined" }], ids, saved: self.saved() });
 				if (live.size) self.prime([...live], post).catch(() => {});
 			}
 			if (want) clients.set(client, { ...known, want, post });
@@ -400,7 +404,6 @@ const makeStream = (options, api) => {
 
 		beat() {
 			const now = clock();
-			// It may run before messages that have come.
 			if (send && pinged > heard) self.deadline(1000);
 			else self.ping();
 			for (const [client, { seen }] of clients) if (now - seen > 15 * BEAT_MS) self.call(client, { bye: true }, none);
@@ -533,6 +536,7 @@ const makeStream = (options, api) => {
 			const { T } = m;
 			if (m.ttl_s) renewAt = clock() + m.ttl_s * 800;
 			else if (T === "subscription") {
+				latest = m;
 				if (send) told.tier = m.tier;
 				if (status.get("tier")?.tier !== m.tier) self.say("tier", { tier: m.tier, why: told.why });
 			} else if (T === "synced" && open.has(m.id)) {
@@ -583,7 +587,6 @@ const makeStream = (options, api) => {
 		async websocket(signal) {
 			self.deadline(HANDSHAKE_MS);
 			const token = await api.token();
-			// Without access control there are no tickets.
 			const without = (error = none) => ([400, 503].includes(error.code) ? {} : Promise.reject(error));
 			const { ticket } = token && (await api.json("v1/tickets", { method: "POST", signal }).catch(without));
 			const ws = self.socket(ticket);
@@ -628,7 +631,7 @@ const makeStream = (options, api) => {
 				const blocks = text.split("\n\n");
 				text = blocks.pop() ?? "";
 				for (const block of blocks) {
-					self.deadline(65000); // three heartbeats
+					self.deadline(65000);
 					const [, id, data] = /(?:^id: (.*)\n)?^data: (.*)/m.exec(block) ?? [];
 					if (!data) continue;
 					self.established();
@@ -696,7 +699,6 @@ const makeSubscription = (listener, leave) => {
 			if (listener) return guard(listener, m);
 			wake?.();
 			if (queue.push(m) <= limit) return;
-			// Conflate, and tell it.
 			const kept = new Map(queue.map((m) => [m.g ? m.T + m.S : m, m]));
 			const lag = { T: "lag", on: true, cause: "consumer" };
 			queue = [lag, ...kept.values(), { ...lag, on: false, conflated: queue.length - kept.size }];
@@ -939,15 +941,14 @@ export const connect = (url = "/", given = {}) => {
 		encoding: "json",
 		cursor: null,
 
-		subscribe({ quotes = [], trades = [], tier }, listener) {
-			const names = [...quotes.map((name) => `q${name}`), ...trades.map((name) => `t${name}`)];
+		subscribe({ tier, ...lists }, listener) {
+			const names = keysOf(lists);
 			const bad = names.find((key) => !/^.([!#-)+\-.-[\]-~]{1,24}\*?|\*)$/.test(key));
 			if (bad) throw new TypeError(`invalid name: ${bad.slice(1)}`);
 			const subscription = self.attach(names, listener);
 			subscription.tier = tier;
 			subscriptions.add(subscription);
 			const matches = matcher(names);
-			// The engine sends no second snapshot.
 			queueMicrotask(() => {
 				for (const T of ["q", "t"]) {
 					for (const [S, { tick }] of book.slots[T]) {

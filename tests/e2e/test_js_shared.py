@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.chromium import chromium
+from tests.support.ports import free_port
 from tests.support.process import engine
 from tests.support.witness import Witness
 
@@ -185,3 +187,16 @@ def test_a_worker_that_dies_is_replaced_and_the_stream_resumes(running, browser)
         assert shared(first) == shared(second) != "none"
         (row,) = sessions(running)
         assert row["session"] != session
+
+
+@pytest.mark.parametrize("way", ["worker", "locks"])
+def test_each_tab_goes_on_with_the_next_engine(browser, tmp_path, way):
+    at = ("--set", f"gateway.port={free_port()}")
+    with engine(CONFIG, tmp_path, *at) as first_life, context_of(browser, way) as context:
+        pages = [tab(context, first_life, retryMs=[50, 200]) for _ in range(2)]
+        first_life.stop(signal.SIGKILL)
+        with engine(CONFIG, tmp_path, *at):
+            for page in pages:
+                page.wait_for_function("told.some((m) => m.T === 'reset')")
+                more_ticks(page)
+                assert check(page).seen["reset"] == 1
