@@ -166,6 +166,7 @@ class RecordNumbers(Numbers):
         self._announced = np.zeros(MAX_SYMBOLS, bool)
         self._last = np.full((len(CHANNELS), MAX_SYMBOLS), -1, np.int64)  # -1: none yet
         self._excused = np.zeros((len(CHANNELS), MAX_SYMBOLS), bool)
+        self._early: dict[tuple[int, str], int] = {}  # last numbers of symbols without an id, after gaps
 
     def announce(self, symbols: dict[str, int]) -> None:
         """Take ids by name. Raises FeedProtocolError if an id or a name changes its partner."""
@@ -174,6 +175,8 @@ class RecordNumbers(Numbers):
                 raise FeedProtocolError(f"the id of {name} changes to {number}")
             self.names[number] = name
             self._announced[number] = True
+            for channel in (QUOTES, TRADES) if self._early else ():
+                self._last[channel][number] = self._early.pop((channel, name), self._last[channel][number])
 
     def retain(self, channel: int, names: Iterable[str]) -> None:
         """Forget the symbols that ``names``, the whole subscription, do not match."""
@@ -193,7 +196,8 @@ class RecordNumbers(Numbers):
         """Take a gap that the engine announced; return one for what it does not cover, if anything."""
         channel, number = CHANNELS.index(gap.channel), self.ids.get(gap.S)
         if number is None:
-            return None  # its id is announced before its first tick, which then begins it
+            self._early[channel, gap.S] = (gap.n - 1) & _MASK
+            return None
         before = int(self._last[channel][number])
         last = None if before < 0 else before
         judged = verdict(last, gap.n, snap=last is None, excused=False, every=self.counts(channel))

@@ -201,10 +201,14 @@ class Core:
         self._dialogue.reading(reads)
 
     def close(self, now: Now) -> None:
-        """End the feed; what is to be sent then is a close frame, if there is a connection."""
-        self.closed = True
+        """End the feed; what is to be sent then is a close frame, if there is a connection.
+
+        A feed that has ended for good remains so.
+        """
         self._retry_s = _NEVER
-        self.state = State("disconnected", CloseCode.NORMAL, CLOSE_TEXT[CloseCode.NORMAL], now.s)
+        if self.finished is None:
+            self.closed = True
+            self.state = State("disconnected", CloseCode.NORMAL, CLOSE_TEXT[CloseCode.NORMAL], now.s)
         self._leave(CloseCode.NORMAL)
 
     # Tokens.

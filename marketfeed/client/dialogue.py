@@ -114,7 +114,10 @@ class Dialogue:
         self.closing = None
         self.intake.cut()
         self.acknowledgements.cut()
-        self.events += map(Answered, self.subscriptions.cut())
+        left = self.subscriptions.cut()
+        if left:
+            self.intake.left(*self.subscriptions.names_before(max(left)))
+        self.events += map(Answered, left)
 
     def heard(self) -> None:
         """Note that bytes have come."""
@@ -210,8 +213,9 @@ class Dialogue:
                 self.authenticate()
 
     def _subscription(self, message: messages.Subscription, into: list[Any]) -> None:
+        complete = self.subscriptions.complete(message)
         told = self.subscriptions.answered(message, self.epoch)
-        self.intake.subscribed(message, complete=self.subscriptions.answered_all)
+        self.intake.subscribed(message, complete=complete)
         self.intake.live = self.subscriptions.synced
         into.append(message)
         for one in told:

@@ -124,7 +124,7 @@ class Driver:
 
     def _check_end(self) -> None:
         if self.over:
-            raise StopAsyncIteration if self.core.closed else self.failure
+            raise StopAsyncIteration if self.core.closed and self._crash is None else self.failure
 
     async def wait_changed(self) -> None:
         """Wait until the state changes or the feed ends."""

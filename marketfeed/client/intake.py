@@ -49,6 +49,7 @@ class Intake:
         self.live = False  # whether ticks come as they arise: their latency counts
         self._control, self._advance = control, advance
         self._named, self._records = NamedNumbers(), RecordNumbers()
+        self._binary = False
         self._whole: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
 
     # The session.
@@ -74,14 +75,20 @@ class Intake:
         ``complete``: all requests are answered, so symbols that it does not match are not subscribed.
         """
         self.tier = answer.tier
-        whole = (frozenset(answer.quotes), frozenset(answer.trades))
+        self._binary = answer.encoding == "binary"
         for numbers in (self._named, self._records):
             numbers.every = self.tiers.get(answer.tier) == "every"
-            for channel, names, before in zip((QUOTES, TRADES), whole, self._whole, strict=True):
-                if complete and not before <= names:
-                    numbers.retain(channel, names)
         if complete:
-            self._whole = whole
+            self.left(answer.quotes, answer.trades)
+
+    def left(self, quotes: Iterable[str], trades: Iterable[str]) -> None:
+        """Take the whole subscription: symbols that it does not match begin anew when they come again."""
+        whole = (frozenset(quotes), frozenset(trades))
+        for channel, names, before in zip((QUOTES, TRADES), whole, self._whole, strict=True):
+            if not before <= names:
+                self._named.retain(channel, names)
+                self._records.retain(channel, names)
+        self._whole = whole
 
     def excuse(self, symbols: Iterable[str]) -> None:
         """Take a reset of ``symbols``, which may be patterns."""
@@ -101,8 +108,9 @@ class Intake:
         self.counters.gaps += 1
         self.counters.lost += gap.lost
         into.append(gap)
-        found = (numbers.gap(gap) for numbers in (self._named, self._records))
-        into.extend(more for more in found if more is not None)
+        more = (self._records if self._binary else self._named).gap(gap)
+        if more is not None:
+            into.append(more)
 
     # Messages.
 

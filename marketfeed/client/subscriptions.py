@@ -57,6 +57,7 @@ class Request:
     known: bool = False  # the engine has answered it on some connection
     vital: bool = False  # no caller waits for the answer: a refusal ends the feed
     sent_cursor: str = ""  # with which it was sent on this connection
+    sent_names: tuple[str, ...] = ()  # names may be removed before the answer
     refused_cursor: bool = False
     not_before_s: float = 0.0
 
@@ -85,6 +86,7 @@ class Request:
                 asked[key] = value
         if tier := self.tier or tier:
             asked["tier"] = tier
+        self.sent_names = tuple(self.names)
         self.sent_cursor = self.after if self.quotes or self.trades else ""
         if self.sent_cursor:
             asked["after"] = self.sent_cursor
@@ -120,7 +122,7 @@ class Subscriptions:
         for request in list(self.requests.values()):
             for kept, gone in ((request.quotes, quotes), (request.trades, trades), (request.alerts, alerts)):
                 kept[:] = [name for name in kept if name not in gone]
-            if not (request.names or request.alerts) and (request.known or request.stage is Stage.UNSENT):
+            if not (request.names or request.alerts) and request.stage is not Stage.SENT:
                 del self.requests[request.id]
         number = self.new_id()
         asked = {"action": "unsubscribe", "quotes": quotes, "trades": trades, "alerts": alerts, "id": number}
@@ -136,10 +138,21 @@ class Subscriptions:
             return None
         return min(wanted, key=lambda one: one.at).after
 
-    @property
-    def answered_all(self) -> bool:
-        """Whether every request that was in force before has been answered on this connection."""
-        return all(request.stage >= Stage.ANSWERED for request in self.requests.values() if request.known)
+    def names_before(self, number: int) -> tuple[list[str], list[str]]:
+        """Return the names of quotes and of trades of the requests before ``number``."""
+        former = [request for request in self.requests.values() if request.id < number]
+        quotes = [name for request in former for name in request.quotes]
+        return quotes, [name for request in former for name in request.trades]
+
+    def complete(self, answer: Subscription) -> bool:
+        """Return whether ``answer`` shows all names: requests of a new connection are answered singly."""
+        number = answer.id
+        before = number if number in self._leaving else self._next_id  # later requests do not count
+        return all(
+            one.stage >= Stage.ANSWERED or one.id == number
+            for one in self.requests.values()
+            if one.id < before
+        )
 
     @property
     def synced(self) -> bool:
@@ -195,10 +208,10 @@ class Subscriptions:
             told.append(Resumed(request.sent_cursor, request.id))
         if request.sent_cursor and reset:
             told.append(Reset(reset, "overwritten", request.id))
-        elif not request.sent_cursor and request.names and (request.known or request.refused_cursor):
+        elif not request.sent_cursor and request.sent_names and (request.known or request.refused_cursor):
             restarted = request.epoch not in ("", epoch)
             cause = "cursor" if request.refused_cursor else "epoch" if restarted else "unsynced"
-            told.append(Reset(request.names, cause, request.id))  # type: ignore[arg-type]
+            told.append(Reset(request.sent_names, cause, request.id))  # type: ignore[arg-type]
         if request.tier is not None:
             self.tier, request.tier = request.tier, None
         request.moves = bool(request.sent_cursor) and not reset

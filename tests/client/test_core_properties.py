@@ -135,7 +135,7 @@ class Run:
 
     def unsubscribe(self, detail):
         quotes, trades = detail
-        if self.core.subscriptions.answered_all and self.core.state.name == "connected":
+        if self.core.state.name == "connected":
             number = self.core.unsubscribe(self.now, quotes, trades, [])
             requests = self.core.subscriptions.requests.values()
             self.leaving[number] = [
@@ -188,9 +188,10 @@ class Run:
     def left(self, number):
         """Forget the symbols that an `unsubscribe` left, which later requests may have added again."""
         kept = self.leaving.pop(number)
-        for kind, symbol in list(self.witness.last):
-            if not any(matches(name, symbol) for name in kept["qt".index(kind)]):
-                del self.witness.last[kind, symbol]
+        for channel in (0, 1):
+            for symbol in SYMBOLS:
+                if not any(matches(name, symbol) for name in kept[channel]):
+                    self.witness.forget(("qt"[channel], symbol))
 
     def finish(self):
         """Let everything arrive; the client has the newest tick of each symbol that it subscribed to."""

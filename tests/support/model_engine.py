@@ -277,9 +277,12 @@ class Session:
                 records["flags"] = FLAG_SNAPSHOT if snap else 0
                 records["ts_recv"] = NOW_NS
                 data += frame(records, NOW_NS)
-        self._frame(self._ws.send(BytesMessage(data)), not new)
+        if not self.closed:
+            self._frame(self._ws.send(BytesMessage(data)), not new)
 
     def _say(self, *messages: dict[str, Any]) -> None:
+        if self.closed:
+            return
         text = json.dumps([*messages, {"T": "news of a later version", "x": [1]}])
         if self._encoding == "json":
             self._frame(self._ws.send(TextMessage(text)))

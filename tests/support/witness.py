@@ -33,7 +33,7 @@ class Witness:
         self._excused: set[Key] = set()
         self._lenient: set[str] = set()  # kinds whose first tick of a symbol may have any number
         self._told: dict[Key, tuple[int, int]] = {}  # ticks told to be lost, number of the next one
-        self._reset_due = False  # the engine was restarted: a reset is to come before any tick
+        self._due: set[Key] = set()  # after a restart: a reset is to come before a tick of these
 
     def see(self, message: dict[str, Any]) -> None:
         """Take the next message."""
@@ -43,13 +43,18 @@ class Witness:
         if handle is not None:
             handle(message)
 
+    def forget(self, key: Key) -> None:
+        """The client has left this symbol: it begins anew when it comes again."""
+        self.last.pop(key, None)
+        self._due.discard(key)
+
     def _success(self, message: dict[str, Any]) -> None:
         if message["msg"] == "connected":
             self._connected(message)
 
     def _connected(self, message: dict[str, Any]) -> None:
         if message["epoch"] != self.epoch:
-            self._reset_due = bool(self.last)
+            self._due = set(self.last)
             self.last.clear()
             self._excused.clear()
             self._lenient.clear()
@@ -75,12 +80,12 @@ class Witness:
         self.lagging = message["on"]
 
     def _reset(self, message: dict[str, Any]) -> None:
-        self._reset_due = False
         names = message["symbols"]
         exact, prefixes = set(names), tuple(name[:-1] for name in names if name.endswith("*"))
-        for key in self.last:
+        for key in [*self.last, *self._due]:
             if key[1] in exact or key[1].startswith(prefixes):
                 self._excused.add(key)
+                self._due.discard(key)
 
     def _gap(self, message: dict[str, Any]) -> None:
         self.silent += message.get("announced") is False
@@ -95,9 +100,9 @@ class Witness:
         self._tick("t", message)
 
     def _tick(self, kind: str, message: dict[str, Any]) -> None:
-        assert not self._reset_due, f"ticks of another epoch without a reset: {message}"
         key, n = (kind, message["S"]), message["n"]
         last, told = self.last.get(key), self._told.pop(key, None)
+        assert key not in self._due, f"a tick of another epoch without a reset: {message}"
         excused = key in self._excused or (last is None and kind in self._lenient)
         self._excused.discard(key)
         snap = message.get("snap") == 1
