@@ -4,8 +4,8 @@
                     replays prepared frames                        counts; reads its own statistics
 
 The sender plays an engine: it answers handshake and subscription, then sends quotes of SYMBOLS symbols as
-The sender plays an engine: it answers handshake and subscription, then sends quotes of SYMBOLS symbols as
-figure contains TCP, the WebSocket, decoding, the check of every number, the newest quote of each symbol, the
+fast as the socket accepts them. The client iterates over batches (binary) or messages (JSON), as a user does:
+its figure contains TCP, the WebSocket, decoding, the check of every number, the newest quote of each symbol, the
 histogram of latencies and the loop of the caller.
 
 Says: quotes received per second of the client's CPU time, and per second, by quotes per frame. A run whose
