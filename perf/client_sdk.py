@@ -4,9 +4,9 @@
                     replays prepared frames                        counts; reads its own statistics
 
 The sender plays an engine: it answers handshake and subscription, then sends quotes of SYMBOLS symbols as
-fast as the socket accepts them. The client iterates over batches (binary) or messages (JSON), as a user does:
-its figure contains TCP, the WebSocket, decoding, the check of every number, the newest quote of each symbol, the
-histogram of latencies and the loop of the caller.
+fast as the socket accepts them. The client iterates over batches (binary) or messages (JSON), as a user
+does: its figure contains TCP, the WebSocket, decoding, the check of every number, the newest quote of each
+symbol, the histogram of latencies and the loop of the caller.
 
 Says: quotes received per second of the client's CPU time, and per second, by quotes per frame. A run whose
 quotes are not all there, once and in order, fails. Does not say: anything about an engine or a network, or
