@@ -22,6 +22,8 @@ from tests.support.process import engine
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
+
 # Attempts, each of which returns what came of it; the engine is `base`, its admin port `admin`.
 ATTEMPTS = """async ([base, admin, style]) => {
   const found = {};

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
+
 CONFIG = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 200\nrate = 2000\n'
 # A row is complete when its prices are numbers; the last trade may be missing yet.
 COMPLETE = """wanted => {

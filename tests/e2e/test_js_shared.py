@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.support.process import Engine
 
+pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
+
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 20\nrate = 200\n'
 CONFIG = f"[limits]\nrequests_per_s = 1000\n{SYNTHETIC}"
 WITHOUT = {

@@ -10,6 +10,8 @@ import pytest
 from tests.support.chromium import accessible, chromium, session_of, until, watched
 from tests.support.process import engine
 
+pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
+
 PROVE = bool(os.environ.get("MARKETFEED_PROVE"))
 VIEWS = (
     "watch",

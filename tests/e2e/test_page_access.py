@@ -8,6 +8,8 @@ from tests.support.chromium import accessible, chromium, session_of, until, watc
 from tests.support.commands import command
 from tests.support.process import engine
 
+pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
+
 CONFIG = """
 [auth]
 mode = "keys"

@@ -10,6 +10,8 @@ from tests.support.admin_client import get, post
 from tests.support.chromium import chromium, until, watched
 from tests.support.process import engine
 
+pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
+
 CONFIG = """
 [[feeds]]
 name = "demo"

@@ -12,6 +12,8 @@ from tests.support.chromium import chromium, session_of, until, watched
 from tests.support.ports import free_port
 from tests.support.process import engine
 
+pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
+
 CONFIG = """
 [[feeds]]
 name = "demo"

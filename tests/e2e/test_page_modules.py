@@ -9,6 +9,8 @@ import pytest
 from tests.support.chromium import chromium, watched
 from tests.support.process import engine
 
+pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
+
 IDLE = '[[feeds]]\nname = "none"\ntype = "push"\nlisten = "127.0.0.1:0"\n'
 HOUR_MS = 3_600_000
 

@@ -11,6 +11,8 @@ from tests.support.admin_client import get
 from tests.support.chromium import chromium, watched
 from tests.support.process import engine
 
+pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
+
 CONFIG = """
 [latency]
 interval_s = 1.0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.support.js import Program
     from tests.support.process import Engine
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 SYNTHETIC = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 20\nrate = 500\n'
 CONFIG = f"[limits]\nrequests_per_s = 10000\n{SYNTHETIC}[alerts]\nenabled = true\n"
