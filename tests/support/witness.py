@@ -72,7 +72,7 @@ class Witness:
         self._g = 0
 
     def _subscription(self, message: dict[str, Any]) -> None:
-        if self._tiers:
+        if "tier" in message and self._tiers:  # marketfeed.js has none on polls
             self.every = self._tiers[message["tier"]] == "every"
         self._g = 0  # what an added request resumes from may be older
 
