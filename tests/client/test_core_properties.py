@@ -44,7 +44,8 @@ BROKEN = [
     *(st.tuples(st.just(how), st.integers(0, 3)) for how in ("swap", "drop", "double")),
 ]
 GAP = ("S", "channel", "lost", "n")
-EXAMPLES = 1000 if os.environ.get("MARKETFEED_PROVE") else 100
+PROVE = bool(os.environ.get("MARKETFEED_PROVE"))
+EXAMPLES = 1000 if PROVE else 100
 
 
 class Run:
@@ -226,7 +227,7 @@ def ran(seed, encoding, first, script, ordered=True):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["json", "binary"])
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES, derandomize=not PROVE)
 @given(
     seed=st.integers(0, 2**32),
     first=st.tuples(some, names),
@@ -241,7 +242,7 @@ def test_every_tick_comes_once_or_is_told_to_be_missing(encoding, seed, first, s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["json", "binary"])
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES, derandomize=not PROVE)
 @given(
     seed=st.integers(0, 2**32),
     first=st.tuples(some, names),
