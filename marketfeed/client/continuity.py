@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from marketfeed.client.messages import Gap, Quote, Trade
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MODULUS: Final = 1 << 32
-_MASK: Final = MODULUS - 1
+_MASK: Final = (1 << 32) - 1
 _HALF: Final = 1 << 31
+_NEW: Final = -2  # the last number of a symbol without a tick; not one less than a number
+_PLACES: Final = np.arange(4096)
 
 
 class Verdict(NamedTuple):
@@ -81,6 +83,23 @@ class Numbers:
         self.holes += 1
         return Gap(S=name, channel=CHANNELS[channel], lost=lost, n=n, announced=snap)
 
+    def new_in(self, gap: Gap, last: int | None, *, excused: bool) -> list[Gap]:
+        """Return what ``gap`` tells of its symbol after the tick ``last``: after a cut it may come again.
+
+        What is missing and not in it is a hole of its own.
+        """
+        channel = CHANNELS.index(gap.channel)
+        counts = last is not None and not excused and self.counts(channel)
+        keep, lost = verdict(last, gap.n, snap=False, excused=False, every=counts)
+        if not keep or (counts and not lost):
+            return []
+        if not counts or lost == gap.lost:
+            return [gap]
+        told = [msgspec.structs.replace(gap, lost=min(gap.lost, lost))]
+        if lost > gap.lost:
+            told.append(self.hole(gap.S, channel, lost - gap.lost, gap.n))
+        return told
+
     def cut(self) -> None:
         """The connection is lost: what the session left out before is not sent again."""
         for channel in (QUOTES, TRADES):
@@ -115,18 +134,15 @@ class NamedNumbers(Numbers):
         for channel in channels:
             self._excused[channel].update(filter(matches, self._last[channel]))
 
-    def gap(self, gap: Gap) -> Gap | None:
-        """Take a gap that the engine announced; return one for what it does not cover, if anything."""
-        channel = CHANNELS.index(gap.channel)
-        last, name = self._last[channel].get(gap.S), gap.S
-        judged = verdict(last, gap.n, snap=last is None, excused=False, every=self.counts(channel))
-        if not judged.keep:
-            return None
-        self._last[channel][name] = (gap.n - 1) & _MASK
-        excused = name in self._excused[channel]
-        self._excused[channel].discard(name)
-        more = 0 if excused else judged.lost - gap.lost
-        return self.hole(name, channel, more, gap.n) if more > 0 else None
+    def gap(self, gap: Gap) -> list[Gap]:
+        """Take a gap that the engine announced; return what it tells that is new."""
+        channel, name = CHANNELS.index(gap.channel), gap.S
+        last = self._last[channel].get(name)
+        told = self.new_in(gap, last, excused=name in self._excused[channel])
+        if told:
+            self._last[channel][name] = (gap.n - 1) & _MASK
+            self._excused[channel].discard(name)
+        return told
 
     def take(self, tick: Quote | Trade, into: list[Any]) -> bool:
         """Append ``tick`` to ``into``, after a gap if there is a hole; return whether it was kept."""
@@ -164,7 +180,9 @@ class RecordNumbers(Numbers):
         self.names: NDArray[np.object_] = np.full(MAX_SYMBOLS, None, object)  # by id; None: not announced
         self.ids: dict[str, int] = {}
         self._announced = np.zeros(MAX_SYMBOLS, bool)
-        self._last = np.full((len(CHANNELS), MAX_SYMBOLS), -1, np.int64)  # -1: none yet
+        self._last = np.full((len(CHANNELS), MAX_SYMBOLS), _NEW, np.int64)
+        self._place = np.zeros(MAX_SYMBOLS, np.int64)  # scratch: where in a batch a symbol was seen last
+        self._pardons = False  # whether any symbol is excused
         self._excused = np.zeros((len(CHANNELS), MAX_SYMBOLS), bool)
         self._early: dict[tuple[int, str], int] = {}  # last numbers of symbols without an id, after gaps
 
@@ -182,7 +200,7 @@ class RecordNumbers(Numbers):
         """Forget the symbols that ``names``, the whole subscription, do not match."""
         matches = Matcher(names)
         numbers = [number for name, number in self.ids.items() if not matches(name)]
-        self._last[channel][numbers] = -1
+        self._last[channel][numbers] = _NEW
         self._excused[channel][numbers] = False
 
     def excuse(self, names: Iterable[str], channels: tuple[int, ...] = (QUOTES, TRADES)) -> None:
@@ -191,61 +209,67 @@ class RecordNumbers(Numbers):
         numbers = [number for name, number in self.ids.items() if matches(name)]
         for channel in channels:
             self._excused[channel][numbers] = True
+            self._pardons = self._pardons or bool(numbers)
 
-    def gap(self, gap: Gap) -> Gap | None:
-        """Take a gap that the engine announced; return one for what it does not cover, if anything."""
+    def gap(self, gap: Gap) -> list[Gap]:
+        """Take a gap that the engine announced; return what it tells that is new."""
         channel, number = CHANNELS.index(gap.channel), self.ids.get(gap.S)
         if number is None:
             self._early[channel, gap.S] = (gap.n - 1) & _MASK
-            return None
+            return [gap]
         before = int(self._last[channel][number])
-        last = None if before < 0 else before
-        judged = verdict(last, gap.n, snap=last is None, excused=False, every=self.counts(channel))
-        if not judged.keep:
-            return None
-        self._last[channel][number] = (gap.n - 1) & _MASK
-        excused = bool(self._excused[channel][number])
-        self._excused[channel][number] = False
-        more = 0 if excused else judged.lost - gap.lost
-        return self.hole(gap.S, channel, more, gap.n) if more > 0 else None
+        told = self.new_in(
+            gap, None if before == _NEW else before, excused=bool(self._excused[channel][number])
+        )
+        if told:
+            self._last[channel][number] = (gap.n - 1) & _MASK
+            self._excused[channel][number] = False
+        return told
 
     def take(self, channel: int, records: Records, into: list[Any]) -> Records:
         """Return the ``records`` to keep, all of them without a copy; append gaps to ``into``.
 
         Raises FeedProtocolError if an id was not announced.
         """
-        if not len(records):
-            return records
-        symbols = records["symbol"]
+        last, symbols, ns = self._last[channel], records["symbol"], records["n"]
+        place, places = self._place, _PLACES[: len(records)]
+        # The common case first: each symbol once, with its next number.
+        if len(ns) == len(places) and not self._pardons and (ns - last[symbols] == 1).all():
+            place[symbols] = places
+            if (place[symbols] == places).all():
+                last[symbols] = ns
+                return records
+        return self._sorted(channel, records, into) if len(records) else records
+
+    def _sorted(self, channel: int, records: Records, into: list[Any]) -> Records:
+        """Do what :meth:`take` does, for any records."""
+        last, symbols = self._last[channel], records["symbol"]
         if not self._announced[symbols].all():
             raise FeedProtocolError("a record of a symbol that was not announced")
-        last = self._last[channel]
         order = np.argsort(symbols, kind="stable")
         sorted_symbols = symbols[order]
         ns = records["n"][order].astype(np.int64)
-        first = np.empty(len(ns), bool)
-        first[0] = True
+        first = np.ones(len(ns), bool)
         np.not_equal(sorted_symbols[1:], sorted_symbols[:-1], out=first[1:])
         before = np.empty_like(ns)
         before[1:] = ns[:-1]
         before[first] = last[sorted_symbols[first]]
         excused = self._excused[channel][sorted_symbols]
         ahead = (ns - before) & _MASK
-        if not ((ahead == 1) & ~excused & (before >= 0)).all():
-            new = before < 0
-            if new.any():
-                any_number = records["flags"][order] & FLAG_SNAPSHOT > 0
-                if self.lenient[channel]:
-                    any_number[:] = True
-                ahead[new] = np.where(any_number[new], 1, np.maximum(ns[new], 1))
-            if not ((ahead > 0) & (ahead < _HALF)).all():
-                return self._one_by_one(channel, records, into)
-            if self.counts(channel):
-                for i in np.flatnonzero((ahead > 1) & ~(excused & first)).tolist():
-                    name = self.names[sorted_symbols[i]]
-                    snap = bool(records["flags"][order[i]] & FLAG_SNAPSHOT)
-                    into.append(self.hole(name, channel, int(ahead[i]) - 1, int(ns[i]), snap))
+        new = before == _NEW
+        if new.any():
+            any_number = (records["flags"][order] & FLAG_SNAPSHOT > 0) | self.lenient[channel]
+            ahead[new] = np.where(any_number[new], 1, np.maximum(ns[new], 1))
+        if not ((ahead > 0) & (ahead < _HALF)).all():
+            return self._one_by_one(channel, records, into)
+        if self.counts(channel):
+            for i in np.flatnonzero((ahead > 1) & ~(excused & first)).tolist():
+                snap = bool(records["flags"][order[i]] & FLAG_SNAPSHOT)
+                name = self.names[sorted_symbols[i]]
+                into.append(self.hole(name, channel, int(ahead[i]) - 1, int(ns[i]), snap))
+        if self._pardons:
             self._excused[channel][sorted_symbols] = False
+            self._pardons = bool(self._excused.any())
         last[sorted_symbols] = ns  # of equal symbols the last one counts
         return records
 
@@ -257,9 +281,9 @@ class RecordNumbers(Numbers):
         rows = zip(records["symbol"].tolist(), records["n"].tolist(), records["flags"].tolist(), strict=True)
         for i, (symbol, n, flags) in enumerate(rows):
             before = int(last[symbol])
-            pardoned = bool(excused[symbol]) or (before < 0 and self.lenient[channel])
+            pardoned = bool(excused[symbol]) or (before == _NEW and self.lenient[channel])
             keep[i], lost = verdict(
-                None if before < 0 else before,
+                None if before == _NEW else before,
                 n,
                 snap=bool(flags & FLAG_SNAPSHOT),
                 excused=pardoned,

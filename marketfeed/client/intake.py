@@ -50,7 +50,7 @@ class Intake:
         self._control, self._advance = control, advance
         self._named, self._records = NamedNumbers(), RecordNumbers()
         self._binary = False
-        self._whole: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+        self._whole: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())  # names so far
 
     # The session.
 
@@ -80,6 +80,8 @@ class Intake:
             numbers.every = self.tiers.get(answer.tier) == "every"
         if complete:
             self.left(answer.quotes, answer.trades)
+        else:
+            self._whole = (self._whole[0].union(answer.quotes), self._whole[1].union(answer.trades))
 
     def left(self, quotes: Iterable[str], trades: Iterable[str]) -> None:
         """Take the whole subscription: symbols that it does not match begin anew when they come again."""
@@ -105,12 +107,12 @@ class Intake:
 
     def gap(self, gap: Gap, into: list[Any]) -> None:
         """Take a gap that the engine announced."""
-        self.counters.gaps += 1
-        self.counters.lost += gap.lost
-        into.append(gap)
-        more = (self._records if self._binary else self._named).gap(gap)
-        if more is not None:
-            into.append(more)
+        told = (self._records if self._binary else self._named).gap(gap)
+        for one in told:
+            if one.announced:
+                self.counters.gaps += 1
+                self.counters.lost += one.lost
+        into.extend(told)
 
     # Messages.
 
@@ -186,16 +188,14 @@ class Intake:
             return records
         kept = self._records.take(channel, records, into)
         self.newest.take(channel, kept, self._records.names)
-        fresh = kept["flags"] & FLAG_SNAPSHOT == 0
-        if not fresh.all():
-            self.counters.snapshots += len(kept) - int(np.count_nonzero(fresh))
-            kept_fresh = kept[fresh]
-        else:
-            kept_fresh = kept
-        if len(kept_fresh):
-            self._advance(int(kept_fresh["g"].max()))
+        fresh, snaps = kept, kept["flags"] & FLAG_SNAPSHOT
+        if snaps.any():
+            fresh = kept[snaps == 0]
+            self.counters.snapshots += len(kept) - len(fresh)
+        if len(fresh):
+            self._advance(int(fresh["g"][-1]))  # they are in order of g
             if self.live:
-                self.counters.arrived(kept_fresh["ts_recv"], now.unix_ns)
+                self.counters.arrived(fresh["ts_recv"], now.unix_ns)
         return kept
 
     def _count_numbers(self) -> None:
