@@ -10,7 +10,7 @@ number is the next one. A higher number is a hole, unless it was announced:
 
 A number that is not higher comes twice, or late; a hole has been told by then, so the tick is dropped.
 :func:`verdict` is this rule for one tick. :class:`NamedNumbers` applies it to messages, and
-:class:`RecordNumbers` to arrays: 15 µs and 40 ns a tick for a batch that continues (perf/client_sdk.py).
+:class:`RecordNumbers` to arrays, of which those that continue their symbols cost 12 µs and 20 ns a tick.
 """
 
 from __future__ import annotations
@@ -208,8 +208,8 @@ class RecordNumbers(Numbers):
         matches = Matcher(names)
         numbers = [number for name, number in self.ids.items() if matches(name)]
         for channel in channels:
-            self._excused[channel][numbers] = True
-            self._pardons = self._pardons or bool(numbers)
+            self._excused[channel][numbers] = self._last[channel][numbers] != _NEW
+        self._pardons = bool(self._excused.any())
 
     def gap(self, gap: Gap) -> list[Gap]:
         """Take a gap that the engine announced; return what it tells that is new."""
