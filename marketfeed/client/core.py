@@ -8,6 +8,8 @@ A front (feed.py) owns socket and clock. It calls :meth:`Core.attempt`, opens a 
 :meth:`Core.opened`, and from then on passes on what it reads, sends :meth:`Core.data_to_send` after each
 call, and calls :meth:`Core.tick` at :attr:`Core.deadline_s`. Events are batches for the caller, answers to
 requests, and acknowledgements that are settled. When :attr:`Core.finished` is set, nothing follows.
+
+One class holds all that a front calls, so the file is longer than 300 lines.
 """
 
 from __future__ import annotations

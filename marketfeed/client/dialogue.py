@@ -3,6 +3,8 @@
     `connected` ──► `auth` ──► ready: subscriptions, acknowledgements, pings
 
 The state of subscriptions and acknowledgements outlives the connection.
+
+It has a method per message of the engine, so the file is longer than 300 lines.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@
 While the buffer is full, nothing is read from the socket, so the engine conflates or ends the session as its
 limits say. While a call waits for an answer of the engine, reading goes on all the same: the answer comes
 behind the ticks, and the caller cannot take ticks while it waits.
+
+The tasks share the events that they wait for, so the file is longer than 300 lines.
 """
 
 from __future__ import annotations
