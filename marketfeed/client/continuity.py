@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from marketfeed.client.messages import Gap, Quote, Trade
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MODULUS: Final = 1 << 32
-_MASK: Final = MODULUS - 1
+_MASK: Final = (1 << 32) - 1
 _HALF: Final = 1 << 31
 
 
@@ -58,9 +58,9 @@ def verdict(last: int | None, n: int, *, snap: bool, excused: bool, every: bool)
 class Numbers:
     """What both kinds have in common: the state of the session that decides which holes count.
 
-    ``every``: the tier sends every tick, None if unknown. ``lenient``, by channel: the first tick of a
-    symbol may have any number, because the session resumed from a cursor of another client, or left out ticks
-    before it was cut.
+    ``every``: the tier sends every tick, None before it is known. ``lenient``, by channel: the first tick of
+    a symbol may have any number, because the session resumed from a cursor of another client, or left out
+    ticks before it was cut.
     """
 
     def __init__(self) -> None:
@@ -80,6 +80,23 @@ class Numbers:
         self.lost += 0 if snap else lost
         self.holes += 1
         return Gap(S=name, channel=CHANNELS[channel], lost=lost, n=n, announced=snap)
+
+    def new_in(self, gap: Gap, last: int | None, *, excused: bool) -> list[Gap]:
+        """Return what ``gap`` tells of its symbol after the tick ``last``: after a cut it may come again.
+
+        What is missing and not in it is a hole of its own.
+        """
+        channel = CHANNELS.index(gap.channel)
+        counts = last is not None and not excused and self.counts(channel)
+        keep, lost = verdict(last, gap.n, snap=False, excused=False, every=counts)
+        if not keep or (counts and not lost):
+            return []
+        if not counts or lost == gap.lost:
+            return [gap]
+        told = [msgspec.structs.replace(gap, lost=min(gap.lost, lost))]
+        if lost > gap.lost:
+            told.append(self.hole(gap.S, channel, lost - gap.lost, gap.n))
+        return told
 
     def cut(self) -> None:
         """The connection is lost: what the session left out before is not sent again."""
@@ -115,18 +132,15 @@ class NamedNumbers(Numbers):
         for channel in channels:
             self._excused[channel].update(filter(matches, self._last[channel]))
 
-    def gap(self, gap: Gap) -> Gap | None:
-        """Take a gap that the engine announced; return one for what it does not cover, if anything."""
-        channel = CHANNELS.index(gap.channel)
-        last, name = self._last[channel].get(gap.S), gap.S
-        judged = verdict(last, gap.n, snap=last is None, excused=False, every=self.counts(channel))
-        if not judged.keep:
-            return None
-        self._last[channel][name] = (gap.n - 1) & _MASK
-        excused = name in self._excused[channel]
-        self._excused[channel].discard(name)
-        more = 0 if excused else judged.lost - gap.lost
-        return self.hole(name, channel, more, gap.n) if more > 0 else None
+    def gap(self, gap: Gap) -> list[Gap]:
+        """Take a gap that the engine announced; return what it tells that is new."""
+        channel, name = CHANNELS.index(gap.channel), gap.S
+        last = self._last[channel].get(name)
+        told = self.new_in(gap, last, excused=name in self._excused[channel])
+        if told:
+            self._last[channel][name] = (gap.n - 1) & _MASK
+            self._excused[channel].discard(name)
+        return told
 
     def take(self, tick: Quote | Trade, into: list[Any]) -> bool:
         """Append ``tick`` to ``into``, after a gap if there is a hole; return whether it was kept."""
@@ -192,22 +206,18 @@ class RecordNumbers(Numbers):
         for channel in channels:
             self._excused[channel][numbers] = True
 
-    def gap(self, gap: Gap) -> Gap | None:
-        """Take a gap that the engine announced; return one for what it does not cover, if anything."""
+    def gap(self, gap: Gap) -> list[Gap]:
+        """Take a gap that the engine announced; return what it tells that is new."""
         channel, number = CHANNELS.index(gap.channel), self.ids.get(gap.S)
         if number is None:
             self._early[channel, gap.S] = (gap.n - 1) & _MASK
-            return None
+            return [gap]
         before = int(self._last[channel][number])
-        last = None if before < 0 else before
-        judged = verdict(last, gap.n, snap=last is None, excused=False, every=self.counts(channel))
-        if not judged.keep:
-            return None
-        self._last[channel][number] = (gap.n - 1) & _MASK
-        excused = bool(self._excused[channel][number])
-        self._excused[channel][number] = False
-        more = 0 if excused else judged.lost - gap.lost
-        return self.hole(gap.S, channel, more, gap.n) if more > 0 else None
+        told = self.new_in(gap, None if before < 0 else before, excused=bool(self._excused[channel][number]))
+        if told:
+            self._last[channel][number] = (gap.n - 1) & _MASK
+            self._excused[channel][number] = False
+        return told
 
     def take(self, channel: int, records: Records, into: list[Any]) -> Records:
         """Return the ``records`` to keep, all of them without a copy; append gaps to ``into``.

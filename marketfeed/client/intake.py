@@ -50,7 +50,7 @@ class Intake:
         self._control, self._advance = control, advance
         self._named, self._records = NamedNumbers(), RecordNumbers()
         self._binary = False
-        self._whole: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+        self._whole: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())  # names so far
 
     # The session.
 
@@ -80,6 +80,8 @@ class Intake:
             numbers.every = self.tiers.get(answer.tier) == "every"
         if complete:
             self.left(answer.quotes, answer.trades)
+        else:
+            self._whole = (self._whole[0].union(answer.quotes), self._whole[1].union(answer.trades))
 
     def left(self, quotes: Iterable[str], trades: Iterable[str]) -> None:
         """Take the whole subscription: symbols that it does not match begin anew when they come again."""
@@ -105,12 +107,12 @@ class Intake:
 
     def gap(self, gap: Gap, into: list[Any]) -> None:
         """Take a gap that the engine announced."""
-        self.counters.gaps += 1
-        self.counters.lost += gap.lost
-        into.append(gap)
-        more = (self._records if self._binary else self._named).gap(gap)
-        if more is not None:
-            into.append(more)
+        told = (self._records if self._binary else self._named).gap(gap)
+        for one in told:
+            if one.announced:
+                self.counters.gaps += 1
+                self.counters.lost += one.lost
+        into.extend(told)
 
     # Messages.
 

@@ -206,11 +206,10 @@ class Session:
         ticks.sort()
         sent = ticks[:most]
         for key, lost in gaps.items():
-            first = next((tick for tick in sent if tick[1] == key), None)
-            if first is not None:
-                gap = (key[1], CHANNELS[key[0]], lost, first[2])
-                self.gaps.add(gap)
-                self._say({"T": "gap", **dict(zip(("S", "channel", "lost", "n"), gap, strict=True))})
+            self._seen[key] += lost
+            gap = (key[1], CHANNELS[key[0]], lost, self._seen[key] + 1)
+            self.gaps.add(gap)
+            self._say({"T": "gap", **dict(zip(("S", "channel", "lost", "n"), gap, strict=True))})
         self._send_ticks(sent, 0)
         for _, key, n in sent:
             if self._lag and key[0] == 0:
