@@ -125,8 +125,10 @@ def test_a_feed_that_nobody_refers_to_ends(url):
     assert not threads()
 
 
+# A shell starts what it runs in the background with SIGINT ignored, and a process inherits that.
 SCRIPT = """
-import sys, marketfeed
+import signal, sys, marketfeed
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("began", flush=True)
 for message in marketfeed.stream(sys.argv[1], quotes=["NEVER"]):
     print(message.__class__.__name__, flush=True)
