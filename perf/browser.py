@@ -1,6 +1,6 @@
-"""Debian's Chromium for benchmarks and screenshots, and what one page costs it.
+"""What one page costs Debian's Chromium: for benchmarks of the page.
 
-with chromium() as browser:
+with chromium() as browser:       tests.support.chromium
     meter = Meter(page)           long tasks, intervals between frames, shares of a core, memory
     meter.start(); …; meter.stop()
 """
@@ -8,28 +8,13 @@ with chromium() as browser:
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
-from playwright.sync_api import sync_playwright
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from playwright.sync_api import Page
 
-    from playwright.sync_api import Browser, Page
-
-PROGRAM: Final = "/usr/bin/chromium"
-ARGUMENTS: Final = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 # Runs in the page before its own scripts.
 PROBE: Final = """
 window.probe = {long: [], frames: []};
@@ -39,17 +24,6 @@ new PerformanceObserver((list) => {
 (function frame(now) { window.probe.frames.push(now); requestAnimationFrame(frame); })(0);
 """
 SHARES: Final = ("TaskDuration", "ScriptDuration", "LayoutDuration", "RecalcStyleDuration")
-
-
-@contextmanager
-def chromium() -> Iterator[Browser]:
-    """Run a browser without a window."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=PROGRAM, args=list(ARGUMENTS))
-        try:
-            yield browser
-        finally:
-            browser.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from perf import bench
-from perf.browser import PROBE, Figures, Meter, chromium
+from perf.browser import PROBE, Figures, Meter
+from tests.support.chromium import chromium
 
 if TYPE_CHECKING:
     from collections.abc import Callable

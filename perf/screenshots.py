@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from PIL import Image
 
 from perf import servers
-from perf.browser import chromium
 from perf.market import Market
+from tests.support.chromium import chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

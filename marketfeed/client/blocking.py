@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from marketfeed.client.statistics import Statistics
 
 END_S: Final = 5.0  # for the thread, which sends a close frame and waits for the engine's
-SLICE_S: Final = 0.2  # of a wait
 T = TypeVar("T")
 
 
@@ -66,7 +65,7 @@ class BlockingFeed:
         thread.start()
         self._stop = weakref.finalize(self, _end, started, thread)
         try:
-            self._running = _result(started)
+            self._running = started.result()
         except BaseException:  # KeyboardInterrupt too
             self._stop()
             raise
@@ -114,7 +113,7 @@ class BlockingFeed:
             # All at once: a call into the other thread costs 100 µs.
             try:
                 taking = self._taking = self._taking or self._submit(self._driver.take_all())
-                batches = _result(taking)
+                batches = taking.result()
                 self._batches.extend(batches)
             except (StopAsyncIteration, CancelledError, FeedClosedError):
                 raise StopIteration from None
@@ -198,7 +197,7 @@ class BlockingFeed:
         """Return the result of ``work``, which is cancelled if the caller is interrupted."""
         future = self._submit(work)
         try:
-            return _result(future)
+            return future.result()
         except BaseException:
             future.cancel()
             raise
@@ -214,19 +213,6 @@ class BlockingFeed:
             work.close()
             raise FeedClosedError("the feed is closed")
         return asyncio.run_coroutine_threadsafe(work, self._running.loop)
-
-
-def _result(future: Future[T]) -> T:
-    """Return the result of ``future``.
-
-    Waits in slices: a signal that comes just before a thread begins to wait does not interrupt the wait.
-    """
-    while True:
-        try:
-            return future.result(SLICE_S)
-        except TimeoutError:
-            if future.done():
-                raise
 
 
 def _run(connecting: Connecting, started: Future[_Running]) -> None:

@@ -16,6 +16,7 @@ are here because they have to agree, which makes the file longer than 300 lines.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -58,7 +59,7 @@ def verdict(last: int | None, n: int, *, snap: bool, excused: bool, every: bool)
     return Verdict(snap and excused and not ahead, 0)
 
 
-class Numbers:
+class Numbers(ABC):
     """What both kinds have in common: the state of the session that decides which holes count.
 
     ``every``: the tier sends every tick, None if unknown. ``lenient``, by channel: the first tick of a
@@ -109,9 +110,9 @@ class Numbers:
                 self.excuse(("*",), (channel,))
         self.lagging = False
 
+    @abstractmethod
     def excuse(self, names: Iterable[str], channels: tuple[int, ...] = (QUOTES, TRADES)) -> None:
         """Let the next tick of each symbol that ``names`` match have any number."""
-        raise NotImplementedError
 
 
 class NamedNumbers(Numbers):

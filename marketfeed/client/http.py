@@ -52,45 +52,29 @@ async def exchange(
     timeout_s: float,
 ) -> Answer:
     """Send one request; return the answer. Raises ConnectError."""
-    try:
-        work = _exchange(backend, endpoint, method, path, body, headers, timeout_s)
-        answer: Answer = await backend.limited(work, timeout_s)
-        return answer
-    except TimeoutError:
-        raise ConnectError(f"{method} {path}: no answer within {timeout_s:g} s") from None
-
-
-async def _exchange(
-    backend: Backend,
-    endpoint: Endpoint,
-    method: str,
-    path: str,
-    body: bytes | None,
-    headers: Mapping[str, str],
-    timeout_s: float,
-) -> Answer:
     connection = h11.Connection(h11.CLIENT)
     fields = {**headers, "Host": endpoint.authority, "Connection": "close"}
     if body is not None:
         fields |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+
+    async def send() -> Answer:
+        request = h11.Request(method=method, target=endpoint.path(path), headers=list(fields.items()))
+        parts = [request, *([h11.Data(data=body)] if body else []), h11.EndOfMessage()]
+        data = b"".join(connection.send(part) or b"" for part in parts)
+        stream = await backend.open(endpoint.host, endpoint.port, endpoint.tls, timeout_s)
+        try:
+            await stream.send(data)
+            return await _answer(connection, stream)
+        finally:
+            await backend.shielded(stream.close, timeout_s)
+
     try:
-        data = connection.send(
-            h11.Request(method=method, target=endpoint.path(path), headers=list(fields.items()))
-        )
-        assert data is not None
-        if body:
-            data += connection.send(h11.Data(data=body)) or b""
-        data += connection.send(h11.EndOfMessage()) or b""
-    except h11.LocalProtocolError as error:
+        answer: Answer = await backend.limited(send(), timeout_s)
+        return answer
+    except TimeoutError:
+        raise ConnectError(f"{method} {path}: no answer within {timeout_s:g} s") from None
+    except h11.ProtocolError as error:
         raise ConnectError(f"{method} {path}: {error}") from None
-    stream = await backend.open(endpoint.host, endpoint.port, endpoint.tls, timeout_s)
-    try:
-        await stream.send(data)
-        return await _answer(connection, stream)
-    except h11.RemoteProtocolError as error:
-        raise ConnectError(f"{method} {path}: {error}") from None
-    finally:
-        await backend.shielded(stream.close, timeout_s)
 
 
 async def _answer(connection: h11.Connection, stream: Stream) -> Answer:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from marketfeed.client.tick_records import Price
     from marketfeed.core.records import Records
 
-SLICE_S: Final = 0.2  # of a wait
 HEARTBEAT_S: Final = 5.0
 CLOSE_S: Final = 5.0
 
@@ -192,12 +191,9 @@ class BlockingPublisher(_Sink):
         self._wait(self._connected, timeout_s)
 
     def _wait(self, done: Callable[[], bool], timeout_s: float | None) -> None:
-        until_s = time.monotonic() + (float("inf") if timeout_s is None else timeout_s)
         with self._link.lock:
-            # In slices: a signal that comes just before a thread begins to wait does not interrupt the wait.
-            while not self._link.changed.wait_for(done, min(SLICE_S, until_s - time.monotonic())):
-                if time.monotonic() >= until_s:
-                    raise TimeoutError(f"{self._link.shown}: {self._link.reason or self._link.state}")
+            if not self._link.changed.wait_for(done, timeout_s):
+                raise TimeoutError(f"{self._link.shown}: {self._link.reason or self._link.state}")
 
 
 class Publisher(_Sink):

@@ -227,14 +227,17 @@ def ran(seed, encoding, first, script, ordered=True):
     return run
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["json", "binary"])
-@settings(max_examples=EXAMPLES, derandomize=not PROVE)
-@given(
-    seed=st.integers(0, 2**32),
-    first=st.tuples(some, names),
-    script=st.lists(st.one_of(HEALTHY), min_size=10, max_size=60),
-)
+def over(steps):
+    """Return the decorator of a property of feeds to which any of ``steps`` happen."""
+    script = st.lists(st.one_of(steps), min_size=10, max_size=60)
+    drawn = given(seed=st.integers(0, 2**32), first=st.tuples(some, names), script=script)
+    chosen = settings(max_examples=EXAMPLES, derandomize=not PROVE)
+    return lambda test: pytest.mark.slow(
+        pytest.mark.parametrize("encoding", ["json", "binary"])(chosen(drawn(test)))
+    )
+
+
+@over(HEALTHY)
 def test_every_tick_comes_once_or_is_told_to_be_missing(encoding, seed, first, script):
     run = ran(seed, encoding, first, script)
     run.finish()
@@ -242,14 +245,7 @@ def test_every_tick_comes_once_or_is_told_to_be_missing(encoding, seed, first, s
     assert run.core.statistics().silently_lost == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["json", "binary"])
-@settings(max_examples=EXAMPLES, derandomize=not PROVE)
-@given(
-    seed=st.integers(0, 2**32),
-    first=st.tuples(some, names),
-    script=st.lists(st.one_of(BROKEN), min_size=10, max_size=60),
-)
+@over(BROKEN)
 def test_what_a_broken_proxy_loses_doubles_or_reorders_is_told(encoding, seed, first, script):
     run = ran(seed, encoding, first, script, ordered=False)
     # What is lost at the end of a stream shows with the next tick.

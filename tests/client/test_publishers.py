@@ -15,18 +15,11 @@ import trio
 from marketfeed.client import Cut, PublisherFullError, UnsentError, publisher, push_link
 from marketfeed.client.push_link import PushLink
 from marketfeed.client.unread import unread_bytes
-from marketfeed.core.records import QUOTE, TRADE
+from marketfeed.core.records import TRADE
 from marketfeed.errors import ConfigError
 from marketfeed.feeds.push import PushConfig, PushFeed
 from marketfeed.testing import RecordingIntake
-
-
-def quotes(*symbols, bid=100):
-    records = np.zeros(len(symbols), QUOTE)
-    records["symbol"] = symbols
-    records["bid_px"] = bid + np.arange(len(symbols))
-    records["bid_sz"] = 1
-    return records
+from tests.support.publishers import quotes
 
 
 class Feed:

@@ -13,17 +13,10 @@ from marketfeed.core.binary import FrameParser, Kind
 from marketfeed.core.records import QUOTE, TRADE
 from marketfeed.core.symbols import MAX_SYMBOLS
 from marketfeed.feeds.push.publisher import Publisher
+from tests.support.publishers import quotes
 
 NAMES = [f"S{i}" for i in range(6)]
 KERNEL = 1000  # bytes
-
-
-def quotes(*symbols, bid=100):
-    records = np.zeros(len(symbols), QUOTE)
-    records["symbol"] = symbols
-    records["bid_px"] = bid + np.arange(len(symbols))
-    records["bid_sz"] = 1
-    return records
 
 
 def trades(*symbols, **fields):

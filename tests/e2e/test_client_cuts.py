@@ -14,13 +14,13 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.blocking_proxy import blocking_proxy
+from tests.support.lines import WAIT_S, Lines
 from tests.support.peers import ROOT
 from tests.support.ports import free_port
 from tests.support.process import engine
@@ -39,7 +39,6 @@ CASES = [
 ]
 DISTURBANCES = (500 if os.environ.get("MARKETFEED_PROVE") else 16) // len(CASES)
 KINDS = ("cut", "cut", "cut", "cut", "restart", "kill")
-WAIT_S = 60
 CONFIG = """
 [[feeds]]
 name = "demo"
@@ -54,34 +53,18 @@ class Feed:
     """A process with a feed, and the messages that it has printed."""
 
     def __init__(self, front: str, url: str, options: dict[str, Any]) -> None:
-        self.messages: list[dict[str, Any]] = []
-        self._changed = threading.Condition()
         argv = [sys.executable, "-m", "tests.support.feed", front, url, json.dumps(options)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, cwd=ROOT)
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._changed:
-                self.messages.append(json.loads(line))
-                self._changed.notify_all()
-
-    def wait(self, found: Callable[[list[dict[str, Any]]], bool]) -> None:
-        """Wait until ``found`` is true of all messages so far."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: found(self.messages), WAIT_S), self.messages[-20:]
+        self._lines: Lines[dict[str, Any]] = Lines(self.process, json.loads)
+        self.messages, self.wait = self._lines.all, self._lines.wait
 
     def close(self) -> None:
         """End the process by the end of its input."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self.process.stdin.close()
-        self._reader.join(WAIT_S)
         self.process.wait(WAIT_S)
-        self.process.stdout.close()
+        self._lines.close()
 
 
 def comes(kind: str, after: int, more: int = 1) -> Callable[[list[dict[str, Any]]], bool]:

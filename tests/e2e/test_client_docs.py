@@ -15,15 +15,16 @@ import pytest
 import trio
 
 from marketfeed.client import connect
-from tests.support.chromium import chromium, watched
+from tests.support.chromium import watched
 from tests.support.peers import MODULES, need
-from tests.support.process import Engine, engine
 from tests.support.publishers import address_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from playwright.sync_api import Browser
+
+    from tests.support.process import Engine
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = {path.read_text("utf-8") for path in (ROOT / "examples").iterdir()}  # test_snippets.py runs them
@@ -53,12 +54,6 @@ def blocks(language: str) -> list[Any]:
         for block in found
         if block[1] not in EXAMPLES
     ]
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with engine(CONFIG, tmp_path_factory.mktemp("clients")) as serving:
-        yield serving
 
 
 def text_for(running: Engine, text: str) -> str:
@@ -132,12 +127,6 @@ ADD = """text => {
 }"""
 CONNECT = 'import { connect } from "/marketfeed.js";\n'
 FEED = 'const feed = connect("/");\nfeed.subscribe({ quotes: ["SY0000"] }, () => {});\n'
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.mark.parametrize("text", [one for one in blocks("js") if 'from "marketfeed"' not in one.values[0]])

@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import http.server
 import json
-import threading
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from playwright.sync_api import sync_playwright
 
 from marketfeed.gateway.files import files
 from tests.support.admin_client import get
+from tests.support.pages import served
 from tests.support.peers import need
 from tests.support.process import engine
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
 
@@ -73,25 +69,12 @@ class Page(http.server.BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-@contextmanager
-def another_page() -> Iterator[int]:
-    """Serve pages on a port."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @pytest.mark.slow
 def test_a_page_of_another_origin_gets_the_browser_client_and_nothing_else(tmp_path):
     config = '[[feeds]]\nname = "demo"\ntype = "synthetic"\nsymbols = 10\nrate = 100\n'
     with (
         engine(config, tmp_path) as running,
-        another_page() as port,
+        served(Page) as port,
         sync_playwright() as playwright,
     ):
         chromium = playwright.chromium.launch(executable_path=need("chromium"), args=["--no-sandbox"])

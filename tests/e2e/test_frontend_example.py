@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import functools
 import http.server
-import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.chromium import chromium, watched
+from tests.support.pages import served
 from tests.support.peers import ROOT
 from tests.support.ports import free_port
 from tests.support.process import engine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
@@ -36,27 +34,17 @@ class Files(http.server.SimpleHTTPRequestHandler):
         """Log nothing."""
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[int]:
-    """Serve a folder, as `python -m http.server` does; yields the port."""
-    handler = functools.partial(Files, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @pytest.mark.slow
 def test_the_frontend_shows_prices_and_says_when_they_stand_still(tmp_path: Path) -> None:
     port = free_port()
     text = (ROOT / "examples" / "frontend.html").read_text("utf-8")
     assert len(text.splitlines()) <= 40
     (tmp_path / "frontend.html").write_text(text.replace("127.0.0.1:8765", f"127.0.0.1:{port}"))
-    with served(tmp_path) as files, chromium() as browser, watched(browser) as pages:
+    with (
+        served(functools.partial(Files, directory=str(tmp_path))) as files,
+        chromium() as browser,
+        watched(browser) as pages,
+    ):
         allowed = f'gateway.allowed_origins=["http://127.0.0.1:{files}"]'
         own = ("--set", f"gateway.port={port}", "--set", allowed)
         with engine(CONFIG, tmp_path, *own) as running:

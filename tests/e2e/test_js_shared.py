@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.chromium import chromium
 from tests.support.ports import free_port
 from tests.support.process import engine
 from tests.support.witness import Witness
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from playwright.sync_api import BrowserContext, Page
 
     from tests.support.process import Engine
@@ -46,18 +43,6 @@ OPEN = """async (options) => {
   feed.subscribe({ quotes: ["*"], trades: ["*"] }, () => {});
 }"""
 TICKS = "(more) => told.filter((m) => m.T === 'q').length >= more"
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory) -> Iterator[Engine]:
-    with engine(CONFIG, tmp_path_factory.mktemp("engine")) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
 
 
 def context_of(browser: Any, shared: str) -> BrowserContext:

@@ -7,8 +7,7 @@ import re
 
 import pytest
 
-from tests.support.chromium import accessible, chromium, session_of, until, watched
-from tests.support.process import engine
+from tests.support.chromium import accessible, session_of, until, watched
 
 pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
 
@@ -42,18 +41,6 @@ type = "move"
 percent = 0.2
 window_s = 1.0
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory):
-    with engine(CONFIG, tmp_path_factory.mktemp("engine")) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

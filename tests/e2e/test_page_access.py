@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.chromium import accessible, chromium, session_of, until, watched
+from tests.support.chromium import accessible, session_of, until, watched
 from tests.support.commands import command
 from tests.support.process import engine
 
@@ -20,12 +20,6 @@ type = "synthetic"
 symbols = ["AAPL", "BTC-USD", "BTC-EUR"]
 rate = 100
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

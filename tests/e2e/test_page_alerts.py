@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.support.admin_client import get, post
-from tests.support.chromium import chromium, until, watched
+from tests.support.chromium import until, watched
 from tests.support.process import engine
 
 pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
@@ -25,18 +25,6 @@ symbols = ["A"]
 severity = "critical"
 absolute = 1e-9
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory):
-    with engine(CONFIG, tmp_path_factory.mktemp("engine")) as found:
-        yield found
 
 
 def open_alerts(watcher, running, part="live"):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.admin_client import get
 from tests.support.blocking_proxy import blocking_proxy
-from tests.support.chromium import chromium, session_of, until, watched
+from tests.support.chromium import session_of, until, watched
 from tests.support.ports import free_port
 from tests.support.process import engine
 
@@ -27,18 +27,6 @@ RECORD = """() => { window.ticks = []; session.feed.on('message', (m) => {
     if (m.T === 'q' || m.T === 't') window.ticks.push([m.T, m.S, m.n, m.snap ? 1 : 0]);
     else if (m.T === 'gap' || m.T === 'reset') window.ticks.push([m.T, '', 0, 0]);
 }); }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory):
-    with engine(CONFIG, tmp_path_factory.mktemp("engine")) as found:
-        yield found
 
 
 def open_page(watcher, port, view="connection"):

@@ -8,8 +8,7 @@ import re
 import pytest
 
 from tests.support.admin_client import get
-from tests.support.chromium import chromium, watched
-from tests.support.process import engine
+from tests.support.chromium import watched
 
 pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
 
@@ -23,18 +22,6 @@ symbols = ["AAA", "BBB", "C/D"]
 rate = 300
 activity = "uniform"
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory):
-    with engine(CONFIG, tmp_path_factory.mktemp("engine")) as found:
-        yield found
 
 
 def figures(page, tier):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from tests.support.lines import Lines
 from tests.support.peers import ROOT, need
 from tests.support.ports import free_port
 from tests.support.process import engine
@@ -77,32 +78,18 @@ class Output:
 
     def __init__(self, client: subprocess.Popen[str]) -> None:
         self._client = client
-        self._lines: list[str] = []
-        self._grown = threading.Condition()
-        self._thread = threading.Thread(target=self._gather)
-        self._thread.start()
-
-    def _gather(self) -> None:
-        assert self._client.stdout is not None
-        for line in self._client.stdout:
-            with self._grown:
-                self._lines.append(line)
-                self._grown.notify_all()
+        self._lines: Lines[str] = Lines(client, str)
 
     def wait_for(self, text: str) -> None:
         """Wait for a line with ``text`` that comes from now on."""
-        with self._grown:
-            known = len(self._lines)
-            found = self._grown.wait_for(lambda: any(text in line for line in self._lines[known:]), COMES_S)
-            assert found, self._lines[-3:]
+        known = len(self._lines.all)
+        self._lines.wait(lambda all_: any(text in line for line in all_[known:]))
 
     def close(self) -> None:
         """Kill the client."""
         self._client.kill()
         self._client.wait()
-        self._thread.join()
-        assert self._client.stdout is not None
-        self._client.stdout.close()
+        self._lines.close()
 
 
 @pytest.mark.parametrize(

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 import subprocess
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support import SUPPORT
+from tests.support.lines import WAIT_S, Lines
 from tests.support.peers import MODULES, ROOT, need
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 PACKAGE = ROOT / "js"
 MODULE = PACKAGE / "marketfeed.js"
 # What tests of the parts import; the module exports only what programs need.
 PARTS = "export { decode, makeApi, makeBook, makeStream, makeSubscription, matcher, query };\n"
-WAIT_S = 60
 
 Message = dict[str, Any]
 
@@ -55,32 +54,17 @@ class Program:
 
     def __init__(self, url: str, **options: Any) -> None:
         foreign("ws")
-        self.messages: list[Message] = []
-        self._changed = threading.Condition()
         paths = [str(path) for path in (SUPPORT / "feed.mjs", MODULE, MODULES)]
         argv = [need("node"), *paths, url, json.dumps(options)]
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._changed:
-                self.messages.append(json.loads(line))
-                self._changed.notify_all()
+        self._lines: Lines[Message] = Lines(self.process, json.loads)
+        self.messages, self.wait = self._lines.all, self._lines.wait
 
     def call(self, code: str) -> None:
         """Run a statement of JavaScript with ``feed`` and ``tell(message)``."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(code) + "\n")
         self.process.stdin.flush()
-
-    def wait(self, found: Callable[[list[Message]], Any], timeout_s: float = WAIT_S) -> Any:
-        """Return what ``found`` returns about all messages so far, once it is true."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: found(self.messages), timeout_s), self.messages[-20:]
-            return found(self.messages)
 
     def ask(self, code: str) -> Any:
         """Return the value of an expression."""
@@ -111,9 +95,7 @@ class Program:
         finally:
             self.process.kill()
             self.process.wait()
-            self._reader.join()
-            assert self.process.stdout is not None
-            self.process.stdout.close()
+            self._lines.close()
 
 
 @contextmanager

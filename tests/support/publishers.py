@@ -5,6 +5,10 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from marketfeed.core.records import QUOTE
+
 if TYPE_CHECKING:
     from tests.support.process import Engine
 
@@ -26,3 +30,12 @@ def connect(address: str) -> socket.socket:
         return sock
     host, _, port = address.rpartition(":")
     return socket.create_connection((host, int(port)))
+
+
+def quotes(*symbols, bid=100):
+    """Return a bid of each of ``symbols``, ids of the publisher's own."""
+    records = np.zeros(len(symbols), QUOTE)
+    records["symbol"] = symbols
+    records["bid_px"] = bid + np.arange(len(symbols))
+    records["bid_sz"] = 1
+    return records
