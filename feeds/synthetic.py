@@ -100,8 +100,9 @@ class SyntheticFeed:
     def _publish(self, batch: Batch, publish: Publish) -> None:
         now_ns = self._wall_ns()
         for records in (batch.quotes, batch.trades):
-            records["ts_event"] = now_ns
-            records["ts_recv"] = now_ns
+            if len(records):
+                records["ts_event"] = now_ns
+                records["ts_recv"] = now_ns
         publish(batch)
 
     def blocks(self) -> Iterator[Batch]:

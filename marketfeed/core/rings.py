@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from marketfeed.core.cursor import EPOCH
+from marketfeed.core.few import FewReader
 from marketfeed.core.layout import Block, View, block_bytes, lay_out
 from marketfeed.core.records import QUOTES, TRADES, Records, stamps_of
 from marketfeed.core.sequence import Sequence
@@ -69,6 +70,7 @@ class Rings:
         self.names = NameArea(view.names, view.named)
         self.stamps = Stamps(view.stamps, view.noted)
         self.sequence = Sequence(view.sequence)
+        self.few = FewReader(view)
         self._mask = self.depth - 1
         self._published_g, self._first_ns = view.published_g, view.first_ns
         self._claimed, self._published, self._records = view.claimed, view.published, view.records

@@ -29,14 +29,26 @@ class Stamps:
         self._g = area[:half].view(np.uint64)
         self._ns = area[half:STAMPS_BYTES].view(np.int64)
         self._count = count
+        # The same as Python numbers, which cost less one by one.
+        self._one_g, self._one_ns, self._one_count = self._g.data, self._ns.data, count.data
 
     def note(self, g: int, now_ns: int) -> None:
         """Record that ticks up to ``g`` are visible from ``now_ns`` on. Call it just before they are."""
-        count = int(self._count[0])
+        count = self._one_count[0]
         at = count % ENTRIES
-        self._g[at] = self._g[at + ENTRIES] = g
-        self._ns[at] = self._ns[at + ENTRIES] = now_ns
-        self._count[0] = count + 1
+        self._one_g[at] = self._one_g[at + ENTRIES] = g
+        self._one_ns[at] = self._one_ns[at + ENTRIES] = now_ns
+        self._one_count[0] = count + 1
+
+    def of(self, g: int) -> int:
+        """Return the publication time of the tick ``g``; 0 if it is no longer in the log."""
+        count = self._one_count[0]
+        newest = (count - 1) % ENTRIES + ENTRIES  # the second copy: the entry before it is there too
+        if count > 1 and self._one_g[newest - 1] < g <= self._one_g[newest]:
+            return int(self._one_ns[newest])
+        found = np.zeros(1, np.int64)
+        self.fill(np.array([g], np.uint64), found)
+        return int(found[0])
 
     def fill(self, gs: NDArray[np.uint64], times: NDArray[np.int64]) -> None:
         """Write the publication times of ``gs``, which ascend, to ``times``; both have shape ``(k,)``.

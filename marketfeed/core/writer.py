@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from marketfeed.core.few import FewWriter, batch_of
 from marketfeed.core.records import QUOTES, RECORD, TRADES, Batch, Records, stamps_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from marketfeed.core.rings import Indices, Rings
-
-_ONE: Final[Indices] = np.ones(1, np.int64)
 
 
 class _Placed(NamedTuple):
@@ -38,6 +37,7 @@ class RingWriter:
         self._depth = rings.depth
         # Ticks of one symbol in one publication; readers keep three quarters of the ring.
         self._most = rings.depth // 4
+        self._few = FewWriter(view)
         # A writer that died during a publication may have left ticks above the head, and claimed slots
         # without one.
         self._next_g = max(rings.head(), self._highest_g()) + 1
@@ -73,6 +73,15 @@ class RingWriter:
             self._publish(quotes, trades, first_g, end)
         return end - 1
 
+    def write_few(self, few: list[tuple[int, bytearray]]) -> int:
+        """Publish a few ticks, channel and record of each, in order; return the last ``g``."""
+        if len(few) > self._most or self._inherited:
+            return self.write(batch_of(few))
+        first_g = self._next_g
+        self._few.store(self._few.place(few, first_g), first_g)
+        self._advance(first_g + len(few))
+        return first_g + len(few) - 1
+
     def _publish(self, quotes: Records, trades: Records, first_g: int, end: int) -> None:
         """Publish the ticks ``first_g <= g < end`` at once, or in two parts if a symbol has too many."""
         placed: list[tuple[int, Records, _Placed]] = []
@@ -101,6 +110,10 @@ class RingWriter:
         for channel, records, p in placed:
             self.rings.sequence.note(channel, stamps_of(records), p.slots)
             self._published[channel][p.symbols] = p.last
+        self._advance(end)
+
+    def _advance(self, end: int) -> None:
+        """Make the ticks ``g < end`` visible."""
         if self._wall_ns is not None:
             self.rings.stamps.note(end - 1, self._wall_ns())
         self._published_g[0] = end - 1
@@ -114,13 +127,6 @@ class RingWriter:
 
     def _place(self, channel: int, records: Records) -> _Placed:
         """Set ``n`` of the records, and return their slots."""
-        if len(records) == 1:  # the usual batch of a quiet feed, at half the cost
-            one = records["symbol"].astype(np.int64)
-            n = self._published[channel].take(one)
-            slot = one * self._depth + (n & self._mask)
-            n += 1
-            records["n"] = n
-            return _Placed(one, _ONE, n, slot)
         unsorted = records["symbol"].copy()
         order = unsorted.argsort(kind="stable")  # a radix sort, because symbols are u2
         by_symbol = unsorted.take(order)

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from marketfeed.core.details import details_of
-from marketfeed.core.fixed import floats_from_prices
+from marketfeed.core.fixed import SCALE, floats_from_prices
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTES, RECORD, Records
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from marketfeed.core.few import Tick
     from marketfeed.core.rings import Indices, Rings
     from marketfeed.core.symbols import SymbolTable
     from marketfeed.fanout.wire import CodecName
@@ -32,6 +33,7 @@ _QUOTE_HEAD: Final = b'{"T":"q","S":"%b","bp":'
 _TRADE_HEAD: Final = b'{"T":"t","S":"%b","p":'
 _SIDES: Final = [b'%c","i":' % side for side in range(256)]
 MAX_CONDITIONS: Final = 4096  # combinations whose text is cached; venues use a few dozen
+_SCALE: Final = float(SCALE)
 _SNAP: Final = b',"snap":1}'
 MAX_WHOLE: Final = 1e15  # below it, the text of a whole double is its digits and ".0"
 FEW: Final = 64  # records, for which the special cases cost more than they save
@@ -109,6 +111,10 @@ class Codec(Protocol):
         """Return one fragment per record, shape ``(k,)`` of QUOTE or TRADE, in the same order."""
         ...
 
+    def fragment(self, tick: Tick) -> bytes:
+        """Return the fragment of one tick, as :meth:`fragments` does for many."""
+        ...
+
     def as_snapshot(self, fragment: bytes) -> bytes:
         """Return ``fragment`` marked as a snapshot."""
         ...
@@ -181,6 +187,26 @@ class JsonCodec:
         )
         return list(map(b"".join, pieces))
 
+    def fragment(self, tick: Tick) -> bytes:
+        """Return the JSON object of one tick."""
+        head = self._heads_upto(tick.channel, len(self._symbols))[tick.symbol]
+        event, received, g, *own, n, _, _, _ = tick.fields
+        if tick.channel == QUOTES:
+            bid_px, ask_px, bid_sz, ask_sz = own
+            bid, bids, ask, asks = orjson.dumps(
+                (bid_px / _SCALE if bid_sz else None, bid_sz, ask_px / _SCALE if ask_sz else None, ask_sz)
+            )[1:-1].split(b",")
+            middle = b'%b,"bs":%b,"ap":%b,"as":%b' % (bid, bids, ask, asks)
+            end = b"}"
+        else:
+            price, trade_id, size, details = own
+            text, amount = orjson.dumps((price / _SCALE, size))[1:-1].split(b",")
+            middle = b'%b,"s":%b,"d":"%b%d' % (text, amount, _SIDES[details & 0xFF], trade_id)
+            end = self._conditions[details >> 16 & 0xFFFF_FFFF] if details > 0xFF else b"}"
+        return b'%b%b,"t":%d,"r":%d,"n":%d,"g":%d%b' % (
+            head, middle, event // 1000, received // 1000, n, g, end,
+        )  # fmt: skip
+
     def as_snapshot(self, fragment: bytes) -> bytes:
         """Return the object with ``"snap":1``."""
         return fragment[:-1] + _SNAP
@@ -203,6 +229,10 @@ class BinaryCodec:
         whole: list[bytes] = np.ascontiguousarray(records).view(RECORD).tolist()
         return whole
 
+    def fragment(self, tick: Tick) -> bytes:
+        """Return the record."""
+        return tick.record
+
     def as_snapshot(self, fragment: bytes) -> bytes:
         """Return the record with FLAG_SNAPSHOT set; the flags are its last byte."""
         return fragment[:-1] + bytes((fragment[-1] | FLAG_SNAPSHOT,))
@@ -215,6 +245,7 @@ class Encoder:
         self._rings = rings
         self.codec = codec
         self.fragments = codec.fragments
+        self.fragment = codec.fragment
         self.shared = False  # whether a lane takes the latest per symbol, so that the cache is used
         size = rings.max_symbols
         self._kept = (np.full(size, None, object), np.full(size, None, object))
@@ -233,6 +264,15 @@ class Encoder:
         self._kept_g[channel][symbols] = records["g"]
         self._kept_times[channel][0, symbols] = records["ts_event"]
         self._kept_times[channel][1, symbols] = records["ts_recv"]
+
+    def keep_one(self, tick: Tick, fragment: bytes) -> None:
+        """Cache the fragment of one tick."""
+        channel, symbol = tick.channel, tick.symbol
+        self._kept[channel][symbol] = fragment
+        self._kept_n[channel][symbol] = tick.fields[7]
+        self._kept_g[channel][symbol] = tick.fields[2]
+        times = self._kept_times[channel]
+        times[0, symbol], times[1, symbol] = tick.fields[:2]
 
     def latest(self, channel: int, symbols: Indices, ns: Indices, head: int) -> Latest:
         """Return tick ``ns`` of each symbol, or a newer one where that is overwritten.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from marketfeed.core.few import FEW, Tick, scalars
 from marketfeed.core.records import CHANNELS, TRADES, Records, stamps_of
 from marketfeed.fanout.codecs import Encoder, gap_fragment
 from marketfeed.fanout.group import Group
@@ -68,8 +69,13 @@ class Lane:
         self._takers = Takers(symbols, rings.max_symbols)
         self._offset = rings.max_symbols
         self._wanted = self._takers.wanted
+        # The same as Python numbers, for a few ticks.
+        self._one_seen = [scalars(seen) for seen in self.seen]
+        self._one_wanted = [scalars(wanted) for wanted in self._wanted]
         self._recorder = recorder
-        self._flushed: list[FlushedTicks] = []  # by the flush in progress, for the latencies
+        # Of the flush in progress, for the latencies.
+        self._flushed: list[FlushedTicks] = []
+        self._flushed_few: list[Tick] = []
 
     # Membership: only between flushes.
 
@@ -135,7 +141,7 @@ class Lane:
 
     def collect(self, head: int) -> list[Group]:
         """Advance the lane to ``head``, or less far (``short``); return the groups that have new ticks."""
-        self._flushed = []
+        self._flushed, self._flushed_few = [], []
         self.short = False
         if head == self.g:
             return []
@@ -143,7 +149,10 @@ class Lane:
             if not self._newcomers.short:  # until then it keeps its position
                 self._set_position(self._published(), head)
             return []
-        return self._collect_every(head) if self.tier.every else self._collect_latest(head)
+        if not self.tier.every:
+            return self._collect_latest(head)
+        few = self._rings.few.between(self.g, head) if head - self.g <= FEW else None
+        return self._collect_every(head) if few is None else self._collect_few(few, head)
 
     def start_at(self, head: int) -> None:
         """Set the position to ``head``, before any session has joined."""
@@ -209,6 +218,31 @@ class Lane:
             for append in appends[key]:
                 append(fragment)
         return self._touched(keys, touched)
+
+    def _collect_few(self, ticks: list[Tick], head: int) -> list[Group]:
+        """Do the same as :meth:`_collect_every` one by one; the engine's own probes come last."""
+        encoder, takers = self.encoder, self._takers
+        touched: dict[Group, None] = {}
+        for tick in ticks:
+            seen = self._one_seen[tick.channel]
+            if tick.n <= seen[tick.symbol]:  # a position that was read while the head moved
+                continue
+            seen[tick.symbol] = tick.n
+            if not self._one_wanted[tick.channel][tick.symbol]:
+                continue
+            fragment = encoder.fragment(tick)
+            if encoder.shared:
+                encoder.keep_one(tick, fragment)
+            key = tick.channel * self._offset + tick.symbol
+            for append in takers.appends[key]:
+                append(fragment)
+            touched.update(dict.fromkeys(takers.groups[key]))
+            if self._recorder is not None:
+                self._flushed_few.append(tick)
+        self.g = head
+        if len(touched) == 1:
+            return list(touched)
+        return sorted(touched, key=lambda group: not group.encoding.counted)
 
     def _read_sequence(self, head: int) -> list[Records] | None:
         """Return the records up to ``head`` that any group takes, per channel, and set the position to it.
@@ -289,7 +323,12 @@ class Lane:
 
     def record(self, flush: Flush) -> None:
         """Record the latencies of the flush; members whose sinks were full have left their groups."""
-        if self._recorder is not None:
+        if self._recorder is None:
+            return
+        if self._flushed_few:
+            self._recorder.flush_few(self._flushed_few, self._takers.members, flush)
+            self._flushed_few = []
+        else:
             self._recorder.flush(self._flushed, self._takers.members, flush)
             self._flushed = []
 

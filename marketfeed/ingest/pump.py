@@ -18,18 +18,28 @@ import structlog
 import trio
 
 from marketfeed.core.details import has_details
+from marketfeed.core.few import FEW, few_of
 from marketfeed.core.records import (
     BUY,
     CHANNELS,
     FLAG_CROSSED,
+    QUOTES,
     SELL,
+    TRADES,
     UNKNOWN_SIDE,
     Batch,
     Records,
 )
+from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError, InvalidSymbolError, SymbolsFullError
 from marketfeed.ingest.clock import Seat
 from marketfeed.ingest.details import with_valid_details
+from marketfeed.ingest.plain import (
+    MAX_EVENT_NS,
+    MAX_RECEIPT_AGE_NS,
+    MAX_RECEIPT_AHEAD_NS,
+    mark_if_plain,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -40,11 +50,6 @@ if TYPE_CHECKING:
     from marketfeed.core.symbols import SymbolTable
 
 MAX_FEEDS: Final = 255  # a record's feed is a u1
-# A feed's own time of receipt is accepted within these bounds around the engine's clock: backwards the
-# range of the latency histograms, forwards the tolerance between two clock readings.
-MAX_RECEIPT_AGE_NS: Final = 60 * 10**9
-MAX_RECEIPT_AHEAD_NS: Final = 5 * 10**9
-MAX_EVENT_NS: Final = (2**53 - 1) * 1000  # the year 2255: last microsecond that is exact in a double
 _QUOTE_SIDES: Final = (("bid_sz", "bid_px"), ("ask_sz", "ask_px"))
 _TRADE_SIZES: Final = (("size", ""),)
 
@@ -153,6 +158,8 @@ class Pump:
         self.symbols = symbols
         self.feeds: list[FeedIntake] = []
         self._writer = writer
+        # What reads a recording without rings takes arrays only.
+        self._write_few = writer.write_few if isinstance(writer, RingWriter) else None
         self._doorbell = doorbell
         self._wall_ns = wall_ns
         self._next_number = 0
@@ -179,6 +186,8 @@ class Pump:
 
     def publish(self, batch: Batch, intake: FeedIntake) -> None:
         """Validate, stamp and write ``batch``, and ring the doorbell."""
+        if len(batch) <= FEW and self._publish_few(batch, intake):
+            return
         if len(batch.trades) and has_details(batch.trades):
             batch = with_valid_details(batch, intake.count)
         batch = self._screened(batch, intake)
@@ -203,6 +212,21 @@ class Pump:
         intake.last_tick_ns = now_ns
         self._writer.write(batch)
         self._doorbell()
+
+    def _publish_few(self, batch: Batch, intake: FeedIntake) -> bool:
+        """Publish a few plain ticks one by one; return False if there are none, or others among them."""
+        if self._write_few is None or not len(batch):
+            return False
+        few = few_of(batch)
+        now_ns = self._wall_ns()
+        if not mark_if_plain(few, len(self.symbols), now_ns, intake.number):
+            return False
+        intake.ticks[QUOTES] += len(batch.quotes)
+        intake.ticks[TRADES] += len(batch.trades)
+        intake.last_tick_ns = now_ns
+        self._write_few(few)
+        self._doorbell()
+        return True
 
     def _screened(self, batch: Batch, intake: FeedIntake) -> Batch:
         """Return ``batch`` without ticks that have invalid sizes or unknown symbols.

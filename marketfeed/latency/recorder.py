@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from marketfeed.core.histogram import BUCKETS, HIGHEST_NS, Histogram, Values, bucket_of
+from marketfeed.core.records import CHANNELS
 from marketfeed.latency.arrivals import Arrivals
 from marketfeed.latency.intervals import Tag
 
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from marketfeed.core.few import Tick
     from marketfeed.core.rings import Indices
     from marketfeed.core.stamps import Stamps
 
 ROWS: Final = 4096
 MAX_PARTS: Final = 4
+MAX_FEW: Final = 512  # rows that wait in a list: 60 kB, and 0.2 ms when they are added
 
 _SCATTER: Final = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: 2^64 over the golden ratio
 _DRAWS: Final = 1 << 31
@@ -97,6 +100,9 @@ class TierRecorder:
         self._slot_of = np.full(max_symbols if top_symbols else 0, -1, np.int64)
         self._symbols: list[int] = []
         self._buckets = np.zeros((0, BUCKETS), np.int64)
+        # Of flushes of few ticks: rows, and times and deliveries. Lists cost less than arrays there.
+        self._few: list[tuple[int, ...]] = []
+        self._few_flushes: list[tuple[int, ...]] = []
         self.unplaced = 0  # deliveries of ticks whose time of publication is no longer kept
         self.hops = self._fresh()
         self.arrivals = Arrivals(0, 0)  # of this tier's probe, if there is one
@@ -129,6 +135,43 @@ class TierRecorder:
                 hops["send"].record_one(accepted_ns - flush.began_ns, upto - done)
             done = upto
 
+    def flush_few(self, ticks: Sequence[Tick], members: Sequence[NDArray[np.int32]], flush: Flush) -> None:
+        """Record the flush of a few ticks: as :meth:`flush`, with the work deferred to :meth:`settle`."""
+        if not flush.parts:
+            return
+        if len(flush.parts) > 1:
+            self.flush(_as_arrays(ticks), members, flush)
+            return
+        accepted_ns = flush.parts[0][0]
+        self._few += [
+            (
+                tick.fields[0],
+                tick.fields[1],
+                self._stamps.of(tick.fields[2]),
+                flush.began_ns,
+                accepted_ns,
+                int(members[tick.channel][tick.symbol]),
+                tick.symbol,
+            )
+            for tick in ticks
+        ]
+        if flush.deliveries:
+            times = flush.ready_ns - flush.began_ns, accepted_ns - flush.began_ns, flush.late_ns
+            self._few_flushes.append((*times, flush.deliveries))
+        if len(self._few) > MAX_FEW:
+            self.settle()
+
+    def _settle_few(self) -> None:
+        few, self._few = self._few, []
+        flushes, self._few_flushes = self._few_flushes, []
+        if few:
+            self._settle(np.array(few, np.int64).T)
+        if flushes:
+            encode, send, late, times = np.array(flushes, np.int64).T
+            self.hops["encode"].record(encode, times)
+            self.hops["send"].record(send, times)
+            _record(self.hops["late"], late, times, late >= 0)
+
     def _add(self, ticks: FlushedTicks, members: NDArray[np.int32], part: slice, flush: Flush) -> None:
         """Copy up to ROWS ticks of a flush into rows."""
         gs, symbols = ticks.gs[part], ticks.symbols[part]
@@ -149,6 +192,11 @@ class TierRecorder:
     def settle(self) -> None:
         """Add all rows to the histograms."""
         rows, self._filled = self._rows[:, : self._filled], 0
+        if rows.size:
+            self._settle(rows)
+        self._settle_few()
+
+    def _settle(self, rows: Values) -> None:
         if not rows[_TIMES].all():  # ticks that could not be sent to any session
             rows = rows[:, rows[_TIMES] > 0]
         event, recv, published, began, accepted, times, symbols = rows
@@ -191,6 +239,17 @@ class TierRecorder:
             yield hop, -1, histogram
         for slot, symbol in enumerate(symbols):
             yield "total", symbol, Histogram.of_counts(buckets[slot])
+
+
+def _as_arrays(ticks: Sequence[Tick]) -> list[FlushedTicks]:
+    """Return ``ticks`` by channel."""
+    found: list[FlushedTicks] = []
+    for channel in range(len(CHANNELS)):
+        rows = [(tick.symbol, *tick.fields[:3]) for tick in ticks if tick.channel == channel]
+        if rows:
+            symbols, events, received, gs = np.array(rows, np.int64).T
+            found.append(FlushedTicks(channel, symbols, gs.astype(np.uint64), events, received))
+    return found
 
 
 def _drawn(gs: NDArray[np.uint64], parts: list[tuple[int, int]]) -> Values:

@@ -130,7 +130,7 @@ class LocalServer:
             bell,
             on_synced,
         )
-        self.wake = self.shard.wake
+        self.wake = self.shard.ticked
         self._ledgers = RecentLedgers(self.shard.figures)
         self._probes: list[OwnProbe] = []
         self.collector = Collector()

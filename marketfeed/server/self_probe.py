@@ -5,10 +5,14 @@
 A probe subscribes to the symbol with the most ticks. It does not pass through the gateway: it counts in no
 limit and in no ledger, and feeds do not wait for it. The time of arrival is the kernel's
 (``SO_TIMESTAMPNS``); the probe's own clock would include the time until the event loop runs it.
+
+So a frame may be read at any time before the next one is sent, whose time would replace its own: the probe
+reads then, and once a second. To wait for each frame would cost a pass of the event loop per tick.
 """
 
 from __future__ import annotations
 
+import functools
 import socket
 import struct
 import time
@@ -25,16 +29,20 @@ from marketfeed.gateway.outbox import Nobody, Outbox
 from marketfeed.latency.arrivals import Arrivals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from marketfeed.fanout.subscriber import Subscriber
     from marketfeed.fanout.tiers import Tier
     from marketfeed.latency.recorder import TierRecorder
 
 CHOOSE_S: Final = 30.0  # between choices of the busiest symbol
 FIRST_CHOICE_S: Final = 0.2
+READ_S: Final = 1.0  # at most, between the arrival of a frame and its reading
 SO_TIMESTAMPNS: Final = 35  # asm-generic/socket.h
 RECEIVE_BYTES: Final = 1 << 18
 TRIES: Final = 3
 _TIMESPEC: Final = struct.Struct("qq")
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_TIMESPEC.size)
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
@@ -53,6 +61,23 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
     raise OSError("cannot connect to this process over loopback")
 
 
+class _ProbeOutbox(Outbox):
+    """An outbox whose peer reads before each frame that is sent to it."""
+
+    __slots__ = ("full", "read")
+
+    read: Callable[[], None]
+    full: Callable[[], None]  # called if a frame has to wait until the peer has read
+
+    def offer(self, frame: bytes) -> bool:
+        """As in :class:`Outbox`."""
+        self.read()
+        taken = super().offer(frame)
+        if not taken:
+            self.full()
+        return taken
+
+
 class OwnProbe(Nobody):
     """The probe of one tier."""
 
@@ -65,6 +90,8 @@ class OwnProbe(Nobody):
         self._ticks_before: dict[str, int] = {}
         self._running = trio.CancelScope()
         self._member: Subscriber | None = None
+        self._full = trio.Event()
+        self._choose_s = 0.0  # when to choose again
 
     def stop(self) -> None:
         """End :meth:`run`."""
@@ -79,27 +106,40 @@ class OwnProbe(Nobody):
         """Measure until :meth:`stop`; the outbox's drainer runs in ``nursery``."""
         near, far = tcp_pair()
         near.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        outbox = Outbox(far, nursery, self)
+        outbox = _ProbeOutbox(far, nursery, self)
+        outbox.read = functools.partial(self._read, near)
+        outbox.full = self._full_again
         shard = self._shard
         member = self._member = shard.enter(f"probe-{self._tier.name}", outbox, self._tier, PROBE)
+        self._choose_s = trio.current_time() + FIRST_CHOICE_S
         try:
-            with trio.socket.from_stdlib_socket(near) as sock, self._running:
-                wait_s = FIRST_CHOICE_S
+            with near, self._running:
                 while True:
-                    with trio.move_on_after(wait_s):
-                        await self._read(sock)
-                    symbol = self._busiest()
-                    if symbol is not None:
-                        wait_s = CHOOSE_S
-                        if member.names.quotes != (symbol,):
-                            names = Names((symbol,), (symbol,))
-                            change = SubscriptionChange(
-                                member, names, self._tier, PROBE, lambda resumption: b"", False
-                            )
-                            await shard.change(change)
+                    with trio.move_on_after(min(READ_S, max(self._choose_s - trio.current_time(), 0))):
+                        await self._full.wait()
+                    self._full = trio.Event()
+                    while outbox.waiting_bytes:
+                        await trio.lowlevel.wait_readable(near)
+                        self._read(near)
+                    self._read(near)
+                    await self._choose(member)
         finally:
             shard.leave(member)
             await trio.aclose_forcefully(outbox)
+
+    def _full_again(self) -> None:
+        self._full.set()
+
+    async def _choose(self, member: Subscriber) -> None:
+        """Subscribe to the busiest symbol, if it is time."""
+        if trio.current_time() < self._choose_s:
+            return
+        symbol = self._busiest()
+        self._choose_s = trio.current_time() + (FIRST_CHOICE_S if symbol is None else CHOOSE_S)
+        if symbol is not None and member.names.quotes != (symbol,):
+            names = Names((symbol,), (symbol,))
+            change = SubscriptionChange(member, names, self._tier, PROBE, lambda resumption: b"", False)
+            await self._shard.change(change)
 
     def _busiest(self) -> str | None:
         """Return the symbol with the most ticks since the last call, None if there were none."""
@@ -110,11 +150,17 @@ class OwnProbe(Nobody):
         busiest = max(more, key=lambda name: more[name], default=None)
         return busiest if busiest is not None and more[busiest] else None
 
-    async def _read(self, sock: trio.socket.SocketType) -> None:
+    def _read(self, near: socket.socket) -> None:
+        """Record what has arrived."""
         while True:
-            data, ancillary, _, _ = await sock.recvmsg(RECEIVE_BYTES, socket.CMSG_SPACE(_TIMESPEC.size))
+            try:
+                data, ancillary, _, _ = near.recvmsg(RECEIVE_BYTES, _ANCILLARY_BYTES)
+            except (
+                OSError
+            ):  # nothing more, or the peer is gone: then the shard closed the probe, and logged why
+                return
             if not data:
-                await trio.sleep_forever()  # the shard closed the probe, and has logged why
+                return
             arrived_ns = time.time_ns()
             for level, kind, payload in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marketfeed.core.few import few_of
 from marketfeed.core.layout import block_bytes
 from marketfeed.core.records import QUOTES, TRADES
 from marketfeed.core.rings import Rings
@@ -21,7 +22,8 @@ class Steps:
         self._array, self._name, self._note = array, name, note
 
     def __getitem__(self, key):
-        return Steps(self._array[key], self._name, self._note) if isinstance(key, int) else self._array[key]
+        item = self._array[key]
+        return Steps(item, self._name, self._note) if isinstance(item, np.ndarray) and item.ndim else item
 
     def __setitem__(self, key, value):
         self._note(self._name)
@@ -42,11 +44,22 @@ class Died(BaseException):
     """Simulated death of the writer's process."""
 
 
-def writer_noting(rings, note):
+class EitherWriter(RingWriter):
+    """A writer that writes batches of one or two ticks one by one, and others by arrays."""
+
+    def write(self, batch):
+        few = 0 < len(batch) <= self._most and not self._inherited
+        return self.write_few(few_of(batch)) if few else super().write(batch)
+
+
+def writer_noting(rings, note, kind=RingWriter):
     """Make a writer that calls ``note(array)`` before each store; ``note`` may raise Died."""
-    writer = RingWriter(rings)
+    writer = kind(rings)
     for name in ("_claimed", "_slots", "_published", "_published_g"):
         setattr(writer, name, Steps(getattr(writer, name), name, note))
+    few = writer._few
+    for name, own in (("_claimed", "claimed"), ("_slots", "records"), ("_published", "published")):
+        setattr(few, own, [Steps(array, name, note) for array in getattr(few, own)])
     return writer
 
 
@@ -57,10 +70,15 @@ def stores_of(batch, depth=DEPTH):
 
 
 def test_the_writer_claims_scatters_publishes_and_stores_the_head_in_this_order():
-    assert stores_of(quotes_of(0, 1)) == ["_claimed", "_slots", "_published", "_published_g"]
-    assert stores_of(quotes_of(0)) == ["_claimed", "_slots", "_published", "_published_g"]
+    stores = ["_claimed", "_slots", "_published", "_published_g"]
+    assert stores_of(quotes_of(0)) == stores
+    assert stores_of(quotes_of(0, 1)) == stores
     both = batch_of((QUOTES, 0), (TRADES, 1))
-    assert stores_of(both) == [*["_claimed"] * 2, *["_slots"] * 2, *["_published"] * 2, "_published_g"]
+    twice = [*["_claimed"] * 2, *["_slots"] * 2, *["_published"] * 2, "_published_g"]
+    assert stores_of(both) == twice
+    order = list[str]()
+    writer_noting(Rings.private(SYMBOLS, DEPTH), order.append).write_few(few_of(both))
+    assert order == twice
 
 
 def test_more_than_a_quarter_of_depth_of_one_symbol_goes_in_several_steps():
@@ -99,7 +117,7 @@ def test_between_any_two_stores_a_reader_sees_only_whole_ticks_up_to_head(steps)
                 written = ledger.ticks[reader.channel, symbol]
                 assert [written[n - 1] for n, _ in got] == [g for _, g in got]
 
-    writer = writer_noting(rings, note)
+    writer = writer_noting(rings, note, EitherWriter)
     for ticks, poll in [*steps, ([], True)]:
         ledger.add(ticks)
         writer.write(batch_of(*ticks))
@@ -138,7 +156,7 @@ def test_what_is_claimed_while_it_is_copied_is_lost(before, during, stop_at):
             raise Died
 
     writer_is_late = [False]
-    successor = writer_noting(rings, note)
+    successor = writer_noting(rings, note, EitherWriter)
 
     def meanwhile():
         successor.write(quotes_of(*[0] * during))
@@ -172,7 +190,7 @@ def test_a_writer_that_dies_at_any_store_leaves_readable_rings_and_a_successor_g
         left[0] -= 1
 
     with contextlib.suppress(Died):
-        writer_noting(Rings(block), note).write(batch_of(*dying))
+        writer_noting(Rings(block), note, EitherWriter).write(batch_of(*dying))
     rings = Rings(block)
     claimed, head = rings.view.claimed.copy(), rings.head()
     readers = [Reader(rings, QUOTES), Reader(rings, TRADES)]
@@ -224,7 +242,7 @@ def test_a_record_torn_by_a_dying_writer_is_never_read():
         if array == "_published":
             raise Died
 
-    dying = writer_noting(rings, note)
+    dying = writer_noting(rings, note, EitherWriter)
     with pytest.raises(Died):
         dying.write(quotes_of(0, 0))
     rings.view.records[QUOTES]["bid_px"][0] = -1  # half of tick 9 in the slot of tick 1
@@ -247,7 +265,7 @@ def test_a_successor_that_writes_less_does_not_unclaim_what_the_dead_writer_tore
             raise Died
 
     with pytest.raises(Died):
-        writer_noting(rings, note).write(quotes_of(0, 0))
+        writer_noting(rings, note, EitherWriter).write(quotes_of(0, 0))
     rings.view.records[QUOTES]["bid_px"][1] = -1  # tick 10 is partly written; n is still 2
     RingWriter(Rings(block)).write(quotes_of(0))
     reader = Reader(rings, QUOTES)

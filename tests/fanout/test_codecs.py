@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from marketfeed.core.few import FIELDS, Tick
 from marketfeed.core.fixed import SCALE
 from marketfeed.core.records import QUOTE, QUOTES, TRADE, TRADES
 from marketfeed.core.symbols import SymbolTable
-from marketfeed.fanout.codecs import CHUNK, FEW, MAX_CONDITIONS, JsonCodec
+from marketfeed.fanout.codecs import CHUNK, FEW, MAX_CONDITIONS, BinaryCodec, JsonCodec
 
 NAMES = ("A", "%s", "BTC-USD", "{x}", "ABCDEFGHIJKLMNOPQRSTUVWX")
 SIZES = {
@@ -95,6 +96,21 @@ def test_each_fragment_is_its_record(channel, count, step_ns, sizes, seed, condi
     records = records_of((QUOTE, TRADE)[channel], count, step_ns, SIZES[sizes], seed, conditions)
     fragments = JsonCodec(table()).fragments(channel, records)
     assert list(map(json.loads, fragments)) == [expected(record, channel) for record in records]
+
+
+@given(
+    channel=st.sampled_from([QUOTES, TRADES]),
+    sizes=st.sampled_from(sorted(SIZES)),
+    seed=st.integers(0, 2**32),
+    conditions=st.booleans(),
+)
+def test_the_fragment_of_one_tick_is_the_one_that_arrays_make(channel, sizes, seed, conditions):
+    records = records_of((QUOTE, TRADE)[channel], 8, 123_456, SIZES[sizes], seed, conditions)
+    raw = [record.tobytes() for record in records]
+    fields = [FIELDS[channel].unpack(record) for record in raw]
+    ticks = [Tick(channel, row[8], row[7], row, record) for row, record in zip(fields, raw, strict=True)]
+    for codec in (JsonCodec(table()), BinaryCodec()):
+        assert list(map(codec.fragment, ticks)) == codec.fragments(channel, records)
 
 
 @pytest.mark.parametrize("channel", [QUOTES, TRADES])

@@ -179,7 +179,7 @@ async def test_what_is_pending_at_a_tier_change_is_booked_on_the_old_tier(autoju
 async def test_sessions_that_come_go_and_change_while_a_flush_yields_are_booked_exactly(
     autojump_clock, monkeypatch
 ):
-    monkeypatch.setattr("marketfeed.fanout.shard.YIELD_SENDS", 1)
+    monkeypatch.setattr("marketfeed.fanout.flushes.YIELD_SENDS", 1)
     bench = Bench()
     pairs = [bench.enter(f"s{i}") for i in range(8)]
     for member, _ in pairs:
@@ -215,7 +215,7 @@ async def test_sessions_that_come_go_and_change_while_a_flush_yields_are_booked_
 
 
 async def test_sums_add_up_and_never_fall_whatever_happens_while_they_are_taken(autojump_clock, monkeypatch):
-    monkeypatch.setattr("marketfeed.fanout.shard.YIELD_SENDS", 1)
+    monkeypatch.setattr("marketfeed.fanout.flushes.YIELD_SENDS", 1)
     monkeypatch.setattr("marketfeed.fanout.figures.YIELD_EVERY", 1)
     bench = Bench()
     pairs = [bench.enter(f"s{i}") for i in range(20)]
@@ -292,7 +292,7 @@ async def test_many_who_ask_in_one_moment_are_answered_a_few_a_cycle(autojump_cl
 
 
 async def test_a_group_of_many_lets_others_run_between_its_sends(autojump_clock, monkeypatch):
-    monkeypatch.setattr("marketfeed.fanout.shard.YIELD_SENDS", 10)
+    monkeypatch.setattr("marketfeed.fanout.flushes.YIELD_SENDS", 10)
     bench = Bench()
     bench.publish(("q", "A"))
     pairs = [bench.enter(f"s{i}") for i in range(100)]

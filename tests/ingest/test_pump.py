@@ -15,7 +15,8 @@ from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError
-from marketfeed.ingest.pump import MAX_EVENT_NS, MAX_FEEDS, MAX_RECEIPT_AGE_NS, MAX_RECEIPT_AHEAD_NS, Pump
+from marketfeed.ingest.plain import MAX_EVENT_NS, MAX_RECEIPT_AGE_NS, MAX_RECEIPT_AHEAD_NS
+from marketfeed.ingest.pump import MAX_FEEDS, Pump
 
 NOW_NS = 1_725_000_000_000_000_000
 NAN, INF = float("nan"), float("inf")
