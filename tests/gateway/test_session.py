@@ -489,6 +489,15 @@ async def test_a_drain_tells_every_session():
             assert 500 <= closing["retry_ms"] <= 3000
 
 
+@pytest.mark.parametrize("code", [1001, 1011, 4001, 4503])
+async def test_codes_of_the_engine_in_a_close_frame_of_a_client_count_as_normal(code):
+    async with serving() as live, connected(live) as client:
+        await client.ws._stream.send_all(masked(0x88, code.to_bytes(2, "big")))
+        assert await client.closed() == (code, [])  # the answer came, no reset
+        await live.until_empty()
+        assert live.counters.closes == {CloseCode.NORMAL: 1}
+
+
 async def test_a_client_that_closes_is_counted_as_normal():
     async with serving() as live:
         async with connected(live):
