@@ -136,7 +136,10 @@ class AlertRoutes:
         wanted, before = wanted_of(request.query, symbols_of(entitlement))
         limit = number_of(request.query, "limit", MOST, 100)
         check_alerts(entitlement, None)
-        page = await alerts.history(wanted, before, limit)
+        # It may wait for those of other clients.
+        page = await self._waits.run(request, lambda: alerts.history(wanted, before, limit))
+        if isinstance(page, Response):
+            return page
         if page is None:
             return error_response(404, f"before: no alert {before[:40]!r}")
         messages = [alert_message(alert) for alert in page.alerts]

@@ -6,6 +6,7 @@ import time
 
 import msgspec
 import pytest
+import trio
 
 from marketfeed.api.alerts import AlertHistory
 from marketfeed.api.schemas import ref
@@ -110,3 +111,22 @@ async def test_without_alerts_it_says_so():
         status, answer = await history(live)
         assert status == 503
         assert "alerts are off" in answer["error"]["msg"]
+
+
+async def test_nothing_is_looked_up_for_clients_that_have_gone(tmp_path, monkeypatch):
+    async with serving_alerts(tmp_path) as (live, dispatch):
+        asked, ended = trio.Event(), trio.Event()
+
+        async def history(*_):
+            asked.set()
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.set()
+
+        monkeypatch.setattr(dispatch, "history", history)
+        stream = await live.connect()
+        await stream.send_all(b"GET /v1/alerts/log HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asked.wait()
+        await stream.aclose()
+        await ended.wait()
