@@ -45,6 +45,7 @@ class EngineRoute:
             return json_response(EngineAnswer(__version__, mode))
         grant = await self._authorizer.grant(request)
         now = EngineNow() if service.overview is None else await service.overview.engine()
+        self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile
         entitlement = entitlement_of(service.access is not None, grant)
         tiers = sorted(service.tiers.values(), key=lambda tier: (tier.interval_ns, not tier.every))
         answer = EngineAnswer(

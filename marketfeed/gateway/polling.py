@@ -102,11 +102,12 @@ class Polling:
             )
             tag = f"{service.shard.rings.epoch}:{latest.version}{mine}"
             answer = tagged(request, tag, lambda: Response(b""))
-            if answer.status == 304:
-                return answer
-            body = b"[%b]" % b",".join(await latest.fragments())
-            self._meter(grant, tier, names, body)
-            return replace(answer, body=body)
+            body = b"" if answer.status == 304 else b"[%b]" % b",".join(await latest.fragments())
+        self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile
+        if answer.status == 304:
+            return answer
+        self._meter(grant, tier, names, body)
+        return replace(answer, body=body)
 
     def _meter(self, grant: Grant | None, tier: Tier, names: Iterable[str], body: bytes) -> None:
         """Count an answer for the holder of ``grant``."""

@@ -44,6 +44,7 @@ class SymbolsRoute:
         now = None if service.overview is None else await service.overview.engine()
         async with service.large:
             rows = await self._rows(entitlement, now)
+        self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile
         return Response(b'{"symbols":[%b]}' % b",".join(rows), headers=NO_CACHE)
 
     async def _rows(self, entitlement: Entitlement, now: EngineNow | None) -> list[bytes]:

@@ -448,3 +448,39 @@ async def test_json_is_told_of_the_grant_on_binary_too():
             seen.append(await client.next())
         assert [one["ids"] for one in seen if one["T"] == "symbols"] == [{"A1": 1}]
         assert json.dumps([one["T"] for one in seen if one["T"] == "tick"]) == '["tick"]'
+
+
+WAIT_FOR_THE_ENGINE = ["/v1/engine", "/v1/latency", "/v1/symbols"]
+WAIT_FOR_OTHERS = ["/v1/quotes?symbols=A*", "/v1/trades?symbols=A*"]
+
+
+@pytest.mark.parametrize("target", WAIT_FOR_THE_ENGINE + WAIT_FOR_OTHERS)
+@pytest.mark.parametrize(("revoked", "status"), [(True, 401), (False, 403)])
+async def test_an_answer_that_waited_is_not_sent_if_its_token_gives_less_by_then(target, revoked, status):
+    control = Control({"firm": TenantConfig(symbols=("A*",))})
+    token = bearer(control.token(["*"], tenant="firm"))
+    overview = SetOverview()
+    answers: list[int] = []
+    async with serving(access=control.access, overview=overview) as live, trio.open_nursery() as nursery:
+        live.publish("A1")
+
+        async def ask():
+            answers.append((await http(live, "GET", target, headers=token))[0])
+
+        async def change():
+            if revoked:
+                control.revoke("sub", "ann")
+            else:
+                control.bound(firm=TenantConfig(symbols=("B*",)))
+
+        await ask()
+        if target in WAIT_FOR_THE_ENGINE:
+            overview.before = change
+            await ask()
+        else:
+            async with live.service.large:
+                nursery.start_soon(ask)
+                while not live.service.large.statistics().tasks_waiting:
+                    await trio.sleep(0.001)
+                await change()
+    assert answers == [200, status]
