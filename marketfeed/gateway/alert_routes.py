@@ -48,7 +48,7 @@ from marketfeed.gateway.entitled import check_alerts, check_publishing, symbols_
 from marketfeed.gateway.http import Request, Response, error_response, json_response
 from marketfeed.gateway.query import check_keys, consumer_of, number_of, timeout_of, wanted_of
 from marketfeed.gateway.session_alerts import OFF, messages_of
-from marketfeed.gateway.turns import Turns
+from marketfeed.gateway.turns import Turns, client_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -139,10 +139,9 @@ class AlertRoutes:
         wanted, before = wanted_of(request.query, symbols_of(entitlement))
         limit = number_of(request.query, "limit", MOST, 100)
         check_alerts(entitlement, None)
-        client = request.address if request.grant is None else request.grant.holder
 
         async def look_back() -> Page | None:
-            async with self._turns.of(client):
+            async with self._turns.of(client_of(request, request.grant)):
                 return await alerts.history(wanted, before, limit)
 
         page = await self._waits.run(request, look_back)

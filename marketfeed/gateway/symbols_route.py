@@ -16,6 +16,7 @@ from marketfeed.gateway.entitled import entitlement_of
 from marketfeed.gateway.http import NO_CACHE, Request, Response
 from marketfeed.gateway.overview import LIVE
 from marketfeed.gateway.query import check_keys
+from marketfeed.gateway.turns import client_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ class SymbolsRoute:
         service, grant = self._service, await self._authorizer.grant(request)
         entitlement = entitlement_of(service.access is not None, grant)
         now = None if service.overview is None else await service.overview.engine()
-        async with service.large:
+        async with service.turns.of(client_of(request, grant)), service.large:
             rows = await self._rows(entitlement, now)
         self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile
         return Response(b'{"symbols":[%b]}' % b",".join(rows), headers=NO_CACHE)

@@ -10,6 +10,9 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from marketfeed.access.grant import Grant
+    from marketfeed.gateway.http import Request
+
 
 class Turns:
     """A lock per client that has a request."""
@@ -29,5 +32,12 @@ class Turns:
             async with lock:
                 yield
         finally:
-            if not lock.locked():  # nobody waits: a lock that is released goes to the next at once
+            # A lock that is released goes to the next at once. Whoever gave up may find it removed, and
+            # another one in its place.
+            if not lock.locked() and self._locks.get(client) is lock:
                 del self._locks[client]
+
+
+def client_of(request: Request, grant: Grant | None) -> str:
+    """Return whose turn it is: that of the holder of ``grant``, without one of the address."""
+    return request.address if grant is None else grant.holder
