@@ -12,7 +12,7 @@ import trio
 from marketfeed.config.schema import TenantConfig
 from marketfeed.errors import CloseCode
 from tests.support.access import Control, bearer
-from tests.support.live import HASTY, LIMITS, connected, http, serving
+from tests.support.live import LIMITS, PATIENT, connected, http, serving
 from tests.support.overviews import SetOverview
 
 WIDE = replace(LIMITS, symbols_per_session=100, sessions=50, sessions_per_ip=50)
@@ -71,7 +71,7 @@ async def test_a_header_authenticates_the_handshake():
 
 
 async def test_who_does_not_authenticate_in_time_is_told_and_closed():
-    async with serving(HASTY, access=Control().access) as live, connected(live) as client:
+    async with serving(PATIENT, access=Control().access) as live, connected(live) as client:
         code, messages = await client.closed()
         assert code == CloseCode.AUTHENTICATION
         assert [message["code"] for message in messages if message["T"] == "error"] == [404]
@@ -96,7 +96,7 @@ def unfetched():
 
 
 async def test_while_no_keys_are_available_auth_may_be_repeated_and_nothing_looks_permanent(unfetched):
-    async with serving(HASTY, access=unfetched.access) as live, connected(live) as client:
+    async with serving(PATIENT, access=unfetched.access) as live, connected(live) as client:
         for number in range(4):
             answer = await authenticated(client, unfetched.token(["*"]), id=number)
             told = (answer["code"], answer["msg"], answer["id"])

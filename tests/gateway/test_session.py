@@ -11,7 +11,7 @@ import trio.lowlevel
 
 from marketfeed.errors import CLOSE_TEXT, CloseCode
 from marketfeed.gateway.websocket import MAX_REFUSED
-from tests.support.live import HASTY, LIMITS, connected, serving
+from tests.support.live import HASTY, LIMITS, PATIENT, connected, serving
 from tests.support.ws_frames import masked
 
 
@@ -348,10 +348,10 @@ async def test_half_a_handshake_is_let_go_too():
 
 
 async def test_a_session_that_only_listens_lives():
-    async with serving(HASTY) as live:
+    async with serving(PATIENT) as live:
         live.publish("A")
         async with connected(live) as client:
-            await trio.sleep(0.4)  # past the handshake deadline
+            await trio.sleep(PATIENT.handshake_s + 0.1)  # past the handshake deadline
             await client.send(action="subscribe", quotes=["A"])
             await client.next("synced")
 
