@@ -58,6 +58,7 @@ class LatencyOperations:
         }
 
     async def _latency(self, request: Request) -> Response:
+        check_keys(request.query, ())
         return json_response(await self._overview.latency())
 
     async def _log(self, request: Request) -> Response:

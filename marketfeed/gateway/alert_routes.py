@@ -48,6 +48,7 @@ from marketfeed.gateway.entitled import check_alerts, check_publishing, symbols_
 from marketfeed.gateway.http import Request, Response, error_response, json_response
 from marketfeed.gateway.query import check_keys, consumer_of, number_of, timeout_of, wanted_of
 from marketfeed.gateway.session_alerts import OFF, messages_of
+from marketfeed.gateway.turns import Turns, client_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
     from marketfeed.access.entitlement import Entitlement
     from marketfeed.alerts.delivery import Due
+    from marketfeed.alerts.history import Page
     from marketfeed.alerts.log import Episode
     from marketfeed.alerts.service import AlertService
     from marketfeed.gateway.authorization import Authorizer
@@ -77,6 +79,7 @@ class AlertRoutes:
         self, alerts: AlertService | None, wall_ns: Callable[[], int], waits: Waits, authorizer: Authorizer
     ) -> None:
         self._alerts, self._wall_ns, self._waits, self._authorizer = alerts, wall_ns, waits, authorizer
+        self._turns = Turns()  # of those who read the history
         self.routes: Routes = {
             "/v1/alerts": {"GET": self._route(self._poll), "POST": self._held(self._publish)},
             "/v1/alerts/log": {"GET": self._route(self._history)},
@@ -136,7 +139,14 @@ class AlertRoutes:
         wanted, before = wanted_of(request.query, symbols_of(entitlement))
         limit = number_of(request.query, "limit", MOST, 100)
         check_alerts(entitlement, None)
-        page = await alerts.history(wanted, before, limit)
+
+        async def look_back() -> Page | None:
+            async with self._turns.of(client_of(request, request.grant)):
+                return await alerts.history(wanted, before, limit)
+
+        page = await self._waits.run(request, look_back)
+        if isinstance(page, Response):
+            return page
         if page is None:
             return error_response(404, f"before: no alert {before[:40]!r}")
         messages = [alert_message(alert) for alert in page.alerts]

@@ -23,7 +23,6 @@ from marketfeed.gateway.query import check_keys
 if TYPE_CHECKING:
     from marketfeed.access.entitlement import Entitlement
     from marketfeed.access.grant import Grant
-    from marketfeed.core.symbol_set import SymbolSet
     from marketfeed.gateway.authorization import Authorizer
     from marketfeed.gateway.session import Service
 
@@ -46,6 +45,7 @@ class EngineRoute:
             return json_response(EngineAnswer(__version__, mode))
         grant = await self._authorizer.grant(request)
         now = EngineNow() if service.overview is None else await service.overview.engine()
+        self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile
         entitlement = entitlement_of(service.access is not None, grant)
         tiers = sorted(service.tiers.values(), key=lambda tier: (tier.interval_ns, not tier.every))
         answer = EngineAnswer(
@@ -95,17 +95,17 @@ def access_answer(grant: Grant) -> AccessAnswer:
         ["*"] if entitlement.consumers is None else list(entitlement.consumers.patterns),
         ["*"] if entitlement.publish is None else list(entitlement.publish.patterns),
     ]
-    held: dict[str, SymbolSet | None] = {
-        "quotes": entitlement.quotes,
-        "trades": entitlement.trades,
-        "alerts": entitlement.alerts,
+    held = {
+        "quotes": bool(entitlement.quotes.patterns),
+        "trades": bool(entitlement.trades.patterns),
+        "alerts": entitlement.alerts is not None,  # those about no symbol in any case
     }
     symbols, consumers, publish = (one[:MAX_PATTERNS] for one in lists)
     return AccessAnswer(
         sub=claims.sub,
         tenant=claims.tenant,
         tiers=list(entitlement.tiers or ()),
-        channels=[name for name, one in held.items() if one is not None and one.patterns],
+        channels=[name for name, some in held.items() if some],
         symbols=symbols,
         consumers=consumers,
         publish=publish,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -62,6 +63,7 @@ OF_HTML: Final[Headers] = (
 )
 OURS: Final[Headers] = (("Cross-Origin-Resource-Policy", "same-origin"),)
 ANYBODYS: Final[Headers] = (("Cross-Origin-Resource-Policy", "cross-origin"),)  # pages of any origin load it
+GZIP: Final = ("Content-Encoding", "gzip")
 FOREVER: Final[Headers] = (("Cache-Control", "public, max-age=31536000, immutable"),)
 
 
@@ -85,10 +87,13 @@ class StaticFile:
         """Return the file, or 304 if the client has it."""
         if not self._any_query:
             check_keys(request.query, ())
-        headers, tag, whole = self._headers, self.hash, self._whole
-        if self._packed is not None and accepts_gzip(request.header(b"accept-encoding")):
-            headers, tag, whole = (*headers, ("Content-Encoding", "gzip")), f"{tag}-gzip", self._packed
-        return tagged(request, tag, lambda: whole, (*self._caching, *headers))
+        headers = (*self._caching, *self._headers)
+        packed = self._packed
+        if packed is None or not accepts_gzip(request.header(b"accept-encoding")):
+            return tagged(request, self.hash, lambda: self._whole, headers)
+        answer = tagged(request, f"{self.hash}-gzip", lambda: packed, headers)
+        # Not of a 304, which has no content: RFC 9110, section 15.4.5.
+        return answer if answer.status == 304 else replace(answer, headers=(*answer.headers, GZIP))
 
 
 class Files(NamedTuple):

@@ -6,7 +6,7 @@ its cursor answers it. Until then it costs nothing.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
@@ -19,6 +19,7 @@ from marketfeed.fanout.interest import Names
 from marketfeed.gateway import entitled
 from marketfeed.gateway import query as asked
 from marketfeed.gateway.http import NO_CACHE, Request, Response, tagged
+from marketfeed.gateway.turns import client_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,7 +92,10 @@ class Polling:
         left, tier = self._entitled(grant, query, both, tier)
         names = tuple(left)[channel]
         many = len(names) > MANY_NAMES or any(name.endswith("*") for name in names)
-        async with service.large if many else nullcontext():
+        async with AsyncExitStack() as stack:
+            if many:
+                await stack.enter_async_context(service.turns.of(client_of(request, grant)))
+                await stack.enter_async_context(service.large)
             latest = service.shard.latest(channel, names, tier)
             # The names are part of the URL, so any change of the response raises its highest g; what is left
             # of them for other tokens is part of the tag.
@@ -102,11 +106,12 @@ class Polling:
             )
             tag = f"{service.shard.rings.epoch}:{latest.version}{mine}"
             answer = tagged(request, tag, lambda: Response(b""))
-            if answer.status == 304:
-                return answer
-            body = b"[%b]" % b",".join(await latest.fragments())
-            self._meter(grant, tier, names, body)
-            return replace(answer, body=body)
+            body = b"" if answer.status == 304 else b"[%b]" % b",".join(await latest.fragments())
+        self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile
+        if answer.status == 304:
+            return answer
+        self._meter(grant, tier, names, body)
+        return replace(answer, body=body)
 
     def _meter(self, grant: Grant | None, tier: Tier, names: Iterable[str], body: bytes) -> None:
         """Count an answer for the holder of ``grant``."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from marketfeed.alerts.history import SEVERITIES, Wanted
 from marketfeed.alerts.log import ALL_SYMBOLS, PATTERNS
+from marketfeed.alerts.patterns import symbol_set
 from marketfeed.api.requests import Subscribe
 from marketfeed.core.cursor import Cursor, parse_cursor
 from marketfeed.errors import ErrorCode, RequestError
@@ -151,6 +152,10 @@ def wanted_of(query: Query, entitled: tuple[str, ...]) -> tuple[Wanted, str]:
         raise RequestError(ErrorCode.SYNTAX, f"severity: {', '.join(SEVERITIES)}, not {strange[0][:40]!r}")
     if len(symbols) > PATTERNS:
         raise RequestError(ErrorCode.SYNTAX, f"symbols: at most {PATTERNS} names and prefixes")
+    try:
+        symbol_set(symbols)
+    except ValueError as error:
+        raise RequestError(ErrorCode.SYNTAX, f"symbols: {error}") from None
     before = query.get("before", [""])[0]
     if not _BEFORE.fullmatch(before):
         raise RequestError(ErrorCode.SYNTAX, f"before: an id, or `next` of an answer, not {before[:40]!r}")

@@ -146,6 +146,7 @@ class Routes:
         check_keys(request.query, ())
         grant = await self._authorizer.grant(request)
         shown = {"tiers": {}} if self._service.overview is None else await self._service.overview.latency()
+        self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile
         entitlement = entitlement_of(self._service.access is not None, grant)
         # The path of the log is for operators only: the admin port shows it.
         return json_response(

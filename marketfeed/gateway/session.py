@@ -24,6 +24,7 @@ from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.handshakes import FLOOR_MS, Handshakes
 from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.session_alerts import SessionAlerts
+from marketfeed.gateway.turns import Turns
 from marketfeed.gateway.ws_reader import Parsers
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Service:
     parsers: Parsers = field(default_factory=Parsers)
     # Held during requests that take milliseconds, so that only one of them delays other work at a time.
     large: trio.Lock = field(default_factory=trio.Lock)
+    turns: Turns = field(default_factory=Turns)  # of clients whose HTTP requests do
 
 
 class Session(ABC):

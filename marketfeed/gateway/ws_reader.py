@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 READ_BYTES: Final = 4096
 MAX_SPARE: Final = 64
-NO_CODE: Final = 1005  # of a close frame without a code: RFC 6455, section 7.1.5
 
 
 class WebSocketClosedError(Exception):
@@ -138,11 +137,8 @@ class WebSocketReader:
         if connection.state is not ConnectionState.REMOTE_CLOSING:  # wsproto reports a breach as a close
             code = CloseCode(event.code)
             return WebSocketClosedError(code, close_frame(code))
-        try:
-            code = CloseCode.NORMAL if event.code == NO_CODE else CloseCode(event.code)
-        except ValueError:
-            code = CloseCode.NORMAL  # a code of the client's own
-        return WebSocketClosedError(code, connection.send(event.response()))
+        # Whatever its code: those of the engine count what the engine did.
+        return WebSocketClosedError(CloseCode.NORMAL, connection.send(event.response()))
 
 
 def close_frame(code: CloseCode) -> bytes:

@@ -12,7 +12,7 @@ import trio
 from marketfeed.config.schema import TenantConfig
 from marketfeed.errors import CloseCode
 from tests.support.access import Control, bearer
-from tests.support.live import HASTY, LIMITS, connected, http, serving
+from tests.support.live import LIMITS, PATIENT, connected, http, serving
 from tests.support.overviews import SetOverview
 
 WIDE = replace(LIMITS, symbols_per_session=100, sessions=50, sessions_per_ip=50)
@@ -71,7 +71,7 @@ async def test_a_header_authenticates_the_handshake():
 
 
 async def test_who_does_not_authenticate_in_time_is_told_and_closed():
-    async with serving(HASTY, access=Control().access) as live, connected(live) as client:
+    async with serving(PATIENT, access=Control().access) as live, connected(live) as client:
         code, messages = await client.closed()
         assert code == CloseCode.AUTHENTICATION
         assert [message["code"] for message in messages if message["T"] == "error"] == [404]
@@ -96,7 +96,7 @@ def unfetched():
 
 
 async def test_while_no_keys_are_available_auth_may_be_repeated_and_nothing_looks_permanent(unfetched):
-    async with serving(HASTY, access=unfetched.access) as live, connected(live) as client:
+    async with serving(PATIENT, access=unfetched.access) as live, connected(live) as client:
         for number in range(4):
             answer = await authenticated(client, unfetched.token(["*"]), id=number)
             told = (answer["code"], answer["msg"], answer["id"])
@@ -448,3 +448,39 @@ async def test_json_is_told_of_the_grant_on_binary_too():
             seen.append(await client.next())
         assert [one["ids"] for one in seen if one["T"] == "symbols"] == [{"A1": 1}]
         assert json.dumps([one["T"] for one in seen if one["T"] == "tick"]) == '["tick"]'
+
+
+WAIT_FOR_THE_ENGINE = ["/v1/engine", "/v1/latency", "/v1/symbols"]
+WAIT_FOR_OTHERS = ["/v1/quotes?symbols=A*", "/v1/trades?symbols=A*"]
+
+
+@pytest.mark.parametrize("target", WAIT_FOR_THE_ENGINE + WAIT_FOR_OTHERS)
+@pytest.mark.parametrize(("revoked", "status"), [(True, 401), (False, 403)])
+async def test_an_answer_that_waited_is_not_sent_if_its_token_gives_less_by_then(target, revoked, status):
+    control = Control({"firm": TenantConfig(symbols=("A*",))})
+    token = bearer(control.token(["*"], tenant="firm"))
+    overview = SetOverview()
+    answers: list[int] = []
+    async with serving(access=control.access, overview=overview) as live, trio.open_nursery() as nursery:
+        live.publish("A1")
+
+        async def ask():
+            answers.append((await http(live, "GET", target, headers=token))[0])
+
+        async def change():
+            if revoked:
+                control.revoke("sub", "ann")
+            else:
+                control.bound(firm=TenantConfig(symbols=("B*",)))
+
+        await ask()
+        if target in WAIT_FOR_THE_ENGINE:
+            overview.before = change
+            await ask()
+        else:
+            async with live.service.large:
+                nursery.start_soon(ask)
+                while not live.service.large.statistics().tasks_waiting:
+                    await trio.sleep(0.001)
+                await change()
+    assert answers == [200, status]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import msgspec
 import pytest
+import trio
+import trio.testing
 
+from marketfeed.alerts.history import Page
 from marketfeed.api.alerts import AlertHistory
 from marketfeed.api.schemas import ref
 from marketfeed.testing_alert_log import example
 from tests.support.access import Control, bearer
 from tests.support.conformance import validate
-from tests.support.live import http, serving, serving_alerts
+from tests.support.live import LIMITS, http, serving, serving_alerts
 
 
 def about(number, symbol, **fields):
@@ -79,7 +83,8 @@ async def test_filters_pages_and_places_to_go_on(tmp_path):
         ("before=../../etc/passwd", "before"),
         ("severity=fatal", "severity"),
         ("severity=info,,critical", "severity"),
-        ("symbols=A%20B", "not a symbol"),
+        ("symbols=A%20B", "symbols: not a symbol"),
+        ("symbols=A,,B", "symbols: not a symbol"),
         ("symbols=" + ",".join(f"S{n}" for n in range(501)), "symbols"),
         ("alerts=%2A%2A", "pattern"),
         ("consumer=risk-1", "consumer"),
@@ -110,3 +115,62 @@ async def test_without_alerts_it_says_so():
         status, answer = await history(live)
         assert status == 503
         assert "alerts are off" in answer["error"]["msg"]
+
+
+async def test_nothing_is_looked_up_for_clients_that_have_gone(tmp_path, monkeypatch):
+    async with serving_alerts(tmp_path) as (live, dispatch):
+        asked, ended = trio.Event(), trio.Event()
+
+        async def history(*_):
+            asked.set()
+            try:
+                await trio.sleep_forever()
+            finally:
+                ended.set()
+
+        monkeypatch.setattr(dispatch, "history", history)
+        stream = await live.connect()
+        await stream.send_all(b"GET /v1/alerts/log HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asked.wait()
+        await stream.aclose()
+        await ended.wait()
+
+
+@pytest.mark.parametrize("control", [None, Control()], ids=["open", "controlled"])
+async def test_many_requests_of_a_client_do_not_delay_those_of_others(tmp_path, monkeypatch, control):
+    access = None if control is None else control.access
+    many, other = (
+        (
+            [(b"X-Forwarded-For", address)]
+            if control is None
+            else bearer(control.token(["*"], sub=sub, channels=["alerts"]))
+        )
+        for sub, address in (("ann", b"192.0.2.1"), ("bob", b"192.0.2.2"))
+    )
+    limits = replace(LIMITS, sessions=100, sessions_per_ip=100)
+    async with serving_alerts(tmp_path, limits=limits, access=access, trusted=("127.0.0.1",)) as (
+        live,
+        dispatch,
+    ):
+        asked, go_on = 0, trio.Event()
+
+        async def history(*_):
+            nonlocal asked
+            asked += 1
+            await go_on.wait()
+            return Page((), None)
+
+        monkeypatch.setattr(dispatch, "history", history)
+        async with trio.open_nursery() as nursery:
+            for headers in [many] * 20 + [other]:
+                nursery.start_soon(history_of, live, headers)
+            while asked < 2:
+                await trio.sleep(0.001)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert asked == 2
+            go_on.set()
+        assert asked == 21
+
+
+async def history_of(live, headers):
+    assert (await history(live, "", headers))[0] == 200

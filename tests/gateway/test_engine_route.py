@@ -101,6 +101,14 @@ async def test_a_token_shows_what_it_entitles_to():
         assert (await engine(live, bearer(token)))[0] == 401
 
 
+async def test_alerts_about_no_symbol_are_left_to_a_token_whose_symbols_its_tenant_excludes():
+    control = Control({"desk": TenantConfig(symbols=("B*",))})
+    token = control.token(["AAPL"], tenant="desk", channels=["quotes", "alerts"])
+    async with serving(access=control.access) as live:
+        access = (await engine(live, bearer(token)))[1]["access"]
+    assert (access["channels"], access["symbols"]) == (["alerts"], [])
+
+
 async def test_long_lists_of_a_token_are_cut_and_counted():
     control = Control()
     token = control.token([f"S{n:03}" for n in range(MAX_PATTERNS + 5)])

@@ -47,3 +47,17 @@ def test_sessions_that_are_gone_are_forgotten():
     gc.collect()
     assert len(expiries._due) <= LEAST + len(kept)
     assert sum(entry[2]() is not None for entry in expiries._due) == len(kept)
+
+
+def test_a_session_that_renews_its_token_for_ever_needs_no_more_memory():
+    now_s = 0.0
+    expiries = Expiries(lambda: now_s)
+    session, other = added(expiries, 50.0), added(expiries, 50.0)
+    for renewal in range(10 * LEAST):
+        session.ends_s = (70.0, 80.0)[renewal % 2]  # the same two tokens, by turns
+        expiries.add(session)
+    assert len(expiries._due) <= LEAST + 2
+    for now_s in (50.0, 70.0, 80.0):
+        expiries.look()
+        assert other.ended
+        assert bool(session.ended) == (now_s == 80)

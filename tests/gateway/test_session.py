@@ -11,7 +11,7 @@ import trio.lowlevel
 
 from marketfeed.errors import CLOSE_TEXT, CloseCode
 from marketfeed.gateway.websocket import MAX_REFUSED
-from tests.support.live import HASTY, LIMITS, connected, serving
+from tests.support.live import HASTY, LIMITS, PATIENT, connected, serving
 from tests.support.ws_frames import masked
 
 
@@ -348,10 +348,10 @@ async def test_half_a_handshake_is_let_go_too():
 
 
 async def test_a_session_that_only_listens_lives():
-    async with serving(HASTY) as live:
+    async with serving(PATIENT) as live:
         live.publish("A")
         async with connected(live) as client:
-            await trio.sleep(0.4)  # past the handshake deadline
+            await trio.sleep(PATIENT.handshake_s + 0.1)  # past the handshake deadline
             await client.send(action="subscribe", quotes=["A"])
             await client.next("synced")
 
@@ -487,6 +487,15 @@ async def test_a_drain_tells_every_session():
             (closing,) = messages
             assert closing["T"] == "closing"
             assert 500 <= closing["retry_ms"] <= 3000
+
+
+@pytest.mark.parametrize("code", [1001, 1011, 4001, 4503])
+async def test_codes_of_the_engine_in_a_close_frame_of_a_client_count_as_normal(code):
+    async with serving() as live, connected(live) as client:
+        await client.ws._stream.send_all(masked(0x88, code.to_bytes(2, "big")))
+        assert await client.closed() == (code, [])  # the answer came, no reset
+        await live.until_empty()
+        assert live.counters.closes == {CloseCode.NORMAL: 1}
 
 
 async def test_a_client_that_closes_is_counted_as_normal():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import pytest
 
 from marketfeed.api.answers import SymbolList
 from marketfeed.api.schemas import ref
@@ -97,3 +98,21 @@ async def test_a_token_shows_its_symbols_alone():
         live.publish("AAPL", "BTC-EUR", "BTC-USD")
         assert list(await symbols(live, bearer(control.token(["BTC*"])))) == ["BTC-EUR", "BTC-USD"]
         assert (await http(live, "GET", "/v1/symbols"))[0] == 401
+
+
+@pytest.mark.parametrize("channel", ["quotes", "trades"])
+async def test_a_token_shows_ticks_of_its_channels_alone(channel):
+    control = Control()
+    token = bearer(control.token(["A", "B"], channels=[channel]))
+    async with serving(access=control.access, overview=SetOverview(LIVE, ALSO_LIVE)) as live:
+        quotes, trades = records(live, QUOTE, 0, "A", flags=4), records(live, TRADE, 7, "A", "B")
+        quotes["ts_recv"], trades["ts_recv"] = 2_000_000, 3_000_000
+        live.write(Batch(quotes, no_records(TRADE)))
+        live.write(Batch(no_records(QUOTE), trades))
+        rows = await symbols(live, token)
+        if channel == "quotes":
+            assert rows["A"] == {"first": 2000, "last": 2000, "feed": "one", "flags": 4}
+            assert rows["B"] == {"first": 3000, "last": 0}
+        else:
+            assert rows["A"] == {"first": 2000, "last": 3000, "feed": "two"}
+            assert rows["B"] == {"first": 3000, "last": 3000, "feed": "two"}

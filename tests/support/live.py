@@ -57,6 +57,9 @@ LIMITS = Limits(
 )
 DELIVERY = DeliveryLimits(max_tries=10, in_flight=1000)
 HASTY = replace(LIMITS, handshake_s=0.3)  # only for tests of the deadline: busy machines miss it
+PATIENT = replace(
+    LIMITS, handshake_s=1.5
+)  # likewise, with a handshake in time: trio-websocket hangs if it is not
 
 
 class Live:
