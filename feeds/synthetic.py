@@ -78,12 +78,13 @@ class SyntheticFeed:
         batch, at = next(blocks), 0
         start_s, published = trio.current_time(), 0
         while True:
-            behind_s = trio.current_time() - start_s - published / self._rate
+            now_s = trio.current_time()
+            behind_s = now_s - start_s - published / self._rate
             if behind_s > MAX_BEHIND_S:
                 dropped = int((behind_s - MAX_BEHIND_S) * self._rate)
                 self._intake.count("behind", dropped)
                 start_s += dropped / self._rate
-            due = int((trio.current_time() - start_s) * self._rate) + 1 - published
+            due = int((now_s - start_s) * self._rate) + 1 - published
             step = 0
             while due > 0:
                 if at == len(batch):

@@ -75,6 +75,8 @@ class Flushes:
                 continue
             if group.encoding.counted:
                 marks.deliveries += ticks * len(group.members)
+            else:
+                marks.through(self._wall_ns())  # the engine's own probe does not delay clients
             for member, offer in group.members.items():
                 if not offer(message):
                     blocked.append((member, ticks, message))
