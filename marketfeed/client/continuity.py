@@ -24,6 +24,7 @@ import numpy as np
 
 from marketfeed.client.messages import Gap, Quote, Trade
 from marketfeed.core.records import CHANNELS, FLAG_SNAPSHOT, QUOTES, TRADES, Records
+from marketfeed.core.symbol_set import SymbolSet
 from marketfeed.core.symbols import MAX_SYMBOLS, is_symbol
 from marketfeed.errors import FeedProtocolError
 
@@ -125,16 +126,16 @@ class NamedNumbers(Numbers):
 
     def retain(self, channel: int, names: Iterable[str]) -> None:
         """Forget the symbols that ``names``, the whole subscription, do not match."""
-        matches, last = Matcher(names), self._last[channel]
-        for name in [name for name in last if not matches(name)]:
+        kept, last = SymbolSet(names), self._last[channel]
+        for name in [name for name in last if name not in kept]:
             del last[name]
             self._excused[channel].discard(name)
 
     def excuse(self, names: Iterable[str], channels: tuple[int, ...] = (QUOTES, TRADES)) -> None:
         """Let the next tick of each symbol that ``names`` match have any number."""
-        matches = Matcher(names)
+        symbols = SymbolSet(names)
         for channel in channels:
-            self._excused[channel].update(filter(matches, self._last[channel]))
+            self._excused[channel].update(name for name in self._last[channel] if name in symbols)
 
     def gap(self, gap: Gap) -> list[Gap]:
         """Take a gap that the engine announced; return what it tells that is new."""
@@ -200,15 +201,15 @@ class RecordNumbers(Numbers):
 
     def retain(self, channel: int, names: Iterable[str]) -> None:
         """Forget the symbols that ``names``, the whole subscription, do not match."""
-        matches = Matcher(names)
-        numbers = [number for name, number in self.ids.items() if not matches(name)]
+        kept = SymbolSet(names)
+        numbers = [number for name, number in self.ids.items() if name not in kept]
         self._last[channel][numbers] = _NEW
         self._excused[channel][numbers] = False
 
     def excuse(self, names: Iterable[str], channels: tuple[int, ...] = (QUOTES, TRADES)) -> None:
         """Let the next tick of each symbol that ``names`` match have any number."""
-        matches = Matcher(names)
-        numbers = [number for name, number in self.ids.items() if matches(name)]
+        symbols = SymbolSet(names)
+        numbers = [number for name, number in self.ids.items() if name in symbols]
         for channel in channels:
             self._excused[channel][numbers] = self._last[channel][numbers] != _NEW
         self._pardons = bool(self._excused.any())
@@ -299,16 +300,3 @@ class RecordNumbers(Numbers):
             last[symbol] = n
             excused[symbol] = False
         return records[keep]
-
-
-class Matcher:
-    """Tells whether a symbol is among names and patterns of a subscription."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        names = list(names)
-        self._names = {name for name in names if not name.endswith("*")}
-        self._prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
-
-    def __call__(self, symbol: str) -> bool:
-        """Return whether ``symbol`` is among them."""
-        return symbol in self._names or symbol.startswith(self._prefixes)
