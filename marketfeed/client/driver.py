@@ -361,7 +361,7 @@ class Driver:
         self._some.set()
 
     def _settle(self, alerts: set[str], error: MarketfeedError | None) -> None:
-        """Settle the calls for ``alerts``; a refusal that none of them asked for ends the loop over alerts."""
+        """Settle calls for ``alerts``; a refusal that none of them asked for ends the loop over alerts."""
         unasked = set(alerts)
         for wanted, answer in self._settling:
             refused = error is not None and bool(wanted & alerts)
