@@ -27,8 +27,20 @@ BUFFER_BYTES = 4000
 
 
 ALERT: dict[str, Any] = {
-    **{"T": "a", "key": "k", "rule": "notice", "S": "", "sev": "info", "state": "notice", "v": None},
-    **{"th": None, "t": 0, "r": 0, "msg": "x" * 100, "try": 1, "ack": True, "suppressed": 0},
+    "T": "a",
+    "key": "k",
+    "rule": "notice",
+    "S": "",
+    "sev": "info",
+    "state": "notice",
+    "v": None,
+    "th": None,
+    "t": 0,
+    "r": 0,
+    "msg": "x" * 100,
+    "try": 1,
+    "ack": True,
+    "suppressed": 0,
 }
 QUOTE: dict[str, Any] = {"T": "q", "S": "A", "bp": 1.5, "bs": 1.0, "ap": None, "as": 0.0, "t": 0, "r": 1}
 
