@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
@@ -14,9 +17,11 @@ from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessa
 
 from marketfeed.client import Alert, Quote
 from marketfeed.client.address import endpoint
+from marketfeed.client.batch import Batch
 from marketfeed.client.core import Core, Settings
 from marketfeed.client.driver import MOST_NEWS, Driver
 from marketfeed.client.feed import Feed
+from marketfeed.client.newest import Newest
 from marketfeed.client.trio_backend import TrioBackend, TrioStream
 from marketfeed.errors import RequestRefusedError
 
@@ -303,3 +308,19 @@ async def test_a_cancelled_caller_closes_with_1000():
                 await trio.sleep_forever()
         await engine_ended.wait()
     assert engine.closed == 1000
+
+
+@pytest.mark.parametrize(("off_s", "age_s"), [(3600, 0.0), (-3600, 3600.0)])
+def test_the_age_of_a_tick_is_never_negative_though_a_clock_is_off_by_an_hour(monkeypatch, off_s, age_s):
+    now_s = 1_700_000_000
+    monkeypatch.setattr(time, "time_ns", lambda: now_s * 10**9)
+    quote = msgspec.convert(QUOTE | {"n": 1, "g": 1, "r": (now_s + off_s) * 10**6}, Quote)
+    assert Feed.age_s(quote) == age_s
+
+
+def test_without_pandas_a_frame_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"^pandas is not installed: pip install pandas$"):
+        Batch([], 0).to_pandas()
+    with pytest.raises(ImportError, match=r"^pandas is not installed: pip install pandas$"):
+        Newest().frame("trades")
