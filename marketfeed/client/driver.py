@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 BUFFER_BYTES: Final = 1 << 20  # of received messages that the caller has not taken
 TOKEN_S: Final = 30.0  # for the callback
 CLOSE_S: Final = 2.0  # for the close frame, and the engine's
-MOST_NEWS: Final = 1000  # batches that a loop over alerts alone leaves in the buffer: the newest are kept
-# A batch without one of these tells only about the session: it does not fill the buffer.
+# A batch without one of these tells only about the session. A caller that iterates over alerts alone, or not
+# at all, does not take it, so without ticks it does not fill the buffer: the newest are kept.
+MOST_NEWS: Final = 1000
 _FILLING: Final = frozenset({Quote, Trade, Gap, Alert})
 
 
@@ -353,9 +354,9 @@ class Driver:
         if not (batch.messages or ticks or batch.symbols):
             return
         filling = ticks or any(type(message) in _FILLING for message in batch.messages)
-        size = len(batch.data) if filling else 0
-        if not filling and not self._size and self._alerts() and len(self._buffer) >= MOST_NEWS:
-            self._buffer.popleft()  # of a caller that only iterates over alerts
+        size = len(batch.data) if filling or self._size else 0
+        if not filling and not self._size and len(self._buffer) >= MOST_NEWS:
+            self._buffer.popleft()
         self._buffer.append((batch, size))
         self._size += size
         self._some.set()

@@ -238,7 +238,9 @@ class Subscriptions:
             return
         heads: dict[tuple[object, ...], Request] = {}
         for one in list(self.requests.values()):
-            kind = (one.consumer, one.start, tuple(one.alerts), one.vital)
+            kind = (one.consumer, one.start, tuple(one.alerts))
+            if one.alerts:  # the last request of a consumer sets its patterns
+                heads = {other: head for other, head in heads.items() if other == kind or not head.alerts}
             head = heads.setdefault(kind, one)
             if head is one:
                 continue

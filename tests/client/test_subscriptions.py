@@ -55,8 +55,10 @@ def test_requests_of_other_consumers_or_with_other_alerts_are_not_merged():
         {"alerts": ["b"], "consumer": "one"},  # type: ignore[dict-item]
         {"alerts": ["b"], "consumer": "one"},  # type: ignore[dict-item]
         {"quotes": ["A"]},
+        {"alerts": ["a"], "consumer": "one"},  # type: ignore[dict-item]
     )
-    assert [request.get("alerts") for request in resubscribed(wire)] == [["a"], ["b"], None]
+    # The last one of a consumer sets its patterns.
+    assert [request.get("alerts") for request in resubscribed(wire)] == [["a"], ["b"], None, ["a"]]
 
 
 def test_an_open_request_is_not_merged():
