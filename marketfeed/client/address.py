@@ -76,14 +76,13 @@ def stream_of(url: str) -> str:
     return f"{SCHEMES[scheme]}://{rest.rstrip('/').removesuffix(STREAM)}{STREAM}"
 
 
-def endpoint(url: str, ca: Path | None = None, option: str = "--url ") -> Endpoint:
-    """Return the endpoint at ``url``; errors name ``option``, which it was given by: "" for Python.
+def endpoint(url: str, ca: Path | None = None, option: str = "--url ", by_ca: str = "--ca ") -> Endpoint:
+    """Return the endpoint at ``url``; errors name ``option`` and ``by_ca``, by which the two were given.
 
     Certificates are checked against the system's authorities, or, with ``ca``, only against those in that
     PEM file. Raises ConfigError.
     """
     parts = parsed_url(url, option)
-    by_ca = "--ca " if option else "ca: "  # from Python, as all arguments of connect()
     if parts.scheme == "wss":
         return Endpoint(url, parts, _trusting(ca, by_ca))
     if ca is not None:

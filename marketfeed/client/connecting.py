@@ -74,9 +74,8 @@ def connect(
     """
     if isinstance(url, str) and url.partition("://")[0] not in ("http", "https", "ws", "wss"):
         raise ConfigError(f"{url}: must be http://HOST:PORT, or https://, ws:// or wss://")
-    where = (
-        url if isinstance(url, Endpoint) else endpoint(stream_of(url), None if ca is None else Path(ca), "")
-    )
+    trusted = None if ca is None else Path(ca)
+    where = url if isinstance(url, Endpoint) else endpoint(stream_of(url), trusted, "", "ca: ")
     if encoding not in ENCODINGS:
         raise ConfigError(f"encoding: one of {', '.join(ENCODINGS)}, not {encoding!r}")
     if token is not None and get_token is not None:
