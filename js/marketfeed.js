@@ -317,7 +317,7 @@ const makeStream = (options, api) => {
 		async run() {
 			for (let end = none; !life.signal.aborted; ) {
 				const { signal } = (link = new AbortController());
-				way = mode === "auto" ? ways[at] : mode;
+				way = ways.includes(mode) ? mode : ways[at];
 				if (end !== "again") {
 					closing = undefined;
 					told = {};
@@ -351,7 +351,7 @@ const makeStream = (options, api) => {
 				self.blame(code, message, names);
 				if (names[0]) retryMs = 0;
 			}
-			else if (retryMs) at = 0;
+			else if (retryMs) at = closing ? 0 : at;
 			else if (!sure && code !== 401 && retryMs !== 0 && mode === "auto" && ++failures > 1 && (await self.inform())) {
 				why = `${way}: ${message}`;
 				at = (at + 1) % ways.length;
@@ -742,13 +742,12 @@ const makeSubscription = (listener, leave) => {
 
 const WORKER = `marketfeed ${VERSION}`;
 /** @type {I.Remote} */
-const remote = (post) => (batch) => post(batch.raw ? { ...batch, messages: undefined } : batch);
+const remote = (post) => (batch) => post({ ...batch, messages: batch.raw ? undefined : batch.messages });
 
 /** @type {I.Links} */
 const LINKS = {
 	async worker({ key, options, take }) {
-		const worker = new SharedWorker(import.meta.url, { type: "module", name: WORKER });
-		const { port } = worker;
+		const worker = new SharedWorker(import.meta.url, { type: "module", name: WORKER }), { port } = worker;
 		await new Promise((resolve, reject) => {
 			worker.onerror = reject;
 			port.onmessage = resolve;
@@ -1008,7 +1007,7 @@ export const connect = (url = "/", given = {}) => {
 			self.changed();
 		},
 
-		use: (name) => link?.post({ use: name }),
+		use: (use) => link?.post({ use }),
 		cut: () => link?.post({ cut: true }),
 		now: () => Math.round(clock() * 1000 + delta),
 

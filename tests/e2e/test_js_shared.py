@@ -240,21 +240,24 @@ def test_the_stream_has_the_fastest_tier_that_a_visible_tab_asks_for(running, br
         first.wait_for_function("feed.tier === 'vip'")
 
 
+def tell_worker(browser: Any, method: str, **parameters: Any) -> None:
+    """Send a command of the DevTools protocol to the only SharedWorker."""
+    devtools = browser.new_browser_cdp_session()
+    (worker,) = [
+        target
+        for target in devtools.send("Target.getTargets")["targetInfos"]
+        if target["type"] == "shared_worker"
+    ]
+    attached = devtools.send("Target.attachToTarget", {"targetId": worker["targetId"]})
+    message = json.dumps({"id": 1, "method": method, "params": parameters})
+    devtools.send("Target.sendMessageToTarget", {"sessionId": attached["sessionId"], "message": message})
+
+
 def test_a_worker_that_dies_is_replaced_and_the_stream_resumes(running, browser):
     with context_of(browser, "worker") as context:
         first, second = tab(context, running), tab(context, running)
         session = sessions(running)[0]["session"]
-        devtools = browser.new_browser_cdp_session()
-        (worker,) = [
-            target
-            for target in devtools.send("Target.getTargets")["targetInfos"]
-            if target["type"] == "shared_worker"
-        ]
-        attached = devtools.send("Target.attachToTarget", {"targetId": worker["targetId"]})
-        close = {"id": 1, "method": "Runtime.evaluate", "params": {"expression": "self.close()"}}
-        devtools.send(
-            "Target.sendMessageToTarget", {"sessionId": attached["sessionId"], "message": json.dumps(close)}
-        )
+        tell_worker(browser, "Runtime.evaluate", expression="self.close()")
         for page in (first, second):
             more_ticks(page)
             more_ticks(page)
@@ -263,6 +266,21 @@ def test_a_worker_that_dies_is_replaced_and_the_stream_resumes(running, browser)
         assert shared(first) == shared(second) != "none"
         (row,) = sessions(running)
         assert row["session"] != session
+
+
+def test_a_worker_that_hangs_is_replaced_by_the_next_way(running, browser):
+    with context_of(browser, "worker") as context:
+        first, second = tab(context, running), tab(context, running)
+        # It waits for a symbol that never ticks, for longer than its tabs wait for it.
+        hang = """const request = new XMLHttpRequest();
+            request.open("GET", "/v1/poll?quotes=NONE&timeout_s=120", false);
+            request.send();"""
+        tell_worker(browser, "Runtime.evaluate", expression=hang)
+        for page in (first, second):
+            page.wait_for_function("feed.statistics().shared === 'locks'")
+            more_ticks(page)
+            more_ticks(page)
+            check(page)
 
 
 @pytest.mark.parametrize("way", ["worker", "locks"])

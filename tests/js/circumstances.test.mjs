@@ -305,6 +305,47 @@ for (const [what, wait] of [
   });
 }
 
+scenario("Retry-After does not change the transport", async (world) => {
+  world.blocked = true;
+  let busy = 3;
+  world.routes["/v1/events"] = (...given) => (busy-- > 0 ? refusal(503, "busy", { "Retry-After": "5" }) : events(...given));
+  const feed = world.connect({ retryMs: [100, 200] });
+  feed.subscribe({ quotes: ["*"] }, () => {});
+  await world.pass(20_000);
+  assert.equal(feed.transport.name, "events");
+  assert.equal(world.sockets.length, 2);
+});
+
+scenario("a transport that does not exist is as none given", async (world) => {
+  const feed = world.connect({ transport: "carrier pigeon" });
+  feed.subscribe({ quotes: ["*"] }, () => {});
+  await world.pass(1000);
+  feed.use("close");
+  await world.pass(1000);
+  assert.deepEqual([feed.transport.name, feed.state.state], ["websocket", "connected"]);
+});
+
+for (const [msg, missing] of [
+  ["not entitled: alerts", "alerts"],
+  ["not entitled: AAPL on quotes", "quotes"],
+  ["not entitled: AAPL on trades", "trades"],
+]) {
+  scenario(`over events, "${msg}" takes nothing else away`, async (world) => {
+    let asked = null;
+    world.routes["/v1/events"] = (query, given) => {
+      asked = query;
+      return query.has(missing) ? refusal(403, msg) : events(query, given);
+    };
+    const feed = world.connect({ transport: "events", retryMs: [100, 200] });
+    feed.subscribe({ quotes: ["AAPL"], trades: ["AAPL"] }, () => {});
+    feed.alerts({}, () => {});
+    await world.pass(1500);
+    const left = ["quotes", "trades", "alerts"].filter((name) => asked.has(name));
+    assert.deepEqual(left, ["quotes", "trades", "alerts"].filter((name) => name !== missing));
+    assert.equal(feed.state.state, "connected");
+  });
+}
+
 scenario("polls that wait in vain stay polls", async (world) => {
   world.blocked = true;
   world.routes["/v1/events"] = () => refusal(502, "blocked");

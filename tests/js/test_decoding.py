@@ -20,7 +20,17 @@ NAMES = ["A", "__proto__", "constructor", "x" * 24, "<b>&amp;'</b>"]
 NAMES += ["".join(ALLOWED[at : at + 24]) for at in range(0, len(ALLOWED), 24)]
 I64 = [0, 1, -1, 10**9, 2**31, 2**32 - 1, 2**32, 2**53 - 1, 2**53, 2**53 + 1, 2**63 - 1]
 PRICES = [sign * value for value in I64 for sign in (1, -1)] + [-(2**63), 130_000_001_234_567_891]
-SIZES = [0.0, 5e-324, 2.2250738585072014e-308, 0.1 + 0.2, 1.0, 1e15, 2.0**53 + 2, 1e22, 1.7976931348623157e308]
+SIZES = [
+    0.0,
+    5e-324,
+    2.2250738585072014e-308,
+    0.1 + 0.2,
+    1.0,
+    1e15,
+    2.0**53 + 2,
+    1e22,
+    1.7976931348623157e308,
+]
 TIMES = [0, 999, 1000, 1_725_000_000_123_456_789, 2**53 + 1, 9_000_000_000_000_000_000, 2**63 - 1]
 U64 = [0, 1, 2**32 - 1, 2**32, 2**53 - 1, 2**53 + 1, 2**63, 2**64 - 1]
 U32 = [1, 2, 2**31 - 1, 2**31, 2**32 - 1]
@@ -30,7 +40,7 @@ import { readFileSync } from "node:fs";
 const { decode } = await import(process.argv[2]);
 const read = (path) => readFileSync(path);
 const binary = read(process.argv[3]);
-const ticks = decode(binary.buffer.slice(binary.byteOffset, binary.byteOffset + binary.length), []);
+const ticks = decode(new Uint8Array(binary).buffer, []);
 const plain = JSON.parse(read(process.argv[4]));
 const keys = (tick) => Object.keys(tick).sort();
 const differ = [];
@@ -40,8 +50,8 @@ ticks.forEach((tick, i) => {
   const packed = tick.toJSON();
   if (`${keys(packed)}` !== `${keys(plain[i])}`) differ.push([keys(packed), keys(plain[i])]);
   for (const key of keys(plain[i])) {
-    const same = key === "c" ? `${packed[key]}` === `${plain[i][key]}` : Object.is(packed[key], plain[i][key]);
-    if (!same) differ.push([key, packed[key], plain[i][key]]);
+    const [one, other] = [packed[key], plain[i][key]];
+    if (key === "c" ? `${one}` !== `${other}` : !Object.is(one, other)) differ.push([key, one, other]);
   }
 });
 console.log(JSON.stringify({ count: ticks.length, differ: differ.slice(0, 20) }));
@@ -49,7 +59,7 @@ console.log(JSON.stringify({ count: ticks.length, differ: differ.slice(0, 20) })
 
 
 def cycled(values, count, dtype):
-    """Return ``count`` entries that repeat ``values``, so that lists of different lengths meet in all ways."""
+    """Return ``count`` entries that repeat ``values``: lists of different lengths meet in all ways."""
     return np.array([values[i % len(values)] for i in range(count)], dtype)
 
 
