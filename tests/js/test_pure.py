@@ -1,4 +1,4 @@
-"""marketfeed.js in Node.js, alone: pure.test.mjs has its parts, circumstances.test.mjs the network."""
+"""marketfeed.js in Node.js, without an engine: the tests in *.test.mjs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 RUNS = "5000" if os.environ.get("MARKETFEED_PROVE") else "300"
 
 
-@pytest.mark.parametrize(("name", "count"), [("pure", 10), ("circumstances", 24)])
+@pytest.mark.parametrize(("name", "count"), [("pure", 10), ("network", 13), ("refusals", 11)])
 def test_all_tests_in_node_pass(tmp_path, name, count):
     tests = Path(__file__).with_name(f"{name}.test.mjs")
     done = subprocess.run(
