@@ -157,7 +157,7 @@ const makeBook = (emit) => {
 			else if (T === "engine") tiers = m.tiers ?? [];
 			else if (T === "reset") {
 				const gone = matcher(m.symbols);
-				book.keep((S) => !gone(S));
+				book.keep((name) => !gone(name));
 			} else if (T === "epoch") {
 				renewed = !!epoch && epoch !== m.epoch;
 				epoch = m.epoch;
@@ -687,7 +687,9 @@ const makeStream = (options, api) => {
 				const { alerts } = lists(self.wanted());
 				if (!alerts[0]) return;
 				const path = `v1/alerts?${query({ consumer, start, alerts, timeout_s: 25 })}`;
-				const answer = await Promise.race([api.persist(path, none, signal), wait(40000)]).catch((error) => signal.aborted || link.abort(error));
+				const late = setTimeout(() => self.end(0, "no answer"), CLIMB_MS);
+				const answer = await api.persist(path, none, signal).catch((error) => signal.aborted || link.abort(error));
+				clearTimeout(late);
 				if (answer?.alerts) self.receive(answer.alerts);
 			}
 		},

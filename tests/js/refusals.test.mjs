@@ -79,6 +79,19 @@ scenario("alerts of a consumer over polls: one request at a time, whatever fails
   assert.equal(most, 1);
 });
 
+scenario("a request for the alerts of a consumer that is never answered is repeated", async (world) => {
+  world.routes["/v1/poll"] = polls((answer) => later(25_000, () => answer(204)));
+  let asked = 0;
+  const alert = { T: "a", rule: "wide", id: "1", msg: "m" };
+  world.routes["/v1/alerts"] = () =>
+    ++asked === 2 ? new Response(JSON.stringify({ alerts: [alert] })) : new Promise(() => {});
+  const feed = world.connect({ transport: "poll", retryMs: [100, 200] });
+  const got = [];
+  feed.alerts({ consumer: "desk" }, (m) => got.push(m.id));
+  await world.pass(70_000);
+  assert.deepEqual(got, ["1"]);
+});
+
 scenario("a consumer that is not entitled is told, once", async (world) => {
   world.routes["/v1/poll"] = polls((answer) => later(25_000, () => answer(204)));
   world.routes["/v1/alerts"] = () => refusal(403, "not entitled: consumer desk");
