@@ -106,8 +106,7 @@ class Trade extends Tick {
 
 /** @type {I.Decode} */
 const decode = (buffer, names) => {
-	const view = new DataView(buffer);
-	const messages = [];
+	const view = new DataView(buffer), messages = [];
 	for (let at = 0, end; at < buffer.byteLength; at = end) {
 		if (view.getUint8(at) !== 1) throw failure(1002, "frame version");
 		const kind = view.getUint8(at + 1);
@@ -132,9 +131,7 @@ const decode = (buffer, names) => {
 const makeBook = (emit) => {
 	/** @type {I.Slots} */
 	const slots = { q: new Map(), t: new Map() };
-	let names = Object(lists([])), tiers = Array(), epoch = "", lagging = false;
-	let partial = true;
-	let renewed = false;
+	let names = Object(lists([])), tiers = Array(), epoch = "", lagging = false, partial = true, renewed = false;
 
 	/** @type {I.Book} */
 	const book = {
@@ -258,8 +255,7 @@ const makeStream = (options, api) => {
 	const ways = ["websocket", "events", "poll", "quotes"].slice(WebSocket ? 0 : 1);
 	const clients = new Map(), status = new Map(), open = new Map();
 	const refused = new Set(), badTiers = new Set(), ids = Array(), life = new AbortController();
-	let link = life;
-	let tiers = Array();
+	let link = life, tiers = Array();
 	let want = { names: new Set(), tiers: [""], visible: true };
 	let live = new Set(), cursor = "", g = 0, latest = lists([]);
 	let asked = none, told = none;
@@ -310,6 +306,7 @@ const makeStream = (options, api) => {
 
 		close() {
 			life.abort();
+			clients.clear();
 			clearInterval(beats);
 			self.end(1000, "closed");
 		},
@@ -347,9 +344,8 @@ const makeStream = (options, api) => {
 			if (closing && code !== 1000) ({ code, msg: message, retry_ms: retryMs } = closing);
 			if (code === 4004) ({ retryMs } = await api.refuse(message));
 			else if ((code === 400 || code === 403) && !/^HTTP/.test(message)) {
-				const names = self.wanted();
-				self.blame(code, message, names);
-				if (names[0]) retryMs = 0;
+				if (self.wanted()[0]) retryMs = 0;
+				self.blame(code, message, self.wanted());
 			}
 			else if (retryMs) at = closing ? 0 : at;
 			else if (!sure && code !== 401 && retryMs !== 0 && mode === "auto" && ++failures > 1 && (await self.inform())) {
@@ -546,18 +542,18 @@ const makeStream = (options, api) => {
 
 		handle(m) {
 			const { T } = m;
-			if (T === "lag") lagging = m.on;
 			if (m.ttl_s) renewAt = clock() + m.ttl_s * 800;
 			else if (T === "subscription") {
 				latest = m;
 				if (send) told.tier = m.tier;
-				if (status.get("tier")?.tier !== m.tier) self.say("tier", { tier: m.tier, why: told.why });
+				const { tier } = m;
+				if (status.get("tier")?.tier !== tier) self.say("tier", { tier, why: told.why });
 			} else if (T === "synced" && open.has(m.id)) {
 				for (const key of open.get(m.id)) live.add(key);
 				open.delete(m.id);
 				if (m.id === resuming) resuming = 0;
 				if (!resuming) [cursor, g] = [m.cursor, 0];
-			} else if (lagging || (T === "pong" && clock() - m.t > 1500)) {
+			} else if ((T === "lag" && (lagging = m.on)) || (T === "pong" && clock() - m.t > 1500)) {
 				weakUntil = clock() + 3 * BEAT_MS;
 				self.retune();
 			} else if (T === "closing") closing = m;
@@ -715,8 +711,7 @@ const makeSubscription = (listener, leave) => {
 			if (listener) return guard(listener, m);
 			wake?.();
 			if (queue.push(m) <= limit) return;
-			const kept = new Map(queue.map((m) => [m.g ? m.T + m.S : m, m]));
-			const lag = { T: "lag", on: true, cause: "consumer" };
+			const kept = new Map(queue.map((m) => [m.g ? m.T + m.S : m, m])), lag = { T: "lag", on: true, cause: "consumer" };
 			queue = [lag, ...kept.values(), { ...lag, on: false, conflated: queue.length - kept.size }];
 			limit = Math.max(limit, 2 * queue.length);
 		},
@@ -777,15 +772,15 @@ const LINKS = {
 			rejoin();
 			return new Promise((resolve) => signal.addEventListener("abort", resolve));
 		};
-		const queue = (how = none) =>
+		const queue = (how = Object({ signal })) =>
 			navigator.locks.request(name, how, lead).catch(() => {}).then(() => {
 				stream?.close();
 				stream = undefined;
 				if (signal.aborted) return;
 				rejoin();
-				queue({ signal });
+				wait(1000).then(queue);
 			});
-		queue(steal ? { steal } : { signal });
+		queue(steal && { steal });
 		return {
 			shared: "locks",
 			post: (call) => (stream ? stream.call(me, call, take) : channel.postMessage({ from: me, call })),

@@ -55,6 +55,16 @@ scenario("what the engine refuses for good is not asked for again", async (world
   assert.equal(world.sockets.length, 1);
 });
 
+scenario("a session that lags and is closed comes back when the engine says", async (world) => {
+  const feed = world.connect({ retryMs: [100, 200] });
+  feed.subscribe({ quotes: ["*"] }, () => {});
+  await world.pass(1000);
+  world.sockets[0].put({ T: "lag", on: true }, { T: "closing", code: 1001, msg: "shutdown", retry_ms: 4000 });
+  world.sockets[0].end(1001);
+  await world.pass(250);
+  assert.deepEqual([feed.state.code, feed.state.reason, feed.state.retryMs], [1001, "shutdown", 4000]);
+});
+
 scenario("tiers that do not exist are each told once", async (world) => {
   world.refuse = ({ tier }) => ["gold", "iron"].includes(tier) && { code: 400, msg: `no tier ${tier}` };
   const feed = world.connect();
