@@ -191,7 +191,7 @@ async def test_a_fault_in_the_fan_out_is_not_the_feeds(autojump_clock, monkeypat
             bench.shard.ticked()  # returns
 
 
-async def test_an_idle_interval_tier_sleeps_until_a_tick_and_then_keeps_to_its_grid(autojump_clock, monkeypatch):
+async def test_an_idle_interval_tier_sleeps_until_a_tick_and_keeps_to_its_grid(autojump_clock, monkeypatch):
     """Premium sends at multiples of 100 ms, shifted by its phase; the loop does not run in between."""
     bench = Bench()
     bench.publish(("q", "A"))
