@@ -108,7 +108,8 @@ class Histogram:
         if bits < _UNIT_BITS + _HALF_BITS + 1:
             bucket = value_ns >> _UNIT_BITS
         else:
-            bucket = ((bits - _UNIT_BITS - _HALF_BITS - 1) << _HALF_BITS) + (value_ns >> (bits - 1 - _HALF_BITS))
+            doublings = bits - 1 - _HALF_BITS
+            bucket = ((doublings - _UNIT_BITS) << _HALF_BITS) + (value_ns >> doublings)
         self._one_count[bucket] += times
         hdr = self.hdr
         hdr.total_count += times
