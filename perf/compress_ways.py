@@ -86,7 +86,7 @@ def columns_first(inner: Way) -> Way:
 
 
 def ways_for(encoding: str, frames: Sequence[bytes]) -> list[Way]:
-    """Return the ways to compare for a group; a dictionary is trained with the even ones of its ``frames``."""
+    """Return the ways to compare for a group; one dictionary is trained with every second of ``frames``."""
     ways = [deflate(1), deflate(6), zstd(1), zstd(3)]
     if encoding == "json":
         ways.append(deflate(6, SKELETON))

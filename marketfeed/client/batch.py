@@ -30,7 +30,7 @@ class Batch:
     precede the ticks. On a JSON session the arrays are empty, and ``messages`` holds the ticks too.
 
     ``arrived_ns`` is this machine's Unix time of the read; ``sent_ns`` the engine's time of sending, 0 if
-    unknown. ``data`` is the message as received; it is empty if the client made the batch, for example to
+    unknown. ``data`` is the message as received, decompressed if it was compressed; it is empty if the client made the batch, for example to
     tell that the connection was lost. ``symbols`` are the ids by name that ``data`` announces.
     """
 

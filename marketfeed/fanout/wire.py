@@ -5,7 +5,8 @@
                                                                └──► body of a long poll
 
 Encodings with the same codec share lanes, and so the work of the codec; a group has one encoding. The content
-of a frame is everything that a session gets between one position and the next.
+of a frame is everything that a session gets between one position and the next. An encoding may pack frames of
+large groups, once for all members.
 """
 
 from __future__ import annotations
@@ -15,14 +16,19 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 import orjson
 
 from marketfeed.core.binary import Kind, frame_header, heartbeat_frame
+from marketfeed.core.compressed import MAX_INFLATED_BYTES, compressed_frame
 from marketfeed.core.records import RECORD
 from marketfeed.fanout.ws_frames import BINARY as BINARY_FRAME
-from marketfeed.fanout.ws_frames import TEXT, frame, header
+from marketfeed.fanout.ws_frames import TEXT, frame, header, payload_span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_POLL_BYTES: Final = 768 << 10  # of messages in one answer to a poll; its list of resets needs the rest
+# From here on, compression divides the bytes by three times as much as it multiplies the CPU time, or more, in
+# every recording of perf/compress.py.
+COMPRESS_BYTES: Final = 2048  # of a frame
+COMPRESS_MEMBERS: Final = 64  # of its group
 TRADE_HEAD: Final = b'{"T":"t",'  # how the fragment of a trade begins
 CodecName = Literal["json", "binary"]
 
@@ -115,6 +121,15 @@ class Encoding(Protocol):
         ...
 
     @property
+    def packs(self) -> bool:
+        """Return whether :meth:`packed` has an effect."""
+        ...
+
+    def packed(self, frame: bytes, members: int, sent_ns: int) -> bytes:
+        """Return ``frame`` as a group of ``members`` is sent it."""
+        ...
+
+    @property
     def pings(self) -> bool:
         """Return whether the peer answers the pings of RFC 6455."""
         ...
@@ -129,7 +144,17 @@ def _array(content: FrameContent) -> bytes:
     return b",".join(content.messages + content.ticks if content.messages else content.ticks)
 
 
-class JsonEncoding:
+class _Plain:
+    """Sends frames as they are."""
+
+    packs: bool = False
+
+    def packed(self, frame: bytes, members: int, sent_ns: int) -> bytes:
+        """Return the frame unchanged."""
+        return frame
+
+
+class JsonEncoding(_Plain):
     """A WebSocket text frame: one JSON array."""
 
     name: Final = "json"
@@ -155,7 +180,7 @@ class JsonEncoding:
         return frame(TEXT, b'[{"T":"heartbeat","t":%d}]' % (sent_ns // 1000))
 
 
-class BinaryEncoding:
+class BinaryEncoding(_Plain):
     """A WebSocket binary message that holds up to one frame of core/binary.py per kind."""
 
     name: Final = "binary"
@@ -197,7 +222,7 @@ class BinaryEncoding:
         return frame(BINARY_FRAME, heartbeat_frame(sent_ns))
 
 
-class SseEncoding:
+class SseEncoding(_Plain):
     """An event of ``text/event-stream``; its id is a cursor with the ``g`` of its last tick.
 
     Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
@@ -229,7 +254,7 @@ class SseEncoding:
         return b": heartbeat\n\n"
 
 
-class PollEncoding:
+class PollEncoding(_Plain):
     """The body of an answer to a long poll, except its end, which differs from poll to poll."""
 
     name: Final = "poll"
@@ -271,7 +296,22 @@ class ProbeEncoding(JsonEncoding):
     pings: Final = False  # type: ignore[misc]
 
 
+class CompressedEncoding(JsonEncoding):
+    """JSON; the frames that a large group shares are compressed, into WebSocket binary messages."""
+
+    packs = True
+
+    def packed(self, frame: bytes, members: int, sent_ns: int) -> bytes:
+        """Return the frame compressed; unchanged where that does not pay, or exceeds what clients accept."""
+        start, length = payload_span(frame) or (0, 0)
+        if members < COMPRESS_MEMBERS or not COMPRESS_BYTES <= length <= MAX_INFLATED_BYTES:
+            return frame
+        payload = compressed_frame(frame[start:], sent_ns)
+        return header(BINARY_FRAME, len(payload)) + payload if len(payload) < length else frame
+
+
 JSON: Final = JsonEncoding()
+COMPRESSED: Final = CompressedEncoding()
 PROBE: Final = ProbeEncoding()
 BINARY: Final = BinaryEncoding()
 SSE: Final = SseEncoding()

@@ -15,7 +15,7 @@ import trio
 from marketfeed.api.requests import Acknowledge, Authenticate, ClientRequest, Ping, Subscribe, Unsubscribe
 from marketfeed.errors import CloseCode, ErrorCode, RequestError
 from marketfeed.fanout.shard import SubscriptionChange
-from marketfeed.fanout.wire import ENCODINGS, Encoding
+from marketfeed.fanout.wire import COMPRESSED, ENCODINGS, JSON, Encoding
 from marketfeed.gateway import entitled, protocol
 from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.limits import Bucket
@@ -183,7 +183,8 @@ class WebSocketSession(Session):
                 asked = protocol.names_of(request)
                 entitled.check_names(self.entitlement, asked, request.id)
                 names = member.names.plus(asked)
-                tier, encoding = self._tier_of(request, member), self._encoding_of(request, member)
+                tier = self._tier_of(request, member)
+                encoding = self._encoding_of(request, tier, member)
                 await self._change(request, names, tier, encoding, member, synced=True)
             case Unsubscribe():
                 names = member.names.minus(protocol.names_of(request))
@@ -201,12 +202,28 @@ class WebSocketSession(Session):
         return tier
 
     @staticmethod
-    def _encoding_of(request: Subscribe, member: Subscriber) -> Encoding:
-        if request.encoding is None:
-            return member.encoding
-        encoding = ENCODINGS.get(request.encoding)
+    def _encoding_of(request: Subscribe, tier: Tier, member: Subscriber) -> Encoding:
+        """Return the encoding from the request on; raises RequestError for an unknown one.
+
+        Also raises it if the request asks for compression where there is none. A request that does not mention
+        compression keeps it where it is possible.
+        """
+        name = request.encoding or member.encoding.name
+        encoding = ENCODINGS.get(name)
         if encoding is None:
-            what = f"encoding: one of {', '.join(ENCODINGS)}, not {request.encoding[:40]!r}"
+            what = f"encoding: one of {', '.join(ENCODINGS)}, not {name[:40]!r}"
+            raise RequestError(ErrorCode.SYNTAX, what, request.id)
+        if request.compress is False or (request.compress is None and not member.encoding.packs):
+            return encoding
+        if encoding is JSON and tier.interval_ns:
+            return COMPRESSED
+        if request.compress:
+            why = (
+                f"tier {tier.name} has no interval"
+                if encoding is JSON
+                else f"encoding {name} is not compressed"
+            )
+            what = f"compress: needs encoding json and a tier with an interval; {why}"
             raise RequestError(ErrorCode.SYNTAX, what, request.id)
         return encoding
 
@@ -244,7 +261,9 @@ class WebSocketSession(Session):
 
         def answer(resumption: Resumption | None) -> bytes:
             about = (member.names, member.tier.name, member.encoding.name, request.id, resumption)
-            return self._framed(member, protocol.subscription(*about, alerts.patterns, alerts.consumer))
+            return self._framed(
+                member, protocol.subscription(*about, alerts.patterns, alerts.consumer, member.encoding.packs)
+            )
 
         await self._service.shard.change(
             SubscriptionChange(
