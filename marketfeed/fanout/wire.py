@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_POLL_BYTES: Final = 768 << 10  # of messages in one answer to a poll; its list of resets needs the rest
-# From here on, compression divides the bytes by three times as much as it multiplies the CPU time, or more, in
-# every recording of perf/compress.py.
+# From here on, in every recording of perf/compress.py, the factor by which bytes fall is at least three times
+# the factor by which CPU time rises.
 COMPRESS_BYTES: Final = 2048  # of a frame
 COMPRESS_MEMBERS: Final = 64  # of its group
 TRADE_HEAD: Final = b'{"T":"t",'  # how the fragment of a trade begins

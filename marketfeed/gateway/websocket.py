@@ -203,10 +203,10 @@ class WebSocketSession(Session):
 
     @staticmethod
     def _encoding_of(request: Subscribe, tier: Tier, member: Subscriber) -> Encoding:
-        """Return the encoding from the request on; raises RequestError for an unknown one.
+        """Return the encoding from the request on.
 
-        Also raises it if the request asks for compression where there is none. A request that does not mention
-        compression keeps it where it is possible.
+        Raises RequestError for an unknown one, and for compression where there is none. A request that does
+        not mention compression keeps it where it is possible.
         """
         name = request.encoding or member.encoding.name
         encoding = ENCODINGS.get(name)

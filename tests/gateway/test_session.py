@@ -84,7 +84,7 @@ async def test_ping_and_auth_without_authentication():
             {"action": "subscribe", "symbols": ["A"], "id": 3},
             400,
             "'symbols': unknown key; allowed: action, id, quotes, trades, alerts, consumer, start, tier,"
-            " encoding, after",
+            " encoding, compress, after",
         ),
         ({"action": "ping", "\x1b[2J" + 99 * "x": 1, "id": 3}, 400, "'\\x1b[2Jxxx"),
         ({"action": "subscribe", "quotes": ["A B"], "id": 3}, 400, "A B"),
