@@ -67,7 +67,9 @@ MIN_FRAMES: Final = 4
 PAYS: Final = 3.0  # bytes / CPU
 FRAME_HEADER: Final = HEADER.size  # of a compressed frame, in a binary message
 SEND_SIZES: Final = (64, 256, 1024, 4096, 16384, 65536, 262144)  # bytes
-SOCKETS: Final = 100
+SOCKETS: Final = 500
+PAUSE_S: Final = 0.02  # between sends to a socket: its caches are cold, and its reader sleeps
+SENDS: Final = 10  # to each socket, per size and round
 APPEND_US: Final = 0.04  # per tick and group: marketfeed/fanout/lane.py
 
 
@@ -220,7 +222,7 @@ def drain(sockets: Sequence[socket.socket]) -> None:
 
 def sends(rounds: int) -> Callable[[Any], Any]:
     """Measure one send by its size over loopback sockets; return the time in µs by size in bytes."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", 0), backlog=SOCKETS)
     mine, peers = [], []
     for _ in range(SOCKETS):
         mine.append(socket.create_connection(listener.getsockname()))
@@ -234,13 +236,13 @@ def sends(rounds: int) -> Callable[[Any], Any]:
         for _ in range(rounds):
             for size in SEND_SIZES:
                 data, took, count = bytes(size), 0, 0
-                for _ in range(max(1, 2_000_000 // size // SOCKETS)):
+                for _ in range(SENDS):
                     before = time.thread_time_ns()
                     for sock in mine:
                         sock.sendall(data)
                     took += time.thread_time_ns() - before
                     count += SOCKETS
-                    time.sleep(0.002)
+                    time.sleep(PAUSE_S)
                 found[size].append(took / count / 1000)
     finally:
         os.kill(reader, signal.SIGKILL)
@@ -282,7 +284,7 @@ HEAD: Final = (
 
 def by_size(found: Sequence[tuple[Group, Cost]], send_us: Callable[[Any], Any]) -> Iterator[str]:
     """Yield the lines of the second table, for deflate and igzip without a dictionary."""
-    yield f"\n{'coding':7}{'way':20}{'bytes':>16}{'÷, least':>10}   least bytes / CPU at {COUNTS} members"
+    yield f"\n{'coding':7}{'way':20}{'bytes':>18}{'÷, least':>10}   least bytes / CPU at {COUNTS} members"
     for encoding, way in itertools.product(ENCODINGS, BY_SIZE):
         for low, high in itertools.pairwise(EDGES):
             factors, worst = [], [np.inf] * len(COUNTS)
@@ -296,7 +298,7 @@ def by_size(found: Sequence[tuple[Group, Cost]], send_us: Callable[[Any], Any]) 
                     worst[index] = min(worst[index], pays)
             if factors:
                 told = " ".join(f"{value:5.2f}{'*' if value >= PAYS else ' '}" for value in worst)
-                yield f"{encoding:7}{way:20}{low:8,}{high:8,}{min(factors):10.2f}   {told}"
+                yield f"{encoding:7}{way:20}{low:>8,}{high:>10,}{min(factors):10.2f}   {told}"
 
 
 def main() -> None:

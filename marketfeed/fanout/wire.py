@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAX_POLL_BYTES: Final = 768 << 10  # of messages in one answer to a poll; its list of resets needs the rest
 # From here on, in every recording of perf/compress.py, the factor by which bytes fall is at least three times
 # the factor by which CPU time rises.
-COMPRESS_BYTES: Final = 2048  # of a frame
+COMPRESS_BYTES: Final = 4096  # of a frame
 COMPRESS_MEMBERS: Final = 64  # of its group
 TRADE_HEAD: Final = b'{"T":"t",'  # how the fragment of a trade begins
 CodecName = Literal["json", "binary"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import msgspec
 import pytest
@@ -62,7 +63,7 @@ class Watcher:
 @pytest.mark.slow
 async def test_a_crowd_gets_compressed_frames_and_a_cut_session_resumes_among_them(tmp_path):
     with engine(CONFIG, tmp_path) as running, blocking_proxy(running.port) as proxy:
-        options = {"quotes": ["*"], "trades": ["*"], "compress": True}
+        options: dict[str, Any] = {"quotes": ["*"], "trades": ["*"], "compress": True}
         async with trio.open_nursery() as nursery:
 
             async def member() -> None:

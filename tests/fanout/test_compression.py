@@ -15,7 +15,7 @@ from marketfeed.fanout.ws_frames import TEXT, frame
 from tests.support.bench import SLOW_EVERY, VIP, Bench, Follower, everything_packed
 from tests.support.ws_frames import split_frame
 
-MANY = [("q", "A"), ("t", "A")] * 20  # 5 kB
+MANY = [("q", "A"), ("t", "A")] * 30  # 4.8 kB
 
 
 def packed(data: bytes) -> bool:
@@ -83,7 +83,7 @@ async def test_short_frames_small_groups_and_tiers_without_interval_are_left_as_
 
 
 async def test_answers_snapshots_missed_ticks_and_heartbeats_are_never_compressed(autojump_clock):
-    bench = Bench(heartbeat_s=1.0)
+    bench = Bench(depth=256, heartbeat_s=1.0)
     with everything_packed():
         bench.publish(*MANY)
         member, socket = bench.enter("c0", SLOW_EVERY, COMPRESSED)
@@ -125,7 +125,7 @@ async def test_a_compressed_session_that_is_cut_resumes_by_its_cursor_without_a_
     await after(bench, *MANY)
     assert packed(socket.frames[-1])
     follower.follow(socket.take())
-    assert follower.last == {("q", "A"): 60, ("t", "A"): 60}
+    assert follower.last == {("q", "A"): 90, ("t", "A"): 90}
     assert all(len(socket.messages()) for socket in sockets)
     bench.balanced()
 
@@ -138,11 +138,11 @@ async def test_a_member_whose_socket_is_full_holds_a_compressed_frame_whose_trad
     sockets[0].room = 0
     await after(bench, *MANY)
     assert packed(sockets[0].tail[0])
-    assert (members[0].tail_ticks, members[0].tail_trades) == (40, 20)
+    assert (members[0].tail_ticks, members[0].tail_trades) == (60, 30)
     bench.balanced()
     bench.open(members[0], sockets[0])
     await after(bench)
-    assert len([one for one in sockets[0].take() if one["T"] in "qt"]) == 40
+    assert len([one for one in sockets[0].take() if one["T"] in "qt"]) == 60
     bench.balanced()
 
 
