@@ -16,19 +16,14 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 import orjson
 
 from marketfeed.core.binary import Kind, frame_header, heartbeat_frame
-from marketfeed.core.compressed import MAX_INFLATED_BYTES, compressed_frame
 from marketfeed.core.records import RECORD
 from marketfeed.fanout.ws_frames import BINARY as BINARY_FRAME
-from marketfeed.fanout.ws_frames import TEXT, frame, header, payload_span
+from marketfeed.fanout.ws_frames import TEXT, frame, header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_POLL_BYTES: Final = 768 << 10  # of messages in one answer to a poll; its list of resets needs the rest
-# From here on, in every recording of perf/compress.py, the factor by which bytes fall is at least three times
-# the factor by which CPU time rises.
-COMPRESS_BYTES: Final = 4096  # of a frame
-COMPRESS_MEMBERS: Final = 64  # of its group
 TRADE_HEAD: Final = b'{"T":"t",'  # how the fragment of a trade begins
 CodecName = Literal["json", "binary"]
 
@@ -296,22 +291,7 @@ class ProbeEncoding(JsonEncoding):
     pings: Final = False  # type: ignore[misc]
 
 
-class CompressedEncoding(JsonEncoding):
-    """JSON; the frames that a large group shares are compressed, into WebSocket binary messages."""
-
-    packs = True
-
-    def packed(self, frame: bytes, members: int, sent_ns: int) -> bytes:
-        """Return the frame compressed; unchanged where that does not pay, or exceeds what clients accept."""
-        start, length = payload_span(frame) or (0, 0)
-        if members < COMPRESS_MEMBERS or not COMPRESS_BYTES <= length <= MAX_INFLATED_BYTES:
-            return frame
-        payload = compressed_frame(frame[start:], sent_ns)
-        return header(BINARY_FRAME, len(payload)) + payload if len(payload) < length else frame
-
-
 JSON: Final = JsonEncoding()
-COMPRESSED: Final = CompressedEncoding()
 PROBE: Final = ProbeEncoding()
 BINARY: Final = BinaryEncoding()
 SSE: Final = SseEncoding()

@@ -14,8 +14,8 @@ import trio
 
 from marketfeed.api.requests import Acknowledge, Authenticate, ClientRequest, Ping, Subscribe, Unsubscribe
 from marketfeed.errors import CloseCode, ErrorCode, RequestError
+from marketfeed.fanout.compression import encoding_after
 from marketfeed.fanout.shard import SubscriptionChange
-from marketfeed.fanout.wire import COMPRESSED, ENCODINGS, JSON, Encoding
 from marketfeed.gateway import entitled, protocol
 from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.limits import Bucket
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from marketfeed.fanout.resume import Resumption
     from marketfeed.fanout.subscriber import Subscriber
     from marketfeed.fanout.tiers import Tier
+    from marketfeed.fanout.wire import Encoding
     from marketfeed.gateway.outbox import Outbox
 
 MAX_BAD_REQUESTS: Final = 10  # in a row
@@ -184,7 +185,10 @@ class WebSocketSession(Session):
                 entitled.check_names(self.entitlement, asked, request.id)
                 names = member.names.plus(asked)
                 tier = self._tier_of(request, member)
-                encoding = self._encoding_of(request, tier, member)
+                try:
+                    encoding = encoding_after(member.encoding, request.encoding, request.compress, tier)
+                except ValueError as error:
+                    raise RequestError(ErrorCode.SYNTAX, str(error), request.id) from None
                 await self._change(request, names, tier, encoding, member, synced=True)
             case Unsubscribe():
                 names = member.names.minus(protocol.names_of(request))
@@ -200,32 +204,6 @@ class WebSocketSession(Session):
             raise RequestError(ErrorCode.SYNTAX, what, request.id)
         entitled.check_tier(self.entitlement, tier, request.id)
         return tier
-
-    @staticmethod
-    def _encoding_of(request: Subscribe, tier: Tier, member: Subscriber) -> Encoding:
-        """Return the encoding from the request on.
-
-        Raises RequestError for an unknown one, and for compression where there is none. A request that does
-        not mention compression keeps it where it is possible.
-        """
-        name = request.encoding or member.encoding.name
-        encoding = ENCODINGS.get(name)
-        if encoding is None:
-            what = f"encoding: one of {', '.join(ENCODINGS)}, not {name[:40]!r}"
-            raise RequestError(ErrorCode.SYNTAX, what, request.id)
-        if request.compress is False or (request.compress is None and not member.encoding.packs):
-            return encoding
-        if encoding is JSON and tier.interval_ns:
-            return COMPRESSED
-        if request.compress:
-            why = (
-                f"tier {tier.name} has no interval"
-                if encoding is JSON
-                else f"encoding {name} is not compressed"
-            )
-            what = f"compress: needs encoding json and a tier with an interval; {why}"
-            raise RequestError(ErrorCode.SYNTAX, what, request.id)
-        return encoding
 
     async def _change(
         self,

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from marketfeed.client import RequestRefusedError, Resumed, connect
-from marketfeed.fanout.wire import COMPRESS_MEMBERS
+from marketfeed.fanout.compression import COMPRESS_MEMBERS
 from tests.support.blocking_proxy import blocking_proxy
 from tests.support.process import engine
 from tests.support.witness import Witness

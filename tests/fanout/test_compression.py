@@ -10,7 +10,8 @@ import trio
 from marketfeed.core.compressed import MAX_INFLATED_BYTES, inflated, is_compressed
 from marketfeed.core.cursor import parse_cursor
 from marketfeed.fanout import wire
-from marketfeed.fanout.wire import COMPRESS_BYTES, COMPRESS_MEMBERS, COMPRESSED, JSON, FrameContent, Moment
+from marketfeed.fanout.compression import COMPRESS_BYTES, COMPRESS_MEMBERS, COMPRESSED
+from marketfeed.fanout.wire import JSON, FrameContent, Moment
 from marketfeed.fanout.ws_frames import TEXT, frame
 from tests.support.bench import SLOW_EVERY, VIP, Bench, Follower, everything_packed
 from tests.support.ws_frames import split_frame

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from marketfeed.access import usage
 from marketfeed.access.usage import Interval, Report, User
 from marketfeed.fanout import meter as meters
+from marketfeed.fanout.compression import COMPRESSED
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.meter import trades_in
-from marketfeed.fanout.wire import BINARY, COMPRESSED, PROBE
+from marketfeed.fanout.wire import BINARY, PROBE
 from tests.support.bench import PREMIUM, SLOW_EVERY, VIP, Bench, everything_packed
 from tests.support.metered import ENCODINGS, INTERVAL, TIERS, metered, metered_steps
 

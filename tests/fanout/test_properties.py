@@ -8,7 +8,8 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marketfeed.fanout.wire import BINARY, COMPRESSED, JSON, SSE
+from marketfeed.fanout.compression import COMPRESSED
+from marketfeed.fanout.wire import BINARY, JSON, SSE
 from tests.support.bench import everything_packed
 from tests.support.lives import TIERS, live, steps
 

@@ -20,7 +20,7 @@ from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.units import MS
 from marketfeed.core.writer import RingWriter
-from marketfeed.fanout import wire
+from marketfeed.fanout import compression
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.shard import Shard, SubscriptionChange
@@ -54,8 +54,8 @@ def kinds(messages: list[dict[str, Any]]) -> list[str]:
 def everything_packed() -> Iterator[None]:
     """Have sessions with compression get every frame of a group compressed that becomes shorter by it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire, "COMPRESS_BYTES", 1)
-        patch.setattr(wire, "COMPRESS_MEMBERS", 1)
+        patch.setattr(compression, "COMPRESS_BYTES", 1)
+        patch.setattr(compression, "COMPRESS_MEMBERS", 1)
         yield
 
 

@@ -6,7 +6,8 @@ import trio
 import trio.testing
 from hypothesis import strategies as st
 
-from marketfeed.fanout.wire import BINARY, COMPRESSED, JSON, SSE
+from marketfeed.fanout.compression import COMPRESSED
+from marketfeed.fanout.wire import BINARY, JSON, SSE
 from tests.support.bench import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower
 
 NAMES = ["A", "B", "AB", "C"]

@@ -7,7 +7,8 @@ import trio.testing
 from hypothesis import strategies as st
 
 from marketfeed.access.usage import Interval, User, plus
-from marketfeed.fanout.wire import BINARY, COMPRESSED, JSON, SSE
+from marketfeed.fanout.compression import COMPRESSED
+from marketfeed.fanout.wire import BINARY, JSON, SSE
 from tests.support.bench import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Decoder, frames_of
 from tests.support.lives import Lives, steps
 
