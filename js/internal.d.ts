@@ -15,10 +15,15 @@ export type Channels = { [letter: string]: "quotes" | "trades" | "alerts" };
 export type KeysOf = (lists: { quotes?: string[]; trades?: string[] }) => string[];
 export type Lists = (keys: Iterable<string>) => { quotes: string[]; trades: string[]; alerts: string[] };
 export type Matcher = (names: Iterable<string>) => (name: string) => boolean;
+/** Lists too long for a URL become all names: those that nobody asked for are passed over. */
 export type Query = (fields: { [name: string]: unknown }) => string;
 export type Guard = (listener: (value: any) => void, value: unknown) => void;
 /** An error; with `retryMs` null the same would fail again. */
 export type Failure = (code: number, message: string, retryMs?: number | null) => FeedError;
+/**
+ * Read a field of a record. `price`: below 2^53 the division is the only rounding, as in JSON. `micros`: from ns, which
+ * exceed 2^53.
+ */
 export type Read = (record: { view: DataView; at: number }, offset: number) => number;
 export type Decode = (buffer: ArrayBuffer, names: string[]) => Wire[];
 export type Raw = string | ArrayBuffer;
@@ -50,7 +55,9 @@ export type Emit = (message: Wire, slot?: Slot) => void;
 
 /**
  * The newest ticks, and the rules of their numbers: a tick with a number that was reached before is dropped, and a hole
- * that nobody announced is told as a `gap` with `announced: false`, if the tier is due every tick.
+ * that nobody announced is told as a `gap` with `announced: false`, if the tier is due every tick. While the state is
+ * `partial`, a snapshot is under way, so the first tick of a symbol has no predecessor; `renewed`: the reset of this
+ * epoch has been told.
  */
 export interface Book {
   slots: Slots;
@@ -58,6 +65,8 @@ export interface Book {
   /** Take a message, in the order of the stream. */
   take(message: Wire): void;
   tick(message: Wire): void;
+  /** The slot of a symbol, made with the number `n` if there is none. */
+  slot(type: string, symbol: string, n: number): Slot;
   /** Whether the session is due every tick. */
   every(): boolean;
   /** Forget the symbols of which `wanted` is false. */
@@ -135,8 +144,12 @@ export type Remote = (post: Post) => Post;
  * twice for that is dropped by the books.
  */
 export interface Stream {
+  /** The feeds by what identifies them. */
+  clients: Map<unknown, any>;
   /** Take the call of a feed; `post` is how it is reached. */
   call(client: unknown, call: Call, post: Post): void;
+  /** Give the present state to a feed that joins, again until that works. */
+  greet(client: unknown, post: Post): Promise<any>;
   post(messages: Wire[], raw?: Raw): void;
   saved(): Saved;
   /** Tell a state: to all feeds, and to those that come later. */
@@ -145,7 +158,7 @@ export interface Stream {
   /** End the connection, or the pause before the next. */
   end(code: number, reason: string, retryMs?: number | null): void;
   close(): void;
-  /** Connect again and again. */
+  /** Connect again and again, until the feed is closed or the engine asks not to come again. */
   run(): Promise<void>;
   /**
    * Tell why a connection ended; return the delay before the next, null if there is none. If connections repeatedly
@@ -153,13 +166,13 @@ export interface Stream {
    */
   ended(error: { code?: number; message: string; retryMs?: number | null }): Promise<number | null>;
   /** Wait until the link is aborted, or for `ms`. */
-  rest(ms?: number | null): Promise<void>;
+  rest(ms?: number): Promise<void>;
   /** End the connection after `ms`, unless called again before; without `ms`, do not. */
   deadline(ms?: number): void;
   /** Use a transport, or choose from the first one. */
   use(name: string, reason?: string): void;
-  /** The first message of a connection has come. */
-  established(): void;
+  /** A message of a connection has come; not `sure`, if that does not show that the transport works. */
+  established(sure?: boolean): void;
   /** The epoch of the engine, or a cursor, which begins with it. */
   enter(text: string): void;
   /** Fetch tiers and clock of the engine; return whether it answers. */
@@ -170,7 +183,7 @@ export interface Stream {
    */
   beat(): void;
   ping(): void;
-  /** Try WebSocket beside the transport in use. */
+  /** Try WebSocket beside the transport in use; without WebSocket, begin with the first transport again. */
   climb(): void;
   /** Return the tier to use, and why. */
   tier(): (string | undefined)[];
@@ -182,7 +195,7 @@ export interface Stream {
   wanted(): string[];
   /** Forget what is not wanted any more; return that, and what is wanted and has not been asked for. */
   changes(): { fresh: string[]; gone: string[] };
-  /** Make the subscription of the WebSocket what is wanted. */
+  /** Make the subscription of the WebSocket what is wanted. Alerts are asked for alone: if refused, ticks are not. */
   sync(): void;
   /** What of tier and encoding the connection has not been asked for. */
   settings(): { tier?: string; encoding?: string };
@@ -191,8 +204,11 @@ export interface Stream {
   /** Return the query of all that is wanted, for a request over HTTP. */
   query(fields: object): Promise<string>;
   /** Give the present state of names to a feed that joins them, or to all. */
-  prime(keys: string[], post?: Post): Promise<void>;
-  /** The engine refused some of `keys`: find out which, and ask for them no more, so that the others come. */
+  prime(keys: string[], post?: (messages: Wire[]) => void): Promise<void>;
+  /**
+   * The engine refused some of `keys`: find out which, and ask for them no more, so that the others come. If it names
+   * none, the alerts are refused first. After a refusal a ping is sent, as ten bad requests in a row end a session.
+   */
   blame(code: number, msg: string, keys: Iterable<string>): void;
   /** Take messages of a transport. */
   receive(messages: Wire[], raw?: Raw): void;
@@ -201,7 +217,7 @@ export interface Stream {
   fault(error: Wire): Promise<void>;
   /** Present a new token before the present one expires. */
   renew(): void;
-  /** The cursor now. */
+  /** The cursor now: only its last part may be replaced. */
   position(): string;
   /** With a ticket, which engines without access control do not give: there `auth` is sent. */
   socket(ticket?: string): WebSocket & { terminate?(): void };
@@ -231,7 +247,10 @@ export type MakeSubscription = (
   leave: () => void,
 ) => Subscription;
 
-/** The way from a feed to its stream. */
+/**
+ * The way from a feed to its stream. By locks, a tab whose lock was stolen is served by the tab that stole it, and
+ * waits for the lock again. The SharedWorker closes streams that no tab uses any more.
+ */
 export interface Link {
   shared: "worker" | "locks" | "none";
   post(call: Call): void;

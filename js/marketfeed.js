@@ -9,7 +9,7 @@ const CHANNELS = { q: "quotes", t: "trades", a: "alerts" };
 const HANDSHAKE_MS = 5000;
 const BEAT_MS = 10000;
 const CLIMB_MS = 60000;
-const WHOLE = 9e5; // answers are cut at 1 MiB
+const WHOLE = 9e5;
 
 const none = /** @type {any} */ (undefined);
 const scope = /** @type {any} */ (globalThis);
@@ -20,9 +20,8 @@ const wait = (ms = 0) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** @type {I.Matcher} */
 const matcher = (names) => {
-	const exact = new Set(names);
-	const prefixes = [...exact].filter((name) => name.endsWith("*")).map((name) => name.slice(0, -1));
-	return (name) => exact.has(name) || prefixes.some((prefix) => name.startsWith(prefix));
+	const all = new Set(names), prefixes = [...all].filter((name) => name.endsWith("*")).map((name) => name.slice(0, -1));
+	return (name) => all.has(name) || prefixes.some((prefix) => name.startsWith(prefix));
 };
 
 /** @type {I.Lists} */
@@ -35,10 +34,10 @@ const lists = (keys) => {
 /** @type {I.KeysOf} */
 const keysOf = ({ quotes = [], trades = [] }) => [...quotes.map((name) => `q${name}`), ...trades.map((name) => `t${name}`)];
 
-/** Lists too long for a URL become all names. @type {I.Query} */
+/** @type {I.Query} */
 const query = (fields) => {
 	const texts = Object.entries(fields).map(([name, value]) => [name, `${value ?? ""}`]);
-	return `${new URLSearchParams(texts.filter((pair) => pair[1]).map(([name, text]) => [name, text[2000] ? "*" : text]))}`;
+	return `${new URLSearchParams(texts.filter((pair) => pair[1]).map(([name, text]) => [name, encodeURIComponent(text)[2500] ? "*" : text]))}`;
 };
 
 /** @type {I.Guard} */
@@ -54,11 +53,11 @@ const guard = (listener, value) => {
 const low = ({ view, at }, offset) => view.getUint32(at + offset, true);
 /** @type {I.Read} */
 const unsigned = (record, offset) => low(record, offset + 4) * 2 ** 32 + low(record, offset);
-/** Below 2^53 the division is the only rounding, as in JSON. @type {I.Read} */
+/** @type {I.Read} */
 const price = (record, offset) => ((low(record, offset + 4) | 0) * 2 ** 32 + low(record, offset)) / 1e9;
 /** @type {I.Read} */
 const size = ({ view, at }, offset) => view.getFloat64(at + offset, true);
-/** From ns, which exceed 2^53. @type {I.Read} */
+/** @type {I.Read} */
 const micros = (record, offset) => {
 	const high = low(record, offset + 4);
 	return Math.floor(high / 1000) * 2 ** 32 + Math.floor(((high % 1000) * 2 ** 32 + low(record, offset)) / 1000);
@@ -107,14 +106,13 @@ class Trade extends Tick {
 
 /** @type {I.Decode} */
 const decode = (buffer, names) => {
-	const view = new DataView(buffer);
-	const messages = [];
+	const view = new DataView(buffer), messages = [];
 	for (let at = 0, end; at < buffer.byteLength; at = end) {
 		if (view.getUint8(at) !== 1) throw failure(1002, "frame version");
 		const kind = view.getUint8(at + 1);
 		const start = at + 16;
 		end = start + view.getUint32(at + 4, true);
-		const json = () => JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, start, end - start)));
+		const json = () => JSON.parse(new TextDecoder().decode(buffer.slice(start, end)));
 		if (kind === 1) for (const [name, id] of Object.entries(json())) names[id] = name;
 		else if (kind === 4) for (const message of json()) messages.push(message);
 		else if (kind === 5) messages.push({ T: "heartbeat", t: micros({ view, at }, 8) });
@@ -133,10 +131,7 @@ const decode = (buffer, names) => {
 const makeBook = (emit) => {
 	/** @type {I.Slots} */
 	const slots = { q: new Map(), t: new Map() };
-	let names = Object({ quotes: [], trades: [] });
-	let tiers = Array(), epoch = "", lagging = false;
-	let partial = true; // a snapshot comes: first ticks have no predecessor
-	let renewed = false; // its reset has been told
+	let names = Object(lists([])), tiers = Array(), epoch = "", lagging = false, partial = true, renewed = false;
 
 	/** @type {I.Book} */
 	const book = {
@@ -146,19 +141,20 @@ const makeBook = (emit) => {
 		take(m) {
 			const { T } = m;
 			if (T === "q" || T === "t") return book.tick(m);
-			if (T === "gap") {
-				const slot = slots[m.channel[0]]?.get(m.S);
-				if (slot && ((m.n - slot.n) | 0) <= 1) return;
-				if (slot) slot.n = m.n - 1;
+			if (T === "error" && m.id > 0) return;
+			if (T === "gap" && slots[m.channel[0]]) {
+				const slot = book.slot(m.channel[0], m.S, m.n - 2);
+				if (((m.n - slot.n) | 0) <= 1) return;
+				slot.n = m.n - 1;
 			} else if (T === "lag") lagging = m.on;
 			else if (T === "disconnected") lagging = false;
 			else if (T === "partial") partial = true;
-			else if (T === "joined") [names, lagging] = [m, false];
+			else if (T === "joined") [names, lagging] = [m, m.lagging];
 			else if (T === "synced") partial = renewed = false;
 			else if (T === "engine") tiers = m.tiers ?? [];
 			else if (T === "reset") {
 				const gone = matcher(m.symbols);
-				book.keep((S) => !gone(S));
+				book.keep((name) => !gone(name));
 			} else if (T === "epoch") {
 				renewed = !!epoch && epoch !== m.epoch;
 				epoch = m.epoch;
@@ -174,8 +170,7 @@ const makeBook = (emit) => {
 
 		tick(m) {
 			const { T, S, n } = m;
-			let slot = slots[T].get(S);
-			if (!slot) slots[T].set(S, (slot = { n: m.snap || partial ? n - 1 : 0, sinks: [], version: -1 }));
+			const slot = book.slot(T, S, m.snap || partial ? n - 1 : 0);
 			const step = (n - slot.n) | 0;
 			if (step <= 0) return void book.duplicates++;
 			if (step > 1 && book.every() && !(lagging && T === "q")) {
@@ -186,7 +181,13 @@ const makeBook = (emit) => {
 			emit(m, slot);
 		},
 
-		every: () => tiers.find(({ tier }) => tier === names.tier)?.delivery === "every",
+		slot(T, S, n) {
+			let slot = slots[T].get(S);
+			if (!slot) slots[T].set(S, (slot = { n, sinks: [], version: -1 }));
+			return slot;
+		},
+
+		every: () => tiers.some(({ tier, delivery }) => tier === names.tier && delivery === "every"),
 
 		keep(wanted) {
 			for (const T of ["q", "t"]) for (const S of slots[T].keys()) if (!wanted(S, T)) slots[T].delete(S);
@@ -223,8 +224,8 @@ const makeApi = (base, { token = "", fetch = scope.fetch }) => {
 			const now = await api.token();
 			const answer = await fetch(base + path, {
 				method: method ?? (body ? "POST" : "GET"),
+				headers: now ? { Authorization: `Bearer ${now}` } : undefined,
 				body: body && JSON.stringify(body),
-				headers: now ? { Authorization: `Bearer ${now}` } : {},
 				signal,
 			});
 			if (answer.ok) return answer;
@@ -240,9 +241,8 @@ const makeApi = (base, { token = "", fetch = scope.fetch }) => {
 
 		persist: (path, body, signal, ms = 500) =>
 			api.json(path, { body, signal }).catch(async (error) => {
-				const { code, retryMs } = error;
-				if (signal.aborted || retryMs === null || /^4(?!01|29)..$/.test(code)) throw error;
-				await wait(retryMs ?? ms * (0.5 + Math.random()));
+				if (signal.aborted || error.retryMs === null || /^4(?!01|29)..$/.test(error.code)) throw error;
+				await wait(error.retryMs ?? ms * (0.5 + Math.random()));
 				return api.persist(path, body, signal, Math.min(2 * ms, 8000));
 			}),
 	};
@@ -254,34 +254,38 @@ const makeStream = (options, api) => {
 	const { WebSocket = scope.WebSocket, consumer, start } = options;
 	const ways = ["websocket", "events", "poll", "quotes"].slice(WebSocket ? 0 : 1);
 	const clients = new Map(), status = new Map(), open = new Map();
-	const refused = new Set(), ids = Array(), life = new AbortController();
-	let link = life;
-	let tiers = Array();
+	const refused = new Set(), badTiers = new Set(), ids = Array(), life = new AbortController();
+	let link = life, tiers = Array();
 	let want = { names: new Set(), tiers: [""], visible: true };
-	let live = new Set(), cursor = "", g = 0, latest = Object(lists([]));
+	let live = new Set(), cursor = "", g = 0, latest = lists([]);
 	let asked = none, told = none;
 	let usual = "", epoch = "", mode = `${options.transport ?? "auto"}`, way = "", at = 0, why = "first";
-	let badTier = none, up = false, down = false, resuming = 0, send = none, closing = none, timer = none;
+	let up = false, sure = false, down = false, lagging = false, resuming = 0, send = none, closing = none, timer = none;
 	let id = 0, failures = 0, tries = 0, climbMs = CLIMB_MS, renewAt = Infinity, informMs = 2500;
 	let heard = 0, pinged = 0, weakUntil = 0, climbAt = 0, informAt = 0;
 
 	/** @type {I.Stream} */
 	const self = {
+		clients,
+
 		call(client, { want, saved, cut, use, bye, alive }, post) {
 			const known = clients.get(client);
 			if (saved && !cursor && !up) [cursor, live] = [saved.cursor, new Set(saved.names)];
 			if (want && !known) {
-				post({ messages: [...status.values(), { ...latest, T: "joined" }], ids, saved: self.saved() });
-				if (live.size) self.prime([...live], post).catch(() => {});
+				post({ messages: [...status.values(), { ...latest, T: "joined", lagging }], ids, saved: self.saved() });
+				if (live.size) self.greet(client, post);
 			}
 			if (want) clients.set(client, { ...known, want, post });
 			if (bye) clients.delete(client);
 			if (alive && known) post({}), (known.seen = clock());
 			if (want || bye) self.wish();
-			if (want && !way) self.run();
+			if (want && !known && !way) self.run();
 			if (cut) self.end(0, "cut", 0);
 			if (use) self.use(use);
 		},
+
+		greet: (client, post) =>
+			self.prime([...live], (messages) => post({ messages })).catch(() => wait(2000).then(() => clients.has(client) && self.greet(client, post))),
 
 		post(messages, raw) {
 			const saved = messages.some(({ T }) => T === "synced") ? self.saved() : undefined;
@@ -302,6 +306,7 @@ const makeStream = (options, api) => {
 
 		close() {
 			life.abort();
+			clients.clear();
 			clearInterval(beats);
 			self.end(1000, "closed");
 		},
@@ -309,7 +314,7 @@ const makeStream = (options, api) => {
 		async run() {
 			for (let end = none; !life.signal.aborted; ) {
 				const { signal } = (link = new AbortController());
-				way = mode === "auto" ? ways[at] : mode;
+				way = ways.includes(mode) ? mode : ways[at];
 				if (end !== "again") {
 					closing = undefined;
 					told = {};
@@ -320,13 +325,16 @@ const makeStream = (options, api) => {
 				end = await self[way](signal).catch((error = none) => error);
 				self.deadline();
 				if (signal.aborted) end = signal.reason;
+				else link.abort(end);
 				if (end === "again") await wait(100);
 				else {
 					const ms = await self.ended(end);
+					if (ms === null) break;
 					link = new AbortController();
 					await self.rest(ms);
 				}
 			}
+			way = "";
 		},
 
 		async ended({ code = 0, message, retryMs }) {
@@ -335,9 +343,12 @@ const makeStream = (options, api) => {
 			for (const key of live) if (key[0] === "a") live.delete(key);
 			if (closing && code !== 1000) ({ code, msg: message, retry_ms: retryMs } = closing);
 			if (code === 4004) ({ retryMs } = await api.refuse(message));
-			else if ((code === 400 || code === 403) && !/^HTTP/.test(message)) self.blame(code, message, want.names);
-			else if (retryMs) at = 0;
-			else if (!up && code !== 401 && retryMs !== 0 && mode === "auto" && ++failures > 1 && (await self.inform())) {
+			else if ((code === 400 || code === 403) && !/^HTTP/.test(message)) {
+				if (self.wanted()[0]) retryMs = 0;
+				self.blame(code, message, self.wanted());
+			}
+			else if (retryMs) at = closing ? 0 : at;
+			else if (!sure && code !== 401 && retryMs !== 0 && mode === "auto" && ++failures > 1 && (await self.inform())) {
 				why = `${way}: ${message}`;
 				at = (at + 1) % ways.length;
 				failures = tries = 0;
@@ -348,13 +359,13 @@ const makeStream = (options, api) => {
 			if (code > 4499 || life.signal.aborted) retryMs = null;
 			if (up) self.post([{ T: "disconnected", code, reason: message, retryMs }]);
 			down ||= up;
-			up = false;
+			up = sure = lagging = false;
 			self.state("disconnected", code, message, retryMs);
 			return retryMs;
 		},
 
 		async rest(ms) {
-			self.deadline(ms ?? undefined);
+			self.deadline(ms);
 			const { signal } = link;
 			if (!signal.aborted) await new Promise((resolve) => signal.addEventListener("abort", resolve));
 			self.deadline();
@@ -371,10 +382,10 @@ const makeStream = (options, api) => {
 			self.end(1000, `transport: ${reason}`, 0);
 		},
 
-		established() {
+		established(now = true) {
+			if ((sure ||= now)) failures = tries = 0;
 			if (up) return;
 			up = true;
-			failures = tries = 0;
 			self.state("connected");
 			self.say("transport", { name: way, why });
 			if (down) self.post([{ T: "resumed", cursor: self.position() || null }]);
@@ -387,11 +398,9 @@ const makeStream = (options, api) => {
 		},
 
 		async inform() {
-			informMs = Math.min(2 * informMs, 10 * CLIMB_MS);
-			informAt = clock() + informMs;
+			informAt = clock() + (informMs = Math.min(2 * informMs, 10 * CLIMB_MS));
 			const before = Date.now();
-			const request = api.json("v1/engine", { signal: AbortSignal.timeout(HANDSHAKE_MS) });
-			const info = await request.catch((error) => error);
+			const info = await api.json("v1/engine", { signal: AbortSignal.timeout(HANDSHAKE_MS) }).catch((error) => error);
 			if (info.message) return /^4/.test(info.code);
 			const after = Date.now();
 			tiers = (info.tiers ?? []).filter(({ tier } = none) => info.access?.tiers?.includes(tier) ?? true);
@@ -404,10 +413,9 @@ const makeStream = (options, api) => {
 
 		beat() {
 			const now = clock();
-			if (send && pinged > heard) self.deadline(1000);
-			else self.ping();
+			send && pinged > heard ? self.deadline(1000) : self.ping();
 			for (const [client, { seen }] of clients) if (now - seen > 15 * BEAT_MS) self.call(client, { bye: true }, none);
-			if (mode === "auto" && at && now > climbAt) self.climb();
+			if (up && mode === "auto" && at && now > climbAt) self.climb();
 			if (now > renewAt) self.renew();
 			if (up && now > informAt) self.inform();
 			self.retune();
@@ -416,8 +424,8 @@ const makeStream = (options, api) => {
 		ping: () => send?.({ action: "ping", t: (pinged = clock()) }),
 
 		climb() {
-			climbMs = Math.min(2 * climbMs, 10 * CLIMB_MS);
-			climbAt = clock() + climbMs;
+			climbAt = clock() + (climbMs = Math.min(2 * climbMs, 10 * CLIMB_MS));
+			if (!WebSocket) return self.use("auto");
 			const ws = self.socket();
 			ws.onmessage = () => self.use("auto", "works again");
 			setTimeout(() => ws.close(), HANDSHAKE_MS);
@@ -426,11 +434,12 @@ const makeStream = (options, api) => {
 		tier() {
 			const { slowWhenHidden = true, slowWhenWeak = true } = options;
 			const rank = (name = "") => tiers.findIndex(({ tier }) => tier === (name || usual));
-			const asked = want.tiers.filter((tier) => tier !== badTier).sort((a, b) => rank(a) - rank(b))[0];
-			const slower = tiers.filter(({ delivery }, i) => i > rank(asked) && rank(asked) >= 0 && delivery === "latest");
+			const good = (tier = "") => !badTiers.has(tier || usual);
+			const [asked] = want.tiers.filter(good).sort((a, b) => rank(a) - rank(b));
+			const slower = tiers.filter(({ tier, delivery }, i) => i > rank(asked) && rank(asked) >= 0 && delivery === "latest" && good(tier));
 			if (slower[0] && slowWhenHidden && !want.visible) return [slower.pop()?.tier, "hidden"];
-			if (slower[0] && slowWhenWeak && clock() < weakUntil) return [slower[0].tier, "weak"];
-			return [asked || usual || undefined, asked ? "asked" : "default"];
+			if (slower[0] && slowWhenWeak && weakUntil > clock()) return [slower[0].tier, "weak"];
+			return [asked || (good() && usual) || undefined, asked ? "asked" : "default"];
 		},
 
 		wish() {
@@ -465,7 +474,6 @@ const makeStream = (options, api) => {
 		sync() {
 			const { fresh, gone } = self.changes(), { tier } = told;
 			if (gone.length) send({ action: "unsubscribe", ...lists(gone) });
-			// If alerts are refused, ticks are not.
 			for (const alerts of [true, false]) {
 				const keys = fresh.filter((key) => (key[0] === "a") === alerts);
 				if (keys.length) self.request(keys);
@@ -491,22 +499,22 @@ const makeStream = (options, api) => {
 			const { tier } = self.settings();
 			asked = new Set(self.wanted());
 			const names = lists(asked);
-			if (!names.quotes.length && !names.trades.length) names.quotes = ["~~*"]; // which nobody uses
+			if (!names.quotes.length && !names.trades.length) names.quotes = ["~~*"];
 			return query({ ...names, tier, after: self.position(), ...fields });
 		},
 
-		async prime(keys, post = (batch) => self.post(batch.messages)) {
-			post({ messages: [{ T: "partial" }] });
+		async prime(keys, post = self.post) {
+			post([{ T: "partial" }]);
 			for (let after = "", more = true; more; ) {
 				const path = query({ ...lists(keys), alerts: "", tier: told.tier, after, timeout_s: "0" });
 				const text = await (await api.call(`v1/poll?${path}`, link)).text();
-				const { messages = [], cursor } = text ? JSON.parse(text) : {};
-				post({ messages });
+				const { messages = [], cursor } = JSON.parse(text || "{}");
+				post(messages);
 				after = cursor;
 				more = text.length > WHOLE;
 			}
 			for (const key of keys) live.add(key);
-			post({ messages: [{ T: "synced", cursor: self.position() }] });
+			post([{ T: "synced", cursor: self.position() }]);
 		},
 
 		blame(code, msg, keys) {
@@ -514,10 +522,10 @@ const makeStream = (options, api) => {
 			if (cursor && msg.includes("cursor")) {
 				self.post([{ T: "reset", symbols: Object.values(lists(live)).flat(), cause: "cursor" }]);
 				live.clear();
-			} else if (told.tier && msg.includes("tier")) badTier = told.tier;
+			} else if (told.tier && msg.includes("tier")) badTiers.add(told.tier);
 			else {
-				bad = [...keys].filter((key) => ` ${msg} `.includes(` ${key.slice(1)} `));
-				if (!bad.length) bad = [...keys];
+				const named = (key = "") => ` ${msg} `.includes(` ${key.slice(1)} on ${CHANNELS[key[0]]} `);
+				for (const by of [named, (key = "") => key[0] === "a", () => true]) if (!bad[0]) bad = [...keys].filter(by);
 				for (const key of bad) refused.add(key);
 			}
 			self.post([{ T: "error", code, msg, ...lists(bad) }]);
@@ -538,13 +546,14 @@ const makeStream = (options, api) => {
 			else if (T === "subscription") {
 				latest = m;
 				if (send) told.tier = m.tier;
-				if (status.get("tier")?.tier !== m.tier) self.say("tier", { tier: m.tier, why: told.why });
+				const { tier } = m;
+				if (status.get("tier")?.tier !== tier) self.say("tier", { tier, why: told.why });
 			} else if (T === "synced" && open.has(m.id)) {
 				for (const key of open.get(m.id)) live.add(key);
 				open.delete(m.id);
 				if (m.id === resuming) resuming = 0;
 				if (!resuming) [cursor, g] = [m.cursor, 0];
-			} else if ((T === "lag" && m.on) || (T === "pong" && clock() - m.t > 1500)) {
+			} else if ((T === "lag" && (lagging = m.on)) || (T === "pong" && clock() - m.t > 1500)) {
 				weakUntil = clock() + 3 * BEAT_MS;
 				self.retune();
 			} else if (T === "closing") closing = m;
@@ -559,6 +568,7 @@ const makeStream = (options, api) => {
 				open.delete(id);
 				if (keys === live) resuming = 0;
 				self.blame(code, msg, keys);
+				self.ping();
 				self.sync();
 			}
 		},
@@ -574,7 +584,6 @@ const makeStream = (options, api) => {
 			);
 		},
 
-		// Only this part of a cursor may be replaced.
 		position: () => cursor.replace(/\d+$/, (from) => (g > Number(from) ? `${g}` : from)),
 
 		socket(ticket) {
@@ -620,7 +629,7 @@ const makeStream = (options, api) => {
 
 		async events(signal) {
 			const path = await self.query({ consumer, start });
-			const held = Array(); // until an id has the epoch
+			const held = Array();
 			self.deadline(HANDSHAKE_MS);
 			const answer = await api.call(`v1/events?${path}`, { signal });
 			const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -632,7 +641,7 @@ const makeStream = (options, api) => {
 				text = blocks.pop() ?? "";
 				for (const block of blocks) {
 					self.deadline(65000);
-					const [, id, data] = /(?:^id: (.*)\n)?^data: (.*)/m.exec(block) ?? [];
+					const [, id, data] = /(?:^id: (.*)\n)?^data: (.*)/ms.exec(block) ?? [];
 					if (!data) continue;
 					self.established();
 					held.push(data);
@@ -655,11 +664,11 @@ const makeStream = (options, api) => {
 				const answer = await api.call(`v1/poll?${path}`, { signal });
 				const text = await answer.text();
 				const now = answer.headers.get("X-Cursor").trim();
-				const { messages = [], resumed, reset } = text ? JSON.parse(text) : {};
+				const { messages = [], resumed, reset } = JSON.parse(text || "{}");
 				const news = first || more || reset?.length;
+				self.established(!first || !seconds);
 				first = false;
 				more = text.length > WHOLE && (!after || more);
-				self.established();
 				self.enter(now);
 				if (news) messages.unshift({ T: "subscription", ...lists(asked), tier: told.tier, encoding: "json", resumed, reset });
 				if (news && !more) messages.push({ T: "synced", cursor: now });
@@ -671,10 +680,13 @@ const makeStream = (options, api) => {
 
 		async pollAlerts(signal) {
 			while (consumer && !signal.aborted) {
-				const { alerts } = lists(want.names);
+				const { alerts } = lists(self.wanted());
+				if (!alerts[0]) return;
 				const path = `v1/alerts?${query({ consumer, start, alerts, timeout_s: 25 })}`;
-				const answer = await api.json(path, { signal }).catch(() => wait(2000));
-				if (answer) self.receive(answer.alerts);
+				const late = setTimeout(() => self.end(0, "no answer"), CLIMB_MS);
+				const answer = await api.persist(path, none, signal).catch((error) => signal.aborted || link.abort(error));
+				clearTimeout(late);
+				if (answer?.alerts) self.receive(answer.alerts);
 			}
 		},
 	};
@@ -699,8 +711,7 @@ const makeSubscription = (listener, leave) => {
 			if (listener) return guard(listener, m);
 			wake?.();
 			if (queue.push(m) <= limit) return;
-			const kept = new Map(queue.map((m) => [m.g ? m.T + m.S : m, m]));
-			const lag = { T: "lag", on: true, cause: "consumer" };
+			const kept = new Map(queue.map((m) => [m.g ? m.T + m.S : m, m])), lag = { T: "lag", on: true, cause: "consumer" };
 			queue = [lag, ...kept.values(), { ...lag, on: false, conflated: queue.length - kept.size }];
 			limit = Math.max(limit, 2 * queue.length);
 		},
@@ -716,7 +727,7 @@ const makeSubscription = (listener, leave) => {
 			try {
 				while (!closed) {
 					for (const m of queue.splice(0)) yield m;
-					if (!queue.length && !closed) await new Promise((resolve) => (wake = resolve));
+					if (!queue[0] && !closed) await new Promise((resolve) => (wake = resolve));
 				}
 			} finally {
 				subscription.unsubscribe();
@@ -728,13 +739,12 @@ const makeSubscription = (listener, leave) => {
 
 const WORKER = `marketfeed ${VERSION}`;
 /** @type {I.Remote} */
-const remote = (post) => (batch) => post(batch.raw ? { ...batch, messages: undefined } : batch);
+const remote = (post) => (batch) => post({ ...batch, messages: batch.raw ? undefined : batch.messages });
 
 /** @type {I.Links} */
 const LINKS = {
 	async worker({ key, options, take }) {
-		const worker = new SharedWorker(import.meta.url, { type: "module", name: WORKER });
-		const { port } = worker;
+		const worker = new SharedWorker(import.meta.url, { type: "module", name: WORKER }), { port } = worker;
 		await new Promise((resolve, reject) => {
 			worker.onerror = reject;
 			port.onmessage = resolve;
@@ -746,10 +756,10 @@ const LINKS = {
 	},
 
 	async locks({ key, options, api, take, rejoin, steal }) {
-		const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(key));
-		const name = `${WORKER} ${new Uint8Array(digest)}`;
+		const name = `${WORKER} ${new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(key)))}`;
 		const channel = new BroadcastChannel(name), me = Math.random(), leaving = new AbortController();
 		let stream = none;
+		await navigator.locks.query();
 		channel.onmessage = ({ data: { from, call, to, batch } }) => {
 			if (!stream && to === me) take(batch);
 			else if (!stream && to === 0) rejoin();
@@ -762,10 +772,15 @@ const LINKS = {
 			rejoin();
 			return new Promise((resolve) => signal.addEventListener("abort", resolve));
 		};
-		navigator.locks.request(name, steal ? { steal } : { signal }, lead).catch(() => {}).then(() => {
-			stream?.close();
-			stream = undefined;
-		});
+		const queue = (how = Object({ signal })) =>
+			navigator.locks.request(name, how, lead).catch(() => {}).then(() => {
+				stream?.close();
+				stream = undefined;
+				if (signal.aborted) return;
+				rejoin();
+				wait(1000).then(queue);
+			});
+		queue(steal && { steal });
 		return {
 			shared: "locks",
 			post: (call) => (stream ? stream.call(me, call, take) : channel.postMessage({ from: me, call })),
@@ -782,16 +797,15 @@ const LINKS = {
 	},
 };
 
-// As a SharedWorker.
 if (scope.SharedWorkerGlobalScope && scope.name === WORKER) {
 	const streams = new Map();
 	scope.onconnect = ({ ports: [port] } = none) => {
-		let stream = none;
+		let of = none;
 		port.onmessage = ({ data: { key, options, ...call } } = none) => {
-			if (!key) return stream.call(port, call, remote((batch) => port.postMessage(batch)));
-			if (!streams.has(key)) streams.set(key, makeStream(options, makeApi(options.base, options)));
-			stream = streams.get(key);
-			port.postMessage({});
+			if (key) return (of = { options, key }), port.postMessage({});
+			if (!streams.has(of.key)) streams.set(of.key, makeStream(of.options, makeApi(of.options.base, of.options)));
+			streams.get(of.key).call(port, call, remote((batch) => port.postMessage(batch)));
+			for (const [key, { clients, close }] of streams) if (!clients.size) close(streams.delete(key));
 		};
 	};
 }
@@ -804,7 +818,7 @@ export const connect = (url = "/", given = {}) => {
 	const { token, share = true } = options;
 	const api = makeApi(base, options);
 	const alone = !share || !scope.document || options.WebSocket || options.fetch;
-	const rotating = typeof token === "function"; // which only the tab that leads can call
+	const rotating = typeof token === "function";
 	const ways = ["worker", "locks", "none"].slice(alone || (rotating && share === true) ? 2 : rotating ? 1 : 0);
 	const keys = new Map();
 	const subscriptions = new Set(), listeners = new Map();
@@ -877,7 +891,7 @@ export const connect = (url = "/", given = {}) => {
 		tick(m, slot) {
 			figures[CHANNELS[m.T]]++;
 			if (settled && !m.snap) {
-				delta = Math.max(delta, m.r - now); // nothing comes before it was sent
+				delta = Math.max(delta, m.r - now);
 				latencies[count++ % latencies.length] = (now + delta - m.r) / 1000;
 			}
 			if (slot.version !== version) {
@@ -903,7 +917,7 @@ export const connect = (url = "/", given = {}) => {
 				best = m.roundTripMs;
 				delta = m.now - m.at * 1000 + (Date.now() - clock()) * 1000;
 				count = 0;
-			} else if (T === "subscription") ({ tier: feed.tier, encoding: feed.encoding } = m);
+			} else if (m.encoding) ({ tier: feed.tier, encoding: feed.encoding } = m);
 			else if (T === "synced") settled = true;
 			else if (T === "disconnected") settled = false;
 			else if (T === "pong") roundTripMs = clock() - m.t;
@@ -943,17 +957,15 @@ export const connect = (url = "/", given = {}) => {
 
 		subscribe({ tier, ...lists }, listener) {
 			const names = keysOf(lists);
-			const bad = names.find((key) => !/^.([!#-)+\-.-[\]-~]{1,24}\*?|\*)$/.test(key));
+			const bad = names.find((key) => !/^.([!#-)+.-[\]-~-]{1,24}\*?|\*)$/.test(key));
 			if (bad) throw new TypeError(`invalid name: ${bad.slice(1)}`);
 			const subscription = self.attach(names, listener);
 			subscription.tier = tier;
 			subscriptions.add(subscription);
 			const matches = matcher(names);
 			queueMicrotask(() => {
-				for (const T of ["q", "t"]) {
-					for (const [S, { tick }] of book.slots[T]) {
-						if (tick && matches(T + S)) subscription.push({ ...(tick.toJSON?.() ?? tick), snap: 1 });
-					}
+				for (const { tick } of [...book.slots.q.values(), ...book.slots.t.values()]) {
+					if (tick && matches(tick.T + tick.S)) subscription.push({ ...(tick.toJSON?.() ?? tick), snap: 1 });
 				}
 			});
 			return subscription;
@@ -992,7 +1004,7 @@ export const connect = (url = "/", given = {}) => {
 			self.changed();
 		},
 
-		use: (name) => link?.post({ use: name }),
+		use: (use) => link?.post({ use }),
 		cut: () => link?.post({ cut: true }),
 		now: () => Math.round(clock() * 1000 + delta),
 

@@ -156,8 +156,6 @@ export interface TierChange {
   tier: string;
   /** "asked", "default", "hidden" or "weak" */
   why: string;
-  /** whether each tick is sent, and not only the latest */
-  every: boolean;
 }
 
 export interface TierInfo {

@@ -126,7 +126,10 @@ class RefusedError(MarketfeedError):
 
 
 class RequestRefusedError(MarketfeedError):
-    """The engine refused one request of a client; the feed goes on. ``code`` is an :class:`ErrorCode`."""
+    """The engine refused one request of a client; the feed goes on.
+
+    ``code`` is an :class:`ErrorCode`, or the HTTP status of a request over HTTP.
+    """
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"error {code}: {reason}")
@@ -164,6 +167,9 @@ class ErrorCode(enum.IntEnum):
     INVALID_ACTION = 410
     TOO_MANY_REQUESTS = 429
     INTERNAL = 500
+
+
+TEMPORARY_ERRORS = frozenset({ErrorCode.TOO_MANY_REQUESTS, ErrorCode.INTERNAL})  # a repetition may succeed
 
 
 class CloseCode(enum.IntEnum):

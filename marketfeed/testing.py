@@ -41,7 +41,7 @@ import trio
 
 from marketfeed.alerts.rules.conformance import RULE_CHECKS, check_rule
 from marketfeed.core.details import valid_conditions
-from marketfeed.core.records import BUY, KIND_CORRECTION, QUOTE, SELL, TRADE, UNKNOWN_SIDE, Batch, Records
+from marketfeed.core.records import KIND_CORRECTION, QUOTE, SIDES, TRADE, Batch, Records
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.errors import ConfigError, InvalidSymbolError, SymbolsFullError
 from marketfeed.ingest.clock import Seat
@@ -79,7 +79,6 @@ ROOM_TICKS: Final = 16  # granted by each wait_room
 RUNAWAY_BATCHES: Final = 1000  # published after cancellation, which means that the feed never yields
 FIRST_NS: Final = 631_152_000 * 10**9  # 1990; current times in microseconds or milliseconds are far below
 LAST_NS: Final = 4_102_444_800 * 10**9  # 2100
-SIDES: Final = (BUY, SELL, UNKNOWN_SIDE)
 
 
 class RecordingIntake:

@@ -35,7 +35,6 @@ class Figures:
     frame_ms: dict[str, float]  # p50, p99, max of the intervals between frames
     busy: dict[str, float]  # shares of a core, by SHARES
     heap_bytes: float
-    nodes: int
 
 
 class Meter:
@@ -76,5 +75,4 @@ class Meter:
             frame_ms={name: intervals[int(share * (len(intervals) - 1))] for name, share in at.items()},
             busy={name: (metrics[name] - self._before[name]) / passed_s for name in SHARES},
             heap_bytes=self.heap_bytes(),
-            nodes=int(metrics["Nodes"]),
         )

@@ -8,14 +8,14 @@ One symbol is halted, one comes with the venue's time 15 minutes ago, one falls 
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from marketfeed.core.binary import quotes_frame, symbols_frame, trades_frame
+from marketfeed.client import publisher
 from marketfeed.core.records import BUY, QUOTE, SELL, TRADE
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Listing:
     def __init__(self, text: str, seed: int) -> None:
         rows = [one.split() for line in text.strip().splitlines() for one in line.strip().split("|")]
         self.names = [row[0] for row in rows]
+        self.ids = {name: number for number, name in enumerate(self.names)}
         self.tick = np.array([round(UNIT / 10 ** int(row[2])) for row in rows], np.int64)
         self.bid = np.array([round(float(row[1]) * UNIT) for row in rows], np.int64) // self.tick
         self.rate = np.array([float(row[3]) for row in rows])
@@ -123,16 +124,18 @@ class Market(threading.Thread):
 
     def run(self) -> None:
         """Publish one step after the other."""
-        feeds = [(self._connect(address, listing), listing) for address, listing in self._listings]
-        for _ in self._steps():
-            for index, (sock, listing) in enumerate(feeds):
-                if index == 1 and self.pause.is_set():
-                    continue
-                now_ns = time.time_ns()
-                quotes, trades = listing.step(now_ns, self.pause.is_set())
-                sock.sendall(quotes_frame(quotes, now_ns) + trades_frame(trades, now_ns))
-        for sock, _ in feeds:
-            sock.close()
+        with ExitStack() as stack:
+            feeds = [
+                (stack.enter_context(publisher(address, names=listing.ids)), listing)
+                for address, listing in self._listings
+            ]
+            for _ in self._steps():
+                for index, (out, listing) in enumerate(feeds):
+                    if index == 1 and self.pause.is_set():
+                        continue
+                    quotes, trades = listing.step(time.time_ns(), self.pause.is_set())
+                    out.quotes(quotes)
+                    out.trades(trades)
 
     def _steps(self) -> Iterator[None]:
         at_s = time.monotonic()
@@ -140,11 +143,3 @@ class Market(threading.Thread):
             yield
             at_s += STEP_S
             time.sleep(max(0.0, at_s - time.monotonic()))
-
-    @staticmethod
-    def _connect(address: str, listing: Listing) -> socket.socket:
-        host, _, port = address.rpartition(":")
-        sock = socket.create_connection((host, int(port)))
-        names = {name: number for number, name in enumerate(listing.names)}
-        sock.sendall(symbols_frame(names, time.time_ns()))
-        return sock

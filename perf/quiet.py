@@ -3,11 +3,11 @@
     synthetic feed, 1 symbol, 100 quotes/s ──► rings ──► shard ──► 1 loopback WebSocket ──► client
     the same work, in turns:  `websockets` on uvloop, a bare broadcast() per quote ──────► the same client
 
-Reports: latency from receipt to the client's read, server CPU per quote, and ratios to the bare sender, medians of
-rounds in turns; targets p50 and p90 ≤ 1.5 times the bare sender's, and 250 µs of CPU. Then the medians of
-marketfeed's own hops. Its CPU includes its probes and their sockets; the bare sender's includes its polls for due
-quotes every millisecond, which keep its caches warm. Not covered: load (perf.fanout), networks. Every quote is
-parsed; a missing or doubled one fails the run.
+Reports: latency from receipt to the client's read, server CPU per quote, and ratios to the bare sender,
+medians of rounds in turns; targets p50 and p90 ≤ 1.5 times the bare sender's, and 250 µs of CPU. Then the
+medians of marketfeed's own hops. Its CPU includes its probes and their sockets; the bare sender's includes
+its polls for due quotes every millisecond, which keep its caches warm. Not covered: load (perf.fanout),
+networks. Every quote is parsed; a missing or doubled one fails the run.
 
     pip install -e '.[perf]'
 """

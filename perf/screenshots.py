@@ -15,7 +15,6 @@ import io
 import sys
 import tempfile
 import time
-import urllib.request
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -124,15 +123,6 @@ def shoot(page: Page, address: str, out: Path, everything: bool) -> None:
             print(f"{path.name}: {picture(page, path) / 1000:.0f} kB")
 
 
-def until_listening(port: int) -> None:
-    """Wait until the engine's feeds have begun."""
-    for _ in range(100):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/engine", timeout=10) as answer:
-            if answer.status == 200:
-                return
-        time.sleep(0.1)
-
-
 def main() -> None:
     """Take the pictures."""
     parser = argparse.ArgumentParser(
@@ -151,7 +141,6 @@ def main() -> None:
         config.write_text(CONFIG.format(**ports))
         argv = [sys.executable, "-m", "marketfeed", "serve", "--config", str(config)]
         with servers.process(argv, Path(folder)) as server, chromium() as browser:
-            until_listening(server.port)
             market = Market(f"127.0.0.1:{ports['venues']}", f"127.0.0.1:{ports['otc']}")
             market.start()
             address = f"http://localhost:{server.port}/"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from marketfeed.core.addresses import host_port, is_loopback
+from marketfeed.core.addresses import host_port, is_loopback, parse_host_port
 from marketfeed.errors import ConfigError
 from marketfeed.unix_sockets import UnixListener, path_problem, peer_credentials
 
@@ -102,12 +101,12 @@ def parse_address(listen: str, base: Path) -> TcpAddress | UnixAddress:
         if problem := path_problem(path):
             raise ConfigError(f"listen: {problem}")
         return UnixAddress(path)
-    host, _, port = listen.rpartition(":")
-    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535 or not host:
+    found = parse_host_port(listen)
+    if found is None:
         raise ConfigError(f"listen: host:port or the path of a Unix socket (with a /), not {listen!r}")
-    host = host.removeprefix("[").removesuffix("]")
+    host, port = found
     if not is_loopback(host):
         raise ConfigError(
             f"listen: push has no authentication: {host!r} is not allowed, only loopback or a Unix socket"
         )
-    return TcpAddress(host, int(port))
+    return TcpAddress(host, port)

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from marketfeed.core.binary import Frame, FrameParser, Kind
 from marketfeed.core.details import details_fault
 from marketfeed.core.records import (
-    BUY,
     NO_QUOTES,
     NO_TRADES,
     QUOTE,
     QUOTES,
-    SELL,
+    SIDES,
     TRADE,
     TRADES,
     UNKNOWN_SIDE,
@@ -42,7 +41,7 @@ UNMAPPED: Final = -2  # announced, but refused by the engine's symbol table
 
 # The stored side by received side; 0 marks invalid ones, which would reach subscribers inside JSON.
 _SIDES: Final = np.zeros(256, np.uint8)
-_SIDES[[0, BUY, SELL, UNKNOWN_SIDE]] = UNKNOWN_SIDE, BUY, SELL, UNKNOWN_SIDE
+_SIDES[[0, *SIDES]] = UNKNOWN_SIDE, *SIDES
 
 Ids = NDArray[np.int32]
 

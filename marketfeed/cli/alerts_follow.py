@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import trio
@@ -21,19 +21,16 @@ from marketfeed.alerts.alert import Alert
 from marketfeed.cli.alerts_output import Lines, alert_fields, console_on, json_line
 from marketfeed.cli.piped import PipeClosedError, discard_stdout, print_flushed, wait_reader_gone
 from marketfeed.client import messages
-from marketfeed.client.for_commands import ENDS, command_feed, lost, why
+from marketfeed.client.for_commands import ENDS, command_feed, lost, why_ended
 from marketfeed.client.refusals import FIRST_FINAL_CODE
-from marketfeed.client.unreachable import leaf
 from marketfeed.core.printable import printable
 from marketfeed.core.units import US
-from marketfeed.errors import CloseCode, ErrorCode, MarketfeedError, RefusedError, RequestRefusedError
+from marketfeed.errors import TEMPORARY_ERRORS, CloseCode, RefusedError, RequestRefusedError
 
 if TYPE_CHECKING:
     from marketfeed.alerts.alert import Severity, State
     from marketfeed.client.address import Endpoint
     from marketfeed.client.feed import Feed
-
-_TEMPORARY: Final = (ErrorCode.TOO_MANY_REQUESTS, ErrorCode.INTERNAL)  # the feed repeats the request
 
 
 @dataclass(frozen=True)
@@ -94,9 +91,7 @@ class Follower:
         except* PipeClosedError:
             discard_stdout()
         except* ENDS as group:
-            error = leaf(group)
-            assert isinstance(error, MarketfeedError)
-            ended = why(error, self._engine)
+            ended = why_ended(group, self._engine)
         return ended
 
     def _check_passed_over(self, feed: Feed) -> None:
@@ -137,7 +132,7 @@ class Follower:
             case messages.Closing(code=code) if code < FIRST_FINAL_CODE:
                 _tell(f"closing {code}: {message.msg}, reconnecting")
             case messages.Error(code=code):
-                if code not in _TEMPORARY:
+                if code not in TEMPORARY_ERRORS:  # the feed repeats the request
                     raise RequestRefusedError(code, message.msg)
                 _tell(f"error {code}: {message.msg}")
 

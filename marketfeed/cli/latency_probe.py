@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from marketfeed.client import messages
-from marketfeed.client.for_commands import ENDS, command_feed, lost, unknown_names, why
-from marketfeed.client.unreachable import leaf
+from marketfeed.client.for_commands import ENDS, command_feed, lost, unknown_names, why_ended
 from marketfeed.core.addresses import is_loopback
 from marketfeed.core.counts import amount
 from marketfeed.core.histogram import Histogram
-from marketfeed.errors import ConfigError, MarketfeedError, StartError
+from marketfeed.errors import ConfigError, StartError
 from marketfeed.latency.arrivals import Arrivals
 from marketfeed.latency.intervals import Interval, Tag
 from marketfeed.latency.log import IntervalLog
@@ -150,9 +149,7 @@ class LatencyProbe:
                 finally:
                     seen.trip_ns = feed.statistics().round_trip.p50_ns
         except* ENDS as group:
-            error = leaf(group)
-            assert isinstance(error, MarketfeedError)
-            note(why(error, self._engine, named=False))
+            note(why_ended(group, self._engine, named=False))
 
     async def _miss(self, feed: Feed) -> None:
         """Find the subscribed names that match none of the engine's symbols."""

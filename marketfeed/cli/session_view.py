@@ -19,11 +19,10 @@ from marketfeed.cli.live_table import LiveTable
 from marketfeed.cli.piped import PipeClosedError, discard_stdout, print_flushed
 from marketfeed.cli.view import View
 from marketfeed.client import messages
-from marketfeed.client.for_commands import ENDS, command_feed, known_tiers, lost, unknown_names, why
+from marketfeed.client.for_commands import ENDS, command_feed, known_tiers, lost, unknown_names, why_ended
 from marketfeed.client.refusals import FIRST_FINAL_CODE
-from marketfeed.client.unreachable import leaf
 from marketfeed.core.printable import printable
-from marketfeed.errors import MarketfeedError, RequestRefusedError
+from marketfeed.errors import RequestRefusedError
 
 if TYPE_CHECKING:
     from marketfeed.client.address import Endpoint
@@ -112,9 +111,7 @@ class Watch:
         except* PipeClosedError:
             discard_stdout()
         except* ENDS as group:
-            error = leaf(group)
-            assert isinstance(error, MarketfeedError)
-            self._last_words = why(error, self._engine)
+            self._last_words = why_ended(group, self._engine)
 
     def _show(self, batch: Batch, feed: Feed) -> None:
         now_s = time.time()
@@ -141,8 +138,7 @@ class Watch:
         """Report the subscribed names that match none of the engine's symbols, after `synced`."""
         if self._board.unknown:
             return
-        names = [name for name in self._symbols if name != "*"]
-        for name, text in (await unknown_names(feed, names, self._board.rows)).items():
+        for name, text in (await unknown_names(feed, self._symbols, self._board.rows)).items():
             self._board.unknown[name] = f"{text} (waiting for it)"
             if self._plain:
                 _tell(f"{name}: {self._board.unknown[name]}")

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from marketfeed.client.publishing import Cut, PublisherFullError
     from marketfeed.client.statistics import Latency, Statistics
-    from marketfeed.errors import ConnectError, RefusedError, RequestRefusedError
+    from marketfeed.errors import ConnectError, FeedClosedError, RefusedError, RequestRefusedError
 
 _MODULES: Final = {
     "marketfeed.client.batch": ("Batch",),
@@ -58,7 +58,7 @@ _MODULES: Final = {
     ),
     "marketfeed.client.publishing": ("Cut", "PublisherFullError"),
     "marketfeed.client.statistics": ("Latency", "Statistics"),
-    "marketfeed.errors": ("ConnectError", "RefusedError", "RequestRefusedError"),
+    "marketfeed.errors": ("ConnectError", "FeedClosedError", "RefusedError", "RequestRefusedError"),
 }  # fmt: skip
 _HOME: Final = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
@@ -73,6 +73,7 @@ __all__ = [
     "Disconnected",
     "Error",
     "Feed",
+    "FeedClosedError",
     "Gap",
     "Lag",
     "Latency",

@@ -76,17 +76,17 @@ def stream_of(url: str) -> str:
     return f"{SCHEMES[scheme]}://{rest.rstrip('/').removesuffix(STREAM)}{STREAM}"
 
 
-def endpoint(url: str, ca: Path | None = None, option: str = "--url ") -> Endpoint:
-    """Return the endpoint at ``url``; errors name ``option``, which it was given by.
+def endpoint(url: str, ca: Path | None = None, option: str = "--url ", by_ca: str = "--ca ") -> Endpoint:
+    """Return the endpoint at ``url``; errors name ``option`` and ``by_ca``, by which the two were given.
 
     Certificates are checked against the system's authorities, or, with ``ca``, only against those in that
     PEM file. Raises ConfigError.
     """
     parts = parsed_url(url, option)
     if parts.scheme == "wss":
-        return Endpoint(url, parts, trusting(ca))
+        return Endpoint(url, parts, _trusting(ca, by_ca))
     if ca is not None:
-        raise ConfigError(f"--ca {ca}: requires a wss:// URL, not {url}")
+        raise ConfigError(f"{by_ca}{ca}: requires a wss:// URL, not {url}")
     return Endpoint(url, parts, None)
 
 
@@ -128,17 +128,18 @@ def parsed_url(url: str, option: str = "--url ") -> SplitResult:
     raise ConfigError(f"{option}{url}: must be ws://HOST:PORT/v1/stream, or wss://…")
 
 
-def trusting(ca: Path | None) -> ssl.SSLContext:
+def _trusting(ca: Path | None, by_ca: str) -> ssl.SSLContext:
     """Return a context that trusts the authorities in the PEM file ``ca``, else the system's.
 
-    Server certificates in the file, such as self-signed ones, are trusted too. Raises ConfigError.
+    Server certificates in the file, such as self-signed ones, are trusted too. Raises ConfigError, whose
+    text begins with ``by_ca``.
     """
     try:
         context = ssl.create_default_context(cafile=None if ca is None else str(ca))
     except ssl.SSLError:
-        raise ConfigError(f"--ca {ca}: {NO_PEM}") from None
+        raise ConfigError(f"{by_ca}{ca}: {NO_PEM}") from None
     except OSError as error:
-        raise ConfigError(f"--ca {ca}: {error.strerror}") from None
+        raise ConfigError(f"{by_ca}{ca}: {error.strerror}") from None
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
 

@@ -1,4 +1,9 @@
-"""Alerts of a feed: an iterator that acknowledges each alert when its work is done."""
+"""Alerts of a feed: an iterator that acknowledges each alert when its work is done.
+
+    driver.py ──► AlertQueue ──► Alerts, the caller's loop
+
+The driver refers to the queue weakly: when the loop has ended, alerts are messages of the feed again.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,34 @@ if TYPE_CHECKING:
     from marketfeed.client.driver import Driver
     from marketfeed.client.feed import Feed
     from marketfeed.client.messages import Alert
+    from marketfeed.errors import MarketfeedError
+
+
+class AlertQueue:
+    """Received alerts that the loop has not taken: each id once, ``size`` bytes in all.
+
+    ``refused`` ends the loop: an acknowledgement was refused, or the consumer was dropped.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.refused: MarketfeedError | None = None
+        self._alerts: dict[str, tuple[Alert, int]] = {}
+
+    def put(self, alerts: Sequence[Alert], size: int) -> None:
+        """Append alerts of about ``size`` bytes each, without those that the queue has already."""
+        for alert in alerts:
+            if alert.id not in self._alerts:
+                self._alerts[alert.id] = (alert, size)
+                self.size += size
+
+    def take(self) -> Alert | None:
+        """Return the next alert, None if there is none."""
+        if not self._alerts:
+            return None
+        alert, size = self._alerts.pop(next(iter(self._alerts)))
+        self.size -= size
+        return alert
 
 
 class Alerts:
@@ -31,7 +64,7 @@ class Alerts:
         self._feed, self._driver = feed, driver
         self._patterns, self._consumer, self._start = patterns, consumer, start
         self._acknowledge = acknowledge and consumer is not None
-        self._begun = False
+        self._queue: AlertQueue | None = None  # from the first alert on
         self._former: Alert | None = None
 
     def __aiter__(self) -> Alerts:
@@ -40,13 +73,12 @@ class Alerts:
 
     async def __anext__(self) -> Alert:
         """Acknowledge the former alert, and return the next one."""
-        if not self._begun:
-            self._begun = True
-            self._driver.divert_alerts()
+        if self._queue is None:
+            self._queue = self._driver.divert_alerts()
             await self._feed.subscribe(alerts=self._patterns, consumer=self._consumer, start=self._start)
         former, self._former = self._former, None
         if former is not None and former.ack and self._acknowledge:
             self._driver.core.acknowledge(self._driver.now(), [former.id])
             self._driver.wake()
-        self._former = await self._driver.take_alert()
+        self._former = await self._driver.take_alert(self._queue)
         return self._former

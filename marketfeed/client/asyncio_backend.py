@@ -12,7 +12,7 @@ from marketfeed.client.unreachable import plainly, tls_reason
 from marketfeed.errors import ConnectError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from marketfeed.client.backend import Event, Task
 
@@ -48,11 +48,14 @@ class AsyncioStream:
 
 
 class AsyncioBackend:
-    """The event loop of asyncio."""
+    """The event loop of asyncio that runs the caller."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
 
     def now(self) -> float:
         """Return the loop's time, in seconds."""
-        return asyncio.get_running_loop().time()
+        return self._loop.time()
 
     def event(self) -> Event:
         """Return a new event."""
@@ -100,6 +103,11 @@ class AsyncioBackend:
         """Return the result of ``task``; raises TimeoutError after ``timeout_s``."""
         async with asyncio.timeout(timeout_s):
             return await task
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Call ``call`` in the loop, from any thread; not if the loop has ended."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(call)
 
     async def checkpoint(self) -> None:
         """Let other tasks run."""

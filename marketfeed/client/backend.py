@@ -74,6 +74,10 @@ class Backend(Protocol):
         """Return the result of ``task``; raises TimeoutError after ``timeout_s``."""
         ...
 
+    def soon(self, call: Callable[[], object]) -> None:
+        """Call ``call`` in the loop, from any thread; not if the loop has ended."""
+        ...
+
     async def checkpoint(self) -> None:
         """Let other tasks run."""
         ...

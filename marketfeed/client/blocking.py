@@ -72,7 +72,7 @@ class BlockingFeed:
         self._driver: Driver = self._running.feed.driver
         self._messages: Iterator[Message] = iter(())
         self._batches: deque[Batch] = deque()
-        self._taking: Future[list[Batch]] | None = None  # that was interrupted
+        self._taking: Future[None] | None = None  # under way, perhaps since before an interruption
 
     def __enter__(self) -> BlockingFeed:
         """Return the feed, which leaving the context closes."""
@@ -97,30 +97,38 @@ class BlockingFeed:
         while True:
             for message in self._messages:
                 return message
-            self._messages = iter(self._batch().in_order())
+            self._messages = iter(self._next_batch().in_order())
+            del self._batches[0]
 
     def batches(self) -> Iterator[Batch]:
         """Iterate over batches, one per message of the WebSocket, and one per change of the connection."""
         while True:
             try:
-                yield self._batch()
+                batch = self._next_batch()
             except StopIteration:
                 return
+            del self._batches[0]
+            yield batch
 
-    def _batch(self) -> Batch:
-        """Return the next batch; raises StopIteration if the feed was closed, else its failure."""
-        if not self._batches:
-            # All at once: a call into the other thread costs 100 µs.
+    def _next_batch(self) -> Batch:
+        """Return the next batch, which the caller deletes from the queue.
+
+        Raises StopIteration if the feed was closed, else its failure. Ctrl-C may raise KeyboardInterrupt in
+        every call, so a batch is always in the queue, or about to be appended by the other thread, until the
+        caller has it.
+        """
+        while not self._batches:
             try:
-                taking = self._taking = self._taking or self._submit(self._driver.take_all())
-                batches = taking.result()
-                self._batches.extend(batches)
-            except (StopAsyncIteration, CancelledError, FeedClosedError):
+                self._taking = self._taking or self._submit(_take_into(self._batches, self._driver))
+                failure = self._taking.exception()
+            except (CancelledError, FeedClosedError):
                 raise StopIteration from None
-            finally:
-                if self._taking is not None and self._taking.done():
-                    self._taking = None
-        return self._batches.popleft()
+            self._taking = None
+            if isinstance(failure, StopAsyncIteration | FeedClosedError):
+                raise StopIteration
+            if failure is not None:
+                raise failure
+        return self._batches[0]
 
     # The state.
 
@@ -215,6 +223,11 @@ class BlockingFeed:
         return asyncio.run_coroutine_threadsafe(work, self._running.loop)
 
 
+async def _take_into(batches: deque[Batch], driver: Driver) -> None:
+    """Append all received batches: one call into the other thread costs 100 µs."""
+    batches.extend(await driver.take_all())
+
+
 def _run(connecting: Connecting, started: Future[_Running]) -> None:
     """Run the feed until it is to end; the first result is given to ``started``."""
 
@@ -237,7 +250,9 @@ def _run(connecting: Connecting, started: Future[_Running]) -> None:
 
 def _end(started: Future[_Running], thread: threading.Thread) -> None:
     """End the thread, whether it has connected or not."""
-    if not started.cancel() and started.exception() is None:
+    if started.cancel():  # the thread ends by itself once it has connected, or has failed to
+        return
+    if started.exception() is None:
         running = started.result()
         running.loop.call_soon_threadsafe(running.ending.set)
     if thread is not threading.current_thread():  # where the garbage collector may run

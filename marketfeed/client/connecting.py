@@ -13,19 +13,16 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import sniffio
-
 from marketfeed import __version__
 from marketfeed.client.address import Endpoint, endpoint, stream_of
 from marketfeed.client.core import Core, Settings
 from marketfeed.client.driver import BUFFER_BYTES, Driver
+from marketfeed.client.event_loops import running_backend
 from marketfeed.client.feed import Feed, listed
 from marketfeed.errors import ConfigError, FeedClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-
-    from marketfeed.client.backend import Backend
 
 AGENT: Final = f"marketfeed-python/{__version__}"
 ENCODINGS: Final = ("json", "binary")
@@ -79,9 +76,8 @@ def connect(
     """
     if isinstance(url, str) and url.partition("://")[0] not in ("http", "https", "ws", "wss"):
         raise ConfigError(f"{url}: must be http://HOST:PORT, or https://, ws:// or wss://")
-    where = (
-        url if isinstance(url, Endpoint) else endpoint(stream_of(url), None if ca is None else Path(ca), "")
-    )
+    trusted = None if ca is None else Path(ca)
+    where = url if isinstance(url, Endpoint) else endpoint(stream_of(url), trusted, "", "ca: ")
     if encoding not in ENCODINGS:
         raise ConfigError(f"encoding: one of {', '.join(ENCODINGS)}, not {encoding!r}")
     if compress and encoding != "json":
@@ -141,7 +137,7 @@ class Connecting:
         """Connect; return the feed."""
         if self._feed is not None:
             raise FeedClosedError("a context of connect() can be entered once")
-        backend = backend_of(sniffio.current_async_library())
+        backend = running_backend()
         core = Core(self._settings)
         limits = (self._buffer_bytes, self._settings.connect_s)
         driver = Driver(core, self._where, backend, self._get_token, *limits)
@@ -149,10 +145,10 @@ class Connecting:
         self._background = backend.background(driver.run)
         await self._background.__aenter__()
         try:
-            if self._settings.wait:
-                core.subscribe(driver.now(), **self._first, vital=True) if self._first else None
-            else:
+            if not self._settings.wait:
                 await self._wait(driver)
+            elif self._first:
+                core.subscribe(driver.now(), **self._first, vital=True)
         except BaseException:
             await self._background.__aexit__(None, None, None)
             raise
@@ -170,16 +166,3 @@ class Connecting:
     async def __aexit__(self, *_: object) -> None:
         """Close the feed."""
         await self._background.__aexit__(None, None, None)
-
-
-def backend_of(library: str) -> Backend:
-    """Return the backend for an event loop; raises ConfigError if there is none."""
-    if library == "trio":
-        from marketfeed.client.trio_backend import TrioBackend
-
-        return TrioBackend()
-    if library == "asyncio":
-        from marketfeed.client.asyncio_backend import AsyncioBackend
-
-        return AsyncioBackend()
-    raise ConfigError(f"connect() runs on trio and asyncio, not on {library}")

@@ -24,6 +24,7 @@ import numpy as np
 
 from marketfeed.client.messages import Gap, Quote, Trade
 from marketfeed.core.records import CHANNELS, FLAG_SNAPSHOT, QUOTES, TRADES, Records
+from marketfeed.core.symbol_set import SymbolSet
 from marketfeed.core.symbols import MAX_SYMBOLS, is_symbol
 from marketfeed.errors import FeedProtocolError
 
@@ -125,16 +126,16 @@ class NamedNumbers(Numbers):
 
     def retain(self, channel: int, names: Iterable[str]) -> None:
         """Forget the symbols that ``names``, the whole subscription, do not match."""
-        matches, last = Matcher(names), self._last[channel]
-        for name in [name for name in last if not matches(name)]:
+        kept, last = SymbolSet(names), self._last[channel]
+        for name in [name for name in last if name not in kept]:
             del last[name]
             self._excused[channel].discard(name)
 
     def excuse(self, names: Iterable[str], channels: tuple[int, ...] = (QUOTES, TRADES)) -> None:
         """Let the next tick of each symbol that ``names`` match have any number."""
-        matches = Matcher(names)
+        symbols = SymbolSet(names)
         for channel in channels:
-            self._excused[channel].update(filter(matches, self._last[channel]))
+            self._excused[channel].update(name for name in self._last[channel] if name in symbols)
 
     def gap(self, gap: Gap) -> list[Gap]:
         """Take a gap that the engine announced; return what it tells that is new."""
@@ -186,7 +187,8 @@ class RecordNumbers(Numbers):
         self._place = np.zeros(MAX_SYMBOLS, np.int64)  # scratch: where in a batch a symbol was seen last
         self._pardons = False  # whether any symbol is excused
         self._excused = np.zeros((len(CHANNELS), MAX_SYMBOLS), bool)
-        self._early: dict[tuple[int, str], int] = {}  # last numbers of symbols without an id, after gaps
+        # Last numbers of symbols without an id, after gaps, and whether they are excused.
+        self._early: dict[tuple[int, str], tuple[int, bool]] = {}
 
     def announce(self, symbols: dict[str, int]) -> None:
         """Take ids by name. Raises FeedProtocolError if an id or a name changes its partner."""
@@ -196,29 +198,38 @@ class RecordNumbers(Numbers):
             self.names[number] = name
             self._announced[number] = True
             for channel in (QUOTES, TRADES) if self._early else ():
-                self._last[channel][number] = self._early.pop((channel, name), self._last[channel][number])
+                if early := self._early.pop((channel, name), None):
+                    self._last[channel][number], self._excused[channel][number] = early
+                    self._pardons = self._pardons or early[1]
 
     def retain(self, channel: int, names: Iterable[str]) -> None:
         """Forget the symbols that ``names``, the whole subscription, do not match."""
-        matches = Matcher(names)
-        numbers = [number for name, number in self.ids.items() if not matches(name)]
+        kept = SymbolSet(names)
+        numbers = [number for name, number in self.ids.items() if name not in kept]
         self._last[channel][numbers] = _NEW
         self._excused[channel][numbers] = False
+        self._early = {key: last for key, last in self._early.items() if key[0] != channel or key[1] in kept}
 
     def excuse(self, names: Iterable[str], channels: tuple[int, ...] = (QUOTES, TRADES)) -> None:
         """Let the next tick of each symbol that ``names`` match have any number."""
-        matches = Matcher(names)
-        numbers = [number for name, number in self.ids.items() if matches(name)]
+        symbols = SymbolSet(names)
+        numbers = [number for name, number in self.ids.items() if name in symbols]
         for channel in channels:
             self._excused[channel][numbers] = self._last[channel][numbers] != _NEW
         self._pardons = bool(self._excused.any())
+        for (channel, name), (last, _) in self._early.items():
+            if channel in channels and name in symbols:
+                self._early[channel, name] = (last, True)
 
     def gap(self, gap: Gap) -> list[Gap]:
         """Take a gap that the engine announced; return what it tells that is new."""
         channel, number = CHANNELS.index(gap.channel), self.ids.get(gap.S)
         if number is None:
-            self._early[channel, gap.S] = (gap.n - 1) & _MASK
-            return [gap]
+            early, excused = self._early.get((channel, gap.S), (None, False))
+            told = self.new_in(gap, early, excused=excused)
+            if told:
+                self._early[channel, gap.S] = ((gap.n - 1) & _MASK, False)
+            return told
         before = int(self._last[channel][number])
         told = self.new_in(
             gap, None if before == _NEW else before, excused=bool(self._excused[channel][number])
@@ -299,16 +310,3 @@ class RecordNumbers(Numbers):
             last[symbol] = n
             excused[symbol] = False
         return records[keep]
-
-
-class Matcher:
-    """Tells whether a symbol is among names and patterns of a subscription."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        names = list(names)
-        self._names = {name for name in names if not name.endswith("*")}
-        self._prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
-
-    def __call__(self, symbol: str) -> bool:
-        """Return whether ``symbol`` is among them."""
-        return symbol in self._names or symbol.startswith(self._prefixes)

@@ -4,7 +4,7 @@
            ▲                                                                                       │
            └─ a delay ◄── lost: an error of the socket, a close, silence ◄─────────────────────────┘
 
-A front (feed.py) owns socket and clock. It calls :meth:`Core.attempt`, opens a connection, calls
+A front (driver.py) owns socket and clock. It calls :meth:`Core.attempt`, opens a connection, calls
 :meth:`Core.opened`, and from then on passes on what it reads, sends :meth:`Core.data_to_send` after each
 call, and calls :meth:`Core.tick` at :attr:`Core.deadline_s`. Events are batches for the caller, answers to
 requests, and acknowledgements that are settled. When :attr:`Core.finished` is set, nothing follows.
@@ -24,7 +24,7 @@ from marketfeed.client.batch import Batch
 from marketfeed.client.credentials import Credentials
 from marketfeed.client.dialogue import Answered, Dialogue, Settled
 from marketfeed.client.messages import Disconnected
-from marketfeed.client.refusals import FIRST_FINAL_CODE, rejection_of
+from marketfeed.client.refusals import FIRST_FINAL_CODE, MAX_ADVISED_S, rejection_of
 from marketfeed.client.subscriptions import Subscriptions
 from marketfeed.client.websocket import Ended, Received, Rejected, WebSocket
 from marketfeed.core.backoff import Backoff
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 FIRST_RETRY_S: Final = 1.0
 MAX_RETRY_S: Final = 30.0
-MAX_ADVISED_S: Final = 600.0  # the most that an engine may ask for: docs/protocol.md#close-codes
 _NEVER: Final = float("inf")
 
 Event = Batch | Answered | Settled
@@ -171,8 +170,7 @@ class Core:
     def lost(self, reason: str, now: Now) -> list[Event]:
         """Take the failure of an attempt, or the loss of a connection."""
         self._dialogue.now = now
-        if not self.closed:
-            self._lose(CloseCode.ABNORMAL, reason)
+        self._lose(CloseCode.ABNORMAL, reason)
         return self._taken()
 
     def tick(self, now: Now) -> list[Event]:
@@ -192,6 +190,11 @@ class Core:
         if self._ws is None:
             return self._retry_s
         return min(self._give_up_s, self._dialogue.deadline_s)
+
+    @property
+    def sends(self) -> bool:
+        """Whether there is something to send."""
+        return bool(self._leaving) or (self._ws is not None and self._ws.sends)
 
     def data_to_send(self) -> bytes:
         """Return the bytes to send now, also after the end of a connection, before it is closed."""
@@ -236,7 +239,7 @@ class Core:
     def token_failed(self, reason: str, now: Now) -> list[Event]:
         """Take that the callback has failed: it is called again later."""
         self._dialogue.now = now
-        self._credentials.failed(reason, now.s)
+        self._credentials.failed(now.s)
         if self._ws is None:
             self._lose(CloseCode.ABNORMAL, f"get_token: {reason}")
         return self._taken()
@@ -282,6 +285,9 @@ class Core:
                 )
                 if batch.messages or len(batch.quotes) or len(batch.trades) or batch.symbols:
                     self._events.append(batch)
+                if intake.broken is not None:
+                    broken, intake.broken = intake.broken, None
+                    raise broken
                 self._heed()
             case Rejected():
                 reason, final, retry_s = rejection_of(received, self._settings.secure)
@@ -337,11 +343,13 @@ class Core:
             self._leaving, self._ws = self._ws.data_to_send(), None
 
     def _lose(self, code: int, reason: str, retry_s: float | None = None) -> None:
-        """Go on to the next attempt, after ``retry_s`` or a growing delay."""
+        """Go on to the next attempt, after ``retry_s`` or a growing delay, unless the caller has closed."""
+        if self.closed:
+            return
         was_ready, now = self._dialogue.ready, self._dialogue.now
         closing = self._dialogue.closing
         self._leave(None)
-        self._cut()
+        self._dialogue.cut()
         self._give_up_s = _NEVER
         if not (self._dialogue.ever_ready or self._settings.wait):
             self._finish(code, ConnectError(reason))
@@ -355,14 +363,13 @@ class Core:
         self._events.append(Batch([told], now.unix_ns))
 
     def _finish(self, code: int, error: MarketfeedError) -> None:
-        """End the feed for good."""
+        """End the feed for good, unless the caller has closed it."""
+        if self.closed:
+            return
         self._leave(CloseCode.NORMAL)
-        self._cut()
+        self._dialogue.cut()
         self.finished, self._retry_s = error, _NEVER
         self.state = State("disconnected", int(code), str(error), self._dialogue.now.s)
-
-    def _cut(self) -> None:
-        self._dialogue.cut()
 
     def _taken(self) -> list[Event]:
         """Return the events since the last call."""

@@ -25,7 +25,6 @@ class Credentials:
         self.renewable = renewable
         self.due = False
         self.renew_s = _NEVER  # when the callback is to be called
-        self.why_not = ""  # the last call of the callback failed
         self._ends_s = _NEVER
         self._backoff = backoff
 
@@ -43,12 +42,12 @@ class Credentials:
 
     def take(self, token: str) -> None:
         """Take what the callback has returned."""
-        self.token, self.due, self.why_not = token, False, ""
+        self.token, self.due = token, False
         self._ends_s = self.renew_s = _NEVER  # until the engine says how long it is good for
 
-    def failed(self, reason: str, now_s: float) -> None:
+    def failed(self, now_s: float) -> None:
         """The callback has failed, or the engine does not take the token; ask again after a delay."""
-        self.due, self.why_not = False, reason
+        self.due = False
         self.renew_s = now_s + self._backoff.next_s()
 
     def accepted(self, ttl_s: float | None, now_s: float) -> None:

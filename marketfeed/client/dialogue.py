@@ -17,7 +17,14 @@ from marketfeed.client import messages
 from marketfeed.client.acknowledgements import Acknowledgements
 from marketfeed.client.intake import Intake, Now
 from marketfeed.core.printable import printable
-from marketfeed.errors import CloseCode, ErrorCode, MarketfeedError, RefusedError, RequestRefusedError
+from marketfeed.errors import (
+    TEMPORARY_ERRORS,
+    CloseCode,
+    ErrorCode,
+    MarketfeedError,
+    RefusedError,
+    RequestRefusedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +35,6 @@ if TYPE_CHECKING:
 
 NO_TOKEN: Final = "this engine asks for a key or token"
 _NEVER: Final = float("inf")
-_LATER: Final = (ErrorCode.TOO_MANY_REQUESTS, ErrorCode.INTERNAL)
 
 
 class Answered(NamedTuple):
@@ -266,9 +272,9 @@ class Dialogue:
         elif message.id == self._auth:
             self._auth_refused(message, into)
         elif self.subscriptions.refused(message, self.now.s) or (
-            message.code in _LATER and self.acknowledgements.later(message.id, self.now.s)
+            message.code in TEMPORARY_ERRORS and self.acknowledgements.later(message.id, self.now.s)
         ):
-            if message.code in _LATER:
+            if message.code in TEMPORARY_ERRORS:
                 into.append(message)  # it is repeated, and the caller can see why nothing comes
         elif alerts := self.acknowledgements.settled(message.id):
             self.events.append(Settled(alerts, _refusal(message)))
@@ -295,8 +301,8 @@ class Dialogue:
         self._auth = None
         reason = f"error {message.code}: {printable(message.msg)}"
         credentials = self.credentials
-        if message.code in _LATER:  # with the same token
-            credentials.failed(reason, self.now.s)
+        if message.code in TEMPORARY_ERRORS:  # with the same token
+            credentials.failed(self.now.s)
             into.append(message)
         elif not credentials.renewable:
             self.end = End(CloseCode.NORMAL, reason, RefusedError(message.code, reason))
@@ -304,7 +310,7 @@ class Dialogue:
             self.end = End(CloseCode.NORMAL, "the new token is another holder's")
         else:
             credentials.discard()
-            credentials.failed(reason, self.now.s)
+            credentials.failed(self.now.s)
 
 
 def _refusal(message: messages.Error) -> RequestRefusedError:

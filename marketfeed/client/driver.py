@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import inspect
 import time
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from marketfeed.client.alerts import AlertQueue
 from marketfeed.client.batch import Batch
 from marketfeed.client.dialogue import Answered
 from marketfeed.client.intake import Now
-from marketfeed.client.messages import Alert
+from marketfeed.client.messages import Alert, Gap, Quote, Trade
 from marketfeed.core.printable import printable
 from marketfeed.errors import ConnectError, FeedClosedError, MarketfeedError
 
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 BUFFER_BYTES: Final = 1 << 20  # of received messages that the caller has not taken
 TOKEN_S: Final = 30.0  # for the callback
 CLOSE_S: Final = 2.0  # for the close frame, and the engine's
+# A batch without one of these tells only about the session. A caller that iterates over alerts alone, or not
+# at all, does not take it, so without ticks it does not fill the buffer: the newest are kept.
+MOST_NEWS: Final = 1000
+_FILLING: Final = frozenset({Quote, Trade, Gap, Alert})
 
 
 class Driver:
@@ -54,14 +60,15 @@ class Driver:
         self.core, self.endpoint, self.backend = core, endpoint, backend
         self._get_token = get_token
         self._most_bytes, self._connect_s = buffer_bytes, connect_s
-        self._buffer: deque[Batch] = deque()
+        self._buffer: deque[tuple[Batch, int]] = deque()  # with the bytes that each counts for
         self._size = 0  # bytes in it
-        self._alerts: deque[Alert] | None = None  # while an iterator of alerts takes them
-        self._refused_alerts: MarketfeedError | None = None
+        self._alerts: Callable[[], AlertQueue | None] = lambda: None  # of the loop over alerts
+        self._told_alerts = 0  # the core's count
         self._some = backend.event()  # the buffer is not empty, or nothing more comes
         self._some_alerts = backend.event()
         self._room = backend.event()
-        self._wake = backend.event()  # there is something to send, or another deadline
+        self._wake = backend.event()  # there is something to send, or an earlier deadline
+        self._until_s = 0.0  # deadline for which the sender waits
         self._changed = backend.event()  # the state
         self._token_due = backend.event()
         self._told_state = core.state
@@ -92,8 +99,8 @@ class Driver:
             self._check_end()
             self._some = self.backend.event()
             await self._some.wait()
-        batch = self._buffer.popleft()
-        self._size -= len(batch.data)
+        batch, size = self._buffer.popleft()
+        self._size -= size
         if self._size < self._most_bytes:
             self._room.set()
         return batch
@@ -101,28 +108,32 @@ class Driver:
     async def take_all(self) -> list[Batch]:
         """Return all batches of the buffer, as soon as there is one, as :meth:`take` does."""
         first = await self.take()
-        batches = [first, *self._buffer]
+        batches = [first, *(batch for batch, _ in self._buffer)]
         self._buffer.clear()
         self._size = 0
         self._room.set()
         return batches
 
-    def divert_alerts(self) -> None:
-        """Keep alerts for :meth:`take_alert`."""
-        if self._alerts is None:
-            self._alerts = deque()
+    def divert_alerts(self) -> AlertQueue:
+        """Return the queue for :meth:`take_alert`, which gets all alerts while the caller refers to it."""
+        queue = self._alerts()
+        if queue is None:
+            queue = AlertQueue()
+            # A full queue that nobody takes from must not stop reading. Garbage is collected in any thread.
+            self._alerts = weakref.ref(queue, lambda _: self.backend.soon(lambda: self._room.set()))
+        return queue
 
-    async def take_alert(self) -> Alert:
+    async def take_alert(self, queue: AlertQueue) -> Alert:
         """Return the next alert, as :meth:`take` returns batches."""
-        assert self._alerts is not None
         await self.backend.checkpoint()
-        while not self._alerts:
-            if self._refused_alerts is not None:
-                raise self._refused_alerts
+        while (alert := queue.take()) is None:
+            if queue.refused is not None:
+                raise queue.refused
             self._check_end()
             self._some_alerts = self.backend.event()
             await self._some_alerts.wait()
-        return self._alerts.popleft()
+        self._room.set()
+        return alert
 
     def _check_end(self) -> None:
         if self.over:
@@ -207,6 +218,8 @@ class Driver:
             self._handle(self.core.lost(str(error), self.now()))
             return
         try:
+            if self.over:  # closed meanwhile
+                return
             self.core.opened(self.now())
             await self.backend.together(
                 lambda: self._read(stream), lambda: self._keep(stream), self._renew_tokens
@@ -227,17 +240,23 @@ class Driver:
                 self._handle(self.core.lost(str(error), self.now()))
                 return
             self._handle(self.core.receive_data(data, self.now()))
-            self._wake.set()
+            if self.core.sends or self.core.deadline_s < self._until_s:
+                self._wake.set()
 
     async def _wait_room(self) -> None:
-        """Wait while the buffer is full and no call waits for an answer."""
-        if self._size < self._most_bytes or self._waiting or self._settling:
+        """Wait while the buffer or the queue of alerts is full and no call waits for an answer."""
+        if not self._full():
             return
         self.core.reading(False, self.now())
-        while self._size >= self._most_bytes and not (self._waiting or self._settling or self.over):
+        while self._full() and not self.over:
             self._room = self.backend.event()
             await self._room.wait()
         self.core.reading(True, self.now())
+
+    def _full(self) -> bool:
+        queue = self._alerts()
+        size = max(self._size, 0 if queue is None else queue.size)
+        return size >= self._most_bytes and not (self._waiting or self._settling)
 
     async def _keep(self, stream: Stream) -> None:
         """Send what is to be sent, and do what is due, until the connection ends."""
@@ -253,7 +272,8 @@ class Driver:
                 except ConnectError:
                     broken = True  # what the peer has sent before is still to be read
             elif self.core.connected:
-                await self.backend.wait(self._wake, self.core.deadline_s)
+                self._until_s = self.core.deadline_s
+                await self.backend.wait(self._wake, self._until_s)
 
     async def _renew_tokens(self) -> None:
         while True:
@@ -280,8 +300,11 @@ class Driver:
 
     async def _farewell(self, stream: Stream) -> None:
         """Send the close frame, and read until the engine has closed, lest a reset overtakes it."""
+        data = self.core.data_to_send()
+        if not data:
+            return
         try:
-            await stream.send(self.core.data_to_send())
+            await stream.send(data)
             while await stream.receive():
                 pass
         except ConnectError:
@@ -290,9 +313,11 @@ class Driver:
     # Events of the core.
 
     def _handle(self, events: Sequence[Any]) -> None:
+        alerts = self.core.intake.counters.alerts
+        new_alerts, self._told_alerts = alerts - self._told_alerts, alerts
         for event in events:
             if isinstance(event, Batch):
-                self._put(event)
+                self._put(self._without_alerts(event) if new_alerts else event)
             elif isinstance(event, Answered):
                 if (answer := self._waiting.get(event.id)) is not None:
                     answer.settle(event.error)
@@ -310,28 +335,47 @@ class Driver:
         self._changed.set()
         self._changed = self.backend.event()
 
-    def _put(self, batch: Batch) -> None:
+    def _without_alerts(self, batch: Batch) -> Batch:
+        """Return ``batch`` without its alerts, if a loop takes them."""
         found = [message for message in batch.messages if type(message) is Alert]
         for alert in found:
-            alert.__dict__["acknowledge"] = self.settlement
-        if found and self._alerts is not None:
-            self._alerts.extend(found)
-            self._some_alerts.set()
-            batch.messages = [message for message in batch.messages if type(message) is not Alert]
-            if not (batch.messages or len(batch.quotes) or len(batch.trades)):
-                return  # a caller that only iterates over alerts would never take it, and reading would stop
-        self._buffer.append(batch)
-        self._size += len(batch.data)
+            alert.__dict__["_settle"] = self.settlement
+        queue = self._alerts()
+        if not found or queue is None:
+            return batch
+        parts = len(batch.messages) + len(batch.quotes) + len(batch.trades)
+        queue.put(found, len(batch.data) // parts + 1)
+        self._some_alerts.set()
+        batch.messages = [message for message in batch.messages if type(message) is not Alert]
+        return batch
+
+    def _put(self, batch: Batch) -> None:
+        ticks = len(batch.quotes) + len(batch.trades)
+        if not (batch.messages or ticks or batch.symbols):
+            return
+        filling = ticks or any(type(message) in _FILLING for message in batch.messages)
+        size = len(batch.data) if filling or self._size else 0
+        if not filling and not self._size and len(self._buffer) >= MOST_NEWS:
+            self._buffer.popleft()
+        self._buffer.append((batch, size))
+        self._size += size
         self._some.set()
 
     def _settle(self, alerts: set[str], error: MarketfeedError | None) -> None:
-        if error is not None and not self._settling:
-            self._refused_alerts = error
-            self._some_alerts.set()
+        """Settle calls for ``alerts``; a refusal that none of them asked for ends the loop over alerts."""
+        unasked = set(alerts)
         for wanted, answer in self._settling:
+            refused = error is not None and bool(wanted & alerts)
+            unasked -= wanted
             wanted -= alerts
-            if not wanted or error is not None:
+            if refused:
                 answer.settle(error)
+            elif not wanted:
+                answer.settle(None)
+        queue = self._alerts()
+        if error is not None and queue is not None and (unasked or not alerts):
+            queue.refused = error
+            self._some_alerts.set()
 
 
 class _Answer:

@@ -10,7 +10,15 @@ from marketfeed import __version__
 from marketfeed.client.backend import BY_CA
 from marketfeed.client.connecting import connect
 from marketfeed.client.unknown_symbols import told, unmatched
-from marketfeed.errors import CloseCode, ConnectError, ErrorCode, RefusedError, RequestRefusedError
+from marketfeed.client.unreachable import leaf
+from marketfeed.errors import (
+    CloseCode,
+    ConnectError,
+    ErrorCode,
+    MarketfeedError,
+    RefusedError,
+    RequestRefusedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +27,6 @@ if TYPE_CHECKING:
     from marketfeed.client.connecting import Connecting
     from marketfeed.client.feed import Feed
     from marketfeed.client.messages import Disconnected
-    from marketfeed.errors import MarketfeedError
 
 RETRY_S = (0.5, 10.0)  # delays between attempts, the first and the longest
 AGENT: Final = {"User-Agent": f"marketfeed-cli/{__version__}"}
@@ -63,12 +70,19 @@ def why(error: MarketfeedError, engine: Endpoint, *, named: bool = True) -> str:
     return said
 
 
+def why_ended(group: BaseExceptionGroup, engine: Endpoint, *, named: bool = True) -> str:
+    """Return what :func:`why` does for the first exception of ``group``, which holds only ENDS."""
+    error = leaf(group)
+    assert isinstance(error, MarketfeedError)
+    return why(error, engine, named=named)
+
+
 async def unknown_names(feed: Feed, names: Iterable[str], seen: Iterable[str]) -> dict[str, str]:
-    """Return a message for each of ``names`` that matches none of the engine's symbols.
+    """Return a message for each of ``names``, but ``*``, that matches none of the engine's symbols.
 
     ``seen`` are symbols that are known to exist. Empty if the engine does not list its symbols.
     """
-    missing = unmatched(names, seen)
+    missing = unmatched((name for name in names if name != "*"), seen)
     if not missing:
         return {}
     try:

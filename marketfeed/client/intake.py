@@ -1,7 +1,7 @@
 """Received messages as batches: ticks without those that came twice, gaps in their place, and counters.
 
 text, bytes ──► decoded ──► numbers checked ──► Batch        newest tick of each symbol, latencies
-└──► messages about the session, to ``control`` (core.py), in order
+└──► messages about the session, to ``control`` (dialogue.py), in order
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from marketfeed.client.messages import Gap, Quote, Trade, decode
 from marketfeed.client.newest import Newest
 from marketfeed.client.statistics import Counters
 from marketfeed.core.compressed import inflated, is_compressed
-from marketfeed.core.records import FLAG_SNAPSHOT, QUOTES, TRADES, Records
+from marketfeed.core.records import FLAG_SNAPSHOT, NO_QUOTES, NO_TRADES, QUOTES, TRADES, Records
 from marketfeed.core.units import US
 from marketfeed.errors import FeedProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from marketfeed.client.messages import Lag, Subscription
 
@@ -40,6 +40,9 @@ class Intake:
 
     ``control(message, into)`` takes each message that is not a tick, and appends it and what follows from it
     to ``into``. ``advance(g)`` is told how far the ticks have come.
+
+    If a message breaks the protocol after some of its ticks were taken, these are returned all the same,
+    since their numbers are not accepted again. ``broken`` is the error then: drop the connection.
     """
 
     def __init__(self, control: Callable[[Any, list[Any]], None], advance: Callable[[int], None]) -> None:
@@ -48,6 +51,7 @@ class Intake:
         self.tier = ""  # as the engine last told it
         self.tiers: dict[str, str] = {}  # whether they send `every` tick or the `latest`
         self.live = False  # whether ticks come as they arise: their latency counts
+        self.broken: FeedProtocolError | None = None
         self._control, self._advance = control, advance
         self._named, self._records = NamedNumbers(), RecordNumbers()
         self._binary = False
@@ -118,7 +122,7 @@ class Intake:
     # Messages.
 
     def text(self, data: str, now: Now) -> Batch:
-        """Take a text message. Raises FeedProtocolError if it breaks the protocol."""
+        """Take a text message. Raises FeedProtocolError if nothing of it can be taken."""
         try:
             messages, unknown = decode(data)
         except (msgspec.DecodeError, RecursionError) as error:
@@ -133,27 +137,34 @@ class Intake:
         take, quotes, trades = self._named.take, self.newest.quotes, self.newest.trades
         g = count = snaps = 0
         received_us: list[int] = []
-        for message in messages:
-            kind = type(message)
-            if kind is Quote or kind is Trade:
-                if not take(message, into):
-                    continue
-                (quotes if kind is Quote else trades)[message.S] = message
-                count += kind is Quote
-                if message.snap == 1:
-                    snaps += 1
-                    continue
-                received_us.append(message.r)
-                if message.g > g:
-                    g = message.g
-            else:
-                if g:
-                    self._advance(g)
-                self._control(message, into)
-                take = self._named.take  # of another epoch, perhaps
-                quotes, trades = self.newest.quotes, self.newest.trades
+        try:
+            for message in messages:
+                kind = type(message)
+                if kind is Quote or kind is Trade:
+                    if not take(message, into):
+                        continue
+                    (quotes if kind is Quote else trades)[message.S] = message
+                    count += kind is Quote
+                    if message.snap == 1:
+                        snaps += 1
+                        continue
+                    received_us.append(message.r)
+                    if message.g > g:
+                        g = message.g
+                else:
+                    if g:
+                        self._advance(g)
+                    self._control(message, into)
+                    take = self._named.take  # of another epoch, perhaps
+                    quotes, trades = self.newest.quotes, self.newest.trades
+        except FeedProtocolError as error:
+            self.broken = error
         if g:
             self._advance(g)
+        self._count(received_us, count, snaps, now)
+
+    def _count(self, received_us: Sequence[int], count: int, snaps: int, now: Now) -> None:
+        """Count ``snaps`` of snapshots and live ticks, of which together ``count`` are quotes."""
         counters = self.counters
         ticks = len(received_us) + snaps
         counters.quotes += count
@@ -164,7 +175,7 @@ class Intake:
         self._count_numbers()
 
     def binary(self, data: bytes, now: Now) -> Batch:
-        """Take a binary message. Raises FeedProtocolError if it breaks the protocol."""
+        """Take a binary message. Raises FeedProtocolError if nothing of it can be taken."""
         if is_compressed(data):
             return self.text(inflated(data), now)
         contents = contents_of(data)
@@ -174,32 +185,38 @@ class Intake:
         into: list[Any] = []
         if contents.messages:
             self._take(contents.messages, into, now)
-        numbers = self._records
-        if contents.symbols:
-            numbers.announce(contents.symbols)
-        quotes = self._ticks(QUOTES, contents.quotes, into, now)
-        trades = self._ticks(TRADES, contents.trades, into, now)
+        quotes, trades = NO_QUOTES, NO_TRADES
+        if self.broken is None:
+            try:
+                if contents.symbols:
+                    self._records.announce(contents.symbols)
+                quotes, quotes_g = self._ticks(QUOTES, contents.quotes, into, now)
+                trades, trades_g = self._ticks(TRADES, contents.trades, into, now)
+                if g := max(quotes_g, trades_g):
+                    self._advance(g)
+            except FeedProtocolError as error:
+                self.broken = error
         counters.quotes += len(quotes)
         counters.trades += len(trades)
         self._count_numbers()
-        return Batch(
-            into, now.unix_ns, data, quotes, trades, numbers.names, contents.sent_ns, contents.symbols
-        )
+        names, sent_ns = self._records.names, contents.sent_ns
+        return Batch(into, now.unix_ns, data, quotes, trades, names, sent_ns, contents.symbols)
 
-    def _ticks(self, channel: int, records: Records, into: list[Any], now: Now) -> Records:
+    def _ticks(self, channel: int, records: Records, into: list[Any], now: Now) -> tuple[Records, int]:
+        """Return the records to keep, and the highest ``g`` that is not of a snapshot, 0 without any."""
         if not len(records):
-            return records
+            return records, 0
         kept = self._records.take(channel, records, into)
-        self.newest.take(channel, kept, self._records.names)
+        self.newest.take(channel, kept, self._records)
         fresh, snaps = kept, kept["flags"] & FLAG_SNAPSHOT
         if snaps.any():
             fresh = kept[snaps == 0]
             self.counters.snapshots += len(kept) - len(fresh)
-        if len(fresh):
-            self._advance(int(fresh["g"][-1]))  # they are in order of g
-            if self.live:
-                self.counters.arrived(fresh["ts_recv"], now.unix_ns)
-        return kept
+        if not len(fresh):
+            return kept, 0
+        if self.live:
+            self.counters.arrived(fresh["ts_recv"], now.unix_ns)
+        return kept, int(fresh["g"][-1])  # they are in order of g
 
     def _count_numbers(self) -> None:
         named, records = self._named, self._records

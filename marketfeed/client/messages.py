@@ -3,7 +3,7 @@
 Messages of the wire are the structs of ``marketfeed.api.messages``, without their refusal of unknown keys: a
 newer engine may send more. The client adds :class:`Connected`, :class:`Disconnected`, :class:`Resumed`,
 :class:`Reset`, and each :class:`Gap` with ``announced=False``. Fields have the names of docs/protocol.md;
-``as``, ``try`` and ``c`` of Python's keywords and old clients are ``as_``, ``try_`` and ``c``.
+``as`` and ``try``, which are keywords of Python, are ``as_`` and ``try_``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Alert(wire.Alert, frozen=True, forbid_unknown_fields=False, dict=True):
 
     async def acknowledge(self) -> None:
         """Acknowledge the alert, and wait until that is on disk. For alerts that a feed delivered."""
-        await self.__dict__["acknowledge"]([self.id])
+        await self.__dict__["_settle"]([self.id])
 
 
 class Gap(wire.Gap, frozen=True, forbid_unknown_fields=False, kw_only=True):
@@ -167,7 +167,6 @@ Message = (
     Quote | Trade | Gap | Lag | Synced | Subscription | Alert | Error | Closing
     | Connected | Disconnected | Resumed | Reset
 )  # fmt: skip
-Tick = Quote | Trade
 ARRAY: Final = msgspec.json.Decoder(list[FromEngine])
 _RAW: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _ONE: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(FromEngine)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from marketfeed.client.batch import Batch
 from marketfeed.client.frames import frame_of, records_of
-from marketfeed.core.records import CHANNELS, DTYPES, NO_QUOTES, NO_TRADES, QUOTES, Records
+from marketfeed.core.records import CHANNELS, DTYPES, NO_QUOTES, NO_TRADES, QUOTES, TRADES, Records
 from marketfeed.core.symbols import MAX_SYMBOLS
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from marketfeed.client.continuity import RecordNumbers
     from marketfeed.client.messages import Quote, Trade
-
-_NONE: Final = np.empty(0, object)
 
 
 class Newest:
@@ -26,41 +23,45 @@ class Newest:
         self.quotes: dict[str, Quote] = {}
         self.trades: dict[str, Trade] = {}
         self._records = [NO_QUOTES, NO_TRADES]  # (MAX_SYMBOLS,) after the first tick, by id
-        self._names: NDArray[np.object_] = _NONE
+        self._numbers: RecordNumbers | None = None  # names and ids
 
-    def take(self, channel: int, records: Records, names: NDArray[np.object_]) -> None:
-        """Keep ``records``, which are in order; ``names`` are those of all ids."""
+    def take(self, channel: int, records: Records, numbers: RecordNumbers) -> None:
+        """Keep ``records``, which are in order; ``numbers`` has the names of all ids."""
         if not len(self._records[channel]):
             self._records[channel] = np.zeros(MAX_SYMBOLS, DTYPES[channel])
         self._records[channel][records["symbol"]] = records  # of equal symbols the last one stays
-        self._names = names
+        self._numbers = numbers
 
     def of(self, symbol: str, channel: str) -> Quote | Trade | None:
-        """Return the newest tick of ``symbol``, None if there is none."""
-        named: Any = self.quotes if channel == CHANNELS[QUOTES] else self.trades
-        if symbol in named:
-            tick: Quote | Trade = named[symbol]
+        """Return the newest tick of ``symbol``, None if there is none. Raises ValueError for a channel."""
+        number = _number_of(channel)
+        tick = self._named(number).get(symbol)
+        if tick is not None or self._numbers is None:
             return tick
-        records = self._held(channel)
-        found = records[self._names[records["symbol"]] == symbol] if len(records) else records
-        if not len(found):
-            return None
-        none = [NO_QUOTES, NO_TRADES]
-        none[CHANNELS.index(channel)] = found
-        one: Any = Batch([], 0, b"", none[0], none[1], self._names).in_order()[0]
-        return one  # type: ignore[no-any-return]
+        id_ = self._numbers.ids.get(symbol)
+        held = [NO_QUOTES, NO_TRADES]
+        if id_ is not None:
+            found = self._records[number][id_ : id_ + 1]
+            held[number] = found[found["g"] > 0]
+        ticks: list[Any] = Batch([], 0, b"", held[QUOTES], held[TRADES], self._numbers.names).in_order()
+        return next(iter(ticks), None)
 
-    def _held(self, channel: str) -> Records:
-        """Return the newest record of each symbol that has one."""
-        records = self._records[CHANNELS.index(channel)]
-        return records[records["g"] > 0]
+    def _named(self, channel: int) -> dict[str, Any]:
+        return self.quotes if channel == QUOTES else self.trades
 
     def frame(self, channel: str) -> Any:
         """Return the newest ticks of a channel as a DataFrame, by symbol in alphabetical order."""
-        if channel not in CHANNELS:
-            raise ValueError(f"channel: one of {', '.join(CHANNELS)}, not {channel!r}")
-        records, names = self._held(channel), self._names
-        if not len(records):
-            named: Any = self.quotes if channel == CHANNELS[QUOTES] else self.trades
-            records, names = records_of(named.values(), channel)
+        number = _number_of(channel)
+        records = self._records[number]
+        records = records[records["g"] > 0]
+        if self._numbers is not None and len(records):
+            names = self._numbers.names
+        else:
+            records, names = records_of(self._named(number).values(), channel)
         return frame_of(records, names, channel).sort_values("symbol", ignore_index=True)
+
+
+def _number_of(channel: str) -> int:
+    if channel not in CHANNELS:
+        raise ValueError(f"channel: one of {', '.join(CHANNELS)}, not {channel!r}")
+    return CHANNELS.index(channel)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from marketfeed.client.event_loops import running_loop
+from marketfeed.client.event_loops import running_backend
 from marketfeed.client.publishing import BUFFER_BYTES, Publishing
 from marketfeed.client.push_link import PushLink, log
 from marketfeed.client.tick_records import quote_record, trade_record
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from marketfeed.client.event_loops import Loop
+    from marketfeed.client.backend import Backend
     from marketfeed.client.publishing import Cut
     from marketfeed.client.tick_records import Price
     from marketfeed.core.records import Records
@@ -199,9 +199,9 @@ class BlockingPublisher(_Sink):
 class Publisher(_Sink):
     """A publisher under trio or asyncio."""
 
-    def __init__(self, link: PushLink, loop: Loop) -> None:
+    def __init__(self, link: PushLink, backend: Backend) -> None:
         super().__init__(link)
-        self._loop = loop
+        self._backend = backend
 
     async def drain(self) -> None:
         """Wait until everything was handed to the kernel, also over cuts."""
@@ -212,10 +212,10 @@ class Publisher(_Sink):
         await self._wait(self._connected)
 
     async def _wait(self, done: Callable[[], bool]) -> None:
-        await self._loop.checkpoint()
+        await self._backend.checkpoint()
         while True:
-            event = self._loop.event()
-            wake = partial(self._loop.soon, event.set)
+            event = self._backend.event()
+            wake = partial(self._backend.soon, event.set)
             with self._link.lock:
                 if done():
                     return
@@ -273,9 +273,9 @@ class publisher:  # noqa: N801 - it is called like a function
         self._tell_unsent(error)
 
     async def __aenter__(self) -> Publisher:
-        loop, on_cut = running_loop(), self._on_cut
-        self._link.start(None if on_cut is None else lambda cut: loop.soon(partial(on_cut, cut)))
-        self._async = Publisher(self._link, loop)
+        backend, on_cut = running_backend(), self._on_cut
+        self._link.start(None if on_cut is None else lambda cut: backend.soon(partial(on_cut, cut)))
+        self._async = Publisher(self._link, backend)
         return self._async
 
     async def __aexit__(

@@ -24,7 +24,7 @@ import numpy as np
 from marketfeed.core.binary import HEADER, Kind, heartbeat_frame, quotes_frame, symbols_frame, trades_frame
 from marketfeed.core.counts import amount
 from marketfeed.core.details import details_fault
-from marketfeed.core.records import BUY, QUOTE, SELL, TRADE, UNKNOWN_SIDE
+from marketfeed.core.records import QUOTE, SIDES, TRADE
 from marketfeed.core.symbols import MAX_SYMBOLS, SYMBOL_WORDS, is_symbol
 from marketfeed.errors import MarketfeedError
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 BUFFER_BYTES: Final = 4 << 20  # 65,536 ticks
 FRAME_TICKS: Final = 4096  # of one frame; the engine's turn for one publisher
 MOST_CHUNKS: Final = 64  # of one send
-SIDES: Final = np.zeros(256, bool)  # the valid ones; 0: unknown
-SIDES[[0, BUY, SELL, UNKNOWN_SIDE]] = True
+_VALID_SIDES: Final = np.zeros(256, bool)
+_VALID_SIDES[[0, *SIDES]] = True  # 0: unknown
 _SIZES: Final = {Kind.QUOTES: ("bid_sz", "ask_sz"), Kind.TRADES: ("size",)}
 _FRAMES: Final = {Kind.QUOTES: quotes_frame, Kind.TRADES: trades_frame}
 _DTYPES: Final = {Kind.QUOTES: QUOTE, Kind.TRADES: TRADE}
@@ -182,7 +182,7 @@ class Publishing:
             if not valid.all():
                 raise ValueError(f"{size} must be finite and at least 0, not {column[~valid][0]}")
         if kind is Kind.TRADES:
-            if not SIDES.take(records["side"]).all():
+            if not _VALID_SIDES.take(records["side"]).all():
                 raise ValueError("trades have a side that is not b, s or -")
             fault = details_fault(records)
             if fault is not None:

@@ -22,7 +22,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from marketfeed.client.push_socket import end_of, kernel_bytes, plainly, push_address, push_socket
+from marketfeed.client.push_socket import end_of, kernel_bytes, push_address, push_socket
+from marketfeed.client.unreachable import plainly
 from marketfeed.client.unread import unread_bytes
 from marketfeed.core.backoff import Backoff
 
@@ -109,7 +110,8 @@ class PushLink:
         except OSError as error:  # BlockingIOError: the thread waits for room; others: it finds the end
             if isinstance(error, ConnectionResetError):  # which the socket reports once
                 self._lost = f"connection lost: {plainly(error)}"
-            self._wake_thread()
+            if threading.current_thread() is not self._thread:
+                self._wake_thread()
 
     def _wake_thread(self) -> None:
         if not self.ended:

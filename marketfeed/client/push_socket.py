@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from pathlib import Path
 from typing import Final
 
+from marketfeed.client.unreachable import plainly
+from marketfeed.core.addresses import parse_host_port
 from marketfeed.errors import ConfigError
 
 SEND_BUFFER_BYTES: Final = (
@@ -23,10 +24,10 @@ def push_address(address: str) -> Address:
     """Return host and port, or the path of a Unix socket, which has a slash; raises ConfigError."""
     if "/" in address:
         return address
-    host, _, port = address.rpartition(":")
-    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) <= 65535:
+    found = parse_host_port(address)
+    if found is None or not found[1]:
         raise ConfigError(f"address: HOST:PORT or the path of a Unix socket (with a /), not {address!r}")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return found
 
 
 def push_socket(family: int) -> socket.socket:
@@ -59,10 +60,3 @@ def kernel_bytes(sock: socket.socket) -> int:
         except (OSError, ValueError, IndexError):
             bytes_ += RECEIVE_BYTES
     return bytes_
-
-
-def plainly(error: OSError) -> str:
-    """Return an error of a connection in words."""
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused, is the engine running?"
-    return error.strerror or str(error) or type(error).__name__

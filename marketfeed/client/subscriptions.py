@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from marketfeed.client.messages import Reset, Resumed
-from marketfeed.errors import ErrorCode
+from marketfeed.errors import TEMPORARY_ERRORS, ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MOST_SENT: Final = 32  # unanswered at a time: engines limit requests per second
 REPEAT_S: Final = 1.0  # before a request is repeated that the engine could not execute now
-_LATER: Final = (ErrorCode.TOO_MANY_REQUESTS, ErrorCode.INTERNAL)
+FOLDED_BYTES: Final = 4096  # of names in requests merged into one: engines limit the size of a request
 
 
 class Stage(enum.IntEnum):
@@ -121,8 +121,9 @@ class Subscriptions:
 
     def remove(self, quotes: Sequence[str], trades: Sequence[str], alerts: Sequence[str]) -> int:
         """Remove names from all requests; return the id of the `unsubscribe` that is sent."""
+        leaving = (set(quotes), set(trades), set(alerts))
         for request in list(self.requests.values()):
-            for kept, gone in ((request.quotes, quotes), (request.trades, trades), (request.alerts, alerts)):
+            for kept, gone in zip((request.quotes, request.trades, request.alerts), leaving, strict=True):
                 kept[:] = [name for name in kept if name not in gone]
             if not (request.names or request.alerts) and request.stage is not Stage.SENT:
                 del self.requests[request.id]
@@ -231,6 +232,26 @@ class Subscriptions:
         for one in self.requests.values():
             if one.stage is Stage.SYNCED:
                 one.place(cursor, epoch)
+        self._fold()
+
+    def _fold(self) -> None:
+        """Merge requests that are alike and have the same cursor, so that few are repeated after a cut."""
+        if not self.synced or self._leaving:  # a request under way may concern only earlier ones
+            return
+        heads: dict[tuple[object, ...], Request] = {}
+        for one in list(self.requests.values()):
+            kind = (one.consumer, one.start, tuple(one.alerts))
+            if one.alerts:  # the last request of a consumer sets its patterns
+                heads = {other: head for other, head in heads.items() if other == kind or not head.alerts}
+            head = heads.setdefault(kind, one)
+            if head is one:
+                continue
+            quotes, trades = dict.fromkeys(head.quotes + one.quotes), dict.fromkeys(head.trades + one.trades)
+            if sum(map(len, (*quotes, *trades))) + len(quotes) + len(trades) > FOLDED_BYTES:
+                heads[kind] = one
+                continue
+            head.quotes, head.trades = list(quotes), list(trades)
+            del self.requests[one.id]
 
     def advance(self, g: int) -> None:
         """Everything up to ``g`` has come."""
@@ -241,10 +262,10 @@ class Subscriptions:
     def refused(self, error: Error, now_s: float) -> bool:
         """Take an error; return whether the request will be repeated, so that the error is of no account."""
         number = error.id
-        if error.code in _LATER:
+        if error.code in TEMPORARY_ERRORS:
             self._pause_s = now_s + REPEAT_S
         if number in self._leaving:
-            if error.code in _LATER:
+            if error.code in TEMPORARY_ERRORS:
                 self._unsent.append((now_s + REPEAT_S, number))
                 return True
             del self._leaving[number]
@@ -252,7 +273,7 @@ class Subscriptions:
         request = self.requests.get(number) if isinstance(number, int) else None
         if request is None:
             return False
-        if error.code in _LATER:
+        if error.code in TEMPORARY_ERRORS:
             request.stage, request.not_before_s = Stage.UNSENT, now_s + REPEAT_S
             return True
         if error.code == ErrorCode.SYNTAX and request.sent_cursor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -13,7 +14,7 @@ from marketfeed.errors import ConnectError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from marketfeed.client.backend import Event, Task
 
@@ -46,7 +47,10 @@ class TrioStream:
 
 
 class TrioBackend:
-    """The event loop of trio."""
+    """The event loop of trio that runs the caller."""
+
+    def __init__(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
 
     def now(self) -> float:
         """Return the loop's time, in seconds."""
@@ -107,6 +111,11 @@ class TrioBackend:
         with trio.move_on_after(timeout_s):
             return await task
         raise TimeoutError
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Call ``call`` in the loop, from any thread; not if the loop has ended."""
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(call)
 
     async def checkpoint(self) -> None:
         """Let other tasks run."""

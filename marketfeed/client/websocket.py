@@ -1,6 +1,6 @@
 """One WebSocket connection of a client, without I/O: bytes in, messages out. wsproto speaks the protocol.
 
-    receive_data(bytes) ──► Opened | Rejected | str (text) | bytes (binary) | Ended
+    receive_data(bytes) ──► Rejected | str (text) | bytes (binary) | Ended
     send_text, ping, close ──► data_to_send() ──► bytes
 
 After Rejected or Ended nothing follows. Pings of the peer are answered here.
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
 from wsproto.events import (
-    AcceptConnection,
     BytesMessage,
     CloseConnection,
     Ping,
@@ -38,10 +37,6 @@ _TLS: Final = (b"\x15\x03", b"\x16\x03")  # records of an alert and of a handsha
 _OR_TLS: Final = "; does this port serve wss://?"
 
 
-class Opened(NamedTuple):
-    """The handshake has succeeded."""
-
-
 class Rejected(NamedTuple):
     """The handshake was answered with another HTTP status; ``headers`` have names in lower case."""
 
@@ -51,17 +46,13 @@ class Rejected(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The connection is over: ``code`` of RFC 6455, 1006 without a close frame.
-
-    ``foreign``: the peer does not speak WebSocket at all.
-    """
+    """The connection is over: ``code`` of RFC 6455, 1006 without a close frame."""
 
     code: int
     reason: str
-    foreign: bool = False
 
 
-Received = Opened | Rejected | Ended | str | bytes
+Received = Rejected | Ended | str | bytes
 _End = TypeVar("_End", Ended, Rejected)
 
 
@@ -84,6 +75,11 @@ class WebSocket:
     def open(self) -> bool:
         """Whether messages can be sent."""
         return not self.over and self._ws.state is ConnectionState.OPEN
+
+    @property
+    def sends(self) -> bool:
+        """Whether there are bytes to send."""
+        return bool(self._out)
 
     def data_to_send(self) -> bytes:
         """Return the bytes to send now, and forget them."""
@@ -110,7 +106,7 @@ class WebSocket:
         if len(self._begun) < len(_HTTP):
             foreign = self._foreign(data)
             if foreign:
-                yield self._ended(Ended(CloseCode.ABNORMAL, foreign, True))
+                yield self._ended(Ended(CloseCode.ABNORMAL, foreign))
                 return
         try:
             self._ws.receive_data(data)
@@ -119,7 +115,7 @@ class WebSocket:
                 if self.over:
                     return
         except (RemoteProtocolError, LocalProtocolError) as error:
-            yield self._ended(Ended(CloseCode.PROTOCOL, f"invalid handshake: {error}", True))
+            yield self._ended(Ended(CloseCode.PROTOCOL, f"invalid handshake: {error}"))
 
     def _foreign(self, data: bytes) -> str:
         """Return why the beginning of the answer is not HTTP; "" if it may be."""
@@ -133,7 +129,7 @@ class WebSocket:
             yield self._ended(self._rejection)
         elif not self._begun:
             reason = "connection closed without an answer" + ("" if self._secure else _OR_TLS)
-            yield self._ended(Ended(CloseCode.ABNORMAL, reason, True))
+            yield self._ended(Ended(CloseCode.ABNORMAL, reason))
         else:
             yield self._ended(Ended(CloseCode.ABNORMAL, "connection lost"))
 
@@ -146,8 +142,6 @@ class WebSocket:
                     self._out += self._ws.send(event.response())
             case CloseConnection():
                 yield self._closed(event)
-            case AcceptConnection():
-                yield Opened()
             case RejectConnection():
                 headers = {
                     name.decode("latin-1").lower(): value.decode("latin-1") for name, value in event.headers

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Final
 
 _UNICAST: Final = ipaddress.IPv6Network("2000::/3")  # all that is assigned for the Internet
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052; the last 32 bits are IPv4
 # Python's releases differ in whether these are global.
 _SPECIAL: Final = tuple(
@@ -62,6 +64,14 @@ def same_network(one: str, other: str, bits: tuple[int, int]) -> bool:
         return False
     shift = first.max_prefixlen - bits[first.version == 6]
     return int(first) >> shift == int(second) >> shift
+
+
+def parse_host_port(text: str) -> tuple[str, int] | None:
+    """Return the host, without brackets, and the port, 0 to 65535, of HOST:PORT; None for other text."""
+    host, _, port = text.rpartition(":")
+    if not host or not _PORT.fullmatch(port) or int(port) > 65535:
+        return None
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def url_host(host: str) -> str:

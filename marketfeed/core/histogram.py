@@ -73,7 +73,7 @@ class Histogram:
     increments ``beyond``. Neither affects percentiles.
     """
 
-    __slots__ = ("beyond", "counts", "hdr", "negative")
+    __slots__ = ("_one_count", "beyond", "counts", "hdr", "negative")
 
     def __init__(self) -> None:
         self.hdr = HdrHistogram(LOWEST_NS, HIGHEST_NS, DIGITS)
@@ -81,6 +81,7 @@ class Histogram:
         # garbage collection (server/gc_control.py): 220 kB per interval would never be freed.
         self.hdr.encoder.histogram = weakref.proxy(self.hdr)
         self.counts: Values = np.ctypeslib.as_array(self.hdr.counts).view(np.int64)
+        self._one_count = self.counts.data
         self.negative: Histogram | None = None
         self.beyond = 0
 
@@ -99,11 +100,20 @@ class Histogram:
         hdr.max_value = max(hdr.max_value, high)
 
     def record_one(self, value_ns: int, times: int) -> None:
-        """Record one value ``times`` times, through the package."""
-        if 0 <= value_ns <= HIGHEST_NS:
-            self.hdr.record_value(value_ns, times)
-        else:
+        """Record one value ``times`` times: as the package does, at half its cost."""
+        if not 0 <= value_ns <= HIGHEST_NS:
             self._record_odd(np.array([value_ns], np.int64), times)
+            return
+        bits = value_ns.bit_length()
+        if bits < _UNIT_BITS + _HALF_BITS + 1:
+            bucket = value_ns >> _UNIT_BITS
+        else:
+            bucket = ((bits - _UNIT_BITS - _HALF_BITS - 1) << _HALF_BITS) + (value_ns >> (bits - 1 - _HALF_BITS))
+        self._one_count[bucket] += times
+        hdr = self.hdr
+        hdr.total_count += times
+        hdr.min_value = min(hdr.min_value, value_ns)
+        hdr.max_value = max(hdr.max_value, value_ns)
 
     def record_corrected(self, value_ns: int, interval_ns: int) -> None:
         """Record a value, corrected for coordinated omission: also values every ``interval_ns`` below it.

@@ -66,6 +66,7 @@ FLAG_TIME_BACK: Final = 8  # venue time went back within this symbol
 BUY: Final = ord("b")
 SELL: Final = ord("s")
 UNKNOWN_SIDE: Final = ord("-")
+SIDES: Final = (BUY, SELL, UNKNOWN_SIDE)
 
 KIND_TRADE: Final = 0
 KIND_CANCEL: Final = 1  # cancels an earlier trade

@@ -63,6 +63,9 @@ class Lane:
         self.omitted: Indices = np.zeros(rings.max_symbols, np.int64)  # trades, lost or conflated
         self.g = 0  # the lane has read every tick up to here
         self.next_flush_ns = 0
+        self.dozing = (
+            False  # whether the shard does not wake for the next flush, because there is nothing to send
+        )
         self.short = False  # whether the last flush ended before the head
         self.kept_until_ns = 0  # an empty lane is kept for polls until then
         self._empty: dict[Group, None] = {}  # groups without members, dissolved when there is time
@@ -132,6 +135,13 @@ class Lane:
         for group in self.groups.values():
             del group.interest.grown[group]
         self._takers.close()
+
+    def rouse(self, now_ns: int) -> None:
+        """End dozing; the next flush is the first on the grid after ``now_ns``."""
+        if self.dozing:
+            self.dozing = False
+            if self.next_flush_ns <= now_ns:
+                self.next_flush_ns = self.tier.next_flush_ns(self.phase, now_ns)
 
     def __len__(self) -> int:
         """Return the number of groups with members, plus the sessions that are catching up."""

@@ -81,6 +81,7 @@ class Lanes:
         self._recorder = recorder
         self._encoders = {codec.name: Encoder(rings, codec) for codec in (JsonCodec(symbols), BinaryCodec())}
         self._all: dict[LaneKey, Lane] = {}
+        self.dozing = False  # whether any lane is
         self.ungrouped: dict[Subscriber, None] = {}  # on `every` tiers, with polls and probes
 
     def __len__(self) -> int:
@@ -134,10 +135,19 @@ class Lanes:
         encoder.shared = any(not other.tier.every for other in alike)
         return lane
 
-    def next_wake_ns(self, wake_ns: int) -> int:
-        """Return when a lane or a session that is catching up is due, ``wake_ns`` if that is earlier."""
+    def next_wake_ns(self, wake_ns: int, now_ns: int) -> int:
+        """Return when a lane or a session that is catching up is due, ``wake_ns`` if that is earlier.
+
+        Lanes with an interval and nothing to send doze: they are not due before the next tick.
+        """
+        head = self._rings.head()
+        self.dozing = False
         for lane in self:
             if lane.tier.interval_ns:
+                if lane.g == head and not lane.catching_up:
+                    lane.dozing = self.dozing = True
+                    continue
+                lane.rouse(now_ns)
                 wake_ns = min(wake_ns, lane.next_flush_ns)
             elif lane.catching_up:
                 wake_ns = min([wake_ns, *(member.next_advance_ns for member in lane.catching_up)])

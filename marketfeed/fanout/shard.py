@@ -113,7 +113,7 @@ class Shard:
         self._next_sweep_ns = 0
         self.synced_sessions = 0  # sessions that were sent their first `synced`
         self._on_synced = on_synced
-        self._resting = False  # whether run() waits for the bell or for the time
+        self._rest: trio.CancelScope | None = None  # in which run() waits for the bell or for the time
         self._ticked_ns = -QUIET_NS
         self._fault: Exception | None = None
 
@@ -158,10 +158,10 @@ class Shard:
     async def run(self) -> None:
         """Run cycles until cancelled."""
         while True:
-            self._resting = True
-            with trio.move_on_at(self._lanes.next_wake_ns(self._next_sweep_ns) / S):
+            wake_ns = self._lanes.next_wake_ns(self._next_sweep_ns, clock.now_ns())
+            with trio.move_on_at(wake_ns / S) as self._rest:
                 await self._bell.wait()
-            self._resting = False
+            self._rest = None
             if self._fault is not None:
                 raise self._fault
             await self.cycle(clock.now_ns())
@@ -174,7 +174,7 @@ class Shard:
         """
         now_ns = clock.now_ns()
         if (
-            not self._resting
+            self._rest is None
             or now_ns - self._ticked_ns < QUIET_NS
             or len(self.members) > FEW_SESSIONS
             or self.slowest.waits
@@ -197,6 +197,8 @@ class Shard:
             self.wake()
         if newcomers.short or len(newcomers.pending):
             self.wake()
+        if self._lanes.dozing:
+            self._rest.deadline = self._lanes.next_wake_ns(self._next_sweep_ns, now_ns) / S
 
     async def cycle(self, now_ns: int) -> None:
         """Run one cycle: everything that is due at ``now_ns``."""
@@ -205,6 +207,7 @@ class Shard:
         for lane in self._lanes:
             late_ns = -1
             if lane.tier.interval_ns and not lane.short:
+                lane.rouse(now_ns)
                 if now_ns < lane.next_flush_ns:
                     continue
                 late_ns = clock.now_ns() - lane.next_flush_ns

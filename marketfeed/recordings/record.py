@@ -19,12 +19,11 @@ from rich.live import Live
 from rich.text import Text
 
 from marketfeed.client import messages
-from marketfeed.client.for_commands import ENDS, command_feed, lost, unknown_names, why
+from marketfeed.client.for_commands import ENDS, command_feed, lost, unknown_names, why_ended
 from marketfeed.client.unknown_symbols import unmatched
 from marketfeed.client.unreachable import leaf
 from marketfeed.core.counts import amount
 from marketfeed.core.printable import printable
-from marketfeed.errors import MarketfeedError
 from marketfeed.recordings.progress import RecordingProgress
 
 if TYPE_CHECKING:
@@ -125,9 +124,7 @@ class TickRecorder:
                             await self._keep(batch.data)
         except* ENDS as group:
             self._synced = False
-            error = leaf(group)
-            assert isinstance(error, MarketfeedError)
-            failure = why(error, self._engine)
+            failure = why_ended(group, self._engine)
         return failure
 
     def _take(self, batch: Batch, feed: Feed) -> None:
@@ -154,8 +151,7 @@ class TickRecorder:
 
     async def _miss(self, feed: Feed) -> None:
         """Report the subscribed names that match none of the engine's symbols, after `synced`."""
-        names = [name for name in self._symbols if name != "*"]
-        for name, text in (await unknown_names(feed, names, self.recorded.names)).items():
+        for name, text in (await unknown_names(feed, self._symbols, self.recorded.names)).items():
             _tell(f"{name}: {text} (waiting for it)")
 
     # The file.

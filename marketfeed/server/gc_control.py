@@ -26,6 +26,8 @@ import trio
 # fourth all objects that are not frozen.
 THRESHOLDS: Final = (300, 1, 1)
 ROUND_S: Final = (0.01, 0.1)  # between timed collections: at least, at most
+IDLE_ROUND_S: Final = 1.0  # while the process uses less than IDLE_SHARE of a core
+IDLE_SHARE: Final = 0.02
 YOUNG_NS: Final = 200_000  # target CPU time of a timed collection
 # CPU time spent on generations 0 and 1 after which the next older generation is collected.
 SPENT_NS: Final = (200_000, 500_000)
@@ -69,8 +71,11 @@ class Collector:
     async def _keep_collecting(self) -> None:
         least_s, pause_s = ROUND_S
         older_s = trio.current_time() + OLDER_EVERY_S
+        used_s, now_s = time.process_time(), trio.current_time()
         while True:
-            await trio.sleep(pause_s)
+            idle = time.process_time() - used_s < IDLE_SHARE * (trio.current_time() - now_s)
+            used_s, now_s = time.process_time(), trio.current_time()
+            await trio.sleep(IDLE_ROUND_S if idle else pause_s)
             young, older = (spent >= most for spent, most in zip(self._spent_ns[:2], SPENT_NS, strict=True))
             generation = 2 if older else 1 if young or trio.current_time() >= older_s else 0
             spent_ns = self._spent_ns[0]

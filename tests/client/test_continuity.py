@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -124,3 +125,24 @@ def test_a_gap_that_comes_again_after_a_cut_is_told_once():
     assert (rest.lost, rest.n) == (2, 6)
     both = numbers.gap(Gap(S="A", channel="quotes", lost=1, n=9))
     assert [(one.lost, one.announced) for one in both] == [(1, True), (2, False)]
+
+
+@pytest.mark.parametrize("kind", [NamedNumbers, RecordNumbers])
+def test_a_reset_excuses_symbols_of_which_only_a_gap_has_come(kind):
+    numbers = kind()
+    numbers.every = True
+    gap = Gap(S="A", channel="quotes", lost=1, n=2)
+    assert numbers.gap(gap) == [gap]
+    assert numbers.gap(gap) == []  # again, after a cut
+    numbers.excuse(["A"])
+    into: list[Any] = []
+    if kind is NamedNumbers:
+        tick = {"T": "q", "S": "A", "bp": 1.5, "bs": 1.0, "ap": None, "as": 0.0, "t": 0, "r": 1}
+        assert numbers.take(msgspec.convert(tick | {"n": 16, "g": 20}, Quote), into)
+        assert len(into) == 1
+        return
+    numbers.announce({"A": 3})
+    records = np.zeros(1, QUOTE)
+    records["symbol"], records["n"] = 3, 16
+    assert len(numbers.take(QUOTES, records, into)) == 1
+    assert into == []

@@ -20,7 +20,7 @@ from marketfeed.client.core import Core, Settings
 from marketfeed.client.dialogue import Answered
 from marketfeed.client.intake import Now
 from marketfeed.client.subscriptions import Stage
-from tests.support.model_engine import NOW_NS, SYMBOLS, Model, Session, matches
+from tests.support.model_engine import NOW_NS, SYMBOLS, Model, Session, corrupted, matches
 from tests.support.witness import Witness
 
 NAMES = [*SYMBOLS, *SYMBOLS, "A*", "*"]
@@ -43,6 +43,7 @@ HEALTHY = [
 BROKEN = [
     *HEALTHY,
     *(st.tuples(st.just(how), st.integers(0, 3)) for how in ("swap", "drop", "double")),
+    *(st.tuples(st.just("corrupt"), ticks),) * 2,
 ]
 PROVE = bool(os.environ.get("MARKETFEED_PROVE"))
 EXAMPLES = 1000 if PROVE else 100
@@ -169,6 +170,15 @@ class Run:
         for i in self.frames(place)[:1]:
             self.session.frames.insert(i, self.session.frames[i])
         self.exchange()
+
+    def corrupt(self, ticks):
+        """Break the last tick of the longest message, after those before it; the client drops it."""
+        self.publish(ticks)
+        frames = self.session.frames
+        for i in sorted(self.frames(0), key=lambda i: len(frames[i]))[-1:]:
+            frames[i] = corrupted(frames[i])
+        self.exchange()
+        self.deliver(1 << 20)
 
     # What the client tells.
 

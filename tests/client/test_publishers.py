@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import threading
 
@@ -222,6 +223,36 @@ def test_a_buffer_that_is_full_is_told_and_drain_waits_for_room(deaf):
         assert said.waiting == said.in_doubt == 0
 
     trio.run(main)
+
+
+def test_while_the_peer_does_not_read_the_thread_waits(deaf, monkeypatch):
+    woken = []
+
+    def write(fd, value):
+        woken.append(threading.current_thread())
+        write_eventfd(fd, value)
+
+    write_eventfd = os.eventfd_write
+    monkeypatch.setattr(os, "eventfd_write", write)
+    with publisher(deaf.address, names={"A": 0}, buffer_bytes=100_000, close_s=0.0) as out:
+        peer = deaf.listener.accept()[0]
+        with pytest.raises(PublisherFullError):
+            fill(out)
+        polls = iter(range(5))
+        poll = out._link._poll
+        done = threading.Event()
+
+        def polled(*arguments):
+            if next(polls, None) is None:
+                done.set()
+            return poll(*arguments)
+
+        monkeypatch.setattr(out._link, "_poll", polled)
+        assert done.wait(30)
+        out.discard()
+        threading.Thread(target=read_all, args=(peer,)).start()
+        out.drain(30)
+    assert out._link._thread not in woken
 
 
 def test_what_cannot_be_sent_at_the_end_is_an_error(tmp_path):

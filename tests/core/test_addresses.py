@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from marketfeed.core.addresses import host_port, is_loopback, is_public, parse_ip, url_host
+from marketfeed.core.addresses import host_port, is_loopback, is_public, parse_host_port, parse_ip, url_host
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.255.255.254", "::1", "localhost"])
@@ -64,3 +64,10 @@ def test_addresses_that_no_host_of_the_internet_has(address):
     found = parse_ip(address)
     assert found is not None
     assert not is_public(found)
+
+
+def test_hosts_and_ports_are_parsed_with_or_without_brackets():
+    assert parse_host_port("127.0.0.1:0") == ("127.0.0.1", 0)
+    assert parse_host_port("[::1]:65535") == ("::1", 65535)
+    wrong = ("", "8770", ":8770", "a:", "a:65536", "a:+1", "a:1\n", "a: 1")
+    assert [parse_host_port(text) for text in wrong] == [None] * len(wrong)

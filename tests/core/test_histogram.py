@@ -50,6 +50,15 @@ def test_recording_an_array_equals_record_value_with_count_in_every_bucket(pairs
     assert_same(ours, theirs)
 
 
+@given(weighted)
+def test_recording_one_value_equals_record_value(pairs):
+    ours, theirs = Histogram(), HdrHistogram(LOWEST_NS, HIGHEST_NS, DIGITS)
+    for value, times in pairs:
+        ours.record_one(value, times)
+        assert theirs.record_value(value, times)
+    assert_same(ours, theirs)
+
+
 @given(weighted, st.lists(st.floats(0.001, 100), min_size=1, max_size=20))
 def test_every_percentile_is_the_package_s(pairs, more):
     ours, theirs = Histogram(), HdrHistogram(LOWEST_NS, HIGHEST_NS, DIGITS)

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from itertools import islice
+from typing import Any
 
 import pytest
 
@@ -123,6 +125,40 @@ def test_a_feed_that_nobody_refers_to_ends(url):
     del feed
     gc.collect()
     assert not threads()
+
+
+class Interrupted(Future[Any]):
+    """A result during whose return Ctrl-C is pressed."""
+
+    def __init__(self, inner: Future[Any]) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def done(self) -> bool:
+        return self._inner.done()
+
+    def result(self, timeout: float | None = None) -> Any:
+        self._inner.result(timeout)
+        raise KeyboardInterrupt
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        self._inner.exception(timeout)
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_loses_no_batch(url, monkeypatch):
+    with marketfeed.stream(url, quotes=["SY00*"], tier="vip") as feed:
+        quotes, submit, interruptions = quotes_of(feed, 1), feed._submit, 0
+        with monkeypatch.context() as patch:
+            patch.setattr(feed, "_submit", lambda work: Interrupted(submit(work)))
+            while interruptions < 3:
+                try:
+                    quotes += quotes_of(feed, 1)
+                except KeyboardInterrupt:
+                    interruptions += 1
+                    feed._taking = None  # as if it was pressed before that was set
+        quotes += quotes_of(feed, 100)
+        assert in_order(quotes)
 
 
 # A shell starts what it runs in the background with SIGINT ignored, and a process inherits that.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support.blocking_proxy import blocking_proxy
+from tests.support.crowd import workers as worker_pids
 from tests.support.lines import WAIT_S, Lines
 from tests.support.peers import ROOT
 from tests.support.ports import free_port
@@ -116,3 +117,28 @@ def test_random_cuts_kills_and_restarts_leave_no_silent_hole(tmp_path, front, en
     assert witness.seen["reset"] >= done["kill"] + done["restart"]
     assert witness.seen["resumed"] >= min(done["cut"], 1)
     assert witness.silent == 0  # nothing between engine and client loses ticks
+
+
+def test_a_worker_that_is_killed_cuts_its_feeds_alone_and_they_resume(tmp_path):
+    options = {"quotes": ["*"], "tier": "vip", "retry_s": [0.05, 0.3]}
+    with engine(CONFIG, tmp_path, "--set", "engine.workers=2") as running:
+        url = f"http://127.0.0.1:{running.port}"
+        feeds = [Feed(front, url, options) for front in ("trio", "asyncio")]  # one for each worker
+        try:
+            for feed in feeds:
+                feed.wait(comes("q", 0, 100))
+            before = [len(feed.messages) for feed in feeds]
+            os.kill(worker_pids(running)[0], signal.SIGKILL)
+            for feed, after in zip(feeds, before, strict=True):
+                feed.wait(comes("q", after, 3000))
+        finally:
+            for feed in feeds:
+                feed.close()
+    seen = []
+    for feed in feeds:
+        witness = Witness()
+        for message in feed.messages:
+            witness.see(message)
+        assert witness.silent == witness.seen["reset"] == 0
+        seen.append((witness.seen["disconnected"], witness.seen["resumed"]))
+    assert sorted(seen) == [(0, 0), (1, 1)]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.blocking_proxy import blocking_proxy
 from tests.support.ports import free_port
 from tests.support.process import engine
 from tests.support.witness import Witness
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from playwright.sync_api import BrowserContext, Page
 
     from tests.support.process import Engine
@@ -71,6 +75,14 @@ def sessions(running: Engine) -> list[dict[str, Any]]:
     return shown
 
 
+def until(running: Engine, true: Callable[[list[dict[str, Any]]], bool]) -> None:
+    """Wait until ``true`` is, of the sessions of the engine."""
+    end = time.monotonic() + 60
+    while not true(sessions(running)):
+        assert time.monotonic() < end, sessions(running)
+        time.sleep(0.1)
+
+
 def check(page: Page) -> Witness:
     """Every hole in what the tab saw was told, from where it had the state of all symbols."""
     witness = Witness(ordered=False, every=False)
@@ -99,6 +111,7 @@ def test_two_tabs_share_one_session(running, browser, way, encoding):
         # What one tab adds comes for it alone; all have the state of the stream.
         assert second.evaluate("feed.state.state") == "connected"
         assert second.evaluate("feed.transport.name") == "websocket"
+        assert second.evaluate("[feed.tier, feed.encoding]") == ["vip", encoding]
         first.evaluate("feed.cut()")
         for page in (first, second):
             page.wait_for_function("told.some((m) => m.T === 'resumed')")
@@ -132,6 +145,82 @@ def test_only_tabs_with_the_same_token_share(running, browser, way):
         assert {shared(page) for page in pages} == {way}
 
 
+def test_a_feed_that_is_closed_ends_its_session_although_its_tab_stays(running, browser):
+    """Who signs out is not to leave a session behind that the token began."""
+    with context_of(browser, "worker") as context:
+        first, second = (tab(context, running, token=token) for token in ("one", "two"))
+        assert len(sessions(running)) == 2
+        second.evaluate("feed.close()")
+        until(running, lambda rows: len(rows) == 1)
+        more_ticks(first)
+        second.evaluate(OPEN, {"token": "two"})
+        second.wait_for_function(TICKS, arg=40)
+        assert (len(sessions(running)), shared(second)) == (2, "worker")
+
+
+def test_where_locks_are_denied_a_tab_has_its_own_stream(running, browser):
+    """In a frame with an opaque origin, which the engine refuses: it is to be told why."""
+    with context_of(browser, "worker") as context:
+        page = context.new_page()
+        page.goto(f"{running.ready.split()[2]}/robots.txt")
+        page.set_content("<iframe sandbox='allow-scripts'></iframe>")
+        frame = page.frames[1]
+        frame.evaluate(
+            """async (url) => {
+              const { connect } = await import(`${url}/marketfeed.js`);
+              globalThis.feed = connect(url);
+              feed.subscribe({ quotes: ["*"] }, () => {});
+            }""",
+            running.ready.split()[2],
+        )
+        frame.wait_for_function("feed.state.state === 'disconnected'")
+
+
+def test_a_leader_that_hangs_is_replaced_and_joins_again(running, browser):
+    with context_of(browser, "locks") as context:
+        first, second = tab(context, running), tab(context, running)
+        (before,) = sessions(running)
+        debugger = context.new_cdp_session(first)
+        debugger.send("Debugger.enable")
+        debugger.send("Debugger.pause")
+        until(running, lambda rows: any(row["session"] != before["session"] for row in rows))
+        more_ticks(second)
+        debugger.send("Debugger.resume")
+        debugger.send("Debugger.disable")
+        more_ticks(first)
+        until(running, lambda rows: len(rows) == 1)
+        (after,) = sessions(running)
+        # Neither tab takes the lock from the other again, of which each would notice in its next beat.
+        first.wait_for_timeout(22_000)
+        assert [row["session"] for row in sessions(running)] == [after["session"]]
+        for page in (first, second):
+            more_ticks(page)
+            check(page)
+        assert (shared(first), shared(second)) == ("locks", "locks")
+        # The lock is queued for again: when the tab that leads is closed, the other goes on at once.
+        second.close()
+        more_ticks(first)
+
+
+def test_websocket_is_used_again_when_the_network_changes(running, browser):
+    with blocking_proxy(running.port) as proxy, browser.new_context() as context:
+        proxy.blocked.add("/v1/stream")
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{proxy.port}/robots.txt")
+        page.evaluate(OPEN, {"share": False, "retryMs": [50, 200]})
+        page.wait_for_function("feed.transport.name === 'events'")
+        page.wait_for_function(TICKS, arg=40)
+        page.evaluate("dispatchEvent(new Event('online'))")
+        more_ticks(page)
+        assert page.evaluate("feed.transport.name") == "events"
+        proxy.blocked.clear()
+        page.evaluate("dispatchEvent(new Event('online'))")
+        page.wait_for_function("feed.transport.name === 'websocket'")
+        assert page.evaluate("feed.transport.why") == "works again"
+        more_ticks(page)
+        assert check(page).silent == 0
+
+
 def test_the_stream_has_the_fastest_tier_that_a_visible_tab_asks_for(running, browser):
     with context_of(browser, "worker") as context:
         first, second = tab(context, running), tab(context, running)
@@ -151,21 +240,24 @@ def test_the_stream_has_the_fastest_tier_that_a_visible_tab_asks_for(running, br
         first.wait_for_function("feed.tier === 'vip'")
 
 
+def tell_worker(browser: Any, method: str, **parameters: Any) -> None:
+    """Send a command of the DevTools protocol to the only SharedWorker."""
+    devtools = browser.new_browser_cdp_session()
+    (worker,) = [
+        target
+        for target in devtools.send("Target.getTargets")["targetInfos"]
+        if target["type"] == "shared_worker"
+    ]
+    attached = devtools.send("Target.attachToTarget", {"targetId": worker["targetId"]})
+    message = json.dumps({"id": 1, "method": method, "params": parameters})
+    devtools.send("Target.sendMessageToTarget", {"sessionId": attached["sessionId"], "message": message})
+
+
 def test_a_worker_that_dies_is_replaced_and_the_stream_resumes(running, browser):
     with context_of(browser, "worker") as context:
         first, second = tab(context, running), tab(context, running)
         session = sessions(running)[0]["session"]
-        devtools = browser.new_browser_cdp_session()
-        (worker,) = [
-            target
-            for target in devtools.send("Target.getTargets")["targetInfos"]
-            if target["type"] == "shared_worker"
-        ]
-        attached = devtools.send("Target.attachToTarget", {"targetId": worker["targetId"]})
-        close = {"id": 1, "method": "Runtime.evaluate", "params": {"expression": "self.close()"}}
-        devtools.send(
-            "Target.sendMessageToTarget", {"sessionId": attached["sessionId"], "message": json.dumps(close)}
-        )
+        tell_worker(browser, "Runtime.evaluate", expression="self.close()")
         for page in (first, second):
             more_ticks(page)
             more_ticks(page)
@@ -174,6 +266,21 @@ def test_a_worker_that_dies_is_replaced_and_the_stream_resumes(running, browser)
         assert shared(first) == shared(second) != "none"
         (row,) = sessions(running)
         assert row["session"] != session
+
+
+def test_a_worker_that_hangs_is_replaced_by_the_next_way(running, browser):
+    with context_of(browser, "worker") as context:
+        first, second = tab(context, running), tab(context, running)
+        # It waits for a symbol that never ticks, for longer than its tabs wait for it.
+        hang = """const request = new XMLHttpRequest();
+            request.open("GET", "/v1/poll?quotes=NONE&timeout_s=120", false);
+            request.send();"""
+        tell_worker(browser, "Runtime.evaluate", expression=hang)
+        for page in (first, second):
+            page.wait_for_function("feed.statistics().shared === 'locks'")
+            more_ticks(page)
+            more_ticks(page)
+            check(page)
 
 
 @pytest.mark.parametrize("way", ["worker", "locks"])

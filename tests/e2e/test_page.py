@@ -137,6 +137,15 @@ def test_a_name_of_any_characters_is_text(tab):
     assert tab.evaluate("Object.prototype.bid") is None
 
 
+@pytest.mark.parametrize("hash_", ["watch/%", "constructor", "toString/1", "%E0%A4%A"])
+def test_an_address_that_makes_no_sense_shows_the_watch_list(browser, address, hash_):
+    with watched(browser) as watcher:
+        page = watcher.open(f"{address}#{hash_}")
+        page.locator("#state[data-tone='live']").wait_for()
+        page.locator("#view-watch").wait_for()
+        page.locator("[aria-rowindex='2']").wait_for()
+
+
 def test_rows_are_sorted_by_their_headers_in_both_directions(tab):
     header = tab.get_by_role("columnheader", name="Symbol")
     button = header.get_by_role("button")

@@ -10,6 +10,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from marketfeed.clock import now_ns
 from marketfeed.core.few import FEW
 from marketfeed.core.units import MS
 from marketfeed.fanout import lane as lane_module
@@ -188,3 +189,37 @@ async def test_a_fault_in_the_fan_out_is_not_the_feeds(autojump_clock, monkeypat
             bench.publish(("q", "A"))
             monkeypatch.setattr(Lane, "collect", broken)
             bench.shard.ticked()  # returns
+
+
+async def test_an_idle_interval_tier_sleeps_until_a_tick_and_keeps_to_its_grid(autojump_clock, monkeypatch):
+    """Premium sends at multiples of 100 ms, shifted by its phase; the loop does not run in between."""
+    bench = Bench()
+    bench.publish(("q", "A"))
+    member, socket = bench.enter(tier=PREMIUM)
+    await bench.subscribe(member, quotes="A")
+    await trio.sleep(0.25)
+    async with trio.open_nursery() as nursery:
+        await running(bench, nursery)
+        socket.take()
+        cycles = []
+        cycle = bench.shard.cycle
+
+        async def counted(now_ns):
+            cycles.append(now_ns)
+            await cycle(now_ns)
+
+        monkeypatch.setattr(bench.shard, "cycle", counted)
+        await trio.sleep(10.03)
+        assert len(cycles) <= 11  # the keepalive's, once a second
+        phase = member.lane_key[1]
+        due_ns = PREMIUM.next_flush_ns(phase, now_ns())
+        bench.publish(("q", "A"))
+        bench.shard.ticked()
+        assert not socket.frames
+        await trio.sleep(due_ns / 1e9 - trio.current_time() - 0.001)
+        assert not socket.frames
+        await trio.sleep(0.002)
+        assert [message["n"] for message in socket.take()] == [2]
+        hops = {tag.hop: h for tag, h in bench.recorder.rotate(*bench.shard.ticks()) if tag.tier == "premium"}
+        assert hops["late"].max_ns < 50 * MS  # it is not late: it slept on purpose
+        nursery.cancel_scope.cancel()

@@ -107,6 +107,37 @@ test("a gap of the engine is not told again, and nothing is told on a tier that 
   assert.equal(heard.at(-1).T, "news");
 });
 
+test("a gap before the first tick of a symbol is told once, and of unknown channels it is passed on", () => {
+  const heard = [];
+  const book = makeBook((m) => heard.push(m));
+  const gap = { T: "gap", S: "X", channel: "quotes", lost: 4, n: 5 };
+  for (const m of [
+    { T: "engine", tiers: TIERS },
+    { T: "subscription", quotes: ["*"], trades: [], tier: "vip" },
+    { T: "synced" },
+    gap,
+    { T: "q", S: "X", n: 5 },
+    { T: "q", S: "X", n: 6 },
+    { ...gap, channel: "depth" },
+  ]) book.take(m);
+  assert.deepEqual(heard.filter((m) => m.T === "gap"), [gap, { ...gap, channel: "depth" }]);
+});
+
+test("who joins a stream that lags is not told of gaps, as quotes are conflated", () => {
+  const heard = [];
+  const book = makeBook((m) => heard.push(m));
+  for (const m of [
+    { T: "engine", tiers: TIERS },
+    { T: "joined", quotes: ["*"], trades: [], tier: "vip", lagging: true },
+    { T: "synced" },
+    { T: "q", S: "X", n: 1 },
+    { T: "q", S: "X", n: 9 },
+    { T: "lag", on: false, conflated: 7 },
+    { T: "q", S: "X", n: 11 },
+  ]) book.take(m);
+  assert.deepEqual(heard.filter((m) => m.T === "gap").map((m) => m.n), [11]);
+});
+
 test("a loop that is slow gets the newest of each symbol, and is told how many it missed", async () => {
   for (let run = 0; run < 5; run++) {
     const chance = random(run);
@@ -148,6 +179,8 @@ test("names are escaped in URLs, and too many become all", () => {
   const odd = "A&b=c%#?/+;:'~^|<>`$@!()[]{}";
   const fields = new URLSearchParams(query({ quotes: [odd.slice(0, 24), "B*"], trades: [], tier: "", after: undefined }));
   assert.deepEqual([...fields], [["quotes", `${odd.slice(0, 24)},B*`]]);
+  const long = query({ quotes: Array.from({ length: 90 }, (_, i) => `${"%".repeat(20)}${i}`), trades: ["A"] });
+  assert.equal(long, "quotes=*&trades=A"); // 2,000 characters would be 6,000 in the URL
   assert.equal(query({ quotes: Array.from({ length: 400 }, (_, i) => `SYMBOL${i}`) }), "quotes=*");
 });
 

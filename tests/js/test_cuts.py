@@ -79,7 +79,8 @@ def test_random_cuts_kills_and_restarts_leave_no_silent_hole(tmp_path, encoding)
                     engine.stop(signal.SIGKILL if kind == "kill" else signal.SIGTERM)
                     engine.close()
                     engine = Engine(*own, cwd=tmp_path)
-                feed.wait_for("resumed", before)
+                # An engine that is back before the next short poll was never missed.
+                feed.wait_for("reset" if kind in ("restart", "kill") else "resumed", before)
                 quotes(feed, before, chance.randrange(1, 300))
             figures = feed.ask("feed.statistics()")
     finally:
@@ -89,6 +90,6 @@ def test_random_cuts_kills_and_restarts_leave_no_silent_hole(tmp_path, encoding)
         witness.see(message)
     restarts = done["kill"] + done["restart"]
     print(f"{encoding}: {dict(done)}, {dict(witness.seen)}, not announced {witness.silent}, {figures}")
-    assert witness.seen["resumed"] >= sum(done.values())
+    assert witness.seen["resumed"] >= sum(done.values()) - restarts
     assert witness.seen["reset"] >= restarts
     assert 0 < figures["ticks"] <= witness.seen["q"] + witness.seen["t"]

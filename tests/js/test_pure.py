@@ -1,4 +1,4 @@
-"""The parts of marketfeed.js in Node.js: tests/js/pure.test.mjs."""
+"""marketfeed.js in Node.js, without an engine: the tests in *.test.mjs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 RUNS = "5000" if os.environ.get("MARKETFEED_PROVE") else "300"
 
 
-def test_parts_agree_with_their_models_in_random_sequences(tmp_path):
-    tests = Path(__file__).with_name("pure.test.mjs")
+@pytest.mark.parametrize(("name", "count"), [("pure", 10), ("network", 13), ("refusals", 13)])
+def test_all_tests_in_node_pass(tmp_path, name, count):
+    tests = Path(__file__).with_name(f"{name}.test.mjs")
     done = subprocess.run(
         [need("node"), "--test", tests],
         env={**os.environ, "PARTS": str(with_parts(tmp_path)), "RUNS": RUNS},
@@ -27,4 +28,4 @@ def test_parts_agree_with_their_models_in_random_sequences(tmp_path):
     )
     assert done.returncode == 0, done.stdout[-6000:]
     assert "# fail 0" in done.stdout
-    assert "# pass 8" in done.stdout
+    assert f"# pass {count}" in done.stdout

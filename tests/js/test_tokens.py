@@ -87,6 +87,18 @@ def test_what_is_not_entitled_is_told_and_the_rest_comes(running, way):
         assert not any(m.get("S") == "SY0007" for m in feed.messages)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_any_number_of_names_may_be_refused(running, way):
+    """Ten bad requests in a row would end the session for good, and a delay after each would take minutes."""
+    refused = [f"SY{number:04}" for number in range(2, 20)]
+    names = {"quotes": [*refused, "SY0000"], "trades": ["SY0001"]}
+    with program(http(running), transport=way, token=valid(), subscribe=names) as feed:
+        feed.wait_for("q", S="SY0000")
+        feed.wait_for("t", S="SY0001")
+        told = [name for m in feed.messages if m["T"] == "error" for name in m["quotes"]]
+    assert told == refused
+
+
 def test_a_token_is_renewed_before_it_expires(running):
     with program(http(running), token=[valid(12), valid(600)], subscribe=SYMBOLS) as feed:
         feed.wait(lambda all_: sum(m.get("msg") == "authenticated" for m in all_) >= 1)

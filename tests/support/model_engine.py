@@ -17,8 +17,9 @@ from wsproto.events import (
     TextMessage,
 )
 
-from marketfeed.core.binary import messages_frame, quotes_frame, symbols_frame, trades_frame
+from marketfeed.core.binary import HEADER, Kind, messages_frame, quotes_frame, symbols_frame, trades_frame
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE, TRADE
+from marketfeed.core.symbols import MAX_SYMBOLS
 
 if TYPE_CHECKING:
     import random
@@ -32,6 +33,22 @@ Tick = tuple[int, Key, int]  # g, whose, n
 
 def matches(name: str, symbol: str) -> bool:
     return symbol.startswith(name[:-1]) if name.endswith("*") else symbol == name
+
+
+def corrupted(frame: bytes) -> bytes:
+    """Return a frame of the WebSocket with ticks, the last of which has a symbol that it cannot have."""
+    data = bytearray(frame)
+    at = data.rfind(b'"S":"')
+    if at >= 0:
+        data[at + 5] = ord(" ")
+        return bytes(data)
+    begin = 2 if frame[1] < 126 else 4
+    while begin < len(frame):
+        _, kind, _, length, _ = HEADER.unpack_from(frame, begin)
+        begin += HEADER.size + length
+    dtype = QUOTE if kind == Kind.QUOTES else TRADE
+    np.frombuffer(data, dtype, 1, len(data) - dtype.itemsize)["symbol"] = MAX_SYMBOLS - 1
+    return bytes(data)
 
 
 class Model:

@@ -25,7 +25,7 @@ let current = null;
 /** Show the view of `#name/argument`. */
 function route() {
   const [name, argument] = location.hash.slice(1).split("/");
-  const wanted = name in VIEWS ? name : "watch";
+  const wanted = Object.hasOwn(VIEWS, name) ? name : "watch";
   if (wanted !== current) {
     built.get(current)?.hide();
     if (current) $(`view-${current}`).hidden = true;
@@ -40,7 +40,16 @@ function route() {
     document.title =
       wanted === "watch" ? "marketfeed" : `${wanted[0].toUpperCase()}${wanted.slice(1)} · marketfeed`;
   }
-  built.get(wanted).show(argument === undefined ? null : decodeURIComponent(argument));
+  built.get(wanted).show(decoded(argument));
+}
+
+/** The text of a part of the address; null for none, and for one that is not well encoded. */
+function decoded(part) {
+  try {
+    return part === undefined ? null : decodeURIComponent(part);
+  } catch {
+    return null;
+  }
 }
 
 readColours();
