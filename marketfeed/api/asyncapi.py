@@ -20,7 +20,8 @@ BINARY: Final = """\
 One or more frames, back to back, little-endian: a header of 16 bytes (version u8 = 1, kind u8, flags u16, \
 length u32 of the payload, sent_ns u64), then the payload. Kind 1: symbol ids, a JSON object. Kinds 2 and 3: \
 quotes and trades, records of 64 bytes. Kind 4: a JSON array of the messages of a text frame that are not \
-ticks. Kind 5: heartbeat, no payload. docs/protocol.md, section Binary, has the layout of the records."""
+ticks. Kind 5: heartbeat, no payload. Kind 6, only with `compress` and alone in its message: a text frame in \
+raw deflate, at most 1 MiB of text. docs/protocol.md, section Binary, has the layout of the records."""
 PORT: Final = {"default": "8765", "description": "`gateway.port`"}
 
 
@@ -109,7 +110,7 @@ def _document() -> dict[str, Any]:
                 },
                 "binaryFrame": {
                     "title": "Binary frame",
-                    "summary": "Encoding `binary`.",
+                    "summary": "Encoding `binary`; or, with `compress`, a compressed text frame.",
                     "description": BINARY,
                     "contentType": "application/octet-stream",
                     "payload": {"type": "string", "format": "binary"},

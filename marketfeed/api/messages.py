@@ -180,6 +180,9 @@ class Subscription(Answer, frozen=True, tag="subscription"):
     alerts: Annotated[Sequence[AlertPattern], Meta(description="Patterns of the rules whose alerts come.")]
     tier: Tier
     encoding: EncodingName
+    compress: (
+        Annotated[Literal[True], Meta(description="Frames may come compressed; absent if not.")] | UnsetType
+    ) = UNSET
     consumer: (
         Annotated[ConsumerName, Meta(description="The consumer whose alerts come; absent in a live view.")]
         | UnsetType

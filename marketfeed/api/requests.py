@@ -21,7 +21,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Subscribe(Request, frozen=True):
-    """Add names to the subscription; change tier or encoding; resume from a cursor."""
+    """Add names to the subscription; change tier, encoding or compression; resume from a cursor."""
 
     action: Literal["subscribe"]
     quotes: Annotated[list[Name], Meta(description="Names to receive quotes of.")] = []
@@ -38,6 +38,13 @@ class Subscribe(Request, frozen=True):
     tier: Annotated[Tier | None, Meta(description="Tier of the whole session from now on.")] = None
     encoding: Annotated[
         EncodingName | None, Meta(description="Encoding of the whole session from this answer on.")
+    ] = None
+    compress: Annotated[
+        bool | None,
+        Meta(
+            description="From this answer on, frames of the whole session may come compressed: "
+            "with `encoding` `json`, on a tier with an interval."
+        ),
     ] = None
     after: Annotated[Cursor | None, Meta(description="Resume the names of this request from here.")] = None
 

@@ -30,8 +30,8 @@ class Batch:
     precede the ticks. On a JSON session the arrays are empty, and ``messages`` holds the ticks too.
 
     ``arrived_ns`` is this machine's Unix time of the read; ``sent_ns`` the engine's time of sending, 0 if
-    unknown. ``data`` is the message as received; it is empty if the client made the batch, for example to
-    tell that the connection was lost. ``symbols`` are the ids by name that ``data`` announces.
+    unknown. ``data`` is the message as received, but decompressed; it is empty if the client made the batch,
+    for example to tell that the connection was lost. ``symbols`` are the ids by name that ``data`` announces.
     """
 
     __slots__ = ("_names", "arrived_ns", "data", "messages", "quotes", "sent_ns", "symbols", "trades")

@@ -39,6 +39,7 @@ def connect(
     tier: str | None = None,
     after: str | None = None,
     encoding: str = "json",
+    compress: bool = False,
     ca: str | Path | None = None,
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     wait: bool = False,
@@ -58,8 +59,9 @@ def connect(
     or token. ``get_token`` returns one, and is called before the first connection and before a token
     expires; it may be asynchronous. If it raises, it is called again after a delay. If it returns None, the
     feed ends as unauthorised. ``quotes``, ``trades``, ``tier`` and ``after`` are a first subscription, as
-    :meth:`Feed.subscribe` has them. With ``encoding`` `binary`, batches have arrays. ``ca`` is a PEM file
-    with the certificates to trust, in place of the system's.
+    :meth:`Feed.subscribe` has them. With ``encoding`` `binary`, batches have arrays. With ``compress``, the
+    engine may compress JSON; it refuses that on tiers without interval. ``ca`` is a PEM file with the
+    certificates to trust, in place of the system's.
 
     Without ``wait``, entering raises ConnectError if the first connection fails, RefusedError if the engine
     refuses it for good, and RequestRefusedError if it refuses the subscription. With ``wait`` it returns at
@@ -78,6 +80,8 @@ def connect(
     where = url if isinstance(url, Endpoint) else endpoint(stream_of(url), trusted, "", "ca: ")
     if encoding not in ENCODINGS:
         raise ConfigError(f"encoding: one of {', '.join(ENCODINGS)}, not {encoding!r}")
+    if compress and encoding != "json":
+        raise ConfigError(f"compress: only with encoding 'json', not {encoding!r}")
     if token is not None and get_token is not None:
         raise ConfigError("token, get_token: give one of them")
     settings = Settings(
@@ -89,6 +93,7 @@ def connect(
         renewable=get_token is not None,
         tier=tier,
         encoding=encoding,
+        compress=compress,
         wait=wait,
         connect_s=connect_s,
         ping_s=ping_s,

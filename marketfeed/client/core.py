@@ -67,6 +67,7 @@ class Settings:
     renewable: bool = False  # there is a callback for tokens
     tier: str | None = None
     encoding: str = "json"
+    compress: bool = False
     wait: bool = False
     connect_s: float = 10.0  # for handshake and `auth`
     ping_s: float = 10.0  # between pings
@@ -100,7 +101,7 @@ class Core:
         self._backoff = Backoff(*delays, uniform=uniform)
         renewal = Backoff(*delays, uniform=uniform)
         self._credentials = Credentials(settings.token, renewable=settings.renewable, backoff=renewal)
-        self.subscriptions = Subscriptions(settings.encoding, settings.tier)
+        self.subscriptions = Subscriptions(settings.encoding, settings.tier, settings.compress)
         self._dialogue = Dialogue(
             self._credentials, self.subscriptions, settings.ping_s, settings.mute_s, self._on_ready
         )

@@ -17,6 +17,7 @@ from marketfeed.client.continuity import NamedNumbers, RecordNumbers
 from marketfeed.client.messages import Gap, Quote, Trade, decode
 from marketfeed.client.newest import Newest
 from marketfeed.client.statistics import Counters
+from marketfeed.core.compressed import inflated, is_compressed
 from marketfeed.core.records import FLAG_SNAPSHOT, NO_QUOTES, NO_TRADES, QUOTES, TRADES, Records
 from marketfeed.core.units import US
 from marketfeed.errors import FeedProtocolError
@@ -175,6 +176,8 @@ class Intake:
 
     def binary(self, data: bytes, now: Now) -> Batch:
         """Take a binary message. Raises FeedProtocolError if nothing of it can be taken."""
+        if is_compressed(data):
+            return self.text(inflated(data), now)
         contents = contents_of(data)
         counters = self.counters
         counters.messages += 1

@@ -78,9 +78,11 @@ class Request:
         at = int(position) if position.isdecimal() and position.isascii() and len(position) < 30 else 0
         self.cursor, self.epoch, self.g, self.at = cursor, epoch, 0, at
 
-    def text(self, tier: str | None, encoding: str) -> str:
+    def text(self, tier: str | None, encoding: str, compress: bool = False) -> str:
         """Return the request as JSON, and note its cursor."""
         asked: dict[str, Any] = {"action": "subscribe", "id": self.id, "encoding": encoding}
+        if compress:
+            asked["compress"] = True
         for key in ("quotes", "trades", "alerts", "consumer", "start"):
             if value := getattr(self, key):
                 asked[key] = value
@@ -96,10 +98,10 @@ class Request:
 class Subscriptions:
     """All requests of a feed; ``tier`` is the last one that it asked for, None for the engine's choice."""
 
-    def __init__(self, encoding: str, tier: str | None = None) -> None:
+    def __init__(self, encoding: str, tier: str | None = None, compress: bool = False) -> None:
         self.requests: dict[int, Request] = {}
         self.tier = tier
-        self._encoding = encoding
+        self._encoding, self._compress = encoding, compress
         self._next_id = 1
         self._pause_s = 0.0  # nothing is sent before
         self._leaving: dict[int, str] = {}  # `unsubscribe` requests under way, as text
@@ -172,7 +174,7 @@ class Subscriptions:
                 if request.epoch not in ("", epoch):
                     request.place("", request.epoch)
                 request.stage = Stage.SENT
-                yield request.text(self.tier, self._encoding)
+                yield request.text(self.tier, self._encoding, self._compress)
         due, self._unsent = self._unsent, [one for one in self._unsent if one[0] > now_s]
         for at_s, number in due:
             if at_s <= now_s:

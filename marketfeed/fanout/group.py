@@ -35,13 +35,16 @@ class Group:
         "known",
         "lost",
         "members",
+        "packs",
         "sent_bytes",
         "sent_ns",
     )  # fmt: skip
 
-    def __init__(self, interest: Interest, encoding: Encoding) -> None:
+    def __init__(self, interest: Interest, encoding: Encoding, at_once: bool = False) -> None:
+        """``at_once``: of a tier without interval, whose frames are never packed."""
         self.interest = interest
         self.encoding = encoding
+        self.packs = encoding.packs and not at_once
         self.members: dict[Subscriber, Callable[[bytes], bool]] = {}  # and the ``offer`` of its sink
         self.content = FrameContent(encoding.mixed)  # of the flush in progress
         self.appends = (self.content.ticks.append, self.content.trades.append)  # by channel
@@ -60,6 +63,8 @@ class Group:
             content.announced = {table.name(symbol): symbol for symbol in untold}
             self.known = self.interest.counts()
         message = self.encoding.frame(content, moment)
+        if self.packs:
+            message = self.encoding.packed(message, len(self.members), moment.sent_ns)
         content.clear()
         self.delivered += ticks
         self.sent_bytes += len(message)

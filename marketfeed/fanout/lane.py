@@ -87,7 +87,7 @@ class Lane:
         key = (member.interest, member.encoding)
         group = self.groups.get(key)
         if group is None:
-            group = self.groups[key] = Group(*key)
+            group = self.groups[key] = Group(*key, at_once=not self.tier.interval_ns)
             self._takers.add(group)
 
             def grow(channel: int, symbols: Indices, by_name: bool, group: Group = group) -> None:

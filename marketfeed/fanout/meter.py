@@ -28,9 +28,10 @@ from marketfeed.access.usage import (
     plus,
 )
 from marketfeed.core.binary import FrameParser, Kind
+from marketfeed.core.compressed import inflated
 from marketfeed.core.records import CHANNELS, QUOTES, RECORD, TRADES
 from marketfeed.fanout.wire import TRADE_HEAD, is_session
-from marketfeed.fanout.ws_frames import payload_span
+from marketfeed.fanout.ws_frames import BINARY, payload_span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -247,9 +248,9 @@ def _figures(ledger: SessionLedger) -> Figures:
 
 def trades_in(message: bytes, encoding: Encoding) -> int:
     """Return the number of trades in a frame with ticks of a session; its cost grows with the frame."""
-    if encoding.codec == "json":
-        return message.count(TRADE_HEAD)
     at, length = payload_span(message) or (0, 0)
+    if encoding.codec == "json":
+        return (inflated(message[at:]).encode() if message[0] == BINARY else message).count(TRADE_HEAD)
     parser = FrameParser()
     parser.feed(message[at : at + length])
     found = 0

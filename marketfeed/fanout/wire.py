@@ -5,7 +5,8 @@
                                                                └──► body of a long poll
 
 Encodings with the same codec share lanes, and so the work of the codec; a group has one encoding. The content
-of a frame is everything that a session gets between one position and the next.
+of a frame is everything that a session gets between one position and the next. An encoding may pack frames of
+large groups, once for all members.
 """
 
 from __future__ import annotations
@@ -115,6 +116,15 @@ class Encoding(Protocol):
         ...
 
     @property
+    def packs(self) -> bool:
+        """Return whether :meth:`packed` has an effect."""
+        ...
+
+    def packed(self, frame: bytes, members: int, sent_ns: int) -> bytes:
+        """Return ``frame`` as a group of ``members`` is sent it."""
+        ...
+
+    @property
     def pings(self) -> bool:
         """Return whether the peer answers the pings of RFC 6455."""
         ...
@@ -129,7 +139,17 @@ def _array(content: FrameContent) -> bytes:
     return b",".join(content.messages + content.ticks if content.messages else content.ticks)
 
 
-class JsonEncoding:
+class _Plain:
+    """Sends frames as they are."""
+
+    packs: bool = False
+
+    def packed(self, frame: bytes, members: int, sent_ns: int) -> bytes:
+        """Return the frame unchanged."""
+        return frame
+
+
+class JsonEncoding(_Plain):
     """A WebSocket text frame: one JSON array."""
 
     name: Final = "json"
@@ -155,7 +175,7 @@ class JsonEncoding:
         return frame(TEXT, b'[{"T":"heartbeat","t":%d}]' % (sent_ns // 1000))
 
 
-class BinaryEncoding:
+class BinaryEncoding(_Plain):
     """A WebSocket binary message that holds up to one frame of core/binary.py per kind."""
 
     name: Final = "binary"
@@ -197,7 +217,7 @@ class BinaryEncoding:
         return frame(BINARY_FRAME, heartbeat_frame(sent_ns))
 
 
-class SseEncoding:
+class SseEncoding(_Plain):
     """An event of ``text/event-stream``; its id is a cursor with the ``g`` of its last tick.
 
     Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
@@ -229,7 +249,7 @@ class SseEncoding:
         return b": heartbeat\n\n"
 
 
-class PollEncoding:
+class PollEncoding(_Plain):
     """The body of an answer to a long poll, except its end, which differs from poll to poll."""
 
     name: Final = "poll"

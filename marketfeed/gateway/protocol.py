@@ -85,7 +85,7 @@ _TEXT: Final = "a string"
 _RULES: Final = "a list of strings"
 _ALLOWED: Final[dict[str, str]] = {
     "id": "a string or an integer", "quotes": _NAMES, "trades": _NAMES, "tier": _TEXT, "encoding": _TEXT,
-    "after": _TEXT, "token": _TEXT, "t": "a number or a string",
+    "compress": "true or false", "after": _TEXT, "token": _TEXT, "t": "a number or a string",
     "alerts": _RULES, "consumer": _TEXT, "start": '"now" or "all"',
 }  # fmt: skip
 
@@ -182,6 +182,7 @@ def subscription(
     resumption: Resumption | None = None,
     alerts: tuple[str, ...] = (),
     consumer: str | None = None,
+    compress: bool = False,
 ) -> bytes:
     """Return the response to ``subscribe`` and ``unsubscribe``: the complete subscription."""
     who = msgspec.UNSET if consumer is None else consumer
@@ -189,9 +190,19 @@ def subscription(
     reset: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     if resumption is not None:
         resumed, reset = resumption.resumed, resumption.reset
-    return _array(
-        Subscription(names.quotes, names.trades, alerts, tier, encoding, who, resumed, reset, id=_id(id_))
+    told = Subscription(
+        names.quotes,
+        names.trades,
+        alerts,
+        tier,
+        encoding,
+        compress or msgspec.UNSET,
+        who,
+        resumed,
+        reset,
+        id=_id(id_),
     )
+    return _array(told)
 
 
 def cursor_of(request: Subscribe) -> Cursor | None:

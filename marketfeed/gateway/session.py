@@ -153,7 +153,9 @@ class Session(ABC):
 
         def answer(_: Resumption | None) -> bytes:
             about = (member.names, member.tier.name, member.encoding.name, None, None)
-            payloads = [protocol.subscription(*about, alerts.patterns, alerts.consumer)]
+            payloads = [
+                protocol.subscription(*about, alerts.patterns, alerts.consumer, member.encoding.packs)
+            ]
             if over is not None:
                 payloads.insert(0, protocol.error(ErrorCode.TOO_MANY_REQUESTS, f"over quota: {over.reason}"))
             wall_ns = self._service.shard.wall_ns()
@@ -230,7 +232,9 @@ class Session(ABC):
                 what = ", ".join([*sorted(gone.distinct()), *lost]) or f"tier {tier.name}"
                 payloads.append(protocol.error(ErrorCode.NOT_ENTITLED, f"no longer entitled: {what}"[:500]))
                 about = (member.names, member.tier.name, member.encoding.name, None, None)
-                payloads.append(protocol.subscription(*about, alerts.patterns, alerts.consumer))
+                payloads.append(
+                    protocol.subscription(*about, alerts.patterns, alerts.consumer, member.encoding.packs)
+                )
             wall_ns = self._service.shard.wall_ns()
             return b"".join(member.encoding.messages(payload, wall_ns) for payload in payloads)
 

@@ -14,8 +14,8 @@ import trio
 
 from marketfeed.api.requests import Acknowledge, Authenticate, ClientRequest, Ping, Subscribe, Unsubscribe
 from marketfeed.errors import CloseCode, ErrorCode, RequestError
+from marketfeed.fanout.compression import encoding_after
 from marketfeed.fanout.shard import SubscriptionChange
-from marketfeed.fanout.wire import ENCODINGS, Encoding
 from marketfeed.gateway import entitled, protocol
 from marketfeed.gateway.clients import NO_SDK
 from marketfeed.gateway.limits import Bucket
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from marketfeed.fanout.resume import Resumption
     from marketfeed.fanout.subscriber import Subscriber
     from marketfeed.fanout.tiers import Tier
+    from marketfeed.fanout.wire import Encoding
     from marketfeed.gateway.outbox import Outbox
 
 MAX_BAD_REQUESTS: Final = 10  # in a row
@@ -183,7 +184,11 @@ class WebSocketSession(Session):
                 asked = protocol.names_of(request)
                 entitled.check_names(self.entitlement, asked, request.id)
                 names = member.names.plus(asked)
-                tier, encoding = self._tier_of(request, member), self._encoding_of(request, member)
+                tier = self._tier_of(request, member)
+                try:
+                    encoding = encoding_after(member.encoding, request.encoding, request.compress, tier)
+                except ValueError as error:
+                    raise RequestError(ErrorCode.SYNTAX, str(error), request.id) from None
                 await self._change(request, names, tier, encoding, member, synced=True)
             case Unsubscribe():
                 names = member.names.minus(protocol.names_of(request))
@@ -199,16 +204,6 @@ class WebSocketSession(Session):
             raise RequestError(ErrorCode.SYNTAX, what, request.id)
         entitled.check_tier(self.entitlement, tier, request.id)
         return tier
-
-    @staticmethod
-    def _encoding_of(request: Subscribe, member: Subscriber) -> Encoding:
-        if request.encoding is None:
-            return member.encoding
-        encoding = ENCODINGS.get(request.encoding)
-        if encoding is None:
-            what = f"encoding: one of {', '.join(ENCODINGS)}, not {request.encoding[:40]!r}"
-            raise RequestError(ErrorCode.SYNTAX, what, request.id)
-        return encoding
 
     async def _change(
         self,
@@ -244,7 +239,9 @@ class WebSocketSession(Session):
 
         def answer(resumption: Resumption | None) -> bytes:
             about = (member.names, member.tier.name, member.encoding.name, request.id, resumption)
-            return self._framed(member, protocol.subscription(*about, alerts.patterns, alerts.consumer))
+            return self._framed(
+                member, protocol.subscription(*about, alerts.patterns, alerts.consumer, member.encoding.packs)
+            )
 
         await self._service.shard.change(
             SubscriptionChange(

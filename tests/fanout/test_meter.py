@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from marketfeed.access import usage
 from marketfeed.access.usage import Interval, Report, User
 from marketfeed.fanout import meter as meters
+from marketfeed.fanout.compression import COMPRESSED
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.meter import trades_in
-from marketfeed.fanout.wire import BINARY, JSON, PROBE, SSE
-from tests.support.bench import PREMIUM, SLOW_EVERY, VIP, Bench
+from marketfeed.fanout.wire import BINARY, PROBE
+from tests.support.bench import PREMIUM, SLOW_EVERY, VIP, Bench, everything_packed
 from tests.support.metered import ENCODINGS, INTERVAL, TIERS, metered, metered_steps
 
 ANN, BOB = User("acme", "ann"), User("acme", "bob")
@@ -33,7 +34,8 @@ ANN, BOB = User("acme", "ann"), User("acme", "bob")
     script=st.lists(metered_steps, max_size=60),
 )
 def test_users_are_metered_exactly_what_was_delivered_and_sent(depth, tier, encodings, script):
-    trio.run(metered, depth, tier, encodings, script, clock=trio.testing.MockClock(autojump_threshold=0))
+    with everything_packed():
+        trio.run(metered, depth, tier, encodings, script, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def taken(bench: Bench) -> dict[tuple[str, str, str], tuple[int, int]]:
@@ -275,16 +277,20 @@ async def test_what_a_cancelled_flush_has_not_sent_is_not_counted(autojump_clock
     assert members
 
 
-@pytest.mark.parametrize("encoding", [JSON, BINARY, SSE])
+@pytest.mark.parametrize("encoding", ENCODINGS)
 async def test_trades_are_found_in_frames_of_any_encoding(autojump_clock, encoding):
     bench = Bench()
-    member, socket = bench.enter(encoding=encoding)
+    member, socket = bench.enter(tier=SLOW_EVERY, encoding=encoding)
     await bench.subscribe(member, quotes="A", trades="A")
+    await trio.sleep(0.1)
     await bench.cycle()
     socket.frames.clear()
     bench.publish(*[("q", "A"), ("t", "A")] * 20, ("t", "A"))
-    await bench.cycle()
+    await trio.sleep(0.1)
+    with everything_packed():
+        await bench.cycle()
     (frame,) = socket.frames
+    assert (frame[0] == 0x82) == (encoding in (BINARY, COMPRESSED))
     assert trades_in(frame, encoding) == 21
 
 

@@ -78,13 +78,14 @@ async def test_ping_and_auth_without_authentication():
         ({"action": "subscribe", "quotes": [["A"]], "id": 3}, 400, "at index 0 it is a list"),
         ({"action": "subscribe", "quotes": None, "id": 3}, 400, "prefix*, not null"),
         ({"action": "subscribe", "tier": True, "id": 3}, 400, "tier: a string, not true"),
+        ({"action": "subscribe", "compress": 1, "id": 3}, 400, "compress: true or false, not 1"),
         ({"action": "ping", "t": [10], "id": 3}, 400, "t: a number or a string, not a list"),
         ({"action": "auth", "token": 10**30, "id": 3}, 400, "token: a string, not "),
         (
             {"action": "subscribe", "symbols": ["A"], "id": 3},
             400,
             "'symbols': unknown key; allowed: action, id, quotes, trades, alerts, consumer, start, tier,"
-            " encoding, after",
+            " encoding, compress, after",
         ),
         ({"action": "ping", "\x1b[2J" + 99 * "x": 1, "id": 3}, 400, "'\\x1b[2Jxxx"),
         ({"action": "subscribe", "quotes": ["A B"], "id": 3}, 400, "A B"),

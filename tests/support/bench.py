@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 import trio
 import trio.testing
 
 from marketfeed.core.binary import FrameParser, Kind
+from marketfeed.core.compressed import inflated, is_compressed
 from marketfeed.core.cursor import Cursor, parse_cursor
 from marketfeed.core.records import FLAG_SNAPSHOT, QUOTE, QUOTES, TRADE, TRADES, Batch
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.units import MS
 from marketfeed.core.writer import RingWriter
+from marketfeed.fanout import compression
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.shard import Shard, SubscriptionChange
@@ -28,7 +32,7 @@ from tests.support.conformance import check_event, check_messages, check_poll
 from tests.support.ws_frames import split_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from marketfeed.errors import CloseCode
     from marketfeed.fanout.resume import Resumption
@@ -44,6 +48,15 @@ SLOW_EVERY = Tier("archive", 100 * MS, True, 65536)
 def kinds(messages: list[dict[str, Any]]) -> list[str]:
     """Return the type of each message."""
     return [message["T"] for message in messages]
+
+
+@contextmanager
+def everything_packed() -> Iterator[None]:
+    """Have sessions with compression get every frame of a group compressed that becomes shorter by it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compression, "COMPRESS_BYTES", 1)
+        patch.setattr(compression, "COMPRESS_MEMBERS", 1)
+        yield
 
 
 class Decoder:
@@ -66,6 +79,8 @@ class Decoder:
         assert not rest
         if first == 0x89:
             return []
+        if first == 0x82 and is_compressed(payload):
+            first, payload = 0x81, inflated(payload).encode()
         if first == 0x81:
             messages: list[dict[str, Any]] = json.loads(payload)
             check_messages(messages)

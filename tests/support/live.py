@@ -18,6 +18,7 @@ from marketfeed.alerts.delivery import DeliveryLimits
 from marketfeed.alerts.dispatch import Dispatch
 from marketfeed.alerts.sqlite_log import open_log
 from marketfeed.core.binary import FrameParser, Kind
+from marketfeed.core.compressed import inflated, is_compressed
 from marketfeed.core.records import QUOTE, Batch
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
@@ -228,7 +229,9 @@ async def serving(
 
 
 def messages_of(frame: str | bytes) -> list[dict[str, Any]]:
-    """Return the messages of a text or binary frame; a binary tick is a record under ``R``."""
+    """Return the messages of a frame in any encoding; a binary tick is a record under ``R``."""
+    if isinstance(frame, bytes) and is_compressed(frame):
+        return [{**message, "compressed": True} for message in messages_of(inflated(frame))]
     if isinstance(frame, str):
         messages: list[dict[str, Any]] = json.loads(frame)
         check_messages(messages)

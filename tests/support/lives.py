@@ -6,6 +6,7 @@ import trio
 import trio.testing
 from hypothesis import strategies as st
 
+from marketfeed.fanout.compression import COMPRESSED
 from marketfeed.fanout.wire import BINARY, JSON, SSE
 from tests.support.bench import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower
 
@@ -22,7 +23,7 @@ steps = st.one_of(
     st.tuples(st.just("open"), st.tuples(who, st.sampled_from([None, 1, 3]))),
     st.tuples(st.just("subscribe"), st.tuples(who, st.sampled_from([*NAMES, "A*", "*"]))),
     st.tuples(st.just("leave"), who),
-    st.tuples(st.just("switch"), st.tuples(who, st.sampled_from([JSON, BINARY]))),
+    st.tuples(st.just("switch"), st.tuples(who, st.sampled_from([JSON, BINARY, COMPRESSED]))),
 )
 
 

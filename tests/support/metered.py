@@ -7,12 +7,13 @@ import trio.testing
 from hypothesis import strategies as st
 
 from marketfeed.access.usage import Interval, User, plus
+from marketfeed.fanout.compression import COMPRESSED
 from marketfeed.fanout.wire import BINARY, JSON, SSE
 from tests.support.bench import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Decoder, frames_of
 from tests.support.lives import Lives, steps
 
 TIERS = [VIP, SLOW_EVERY, PREMIUM, BASIC]
-ENCODINGS = [JSON, BINARY, SSE]
+ENCODINGS = [JSON, BINARY, SSE, COMPRESSED]
 USERS = [User("acme", "ann"), User("acme", "bob"), User("acme", "ann")]  # two sessions are ann's
 INTERVAL = Interval(0.0, 20.0)
 metered_steps = st.one_of(
