@@ -87,12 +87,8 @@ def batch_of(few: list[tuple[int, bytearray]]) -> Batch:
     return Batch(quotes, trades, np.array([channel for channel, _ in few], np.uint8))
 
 
-class _Placed(NamedTuple):
-    channel: int
-    symbol: int
-    n: int
-    slot: int
-    record: bytearray
+_Placed = tuple[int, int, int, int, bytearray]  # channel, symbol, n, slot, record
+_new = tuple.__new__  # a NamedTuple's own is Python code
 
 
 class FewWriter:
@@ -119,19 +115,17 @@ class FewWriter:
             (symbol,) = _SYMBOL.unpack_from(record, _SYMBOL_AT)
             n = self.published[channel][symbol] + 1
             for other in placed:
-                n += other.channel == channel and other.symbol == symbol
+                n += other[0] == channel and other[1] == symbol
             _G.pack_into(record, _G_AT, g)
             _N.pack_into(record, _N_AT, n & _U4)
             slot = symbol * self._depth + ((n - 1) & self._mask)
-            placed.append(_Placed(channel, symbol, n, slot, record))
+            placed.append((channel, symbol, n, slot, record))
         return placed
 
     def store(self, placed: list[_Placed], first_g: int) -> None:
         """Store the ticks, all but ``published_g``; the order of the loops is the protocol."""
-        fresh = [(channel, symbol, record) for channel, symbol, n, _, record in placed if n == 1]
-        for channel, symbol, record in sorted(fresh, key=itemgetter(0)):  # quotes first, as for arrays
-            if not self.first_ns[symbol]:
-                self.first_ns[symbol] = FIELDS[channel].unpack(record)[1]
+        if 1 in [place[2] for place in placed]:
+            self._note_first(placed)
         for channel, symbol, n, _, _ in placed:
             self.claimed[channel][symbol] = n
         for channel, _, _, slot, record in placed:
@@ -139,6 +133,12 @@ class FewWriter:
         for g, (channel, symbol, n, slot, _) in enumerate(placed, first_g):
             self.sequence[g & self._entries] = slot | channel << _CHANNEL_SHIFT
             self.published[channel][symbol] = n
+
+    def _note_first(self, placed: list[_Placed]) -> None:
+        """Record the times of the first ticks of symbols, of quotes first, as for arrays."""
+        for channel, symbol, n, _, record in sorted(placed, key=itemgetter(0)):
+            if n == 1 and not self.first_ns[symbol]:
+                self.first_ns[symbol] = FIELDS[channel].unpack(record)[1]
 
 
 class FewReader:
@@ -172,5 +172,5 @@ class FewReader:
             behind = (claimed - n) & _U4
             if behind >= self._depth:
                 return None
-            found.append(Tick(channel, symbol, claimed - behind, fields, record))
+            found.append(_new(Tick, (channel, symbol, claimed - behind, fields, record)))
         return found

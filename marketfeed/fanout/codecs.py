@@ -189,7 +189,10 @@ class JsonCodec:
 
     def fragment(self, tick: Tick) -> bytes:
         """Return the JSON object of one tick."""
-        head = self._heads_upto(tick.channel, len(self._symbols))[tick.symbol]
+        heads = self._heads[tick.channel]
+        if tick.symbol >= len(heads):
+            heads = self._heads_upto(tick.channel, len(self._symbols))
+        head = heads[tick.symbol]
         event, received, g, *own, n, _, _, _ = tick.fields
         if tick.channel == QUOTES:
             bid_px, ask_px, bid_sz, ask_sz = own

@@ -63,24 +63,26 @@ class Flushes:
         sends = 0
         moment = Moment(self._rings.epoch, lane.g, self._wall_ns())
         for group in groups:
-            if not group.members:  # to be dissolved later
+            members = group.members
+            if not members:  # to be dissolved later
                 group.content.clear()
                 continue
+            count = len(members)
             message, ticks = group.frame(moment, self._symbols)
             group.sent_ns = now_ns
-            self._figures.sent(len(message), len(group.members))
-            if len(group.members) > YIELD_SENDS:
+            self._figures.sent(len(message), count)
+            if count > YIELD_SENDS:
                 yield from self._offer_widely(group, message, ticks, blocked, marks)
                 sends = 0
                 continue
             if group.encoding.counted:
-                marks.deliveries += ticks * len(group.members)
+                marks.deliveries += ticks * count
             else:
                 marks.through(self._wall_ns())  # the engine's own probe does not delay clients
-            for member, offer in group.members.items():
+            for member, offer in members.items():
                 if not offer(message):
                     blocked.append((member, ticks, message))
-            sends += len(group.members)
+            sends += count
             if sends >= YIELD_SENDS:
                 sends = 0
                 marks.through(self._wall_ns())

@@ -186,7 +186,8 @@ class Pump:
 
     def publish(self, batch: Batch, intake: FeedIntake) -> None:
         """Validate, stamp and write ``batch``, and ring the doorbell."""
-        if len(batch) <= FEW and self._publish_few(batch, intake):
+        counts = len(batch.quotes), len(batch.trades)
+        if sum(counts) <= FEW and self._publish_few(batch, counts, intake):
             return
         if len(batch.trades) and has_details(batch.trades):
             batch = with_valid_details(batch, intake.count)
@@ -213,16 +214,16 @@ class Pump:
         self._writer.write(batch)
         self._doorbell()
 
-    def _publish_few(self, batch: Batch, intake: FeedIntake) -> bool:
+    def _publish_few(self, batch: Batch, counts: tuple[int, int], intake: FeedIntake) -> bool:
         """Publish a few plain ticks one by one; return False if there are none, or others among them."""
-        if self._write_few is None or not len(batch):
+        if self._write_few is None or counts == (0, 0):
             return False
         few = few_of(batch)
         now_ns = self._wall_ns()
         if not mark_if_plain(few, len(self.symbols), now_ns, intake.number):
             return False
-        intake.ticks[QUOTES] += len(batch.quotes)
-        intake.ticks[TRADES] += len(batch.trades)
+        intake.ticks[QUOTES] += counts[QUOTES]
+        intake.ticks[TRADES] += counts[TRADES]
         intake.last_tick_ns = now_ns
         self._write_few(few)
         self._doorbell()
