@@ -86,7 +86,7 @@ def process(argv: list[str], folder: Path, dialect: str = "marketfeed", port: in
         alarm = time.monotonic() + READY_S
         for line in child.stdout:
             if "ready" in line:
-                port = port or int(line.split("http://")[1].split()[0].rpartition(":")[2])
+                port = port or int(line.split("://")[1].split()[0].rpartition(":")[2])
                 break
             if time.monotonic() > alarm:
                 break
@@ -111,11 +111,12 @@ def process(argv: list[str], folder: Path, dialect: str = "marketfeed", port: in
 
 @contextlib.contextmanager
 def marketfeed(
-    rate: float, universe: int = 1000, engine: str = "", latency: str = "", feed: str = ""
+    rate: float, universe: int = 1000, engine: str = "", latency: str = "", feed: str = "", gateway: str = ""
 ) -> Iterator[Server]:
     """Run marketfeed with a uniform synthetic feed of ``rate`` quotes per second.
 
-    ``engine``, ``latency`` and ``feed`` are additional lines of these sections of its configuration.
+    ``engine``, ``latency``, ``feed`` and ``gateway`` are additional lines of these sections of its
+    configuration.
     """
     with tempfile.TemporaryDirectory(prefix="marketfeed-perf-") as name:
         folder = Path(name)
@@ -124,7 +125,7 @@ def marketfeed(
         config.write_text(
             f"[engine]\ndrain_s = 0.5\n{engine}\n"
             f"[latency]\n{latency}\n"
-            "[gateway]\nport = 0\n"
+            f"[gateway]\nport = 0\n{gateway}\n"
             f"[admin]\nport = {admin_port}\n"
             '[[feeds]]\nname = "bench"\ntype = "synthetic"\nactivity = "uniform"\ntrades = 0.0\n'
             f"symbols = {universe}\nrate = {float(rate)}\n{feed}\n"

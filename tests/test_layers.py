@@ -177,7 +177,6 @@ def test_long_lived_tasks_start_in_the_engine_alone():
     openers = {module for module, path in MODULES.items() if "open_nursery(" in path.read_text("utf-8")}
     allowed = {
         "marketfeed.engine",
-        "marketfeed.gateway.listener",
         "marketfeed.gateway.waits",
         "marketfeed.client.trio_backend",
         "marketfeed.cli.session_view",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}  # browsers leave these out
@@ -36,6 +37,7 @@ class Origin(NamedTuple):
     port: int | None  # None where the scheme is not HTTP
 
 
+@lru_cache(256)  # requests repeat few of them
 def parse_authority(text: str) -> Authority | None:
     """Parse the value of a Host header; return None if it is neither a name nor an address."""
     host, port = text, ""

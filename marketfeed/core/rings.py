@@ -42,6 +42,8 @@ from marketfeed.core.symbols import MAX_SYMBOLS, NameArea
 
 Indices = NDArray[np.int64]
 
+FEW_SYMBOLS: Final = 16  # whose positions are found one by one in less time
+
 _FUTURE_WRITE: Final = 0x0010  # F_SEAL_FUTURE_WRITE of linux/fcntl.h, which Python 3.11's fcntl lacks
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _FUTURE_WRITE | fcntl.F_SEAL_SEAL
 _U4: Final = 2**32 - 1
@@ -242,8 +244,11 @@ class Rings:
         """Return the highest ``n`` of each symbol whose tick is at or before ``g``, or is overwritten.
 
         Shape ``(k,)``; compare with :meth:`oldest`. A writer that advances meanwhile never makes the result
-        too low. Bisection over all symbols at once.
+        too low. Bisection over all symbols at once, unless they are few.
         """
+        if len(symbols) <= FEW_SYMBOLS:
+            ns = [self.few.position(channel, symbol, g) for symbol in symbols.tolist()]
+            return np.array(ns, np.int64)
         low = self._floor(channel, symbols)
         high = np.maximum(self.published_of(channel, symbols), low)
         base = symbols * self.depth

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from marketfeed.errors import InvalidSymbolError, SymbolsFullError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 MAX_NAME_BYTES: Final = 24
 MAX_SYMBOLS: Final = 65536  # a record's symbol is a u2
@@ -26,6 +26,7 @@ _FORBIDDEN: Final = frozenset(' ,*"\\')
 _BEHIND: Final = "\x7f"  # sorts after every character of a symbol
 
 Ids = NDArray[np.int64]
+_NO_IDS: Final[Ids] = np.empty(0, np.int64)
 
 
 def is_symbol(name: str) -> bool:
@@ -139,12 +140,12 @@ class SymbolTable:
             return pattern in self._ids
         return bool(len(self._beginning(pattern[:-1])))
 
-    def resolve(self, names: Iterable[str], prefixes: Iterable[str] = ()) -> Ids:
+    def resolve(self, names: Iterable[str], prefixes: Collection[str] = ()) -> Ids:
         """Return the ids of the known ``names`` and of all names with one of ``prefixes``; ascending."""
         found = [number for name in names if (number := self._ids.get(name)) is not None]
+        if not prefixes:
+            return np.array(sorted(set(found)), np.int64) if found else _NO_IDS
         parts = [self._beginning(prefix) for prefix in prefixes]
-        if not parts:
-            return np.array(sorted(set(found)), np.int64)
         chosen = np.zeros(len(self._names), bool)
         chosen[found] = True
         chosen[np.concatenate(parts)] = True
@@ -152,6 +153,8 @@ class SymbolTable:
 
     def in_order(self, ids: Ids) -> list[str]:
         """Return the distinct names of ``ids``, sorted."""
+        if not len(ids):
+            return []
         self._sort()
         chosen = np.zeros(len(self._names), bool)
         chosen[ids] = True

@@ -18,11 +18,11 @@ import numpy as np
 import orjson
 
 from marketfeed.core.cursor import Cursor
-from marketfeed.core.records import CHANNELS, QUOTES, TRADES, stamps_of
-from marketfeed.fanout.codecs import gap_fragment
+from marketfeed.core.records import QUOTES, TRADES, stamps_of
+from marketfeed.fanout.missed import ADVANCE_TICKS, MissedTicks, distance
 from marketfeed.fanout.resume import Resumption, resume
 from marketfeed.fanout.state import State
-from marketfeed.fanout.tick_runs import EMPTY, EncodedTick, Run, merged, size_of
+from marketfeed.fanout.tick_runs import EncodedTick, Run, merged, size_of
 from marketfeed.fanout.wire import FrameContent, Moment
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from marketfeed.fanout.subscriber import Subscriber
 
 FRAME_TICKS: Final = 512  # of one frame, about 64 kB
-ADVANCE_TICKS: Final = 2048  # of one advance: about 2 ms, of which a tenth does not depend on the number
 SHORT_FRAMES: Final = 3  # an answer, names and a snapshot: sent together with `synced`
 MAX_NAMES: Final = 4096  # in one announcement
 LAG_TICKS: Final = 4096  # missed ticks; a session that missed more lags
@@ -66,6 +65,7 @@ class CatchUp:
         self._rings = rings
         self._symbols = symbols
         self._resume_ticks = resume_ticks
+        self._missed = MissedTicks(rings, symbols)
         self._wall_ns = wall_ns
 
     def advance(self, lane: Lane, member: Subscriber, now_ns: int) -> Outcome:
@@ -92,10 +92,10 @@ class CatchUp:
     def _replay(self, lane: Lane, member: Subscriber, now_ns: int) -> Outcome:
         """Send the next ticks between ``member``, whose snapshots are sent, and ``lane``."""
         for _ in range(LAG_ADVANCES if member.state is State.LAGGING else 1):
-            missing, most = self._missing(lane, member)
+            missing, most, ahead = distance(lane, member)
             if not sum(missing):
                 # A session that comes from another lane may be ahead of this one.
-                if not self._ahead(lane, member):
+                if not ahead:
                     return self._try_join(lane, member, now_ns)
                 return Outcome.NEXT_FLUSH if member.send_backlog() else Outcome.DONE
             lagging = member.state is State.LAGGING
@@ -106,6 +106,8 @@ class CatchUp:
             self._queue_ticks(lane, member, in_full)
             if lagging:
                 member.next_advance_ns = now_ns + LAG_INTERVAL_NS
+            elif len(member.backlog) <= SHORT_FRAMES and not any(distance(lane, member)[0]):
+                return self._try_join(lane, member, now_ns)  # `synced` shares the send
             if not member.send_backlog():
                 return Outcome.DONE
         return Outcome.CONTINUE
@@ -117,8 +119,8 @@ class CatchUp:
     def level(self, lane: Lane, member: Subscriber) -> bool:
         """Return whether ``member`` is at the position of ``lane`` and is owed no snapshot."""
         self._align(member)
-        missing, _ = self._missing(lane, member)
-        return not (any(map(len, member.fresh)) or any(missing) or self._ahead(lane, member))
+        missing, _, ahead = distance(lane, member)
+        return not (any(map(len, member.fresh)) or any(missing) or ahead)
 
     def gather(self, lane: Lane, member: Subscriber, content: FrameContent, most_bytes: int) -> bool:
         """Fill ``content`` with what lies between a poll and its lane, about ``most_bytes`` of it.
@@ -128,14 +130,14 @@ class CatchUp:
         where snapshots are too large for any answer; the encoding then cuts them.
         """
         self._align(member)
-        if self._ahead(lane, member):
+        if distance(lane, member)[2]:
             return False
         fresh, snapshots = list(member.fresh), self._snapshot(lane, member).ticks()
         # Snapshots as of the cut take about as many bytes as the present ones.
         left = max(most_bytes - size_of(snapshots), 1)
         ticks: list[EncodedTick] = []
-        while left > 0 and (in_full := sum(self._missing(lane, member)[0])):
-            gaps, run = self._read_ticks(lane, member, in_full if member.tier.every else 0)
+        while left > 0 and (in_full := sum(distance(lane, member)[0])):
+            gaps, run = self._missed.read(lane, member, in_full if member.tier.every else 0)
             more = run.ticks()
             content.messages += gaps
             ticks += more
@@ -198,24 +200,6 @@ class CatchUp:
         """Append ``payload``, a JSON array of messages, to the backlog."""
         member.backlog.append((member.encoding.messages(payload, self._wall_ns(), cursor), 0, 0))
 
-    def _missing(self, lane: Lane, member: Subscriber) -> tuple[list[int], int]:
-        """Return the missing ticks per channel, and the most that are missing of one symbol."""
-        totals, most = [0] * len(CHANNELS), 0
-        for channel, symbols in enumerate(member.interest.symbols):
-            if len(symbols):
-                behind = np.maximum(lane.seen[channel][symbols] - member.seen[channel], 0)
-                totals[channel] = int(behind.sum())
-                most = max(most, int(behind.max()))
-        return totals, most
-
-    @staticmethod
-    def _ahead(lane: Lane, member: Subscriber) -> bool:
-        """Return whether the member is ahead of the lane with any symbol."""
-        return any(
-            bool((member.seen[channel] > lane.seen[channel][symbols]).any())
-            for channel, symbols in enumerate(member.interest.symbols)
-        )
-
     def _must_lag(self, member: Subscriber, missing: int, most: int) -> bool:
         if member.synced:  # a snapshot or replay in progress is paced; that is no lag
             return member.replayed >= self._resume_ticks
@@ -226,19 +210,27 @@ class CatchUp:
         runs: list[Run] = []
         as_snapshot = lane.encoder.codec.as_snapshot
         for channel, fresh in enumerate(member.fresh):
-            symbols, member.fresh[channel] = fresh[:most], fresh[len(fresh[:most]) :]
+            if not len(fresh):
+                continue
+            symbols = fresh[:most]
+            # An empty slice would keep the whole array.
+            member.fresh[channel] = fresh[len(symbols) :] if len(symbols) < len(fresh) else _NONE
             most = None if most is None else most - len(symbols)
-            at = lane.seen[channel][symbols]
-            sent = symbols[at > 0]
-            latest = lane.encoder.latest(channel, sent, at[at > 0], lane.g)
-            position = np.zeros(self._rings.max_symbols, np.int64)
-            position[member.interest.symbols[channel]] = member.seen[channel]
-            position[symbols] = at
+            mine = member.interest.symbols[channel]
+            at = lane.seen[channel].take(symbols)
+            ticked = at.nonzero()[0]
+            latest = lane.encoder.latest(channel, symbols.take(ticked), at.take(ticked), lane.g)
             if member.tier.every and not (member.state is State.LAGGING and channel == QUOTES):
                 # A tick that is overwritten meanwhile has no snapshot: the symbol begins with a gap.
-                position[sent] -= 1
-            position[sent[latest.held]] = latest.ns
-            member.seen[channel] = position[member.interest.symbols[channel]]
+                at[ticked] -= 1
+            at[ticked[latest.held]] = latest.ns
+            if len(symbols) == len(mine) and (symbols == mine).all():  # as in a new session of a few names
+                member.seen[channel] = at
+            else:
+                position = np.zeros(self._rings.max_symbols, np.int64)
+                position[mine] = member.seen[channel]
+                position[symbols] = at
+                member.seen[channel] = position[mine]
             order = latest.gs.argsort()
             snaps = [as_snapshot(latest.fragments[i]) for i in order.tolist()]
             runs.append(Run(latest.gs[order], [channel] * len(snaps), snaps))
@@ -246,7 +238,7 @@ class CatchUp:
 
     def _queue_ticks(self, lane: Lane, member: Subscriber, in_full: int) -> None:
         """Append the next ticks between member and lane to the backlog, in order of ``g``."""
-        gaps, run = self._read_ticks(lane, member, in_full)
+        gaps, run = self._missed.read(lane, member, in_full)
         member.replayed += len(run.gs)
         for start in range(0, max(len(run.gs), len(gaps)), FRAME_TICKS):
             part = slice(start, start + FRAME_TICKS)
@@ -255,110 +247,6 @@ class CatchUp:
                 content.messages = gaps
             trades = run.channels[part].count(TRADES)
             self._queue_frame(member, content, member.ids, len(content), trades)
-
-    def _read_ticks(self, lane: Lane, member: Subscriber, in_full: int) -> tuple[list[bytes], Run]:
-        """Return the next gaps and ticks, in order of ``g``, and move the member behind them."""
-        bound, upto = self._bound(lane, member, in_full)
-        gaps: list[bytes] = []
-        runs: list[Run] = []
-        for channel, symbols in enumerate(member.interest.symbols):
-            if not len(symbols):
-                continue
-            if member.tier.every and not (member.state is State.LAGGING and channel == QUOTES):
-                runs.append(self._read_every(lane, member, channel, bound, upto.get(channel), gaps))
-            else:
-                runs.append(self._read_latest(lane, member, channel, bound))
-        member.g = bound
-        return gaps, merged(runs)
-
-    def _bound(
-        self, lane: Lane, member: Subscriber, in_full: int
-    ) -> tuple[int, dict[int, tuple[Indices, Indices]]]:
-        """Return a ``g`` up to which ADVANCE_TICKS / 4 to ADVANCE_TICKS of the ``in_full`` ticks lie.
-
-        Also returns, by channel and as far as the search has them, the indices of the symbols that move and
-        the ``n`` to which they move. A search, because the cost of an advance must not depend on how
-        unevenly the ticks are distributed over ``g``.
-        """
-        if in_full <= ADVANCE_TICKS:
-            return lane.g, {}
-        ahead = []
-        for channel in [TRADES] if member.state is State.LAGGING else [QUOTES, TRADES]:
-            symbols, seen = member.interest.symbols[channel], member.seen[channel]
-            upto = lane.seen[channel][symbols]
-            more = np.flatnonzero(upto > seen)
-            if len(more):
-                held = np.maximum(seen[more], self._rings.oldest(channel, symbols[more]) - 1)
-                ahead.append((channel, symbols[more], more, held, upto[more]))
-        low, high = 0, lane.g - member.g
-        span = high
-        width = max(high * ADVANCE_TICKS // (2 * in_full), 1)
-        while high - low > 1:
-            count = 0
-            reached: dict[int, tuple[Indices, Indices]] = {}
-            for channel, symbols, more, held, last in ahead:
-                at = np.minimum(self._rings.position(channel, symbols, member.g + width), last)
-                reached[channel] = more, at
-                count += int(np.maximum(at - held, 0).sum())
-            if count > ADVANCE_TICKS:
-                high = width
-            elif count < ADVANCE_TICKS // 4:
-                low = width
-            else:
-                return member.g + width, reached
-            width = low * 2 if high == span and 0 < low * 2 < high else (low + high) // 2
-        return member.g + high, {}
-
-    def _read_every(
-        self,
-        lane: Lane,
-        member: Subscriber,
-        channel: int,
-        bound: int,
-        reached: tuple[Indices, Indices] | None,
-        gaps: list[bytes],
-    ) -> Run:
-        symbols, seen = member.interest.symbols[channel], member.seen[channel]
-        if reached is not None:
-            some, upto = reached
-        else:
-            some, upto = np.arange(len(symbols)), lane.seen[channel][symbols]
-            if bound < lane.g:
-                upto = np.minimum(upto, self._rings.position(channel, symbols, bound))
-        moves = upto > seen[some]
-        ahead, upto = some[moves], upto[moves]
-        if not len(ahead):
-            return EMPTY
-        ticks = self._rings.read(channel, symbols[ahead], seen[ahead], upto, bound)
-        for i in np.flatnonzero(ticks.lost).tolist():
-            name = self._symbols.name(int(symbols[ahead[i]]))
-            next_n = int(ticks.seen[i] - ticks.counts[i]) + 1
-            gaps.append(gap_fragment(name, CHANNELS[channel], int(ticks.lost[i]), next_n))
-        member.ledger.matched += int((ticks.seen - seen[ahead]).sum())
-        member.ledger.lost += int(ticks.lost.sum())
-        seen[ahead] = ticks.seen
-        stamps = stamps_of(ticks.records)
-        order = stamps.argsort()
-        fragments = lane.encoder.fragments(channel, ticks.records.take(order, mode="clip"))
-        return Run(stamps[order], [channel] * len(fragments), fragments)
-
-    def _read_latest(self, lane: Lane, member: Subscriber, channel: int, bound: int) -> Run:
-        symbols, seen = member.interest.symbols[channel], member.seen[channel]
-        ahead = np.flatnonzero(lane.seen[channel][symbols] > seen)
-        if not len(ahead):
-            return EMPTY
-        latest = lane.encoder.latest(channel, symbols[ahead], lane.seen[channel][symbols[ahead]], lane.g)
-        held = ahead[latest.held]
-        taken = (latest.gs <= bound) & (latest.ns > seen[held])
-        skipped = int((latest.ns - seen[held] - 1)[taken].sum())
-        member.ledger.matched += skipped + int(taken.sum())
-        member.ledger.conflated += skipped
-        member.lag_conflated += skipped
-        seen[held[taken]] = latest.ns[taken]
-        chosen = np.flatnonzero(taken)
-        order = chosen[latest.gs[chosen].argsort()]
-        fragments = [latest.fragments[i] for i in order.tolist()]
-        return Run(latest.gs[order], [channel] * len(fragments), fragments)
 
     def _begin_lag(self, member: Subscriber) -> None:
         if member.synced:

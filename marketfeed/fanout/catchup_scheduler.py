@@ -51,6 +51,10 @@ class CatchUpScheduler:
         self._waiting.pop(member, None)
         self._started.pop(member, None)
 
+    def __len__(self) -> int:
+        """Return an upper bound of the sessions in the queues."""
+        return len(self._waiting) + len(self._started)
+
     def run(self, now_ns: int) -> None:
         """Advance sessions until the budget is used up; the others wait for the next cycle.
 

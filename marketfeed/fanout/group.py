@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from marketfeed.core.records import TRADES
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.fanout.wire import Encoding, FrameContent, Moment, is_session
@@ -94,8 +96,11 @@ class Group:
 
     def position(self, seen: list[Indices]) -> int:
         """Return how many ticks of the group's symbols lie up to the lane's position ``seen``."""
-        symbols = self.interest.symbols
-        return sum(int(seen[channel][symbols[channel]].sum()) for channel in range(len(symbols)))
+        found = 0
+        for counts, symbols in zip(seen, self.interest.symbols, strict=True):
+            if len(symbols):
+                found += int(np.add.reduce(counts.take(symbols)))
+        return found
 
     def trades(self, seen: list[Indices], omitted: Indices) -> int:
         """Return how many trades the frames of the group had, up to the lane's position ``seen``.

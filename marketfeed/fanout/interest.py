@@ -8,22 +8,30 @@ left out, the others are looked up in the sorted names, and a new symbol looks u
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
 from marketfeed.core.records import CHANNELS
-from marketfeed.core.rings import Indices
 from marketfeed.core.symbols import SymbolTable, shortest_prefixes
 from marketfeed.fanout.awaited import Awaited
 from marketfeed.fanout.prefixes import Prefixes
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from marketfeed.core.rings import Indices
+
 KEY_BYTES: Final = 20  # of a hash over the names; long enough that no two sets collide
 
-# Called with a channel, the ids that were added, and whether a name matched them (else a pattern).
-Grow = Callable[[int, Indices, bool], None]
+
+class Grows(Protocol):
+    """What is told that the interest of a group has grown."""
+
+    def grow(self, group: Any, channel: int, symbols: Indices, by_name: bool) -> None:
+        """Add the ids ``symbols`` to ``group``; ``by_name``: a name matched them, else a pattern."""
+        ...
 
 
 class Names:
@@ -35,7 +43,8 @@ class Names:
     __slots__ = ("texts",)
 
     def __init__(self, quotes: Iterable[str] = (), trades: Iterable[str] = ()) -> None:
-        first, second = (",".join(dict.fromkeys(names)) for names in (quotes, trades))
+        first = ",".join(dict.fromkeys(quotes)) if quotes else ""
+        second = ",".join(dict.fromkeys(trades)) if trades else ""
         # By channel; names are separated by commas.
         self.texts = (first, first) if first == second else (first, second)
 
@@ -64,10 +73,14 @@ class Names:
 
     def plus(self, other: Names) -> Names:
         """Return these names, then those of ``other`` that are not among them."""
+        if not any(self.texts):
+            return other
         return Names(*(mine + more for mine, more in zip(self, other, strict=True)))
 
     def minus(self, other: Names) -> Names:
         """Return these names without those of ``other``; patterns are compared as text."""
+        if not any(other.texts):
+            return self
         return Names(
             *(
                 [name for name in mine if name not in gone]
@@ -85,6 +98,9 @@ class Names:
         return f"Names({self.quotes}, {self.trades})"
 
 
+NO_NAMES: Final = Names()
+
+
 class _Meaning(NamedTuple):
     """Canonical form of the names of one channel."""
 
@@ -94,6 +110,8 @@ class _Meaning(NamedTuple):
     @classmethod
     def of(cls, text: str) -> _Meaning:
         """Return the canonical form of ``text``, one of ``Names.texts``."""
+        if not text:
+            return _NOTHING
         names = _split(text)
         if "*" not in text:
             return cls((), tuple(sorted(names)))
@@ -102,7 +120,13 @@ class _Meaning(NamedTuple):
         return cls(tuple(prefixes), tuple(plain))
 
     def text(self) -> str:
-        return ",".join([*(prefix + "*" for prefix in self.prefixes), *self.names])
+        return ",".join(
+            [*(prefix + "*" for prefix in self.prefixes), *self.names] if self.prefixes else self.names
+        )
+
+
+_NOTHING: Final = _Meaning((), ())
+_NO_PREFIXES: Final[list[tuple[str, ...]]] = [(), ()]
 
 
 class Interest:
@@ -113,12 +137,13 @@ class Interest:
     ``prefixes[channel]``.
     """
 
-    __slots__ = ("_distinct", "alike", "grown", "key", "named", "prefixes", "symbols", "upto", "users")
+    __slots__ = ("_distinct", "alike", "groups", "key", "named", "prefixes", "symbols", "upto", "users")
 
     def __init__(self, key: bytes, meanings: Sequence[_Meaning], table: SymbolTable) -> None:
         self.key = key
-        self.alike = meanings[0] == meanings[1]  # both channels share all arrays
-        self.prefixes = [meaning.prefixes for meaning in meanings]
+        quotes, trades = meanings
+        self.alike = quotes == trades  # both channels share all arrays
+        self.prefixes = [quotes.prefixes, trades.prefixes]
         self.upto = len(table)  # ids from here on are new symbols
         self.symbols: list[Indices] = []
         self.named: list[Indices] = []
@@ -129,7 +154,7 @@ class Interest:
             self.symbols, self.named, self.prefixes = self.symbols * 2, self.named * 2, self.prefixes[:1] * 2
         self.users = 0
         self._distinct: tuple[tuple[int, ...], Indices] | None = None  # and the counts that it is of
-        self.grown: dict[object, Grow] = {}  # callbacks for added symbols
+        self.groups: list[tuple[object, Grows]] = []  # that are told of added symbols
 
     def channels(self, channel: int) -> tuple[int, ...]:
         """Return the channels that have the same names as ``channel``, itself included."""
@@ -144,8 +169,12 @@ class Interest:
             named = np.concatenate([self.named[channel], symbols]) if by_name else self.named[channel]
         for each in self.channels(channel):
             self.symbols[each], self.named[each] = grown, named
-            for grown_by in list(self.grown.values()):
-                grown_by(each, symbols, by_name)
+            for group, takers in list(self.groups):
+                takers.grow(group, each, symbols, by_name)
+
+    def leave(self, group: object) -> None:
+        """Tell ``group`` of added symbols no more."""
+        self.groups = [pair for pair in self.groups if pair[0] is not group]
 
     def counts(self) -> tuple[int, ...]:
         """Return the number of symbols per channel. Symbols are only appended."""
@@ -177,14 +206,19 @@ class Interests:
 
     def use(self, names: Names) -> Interest:
         """Return the interest in ``names``, new or shared. Release it with :meth:`drop`."""
-        meanings = [_Meaning.of(text) for text in names.texts]
-        text = "\0".join(meaning.text() for meaning in meanings)
-        key = blake2b(text.encode("ascii"), digest_size=KEY_BYTES).digest()
+        if not any(names.texts):  # of every new session
+            meanings, key = [_NOTHING, _NOTHING], b""
+        else:
+            meanings = [_Meaning.of(text) for text in names.texts]
+            text = "\0".join([meaning.text() for meaning in meanings])
+            key = blake2b(text.encode("ascii"), digest_size=KEY_BYTES).digest()
         interest = self._all.get(key)
         if interest is None:
             interest = self._all[key] = Interest(key, meanings, self._table)
-            self._patterned += any(interest.prefixes)
+            self._patterned += interest.prefixes != _NO_PREFIXES
             for channel, meaning in enumerate(meanings[:1] if interest.alike else meanings):
+                if meaning is _NOTHING:
+                    continue
                 for prefix in meaning.prefixes:
                     self._prefixes[channel].add(prefix, interest)
                 if len(interest.named[channel]) < len(meaning.names):
@@ -199,7 +233,7 @@ class Interests:
         if interest.users:
             return
         del self._all[interest.key]
-        self._patterned -= any(interest.prefixes)
+        self._patterned -= interest.prefixes != _NO_PREFIXES
         for channel in range(1 if interest.alike else len(CHANNELS)):
             for prefix in interest.prefixes[channel]:
                 self._prefixes[channel].discard(prefix, interest)

@@ -89,11 +89,7 @@ class Lane:
         if group is None:
             group = self.groups[key] = Group(*key, at_once=not self.tier.interval_ns)
             self._takers.add(group)
-
-            def grow(channel: int, symbols: Indices, by_name: bool, group: Group = group) -> None:
-                self._takers.grow(group, channel, symbols, by_name)
-
-            member.interest.grown[group] = grow
+            member.interest.groups.append((group, self._takers))
         self._empty.pop(group, None)
         group.join(member, self.seen, self.omitted)
         self._takers.count(group, 1)
@@ -118,7 +114,7 @@ class Lane:
     def dissolve(self, group: Group) -> None:
         """Remove ``group``, with or without members."""
         del self.groups[group.interest, group.encoding]
-        del group.interest.grown[group]
+        group.interest.leave(group)
         self._empty.pop(group, None)
         self._takers.count(group, -len(group.members))
         self._takers.drop(group)
@@ -133,7 +129,7 @@ class Lane:
     def close(self) -> None:
         """Unregister all groups from their interests, before the lane is removed."""
         for group in self.groups.values():
-            del group.interest.grown[group]
+            group.interest.leave(group)
         self._takers.close()
 
     def rouse(self, now_ns: int) -> None:

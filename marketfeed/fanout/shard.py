@@ -8,7 +8,6 @@ flush the loop yields about every thousand sends; requests that arrive meanwhile
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -22,7 +21,7 @@ from marketfeed.fanout.catchup import CatchUp, Outcome
 from marketfeed.fanout.catchup_scheduler import CatchUpScheduler
 from marketfeed.fanout.figures import Figures
 from marketfeed.fanout.flushes import Flushes
-from marketfeed.fanout.interest import Interests, Names
+from marketfeed.fanout.interest import NO_NAMES, Interests
 from marketfeed.fanout.keepalive import KeepAlive, Timing
 from marketfeed.fanout.lanes import Lanes
 from marketfeed.fanout.meter import Meter
@@ -35,11 +34,10 @@ from marketfeed.fanout.wire import JSON, Encoding
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from marketfeed.core.cursor import Cursor
     from marketfeed.core.rings import Rings
     from marketfeed.core.symbols import SymbolTable
+    from marketfeed.fanout.change import SubscriptionChange
     from marketfeed.fanout.lane import Lane
-    from marketfeed.fanout.resume import Resumption
     from marketfeed.fanout.tiers import Tier
     from marketfeed.latency.recorder import LatencyRecorder
 
@@ -48,24 +46,6 @@ FEW_SESSIONS: Final = 64  # whose frames take less time than a pass of the event
 CHANGES_NS: Final = 2_000_000  # of each cycle, for changes and removals: hundreds may come at the same time
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class SubscriptionChange:
-    """A session's request, applied between flushes."""
-
-    member: Subscriber
-    names: Names  # of the subscription afterwards, all of them
-    tier: Tier
-    encoding: Encoding
-    answer: Callable[[Resumption | None], bytes]  # returns the framed answer; b"": none
-    synced: bool  # whether to send `synced` after it
-    request_id: str | int | None = None
-    after: Cursor | None = None  # the client's cursor, for names that are new
-    # At application: names in place of ``names``; and what of names and a tier is entitled then.
-    revise: Callable[[Names], Names] | None = None
-    entitle: Callable[[Names, Tier], tuple[Names, Tier]] | None = None
-    applied: trio.Event = field(default_factory=trio.Event)
 
 
 class Shard:
@@ -113,7 +93,9 @@ class Shard:
         self._next_sweep_ns = 0
         self.synced_sessions = 0  # sessions that were sent their first `synced`
         self._on_synced = on_synced
-        self._rest: trio.CancelScope | None = None  # in which run() waits for the bell or for the time
+        self._rest: trio.CancelScope | None = None  # in which run() waits for the bell, or until `_due_ns`
+        self._due_ns = 0
+        self._direct_ns = 0  # duration of what sessions did themselves since the last cycle
         self._ticked_ns = -QUIET_NS
         self._fault: Exception | None = None
 
@@ -123,25 +105,51 @@ class Shard:
         """Add a new session, which has no subscription yet."""
         now_ns = clock.now_ns()
         sink.pace(tier.send_buffer_bytes)
-        member = Subscriber(id, sink, tier, encoding, self._interests.use(Names()), now_ns)
+        member = Subscriber(id, sink, tier, encoding, self._interests.use(NO_NAMES), now_ns)
         self.members[member] = None
         return member
 
     async def change(self, change: SubscriptionChange) -> None:
-        """Apply ``change`` between flushes; return when its answer has been handed to the sink."""
-        self.submit(change)
-        await change.applied.wait()
+        """Apply ``change`` between flushes; return when its answer is with the sink, or in the backlog.
 
-    def submit(self, change: SubscriptionChange) -> None:
-        """Have ``change`` applied after the flush in progress."""
+        A checkpoint only if it has to wait. While the shard rests, the caller does its work, which saves a
+        tenth of the time of a new session.
+        """
+        if self._changes or not self._may_act():
+            await self.submit(change).wait()
+            return
+        now_ns = clock.now_ns()
+        self._changes.append(change)
+        self._apply_change(now_ns)
+        self._scheduler.run(now_ns)
+        newcomers = self._lanes.newcomers
+        due_ns = self._lanes.next_wake_ns(self._due_ns, now_ns)
+        if newcomers.short or len(newcomers.pending) or due_ns < self._due_ns:
+            self.wake()
+        self._direct_ns += clock.now_ns() - now_ns
+
+    def submit(self, change: SubscriptionChange) -> trio.Event:
+        """Have ``change`` applied after the flush in progress; return the event of its application."""
+        change.applied = change.applied or trio.Event()
         self._changes.append(change)
         self.wake()
+        return change.applied
 
     def leave(self, member: Subscriber) -> None:
-        """End a session; it is removed after the flush in progress."""
+        """End a session; it is removed between flushes."""
         member.end()
         self._leaving.append(member)
-        self.wake()
+        if self._may_act():
+            now_ns = clock.now_ns()
+            self._let_leave(now_ns)
+            self._lanes.dissolve_empty()
+            self._direct_ns += clock.now_ns() - now_ns
+        if self._leaving:
+            self.wake()
+
+    def _may_act(self) -> bool:
+        """Return whether a session may change the shard now: no flush is in progress, nor is one delayed."""
+        return self._rest is not None and self._direct_ns < CHANGES_NS and not self.slowest.waits
 
     def filled(self, member: Subscriber) -> None:
         """Report that the member's sink holds unsent bytes that the shard did not send, such as an answer."""
@@ -158,8 +166,8 @@ class Shard:
     async def run(self) -> None:
         """Run cycles until cancelled."""
         while True:
-            wake_ns = self._lanes.next_wake_ns(self._next_sweep_ns, clock.now_ns())
-            with trio.move_on_at(wake_ns / S) as self._rest:
+            self._due_ns = self._lanes.next_wake_ns(self._next_sweep_ns, clock.now_ns())
+            with trio.move_on_at(self._due_ns / S) as self._rest:
                 await self._bell.wait()
             self._rest = None
             if self._fault is not None:
@@ -173,16 +181,13 @@ class Shard:
         QUIET_NS of another are left to the loop, so that those in quick succession share frames.
         """
         now_ns = clock.now_ns()
-        if (
-            self._rest is None
-            or now_ns - self._ticked_ns < QUIET_NS
-            or len(self.members) > FEW_SESSIONS
-            or self.slowest.waits
-        ):
-            self._ticked_ns = now_ns
+        quiet = now_ns - self._ticked_ns >= QUIET_NS and len(self.members) <= FEW_SESSIONS
+        self._ticked_ns = now_ns
+        rest = self._rest
+        if rest is None or not quiet or self.slowest.waits:
             self.wake()
             return
-        self._ticked_ns = now_ns
+        self._rest = None  # whatever the sends lead to waits for the next cycle
         newcomers = self._lanes.newcomers
         newcomers.begin()
         try:
@@ -198,10 +203,13 @@ class Shard:
         if newcomers.short or len(newcomers.pending):
             self.wake()
         if self._lanes.dozing:
-            self._rest.deadline = self._lanes.next_wake_ns(self._next_sweep_ns, now_ns) / S
+            self._due_ns = self._lanes.next_wake_ns(self._next_sweep_ns, now_ns)
+            rest.deadline = self._due_ns / S
+        self._rest = rest
 
     async def cycle(self, now_ns: int) -> None:
         """Run one cycle: everything that is due at ``now_ns``."""
+        self._direct_ns = 0
         newcomers = self._lanes.newcomers
         newcomers.begin()
         for lane in self._lanes:
@@ -292,7 +300,8 @@ class Shard:
                 self._change(change, now_ns)
             except Exception:
                 self._fail(change.member)
-        change.applied.set()
+        if change.applied is not None:
+            change.applied.set()
         return True
 
     def _let_leave(self, now_ns: int) -> bool:
@@ -359,6 +368,8 @@ class Shard:
         answer = change.answer(resumption)
         if member.backlog and switched:  # the backlog is still in the previous encoding
             member.backlog.append((answer, 0, 0))
+        elif member.answer or self._advances_next(member):
+            member.answer += answer
         elif answer and not member.sink.offer(answer):
             member.block()
         member.sent_ns = now_ns
@@ -369,6 +380,10 @@ class Shard:
             self._lanes.ungrouped[member] = None
         if not member.blocked:
             self._park(member)
+
+    def _advances_next(self, member: Subscriber) -> bool:
+        """Return whether what ``member`` is owed follows its answer at once, so that one send takes both."""
+        return not (member.blocked or member.backlog or member.tier.interval_ns or len(self._scheduler))
 
     def _remove(self, member: Subscriber) -> None:
         if self.members.pop(member, False) is False:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from marketfeed.fanout.interest import Interest, Names
+from marketfeed.fanout.interest import NO_NAMES, Interest, Names
 from marketfeed.fanout.ledger import Ledger, SessionLedger
 from marketfeed.fanout.meter import trades_in
 from marketfeed.fanout.state import Event, State, after
@@ -65,6 +65,7 @@ class Subscriber:
     __slots__ = (
         "alert_bytes",
         "alerts",
+        "answer",
         "asked_ns",
         "awaited",
         "backlog",
@@ -114,7 +115,7 @@ class Subscriber:
         self.sink = sink
         self.tier = tier
         self.phase = tier.phase_of(id)
-        self.names = Names()
+        self.names = NO_NAMES
         self.interest = interest
         self.encoding = encoding
         # Per channel, how many symbols of the interest were announced, except those in ``untold``:
@@ -132,6 +133,7 @@ class Subscriber:
         self.fresh: list[Indices] = [_NOTHING, _NOTHING]  # symbols whose snapshot is due
         # The next frames, a few, with the number of ticks in each, and of trades among them:
         self.backlog: list[tuple[bytes, int, int]] = []
+        self.answer = b""  # to requests, framed, to be sent before the backlog
         self.synced: list[str | int | None] = []  # ids of the requests whose `synced` is due
         self.synced_once = False
         self.awaited = True  # feeds that can wait wait for it (slowest.py)
@@ -194,11 +196,11 @@ class Subscriber:
         self.quiet_until_ns = 0
 
     def send_backlog(self) -> bool:
-        """Offer the backlog, short frames together; return False if the session is blocked."""
-        while self.backlog:
+        """Offer the answer and the backlog, short frames together; return False if the session is blocked."""
+        while self.backlog or self.answer:
             if self.blocked:
                 return False
-            frame, ticks, trades = self.backlog.pop(0)
+            frame, ticks, trades = self.backlog.pop(0) if self.backlog else (b"", 0, 0)
             while self.backlog and len(frame) + len(self.backlog[0][0]) <= JOINED_BYTES:
                 behind = self.backlog.pop(0)
                 frame, ticks, trades = frame + behind[0], ticks + behind[1], trades + behind[2]
@@ -239,11 +241,15 @@ class Subscriber:
         self.alert_bytes += size
 
     def offer(self, frame: bytes, ticks: int, trades: int = 0) -> bool:
-        """Send a frame to this session only; its ticks count as delivered now, or once the sink has drained.
+        """Send a frame to this session only, behind the answer that is due.
+
+        The ticks of the frame count as delivered now, or once the sink has drained; answers do not count.
 
         Returns False if the session is blocked afterwards. A live session has to leave its group first.
         """
         self.ledger.sent_bytes += len(frame)
+        if self.answer:
+            frame, self.answer = self.answer + frame, b""
         if self.sink.offer(frame):
             self.ledger.delivered += ticks
             self.ledger.trades += trades

@@ -72,8 +72,7 @@ class Takers:
             if not len(symbols):
                 continue
             self._want(channel, symbols, 1)
-            for key in (interest.named[channel] + channel * self._offset).tolist():
-                self._name(key, group)
+            self._name(channel, interest.named[channel], group)
             if interest.prefixes[channel]:
                 self._forget(channel, symbols)
 
@@ -83,8 +82,7 @@ class Takers:
         if group.encoding.counted:
             self.members[channel][symbols] += len(group.members)
         if by_name:
-            for key in (symbols + channel * self._offset).tolist():
-                self._name(key, group)
+            self._name(channel, symbols, group)
 
     def drop(self, group: Group) -> None:
         """Remove ``group``, whose members have been subtracted."""
@@ -117,15 +115,16 @@ class Takers:
         wanting[symbols] += more
         self.wanted[channel][symbols] = True if more > 0 else wanting[symbols] > 0
 
-    def _name(self, key: int, group: Group) -> None:
-        named = self._named.get(key, ())
-        if isinstance(named, dict):
-            named[group] = None
-        else:
-            named = (*named, group)
-            self._named[key] = named if len(named) <= FEW else dict.fromkeys(named)
-        self.appends.pop(key, None)
-        self.groups.pop(key, None)
+    def _name(self, channel: int, symbols: Indices, group: Group) -> None:
+        for key in (symbols + channel * self._offset).tolist():
+            named = self._named.get(key, ())
+            if isinstance(named, dict):
+                named[group] = None
+            else:
+                named = (*named, group)
+                self._named[key] = named if len(named) <= FEW else dict.fromkeys(named)
+            self.appends.pop(key, None)
+            self.groups.pop(key, None)
 
     def _unname(self, key: int, group: Group) -> None:
         named = self._named[key]

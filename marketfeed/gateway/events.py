@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from marketfeed.errors import CloseCode, ErrorCode, RequestError
-from marketfeed.fanout.shard import SubscriptionChange
+from marketfeed.fanout.change import SubscriptionChange
 from marketfeed.fanout.wire import SSE
 from marketfeed.gateway import entitled, protocol
 from marketfeed.gateway.clients import NO_SDK
@@ -96,7 +96,7 @@ class EventSession(Session):
                 raise
 
     async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
-        """Serve the client until either side ends the session. The caller then cancels ``nursery``."""
+        """Serve the client until either side ends the session; ``nursery`` sends a consumer's alerts."""
         outbox.attach(self)
         outbox.give_up_after(GONE_S)
         await outbox.send_all(self._opening())

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Final
 import h11
 import trio
 
+from marketfeed.gateway.quick_head import MAX_HEADERS, Head, quick_head
+
 if TYPE_CHECKING:
     from marketfeed.gateway.unread import Unread
 
 MAX_HEAD_BYTES: Final = 8192
-MAX_HEADERS: Final = 64
 LONG_LINE: Final = f"a request line of at most {MAX_HEAD_BYTES} bytes"
 LONG_HEAD: Final = f"a head of at most {MAX_HEAD_BYTES} bytes"
 READ_BYTES: Final = 8192
@@ -52,7 +53,7 @@ class HeadTimeoutError(Exception):
     """A request's head did not arrive in time."""
 
 
-def body_bytes(request: h11.Request) -> int | None:
+def body_bytes(request: h11.Request | Head) -> int | None:
     """Return the size of the body as announced in the head; None if it is chunked."""
     headers = dict(request.headers)
     return None if b"transfer-encoding" in headers else int(headers.get(b"content-length", 0))
@@ -66,12 +67,23 @@ class Exchange:
         self._stream = stream
         self._unread = unread
         self._head_s = head_s
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        self._parser: h11.Connection | None = None  # once it is needed
         self._received = bytearray()  # of the current request, until its head is complete
         self._first = True
         self._cut = False  # some received bytes were discarded
 
-    async def head(self) -> h11.Request | None:
+    @property
+    def _h11(self) -> h11.Connection:
+        """Return the parser, which has parsed the first head, if :func:`quick_head` has."""
+        if self._parser is None:
+            self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+            if self._received:
+                self._parser.receive_data(bytes(self._received))
+                self._parser.next_event()
+                self._parser.next_event()  # the end: there is no body
+        return self._parser
+
+    async def head(self) -> h11.Request | Head | None:
         """Return the next request's head; None at the end of the connection.
 
         Raises HeadTimeoutError, and HttpError for an invalid request.
@@ -79,17 +91,22 @@ class Exchange:
         first, self._first = self._first, False
         begun = bool(self._received)
         wait_s = self._head_s if first or begun else IDLE_S
-        with trio.move_on_after(wait_s) as waiting:
-            while True:
+        event: h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED] = h11.NEED_DATA
+        with trio.CancelScope(deadline=trio.current_time() + wait_s) as waiting:
+            if begun or not first:
                 event = self._next()
-                if event is not h11.NEED_DATA:
-                    break
+            while event is h11.NEED_DATA:
                 data = await self._receive()
+                quick = quick_head(data) if first and not begun else None
+                if quick is not None:
+                    self._received += data
+                    return quick
                 if data and not begun and not first:  # the deadline of a head begins with its first byte
                     waiting.deadline = trio.current_time() + self._head_s
                 begun = begun or bool(data)
-                self._received += data
                 self._h11.receive_data(data)
+                self._received += data
+                event = self._next()
         if waiting.cancelled_caught:
             if begun or first:
                 raise HeadTimeoutError
@@ -110,11 +127,12 @@ class Exchange:
     @property
     def behind(self) -> bytes:
         """Return the bytes received after the request's head, as far as h11 has not parsed them."""
-        return bytes(self._h11.trailing_data[0])
+        return b"" if self._parser is None else bytes(self._parser.trailing_data[0])
 
     def no_body(self) -> None:
         """Parse the end of a request without a body."""
-        self._next()
+        if self._parser is not None:
+            self._next()
 
     async def body(self, most: int) -> bytes:
         """Return the body of the request; raises HttpError for a body of more than ``most`` bytes.

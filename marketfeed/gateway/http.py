@@ -24,12 +24,13 @@ from marketfeed.errors import ErrorCode, RequestError
 from marketfeed.gateway.exchange import CLOSE, Exchange, Headers, HeadTimeoutError, HttpError, body_bytes
 from marketfeed.gateway.origins import Origins
 from marketfeed.gateway.rate_limited_log import RateLimitedLog, shown
-from marketfeed.gateway.target import TargetError, parse_target
+from marketfeed.gateway.target import Target, TargetError, parse_target
 from marketfeed.gateway.unread import Unread
 
 if TYPE_CHECKING:
     from marketfeed.access.grant import Grant
     from marketfeed.gateway.hosts import Hosts
+    from marketfeed.gateway.quick_head import Head
     from marketfeed.gateway.session import Session
 
 METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
@@ -48,6 +49,7 @@ HEADERS_OF: Final[dict[ErrorCode, Headers]] = {
     ErrorCode.INTERNAL: (("Retry-After", "5"),),
 }
 NO_STORE: Final[Headers] = (("Cache-Control", "no-store"),)
+_NO_TARGET: Final = Target("")
 NO_CACHE: Final[Headers] = (("Cache-Control", "no-cache"),)  # caches have to revalidate
 
 log = structlog.get_logger()
@@ -77,6 +79,7 @@ class Request:
     address: str = ""  # the client's, as reported by trusted proxies
     wait_gone: Callable[[], Awaitable[None]] = trio.sleep_forever  # until the client closes the connection
     grant: Grant | None = None  # what its key or token gives, once a route has authorized it
+    _values: dict[bytes, bytes] = field(default_factory=dict, repr=False, compare=False)  # see header()
 
     def first(self, name: str, default: str) -> str:
         """Return the first value of ``name`` in the query."""
@@ -84,8 +87,10 @@ class Request:
 
     def header(self, name: bytes) -> str | None:
         """Return the values of the header ``name``, joined by commas; None without one."""
-        values = [value for key, value in self.headers if key == name]
-        return b", ".join(values).decode("latin-1") if values else None
+        if not self._values:
+            self._values.update(joined(self.headers))
+        found = self._values.get(name)
+        return None if found is None else found.decode("latin-1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,14 @@ class Handover:
 
 Route = Callable[[Request], Awaitable["Response | Session"]]
 Routes = Mapping[str, Mapping[str, Route]]  # by path, then by method
+
+
+def joined(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the value of each header; several of one name are joined by commas."""
+    values: dict[bytes, bytes] = {}
+    for name, value in headers:
+        values[name] = b"%b, %b" % (values[name], value) if name in values else value
+    return values
 
 
 def json_response(value: object, status: int = 200) -> Response:
@@ -204,29 +217,23 @@ class HttpServer:
         length = body_bytes(head)
         if length == 0:
             exchange.no_body()
-        request = Request(
-            path="",
-            method=head.method.decode("ascii"),
-            headers=list(head.headers),
-            version=head.http_version.decode("ascii"),
-            wait_gone=exchange.wait_gone,
-        )
-        request = replace(request, address=self._rules.address(peer, request.header(b"x-forwarded-for")))
-        judged: Response | Route
+        target = _NO_TARGET
+        judged: Response | Route | None = None
         try:
             target = parse_target(head.target.decode("latin-1"))
         except TargetError as error:
             judged = error_response(400, f"not a target: {error}")
-        else:
-            request = replace(request, path=target.path, query=target.query)
+        request = self._request(head, target, exchange, peer)
+        if judged is None:
             # The head is checked before the body is parsed: most requests with a body are refused.
-            request, judged = self._judge(request, target.authority, length)
+            judged = self._judge(request, target.authority, length)
         answer: Response | Session
         if isinstance(judged, Response):
             answer, unread = judged, length != 0
         else:
-            body = b"" if length == 0 else await exchange.body(self._rules.body_bytes)
-            answer, unread = await _answered(judged, replace(request, body=body)), False
+            if length != 0:
+                request = replace(request, body=await exchange.body(self._rules.body_bytes))
+            answer, unread = await _answered(judged, request), False
         known = self._rules.labels.get(request.path, request.path) if request.path in self._routes else ""
         if not isinstance(answer, Response):
             self.requests[known, 200] += 1
@@ -241,9 +248,27 @@ class HttpServer:
             await exchange.linger()
         return None
 
-    def _judge(
-        self, request: Request, named: str | None, length: int | None
-    ) -> tuple[Request, Response | Route]:
+    def _request(self, head: h11.Request | Head, target: Target, exchange: Exchange, peer: str) -> Request:
+        headers = list(head.headers)
+        values = joined(headers)
+        host, forwarded = (
+            None if value is None else value.decode("latin-1")
+            for value in (values.get(b"host"), values.get(b"x-forwarded-for"))
+        )
+        meant, hosts = host if target.authority is None else target.authority, self._rules.hosts
+        return Request(
+            path=target.path,
+            query=target.query,
+            method=head.method.decode("ascii"),
+            headers=headers,
+            version=head.http_version.decode("ascii"),
+            authority=meant if hosts is not None and meant is not None and hosts.knows(meant) else None,
+            address=self._rules.address(peer, forwarded),
+            wait_gone=exchange.wait_gone,
+            _values=values,
+        )
+
+    def _judge(self, request: Request, named: str | None, length: int | None) -> Response | Route:
         """Return the route for the request, or the response if a check refuses it.
 
         ``named`` is the host in the target, which takes precedence over the Host header (RFC 9112,
@@ -254,19 +279,13 @@ class HttpServer:
             for authority in (named, host):
                 # An HTTP/1.0 request may have neither; no browser sends one.
                 if authority is not None and not hosts.serves(authority):
-                    return request, self._misdirected(request, authority)
-            meant = host if named is None else named
-            if meant is not None and hosts.knows(meant):
-                request = replace(request, authority=meant)
+                    return self._misdirected(request, authority)
         origins = self._rules.origins
         origin, site = request.header(b"origin"), request.header(b"sec-fetch-site")
         foreign = origins is not None and not origins.admits(request.path, origin, site, request.authority)
         if foreign and request.path not in self._rules.shared and not self._follows_link(request):
-            return request, self._strange_origin(request)
-        refusal = self._rules.refuse(request)
-        if refusal is not None:
-            return request, refusal
-        return request, self._routed(request, length)
+            return self._strange_origin(request)
+        return self._rules.refuse(request) or self._routed(request, length)
 
     def _follows_link(self, request: Request) -> bool:
         """Return whether a page of the same site has a link to it; that page does not see the response."""

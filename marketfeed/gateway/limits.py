@@ -33,6 +33,8 @@ class Limits:
 
     def excess(self, names: Names) -> str | None:
         """Return why ``names`` are too many for one session, None if they are not."""
+        if names.size < self.symbols_per_session and not any("*" in text for text in names.texts):
+            return None  # there are no more names than characters
         distinct = names.distinct()
         if len(distinct) > self.symbols_per_session:
             most = self.symbols_per_session

@@ -19,12 +19,15 @@ import struct
 import termios
 from typing import TYPE_CHECKING, Final, Protocol
 
+import structlog
 import trio
 
 from marketfeed.errors import CloseCode
 from marketfeed.gateway.scan import FramingAbuseError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from marketfeed.gateway.pacer import Pacer
     from marketfeed.gateway.scan import FrameScanner
 
@@ -65,6 +68,8 @@ class Nobody:
 
 _NOBODY: Final = Nobody()
 
+log = structlog.get_logger()
+
 
 class Outbox(trio.abc.HalfCloseableStream):
     """A TCP socket as a stream whose sending side can also be used without waiting.
@@ -73,15 +78,16 @@ class Outbox(trio.abc.HalfCloseableStream):
     """
 
     __slots__ = (
-        "_lost", "_nursery", "_owner", "_pacer", "_passed", "_progress", "_replay",
-        "_scanner", "_send", "_shut", "_sock", "_tail", "_taken", "_trio_sock", "received",
+        "_empty", "_lost", "_nursery", "_owner", "_pacer", "_passed", "_progress", "_replay",
+        "_scanner", "_send", "_shut", "_sock", "_tail", "_taken", "received",
     )  # fmt: skip
 
     def __init__(
         self, sock: socket.socket, nursery: trio.Nursery, owner: Owner, pacer: Pacer | None = None
     ) -> None:
-        """Take ownership of ``sock``, a connected non-blocking socket; the drainer runs in ``nursery``.
+        """Take ownership of ``sock``, a connected non-blocking socket.
 
+        The drainer runs in ``nursery``, which many connections may share: it ends with the socket.
         ``pacer`` limits the rate at which received bytes are processed.
         """
         self._sock = sock
@@ -89,12 +95,12 @@ class Outbox(trio.abc.HalfCloseableStream):
         self._scanner: FrameScanner | None = None
         self._pacer = pacer
         self._send = sock.send
-        self._trio_sock = trio.socket.from_stdlib_socket(sock)
         self._nursery = nursery
         self._tail = bytearray()
         self._taken = 0  # bytes ever added to the tail; _passed of them were sent
         self._passed = 0
-        self._progress = trio.lowlevel.ParkingLot()
+        self._progress: trio.lowlevel.ParkingLot | None = None  # tasks that wait for _passed to rise
+        self._empty = False  # the last read emptied the kernel's buffer: the next one waits first
         self._shut = False
         self._lost = False  # the peer is gone
         self._replay = b""
@@ -186,7 +192,7 @@ class Outbox(trio.abc.HalfCloseableStream):
                     sent = self._sock.send(tail)
                 del self._tail[:sent]
                 self._passed += sent
-                self._progress.unpark_all()
+                self._unpark()
         except BlockingIOError:
             self._nursery.start_soon(self._drain)
             return
@@ -196,14 +202,27 @@ class Outbox(trio.abc.HalfCloseableStream):
             self._break(CloseCode.ABNORMAL)
             return
         if not self._shut:
-            self._owner.drained()
+            try:
+                self._owner.drained()
+            except Exception:  # a bug, which must not end the connections that share the nursery
+                log.exception("session failed after a wait for its socket")
+                self.end(CloseCode.INTERNAL)
+
+    async def _wait_progress(self) -> None:
+        if self._progress is None:
+            self._progress = trio.lowlevel.ParkingLot()
+        await self._progress.park()
+
+    def _unpark(self) -> None:
+        if self._progress is not None:
+            self._progress.unpark_all()
 
     def _break(self, code: CloseCode) -> None:
         if not self._lost:
             self._lost = self._shut = True
             self._tail.clear()
             self._passed = self._taken
-            self._progress.unpark_all()
+            self._unpark()
             self.end(code)
 
     # trio.abc.HalfCloseableStream, for sessions and HTTP.
@@ -228,7 +247,7 @@ class Outbox(trio.abc.HalfCloseableStream):
             self._append(memoryview(data)[sent:])
             until = self._taken
             while self._passed < until:
-                await self._progress.park()
+                await self._wait_progress()
             self._check_open()
         await trio.lowlevel.cancel_shielded_checkpoint()
 
@@ -241,7 +260,7 @@ class Outbox(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
         # Do not wait for the socket: the drainer does, and only one task may.
         while self._tail:
-            await self._progress.park()
+            await self._wait_progress()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return received bytes, b"" at the end; end sessions that violate the framing limits.
@@ -266,16 +285,27 @@ class Outbox(trio.abc.HalfCloseableStream):
         """Let ``data``, which was received and not used, be received once more."""
         self._replay = data + self._replay
 
-    async def _receive(self, max_bytes: int) -> bytes:
-        if self._replay:
-            data, self._replay = self._replay[:max_bytes], self._replay[max_bytes:]
-            await trio.lowlevel.checkpoint()
-            return data
-        return await self._read(max_bytes)
+    def _receive(self, max_bytes: int) -> Awaitable[bytes]:
+        # Not async: each level of coroutines takes 220 bytes in a quiet session.
+        return self._replayed(max_bytes) if self._replay else self._read(max_bytes)
+
+    async def _replayed(self, max_bytes: int) -> bytes:
+        data, self._replay = self._replay[:max_bytes], self._replay[max_bytes:]
+        await trio.lowlevel.checkpoint()
+        return data
 
     async def _read(self, max_bytes: int) -> bytes:
+        data: bytes | None = None
         try:
-            data = bytes(await self._trio_sock.recv(max_bytes))
+            if not self._empty:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                data = self._arrived(max_bytes)
+                if data is not None:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+            while data is None:
+                self._check_open()
+                await trio.lowlevel.wait_readable(self._sock)
+                data = self._arrived(max_bytes)
         except OSError as error:
             self._break(CloseCode.ABNORMAL)
             raise trio.BrokenResourceError(str(error)) from error
@@ -286,6 +316,16 @@ class Outbox(trio.abc.HalfCloseableStream):
             except trio.Cancelled:
                 self._give_back(data)  # the next reader gets it, such as after a long poll
                 raise
+        return data
+
+    def _arrived(self, max_bytes: int) -> bytes | None:
+        """Return what the kernel has received, b"" at the end; None if nothing has arrived yet."""
+        try:
+            data = self._sock.recv(max_bytes)
+        except BlockingIOError:
+            self._empty = True
+            return None
+        self._empty = 0 < len(data) < max_bytes
         return data
 
     def _give_back(self, data: bytes) -> None:
@@ -301,7 +341,12 @@ class Outbox(trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError(str(error)) from error
 
     async def aclose(self) -> None:
-        """Close the socket. Unsent bytes are discarded, and then the peer is reset."""
+        """Close the socket, as :meth:`close` does."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Close the socket. Unsent bytes are discarded, and then the peer is reset. Idempotent."""
         # Session, outbox and subscriber form a cycle through the owner. Without the cycle, each is freed with
         # its last reference; the garbage collector does not look at old objects.
         self.attach(_NOBODY)
@@ -310,9 +355,10 @@ class Outbox(trio.abc.HalfCloseableStream):
         self._shut = True
         self._tail.clear()
         self._passed = self._taken
-        self._trio_sock.close()
-        self._progress.unpark_all()
-        await trio.lowlevel.checkpoint()
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+        self._sock.close()
+        self._unpark()
 
     def reset(self) -> None:
         """Make the next close send RST, for a peer that does not read."""

@@ -15,8 +15,8 @@ from marketfeed import clock
 from marketfeed.access.quotas import Limited
 from marketfeed.access.usage import user_of
 from marketfeed.errors import CLOSE_TEXT, CloseCode, ErrorCode
+from marketfeed.fanout.change import SubscriptionChange
 from marketfeed.fanout.interest import Names
-from marketfeed.fanout.shard import SubscriptionChange
 from marketfeed.fanout.wire import JSON, Encoding
 from marketfeed.gateway import entitled, protocol
 from marketfeed.gateway.authentication import Authentication
@@ -124,6 +124,8 @@ class Session(ABC):
 
         While its tenant exceeds a quota, a session gets nothing, or the slowest tier.
         """
+        if self._service.access is None:
+            return names, tier
         entitlement, over = self.entitlement, self.over
         if over is not None and over.action == "stop":
             return Names(), tier
@@ -176,11 +178,8 @@ class Session(ABC):
         if expiries is not None:
             expiries.add(self)
 
-    async def renew(self, grant: Grant, id_: protocol.RequestId = None, first: bytes = b"") -> None:
-        """Hold ``grant`` and answer, as :meth:`regrant` does; at once if there is no subscription yet.
-
-        The frame ``first`` is sent before the answer.
-        """
+    async def renew(self, grant: Grant, id_: protocol.RequestId = None) -> None:
+        """Hold ``grant`` and answer, as :meth:`regrant` does; at once if there is no subscription yet."""
         member, alerts, outbox = self.member, self.alerts, self._outbox
         assert member is not None
         assert alerts is not None
@@ -190,8 +189,6 @@ class Session(ABC):
             or alerts.patterns
             or self._tier_held(grant.entitlement, member.tier) != member.tier
         ):
-            if first:
-                outbox.offer(first)
             applied = await self.regrant(grant, id_, renewal=True)
             await applied.wait()
             assert self.authentication is not None
@@ -201,7 +198,7 @@ class Session(ABC):
         alerts.entitlement = grant.entitlement
         assert self.authentication is not None
         answer = self.authentication.answer(grant, member.tier.name, id_)
-        if not outbox.offer(first + member.encoding.messages(answer, self._service.shard.wall_ns())):
+        if not outbox.offer(member.encoding.messages(answer, self._service.shard.wall_ns())):
             self._service.shard.filled(member)
         if self.over is not None:
             self.limit()
@@ -250,8 +247,7 @@ class Session(ABC):
             revise=revise,
             entitle=self.entitle,
         )
-        self._service.shard.submit(change)
-        return change.applied
+        return self._service.shard.submit(change)
 
     def adopt(self, service: Service) -> None:
         """Use ``service`` from now on. Settings that apply to new sessions do not change."""
@@ -259,7 +255,7 @@ class Session(ABC):
 
     @abstractmethod
     async def serve(self, outbox: Outbox, nursery: trio.Nursery) -> None:
-        """Serve the client until either side ends the session. The caller then cancels ``nursery``."""
+        """Serve the client until either side ends the session; ``nursery`` sends a consumer's alerts."""
 
     def end(self, code: CloseCode) -> None:
         """Request the end of the session; the first ``code`` counts."""
@@ -309,7 +305,7 @@ class Session(ABC):
             self._ending = CloseCode.INTERNAL
         finally:
             shard.leave(member)
-            alerts.leave()
+            alerts.end()
             self._ending = self._ending or closed or CloseCode.INTERNAL
             if self._ending is CloseCode.SLOW:
                 outbox.reset()

@@ -15,7 +15,7 @@ from marketfeed.access.entitlement import UNBOUNDED
 from marketfeed.alerts.log import PATTERNS, consumer_problem, pattern_problem
 from marketfeed.alerts.messages import alert_message, arrays
 from marketfeed.alerts.service import AlertRefusedError, AlertsOffError
-from marketfeed.errors import AlertLogError, ErrorCode, RequestError
+from marketfeed.errors import AlertLogError, CloseCode, ErrorCode, RequestError
 from marketfeed.gateway import protocol
 from marketfeed.gateway.entitled import symbols_of
 from marketfeed.gateway.live_alerts import View
@@ -43,7 +43,7 @@ class SessionAlerts:
 
     # There is one for each of many sessions that never ask for alerts.
     __slots__ = (
-        "_member", "_nursery", "_outbox", "_sending", "_service", "_session", "_view",
+        "_delivering", "_member", "_nursery", "_outbox", "_service", "_session", "_view",
         "consumer", "entitlement", "patterns",
     )  # fmt: skip
 
@@ -52,7 +52,7 @@ class SessionAlerts:
     ) -> None:
         self._service, self._session = service, session
         self._member, self._outbox, self._nursery = member, outbox, nursery
-        self._sending = False
+        self._delivering: trio.CancelScope | None = None  # of the task that sends a consumer's alerts
         self._view: View | None = None
         self.patterns: tuple[str, ...] = ()
         self.consumer: str | None = None
@@ -121,9 +121,9 @@ class SessionAlerts:
 
     def send(self) -> None:
         """Begin to send what was subscribed to, after the answer. Idempotent."""
-        if self.consumer is not None and not self._sending:
-            self._sending = True
-            self._nursery.start_soon(self._deliver)
+        if self.consumer is not None and self._delivering is None:
+            self._delivering = trio.CancelScope()
+            self._nursery.start_soon(self._deliver, self._delivering)
         elif self._view is not None and self._service.views is not None:
             self._service.views.enter(self._view)
 
@@ -139,6 +139,12 @@ class SessionAlerts:
         if self.consumer is not None and self._service.alerts is not None:
             self._service.alerts.leave(self._session)
         self._view, self.consumer, self.patterns = None, None, ()
+
+    def end(self) -> None:
+        """Leave, as the session ends."""
+        self.leave()
+        if self._delivering is not None:
+            self._delivering.cancel()
 
     async def _change(
         self, patterns: tuple[str, ...], consumer: str | None, start: Start, id_: protocol.RequestId
@@ -160,7 +166,17 @@ class SessionAlerts:
             raise RequestError(ErrorCode.INTERNAL, f"not subscribed to alerts: {error}", id_) from None
         self.patterns, self.consumer = patterns, consumer
 
-    async def _deliver(self) -> None:
+    async def _deliver(self, scope: trio.CancelScope) -> None:
+        try:
+            with scope:
+                await self._send_due()
+        except Exception:  # which must not end the other sessions of the nursery
+            log.exception("delivery of alerts failed", session=self._session)
+            self._outbox.end(CloseCode.INTERNAL)
+        finally:
+            self._delivering = None
+
+    async def _send_due(self) -> None:
         """Send what is due, until the session leaves its consumer."""
         alerts = self._service.alerts
         assert alerts is not None
@@ -178,7 +194,6 @@ class SessionAlerts:
                 messages = messages_of(due, self.entitlement)
                 if not self._offer(*arrays(messages), alerts=len(messages)):
                     await self._outbox.wait_send_all_might_not_block()
-        self._sending = False
 
     def _offer(self, *payloads: bytes, alerts: int = 0) -> bool:
         shard, member = self._service.shard, self._member

@@ -46,6 +46,8 @@ def parse_target(text: str) -> Target:
         raise TargetError(
             f"the path has to begin with / and to have no characters but those of a URL: {path[:40]!r}"
         )
+    if not query:
+        return Target(path, {}, absolute[1] if absolute else None)
     try:
         fields = parse_qs(query, keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:

@@ -154,7 +154,7 @@ class TlsOutbox(Outbox):
             return await super()._read(max_bytes)
         while True:
             while self._passed < self._own_until:  # until the peer has read what TLS sent
-                await self._progress.park()
+                await self._wait_progress()
             self._check_open()
             data = self._decrypted(max_bytes)
             self._answer()
@@ -214,7 +214,7 @@ class TlsOutbox(Outbox):
         self._flush()
         await super().send_eof()
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close the socket; if some bytes are unsent, they are dropped and the connection is reset."""
         if not self._tail and not self._lost and self._sock.fileno() >= 0:
             self._say_end()
@@ -222,7 +222,7 @@ class TlsOutbox(Outbox):
                 self._sock.send(self._outgoing.read())
             except OSError:
                 log.debug("closed without a word")
-        await super().aclose()
+        super().close()
 
     def _say_end(self) -> None:
         if self._tls is not None:

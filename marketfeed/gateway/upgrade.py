@@ -56,7 +56,8 @@ def answer_to(request: Request) -> bytes:
 
 
 def _tokens(request: Request, name: bytes) -> list[str]:
-    return [token.strip().lower() for token in (request.header(name) or "").split(",")]
+    text = (request.header(name) or "").lower()
+    return [token.strip() for token in text.split(",")] if "," in text else [text.strip()]
 
 
 def _is_key(text: str) -> bool:

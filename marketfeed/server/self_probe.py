@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Final
 import orjson
 import trio
 
+from marketfeed.fanout.change import SubscriptionChange
 from marketfeed.fanout.interest import Names
-from marketfeed.fanout.shard import Shard, SubscriptionChange
 from marketfeed.fanout.wire import PROBE
 from marketfeed.fanout.ws_frames import TEXT, payload_span
 from marketfeed.gateway.outbox import Nobody, Outbox
@@ -31,6 +31,7 @@ from marketfeed.latency.arrivals import Arrivals
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from marketfeed.fanout.shard import Shard
     from marketfeed.fanout.subscriber import Subscriber
     from marketfeed.fanout.tiers import Tier
     from marketfeed.latency.recorder import TierRecorder
@@ -125,7 +126,7 @@ class OwnProbe(Nobody):
                     await self._choose(member)
         finally:
             shard.leave(member)
-            await trio.aclose_forcefully(outbox)
+            outbox.close()
 
     def _full_again(self) -> None:
         self._full.set()

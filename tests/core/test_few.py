@@ -9,7 +9,7 @@ from marketfeed.core import few
 from marketfeed.core.few import FEW, FIELDS, few_of
 from marketfeed.core.layout import block_bytes
 from marketfeed.core.records import DTYPES, QUOTES, TRADES
-from marketfeed.core.rings import Rings
+from marketfeed.core.rings import FEW_SYMBOLS, Rings
 from marketfeed.core.writer import RingWriter
 from tests.support.rings import SYMBOLS, TICKS, batch_of, quotes_of
 
@@ -127,3 +127,22 @@ def test_the_fields_are_those_of_the_dtypes():
             ("bid_px", "ask_px", "bid_sz", "ask_sz") if channel == QUOTES else ("price", "trade_id", "size")
         )
         assert list(fields[3 : 3 + len(middle)]) == [record[name].item() for name in middle]
+
+
+@given(st.lists(st.lists(TICKS, min_size=1, max_size=40), max_size=20), st.integers(0, 800), st.data())
+def test_positions_and_ticks_one_by_one_are_those_of_the_arrays(batches, g, data):
+    rings = Rings.private(SYMBOLS, 8)  # most ticks are overwritten
+    writer = RingWriter(rings, lambda: 7)
+    for seed, ticks in enumerate(batches):
+        writer.write(with_values(batch_of(*ticks), seed))
+    head = data.draw(st.integers(max(rings.head() - 5, 0), rings.head()))
+    symbols = np.tile(np.arange(SYMBOLS), 2 + FEW_SYMBOLS // SYMBOLS)  # too many to be searched one by one
+    for channel in (QUOTES, TRADES):
+        positions = rings.position(channel, symbols, g).tolist()
+        assert [rings.few.position(channel, symbol, g) for symbol in symbols.tolist()] == positions
+        for symbol, published in enumerate(rings.published(channel, SYMBOLS).tolist()):
+            for n in range(1, published + 1):
+                upto = np.array([n], np.int64)
+                read = rings.read(channel, np.array([symbol]), upto - 1, upto, head)
+                tick = rings.few.tick(channel, symbol, n, head)
+                assert (b"" if tick is None else tick.record) == read.records.tobytes()

@@ -28,6 +28,11 @@ def meant(channel, known):
     }
 
 
+class Told:
+    def grow(self, group: list[set[int]], channel: int, symbols: Any, by_name: bool) -> None:
+        group[channel].update(symbols.tolist())
+
+
 @given(st.lists(subscriptions, max_size=6), st.lists(st.one_of(names, st.just("")), unique=True, max_size=30))
 def test_each_interest_has_exactly_the_symbols_that_its_names_mean_whenever_they_came(asked, steps):
     table = SymbolTable(64)
@@ -39,11 +44,7 @@ def test_each_interest_has_exactly_the_symbols_that_its_names_mean_whenever_they
             interest = interests.use(Names(*asked[at]))
             told = [set(symbols.tolist()) for symbols in interest.symbols]
             held.append((asked[at], interest, told))
-
-            def grow(channel: int, symbols: Any, by_name: bool, told: list[set[int]] = told) -> None:
-                told[channel].update(symbols.tolist())
-
-            interest.grown[at] = grow
+            interest.groups.append((told, Told()))
         if name:
             table.intern(name)
         else:  # the others join later

@@ -169,7 +169,7 @@ async def test_a_long_catch_up_goes_in_frames_in_order_of_g_paced_by_the_socket(
         frames += 1
     follower.follow(socket.take())
     assert follower.last == {("q", "A"): 2001, ("q", "B"): 2000, ("t", "B"): 2001}
-    assert 6 < frames < 40
+    assert 5 < frames < 40  # the first went out with the answer
 
 
 async def test_ticks_that_lie_unevenly_do_not_come_in_one_step(autojump_clock):
@@ -191,9 +191,9 @@ async def test_ticks_that_lie_unevenly_do_not_come_in_one_step(autojump_clock):
 
 
 async def test_a_catch_up_that_never_reaches_the_head_is_synced_and_lags(autojump_clock):
-    bench = Bench(depth=1024, resume_ticks=1000)
+    bench = Bench(depth=8192, resume_ticks=3000)
     bench.publish(("q", "A"))
-    bench.publish(*[("q", "A")] * 900)
+    bench.publish(*[("q", "A")] * 1900)
     member, socket = bench.enter()
     socket.room = 1
     await bench.subscribe(member, quotes="A", after="e1:1")
@@ -204,7 +204,7 @@ async def test_a_catch_up_that_never_reaches_the_head_is_synced_and_lags(autojum
         messages = socket.take()
         follower.follow(messages)
         seen += [kind for kind in kinds(messages) if kind in ("synced", "lag")]
-        bench.publish(*[("q", "A")] * 200)
+        bench.publish(*[("q", "A")] * 1200)  # more than two frames, of 512 each, that go out meanwhile
         bench.open(member, socket, room=1)
         await bench.cycle()
         await trio.sleep(0.02)

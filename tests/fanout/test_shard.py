@@ -8,10 +8,10 @@ import trio
 import trio.testing
 
 from marketfeed.errors import CloseCode
+from marketfeed.fanout.change import SubscriptionChange
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.lane import MAX_FLUSH_TICKS
 from marketfeed.fanout.ledger import Ledger
-from marketfeed.fanout.shard import SubscriptionChange
 from tests.support.bench import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower, kinds
 
 

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from marketfeed.errors import CloseCode
-from marketfeed.gateway import listener, unread
+from marketfeed.gateway import connections, unread
 from marketfeed.gateway.exchange import SEND_BYTES
 from marketfeed.gateway.outbox import Outbox
 from marketfeed.gateway.tls import TlsOutbox
@@ -58,9 +58,11 @@ def outboxes(monkeypatch):
             made.append(kind(*arguments))
             return made[-1]
 
-        monkeypatch.setattr(listener, kind.__name__, make)
+        monkeypatch.setattr(connections, kind.__name__, make)
     # The gateway asks whether an outbox is a TlsOutbox.
-    monkeypatch.setattr(listener, "isinstance", lambda value, _: isinstance(value, TlsOutbox), raising=False)
+    monkeypatch.setattr(
+        connections, "isinstance", lambda value, _: isinstance(value, TlsOutbox), raising=False
+    )
     return made
 
 

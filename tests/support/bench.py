@@ -21,9 +21,10 @@ from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.units import MS
 from marketfeed.core.writer import RingWriter
 from marketfeed.fanout import compression
+from marketfeed.fanout.change import SubscriptionChange
 from marketfeed.fanout.interest import Names
 from marketfeed.fanout.keepalive import Timing
-from marketfeed.fanout.shard import Shard, SubscriptionChange
+from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import JSON, Encoding
 from marketfeed.gateway import protocol

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 class EchoSession(WebSocketSession):
     """Sends back each message, as the shard sends frames."""
 
+    def _connected(self) -> bytes:
+        return b""
+
     async def _read(self, outbox: Outbox, member: Subscriber) -> CloseCode | None:
         assert self._reader is not None
         while True:

@@ -28,9 +28,10 @@ from marketfeed.fanout.keepalive import Timing
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.wire import JSON, Encoding
+from marketfeed.gateway.connections import Gateway
 from marketfeed.gateway.expiries import Expiries
 from marketfeed.gateway.limits import Admission, Counters, Limits
-from marketfeed.gateway.listener import Gateway, accept_from, open_listener
+from marketfeed.gateway.listener import accept_from, open_listener
 from marketfeed.gateway.live_alerts import LiveViews
 from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.session import Service
@@ -210,7 +211,7 @@ async def serving(
         async with trio.open_nursery() as nursery:
 
             async def take(sock: socket.socket, address: str) -> None:
-                nursery.start_soon(gateway.serve, sock, address)
+                nursery.start_soon(gateway.serve, sock, address, nursery)
 
             nursery.start_soon(shard.run)
             if service.views is not None:
