@@ -13,7 +13,7 @@ from marketfeed.errors import ConfigError
 
 EXAMPLES: Final = (
     "Examples:\n\n"
-    "marketfeed record --out day.mfr.zst\n\n"
+    "marketfeed record --out day.mfr\n\n"
     "marketfeed record 'BTC*' ETH-USD --out rec/crypto.mfr.zst --rotate-mb 500 --rotate-s 3600"
 )
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 STREAM: Final = "/v1/stream"
 SCHEMES: Final = {"http": "ws", "https": "wss"}  # of an engine, and of its stream
-BY_OPTION: Final = f"--url ws://HOST:PORT{STREAM}"
-BY_ARGUMENT: Final = f"ws://HOST:PORT{STREAM} before the symbols"
+BY_OPTION: Final = "--url http://HOST:PORT"
+BY_ARGUMENT: Final = "http://HOST:PORT before the symbols"
 NO_PEM: Final = "contains no certificate in PEM format"
 _PEM_END: Final = "-----END CERTIFICATE-----"
 
@@ -79,15 +79,16 @@ def stream_of(url: str) -> str:
 def endpoint(url: str, ca: Path | None = None, option: str = "--url ", by_ca: str = "--ca ") -> Endpoint:
     """Return the endpoint at ``url``; errors name ``option`` and ``by_ca``, by which the two were given.
 
-    Certificates are checked against the system's authorities, or, with ``ca``, only against those in that
-    PEM file. Raises ConfigError.
+    ``url`` is the engine's, http:// or https://, or that of its stream, ws:// or wss://. Certificates are
+    checked against the system's authorities, or, with ``ca``, only against those in that PEM file. Raises
+    ConfigError.
     """
-    parts = parsed_url(url, option)
+    stream, parts = stream_of(url), parsed_url(url, option)
     if parts.scheme == "wss":
-        return Endpoint(url, parts, _trusting(ca, by_ca))
+        return Endpoint(stream, parts, _trusting(ca, by_ca))
     if ca is not None:
-        raise ConfigError(f"{by_ca}{ca}: requires a wss:// URL, not {url}")
-    return Endpoint(url, parts, None)
+        raise ConfigError(f"{by_ca}{ca}: requires an https:// or wss:// URL, not {url}")
+    return Endpoint(stream, parts, None)
 
 
 def endpoint_of(gateway: GatewayConfig, ca: Path | None = None, elsewhere: str = BY_OPTION) -> Endpoint:
@@ -115,9 +116,9 @@ def stream_url(gateway: GatewayConfig, elsewhere: str = BY_OPTION) -> str:
 
 
 def parsed_url(url: str, option: str = "--url ") -> SplitResult:
-    """Return the parts of a WebSocket URL; raises ConfigError, which names ``option``, for other URLs."""
+    """Return the parts of the stream's URL at ``url``; raises ConfigError, which names ``option``."""
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(stream_of(url))
         if parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0:
             parts.hostname.encode("idna")  # as getaddrinfo does
             return parts
@@ -125,7 +126,7 @@ def parsed_url(url: str, option: str = "--url ") -> SplitResult:
         raise ConfigError(f"{option}{url}: {shown(parts.hostname)} is not a valid host name") from None
     except ValueError as error:
         raise ConfigError(f"{option}{url}: {error}") from None
-    raise ConfigError(f"{option}{url}: must be ws://HOST:PORT/v1/stream, or wss://…")
+    raise ConfigError(f"{option}{url}: must be http://HOST:PORT, or https:// with TLS")
 
 
 def _trusting(ca: Path | None, by_ca: str) -> ssl.SSLContext:

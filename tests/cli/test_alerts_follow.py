@@ -299,8 +299,8 @@ async def test_what_is_no_pipe_has_no_end(tmp_path, autojump_clock):
         ({"from_start": True}, "--from-start: needs --consumer NAME, since a live view keeps nothing"),
         ({"rule": ["a b"]}, "--rule a b: a pattern is the name of a rule"),
         ({"consumer": "a b"}, "--consumer a b: a consumer's name must be 1 to 64"),
-        ({"url": "nowhere"}, "--url nowhere: must be ws://HOST:PORT/v1/stream, or wss://…"),
-        ({"url": "http://127.0.0.1:8765", "ca": "ca.pem"}, "--ca ca.pem: requires a wss:// URL"),
+        ({"url": "nowhere"}, "--url nowhere: must be http://HOST:PORT, or https:// with TLS"),
+        ({"url": "http://127.0.0.1:8765", "ca": "ca.pem"}, "--ca ca.pem: requires an https:// or wss:// URL"),
     ],
 )
 def test_mistakes_are_one_line(capsys, options, said):

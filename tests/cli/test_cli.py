@@ -376,7 +376,7 @@ def test_an_unknown_log_level(marketfeed):
 
 
 def test_watch_refuses_what_is_no_stream(marketfeed):
-    assert told(marketfeed("watch", "A", "--url", "http://127.0.0.1/")).startswith("marketfeed: --url")
+    assert told(marketfeed("watch", "A", "--url", "ftp://127.0.0.1/")).startswith("marketfeed: --url")
 
 
 def test_watch_finds_the_engine_by_its_configuration(marketfeed):
@@ -389,9 +389,9 @@ def test_watch_finds_the_engine_by_its_configuration(marketfeed):
 @pytest.mark.parametrize(
     ("command", "elsewhere"),
     [
-        (("watch", "A"), "--url ws://HOST:PORT/v1/stream"),
-        (("record", "--out", "a.mfr"), "--url ws://HOST:PORT/v1/stream"),
-        (("probe", "A"), "ws://HOST:PORT/v1/stream before the symbols"),
+        (("watch", "A"), "--url http://HOST:PORT"),
+        (("record", "--out", "a.mfr"), "--url http://HOST:PORT"),
+        (("probe", "A"), "http://HOST:PORT before the symbols"),
     ],
 )
 def test_who_finds_no_engine_by_the_configuration_is_told_how_to_name_one(marketfeed, command, elsewhere):

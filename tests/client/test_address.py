@@ -10,8 +10,8 @@ from marketfeed.config.schema import GatewayConfig
 from marketfeed.errors import ConfigError
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1/", "127.0.0.1:8765", "ws:///v1/stream", "ws://a:99999/"])
-def test_a_url_that_is_none_of_a_websocket(url):
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "127.0.0.1:8765", "ws:///v1/stream", "http://a:99999/"])
+def test_a_url_that_is_none_of_an_engine(url):
     with pytest.raises(ConfigError, match="--url"):
         endpoint(url)
 
@@ -31,13 +31,18 @@ def test_the_stream_of_a_configuration(gateway, url):
     assert stream_url(gateway) == url
 
 
+def test_the_address_of_an_engine_means_its_stream():
+    assert endpoint("http://127.0.0.1:8765/").url == "ws://127.0.0.1:8765/v1/stream"
+    assert endpoint("https://feed.example.com").url == "wss://feed.example.com/v1/stream"
+
+
 def test_a_url_without_a_path_means_the_stream():
     assert endpoint("ws://127.0.0.1:8765").resource == "/v1/stream"
     assert endpoint("ws://127.0.0.1:8765/behind/a/proxy?key=1").resource == "/behind/a/proxy?key=1"
 
 
 def test_a_port_that_the_engine_picks_itself_needs_a_url():
-    with pytest.raises(ConfigError, match=r"gateway\.port: 0 .*: --url ws://"):
+    with pytest.raises(ConfigError, match=r"gateway\.port: 0 .*: --url http://"):
         stream_url(GatewayConfig(port=0))
 
 
@@ -47,7 +52,7 @@ def test_a_ca_that_is_none(tmp_path):
     (tmp_path / "empty.pem").write_text("no certificate")
     with pytest.raises(ConfigError, match=r"--ca .*empty\.pem: contains no certificate in PEM format"):
         endpoint("wss://x/", tmp_path / "empty.pem")
-    with pytest.raises(ConfigError, match="requires a wss:// URL"):
+    with pytest.raises(ConfigError, match="requires an https:// or wss:// URL"):
         endpoint("ws://x/", tmp_path / "empty.pem")
     for name, said in (("nope.pem", "No such file"), ("empty.pem", "contains no certificate in PEM format")):
         gateway = GatewayConfig(tls_cert=str(tmp_path / name), tls_key="key.pem")

@@ -281,5 +281,5 @@ async def test_where_no_url_was_given_the_way_to_give_one_is_named():
         port = taken.getsockname()[1]
     assert await refusal(endpoint_of(GatewayConfig(port=port))) == (
         "connection refused, is the engine running?"
-        "; for an engine at another address, use --url ws://HOST:PORT/v1/stream"
+        "; for an engine at another address, use --url http://HOST:PORT"
     )

@@ -80,7 +80,7 @@ def test_a_file_that_holds_no_certificate_is_a_mistake_of_the_caller(sealed, fro
     (tmp_path / "empty.pem").touch()
     with pytest.raises(ConfigError, match=r"^ca: .*empty\.pem: contains no certificate"):
         front(sealed[0], {"ca": str(tmp_path / "empty.pem")})
-    with pytest.raises(ConfigError, match=r"^ca: .*empty\.pem: requires a wss:// URL"):
+    with pytest.raises(ConfigError, match=r"^ca: .*empty\.pem: requires an https:// or wss:// URL"):
         front("http://127.0.0.1:1", {"ca": str(tmp_path / "empty.pem")})
 
 

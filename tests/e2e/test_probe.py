@@ -89,7 +89,7 @@ def test_names_without_ticks_are_told(tmp_path: Path) -> None:
 def test_mistakes_and_an_engine_that_is_not_there_are_one_line(tmp_path: Path) -> None:
     for arguments, said in (
         (["ws://127.0.0.1:1/v1/stream", "A", "--seconds", "1"], "refused"),
-        (["http://127.0.0.1:1/", "A"], "must be ws://"),
+        (["ftp://127.0.0.1:1/", "A"], "must be http://"),
         (
             ["ws://127.0.0.1:1/", "A", "--tier", "premium=soon"],
             "--tier premium=soon: must be a tier such as vip, or with its interval in ms",

@@ -309,7 +309,7 @@ def run_record(folder, *arguments):
     ("arguments", "status", "said"),
     [
         (["--out", "day.txt"], 2, "--out day.txt: must end in .mfr, or .mfr.zst"),
-        (["--out", "day.mfr", "--url", "http://x"], 2, "--url http://x: must be ws://HOST:PORT/v1/stream"),
+        (["--out", "day.mfr", "--url", "ftp://x"], 2, "--url ftp://x: must be http://HOST:PORT"),
         (["--out", "day.mfr", "--url", "ws://127.0.0.1:1/v1/stream"], 1, "refused, is the engine running?"),
     ],
 )

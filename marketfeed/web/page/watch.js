@@ -7,6 +7,9 @@ import { Ordering, termsOf } from "./ordering.js";
 import { session } from "./session.js";
 import { COLUMNS, MOST_DIGITS, WatchRow } from "./watch_row.js";
 
+// Of a price, reserved from the start, so that columns do not widen with the first thousand.
+const WHOLES = 4;
+const DIGITS = 2;
 const ORDER_MS = 2000; // between two changes of the order
 const HOLD_MS = 8000; // it is kept so long after a person has pointed at a row, or moved to it by keys
 
@@ -192,7 +195,7 @@ export class WatchView {
     }
     this.grid.element.style.setProperty(
       "--price-ch",
-      book.wholes + 1 + Math.min(book.maxDigits, MOST_DIGITS),
+      Math.max(book.wholes, WHOLES) + 1 + Math.min(Math.max(book.maxDigits, DIGITS), MOST_DIGITS),
     );
     this.grid.element.style.setProperty("--tight-ch", book.widest);
   }
