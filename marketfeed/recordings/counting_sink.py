@@ -74,19 +74,24 @@ class CountingSink:
         self.delays = Delays(tier.interval_ns) if encoding is BINARY else None
 
     def offer(self, frame: bytes) -> bool:
-        """Accept and count ``frame``."""
+        """Accept and count ``frame``; short frames of a catch-up may come together."""
         self.bytes += len(frame)
-        self.frames += 1
-        if self.delays is not None:
-            now_ns = wall_ns()
-            parser = FrameParser()
-            span = payload_span(frame)
-            assert span is not None
-            parser.feed(frame[span[0] :])
-            for part in parser:
-                if part.kind in (Kind.QUOTES, Kind.TRADES):
-                    self.delays.add(now_ns - part.records()["ts_recv"])
+        at = 0
+        while (span := payload_span(frame, at)) is not None:
+            start, length = span
+            at = start + length
+            self.frames += 1
+            if self.delays is not None:
+                self._add_delays(frame[start:at], self.delays)
         return True
+
+    def _add_delays(self, payload: bytes, delays: Delays) -> None:
+        now_ns = wall_ns()
+        parser = FrameParser()
+        parser.feed(payload)
+        for part in parser:
+            if part.kind in (Kind.QUOTES, Kind.TRADES):
+                delays.add(now_ns - part.records()["ts_recv"])
 
     def acknowledged(self) -> int:
         """Return 0: no data ever waits."""
