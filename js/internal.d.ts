@@ -25,7 +25,8 @@ export type Failure = (code: number, message: string, retryMs?: number | null) =
  * exceed 2^53.
  */
 export type Read = (record: { view: DataView; at: number }, offset: number) => number;
-export type Decode = (buffer: ArrayBuffer, names: string[]) => Wire[];
+/** The messages of a frame; of text, which is JSON, too. */
+export type Decode = (frame: Raw, names: string[]) => Wire[];
 export type Raw = string | ArrayBuffer;
 
 /** The options of `connect`, and the URL of the engine, with a slash at its end. */
@@ -67,8 +68,6 @@ export interface Book {
   tick(message: Wire): void;
   /** The slot of a symbol, made with the number `n` if there is none. */
   slot(type: string, symbol: string, n: number): Slot;
-  /** Whether the session is due every tick. */
-  every(): boolean;
   /** Forget the symbols of which `wanted` is false. */
   keep(wanted: (symbol: string, type: string) => boolean): void;
 }
@@ -189,8 +188,13 @@ export interface Stream {
   tier(): (string | undefined)[];
   /** Want what any feed wants, on the fastest tier that one of those in sight asks for. */
   wish(): void;
-  /** Apply a tier that circumstances ask for. */
+  /** Apply a tier that circumstances ask for, and compression. */
   retune(): void;
+  /**
+   * Ask for compressed frames, once for each tier with an interval. The request has nothing else in it, so if the
+   * engine refuses it, the subscription stays as it is.
+   */
+  compress(): void;
   /** What is wanted and has not been refused. */
   wanted(): string[];
   /** Forget what is not wanted any more; return that, and what is wanted and has not been asked for. */
@@ -224,6 +228,7 @@ export interface Stream {
   /** Begin on an open WebSocket; `token`: without a ticket. */
   hello(ws: WebSocket, epoch: string, token: string | boolean): void;
   // Transports: each runs until its connection ends, and throws why.
+  /** Frames are handled one after the other, and so is the close: decompression of one takes a while. */
   websocket(signal: AbortSignal): Promise<void>;
   events(signal: AbortSignal): Promise<void>;
   poll(signal: AbortSignal, seconds?: number, pace?: number): Promise<void>;

@@ -1,4 +1,4 @@
-// Client of marketfeed. internal.d.ts says what each part does.
+// Client of marketfeed; the parts: internal.d.ts.
 
 /** @import * as I from "./internal.js" */
 
@@ -16,7 +16,7 @@ const scope = /** @type {any} */ (globalThis);
 const clock = () => performance.now();
 /** @type {I.Failure} */
 const failure = (code, message, retryMs) => Object.assign(new Error(message), { code, retryMs });
-const wait = (ms = 0) => new Promise((resolve) => setTimeout(resolve, ms));
+const wait = (ms = none) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** @type {I.Matcher} */
 const matcher = (names) => {
@@ -32,12 +32,16 @@ const lists = (keys) => {
 };
 
 /** @type {I.KeysOf} */
-const keysOf = ({ quotes = [], trades = [] }) => [...quotes.map((name) => `q${name}`), ...trades.map((name) => `t${name}`)];
+const keysOf = ({ quotes = [], trades = [] }) => [...quotes.map((name) => "q" + name), ...trades.map((name) => "t" + name)];
 
 /** @type {I.Query} */
 const query = (fields) => {
-	const texts = Object.entries(fields).map(([name, value]) => [name, `${value ?? ""}`]);
-	return `${new URLSearchParams(texts.filter((pair) => pair[1]).map(([name, text]) => [name, encodeURIComponent(text)[2500] ? "*" : text]))}`;
+	const query = new URLSearchParams();
+	for (const [name, value] of Object.entries(fields)) {
+		const text = `${value ?? ""}`;
+		if (text) query.set(name, encodeURIComponent(text)[2500] ? "*" : text);
+	}
+	return `${query}`;
 };
 
 /** @type {I.Guard} */
@@ -100,12 +104,13 @@ class Trade extends Tick {
 	get d() { return String.fromCharCode(this.view.getUint8(this.at + 48)); }
 	get c() {
 		const codes = new Uint8Array(this.view.buffer, this.at + 50, 4).filter(Boolean);
-		return codes.length ? [...String.fromCharCode(...codes)] : undefined;
+		return codes[0] && [...String.fromCharCode(...codes)];
 	}
 }
 
 /** @type {I.Decode} */
 const decode = (buffer, names) => {
+	if (typeof buffer === "string") return JSON.parse(buffer);
 	const view = new DataView(buffer), messages = [];
 	for (let at = 0, end; at < buffer.byteLength; at = end) {
 		if (view.getUint8(at) !== 1) throw failure(1002, "frame version");
@@ -114,7 +119,7 @@ const decode = (buffer, names) => {
 		end = start + view.getUint32(at + 4, true);
 		const json = () => JSON.parse(new TextDecoder().decode(buffer.slice(start, end)));
 		if (kind === 1) for (const [name, id] of Object.entries(json())) names[id] = name;
-		else if (kind === 4) for (const message of json()) messages.push(message);
+		else if (kind === 4) messages.push(...json());
 		else if (kind === 5) messages.push({ T: "heartbeat", t: micros({ view, at }, 8) });
 		else if (kind < 4) {
 			for (let o = start; o < end; o += 64) {
@@ -173,7 +178,7 @@ const makeBook = (emit) => {
 			const slot = book.slot(T, S, m.snap || partial ? n - 1 : 0);
 			const step = (n - slot.n) | 0;
 			if (step <= 0) return void book.duplicates++;
-			if (step > 1 && book.every() && !(lagging && T === "q")) {
+			if (step > 1 && tiers.some(({ tier, delivery }) => tier === names.tier && delivery === "every") && !(lagging && T === "q")) {
 				emit({ T: "gap", S, channel: CHANNELS[T], lost: step - 1, n, announced: false });
 			}
 			slot.n = n;
@@ -187,17 +192,15 @@ const makeBook = (emit) => {
 			return slot;
 		},
 
-		every: () => tiers.some(({ tier, delivery }) => tier === names.tier && delivery === "every"),
-
 		keep(wanted) {
-			for (const T of ["q", "t"]) for (const S of slots[T].keys()) if (!wanted(S, T)) slots[T].delete(S);
+			for (const T in slots) for (const S of slots[T].keys()) if (!wanted(S, T)) slots[T].delete(S);
 		},
 	};
 	return book;
 };
 
-/** @param {string} base @param {I.Options} options */
-const makeApi = (base, { token = "", fetch = scope.fetch }) => {
+/** @param {I.Options} options */
+const makeApi = ({ base, token = "", fetch = scope.fetch }) => {
 	const renewable = typeof token === "function";
 	let held = none, refused = none;
 
@@ -251,13 +254,13 @@ const makeApi = (base, { token = "", fetch = scope.fetch }) => {
 
 /** @param {I.StreamOptions} options @param {I.Api} api */
 const makeStream = (options, api) => {
-	const { WebSocket = scope.WebSocket, consumer, start } = options;
+	const { WebSocket = scope.WebSocket, consumer, start, inflate } = options;
 	const ways = ["websocket", "events", "poll", "quotes"].slice(WebSocket ? 0 : 1);
 	const clients = new Map(), status = new Map(), open = new Map();
 	const refused = new Set(), badTiers = new Set(), ids = Array(), life = new AbortController();
 	let link = life, tiers = Array();
 	let want = { names: new Set(), tiers: [""], visible: true };
-	let live = new Set(), cursor = "", g = 0, latest = lists([]);
+	let live = new Set(), cursor = "", g = 0, latest = Object(lists([]));
 	let asked = none, told = none;
 	let usual = "", epoch = "", mode = `${options.transport ?? "auto"}`, way = "", at = 0, why = "first";
 	let up = false, sure = false, down = false, lagging = false, resuming = 0, send = none, closing = none, timer = none;
@@ -403,8 +406,7 @@ const makeStream = (options, api) => {
 			const info = await api.json("v1/engine", { signal: AbortSignal.timeout(HANDSHAKE_MS) }).catch((error) => error);
 			if (info.message) return /^4/.test(info.code);
 			const after = Date.now();
-			tiers = (info.tiers ?? []).filter(({ tier } = none) => info.access?.tiers?.includes(tier) ?? true);
-			tiers.sort((a, b) => a.interval_ms - b.interval_ms || a.delivery.localeCompare(b.delivery));
+			tiers = info.tiers ?? [];
 			usual = info.default_tier ?? "";
 			self.say("engine", { ...info, at: (before + after) / 2, roundTripMs: after - before });
 			self.retune();
@@ -447,8 +449,8 @@ const makeStream = (options, api) => {
 			const seen = all.filter(({ visible }) => visible);
 			want = {
 				names: new Set(all.flatMap(({ names }) => names)),
-				tiers: (seen.length ? seen : all).flatMap(({ tiers }) => tiers),
-				visible: seen.length > 0,
+				tiers: (seen[0] ? seen : all).flatMap(({ tiers }) => tiers),
+				visible: !!seen[0],
 			};
 			for (const key of refused) if (!want.names.has(key)) refused.delete(key);
 			if (send) self.sync();
@@ -458,6 +460,13 @@ const makeStream = (options, api) => {
 		retune() {
 			const [tier] = self.tier();
 			if (up && tier && tier !== told.tier) self.wish();
+			self.compress();
+		},
+
+		compress() {
+			const compress = inflate && latest.encoding === "json" && tiers.find(({ tier, interval_ms }) => tier === latest.tier && interval_ms)?.tier;
+			if (compress && compress !== told.compress) send?.({ action: "subscribe", compress: true, id: ++id });
+			told.compress = send && compress;
 		},
 
 		wanted: () => [...want.names].filter((key) => !refused.has(key)),
@@ -506,7 +515,7 @@ const makeStream = (options, api) => {
 		async prime(keys, post = self.post) {
 			post([{ T: "partial" }]);
 			for (let after = "", more = true; more; ) {
-				const path = query({ ...lists(keys), alerts: "", tier: told.tier, after, timeout_s: "0" });
+				const path = query({ ...lists(keys), alerts: "", tier: told.tier, after, timeout_s: 0 });
 				const text = await (await api.call(`v1/poll?${path}`, link)).text();
 				const { messages = [], cursor } = JSON.parse(text || "{}");
 				post(messages);
@@ -520,7 +529,7 @@ const makeStream = (options, api) => {
 		blame(code, msg, keys) {
 			let bad = Array();
 			if (cursor && msg.includes("cursor")) {
-				self.post([{ T: "reset", symbols: Object.values(lists(live)).flat(), cause: "cursor" }]);
+				self.post([{ T: "reset", symbols: [...live].map((key) => key.slice(1)), cause: "cursor" }]);
 				live.clear();
 			} else if (told.tier && msg.includes("tier")) badTiers.add(told.tier);
 			else {
@@ -532,7 +541,6 @@ const makeStream = (options, api) => {
 		},
 
 		receive(messages, raw) {
-			heard = clock();
 			for (const m of messages) {
 				if (m.T !== "q" && m.T !== "t") self.handle(m);
 				else if (send && !open.size && !m.snap && m.g > g) g = m.g;
@@ -548,6 +556,7 @@ const makeStream = (options, api) => {
 				if (send) told.tier = m.tier;
 				const { tier } = m;
 				if (status.get("tier")?.tier !== tier) self.say("tier", { tier, why: told.why });
+				self.compress();
 			} else if (T === "synced" && open.has(m.id)) {
 				for (const key of open.get(m.id)) live.add(key);
 				open.delete(m.id);
@@ -596,20 +605,22 @@ const makeStream = (options, api) => {
 		async websocket(signal) {
 			self.deadline(HANDSHAKE_MS);
 			const token = await api.token();
-			const without = (error = none) => ([400, 503].includes(error.code) ? {} : Promise.reject(error));
-			const { ticket } = token && (await api.json("v1/tickets", { method: "POST", signal }).catch(without));
+			const { ticket } = token && (await api.json("v1/tickets", { method: "POST", signal }).catch((error) => (/400|503/.test(error.code) ? {} : Promise.reject(error))));
 			const ws = self.socket(ticket);
+			const mine = link;
+			let turn = Promise.resolve();
 			ws.onmessage = ({ data }) => {
 				self.deadline();
-				try {
-					const messages = typeof data === "string" ? JSON.parse(data) : decode(data, ids);
+				heard = clock();
+				turn = turn.then(async () => {
+					const raw = inflate && new Uint8Array(data)[1] === 6 ? await inflate(data) : data;
+					if (signal.aborted) return;
+					const messages = decode(raw, ids);
 					if (messages[0]?.msg === "connected") self.hello(ws, messages[0].epoch, !ticket && token);
-					self.receive(messages, data);
-				} catch (error) {
-					self.end(1002, `${error}`);
-				}
+					self.receive(messages, raw);
+				}).catch((error) => mine.abort(failure(1002, `${error}`)));
 			};
-			ws.onclose = ({ code, reason }) => self.end(code, reason || "lost");
+			ws.onclose = ({ code, reason }) => turn.then(() => mine.abort(failure(code, reason || "lost")));
 			await self.rest(HANDSHAKE_MS);
 			ws.onmessage = ws.onclose = null;
 			if (ws.terminate && signal.reason.code !== 1000) ws.terminate();
@@ -658,7 +669,7 @@ const makeStream = (options, api) => {
 		async poll(signal, seconds = 25, pace = 100) {
 			self.pollAlerts(signal);
 			for (let first = true, more = false; ; await wait(pace)) {
-				const path = await self.query({ alerts: "", timeout_s: `${first ? 0 : seconds}` });
+				const path = await self.query({ alerts: "", timeout_s: first ? 0 : seconds });
 				const after = cursor;
 				self.deadline(seconds * 1000 + 2 * HANDSHAKE_MS);
 				const answer = await api.call(`v1/poll?${path}`, { signal });
@@ -803,7 +814,7 @@ if (scope.SharedWorkerGlobalScope && scope.name === WORKER) {
 		let of = none;
 		port.onmessage = ({ data: { key, options, ...call } } = none) => {
 			if (key) return (of = { options, key }), port.postMessage({});
-			if (!streams.has(of.key)) streams.set(of.key, makeStream(of.options, makeApi(of.options.base, of.options)));
+			if (!streams.has(of.key)) streams.set(of.key, makeStream(of.options, makeApi(of.options)));
 			streams.get(of.key).call(port, call, remote((batch) => port.postMessage(batch)));
 			for (const [key, { clients, close }] of streams) if (!clients.size) close(streams.delete(key));
 		};
@@ -813,13 +824,11 @@ if (scope.SharedWorkerGlobalScope && scope.name === WORKER) {
 /** @type {import("./types.js").Connect} */
 export const connect = (url = "/", given = {}) => {
 	const { href } = new URL(url.replace(/^ws/, "http"), scope.location?.href);
-	const base = href.replace(/(\/|\/v1\/stream)?([?#].*)?$/, "/");
-	const options = { ...given, base };
+	const options = { ...given, base: href.replace(/(\/|\/v1\/stream)?([?#].*)?$/, "/") };
 	const { token, share = true } = options;
-	const api = makeApi(base, options);
-	const alone = !share || !scope.document || options.WebSocket || options.fetch;
+	const api = makeApi(options);
 	const rotating = typeof token === "function";
-	const ways = ["worker", "locks", "none"].slice(alone || (rotating && share === true) ? 2 : rotating ? 1 : 0);
+	const ways = ["worker", "locks", "none"].slice(!share || !scope.document || options.WebSocket || options.fetch || (rotating && share === true) ? 2 : rotating || options.inflate ? 1 : 0);
 	const keys = new Map();
 	const subscriptions = new Set(), listeners = new Map();
 	const life = new AbortController();
@@ -857,7 +866,7 @@ export const connect = (url = "/", given = {}) => {
 		want: () => ({
 			names: [...keys.keys()],
 			tiers: forced ? [forced] : [...subscriptions].map(({ tier }) => tier ?? options.tier ?? ""),
-			visible: scope.document?.visibilityState !== "hidden",
+			visible: !scope.document?.hidden,
 		}),
 
 		changed() {
@@ -883,7 +892,7 @@ export const connect = (url = "/", given = {}) => {
 			ids = symbols ?? ids;
 			now = clock() * 1000;
 			figures.bytes += raw?.length ?? raw?.byteLength ?? 0;
-			messages ??= typeof raw === "string" ? JSON.parse(raw) : raw ? decode(raw, ids) : [];
+			messages ??= decode(raw ?? "[]", ids);
 			for (const m of messages) book.take(m);
 			if (cursor && saved) feed.cursor = saved.cursor = cursor;
 		},
@@ -902,11 +911,8 @@ export const connect = (url = "/", given = {}) => {
 		},
 
 		sinks(key) {
-			const found = new Set(keys.get(key));
-			for (const [name, askers] of keys) {
-				if (name.endsWith("*") && key.startsWith(name.slice(0, -1))) for (const asker of askers) found.add(asker);
-			}
-			return [...found];
+			const found = [...keys].filter(([name]) => name === key || (name.endsWith("*") && key.startsWith(name.slice(0, -1))));
+			return [...new Set(found.flatMap(([, askers]) => [...askers]))];
 		},
 
 		tell(m) {
@@ -987,7 +993,7 @@ export const connect = (url = "/", given = {}) => {
 				stream.call(0, { want: { names, tiers: [], visible: true } }, ({ messages = [] }) => {
 					for (const m of messages) {
 						if (m.T === "a") subscription.push(m);
-						if (/^(a|error)$/.test(m.T)) self.fire(m.T, m);
+						if (m.T === "a" || m.T === "error") self.fire(m.T, m);
 					}
 				});
 			} else subscription = self.attach(names, listener);

@@ -180,7 +180,7 @@ export interface Statistics {
   quotes: number;
   trades: number;
   messages: number;
-  /** received, before decompression is undone by nothing: characters of JSON, bytes of binary frames */
+  /** received: characters of JSON, those of compressed frames after decompression; bytes of binary frames */
   bytes: number;
   gaps: number;
   /** ticks missing by all gaps */
@@ -204,11 +204,19 @@ export type Token =
   | undefined
   | ((refused?: string) => string | null | undefined | Promise<string | null | undefined>);
 
+/**
+ * Return the text of a compressed frame, a whole message of a WebSocket; rejects if the frame is damaged, or holds
+ * more than 1 MiB.
+ */
+export type Inflate = (frame: ArrayBuffer) => Promise<string>;
+
 export interface Options {
   /** key or token, or a function that returns one; null from it: unauthorised, stop; if it throws: try again */
   token?: Token;
   tier?: string;
   encoding?: "json" | "binary";
+  /** of the module inflate.js; with it, JSON on tiers with an interval may come compressed */
+  inflate?: Inflate;
   transport?: "auto" | TransportName;
   /** one stream for all tabs of this origin with the same token; a string: with the same string */
   share?: boolean | string;

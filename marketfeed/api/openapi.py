@@ -134,6 +134,13 @@ GATEWAY: Final = (
         tagged=True,
     ),
     Route(
+        "/marketfeed-inflate.js",
+        "Get the decompressor of the browser client, an ES module.",
+        text_answer("text/javascript", "The module."),
+        PUBLIC,
+        tagged=True,
+    ),
+    Route(
         "/marketfeed-{hash}.js",
         "Get this version of the browser client; `sdk` of `/v1/engine` is the path.",
         text_answer("text/javascript", "The module, which never changes."),

@@ -14,7 +14,7 @@ from marketfeed.gateway.clients import Sdks
 from marketfeed.gateway.engine_route import EngineRoute
 from marketfeed.gateway.entitled import entitlement_of
 from marketfeed.gateway.events import CONTENT_TYPE, EventSession
-from marketfeed.gateway.files import SDK, files
+from marketfeed.gateway.files import INFLATE, SDK, files
 from marketfeed.gateway.http import HttpServer, Request, Response, Rules, error_response, json_response
 from marketfeed.gateway.limits import HANDSHAKES, Rates
 from marketfeed.gateway.origins import Origins
@@ -83,7 +83,7 @@ class Routes:
                 address=service.proxies.client,
                 refuse=self.refuse,
                 labels=static.labels,
-                shared=frozenset({SDK, static.sdk}),
+                shared=frozenset({SDK, INFLATE, static.sdk}),
             ),
             service.counters.refused,
             service.counters.requests,

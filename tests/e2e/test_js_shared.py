@@ -35,6 +35,7 @@ WITHOUT = {
 OPEN = """async (options) => {
   const { connect } = await import("/marketfeed.js");
   globalThis.told = [];
+  if (options.inflate) options = { ...options, ...(await import("/marketfeed-inflate.js")) };
   globalThis.feed = connect("/", options);
   let reset = null;
   feed.on("message", (m) => {
@@ -129,6 +130,19 @@ def test_the_tab_that_leads_is_closed_and_the_other_goes_on_without_a_hole(runni
         more_ticks(second)
         assert len(sessions(running)) == 1
         assert (check(second).silent, shared(second)) == (0, way)
+
+
+def test_tabs_with_a_decompressor_share_by_locks(running, browser):
+    with context_of(browser, "worker") as context:
+        first, second = (tab(context, running, inflate=True, tier="premium") for _ in range(2))
+        assert (shared(first), shared(second)) == ("locks", "locks")
+        first.wait_for_function("told.some((m) => m.T === 'subscription' && m.compress)")
+        (row,) = sessions(running)
+        assert row["tier"] == "premium"
+        first.close()
+        more_ticks(second)
+        assert len(sessions(running)) == 1
+        assert second.evaluate("told.filter((m) => m.T === 'gap' || m.T === 'reset').length") == 0
 
 
 def test_without_worker_and_locks_each_tab_has_a_session(running, browser):

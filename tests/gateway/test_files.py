@@ -14,6 +14,7 @@ from marketfeed.errors import RequestError
 from marketfeed.gateway.files import (
     DOCUMENTS,
     FILES,
+    INFLATE,
     PAGE_FILE,
     POLICY,
     SDK,
@@ -34,6 +35,7 @@ NAME = STYLE.rpartition("/")[2]
 HELD = {path: (WEB / name).read_bytes() for path, name in FILES.items()}
 HELD |= {path: (WEB / path[1:]).read_bytes() for path in PAGE_FILES}
 HELD |= dict.fromkeys((SDK, files().sdk), (WEB / "marketfeed.js").read_bytes())
+HELD[INFLATE] = (WEB / "marketfeed-inflate.js").read_bytes()
 HELD |= {path: build() for path, build in DOCUMENTS.items()}
 
 
@@ -174,9 +176,9 @@ async def test_the_browser_client_has_a_path_of_its_content():
 @pytest.mark.parametrize("origin", ["", "Origin: http://evil.example\r\nSec-Fetch-Site: cross-site\r\n"])
 async def test_pages_of_any_origin_may_load_the_browser_client(origin):
     async with serving() as live:
-        for path in (SDK, files().sdk):
+        for path in (SDK, files().sdk, INFLATE):
             status, headers, body = await fetch(live, path, origin)
-            assert (status, body) == (200, HELD[SDK])
+            assert (status, body) == (200, HELD[path])
             assert headers["access-control-allow-origin"] == "*"
             assert headers["cross-origin-resource-policy"] == "cross-origin"
             assert headers["content-type"] == TYPES[".js"]
@@ -295,11 +297,11 @@ async def test_headers_that_are_not_supported_change_nothing(headers):
 
 async def test_a_name_that_an_attacker_resolves_to_the_engine_gets_nothing():
     async with serving(hosts=Hosts(["feed.example.com"])) as live:
-        for path in ("/", SDK, files().sdk, STYLE, "/v1/engine"):
+        for path in ("/", SDK, INFLATE, files().sdk, STYLE, "/v1/engine"):
             for host in ("evil.example", "localhost.evil.example", "feed.example.com.evil.example"):
                 status, found, _ = await fetch(live, f"http://{host}{path}")
                 assert status == 421
-                assert "access-control-allow-origin" not in found or path in (SDK, files().sdk)
+                assert "access-control-allow-origin" not in found or path in (SDK, INFLATE, files().sdk)
             assert (await fetch(live, f"http://feed.example.com{path}"))[0] == 200
 
 

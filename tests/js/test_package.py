@@ -15,7 +15,9 @@ from tests.support.peers import need
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 MAX_BYTES = 12_000
-PUBLISHED = {"marketfeed.js", "marketfeed.d.ts", "types.d.ts", "README.md", "LICENSE", "package.json"}
+MODULES = ("marketfeed", "inflate")
+PUBLISHED = {f"{name}{end}" for name in MODULES for end in (".js", ".d.ts")}
+PUBLISHED |= {"types.d.ts", "README.md", "LICENSE", "package.json"}
 
 
 def run(*argv: object, cwd: object = PACKAGE) -> str:
@@ -37,13 +39,14 @@ def test_the_module_has_the_version_of_the_engine():
     assert json.loads((PACKAGE / "package.json").read_text())["version"] == marketfeed.__version__
 
 
-def test_the_module_is_correct_in_its_types():
+def test_the_modules_are_correct_in_their_types():
     tsc("-p", ".")
 
 
-def test_the_published_types_are_those_of_the_module(tmp_path):
+def test_the_published_types_are_those_of_the_modules(tmp_path):
     tsc("-p", ".", "--noEmit", "false", "--declaration", "--emitDeclarationOnly", "--outDir", tmp_path)
-    assert (tmp_path / "marketfeed.d.ts").read_text() == (PACKAGE / "marketfeed.d.ts").read_text()
+    for name in MODULES:
+        assert (tmp_path / f"{name}.d.ts").read_text() == (PACKAGE / f"{name}.d.ts").read_text()
 
 
 def test_the_package_installs_into_a_fresh_folder_with_its_types(tmp_path):
@@ -54,14 +57,15 @@ def test_the_package_installs_into_a_fresh_folder_with_its_types(tmp_path):
     (fresh / "package.json").write_text('{"type": "module"}')
     run(need("npm"), "install", "--offline", "--no-audit", tmp_path / packed["filename"], cwd=fresh)
     (fresh / "program.mjs").write_text(
-        'import { connect, VERSION } from "marketfeed";\n'
-        'const feed = connect("http://127.0.0.1:9/");\n'
+        'import { connect, VERSION } from "marketfeed";\nimport { inflate } from "marketfeed/inflate.js";\n'
+        'const feed = connect("http://127.0.0.1:9/", { inflate });\n'
         "console.log(VERSION, feed.state.state);\nfeed.close();\n"
     )
     assert run(need("node"), "program.mjs", cwd=fresh) == f"{marketfeed.__version__} connecting\n"
     (fresh / "program.ts").write_text(
-        'import { connect } from "marketfeed";\nimport type { Quote } from "marketfeed/types.js";\n'
-        'const feed = connect("/", { token: async () => "t", tier: "vip" });\n'
+        'import { connect } from "marketfeed";\nimport { inflate } from "marketfeed/inflate.js";\n'
+        'import type { Quote } from "marketfeed/types.js";\n'
+        'const feed = connect("/", { token: async () => "t", tier: "vip", inflate });\n'
         'const quote: Quote | undefined = feed.latest("AAPL");\n'
         "feed.subscribe({ quotes: ['AAPL'] }, (m) => { if (m.T === 'q') console.log(m.bp, quote?.ap); });\n"
         "(async () => { for await (const a of feed.alerts({ consumer: 'x' })) console.log(a.msg); })();\n"

@@ -67,6 +67,7 @@ class World {
     this.WebSocket = class {
       readyState = 0;
       sent = [];
+      told = { quotes: [], trades: [], alerts: [], tier: "vip", encoding: "json" }; // the subscription
       constructor() {
         world.asked.push([world.now, "/v1/stream"]);
         world.sockets.push(this);
@@ -77,14 +78,16 @@ class World {
         if (!world.mute) this.onmessage?.({ data: JSON.stringify(messages) });
       }
       send(text) {
-        const { action, id, t, tier, quotes = [] } = JSON.parse(text);
+        const { action, id, t, tier = this.told.tier, quotes = this.told.quotes, encoding = this.told.encoding } = JSON.parse(text);
         this.sent.push(JSON.parse(text));
         if (action === "ping") setTimeout(() => this.put({ T: "pong", t }), world.delayMs);
         if (action !== "subscribe") return;
-        const told = { T: "subscription", quotes, trades: [], alerts: [], tier: tier ?? "vip", encoding: "json", id };
         const refusal = world.refuse?.(JSON.parse(text));
         if (refusal) this.put({ T: "error", id, ...refusal });
-        else this.put(told, { T: "synced", cursor: "e:1", id });
+        else {
+          Object.assign(this.told, { quotes, tier, encoding });
+          this.put({ T: "subscription", ...this.told, id }, { T: "synced", cursor: "e:1", id });
+        }
       }
       close() {
         this.readyState = 3;

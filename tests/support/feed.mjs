@@ -6,9 +6,20 @@ import { pathToFileURL } from "node:url";
 
 const [module, modules, url, given] = process.argv.slice(2);
 const { connect } = await import(pathToFileURL(module));
-const { subscribe, token: tokens, socket = true, ...options } = JSON.parse(given);
+const { subscribe, token: tokens, socket = true, inflate: compress, ...options } = JSON.parse(given);
 if (socket) options.WebSocket = createRequire(modules + "/")("ws");
 const tell = (message) => console.log(JSON.stringify(message));
+if (compress) {
+  const { inflate } = await import(new URL("inflate.js", pathToFileURL(module)));
+  globalThis.inflated = { frames: 0, bytes: 0, characters: 0 };
+  options.inflate = async (frame) => {
+    const text = await inflate(frame);
+    inflated.frames++;
+    inflated.bytes += frame.byteLength;
+    inflated.characters += text.length;
+    return text;
+  };
+}
 // A list of tokens: one after the other, as a function of a program would return them.
 if (Array.isArray(tokens)) {
   options.token = (refused) => {

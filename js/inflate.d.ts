@@ -1,0 +1,2 @@
+/** @type {import("./types.js").Inflate} */
+export const inflate: import("./types.js").Inflate;

@@ -1,0 +1,1 @@
+../../js/inflate.js
