@@ -866,7 +866,7 @@ export const connect = (url = "/", given = {}) => {
 		want: () => ({
 			names: [...keys.keys()],
 			tiers: forced ? [forced] : [...subscriptions].map(({ tier }) => tier ?? options.tier ?? ""),
-			visible: !scope.document?.hidden,
+			visible: scope.document?.visibilityState !== "hidden",
 		}),
 
 		changed() {
