@@ -14,7 +14,7 @@ from marketfeed.core.binary import quotes_frame, symbols_frame
 from marketfeed.gateway.files import files
 from tests.support.admin_client import get
 from tests.support.process import engine
-from tests.support.publishers import connect
+from tests.support.publishers import address_of, connect
 
 
 def feed_of(running):
@@ -46,7 +46,7 @@ def test_the_state_of_a_feed_is_that_of_the_moment_in_every_process(tmp_path, wo
             taken.close()
             starting = until(running, "starting")
             assert starting["since"] > down["since"]
-            with connect(address) as publisher:
+            with connect(address_of(running, "pub")) as publisher:
                 quote = np.zeros(1, QUOTE)
                 quote["bid_px"], quote["ask_px"], quote["bid_sz"], quote["ask_sz"] = 10**9, 2 * 10**9, 1, 1
                 publisher.sendall(symbols_frame({"AAPL": 0}, 0) + quotes_frame(quote, 0))
