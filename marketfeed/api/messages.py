@@ -181,7 +181,7 @@ class Subscription(Answer, frozen=True, tag="subscription"):
     tier: Tier
     encoding: EncodingName
     compress: (
-        Annotated[Literal[True], Meta(description="Frames may come compressed; absent if not.")] | UnsetType
+        Annotated[bool, Meta(description="true: frames may come compressed; absent if not.")] | UnsetType
     ) = UNSET
     consumer: (
         Annotated[ConsumerName, Meta(description="The consumer whose alerts come; absent in a live view.")]
