@@ -182,13 +182,16 @@ async def test_a_fault_in_the_fan_out_is_not_the_feeds(autojump_clock, monkeypat
     def broken(lane, head):
         raise RuntimeError("a bug")
 
-    with pytest.raises(ExceptionGroup) as caught:
+    async def publishing():
         async with trio.open_nursery() as nursery:
             await running(bench, nursery)
             await trio.sleep(0.01)
             bench.publish(("q", "A"))
             monkeypatch.setattr(Lane, "collect", broken)
             bench.shard.ticked()  # returns
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await publishing()
     assert [str(error) for error in caught.value.exceptions] == ["a bug"]
 
 
