@@ -13,7 +13,7 @@ Groups have the most active symbols of their source: their frames are the larges
 Compressions are measured in turns, as medians over ``--rounds``; every result is decompressed and compared.
 Not covered: a network, TLS, the rest of the client's work.
 
-    MARKETFEED_REALDATA=../shared/realdata python -m perf.compress
+    MARKETFEED_REALDATA=FOLDER python -m perf.compress
 """
 
 from __future__ import annotations
