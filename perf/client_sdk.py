@@ -35,7 +35,9 @@ from wsproto.events import AcceptConnection, Request, TextMessage
 from marketfeed.client import Quote, connect, stream
 from marketfeed.core.binary import quotes_frame, symbols_frame
 from marketfeed.core.records import QUOTE
+from marketfeed.fanout.tiers import Tier
 from marketfeed.fanout.ws_frames import BINARY, TEXT, frame
+from marketfeed.gateway import protocol
 from perf import bench
 
 SYMBOLS: Final = 1000
@@ -94,14 +96,8 @@ def send(encoding: str, count: int, per_frame: int) -> None:
             for event in ws.events():
                 if isinstance(event, Request):
                     client.sendall(ws.send(AcceptConnection()))
-                    hello = {
-                        "T": "success",
-                        "msg": "connected",
-                        "protocol": 1,
-                        "epoch": "e",
-                        "session": "s",
-                    } | {"tiers": {"vip": "every"}}
-                    client.sendall(ws.send(TextMessage(json.dumps([hello]))))
+                    hello = protocol.connected("e", "s", [Tier("vip", 0, True, 65536)])
+                    client.sendall(ws.send(TextMessage(hello.decode())))
                 elif isinstance(event, TextMessage):
                     subscribed = True
                     answer = {"T": "subscription", "quotes": ["*"], "trades": [], "alerts": [], "tier": "vip"}

@@ -73,7 +73,8 @@ def stream_of(url: str) -> str:
     scheme, _, rest = url.partition("://")
     if scheme not in SCHEMES:
         return url
-    return f"{SCHEMES[scheme]}://{rest.rstrip('/').removesuffix(STREAM)}{STREAM}"
+    path, mark, query = rest.partition("?")
+    return f"{SCHEMES[scheme]}://{path.rstrip('/').removesuffix(STREAM)}{STREAM}{mark}{query}"
 
 
 def endpoint(url: str, ca: Path | None = None, option: str = "--url ", by_ca: str = "--ca ") -> Endpoint:

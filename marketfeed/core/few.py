@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from marketfeed.core.records import DTYPES, QUOTE, QUOTES, RECORD, TRADE, TRADES, Batch
+from marketfeed.core.sequence import CHANNEL_SHIFT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +36,6 @@ _G: Final = struct.Struct("<Q")
 _SYMBOL: Final = struct.Struct("<H")
 _N: Final = struct.Struct("<I")
 _U4: Final = 2**32 - 1
-_CHANNEL_SHIFT: Final = 62  # of an entry of core/sequence.py
 
 assert all(fields.size == BYTES for fields in FIELDS)
 assert all(TRADE.fields[name][1] == QUOTE.fields[name][1] for name in ("g", "n", "symbol", "feed"))  # type: ignore[index]
@@ -100,7 +100,6 @@ class FewWriter:
         self.records = [scalars(slots.view(np.uint8)) for slots in view.slots]
         self.first_ns = scalars(view.first_ns)
         self.sequence = scalars(view.sequence)
-        self.published_g = scalars(view.published_g)
         self._mask = view.depth - 1
         self._depth = view.depth
         self._entries = len(view.sequence) - 1
@@ -131,7 +130,7 @@ class FewWriter:
         for channel, _, _, slot, record in placed:
             self.records[channel][slot * BYTES : (slot + 1) * BYTES] = record
         for g, (channel, symbol, n, slot, _) in enumerate(placed, first_g):
-            self.sequence[g & self._entries] = slot | channel << _CHANNEL_SHIFT
+            self.sequence[g & self._entries] = slot | channel << CHANNEL_SHIFT
             self.published[channel][symbol] = n
 
     def _note_first(self, placed: list[_Placed]) -> None:
@@ -161,8 +160,8 @@ class FewReader:
         found: list[Tick] = []
         for g in range(after + 1, head + 1):
             entry = self._sequence[g & self._entries]
-            channel = entry >> _CHANNEL_SHIFT
-            slot = entry & ((1 << _CHANNEL_SHIFT) - 1)
+            channel = entry >> CHANNEL_SHIFT
+            slot = entry & ((1 << CHANNEL_SHIFT) - 1)
             record = bytes(self._records[channel][slot * BYTES : (slot + 1) * BYTES])
             fields = FIELDS[channel].unpack(record)
             n, symbol = fields[7], fields[8]

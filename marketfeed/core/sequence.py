@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ENTRIES: Final = 1 << 17  # of the largest index; fewer if the rings hold fewer ticks
-_CHANNEL_SHIFT: Final = 62
+CHANNEL_SHIFT: Final = 62  # of an entry; the slot is below
 
 
 def sequence_entries(max_symbols: int, depth: int) -> int:
@@ -36,7 +36,7 @@ class Sequence:
         """Store the ``slots`` of the ticks with the ``stamps`` on ``channel``; both have shape ``(k,)``."""
         at = stamps.astype(np.int64)
         at &= self._mask
-        self._area[at] = slots | (channel << _CHANNEL_SHIFT)
+        self._area[at] = slots | (channel << CHANNEL_SHIFT)
 
     def places(self, after: int, head: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
         """Return channel and slot of each tick ``after < g <= head``; the caller has to check them.
@@ -48,7 +48,7 @@ class Sequence:
         at = np.arange(after + 1, head + 1)
         at &= self._mask
         entries = self._area.take(at)
-        return entries >> _CHANNEL_SHIFT, entries & ((1 << _CHANNEL_SHIFT) - 1)
+        return entries >> CHANNEL_SHIFT, entries & ((1 << CHANNEL_SHIFT) - 1)
 
 
 assert RECORD.itemsize * ENTRIES < 1 << 40

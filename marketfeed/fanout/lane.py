@@ -63,9 +63,7 @@ class Lane:
         self.omitted: Indices = np.zeros(rings.max_symbols, np.int64)  # trades, lost or conflated
         self.g = 0  # the lane has read every tick up to here
         self.next_flush_ns = 0
-        self.dozing = (
-            False  # whether the shard does not wake for the next flush, because there is nothing to send
-        )
+        self.dozing = False  # nothing to send: the shard does not wake for the next flush
         self.short = False  # whether the last flush ended before the head
         self.kept_until_ns = 0  # an empty lane is kept for polls until then
         self._empty: dict[Group, None] = {}  # groups without members, dissolved when there is time

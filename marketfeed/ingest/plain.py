@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from marketfeed.core.few import FEED_AT, FIELDS
-from marketfeed.core.records import BUY, QUOTE, QUOTES, SELL, UNKNOWN_SIDE
+from marketfeed.core.records import QUOTE, QUOTES, SIDES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 MAX_RECEIPT_AGE_NS: Final = 60 * 10**9
 MAX_RECEIPT_AHEAD_NS: Final = 5 * 10**9
 MAX_EVENT_NS: Final = (2**53 - 1) * 1000  # the year 2255: last microsecond that is exact in a double
-_SIDES: Final = (BUY, SELL, UNKNOWN_SIDE)  # as the eight bytes of a trade's details
 _RECV_AT: Final = QUOTE.fields["ts_recv"][1]  # type: ignore[index]
 _TIME: Final = struct.Struct("<q")
 _INFINITE: Final = float("inf")
@@ -57,4 +56,4 @@ def _plain_quote(fields: tuple[Any, ...]) -> bool:
 
 def _plain_trade(fields: tuple[Any, ...]) -> bool:
     """Return whether the trade has a size, a valid side and no conditions."""
-    return 0 < fields[5] < _INFINITE and fields[6] in _SIDES
+    return 0 < fields[5] < _INFINITE and fields[6] in SIDES  # as the eight bytes of its details

@@ -34,6 +34,7 @@ def test_the_stream_of_a_configuration(gateway, url):
 def test_the_address_of_an_engine_means_its_stream():
     assert endpoint("http://127.0.0.1:8765/").url == "ws://127.0.0.1:8765/v1/stream"
     assert endpoint("https://feed.example.com").url == "wss://feed.example.com/v1/stream"
+    assert endpoint("http://proxy/behind?key=1").resource == "/behind/v1/stream?key=1"
 
 
 def test_a_url_without_a_path_means_the_stream():

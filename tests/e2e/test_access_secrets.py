@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.support.admin_client import SYNTHETIC, get
-from tests.support.entitled_sequences import request
+from tests.support.entitled_clients import request
 from tests.support.process import Engine
 
 SECRET = "5ecret-0123456789abcdef0123456789abcdef"

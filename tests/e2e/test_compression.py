@@ -12,24 +12,10 @@ import trio
 from marketfeed.client import RequestRefusedError, Resumed, connect
 from marketfeed.fanout.compression import COMPRESS_MEMBERS
 from tests.support.blocking_proxy import blocking_proxy
+from tests.support.compression import CONFIG
 from tests.support.process import engine
 from tests.support.witness import Witness
 
-CONFIG = """
-[gateway]
-default_tier = "grid"
-[tiers.grid]
-interval_ms = 40 # one phase
-delivery = "every"
-[tiers.vip]
-interval_ms = 0
-delivery = "every"
-[[feeds]]
-name = "demo"
-type = "synthetic"
-symbols = 40
-rate = 1000
-"""
 WAIT_S = 60
 
 

@@ -18,6 +18,7 @@ from marketfeed.client import connect
 from marketfeed.core.binary import HEADER
 from marketfeed.core.compressed import MAX_INFLATED_BYTES, compressed_frame
 from marketfeed.fanout.compression import COMPRESS_MEMBERS
+from tests.support.compression import CONFIG
 from tests.support.js import PACKAGE, Program, program, with_parts
 from tests.support.peers import need
 from tests.support.process import engine
@@ -28,21 +29,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-CONFIG = """
-[gateway]
-default_tier = "premium"
-[tiers.premium]
-interval_ms = 40 # one phase
-delivery = "every"
-[tiers.vip]
-interval_ms = 0
-delivery = "every"
-[[feeds]]
-name = "demo"
-type = "synthetic"
-symbols = 40
-rate = 1000
-"""
 WAIT_S = 60
 ALL = {"quotes": ["*"], "trades": ["*"]}
 

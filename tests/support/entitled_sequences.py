@@ -18,7 +18,7 @@ import pytest
 import trio
 import trio_websocket
 
-from marketfeed.core.binary import FrameParser, Kind
+from tests.support.entitled_clients import Held, Lines, Stream, head, matched, request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -56,27 +56,6 @@ EXPIRING_S = 60.0
 
 
 @dataclass
-class Held:
-    """The claims of one token, in the model."""
-
-    text: str
-    symbols: list[str]
-    channels: list[str]
-    tier: str
-
-    def shows(self, channel: str, symbol: str) -> bool:
-        return channel in self.channels and matched(self.symbols, symbol)
-
-
-def matched(patterns: list[str], symbol: str) -> bool:
-    """Return whether a symbol is one of ``patterns``, or begins with one that ends in ``*``."""
-    return any(
-        symbol == pattern or (pattern.endswith("*") and symbol.startswith(pattern[:-1]))
-        for pattern in patterns
-    )
-
-
-@dataclass
 class Seen:
     """What a sequence has seen, for the check that it saw something."""
 
@@ -97,62 +76,6 @@ class Seen:
 
 class Leak(AssertionError):
     """Something arrived that is not entitled."""
-
-
-class Stream:
-    """A session over WebSocket, in JSON or binary: its messages one by one, each tick checked."""
-
-    def __init__(self, ws: trio_websocket.WebSocketConnection, sequence: Sequence) -> None:
-        self.ws, self._sequence = ws, sequence
-        self._messages: list[dict[str, Any]] = []
-        self._names: dict[int, str] = {}
-        self.held: Held | None = None
-        self.presented: dict[Any, Held] = {}  # by the id of the request
-        self.cursor: str | None = None
-
-    async def send(self, **request: Any) -> None:
-        await self.ws.send_message(json.dumps(request))
-
-    async def next(self) -> dict[str, Any]:
-        """Return the next message, checked; raises trio_websocket.ConnectionClosed."""
-        while not self._messages:
-            frame = await self.ws.get_message()
-            self._messages = json.loads(frame) if isinstance(frame, str) else list(self._decoded(frame))
-        message = self._messages.pop(0)
-        kind = message["T"]
-        if kind == "success" and message["msg"] == "authenticated":
-            self.held = self.presented.get(message.get("id"), self.held)
-        elif kind == "synced":
-            self.cursor = message["cursor"]
-        elif kind in ("q", "t"):
-            self._sequence.check(self.held, "quotes" if kind == "q" else "trades", message["S"])
-        elif kind == "symbols":
-            for name in message["ids"]:
-                self._sequence.check(self.held, None, name)
-        elif kind == "subscription":
-            self._sequence.check_tier(self.held, message["tier"])
-        return message
-
-    def _decoded(self, frame: bytes) -> Any:
-        parser = FrameParser()
-        parser.feed(frame)
-        for part in parser:
-            if part.kind is Kind.SYMBOLS:
-                self._names |= {number: name for name, number in part.symbols().items()}
-                yield {"T": "symbols", "ids": part.symbols()}
-            elif part.kind is Kind.MESSAGES:
-                yield from part.messages()
-            elif part.kind in (Kind.QUOTES, Kind.TRADES):
-                kind = "q" if part.kind is Kind.QUOTES else "t"
-                for number in part.records()["symbol"].tolist():
-                    yield {"T": kind, "S": self._names[number]}
-
-    async def until(self, *kinds: str, id_: Any = None) -> dict[str, Any]:
-        """Read up to a message of one of ``kinds``, with this id if there is one."""
-        while True:
-            message = await self.next()
-            if message["T"] in kinds and (id_ is None or message.get("id") == id_):
-                return message
 
 
 class Sequence:
@@ -441,36 +364,3 @@ class Sequence:
                 with trio.move_on_after(1):
                     await ws.aclose()
                 nursery.cancel_scope.cancel()
-
-
-class Lines:
-    """Lines of a response, b"\\n" alone as their end; None at its end."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream, self._data = stream, b""
-
-    async def next(self) -> Any:
-        while b"\n" not in self._data:
-            data = await self._stream.receive_some()
-            if not data:
-                return None
-            self._data += data
-        line, _, self._data = self._data.partition(b"\n")
-        return line.rstrip(b"\r")
-
-
-def head(method: str, target: str, token: str = "", more: str = "") -> bytes:
-    """Return the head of a request."""
-    authorization = f"Authorization: Bearer {token}\r\n" if token else ""
-    return f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n{authorization}{more}\r\n".encode()
-
-
-async def request(port: int, method: str, target: str, token: str) -> tuple[int, Any]:
-    """Return status and body of a request."""
-    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-        await stream.send_all(head(method, target, token, "Connection: close\r\n"))
-        answer = b""
-        while more := await stream.receive_some():
-            answer += more
-    first, _, body = answer.partition(b"\r\n\r\n")
-    return int(first.split()[1]), json.loads(body) if body else None
