@@ -156,9 +156,7 @@ class OwnProbe(Nobody):
         while True:
             try:
                 data, ancillary, _, _ = near.recvmsg(RECEIVE_BYTES, _ANCILLARY_BYTES)
-            except (
-                OSError
-            ):  # nothing more, or the peer is gone: then the shard closed the probe, and logged why
+            except OSError:  # nothing more; or the shard closed the probe, and logged why
                 return
             if not data:
                 return
