@@ -13,6 +13,8 @@ from tests.support.process import engine
 pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
 
 CONFIG = """
+[limits]
+requests_per_s = 1000
 [[feeds]]
 name = "demo"
 type = "synthetic"
