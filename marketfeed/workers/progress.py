@@ -2,7 +2,7 @@
 
 A worker that serves thousands of sessions at once may take seconds to respond to a liveness
 check, although each of its steps takes milliseconds. Only a worker that makes no step hangs.
-A worker that is ready to run but gets no CPU does not hang.
+A worker that is ready to run but gets no CPU, or waits for a disk, does not hang.
 """
 
 from __future__ import annotations
@@ -58,12 +58,13 @@ class Pulse(trio.abc.Instrument):
 
 
 def cpu_usage(pid: int) -> tuple[bool, float]:
-    """Return whether process ``pid`` is ready to run, and its CPU time in seconds.
+    """Return whether process ``pid`` runs, or would with more CPU or memory, and its CPU time in seconds.
 
+    That is in the states R, and D: waiting for a page or a disk, where it cannot be killed either.
     Returns False and infinity if the process has ended. Source: proc_pid_stat(5).
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return False, float("inf")
-    return fields[0] == "R", (int(fields[11]) + int(fields[12])) * _TICK_S
+    return fields[0] in "RD", (int(fields[11]) + int(fields[12])) * _TICK_S

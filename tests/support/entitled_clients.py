@@ -132,5 +132,6 @@ async def request(port: int, method: str, target: str, token: str) -> tuple[int,
         answer = b""
         while more := await stream.receive_some():
             answer += more
+    assert answer, f"{method} {target}: closed without an answer"
     first, _, body = answer.partition(b"\r\n\r\n")
     return int(first.split()[1]), json.loads(body) if body else None

@@ -112,6 +112,11 @@ def engine(
     running = Engine(*own, *arguments, cwd=folder, files=files, module=module)
     try:
         yield running
+    except BaseException as error:
+        # What the engine says of it: such as a worker that it has replaced.
+        told = [line for line in running.stderr if '"level":"info"' not in line.replace(" ", "")]
+        error.add_note("the engine's log:\n" + "".join(told[-20:]))
+        raise
     finally:
         running.close()
 
