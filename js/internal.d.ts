@@ -21,10 +21,11 @@ export type Guard = (listener: (value: any) => void, value: unknown) => void;
 /** An error; with `retryMs` null the same would fail again. */
 export type Failure = (code: number, message: string, retryMs?: number | null) => FeedError;
 /**
- * Read a field of a record. `price`: below 2^53 the division is the only rounding, as in JSON. `micros`: from ns, which
- * exceed 2^53.
+ * Readers of a record's fields. `price`: below 2^53 the division is the only rounding, as in JSON. `micros`: from ns,
+ * which exceed 2^53.
  */
-export type Read = (record: { view: DataView; at: number }, offset: number) => number;
+export type Reads = [low: Read, unsigned: Read, price: Read, size: Read, micros: Read];
+type Read = (record: { view: DataView; at: number }, offset: number) => number;
 /** The messages of a frame; of text, which is JSON, too. */
 export type Decode = (frame: Raw, names: string[]) => Wire[];
 export type Raw = string | ArrayBuffer;
@@ -163,7 +164,7 @@ export interface Stream {
    * Tell why a connection ended; return the delay before the next, null if there is none. If connections repeatedly
    * end before an answer while the engine can be reached, the next one uses the next transport.
    */
-  ended(error: { code?: number; message: string; retryMs?: number | null }): Promise<number | null>;
+  ended(error: { code?: number; message: string; retryMs?: number | null; cause?: Error }): Promise<number | null>;
   /** Wait until the link is aborted, or for `ms`. */
   rest(ms?: number): Promise<void>;
   /** End the connection after `ms`, unless called again before; without `ms`, do not. */
@@ -174,8 +175,9 @@ export interface Stream {
   established(sure?: boolean): void;
   /** The epoch of the engine, or a cursor, which begins with it. */
   enter(text: string): void;
-  /** Fetch tiers and clock of the engine; return whether it answers. */
-  inform(): Promise<boolean>;
+  /** Fetch tiers and clock of the engine; return whether it answers. A slow first answer, of a new connection, is
+   * not used: the clock of a second one is known better. */
+  inform(slow?: boolean): Promise<boolean>;
   /**
    * Every ten seconds: is the connection alive, is there a better transport, does another tier fit, who is gone?
    * Timers may run before messages that have come, so a silent connection gets one more second.

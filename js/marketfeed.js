@@ -1,4 +1,4 @@
-// Client of marketfeed; the parts: internal.d.ts.
+// Parts: internal.d.ts.
 
 /** @import * as I from "./internal.js" */
 
@@ -53,19 +53,14 @@ const guard = (listener, value) => {
 	}
 };
 
-/** @type {I.Read} */
-const low = ({ view, at }, offset) => view.getUint32(at + offset, true);
-/** @type {I.Read} */
-const unsigned = (record, offset) => low(record, offset + 4) * 2 ** 32 + low(record, offset);
-/** @type {I.Read} */
-const price = (record, offset) => ((low(record, offset + 4) | 0) * 2 ** 32 + low(record, offset)) / 1e9;
-/** @type {I.Read} */
-const size = ({ view, at }, offset) => view.getFloat64(at + offset, true);
-/** @type {I.Read} */
-const micros = (record, offset) => {
-	const high = low(record, offset + 4);
-	return Math.floor(high / 1000) * 2 ** 32 + Math.floor(((high % 1000) * 2 ** 32 + low(record, offset)) / 1000);
-};
+/** @type {I.Reads} */
+const [low, unsigned, price, size, micros] = [
+	({ view, at }, offset) => view.getUint32(at + offset, true),
+	({ view, at }, offset) => Number(view.getBigUint64(at + offset, true)),
+	({ view, at }, offset) => Number(view.getBigInt64(at + offset, true)) / 1e9,
+	({ view, at }, offset) => view.getFloat64(at + offset, true),
+	({ view, at }, offset) => Number(view.getBigUint64(at + offset, true) / 1000n),
+];
 
 class Tick {
 	constructor(view = none, at = 0, S = "") {
@@ -340,7 +335,8 @@ const makeStream = (options, api) => {
 			way = "";
 		},
 
-		async ended({ code = 0, message, retryMs }) {
+		async ended({ code = 0, message, retryMs, cause }) {
+			message = cause?.message || message;
 			send = asked = undefined;
 			open.clear();
 			for (const key of live) if (key[0] === "a") live.delete(key);
@@ -400,15 +396,16 @@ const makeStream = (options, api) => {
 			if (now !== epoch) self.say("epoch", { epoch: (epoch = now) });
 		},
 
-		async inform() {
+		async inform(slow) {
 			informAt = clock() + (informMs = Math.min(2 * informMs, 10 * CLIMB_MS));
-			const before = Date.now();
+			const before = clock();
 			const info = await api.json("v1/engine", { signal: AbortSignal.timeout(HANDSHAKE_MS) }).catch((error) => error);
 			if (info.message) return /^4/.test(info.code);
-			const after = Date.now();
+			const roundTripMs = clock() - before;
+			if (!slow && roundTripMs > 2) return self.inform(true);
 			tiers = info.tiers ?? [];
 			usual = info.default_tier ?? "";
-			self.say("engine", { ...info, at: (before + after) / 2, roundTripMs: after - before });
+			self.say("engine", { ...info, at: Date.now() - roundTripMs / 2, roundTripMs });
 			self.retune();
 			return true;
 		},
@@ -938,7 +935,7 @@ export const connect = (url = "/", given = {}) => {
 		},
 
 		fire(type, value) {
-			for (const listener of listeners.get(type === "a" ? "alert" : type) ?? []) guard(listener, value);
+			for (const listener of listeners.get(type === "a" ? "alert" : type) ?? (type === "error" ? [({ msg = "" }) => console.error(msg)] : [])) guard(listener, value);
 		},
 
 		attach(names, listener) {

@@ -1,6 +1,6 @@
 // marketfeed.js when the network changes, is weak, blocks, or goes mute.
 import assert from "node:assert/strict";
-import { connection, events, later, network, polls, refusal, scenario } from "./world.mjs";
+import { INFO, connection, events, later, network, polls, refusal, scenario } from "./world.mjs";
 
 for (const [what, happen] of [
   ["the browser is online again", () => network.dispatchEvent(new Event("online"))],
@@ -155,3 +155,12 @@ scenario("polls that wait in vain stay polls", async (world) => {
   assert.equal(feed.transport.name, "poll");
 });
 
+scenario("the engine's clock is taken from a second answer if the first one is slow", async (world) => {
+  let answers = 0;
+  world.routes["/v1/engine"] = () => later(80, () => new Response(JSON.stringify({ ...INFO, now: ++answers * 1e15 })));
+  const feed = world.connect();
+  feed.subscribe({ quotes: ["*"] }, () => {});
+  await world.pass(1000);
+  const [info, ...more] = feed.told.filter((m) => m.T === "engine");
+  assert.deepEqual([info.now, more], [2e15, []]);
+});

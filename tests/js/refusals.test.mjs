@@ -151,3 +151,31 @@ scenario("a feed that joins gets the state of quiet symbols, even if that fails 
   assert.equal(told.filter((m) => m.S === "QUIET").length, 1);
   assert.equal(told.at(-1).T, "synced");
 });
+
+scenario("what goes wrong and nobody listens for is on the console", async (world) => {
+  world.refuse = ({ tier }) => tier === "gold" && { code: 400, msg: "no tier gold" };
+  const said = [];
+  const error = console.error;
+  console.error = (text) => said.push(text);
+  try {
+    const feed = world.connect();
+    feed.subscribe({ quotes: ["*"], tier: "gold" }, () => {});
+    await world.pass(2000);
+    feed.on("error", () => {});
+    feed.subscribe({ quotes: ["A"], tier: "gold" }, () => {});
+    await world.pass(2000);
+  } finally {
+    console.error = error;
+  }
+  assert.deepEqual(said, ["no tier gold"]);
+});
+
+scenario("a request that fails says why, not only that it failed", async (world) => {
+  world.blocked = true;
+  const refused = new Error("connect ECONNREFUSED 127.0.0.1:9");
+  world.routes["/v1/events"] = () => Promise.reject(new TypeError("fetch failed", { cause: refused }));
+  const feed = world.connect({ transport: "events" });
+  feed.subscribe({ quotes: ["*"] }, () => {});
+  await world.pass(1000);
+  assert.equal(feed.state.reason, "connect ECONNREFUSED 127.0.0.1:9");
+});
