@@ -77,7 +77,7 @@ export class Shell {
       setText(this._rate, count(Math.round(Math.max(0, statistics.ticks - this._ticks) / steps)));
       this._ticks = statistics.ticks;
       const { latencyMs } = statistics;
-      setText(this._latency, latencyMs?.count ? `${ms(latencyMs.p50)} / ${ms(latencyMs.p99)}` : "–");
+      setText(this._latency, session.live && latencyMs?.count ? `${ms(latencyMs.p50)} / ${ms(latencyMs.p99)}` : "–");
     }
     setText(this._symbols, count(book.count));
     this.update();
@@ -90,7 +90,7 @@ export class Shell {
     const { engine, feed } = session;
     setText(this._transport, feed ? (TRANSPORTS[feed.transport.name] ?? feed.transport.name) : "–");
     setText(this._version, engine?.version ?? "–");
-    const feeds = engine?.feeds ?? [];
+    const feeds = (session.live && engine?.feeds) || []; // what an engine that is gone said may be over
     const live = feeds.filter((one) => one.state === "live").length;
     setText(this._feeds, feeds.length ? `${live} of ${feeds.length} live` : "–");
     setAttribute(this._feeds, "data-tone", feeds.length && live < feeds.length ? "bad" : null);
