@@ -356,6 +356,11 @@ async def _answered(route: Route, request: Request) -> Response | Session:
         return await route(request)
     except RequestError as error:
         return error_response(STATUS_OF.get(error.code, 400), str(error), HEADERS_OF.get(error.code, ()))
+    except (trio.BrokenResourceError, trio.ClosedResourceError):  # the client is gone
+        raise
+    except Exception:  # a bug
+        log.exception("request failed", path=request.path, address=request.address)
+        return error_response(500, "internal error: the engine has logged it", CLOSE)
 
 
 def _preflight(methods: str, request: Request) -> Headers:

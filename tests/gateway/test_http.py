@@ -243,10 +243,14 @@ async def test_a_flood_behind_a_waiting_request_is_not_taken_in(autojump_clock):
         nursery.cancel_scope.cancel()
 
 
-async def test_a_route_that_fails_ends_its_connection_alone(autojump_clock):
+async def test_a_route_that_fails_is_answered_and_ends_its_connection_alone(autojump_clock):
     async with served() as peer:
         await peer.stream.send_all(b"GET /broken HTTP/1.1\r\n%b\r\n" % HOST)
+        status, headers, body = await peer.answer()
+        assert (status, headers["connection"]) == (500, "close")
+        assert orjson.loads(body)["error"] == {"code": 500, "msg": "internal error: the engine has logged it"}
         assert await peer.ended()
+        assert peer.server.requests == {("/broken", 500): 1}
 
 
 ORIGINS = Rules(head_s=5.0, origins=Origins(["https://Good.example"]))
