@@ -66,6 +66,49 @@ async def test_no_piece_is_passed_over_though_more_wait_than_a_round_wakes():
     assert sum(counts) == CONNECTIONS * PIECES
 
 
+async def test_nobody_waits_for_more_than_those_before_and_a_few():
+    now_ns = 1
+    pacer = Pacer(lambda: now_ns)
+    served: list[int] = []
+
+    async def connection(number: int) -> None:
+        nonlocal now_ns
+        for _ in range(number // 20):  # 20 come in each round, and two have a turn
+            await trio.lowlevel.checkpoint()
+        await pacer.turn()
+        served.append(number)
+        now_ns += ROUND_NS // 2
+
+    async with trio.open_nursery() as nursery:
+        for number in range(5 * WOKEN):
+            nursery.start_soon(connection, number)
+    assert sorted(served) == list(range(5 * WOKEN))
+    assert max(place - number for place, number in enumerate(served)) <= 2 * WOKEN
+
+
+async def test_a_connection_that_ends_while_it_waits_leaves_its_place_to_others():
+    now_ns = 1
+    pacer = Pacer(lambda: now_ns)
+    served: list[int] = []
+
+    async def connection(number: int, scope: trio.CancelScope) -> None:
+        nonlocal now_ns
+        with scope:
+            await pacer.turn()
+            served.append(number)
+            now_ns += ROUND_NS + 1
+
+    scopes = [trio.CancelScope() for _ in range(10)]
+    async with trio.open_nursery() as nursery:
+        for number, scope in enumerate(scopes):
+            nursery.start_soon(connection, number, scope)
+        await trio.lowlevel.checkpoint()
+        for scope in scopes[5:]:
+            scope.cancel()
+    # Tasks run in either order within a round: one of those that were cancelled may have had its turn.
+    assert 5 <= len(served) <= 6
+
+
 class Never(Pacer):
     """Has no time for anybody."""
 
