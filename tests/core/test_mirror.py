@@ -5,12 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.core.mirror import MirrorWriter
 from marketfeed.core.records import QUOTES, TRADES
-from marketfeed.core.rings import Rings
-from marketfeed.errors import MirrorError
 from tests.support.mirrors import Origin, given_to, mirror_of
-from tests.support.rings import BATCHES, DEPTH, EVERY, SYMBOLS
+from tests.support.rings import DEPTH, EVERY, SYMBOLS
 
 MANY = np.tile(EVERY, 5)  # too many to be searched one by one
 
@@ -40,7 +37,7 @@ def found_or_told(origin, rings):
 
 
 def test_a_search_does_not_take_the_slots_of_a_hole_for_its_ticks():
-    # Of ticks 6 to 20, the mirror gets only 20. Slots 13 to 19 hold ticks 1 to 5 and zeros, all of a g below 3.
+    # Of ticks 6 to 20, the mirror gets only 20. Slots 13 to 19 hold ticks 2 to 5 and zeros.
     origin, rings, _ = adopted([(QUOTES, 0)] * 5, [(QUOTES, 0)] * 15)
     assert rings.position(QUOTES, EVERY, 3)[0] <= rings.oldest(QUOTES, EVERY)[0] - 1
     assert rings.position(QUOTES, EVERY, 3)[0] == 19
