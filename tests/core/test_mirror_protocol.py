@@ -1,5 +1,6 @@
 """Readers of a mirror's rings between any two stores of its writer, and its death at any store."""
 
+import contextlib
 import itertools
 import os
 import random
@@ -11,11 +12,14 @@ from hypothesis import strategies as st
 
 from marketfeed.core.few import FEW
 from marketfeed.core.layout import block_bytes
+from marketfeed.core.mirror import MirrorWriter
 from marketfeed.core.reader import RingReader
 from marketfeed.core.records import CHANNELS, QUOTES, TRADES, stamps_of
+from marketfeed.core.rings import FEW_SYMBOLS, Rings
 from marketfeed.core.symbols import SymbolTable
-from tests.support.mirrors import Account, Origin, mirror_of
-from tests.support.ring_steps import Interleaved
+from marketfeed.errors import MirrorError
+from tests.support.mirrors import Account, Origin, given_to, mirror_of
+from tests.support.ring_steps import Died, Interleaved, writer_noting
 from tests.support.rings import DEPTH, EVERY, SYMBOLS, TICKS
 
 # Ticks of the origin, and whether the mirror gets them one piece at a time, or a state without them.
@@ -135,7 +139,7 @@ class ByLook:
                 stamps = self.origin.ticks[channel, int(record["symbol"])]
                 assert stamps[int(n) - 1] == record["g"]
             g = max(head - 5, 0)
-            for position in (self.rings.position, self._one_by_one):
+            for position in (self._at_once, self._one_by_one):
                 at = position(channel, EVERY, g)
                 floor = self.rings.oldest(channel, EVERY) - 1
                 for symbol in EVERY.tolist():
@@ -144,6 +148,9 @@ class ByLook:
                     assert at[symbol] == true or true <= at[symbol] <= floor[symbol], (g, symbol)
                     tick = self.rings.few.tick(channel, symbol, true, g) if true else None
                     assert tick is None or (tick.fields[2], tick.n) == (stamps[true - 1], true)
+
+    def _at_once(self, channel, symbols, g):
+        return self.rings.position(channel, np.tile(symbols, FEW_SYMBOLS), g)[: len(symbols)]
 
     def _one_by_one(self, channel, symbols, g):
         return np.array([self.rings.few.position(channel, symbol, g) for symbol in symbols.tolist()])
@@ -186,7 +193,7 @@ def calls(origin, writer, script, draw):
 
 @pytest.mark.slow
 @settings(max_examples=EXAMPLES)
-@given(SCRIPT, st.integers(0, 2**32), st.sampled_from([0.4, 1.0, 3.0]))
+@given(SCRIPT, st.integers(0, 2**32), st.sampled_from([0.4, 1.0, 3.0, 10.0]))
 def test_no_interleaving_hides_a_tick_or_a_hole(script, seed, pace):
     draw = random.Random(seed)
     origin = Origin()
@@ -210,3 +217,44 @@ def finish(reader, head):
     while reader.g < head:
         reader.poll()
     reader.account.complete()
+
+
+@pytest.mark.slow
+@given(
+    st.lists(TICKS, max_size=20), st.lists(TICKS, min_size=1, max_size=20), st.booleans(), st.integers(0, 12)
+)
+def test_after_a_death_at_any_store_a_state_brings_readers_up_to_date(before, dying, by_state, stores_done):
+    origin = Origin()
+    origin.publish(before)
+    block = bytearray(block_bytes(SYMBOLS, DEPTH))
+    rings, first = mirror_of(origin, block)
+    given_to(first, origin)
+    readers = readers_of(lambda: Rings(block), origin)
+    left = [stores_done]
+
+    def note(array):
+        if not left[0]:
+            raise Died
+        left[0] -= 1
+
+    origin.publish(dying)
+    second = writer_noting(Rings(block), note, MirrorWriter)
+    with contextlib.suppress(Died):
+        if by_state:
+            second.adopt(*origin.state())
+        else:
+            given_to(second, origin)
+    for reader in readers:
+        reader.poll()
+    origin.publish(before)
+    successor = MirrorWriter(Rings(block))
+    assert successor.next_g == rings.head() + 1
+    try:
+        given_to(successor, origin)
+    except MirrorError:  # it died during a publication
+        successor.adopt(*origin.state())
+    origin.publish(dying)
+    given_to(successor, origin)
+    assert rings.head() == origin.rings.head()
+    for reader in readers:
+        finish(reader, rings.head())
