@@ -189,17 +189,18 @@ class FewReader:
 
     def position(self, channel: int, symbol: int, g: int) -> int:
         """Return what ``Rings.position`` returns for ``symbol``; faster the nearer ``g`` is to the head."""
-        claimed, base, records = self._claimed[channel], self._base[channel], self._records[channel]
-        low = max(claimed[symbol] - self._depth, base[symbol])
+        claimed, records = self._claimed[channel], self._records[channel]
+        low = max(claimed[symbol] - self._depth, self._base[channel][symbol])
         high = self._published[channel][symbol]
-        low = min(low, high)
+        if low > high:
+            return high
         step, found = 0, False  # back from the newest tick in steps that double, then by bisection
         while low < high:
             middle = (low + high + 1) >> 1 if found else max(high - step, low + 1)
             slot = symbol * self._depth + ((middle - 1) & (self._depth - 1))
             (stamp,) = _G.unpack_from(records, slot * BYTES + _G_AT)
             # Loaded after the stamp: a slot that was overwritten meanwhile holds the stamp of a newer tick.
-            if stamp <= g or middle <= max(claimed[symbol] - self._depth, base[symbol]):
+            if stamp <= g or middle <= claimed[symbol] - self._depth:
                 low, found = middle, True
             else:
                 high, step = middle - 1, 2 * step + 1

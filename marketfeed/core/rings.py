@@ -259,8 +259,9 @@ class Rings:
     def position(self, channel: int, symbols: Indices, g: int) -> Indices:
         """Return the highest ``n`` of each symbol whose tick is at or before ``g``, or is overwritten.
 
-        Shape ``(k,)``, at most what is published; compare with :meth:`oldest`. A writer that advances
-        meanwhile never makes the result too low. Bisection over all symbols at once, unless they are few.
+        Shape ``(k,)``, at most what is published; compare with :meth:`oldest`, loaded afterwards. A writer
+        that advances meanwhile never makes the result too low. Bisection over all symbols at once, unless
+        they are few.
         """
         if len(symbols) <= FEW_SYMBOLS:
             ns = [self.few.position(channel, symbol, g) for symbol in symbols.tolist()]
@@ -277,7 +278,7 @@ class Rings:
             middle = (low + high + 1) >> 1
             before = stamps[first + ((middle - 1) & self._mask)] <= g
             # Loaded after the stamp: a slot that was overwritten meanwhile holds the stamp of a newer tick.
-            before |= middle <= self._floor(channel, symbols)
+            before |= middle <= self._overwritten(channel, symbols)
             before &= open_
             low = np.where(before, middle, low)
             high = np.where(open_ & ~before, middle - 1, high)
@@ -288,7 +289,12 @@ class Rings:
 
     def _floor(self, channel: int, symbols: Indices) -> Indices:
         """Return the highest ``n`` of each symbol that may be overwritten or in a hole, 0 if none is."""
-        floor: Indices = self._claimed[channel].take(symbols)
-        floor -= self.depth
+        floor = self._overwritten(channel, symbols)
         np.maximum(floor, self._base[channel].take(symbols), out=floor)
         return floor
+
+    def _overwritten(self, channel: int, symbols: Indices) -> Indices:
+        """Return the highest ``n`` of each symbol that may be overwritten, below 1 if none is."""
+        claimed: Indices = self._claimed[channel].take(symbols)
+        claimed -= self.depth
+        return claimed

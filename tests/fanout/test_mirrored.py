@@ -1,4 +1,4 @@
-"""A shard over the rings of a mirror: the hole of an adopted state is told to the sessions that it concerns."""
+"""A shard over the rings of a mirror: sessions that a hole concerns are told of it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,20 @@ from tests.fanout.test_resume import Life, answer_to, ticks_of
 from tests.support.bench import BASIC, PREMIUM, SLOW_EVERY, VIP, Bench, Follower
 
 
+class OriginWriter(RingWriter):
+    """Numbers ticks, and calls ``given`` with them and their first and last ``g``."""
+
+    def __init__(self, rings, given):
+        super().__init__(rings)
+        self._given = given
+
+    def write(self, batch):
+        first_g = self.rings.head() + 1
+        last_g = super().write(batch)
+        self._given(batch, first_g, last_g)
+        return last_g
+
+
 class MirrorBench(Bench):
     """A shard over a mirror; what is published is lost while ``arrives`` is False, until :meth:`adopt`."""
 
@@ -30,18 +44,15 @@ class MirrorBench(Bench):
         super().__init__(depth=depth, **options)
         self.origin = Rings.private(self.rings.max_symbols, depth, "e1")
         self._names = SymbolTable(self.rings.max_symbols, self.rings.names)
-        self._numbering, self.writer = RingWriter(self.origin), self
+        self.writer = OriginWriter(self.origin, self._give)
         self.mirror = MirrorWriter(self.rings, lambda: 1_700_000_000_000_000_000)
         self.arrives = True
 
-    def write(self, batch):
-        first_g = self.origin.head() + 1
-        last_g = self._numbering.write(batch)
+    def _give(self, batch, first_g, last_g):
         for name in self.symbols.names(len(self._names)):
             self._names.intern(name)
         if self.arrives:
             self.mirror.write_given(batch.quotes, batch.trades, first_g, last_g)
-        return last_g
 
     def lose(self, *ticks):
         self.arrives = False
@@ -142,6 +153,7 @@ async def test_a_poll_with_a_cursor_of_before_the_hole_is_reset(autojump_clock):
         await bench.cycle(2)
     follower = Follower(every=True)
     follower.last |= {("q", "A"): 1, ("q", "B"): 1}
+    assert answers[0].body is not None
     body = json.loads(answers[0].body)
     assert body["reset"] == ["A"]
     follower.polled(body)

@@ -1,6 +1,7 @@
 """Ring writers that stop at each store to shared memory: for readers in between, and for their death."""
 
 from collections import deque
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def writer_noting(rings, note, kind=RingWriter):
     for name in ("_claimed", "_slots", "_published", "_published_g"):
         setattr(publisher, name, Steps(getattr(publisher, name), name, note))
     if isinstance(writer, MirrorWriter):
-        writer._base = Steps(writer._base, "_base", note)
+        setattr(writer, "_base", Steps(writer._base, "_base", note))  # noqa: B010
         return writer
     few = writer._few
     for name, own in (("_claimed", "claimed"), ("_slots", "records"), ("_published", "published")):
@@ -121,7 +122,7 @@ class Interleaved:
 
     def __init__(self, rings, writer, script, steps):
         self.rings, self._script, self._steps = rings, script, steps
-        self._stores, self._ended = deque(), False
+        self._stores, self._ended = deque[Any](), False
         publisher = writer._publisher
         for name in ("_claimed", "_slots", "_published", "_published_g"):
             setattr(publisher, name, Queued(getattr(publisher, name), self._stores))
@@ -150,10 +151,11 @@ class Interleaved:
         rings = Rings(block)
         for name in ("_claimed", "_published", "_base", "_records", "_g", "_published_g"):
             setattr(rings, name, Loads(getattr(rings, name), self.step))
-        few = rings.few
+        few: Any = rings.few
+        sequence: Any = rings.sequence
         for name in ("_claimed", "_published", "_base"):
             setattr(few, name, tuple(Loads(each, self.step) for each in getattr(few, name)))
         few._records = Loads(few._records, self.step)  # a buffer: one load may see all of it
-        few._sequence = Loads(rings.few._sequence, self.step)
-        rings.sequence._area = Loads(rings.sequence._area, self.step)
+        few._sequence = Loads(few._sequence, self.step)
+        sequence._area = Loads(sequence._area, self.step)
         return rings
