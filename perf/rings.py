@@ -2,9 +2,10 @@
 
     1,000 symbols, p ∝ 1/rank ──► RingWriter.write ──► rings ──► Rings.read, Rings.latest
     batches of 1,024, 64 and 1       (one writer)                (one reader, between the writes)
+                                   └──► MirrorWriter.write_given ──► the rings of a mirror
 
-Reports: time per tick and per call, in one process, of the writer and of a
-reader that reads after every batch, each as the median of the rounds with
+Reports: time per tick and per call, in one process, of the writer, of a reader
+that reads after every batch, and of a mirror's writer, each as the median of the rounds with
 minimum and maximum. Batches are filled just before, as by a feed, outside
 the measured time; the slots (64 MB) are mostly out of cache. A wide spread
 means that other processes use the machine: compare only alternating runs.
@@ -22,8 +23,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from marketfeed.core.records import QUOTE, QUOTES, Batch
+from marketfeed.core.mirror import MirrorWriter
+from marketfeed.core.records import NO_TRADES, QUOTE, QUOTES, Batch
 from marketfeed.core.rings import Rings
+from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
 
 if TYPE_CHECKING:
@@ -102,6 +105,27 @@ class Bench:
         assert (records["symbol"] == symbols[found > 0]).all()
 
 
+def given_us(size: int) -> list[float]:
+    """Return the mean time of each round to write what another writer has numbered, in µs per call."""
+    bench, rings = Bench(size, seed=size), Rings.private(SYMBOLS, DEPTH)
+    names = SymbolTable(SYMBOLS, rings.names)
+    for number in range(SYMBOLS):
+        names.intern(f"S{number}")
+    mirror = MirrorWriter(rings)
+    rounds: list[float] = []
+    for _ in range(ROUNDS + 1):
+        given_ns = 0
+        for symbols in bench.symbols:
+            bench.quotes["symbol"] = symbols
+            last_g = bench.writer.write(Batch(bench.quotes))
+            before = time.perf_counter_ns()
+            mirror.write_given(bench.quotes, NO_TRADES, last_g - size + 1, last_g)
+            given_ns += time.perf_counter_ns() - before
+        rounds.append(given_ns / 1e3 / len(bench.symbols))
+    assert rings.view.slots.tobytes() == bench.rings.view.slots.tobytes()
+    return rounds[1:]  # the first one warms up pages and caches
+
+
 def latest_us(rings: Rings) -> float:
     """Return the time to read the newest tick of every symbol."""
     symbols = np.arange(SYMBOLS)
@@ -127,6 +151,7 @@ def main() -> None:
         print(row(f"write a batch of {size:,}", [r.write_us for r in rounds], size))
         print(row("  find what changed", [r.find_us for r in rounds], size))
         print(row("  read it", [r.read_us for r in rounds], size))
+        print(row("  write it to a mirror", given_us(size), size))
     newest = [latest_us(bench.rings) for _ in range(200)]
     print(row(f"latest of {SYMBOLS:,} symbols", newest, SYMBOLS))
     print(f"aimed at: {TARGETS}")

@@ -105,8 +105,8 @@ class Overtaken(Rings):
 
     meanwhile: Iterable[Callable[[], None]] = ()
 
-    def _floor(self, channel, symbols):
-        floor = super()._floor(channel, symbols)
+    def _overwritten(self, channel, symbols):
+        floor = super()._overwritten(channel, symbols)
         for publish in self.meanwhile:
             publish()
             break

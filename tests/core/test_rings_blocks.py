@@ -165,7 +165,7 @@ def test_without_one_a_fresh_epoch_is_drawn():
 def test_the_areas_of_a_block_do_not_overlap(max_symbols, depth):
     size = block_bytes(max_symbols, depth)
     rings = Rings.create(mmap.mmap(-1, size), max_symbols, depth)
-    areas = (rings.view.claimed, rings.view.published, rings.names.names, rings.view.slots)
+    areas = (rings.view.claimed, rings.view.published, rings.view.base, rings.names.names, rings.view.slots)
     start = rings.view.published_g.__array_interface__["data"][0]
     ends = [
         (array.__array_interface__["data"][0] - start, array.nbytes)
