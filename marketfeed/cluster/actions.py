@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
-if TYPE_CHECKING:
-    from marketfeed.cluster.repairs import NamesRequest, TicksRequest
+from marketfeed.cluster.repairs import NamesRequest, TicksRequest
 
 
 class Action(msgspec.Struct, frozen=True, tag=True):
@@ -67,7 +64,7 @@ class OtherEpoch(Action, frozen=True):
 
 
 class Refused(Action, frozen=True):
-    """This node cannot mirror the shard until the operator changes its configuration. The mirror has ended."""
+    """This node cannot mirror the shard before its configuration is changed. The mirror has ended."""
 
     reason: str
 
