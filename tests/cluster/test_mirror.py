@@ -1,5 +1,6 @@
 """The rules of a mirror, one by one; test_mirror_proof.py has the whole."""
 
+import numpy as np
 import pytest
 
 from marketfeed.cluster.actions import (
@@ -99,6 +100,26 @@ def test_a_joiner_writes_what_came_after_its_state():
     assert node.mirror.counts.adopted == 0
 
 
+def test_a_node_joins_from_a_mirror_that_has_adopted_a_state():
+    origin = Origin(log_bytes=0)
+    origin.write(*[QUOTE_0] * 20)
+    mirror = Node({None: origin}).start()
+    origin.write((TRADES, 2), *[QUOTE_0] * 7)
+    mirror.feed(*origin.take())
+    node = Node({"mirror": mirror})
+    node.mirror.sources = ("mirror",)
+    node.start()
+    origin.write((TRADES, 1), *[QUOTE_0] * 15)
+    origin.seal()
+    node.feed(*origin.take())
+    assert (mirror.rings.head(), node.rings.head(), origin.rings.head()) == (24, 44, 44)
+    for channel in (QUOTES, TRADES):
+        newest = [r.latest(channel, np.arange(4), 44)[0] for r in (origin.rings, node.rings)]
+        assert newest[0].tobytes() == newest[1].tobytes()
+        assert (node.rings.published(channel) == origin.rings.published(channel)).all()
+    assert (node.rings.first_ns() == origin.rings.first_ns()).all()
+
+
 def test_frames_in_order_are_written():
     origin, node = shard()
     origin.write((QUOTES, 0), (TRADES, 1), (QUOTES, 1))
@@ -193,7 +214,7 @@ def test_a_beat_opens_a_hole():
 
 
 def test_a_repair_is_counted_and_does_not_show_that_the_origin_lives():
-    origin, node = shard()
+    origin, node = shard(limits=Limits(repair_ns=2**60))
     with_names(origin, node)
     node.feed(frames_of(origin, 3)[2])
     node.tick(1001 * MS)
@@ -362,6 +383,7 @@ def test_names_that_contradict_those_known_are_refused(names):
     body = b"".join(name.encode().ljust(24, b"\0") for name in names)
     frame = encode(Header(Kind.SYMBOLS, TERM, EPOCH, 0, len(names) - 1, len(names)), (body,))
     (action,) = node.feed(frame)
+    assert isinstance(action, BadFrame)
     assert "contradicts the names of this node" in action.reason
     assert node.symbols.names() == ["S0", "S1"]
 
@@ -453,6 +475,7 @@ def test_a_frame_that_the_rings_refuse_is_followed_by_a_state():
     frame = bytearray(frames_of(origin, 1)[0])
     frame[64 + 56] = 9  # n
     refused, ask = node.feed(bytes(frame))
+    assert isinstance(refused, BadFrame)
     assert "does not follow on n = 0" in refused.reason
     assert ask == AskSync(None, 2, refused.reason)
     assert node.mirror.counts.refused == 1
@@ -488,6 +511,7 @@ def test_a_joiner_asks_again_after_a_state_that_the_rings_refuse():
     for part in parts:
         assert node.mirror.state_part(1, part, 0) == []
     (bad,) = node.mirror.state_part(1, bytes(last), 0)
+    assert isinstance(bad, BadFrame)
     assert "bid_sz is not a finite number" in bad.reason
     assert not node.mirror.ready
     node.reachable = True
