@@ -120,6 +120,22 @@ def test_a_node_joins_from_a_mirror_that_has_adopted_a_state():
     assert (node.rings.first_ns() == origin.rings.first_ns()).all()
 
 
+def test_a_joiner_asks_for_what_it_missed_after_its_state():
+    origin = Origin()
+    parts = origin.state()
+    node = Node({None: origin})
+    node.reachable = False
+    node.start()
+    origin.symbols.intern("S0")
+    origin.tee.beat(0)
+    node.feed(*origin.take())
+    node.feed(frames_of(origin, 3)[2], now_ns=10 * MS)
+    (part,) = parts
+    assert node.mirror.state_part(1, part, 1900 * MS) == [request(1, 2), Ready(0)]
+    assert node.tick(2199 * MS) == [Stale(10 * MS)]
+    assert node.tick(2200 * MS) == [request(1, 2)]
+
+
 def test_frames_in_order_are_written():
     origin, node = shard()
     origin.write((QUOTES, 0), (TRADES, 1), (QUOTES, 1))
@@ -166,6 +182,19 @@ def test_held_frames_that_overlap_are_written_once():
     assert (node.rings.head(), node.mirror.counts.duplicates, node.mirror.held_bytes) == (3, 2, 0)
     node.feed(one)
     assert node.mirror.counts.duplicates == 3
+
+
+def test_a_held_frame_within_another_is_not_a_hole():
+    origin, node = shard()
+    with_names(origin, node)
+    single = frames_of(origin, 6)
+    other = Origin()
+    other.write((QUOTES, 0))
+    other.seal()
+    other.write(*[QUOTE_0] * 4)
+    other.seal()
+    node.feed(other.take()[-1], single[2])
+    assert node.tick(300 * MS) == [request(1, 1)]
 
 
 def test_a_longer_frame_replaces_a_held_one():
@@ -250,16 +279,18 @@ def test_an_invalid_answer_is_counted(text):
 def test_ticks_that_are_gone_at_the_origin_are_given_up():
     origin, node = shard()
     with_names(origin, node)
-    node.feed(frames_of(origin, 3)[2])
+    first, _, third = frames_of(origin, 3)
+    node.feed(first, third)
     assert node.mirror.answer("b", b"gone 3", 0) == []
     assert node.mirror.answer(None, b"gone 1", 0) == []  # an answer from before
-    assert node.mirror.answer(None, b"gone 3", 0) == [AskSync(None, 2, "ticks from g=1 on are gone")]
+    assert node.mirror.answer(None, b"gone 3", 0) == [AskSync(None, 2, "ticks from g=2 on are gone")]
     assert node.mirror.counts.gone == 3
     node.reachable = True
-    assert node.tick(2000 * MS)[-2:] == [Adopted(0, 3, "ticks from g=1 on are gone"), Wrote(3)]
+    assert node.tick(2000 * MS)[-2:] == [Adopted(1, 3, "ticks from g=2 on are gone"), Wrote(3)]
     assert node.mirror.counts.adopted == 1
     assert node.rings.head() == 3
-    assert (node.log.oldest_g, len(node.log)) == (0, 0)
+    node.feed(*frames_of(origin, 1))
+    assert (node.log.oldest_g, node.log.newest_g) == (4, 4)  # the log has no holes
 
 
 def test_ticks_that_are_not_repaired_in_time_are_given_up():

@@ -90,6 +90,14 @@ def test_a_frame_is_sealed_when_it_is_full_or_its_first_tick_is_old():
     assert origin.tee.frames == 4
 
 
+def test_ticks_after_a_full_frame_linger_from_their_own_arrival():
+    origin = Origin(depth=64)
+    origin.write((QUOTES, 0))
+    origin.now_ns = MS // 2
+    origin.writer.write_few(few_of(batch_of(*[(QUOTES, 0)] * 8)))
+    assert (origin.tee.sealed_g, origin.tee.due_ns) == (8, MS // 2 + MS)
+
+
 def test_names_are_sent_before_the_frames_that_need_them():
     origin = Origin()
     origin.write((QUOTES, 0))
