@@ -22,7 +22,7 @@ origin. The other fields depend on the kind:
 STATE, NEWEST and FIRSTS are parts of a state for a node that joins (cluster/state.py). An empty range
 ``head + 1 .. head`` says that ticks up to ``head`` exist.
 
-Cost: a header takes about 1.5 µs to check, the records of a frame of 4,096 ticks about 30 µs
+Cost: a header takes about 3 µs to check, the records of a frame about 0.02 µs per tick
 (perf/cluster_tee.py). Decoded records are read-only views of the frame.
 """
 

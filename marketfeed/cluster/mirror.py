@@ -9,8 +9,8 @@ dropped; a higher term ends the mirror. Ticks are written in order of ``g``, eac
 If ticks are lost, the mirror drops what it holds, fetches a state and adopts it. A new mirror begins in the
 same way, and is ready after that. Until then, it holds the frames that arrive.
 
-Memory: ``held_bytes``, and the state while it is fetched. Cost of a frame of 4,096 ticks in order: about 0.1
-µs per tick, most of it in the writer (perf/cluster_tee.py). For one thread.
+Memory: ``held_bytes``, and the state while it is fetched. Cost of frames in order: 0.15 to 0.25 µs per tick,
+most of it in the writer (perf/cluster_tee.py). For one thread.
 """
 
 from __future__ import annotations
