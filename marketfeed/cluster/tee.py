@@ -6,8 +6,8 @@
 A reader of the rings could not do this: a busy symbol overwrites its ring within milliseconds, and what a
 mirror missed could not be sent again. Records are copied once when they are appended, because the pump owns
 the arrays afterwards, and once into the frame; whole frames of a large batch only into the frame.
-Cost: about 0.1 µs per quote at a million quotes per second, 2 µs per batch of one (perf/cluster_tee.py). Memory: one open frame,
-256 kB; the log has its own limit.
+Cost: about 0.1 µs per quote at a million quotes per second, 2 µs per batch of one (perf/cluster_tee.py).
+Memory: one open frame, 256 kB; the log has its own limit.
 """
 
 from __future__ import annotations
