@@ -1,0 +1,1 @@
+"""Several machines: an origin numbers the ticks of a shard, and all other nodes mirror its rings."""
