@@ -1,0 +1,1 @@
+"""Nodes of one cluster: one of them numbers the ticks, the others mirror its rings."""
