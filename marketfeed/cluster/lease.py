@@ -231,9 +231,9 @@ class Lease:
             return self._claim() if now_ns >= rank_ns + (self._lease_ns if revision else 0) else None
         if value.next == self._node:
             whole = (value.epoch, value.head) == self.position
-            return (
-                self._claim(value.epoch if whole else "") if whole or now_ns >= since_ns + WHOLE_NS else None
-            )
+            if not whole and now_ns < since_ns + WHOLE_NS:
+                return None
+            return self._claim(value.epoch if whole else "")
         if not value.next and self._ours(value):
             term = value.term_at(revision)
             if term < self._floor:

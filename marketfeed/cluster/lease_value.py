@@ -43,7 +43,7 @@ class LeaseValue(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     term: _Term = 0
     floor: _Term = 0  # the term is at least this
     next: Annotated[str, msgspec.Meta(max_length=64)] = ""  # handed over to this node
-    head: Annotated[int, msgspec.Meta(ge=0, lt=2**63)] = 0  # the last g of the epoch, with ``next``
+    head: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0  # the last g of the epoch, with ``next``
 
     def encode(self) -> bytes:
         """Return the value as JSON."""

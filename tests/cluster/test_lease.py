@@ -271,8 +271,17 @@ def test_only_a_holder_hands_over(bucket):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{", b"\xff", b"[]", b'{"node":"a"}', b'{"node":"","incarnation":"i"}', b"x" * 2000]
-    + [b'{"node":"a","incarnation":"i","term":-1}', b'{"node":"a","incarnation":"i","epoch":"a-b"}'],
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"[]",
+        b'{"node":"a"}',
+        b'{"node":"","incarnation":"i"}',
+        b"x" * 2000,
+        b'{"node":"a","incarnation":"i","term":-1}',
+        b'{"node":"a","incarnation":"i","epoch":"a-b"}',
+    ],
 )
 def test_a_damaged_value_is_told_counted_and_replaced_after_the_lease(bucket, data):
     bucket.put(data, 7)
