@@ -94,9 +94,9 @@ class Lease:
     def holds(self, now_ns: int) -> bool:
         """Return whether the node may publish at ``now_ns``; check it before each frame.
 
-        It is False on time even if the process was stopped and ``tick`` comes late.
+        It is False on time even if the process was stopped and ``tick`` comes late, and after ``sealed``.
         """
-        return self._holding and now_ns < self._until_ns
+        return self._holding and self._head < 0 and now_ns < self._until_ns
 
     def statistics(self) -> LeaseStatistics:
         """Return the state and the counters."""
