@@ -142,11 +142,12 @@ class Lease:
             self._statistics.renewals += 1
             self._until_ns = until_ns
             self._renew_ns = now_ns if self._head >= 0 else pending.start_ns + RENEW_NS
-        elif now_ns < until_ns:  # otherwise it is the node's own value, and the next request renews it
+        elif now_ns < until_ns and value.term_at(revision) >= self._floor:
             self._become(value, revision, actions)
             self._until_ns = until_ns
             # A claim names no epoch yet: at once, so that all can read it.
             self._renew_ns = pending.start_ns + RENEW_NS if value.term else now_ns
+        # Otherwise it is the node's own value, and the next request renews it, or claims a higher term.
         self._ask(now_ns, actions)
         return actions
 
@@ -260,7 +261,7 @@ class Lease:
         self._statistics.claims += 1
         self._term = value.term_at(revision)
         self._epoch = value.epoch or epoch_of(self._term, self._suffix())
-        self._floor = max(self._floor, self._term)
+        self._floor = self._term
         self._holding = True
         actions.append(Become(self._term, self._epoch))
 

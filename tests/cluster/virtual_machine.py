@@ -63,7 +63,7 @@ class Machine:
         self._starts = 0
         self._waiting: list[Callable[[], None]] = []
         self._offset_ns = world.rng.randint(0, 10**12)
-        self._rate = world.rng.uniform(0.95, 1.05)
+        self._rate = world.rng.uniform(0.88, 1.12)
         self.start()
 
     def now_ns(self) -> int:
