@@ -61,6 +61,10 @@ class RecordingError(MarketfeedError):
     """A recording cannot be opened or written, or a file is not a recording; exit status 2."""
 
 
+class FrameError(MarketfeedError):
+    """A frame from another node is damaged or forged, or of an unknown version; it is dropped and counted."""
+
+
 class FeedProtocolError(MarketfeedError):
     """The venue violated its protocol; the supervisor drops the connection and reconnects."""
 

@@ -1,1 +1,1 @@
-"""Nodes of one cluster: one of them numbers the ticks, the others mirror its rings."""
+"""Several machines: an origin numbers the ticks of a shard, and all other nodes mirror its rings."""

@@ -30,7 +30,6 @@ from marketfeed.core.records import (
     Batch,
     Records,
 )
-from marketfeed.core.writer import RingWriter
 from marketfeed.errors import ConfigError, InvalidSymbolError, SymbolsFullError
 from marketfeed.ingest.clock import Seat
 from marketfeed.ingest.details import with_valid_details
@@ -159,7 +158,9 @@ class Pump:
         self.feeds: list[FeedIntake] = []
         self._writer = writer
         # What reads a recording without rings takes arrays only.
-        self._write_few = writer.write_few if isinstance(writer, RingWriter) else None
+        self._write_few: Callable[[list[tuple[int, bytearray]]], int] | None = getattr(
+            writer, "write_few", None
+        )
         self._doorbell = doorbell
         self._wall_ns = wall_ns
         self._next_number = 0
