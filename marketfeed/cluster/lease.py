@@ -239,13 +239,17 @@ class Lease:
             term = value.term_at(revision)
             if term < self._floor:
                 return self._claim()
-            return self._value(epoch=value.epoch or epoch_of(term, self._suffix()), term=term)
+            return self._value(epoch=value.epoch or self._epoch_of(term), term=term)
         if self.folder and (value.node, value.folder) == (self._node, self.folder) and not value.next:
             return self._claim()
         return self._claim() if now_ns >= rank_ns + self._lease_ns else None
 
     def _claim(self, epoch: str = "") -> LeaseValue:
         return self._value(epoch=epoch, floor=min(max(self._floor, self._term + 1), MAX_TERM))
+
+    def _epoch_of(self, term: int) -> str:
+        """Return the epoch for ``term``: the same one if the node began to use it before it expired."""
+        return self._epoch if term == self._term else epoch_of(term, self._suffix())
 
     def _value(self, **fields: Any) -> LeaseValue:
         return LeaseValue(node=self._node, incarnation=self._incarnation, folder=self.folder, **fields)
@@ -259,8 +263,8 @@ class Lease:
         if self._holding:
             self._lose("other nodes have seen a higher term", actions)
         self._statistics.claims += 1
-        self._term = value.term_at(revision)
-        self._epoch = value.epoch or epoch_of(self._term, self._suffix())
+        term = value.term_at(revision)
+        self._term, self._epoch = term, value.epoch or self._epoch_of(term)
         self._floor = self._term
         self._holding = True
         actions.append(Become(self._term, self._epoch))

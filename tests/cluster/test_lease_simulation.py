@@ -48,6 +48,9 @@ class Announcer:
     def lose(self, now_ns: int) -> None:
         pass
 
+    def late(self) -> None:
+        self._machine.publish(self.highest)
+
     def stop_feeds(self, successor: str, now_ns: int) -> None:
         self._machine.carry_out(self._machine.lease.sealed(0, now_ns))
 

@@ -34,6 +34,9 @@ class Engine(Protocol):
     def lose(self, now_ns: int) -> None:
         """Publish no more."""
 
+    def late(self) -> None:
+        """Publish without a look at the lease: the process was stopped after it looked."""
+
     def stop_feeds(self, successor: str, now_ns: int) -> None:
         """Stop the feeds, and send all that they published."""
 
@@ -115,6 +118,8 @@ class Machine:
         self.stopped = False
         waiting, self._waiting = self._waiting, []
         waiting.insert(self.world.rng.randint(0, len(waiting)), self._do_tick)
+        if self.world.rng.random() < 0.3:
+            self.engine.late()
         process = self.process
         for event in waiting:
             self.handle(process, event)
