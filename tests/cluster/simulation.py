@@ -14,7 +14,7 @@ Raises AssertionError, with the seed and the trace, if
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -23,7 +23,7 @@ from marketfeed.cluster.lease import Lease
 from marketfeed.cluster.mirror import Mirror
 from marketfeed.core.units import S
 from tests.cluster.virtual_client import VirtualClient
-from tests.cluster.virtual_engine import Ledger, Life, VirtualEngine
+from tests.cluster.virtual_engine import CheckedWriter, Ledger, Life, VirtualEngine
 from tests.cluster.virtual_faults import Faults
 from tests.cluster.virtual_machine import Machine
 from tests.cluster.virtual_world import Bucket, Network, World
@@ -48,15 +48,21 @@ class Outcome:
     lost: int = 0
     adopted: int = 0
     repaired: int = 0
-    trace: list[str] = field(default_factory=list)
 
 
 class Simulation:
     """One world of one seed."""
 
     def __init__(
-        self, seed: int, *, restores: bool = False, lease: type[Lease] = Lease, mirror: type[Mirror] = Mirror
+        self,
+        seed: int,
+        *,
+        restores: bool = False,
+        lease: type[Lease] = Lease,
+        mirror: type[Mirror] = Mirror,
+        writer: type[CheckedWriter] = CheckedWriter,
     ) -> None:
+        """``restores``: the bucket goes back to an older state now and then."""
         self.seed, self._restores = seed, restores
         self.world = World(seed)
         self.ledger = Ledger()
@@ -69,7 +75,7 @@ class Simulation:
                 network,
                 bucket,
                 name,
-                self._maker(mirror),
+                self._maker(mirror, writer),
                 lease_ns=LEASE_NS,
                 rank=rank,
                 candidate=name != "e",  # a gateway
@@ -85,9 +91,11 @@ class Simulation:
         ]
         self._faults = Faults(self.world, network, bucket, self.machines, restores=restores)
 
-    def _maker(self, mirror: type[Mirror]) -> Callable[[Machine], VirtualEngine]:
+    def _maker(self, mirror: type[Mirror], writer: type[CheckedWriter]) -> Callable[[Machine], VirtualEngine]:
         def make(machine: Machine) -> VirtualEngine:
-            engine = VirtualEngine(machine, self.ledger, restores=self._restores, mirror=mirror)
+            engine = VirtualEngine(
+                machine, self.ledger, restores=self._restores, mirror=mirror, writer=writer
+            )
             self.engines[machine.name] = engine
             return engine
 
@@ -141,7 +149,6 @@ class Simulation:
             lost=sum(client.lost for client in self.clients),
             adopted=sum(mirror.counts.adopted for mirror in mirrors),
             repaired=sum(mirror.counts.repaired for mirror in mirrors),
-            trace=list(self.world.trace),
         )
 
 

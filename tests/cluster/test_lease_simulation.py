@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import pytest
 
-from marketfeed.cluster import lease as lease_module
+from marketfeed.cluster.lease import Lease
 from marketfeed.core.units import S
+from tests.cluster.broken import EagerLease, HastyLease
 from tests.cluster.virtual_faults import Faults
 from tests.cluster.virtual_machine import Machine
 from tests.cluster.virtual_world import Bucket, Network, World
-
-if TYPE_CHECKING:
-    from marketfeed.cluster.lease import Lease
 
 LEASE_NS = 4 * S
 FAULTS_NS = 40 * S
@@ -55,7 +52,7 @@ class Announcer:
         self._machine.carry_out(self._machine.lease.sealed(0, now_ns))
 
 
-def simulate(seed: int, *, restores: bool, lease: type[Lease] = lease_module.Lease) -> World:
+def simulate(seed: int, *, restores: bool, lease: type[Lease] = Lease) -> World:
     """Run one world; raises AssertionError with the seed and the trace."""
     world = World(seed)
     network = Network(world)
@@ -85,9 +82,8 @@ def simulate(seed: int, *, restores: bool, lease: type[Lease] = lease_module.Lea
         assert len(holders) == 1, f"{len(holders)} holders after healing"
         (holder,) = holders
         term = holder.lease.statistics().term
-        assert all(machine.engine.highest[0] == term for machine in machines), (
-            "another term than the holder's"
-        )
+        terms = {machine.engine.highest[0] for machine in machines}
+        assert terms == {term}, "another term than the holder's"
         known = {machine.lease.holder for machine in machines}
         assert len(known) == 1
     except AssertionError as error:
@@ -96,7 +92,7 @@ def simulate(seed: int, *, restores: bool, lease: type[Lease] = lease_module.Lea
     return world
 
 
-def simulate_many(seeds: range, *, restores: bool, lease: type[Lease] = lease_module.Lease) -> None:
+def simulate_many(seeds: range, *, restores: bool, lease: type[Lease] = Lease) -> None:
     """Run a world of each seed."""
     for seed in seeds:
         simulate(seed, restores=restores, lease=lease)
@@ -105,25 +101,6 @@ def simulate_many(seeds: range, *, restores: bool, lease: type[Lease] = lease_mo
 @pytest.mark.parametrize("restores", [False, True])
 def test_there_is_never_more_than_one_holder_and_one_after_healing(restores):
     simulate_many(range(SEEDS // 2), restores=restores)
-
-
-class EagerLease(lease_module.Lease):
-    """Holds until the end of the lease by its own clock, without the margin."""
-
-    def holds(self, now_ns: int) -> bool:
-        return self._holding and now_ns < self._until_ns + lease_module.MARGIN_NS
-
-    def _ask(self, now_ns, actions) -> None:
-        self._until_ns += lease_module.MARGIN_NS
-        super()._ask(now_ns, actions)
-        self._until_ns -= lease_module.MARGIN_NS
-
-
-class HastyLease(lease_module.Lease):
-    """Claims after half the lease."""
-
-    def _due(self, sighting, now_ns):
-        return super()._due(sighting, now_ns if self._holding else now_ns + LEASE_NS // 2)
 
 
 @pytest.mark.parametrize("broken", [EagerLease, HastyLease])

@@ -92,12 +92,19 @@ class Life:
 
 
 class VirtualEngine:
-    """Origin or mirror, as the lease says; ``mirror`` is the class of mirrors."""
+    """Origin or mirror, as the lease says."""
 
     def __init__(
-        self, machine: Machine, ledger: Ledger, *, restores: bool, mirror: type[Mirror] = Mirror
+        self,
+        machine: Machine,
+        ledger: Ledger,
+        *,
+        restores: bool,
+        mirror: type[Mirror] = Mirror,
+        writer: type[CheckedWriter] = CheckedWriter,
     ) -> None:
-        self.machine, self.ledger, self._mirror_type = machine, ledger, mirror
+        self.machine, self.ledger = machine, ledger
+        self._mirror_type, self._writer_type = mirror, writer
         self.life: Life | None = None
         self._restores = restores
         self._started_ns = machine.now_ns()
@@ -242,7 +249,11 @@ class VirtualEngine:
         if life is not None and life.mirror is not None:
             if (header.term, header.epoch) == (life.term, life.epoch):
                 self._source = source
-            self._do(life.mirror.feed(data, now_ns), now_ns)
+            fenced = life.mirror.counts.fenced
+            todo = life.mirror.feed(data, now_ns)
+            taken = life.mirror.counts.fenced == fenced and not life.mirror.ended
+            assert header.term >= life.term or not taken, f"{self.machine.name}: a frame of a lower term"
+            self._do(todo, now_ns)
             return
         self.machine.carry_out(self.machine.lease.saw(header.term, header.epoch, now_ns))
         holds = self.machine.lease.holds(now_ns)
@@ -257,7 +268,7 @@ class VirtualEngine:
         life = self.life
         life.term, life.tee, life.writer = term, None, None
         life.mirror = self._mirror_type(
-            CheckedWriter(life.rings, self.ledger), life.symbols, SIZES, life.log,
+            self._writer_type(life.rings, self.ledger), life.symbols, SIZES, life.log,
             term=term, epoch=epoch, now_ns=now_ns, limits=Limits(),
         )  # fmt: skip
         others = [machine.name for machine in self.machine.others]
