@@ -41,13 +41,14 @@ QUIET_NS: Final = 3 * S  # without new ticks, for mirrors and clients to reach t
 class Outcome:
     """What happened in a run, to show that a simulation does something."""
 
-    terms: int = 0
-    ticks: int = 0  # that clients received
-    resumed: int = 0
-    resets: int = 0
-    lost: int = 0
-    adopted: int = 0
-    repaired: int = 0
+    terms: int  # of the origin at the end
+    ticks: int  # that clients received
+    resumed: int  # times that a client continued after its cursor
+    resets: int
+    lost: int  # ticks that clients were told of
+    adopted: int  # states, after ticks were lost
+    continued: int  # epochs, by another node after a planned handover
+    repaired: int  # ticks, of the mirrors at the end
 
 
 class Simulation:
@@ -69,22 +70,9 @@ class Simulation:
         network = Network(self.world)
         bucket = Bucket(self.world, network)
         self.engines: dict[str, VirtualEngine] = {}
-        self.machines = [
-            Machine(
-                self.world,
-                network,
-                bucket,
-                name,
-                self._maker(mirror, writer),
-                lease_ns=LEASE_NS,
-                rank=rank,
-                candidate=name != "e",  # a gateway
-                lease=lease,
-            )
-            for rank, name in enumerate("abcde")
-        ]
-        for machine in self.machines:
-            machine.others = [other for other in self.machines if other is not machine]
+        self.machines = Machine.five(
+            self.world, network, bucket, self._maker(mirror, writer), lease_ns=LEASE_NS, lease=lease
+        )
         self.clients = [
             VirtualClient(self.world, self.ledger, self.engines, self.machines, f"client {number}")
             for number in range(3)
@@ -139,15 +127,16 @@ class Simulation:
             client.check(origin)
 
     def _outcome(self) -> Outcome:
-        lives = [engine.life for engine in self.engines.values() if engine.life]
-        mirrors = [life.mirror for life in lives if life.mirror]
+        engines, clients = self.engines.values(), self.clients
+        mirrors = [engine.life.mirror for engine in engines if engine.life and engine.life.mirror]
         return Outcome(
-            terms=max(engine.term for engine in self.engines.values()),
-            ticks=sum(client.ticks for client in self.clients),
-            resumed=sum(client.resumed for client in self.clients),
-            resets=sum(client.resets for client in self.clients),
-            lost=sum(client.lost for client in self.clients),
-            adopted=sum(mirror.counts.adopted for mirror in mirrors),
+            terms=max(engine.term for engine in engines),
+            ticks=sum(client.ticks for client in clients),
+            resumed=sum(client.resumed for client in clients),
+            resets=sum(client.resets for client in clients),
+            lost=sum(client.lost for client in clients),
+            adopted=self.ledger.adopted,
+            continued=self.ledger.continued,
             repaired=sum(mirror.counts.repaired for mirror in mirrors),
         )
 

@@ -73,6 +73,18 @@ class Node:
             return lease.failed(action.request, now_ns)
         return lease.was_set(action.request, bucket.revision, now_ns)
 
+    def get(self, now_ns: int = 0) -> Get:
+        """Return the read that is due."""
+        (get,) = self.lease.tick(now_ns)
+        assert isinstance(get, Get)
+        return get
+
+    def claim(self) -> CompareAndSet:
+        """Return the first claim of an absent key, at 0."""
+        (write,) = self.lease.got(self.get().request, None, 0)
+        assert isinstance(write, CompareAndSet)
+        return write
+
     def tick(self, now_ns: int) -> list:
         return self.run(self.lease.tick(now_ns), now_ns)
 
@@ -127,8 +139,7 @@ def test_a_process_that_was_stopped_does_not_hold_before_its_first_tick(bucket):
 
 def test_a_slow_answer_counts_from_the_start_of_its_request(bucket):
     node = Node(bucket, "a")
-    (get,) = node.lease.tick(0)
-    (write,) = node.lease.got(get.request, None, 0)
+    write = node.claim()
     told = node.lease.was_set(write.request, 1, 2 * S - 1)
     assert told[0] == Become(1, "1ai1000")
     assert node.lease.holds(7 * S - 1)
@@ -137,11 +148,10 @@ def test_a_slow_answer_counts_from_the_start_of_its_request(bucket):
 
 def test_an_answer_after_the_request_was_given_up_is_ignored(bucket):
     node = Node(bucket, "a")
-    (get,) = node.lease.tick(0)
-    (write,) = node.lease.got(get.request, None, 0)
+    write = node.claim()
     assert node.lease.tick(2 * S) == []
     assert node.lease.was_set(write.request, 1, 2 * S) == []
-    assert node.lease.got(get.request, None, 2 * S) == []
+    assert node.lease.got(write.request - 1, None, 2 * S) == []
     assert node.lease.refused(write.request, 2 * S) == []
     assert not node.lease.statistics().holding
 
@@ -182,7 +192,7 @@ def test_a_paused_holder_finds_its_successor_and_watches(bucket):
     other.ticks(0, 9 * S)
     assert other.lease.statistics().holding
     assert holder.tick(20 * S) == [Lost(1, "not renewed in time")]
-    assert holder.lease.holder.node == "b"
+    assert holder.lease.holder == Holder("b", "i1", 3, "3bi1000")
     assert not holder.lease.statistics().holding
 
 
@@ -257,6 +267,7 @@ def test_a_handover_whose_answer_was_lost_ends_the_lease(bucket):
 def test_a_handover_waits_for_a_renewal_that_is_under_way(bucket):
     holder = holding(bucket)
     (renewal,) = holder.lease.tick(S)
+    assert isinstance(renewal, CompareAndSet)
     holder.lease.hand_over("b")
     assert holder.lease.sealed(42, S) == []
     bucket.put(renewal.value)
@@ -329,8 +340,7 @@ def test_a_holder_that_sees_a_higher_term_claims_one_above_it_if_it_is_the_holde
 
 def test_a_claimant_that_sees_a_higher_term_before_its_answer_claims_once_more(bucket):
     node = Node(bucket, "a")
-    (get,) = node.lease.tick(0)
-    (write,) = node.lease.got(get.request, None, 0)
+    write = node.claim()
     bucket.put(write.value)
     assert node.lease.saw(90, "2iabcdef", 0) == []
     assert node.run(node.lease.was_set(write.request, 1, 0), 0) == [Become(91, "2jai1000")]

@@ -1,4 +1,4 @@
-"""Many worlds, 2,000 of them with ``MARKETFEED_PROVE``. A failure names its seed: ``Simulation(seed, …).run()``."""
+"""Many worlds, 2,000 of them with ``MARKETFEED_PROVE``; a failure names its seed and has the trace."""
 
 from __future__ import annotations
 

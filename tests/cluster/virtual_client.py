@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tests.cluster.virtual_world import World
 
 READ_NS = 200_000_000
+WAIT_NS = 1_000_000_000  # for a node that is behind the cursor
 
 
 class VirtualClient:
@@ -30,6 +31,7 @@ class VirtualClient:
         self._machine = world.rng.choice(machines)
         self._life: Life | None = None  # of the node, while connected
         self._epoch, self._g = "", 0  # the cursor
+        self._waited = 0  # reads at a node that is behind it
         self.ns = np.zeros((2, 0), np.int64)  # highest n that was received, told lost or reset
         self.ticks = self.lost = self.resets = self.resumed = 0
         self._later()
@@ -44,6 +46,8 @@ class VirtualClient:
             self._life = None if rng.random() < 0.2 else self._life
             self._machine = self._machine if self._life else rng.choice(self._machines)
         else:
+            if life is not self._life and self._waits(life):
+                return
             if life is not self._life:
                 self._connect(life)
             self._take(life)
@@ -58,6 +62,12 @@ class VirtualClient:
     def _later(self) -> None:
         self._world.after(READ_NS, self._later)
         self.read()
+
+    def _waits(self, life: Life) -> bool:
+        """Return whether the node has to wait for the ticks up to the cursor, a second at most."""
+        ahead = self._epoch == life.epoch and self._g > life.rings.head()
+        self._waited = self._waited + 1 if ahead else 0
+        return ahead and self._waited * READ_NS <= WAIT_NS
 
     def _connect(self, life: Life) -> None:
         """Resume after the cursor, as fanout/resume.py does, or start with a snapshot."""

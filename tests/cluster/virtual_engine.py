@@ -43,6 +43,7 @@ class Ledger:
     """Every tick that an origin has numbered: one for each epoch and ``g``."""
 
     def __init__(self) -> None:
+        self.adopted = self.continued = 0
         self._ticks: dict[tuple[str, int], bytes] = {}
 
     def add(self, epoch: str, batch: Batch) -> None:
@@ -165,6 +166,8 @@ class VirtualEngine:
         before = self.life
         if before is None or before.epoch != epoch:
             self.life = Life(epoch, term)
+        elif before.mirror is not None:
+            self.ledger.continued += 1
         life = self.life
         assert life is not None
         life.term, life.mirror, life.ready = term, None, True
@@ -223,7 +226,8 @@ class VirtualEngine:
             records["ts_recv"] = rng.getrandbits(62)
             parts.append(records)
         parts[TRADES]["side"] = BUY
-        return Batch(*parts, np.array([channel for channel, _ in ticks], np.uint8))
+        quotes, trades = parts
+        return Batch(quotes, trades, np.array([channel for channel, _ in ticks], np.uint8))
 
     def _write(self, batch: Batch) -> None:
         assert self.life is not None
@@ -303,7 +307,10 @@ class VirtualEngine:
                     self.machine.carry_out(self.machine.lease.saw(term, epoch, now_ns))
                 case actions.HandedOver():
                     self.machine.carry_out(self.machine.lease.look(now_ns))
-                case actions.Adopted() | actions.BadFrame() | actions.Refused():
+                case actions.Adopted():
+                    self.ledger.adopted += 1
+                    self.machine.world.note(f"{self.machine.name}: {action}")
+                case actions.BadFrame() | actions.Refused():
                     self.machine.world.note(f"{self.machine.name}: {action}")
                 case _:
                     pass  # a doorbell, stale and live

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol
 
-from marketfeed.cluster.lease import Lease
 from marketfeed.cluster.lease_actions import Action, Become, CompareAndSet, Get, Lost, Problem, StopFeeds
 from tests.cluster.virtual_world import MS, Bucket, Entry, Network, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from marketfeed.cluster.lease import Lease
 
 TICK_NS: Final = 100 * MS
 _WAITING: Final = 300  # messages that a stopped process's socket holds
@@ -55,7 +56,7 @@ class Machine:
         lease_ns: int,
         rank: int,
         candidate: bool,
-        lease: type[Lease] = Lease,
+        lease: type[Lease],
     ) -> None:
         self.world, self.network, self.name = world, network, name
         self.others: list[Machine] = []
@@ -68,6 +69,29 @@ class Machine:
         self._offset_ns = world.rng.randint(0, 10**12)
         self._rate = world.rng.uniform(0.88, 1.12)
         self.start()
+
+    @classmethod
+    def five(
+        cls,
+        world: World,
+        network: Network,
+        bucket: Bucket,
+        engine: Callable[[Machine], Engine],
+        *,
+        lease_ns: int,
+        lease: type[Lease],
+    ) -> list[Machine]:
+        """Return machines a to e that know each other; e is a gateway, and never claims the lease."""
+        machines = [
+            cls(
+                world, network, bucket, name, engine,
+                lease_ns=lease_ns, rank=rank, candidate=name != "e", lease=lease,
+            )
+            for rank, name in enumerate("abcde")
+        ]  # fmt: skip
+        for machine in machines:
+            machine.others = [other for other in machines if other is not machine]
+        return machines
 
     def now_ns(self) -> int:
         """Return the machine's monotonic clock."""
