@@ -88,6 +88,13 @@ class SymbolsFullError(MarketfeedError):
     """The symbol table is full (``max_symbols`` names); ticks of further symbols are dropped."""
 
 
+class MirrorError(MarketfeedError):
+    """Ticks of another engine do not fit to those that a mirror holds; none of them was published.
+
+    The mirror has to fetch a state of the origin, and adopt it.
+    """
+
+
 class TapError(MarketfeedError):
     """A tap cannot be opened, or is closed; the text has the path and the reason."""
 

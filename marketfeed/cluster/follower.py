@@ -111,6 +111,7 @@ class Follower:
         self._blocked_ns: int | None = None  # since when known ticks cannot be written
         self._retry_ns = 0
         self._attempt = 0  # of the requests since then
+        self._asked_names = -1  # names known when more were asked for
 
     @property
     def behind(self) -> int:
@@ -169,8 +170,8 @@ class Follower:
         elif self._blocked_ns is None or progress:
             self._blocked_ns, self._attempt = now_ns, 0
             self._retry_ns = now_ns + self._limits.retry_ns
-            if lacking and not self.paused:
-                self._ask_names(self.sources[0], out)
+        if lacking and not self.paused and self._asked_names != len(self.symbols):
+            self._ask_names(self.sources[0], out)
 
     def _write_held(self, out: list[Action]) -> bool:
         """Write the held frames that follow; return whether one of them needs names that are not known."""
@@ -219,6 +220,9 @@ class Follower:
         lowest = self.held.lowest()
         if lowest is not None and lowest.header.names > len(self.symbols):
             self._ask_names(node, out)
+        self._ask_missing(node, ranges, out)
+
+    def _ask_missing(self, node: str | None, ranges: int, out: list[Action]) -> None:
         for first, last in islice(self.held.missing(self.writer.next_g, self._known_g), ranges):
             self._ask_ticks(node, first, last, out)
 
@@ -228,6 +232,7 @@ class Follower:
 
     def _ask_names(self, node: str | None, out: list[Action]) -> None:
         self._counts.names_asked += 1
+        self._asked_names = len(self.symbols)
         out.append(actions.Ask(node, NamesRequest(self._epoch, len(self.symbols))))
 
     def pause(self) -> None:
@@ -247,4 +252,4 @@ class Follower:
         self._known_g = max(self._known_g, self.writer.next_g - 1)
         self.advance(now_ns, out)
         if self.behind and not self.lost:
-            self.ask(self.sources[0], out)
+            self._ask_missing(self.sources[0], RANGES, out)

@@ -146,6 +146,7 @@ class FewReader:
     def __init__(self, view: View) -> None:
         self._claimed = [scalars(counts) for counts in view.claimed]
         self._published = [scalars(counts) for counts in view.published]
+        self._base = [scalars(counts) for counts in view.base]
         self._records = [scalars(slots.view(np.uint8)) for slots in view.slots]
         self._sequence = scalars(view.sequence)
         self._entries = len(view.sequence) - 1
@@ -176,28 +177,29 @@ class FewReader:
         return found
 
     def tick(self, channel: int, symbol: int, n: int, head: int) -> Tick | None:
-        """Return tick ``n`` of ``symbol``; None if it is overwritten, or its ``g`` is above ``head``."""
+        """Return tick ``n`` of ``symbol``; None if it is overwritten, in a hole, or above ``head``."""
         slot = symbol * self._depth + ((n - 1) & (self._depth - 1))
         record = bytes(self._records[channel][slot * BYTES : (slot + 1) * BYTES])
         fields = FIELDS[channel].unpack(record)
         # Loaded after the copy, as in `between`.
-        overwritten = self._claimed[channel][symbol] - n >= self._depth
-        if overwritten or fields[2] > head or fields[7] != n & _U4 or fields[8] != symbol:
+        gone = n <= max(self._claimed[channel][symbol] - self._depth, self._base[channel][symbol])
+        if gone or fields[2] > head or fields[7] != n & _U4 or fields[8] != symbol:
             return None
         return Tick(channel, symbol, n, fields, record)
 
     def position(self, channel: int, symbol: int, g: int) -> int:
         """Return what ``Rings.position`` returns for ``symbol``; faster the nearer ``g`` is to the head."""
-        claimed, records = self._claimed[channel], self._records[channel]
-        low = max(claimed[symbol] - self._depth, 0)
-        high = max(self._published[channel][symbol], low)
+        claimed, base, records = self._claimed[channel], self._base[channel], self._records[channel]
+        low = max(claimed[symbol] - self._depth, base[symbol])
+        high = self._published[channel][symbol]
+        low = min(low, high)
         step, found = 0, False  # back from the newest tick in steps that double, then by bisection
         while low < high:
             middle = (low + high + 1) >> 1 if found else max(high - step, low + 1)
             slot = symbol * self._depth + ((middle - 1) & (self._depth - 1))
             (stamp,) = _G.unpack_from(records, slot * BYTES + _G_AT)
             # Loaded after the stamp: a slot that was overwritten meanwhile holds the stamp of a newer tick.
-            if stamp <= g or middle <= claimed[symbol] - self._depth:
+            if stamp <= g or middle <= max(claimed[symbol] - self._depth, base[symbol]):
                 low, found = middle, True
             else:
                 high, step = middle - 1, 2 * step + 1

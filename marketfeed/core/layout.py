@@ -1,6 +1,6 @@
 """Layout of the block of bytes that holds the rings. Each part starts on a new page.
 
-header │ claimed, published │ names │ times of first ticks │ stamps │ sequence │ records
+header │ claimed, published, base │ names │ times of first ticks │ stamps │ sequence │ records
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HEADER: Final = np.dtype(
     ]
 )
 MAGIC: Final = b"mfrings\x01"
-VERSION: Final = 5
+VERSION: Final = 6
 PAGE: Final = 4096
 
 
@@ -46,7 +46,7 @@ def block_bytes(max_symbols: int, depth: int) -> int:
 
 def names_at(max_symbols: int) -> int:
     """Return the offset of the symbols' names."""
-    return PAGE + -(-2 * 2 * 8 * max_symbols // PAGE) * PAGE
+    return PAGE + -(-3 * 2 * 8 * max_symbols // PAGE) * PAGE
 
 
 def firsts_at(max_symbols: int) -> int:
@@ -85,6 +85,7 @@ class View:
     noted: NDArray[np.uint64]  # number of batches with a stamp
     claimed: NDArray[np.int64]  # (2, max_symbols)
     published: NDArray[np.int64]  # (2, max_symbols)
+    base: NDArray[np.int64]  # (2, max_symbols), the highest n below a hole: no slot up to it is valid
     names: NDArray[np.bytes_]  # (max_symbols,)
     first_ns: NDArray[np.int64]  # (max_symbols,)
     stamps: NDArray[np.uint8]  # core/stamps.py divides it
@@ -110,7 +111,7 @@ class View:
             return part(HEADER.fields[name][1], 8).view(np.uint64)  # type: ignore[index]
 
         # Signed, because no n reaches 2**63 and differences must not wrap around.
-        counters = part(PAGE, 32 * symbols).view(np.int64).reshape(2, 2, symbols)
+        counters = part(PAGE, 48 * symbols).view(np.int64).reshape(3, 2, symbols)
         entries = sequence_entries(symbols, depth)
         slots = part(slots_at(symbols, depth), 2 * symbols * depth * RECORD.itemsize).view(RECORD)
         slots = slots.reshape(2, symbols * depth)
@@ -123,6 +124,7 @@ class View:
             noted=number("stamps"),
             claimed=counters[0],
             published=counters[1],
+            base=counters[2],
             names=part(names_at(symbols), MAX_NAME_BYTES * symbols).view(f"S{MAX_NAME_BYTES}"),
             first_ns=part(firsts_at(symbols), 8 * symbols).view(np.int64),
             stamps=part(stamps_at(symbols), STAMPS_BYTES),

@@ -1,7 +1,7 @@
 """Lock-free rings: the newest ``depth`` ticks of every symbol, per channel.
 
-Theory of operation. One block of bytes (heap, mmap or memfd) has the layout of core/layout.py: a header, two
-counters per symbol and channel and, per channel, an array of 64-byte records of shape ``(max_symbols,
+Theory of operation. One block of bytes (heap, mmap or memfd) has the layout of core/layout.py: a header,
+three counters per symbol and channel and, per channel, an array of 64-byte records of shape ``(max_symbols,
 depth)``. Tick ``n`` of a symbol (1, 2, 3 …) is in slot ``(n - 1) % depth``. There is one writer. It
 
     raises ``claimed`` → scatters the records → raises ``published`` → stores ``published_g``
@@ -10,15 +10,30 @@ There can be any number of readers. A reader
 
     loads ``published_g`` → copies → loads ``claimed``.
 
-A copied tick is valid if and only if ``n > claimed - depth``, because the writer raises ``claimed`` before it
-writes a slot. Ticks that fail this test count as lost. Ticks with ``g > published_g`` are left for the next
-read; otherwise a reader could deliver one symbol's g=105 before another's g=103 is visible. Neither side
-waits. A writer that dies at any point leaves the rings readable, and another one can continue: ``claimed``
-never decreases, and no ``g`` is assigned twice. Between processes this requires the memory order of x86-64:
-stores become visible in program order, and loads are executed in program order.
+A copied tick is valid if and only if ``n > max(claimed - depth, base)``, the *floor* of its symbol, because
+the writer raises ``claimed`` before it writes a slot. Ticks that fail this test count as lost. Ticks with
+``g > published_g`` are left for the next read; otherwise a reader could deliver one symbol's g=105 before
+another's g=103 is visible. Neither side waits. A writer that dies at any point leaves the rings readable, and
+another one can continue: ``claimed`` never decreases, and no ``g`` is assigned twice. Between processes this
+requires the memory order of x86-64: stores become visible in program order, and loads are executed in program
+order.
 
-The writer is in core/writer.py; the correctness of either side depends on the other. Both use the arrays of
-core/layout.py's View. Cost: perf/rings.py.
+``base`` is 0 in the rings of an engine that numbers its ticks itself. A mirror (core/mirror.py) writes ticks
+that another engine has numbered. If some of them are gone for good, it continues with the newest tick ``n``
+of each symbol. The slots of the ticks between, the *hole*, hold older ticks or nothing, and a search by ``g``
+would take them for ticks of the hole. So the mirror raises ``base`` to ``n - 1`` before it publishes:
+
+    raises ``base`` → raises ``claimed`` → scatters → raises ``published`` → stores ``published_g``
+
+A reader that sees any of these stores sees those before it. So whoever finds ``published`` or a stamp beyond
+the hole, and loads ``base`` after it, finds the hole; and a copy that passes the test was made before the
+scatter. Until ``published`` is raised, the floor is above it: the symbol has no valid tick.
+:meth:`Rings.between` does not need ``base``: it checks the ``g`` of every record, and the index has no valid
+entry for a ``g`` of the hole. A reader that already has a position is told of the hole; one that takes its
+first position between the stores may start behind it.
+
+The writers are core/writer.py and core/mirror.py, both over core/publisher.py; the correctness of either side
+depends on the other. Both use the arrays of core/layout.py's View. Cost: perf/rings.py.
 """
 
 from __future__ import annotations
@@ -76,6 +91,7 @@ class Rings:
         self._mask = self.depth - 1
         self._published_g, self._first_ns = view.published_g, view.first_ns
         self._claimed, self._published, self._records = view.claimed, view.published, view.records
+        self._base = view.base
         self._g = tuple(stamps_of(records) for records in self._records)
 
     @classmethod
@@ -243,22 +259,23 @@ class Rings:
     def position(self, channel: int, symbols: Indices, g: int) -> Indices:
         """Return the highest ``n`` of each symbol whose tick is at or before ``g``, or is overwritten.
 
-        Shape ``(k,)``; compare with :meth:`oldest`. A writer that advances meanwhile never makes the result
-        too low. Bisection over all symbols at once, unless they are few.
+        Shape ``(k,)``, at most what is published; compare with :meth:`oldest`. A writer that advances
+        meanwhile never makes the result too low. Bisection over all symbols at once, unless they are few.
         """
         if len(symbols) <= FEW_SYMBOLS:
             ns = [self.few.position(channel, symbol, g) for symbol in symbols.tolist()]
             return np.array(ns, np.int64)
         low = self._floor(channel, symbols)
-        high = np.maximum(self.published_of(channel, symbols), low)
-        base = symbols * self.depth
+        high = self.published_of(channel, symbols)
+        np.minimum(low, high, out=low)
+        first = symbols * self.depth
         stamps = self._g[channel]
         while True:
             open_ = low < high
             if not open_.any():
                 return low
             middle = (low + high + 1) >> 1
-            before = stamps[base + ((middle - 1) & self._mask)] <= g
+            before = stamps[first + ((middle - 1) & self._mask)] <= g
             # Loaded after the stamp: a slot that was overwritten meanwhile holds the stamp of a newer tick.
             before |= middle <= self._floor(channel, symbols)
             before &= open_
@@ -266,11 +283,12 @@ class Rings:
             high = np.where(open_ & ~before, middle - 1, high)
 
     def oldest(self, channel: int, symbols: Indices) -> Indices:
-        """Return the lowest ``n`` of each symbol that is not overwritten, shape ``(k,)``."""
+        """Return the lowest ``n`` of each symbol that is not overwritten or in a hole, shape ``(k,)``."""
         return self._floor(channel, symbols) + 1
 
     def _floor(self, channel: int, symbols: Indices) -> Indices:
-        """Return the highest ``n`` of each symbol that may be overwritten, 0 if none is."""
+        """Return the highest ``n`` of each symbol that may be overwritten or in a hole, 0 if none is."""
         floor: Indices = self._claimed[channel].take(symbols)
         floor -= self.depth
-        return np.maximum(floor, 0, out=floor)
+        np.maximum(floor, self._base[channel].take(symbols), out=floor)
+        return floor
