@@ -116,9 +116,9 @@ class Faults:
         self._world.note(f"network: loses {self._network.lost}, slow {self._network.slow}")
 
     def _hand_over(self) -> None:
-        machine = self._origin_or_some()
-        if machine.runs and machine.others:
-            machine.carry_out(machine.lease.hand_over(self._world.rng.choice(machine.others).name))
+        for machine in self._machines:
+            if machine.runs and machine.holds():
+                machine.carry_out(machine.lease.hand_over(self._world.rng.choice(machine.others).name))
 
     def _restore(self) -> None:
         self._bucket.restore(self._world.rng.randint(1, 20))
