@@ -120,7 +120,8 @@ class Lease:
         if value is not None and not self._ours(value):
             self._floor = max(self._floor, value.term_at(entry[0] if entry else 0) + 1)
         if self._holding and not self._ours(value):
-            self._lose("another node holds the lease", actions)
+            reason = "its value is damaged or gone" if value is None else f"{value.node} holds the lease"
+            self._lose(reason, actions)
         elif self._holding and value is not None and value.next:
             self._lose(f"handed over to {value.next}", actions)
         self._renew_ns = now_ns  # a holder reads only when a renewal is in doubt
@@ -229,7 +230,9 @@ class Lease:
         revision, value, since_ns = sighting
         rank_ns = since_ns + self.rank * RANK_NS
         if value is None:
-            return self._claim() if now_ns >= rank_ns + (self._lease_ns if revision else 0) else None
+            # A bucket that was made again has no key either; its earlier holder may still publish.
+            unused = not revision and self._floor == 1 and not self._term
+            return self._claim() if now_ns >= rank_ns + (0 if unused else self._lease_ns) else None
         if value.next == self._node:
             whole = (value.epoch, value.head) == self.position
             if not whole and now_ns < since_ns + WHOLE_NS:

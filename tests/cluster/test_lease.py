@@ -311,7 +311,19 @@ def test_a_holder_whose_value_was_damaged_stops(bucket):
     bucket.put(b"?")
     problem, lost = node.tick(S)
     assert "damaged" in problem.text
-    assert lost == Lost(1, "another node holds the lease")
+    assert lost == Lost(1, "its value is damaged or gone")
+
+
+def test_a_bucket_that_was_made_again_is_claimed_after_the_lease(bucket):
+    holder, other = holding(bucket), Node(bucket, "b")
+    other.tick(0)
+    bucket.revision = 0
+    (problem,) = other.tick(S)
+    assert "after 2: the bucket was restored" in problem.text
+    assert holder.tick(S)[1] == Lost(1, "its value is damaged or gone")
+    assert other.ticks(S, 9 * S) == []
+    (become,) = other.tick(9 * S)
+    assert become.term == 2
 
 
 def test_a_restored_bucket_gives_no_term_a_second_time(bucket):
@@ -349,7 +361,7 @@ def test_a_claimant_that_sees_a_higher_term_before_its_answer_claims_once_more(b
 def test_a_holder_that_sees_a_higher_term_stops_if_another_one_holds(bucket):
     node = holding(bucket)
     bucket.put(LeaseValue(node="b", incarnation="i", epoch="2abcdef", term=2))
-    assert node.run(node.lease.saw(2, "2abcdef", S // 2), S // 2) == [Lost(1, "another node holds the lease")]
+    assert node.run(node.lease.saw(2, "2abcdef", S // 2), S // 2) == [Lost(1, "b holds the lease")]
 
 
 def test_requests_are_one_at_a_time(bucket):

@@ -16,7 +16,7 @@ from tests.cluster.virtual_world import Bucket, Network, World
 LEASE_NS = 4 * S
 FAULTS_NS = 40 * S
 HEALED_NS = 10 * S  # lease, ranks, and requests that were on their way
-SEEDS = 10_000 if os.environ.get("MARKETFEED_PROVE") else 80
+SEEDS = 2000 if os.environ.get("MARKETFEED_PROVE") else 80
 
 
 class Announcer:
@@ -90,11 +90,14 @@ def simulate_many(seeds: range, *, restores: bool, lease: type[Lease] = Lease) -
         simulate(seed, restores=restores, lease=lease)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("restores", [False, True])
 def test_there_is_never_more_than_one_holder_and_one_after_healing(restores):
     simulate_many(range(SEEDS // 2), restores=restores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [EagerLease, HastyLease])
 def test_the_simulation_finds_a_broken_lease(broken):
     with pytest.raises(AssertionError, match="two holders"):
