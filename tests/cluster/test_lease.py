@@ -14,7 +14,7 @@ from marketfeed.cluster.lease_actions import (
     Problem,
     StopFeeds,
 )
-from marketfeed.cluster.lease_value import LeaseValue, parse_value
+from marketfeed.cluster.lease_value import EPOCH_BYTES, MAX_TERM, LeaseValue, epoch_of, parse_value
 from marketfeed.core.units import S
 
 LEASE_NS = 8 * S
@@ -372,3 +372,18 @@ def test_requests_are_one_at_a_time(bucket):
     assert node.lease.tick(2 * S + S // 4) == [Get(2)]
     assert node.lease.statistics().failed == 1
     assert RENEW_NS < LEASE_NS
+
+
+def test_an_epoch_is_the_term_in_base_36_and_fits_into_a_frame():
+    assert epoch_of(36**3 + 35, "aaaaaa") == "100zaaaaaa"
+    longest = epoch_of(MAX_TERM, "Z9Z9Z9")
+    assert len(longest) == EPOCH_BYTES
+    assert parse_value(LeaseValue(node="a", incarnation="i", epoch=longest, term=MAX_TERM).encode())
+
+
+@pytest.mark.parametrize(
+    ("term", "suffix"), [(0, "aaaaaa"), (MAX_TERM + 1, "aaaaaa"), (1, "aaaaa"), (1, "a-aaaa")]
+)
+def test_other_terms_and_suffixes_make_no_epoch(term, suffix):
+    with pytest.raises(ValueError, match="must be"):
+        epoch_of(term, suffix)
