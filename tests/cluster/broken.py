@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from marketfeed.cluster.lease import MARGIN_NS, Lease
 from marketfeed.cluster.mirror import Mirror
-from tests.cluster.virtual_engine import CheckedWriter
+from tests.cluster.virtual_rings import CheckedWriter
 
 if TYPE_CHECKING:
     from marketfeed.cluster.frames import Header

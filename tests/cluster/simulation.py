@@ -23,9 +23,10 @@ from marketfeed.cluster.lease import Lease
 from marketfeed.cluster.mirror import Mirror
 from marketfeed.core.units import S
 from tests.cluster.virtual_client import VirtualClient
-from tests.cluster.virtual_engine import CheckedWriter, Ledger, Life, VirtualEngine
+from tests.cluster.virtual_engine import VirtualEngine
 from tests.cluster.virtual_faults import Faults
 from tests.cluster.virtual_machine import Machine
+from tests.cluster.virtual_rings import CheckedWriter, Ledger, Life
 from tests.cluster.virtual_world import Bucket, Network, World
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from tests.cluster.virtual_engine import Ledger, Life, VirtualEngine
+    from tests.cluster.virtual_engine import VirtualEngine
     from tests.cluster.virtual_machine import Machine
+    from tests.cluster.virtual_rings import Ledger, Life
     from tests.cluster.virtual_world import World
 
 READ_NS = 200_000_000

@@ -1,7 +1,4 @@
-"""What a process of the virtual world runs: rings, and an origin or a mirror of another one.
-
-A :class:`Life` is one set of rings. It ends when another origin takes over; sessions then have to reconnect.
-"""
+"""What a process of the virtual world runs: rings, and an origin or a mirror of another one."""
 
 from __future__ import annotations
 
@@ -11,17 +8,14 @@ import numpy as np
 
 from marketfeed.cluster import actions
 from marketfeed.cluster.follower import Limits
-from marketfeed.cluster.frame_log import FrameLog
 from marketfeed.cluster.frames import header_of
 from marketfeed.cluster.mirror import Mirror
 from marketfeed.cluster.repairs import Answerer
-from marketfeed.cluster.state import Sizes, state_of, state_parts
+from marketfeed.cluster.state import state_of, state_parts
 from marketfeed.cluster.tee import Tee, TeeWriter
-from marketfeed.core.mirror import MirrorWriter
 from marketfeed.core.records import BUY, DTYPES, TRADES, Batch
-from marketfeed.core.rings import Rings
-from marketfeed.core.symbols import SymbolTable
 from marketfeed.core.writer import RingWriter
+from tests.cluster.virtual_rings import SIZES, SYMBOLS, CheckedWriter, Ledger, Life
 from tests.cluster.virtual_world import MS
 
 if TYPE_CHECKING:
@@ -29,67 +23,10 @@ if TYPE_CHECKING:
 
     from tests.cluster.virtual_machine import Machine
 
-SYMBOLS: Final = 6
-DEPTH: Final = 16
-SIZES: Final = Sizes(SYMBOLS, DEPTH)
 MAX_PAYLOAD: Final = 64 * 9  # eight ticks
-LOG_BYTES: Final = 20_000
 BEAT_NS: Final = 250 * MS
 STATUS_NS: Final = 1000 * MS
 JOIN_NS: Final = 3000 * MS  # after which a process without a state may claim the lease
-
-
-class Ledger:
-    """Every tick that an origin has numbered: one for each epoch and ``g``."""
-
-    def __init__(self) -> None:
-        self.adopted = self.continued = 0
-        self._ticks: dict[tuple[str, int], bytes] = {}
-
-    def add(self, epoch: str, batch: Batch) -> None:
-        """Take the ticks of an origin."""
-        for records in (batch.quotes, batch.trades):
-            for record in records:
-                key = (epoch, int(record["g"]))
-                assert key not in self._ticks, f"g={key[1]} of {epoch} was given twice"
-                self._ticks[key] = record.tobytes()
-
-    def check(self, epoch: str, *parts: np.ndarray) -> None:
-        """Raise AssertionError for ticks that are not those of the epoch's origin."""
-        for records in parts:
-            for record in records:
-                key = (epoch, int(record["g"]))
-                assert self._ticks.get(key) == record.tobytes(), f"another tick as g={key[1]} of {epoch}"
-
-
-class CheckedWriter(MirrorWriter):
-    """A mirror's writer that compares each tick with the ledger."""
-
-    def __init__(self, rings: Rings, ledger: Ledger) -> None:
-        super().__init__(rings)
-        self._ledger = ledger
-
-    def write_given(self, quotes, trades, first_g, last_g) -> None:
-        super().write_given(quotes, trades, first_g, last_g)
-        self._ledger.check(self.rings.epoch, quotes, trades)
-
-    def adopt(self, quotes, trades, head, first_ns=None) -> None:
-        super().adopt(quotes, trades, head, first_ns)
-        self._ledger.check(self.rings.epoch, quotes, trades)
-
-
-class Life:
-    """One set of rings, its names and its log."""
-
-    def __init__(self, epoch: str, term: int) -> None:
-        self.epoch, self.term = epoch, term
-        self.rings = Rings.private(SYMBOLS, DEPTH, epoch)
-        self.symbols = SymbolTable(SYMBOLS, self.rings.names)
-        self.log = FrameLog(LOG_BYTES)
-        self.mirror: Mirror | None = None
-        self.tee: Tee | None = None
-        self.writer: TeeWriter | None = None
-        self.ready = False  # holds a state
 
 
 class VirtualEngine:
