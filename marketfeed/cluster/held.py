@@ -34,10 +34,6 @@ class HeldFrames:
         self._firsts: list[int] = []  # a heap
         self._frames: dict[int, HeldFrame] = {}
 
-    def __len__(self) -> int:
-        """Return the number of frames."""
-        return len(self._frames)
-
     def add(self, frame: HeldFrame) -> bool:
         """Add a frame; return False if one with its ticks is held. The longer one of two is kept."""
         first = frame.header.first_g

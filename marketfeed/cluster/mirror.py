@@ -58,7 +58,7 @@ class Mirror:
         self.stale = False
         self._limits = limits or Limits()
         self._follower = Follower(writer, symbols, log, epoch=epoch, limits=self._limits, counts=self.counts)
-        self._writer, self._sizes, self._log = writer, sizes, log
+        self._writer, self._sizes = writer, sizes
         self._heard_ns = now_ns
         self._reader: StateReader | None = None  # of the state that is being fetched
         self._sync_number = 0
@@ -285,7 +285,6 @@ class Mirror:
             return
         self._reader = None
         if state.head >= next_g:
-            self._log.clear()
             if ready:
                 self.counts.adopted += 1
                 out.append(actions.Adopted(next_g - 1, state.head, self._sync_reason))

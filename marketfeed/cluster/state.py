@@ -138,6 +138,7 @@ class StateReader:
         self._firsts: list[NDArray[np.int64]] = []
         self._timed = 0  # symbols with a time
         self._newest: list[tuple[Records, Records]] = []
+        self._ticks = 0  # in them
 
     def feed(self, header: Header, data: bytes) -> State | None:
         """Take a part with its ``header``, which is checked; return the state after the last part.
@@ -160,6 +161,9 @@ class StateReader:
             self._timed += len(self._firsts[-1])
         elif header.kind is Kind.NEWEST and header.last_g == begin.last_g:
             self._expect(header.first_g, len(self._newest))
+            self._ticks += header.quotes + header.trades
+            if self._ticks > 2 * begin.names:
+                raise FrameError(f"state of {self._ticks} newest ticks of {begin.names} symbols")
             self._newest.append(newest_of(header, data))
         else:
             raise FrameError(f"{header.kind.name} frame within a state")

@@ -1,5 +1,6 @@
 """The rules of a mirror, one by one; test_mirror_proof.py has the whole."""
 
+import numpy as np
 import pytest
 
 from marketfeed.cluster.actions import (
@@ -99,6 +100,42 @@ def test_a_joiner_writes_what_came_after_its_state():
     assert node.mirror.counts.adopted == 0
 
 
+def test_a_node_joins_from_a_mirror_that_has_adopted_a_state():
+    origin = Origin(log_bytes=0)
+    origin.write(*[QUOTE_0] * 20)
+    mirror = Node({None: origin}).start()
+    origin.write((TRADES, 2), *[QUOTE_0] * 7)
+    mirror.feed(*origin.take())
+    node = Node({"mirror": mirror})
+    node.mirror.sources = ("mirror",)
+    node.start()
+    origin.write((TRADES, 1), *[QUOTE_0] * 15)
+    origin.seal()
+    node.feed(*origin.take())
+    assert (mirror.rings.head(), node.rings.head(), origin.rings.head()) == (24, 44, 44)
+    for channel in (QUOTES, TRADES):
+        newest = [r.latest(channel, np.arange(4), 44)[0] for r in (origin.rings, node.rings)]
+        assert newest[0].tobytes() == newest[1].tobytes()
+        assert (node.rings.published(channel) == origin.rings.published(channel)).all()
+    assert (node.rings.first_ns() == origin.rings.first_ns()).all()
+
+
+def test_a_joiner_asks_for_what_it_missed_after_its_state():
+    origin = Origin()
+    parts = origin.state()
+    node = Node({None: origin})
+    node.reachable = False
+    node.start()
+    origin.symbols.intern("S0")
+    origin.tee.beat(0)
+    node.feed(*origin.take())
+    node.feed(frames_of(origin, 3)[2], now_ns=10 * MS)
+    (part,) = parts
+    assert node.mirror.state_part(1, part, 1900 * MS) == [request(1, 2), Ready(0)]
+    assert node.tick(2199 * MS) == [Stale(10 * MS)]
+    assert node.tick(2200 * MS) == [request(1, 2)]
+
+
 def test_frames_in_order_are_written():
     origin, node = shard()
     origin.write((QUOTES, 0), (TRADES, 1), (QUOTES, 1))
@@ -147,6 +184,19 @@ def test_held_frames_that_overlap_are_written_once():
     assert node.mirror.counts.duplicates == 3
 
 
+def test_a_held_frame_within_another_is_not_a_hole():
+    origin, node = shard()
+    with_names(origin, node)
+    single = frames_of(origin, 6)
+    other = Origin()
+    other.write((QUOTES, 0))
+    other.seal()
+    other.write(*[QUOTE_0] * 4)
+    other.seal()
+    node.feed(other.take()[-1], single[2])
+    assert node.tick(300 * MS) == [request(1, 1)]
+
+
 def test_a_longer_frame_replaces_a_held_one():
     origin, node = shard()
     with_names(origin, node)
@@ -193,7 +243,7 @@ def test_a_beat_opens_a_hole():
 
 
 def test_a_repair_is_counted_and_does_not_show_that_the_origin_lives():
-    origin, node = shard()
+    origin, node = shard(limits=Limits(repair_ns=2**60))
     with_names(origin, node)
     node.feed(frames_of(origin, 3)[2])
     node.tick(1001 * MS)
@@ -229,16 +279,18 @@ def test_an_invalid_answer_is_counted(text):
 def test_ticks_that_are_gone_at_the_origin_are_given_up():
     origin, node = shard()
     with_names(origin, node)
-    node.feed(frames_of(origin, 3)[2])
+    first, _, third = frames_of(origin, 3)
+    node.feed(first, third)
     assert node.mirror.answer("b", b"gone 3", 0) == []
     assert node.mirror.answer(None, b"gone 1", 0) == []  # an answer from before
-    assert node.mirror.answer(None, b"gone 3", 0) == [AskSync(None, 2, "ticks from g=1 on are gone")]
+    assert node.mirror.answer(None, b"gone 3", 0) == [AskSync(None, 2, "ticks from g=2 on are gone")]
     assert node.mirror.counts.gone == 3
     node.reachable = True
-    assert node.tick(2000 * MS)[-2:] == [Adopted(0, 3, "ticks from g=1 on are gone"), Wrote(3)]
+    assert node.tick(2000 * MS)[-2:] == [Adopted(1, 3, "ticks from g=2 on are gone"), Wrote(3)]
     assert node.mirror.counts.adopted == 1
     assert node.rings.head() == 3
-    assert (node.log.oldest_g, len(node.log)) == (0, 0)
+    node.feed(*frames_of(origin, 1))
+    assert (node.log.oldest_g, node.log.newest_g) == (4, 4)  # the log has no holes
 
 
 def test_ticks_that_are_not_repaired_in_time_are_given_up():
@@ -362,6 +414,7 @@ def test_names_that_contradict_those_known_are_refused(names):
     body = b"".join(name.encode().ljust(24, b"\0") for name in names)
     frame = encode(Header(Kind.SYMBOLS, TERM, EPOCH, 0, len(names) - 1, len(names)), (body,))
     (action,) = node.feed(frame)
+    assert isinstance(action, BadFrame)
     assert "contradicts the names of this node" in action.reason
     assert node.symbols.names() == ["S0", "S1"]
 
@@ -453,6 +506,7 @@ def test_a_frame_that_the_rings_refuse_is_followed_by_a_state():
     frame = bytearray(frames_of(origin, 1)[0])
     frame[64 + 56] = 9  # n
     refused, ask = node.feed(bytes(frame))
+    assert isinstance(refused, BadFrame)
     assert "does not follow on n = 0" in refused.reason
     assert ask == AskSync(None, 2, refused.reason)
     assert node.mirror.counts.refused == 1
@@ -488,6 +542,7 @@ def test_a_joiner_asks_again_after_a_state_that_the_rings_refuse():
     for part in parts:
         assert node.mirror.state_part(1, part, 0) == []
     (bad,) = node.mirror.state_part(1, bytes(last), 0)
+    assert isinstance(bad, BadFrame)
     assert "bid_sz is not a finite number" in bad.reason
     assert not node.mirror.ready
     node.reachable = True

@@ -45,6 +45,7 @@ def test_frames_of_the_log_follow_the_state():
     origin = Origin()
     origin.write(*[(QUOTES, 0)] * 16)
     state = state_of(origin.rings, origin.symbols)
+    assert state is not None
     parts = state_parts(state, origin.log, term=TERM, epoch=EPOCH, max_payload=MAX_PAYLOAD)
     first = next(parts)
     origin.write(*[(QUOTES, 0)] * 16)
@@ -144,6 +145,7 @@ def begin(max_symbols=SYMBOLS, chunks=2, names=SYMBOLS, head=8):
         ([PARTS[0], other(PARTS[1], epoch="8abcdef")], "part of another state"),
         ([PARTS[0], other(PARTS[1], names=5)], "part of another state"),
         ([*PARTS[:3], other(PARTS[3], last_g=9)], "NEWEST frame within a state"),
+        ([begin(chunks=3), *PARTS[1:], other(PARTS[4], first_g=2)], "12 newest ticks of 4 symbols"),
         ([*PARTS[:4], other(PARTS[3], first_g=1)], "two newest ticks of one symbol"),
         (
             [PARTS[0], PARTS[1], PARTS[2], PARTS[3], encode(
@@ -173,6 +175,7 @@ def test_a_name_in_two_parts_is_refused():
 def test_a_state_of_rings_without_symbols():
     rings = Rings.private(SYMBOLS, DEPTH, EPOCH)
     state = state_of(rings, SymbolTable(SYMBOLS, rings.names))
+    assert state is not None
     (part,) = state_parts(state, FrameLog(0), term=TERM, epoch=EPOCH, max_payload=128)
     found, _ = read([part])
     assert (found.sizes, found.head, found.names) == (Sizes(SYMBOLS, DEPTH), 0, [])

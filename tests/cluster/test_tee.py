@@ -35,7 +35,8 @@ def kinds(frames):
 
 @given(MANY, st.sampled_from([8, 64]))
 def test_frames_hold_what_was_written(batches, depth):
-    origin, written = Origin(depth=depth), []
+    origin = Origin(depth=depth)
+    written: list[tuple[int, int, bytes | None]] = []
     for ticks, few, wait_ns in batches:
         batch = batch_of(*ticks, start=len(written))
         for symbol in range(4):
@@ -46,8 +47,7 @@ def test_frames_hold_what_was_written(batches, depth):
             if depth == 64:  # elsewhere they may be copied
                 assert all(int.from_bytes(r[16:24], "little") for _, r in records)
                 gs = [int.from_bytes(r[16:24], "little") for _, r in records]
-                found = [(g, channel, bytes(r)) for g, (channel, r) in zip(gs, records, strict=True)]
-                written += found
+                written += [(g, channel, bytes(r)) for g, (channel, r) in zip(gs, records, strict=True)]
             else:
                 written += [(g, c, None) for g, (c, _) in enumerate(ticks, len(written) + 1)]
         else:
@@ -90,6 +90,14 @@ def test_a_frame_is_sealed_when_it_is_full_or_its_first_tick_is_old():
     assert origin.tee.frames == 4
 
 
+def test_ticks_after_a_full_frame_linger_from_their_own_arrival():
+    origin = Origin(depth=64)
+    origin.write((QUOTES, 0))
+    origin.now_ns = MS // 2
+    origin.writer.write_few(few_of(batch_of(*[(QUOTES, 0)] * 8)))
+    assert (origin.tee.sealed_g, origin.tee.due_ns) == (8, MS // 2 + MS)
+
+
 def test_names_are_sent_before_the_frames_that_need_them():
     origin = Origin()
     origin.write((QUOTES, 0))
@@ -129,7 +137,10 @@ def test_a_handover_seals_everything_and_names_the_last_tick():
 
 
 def test_ticks_that_do_not_follow_are_refused():
-    tee = Tee(SymbolTable(4), FrameLog(1000), [].append, term=TERM, epoch=EPOCH, wall_ns=lambda: 0, next_g=5)
+    sent: list[bytes] = []
+    tee = Tee(
+        SymbolTable(4), FrameLog(1000), sent.append, term=TERM, epoch=EPOCH, wall_ns=lambda: 0, next_g=5
+    )
     tee.append(batch_of(), 9, 0)
     batch = batch_of((QUOTES, 0))
     with pytest.raises(ValueError, match="expects the tick g=5, not g=6"):

@@ -36,14 +36,31 @@ def batch_of(*ticks, start=0):
     return Batch(quotes, trades, np.array([c for c, _ in ticks], np.uint8))
 
 
-class Origin:
+class Answering:
+    """What an origin and a mirror have in common: they answer requests."""
+
+    rings: Rings
+    symbols: SymbolTable
+    log: FrameLog
+    answerer: Answerer
+    max_payload: int
+
+    def state(self):
+        """Return the parts of a state."""
+        state = state_of(self.rings, self.symbols)
+        assert state is not None
+        term, epoch = self.answerer.term, self.answerer.epoch
+        return list(state_parts(state, self.log, term=term, epoch=epoch, max_payload=self.max_payload))
+
+
+class Origin(Answering):
     """Rings, tee and log; what it sends is in ``sent`` until a test takes it."""
 
     def __init__(self, *, log_bytes=1 << 20, term=TERM, epoch=EPOCH, max_payload=MAX_PAYLOAD, depth=DEPTH):
         self.sent: list[bytes] = []
         self._everything: list[bytes] = []
         self.now_ns = 0
-        self.term, self.epoch, self.max_payload = term, epoch, max_payload
+        self.max_payload = max_payload
         self.rings = Rings.private(SYMBOLS, depth, epoch)
         self.symbols = SymbolTable(SYMBOLS, self.rings.names)
         self.log = FrameLog(log_bytes)
@@ -79,16 +96,8 @@ class Origin:
         sent, self.sent[:] = list(self.sent), []
         return sent
 
-    def state(self):
-        """Return the parts of a state."""
-        state = state_of(self.rings, self.symbols)
-        assert state is not None
-        return list(
-            state_parts(state, self.log, term=self.term, epoch=self.epoch, max_payload=self.max_payload)
-        )
 
-
-class Node:
+class Node(Answering):
     """A mirror; it does what its mirror asks for, from ``peers`` by name, while ``reachable``."""
 
     def __init__(self, peers, *, limits=None, depth=DEPTH, log_bytes=1 << 20, term=TERM, epoch=EPOCH):
@@ -98,6 +107,7 @@ class Node:
         self.rings = Rings.private(SYMBOLS, depth, epoch)
         self.symbols = SymbolTable(SYMBOLS, self.rings.names)
         self.log = FrameLog(log_bytes)
+        self.max_payload = MAX_PAYLOAD
         self.answerer = Answerer(self.log, self.symbols, term=term, epoch=epoch, max_payload=MAX_PAYLOAD)
         self.mirror = Mirror(
             MirrorWriter(self.rings), self.symbols, Sizes(SYMBOLS, depth), self.log,

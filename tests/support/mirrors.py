@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from marketfeed.core.layout import block_bytes
 from marketfeed.core.mirror import MirrorWriter
 from marketfeed.core.records import CHANNELS, QUOTES, TRADES, UNKNOWN_SIDE, stamps_of
 from marketfeed.core.rings import Rings
@@ -62,9 +63,10 @@ class Origin:
         return *(self.rings.latest(channel, symbols, head)[0] for channel in (QUOTES, TRADES)), head
 
 
-def mirror_of(origin):
+def mirror_of(origin, block=None):
     """Create empty rings of the same size, epoch and names; return them and their writer."""
-    rings = Rings.private(origin.rings.max_symbols, origin.rings.depth, origin.rings.epoch)
+    size = origin.rings.max_symbols, origin.rings.depth
+    rings = Rings.create(bytearray(block_bytes(*size)) if block is None else block, *size, "e1")
     symbols = SymbolTable(rings.max_symbols, rings.names)
     for name in origin.symbols.names():
         symbols.intern(name)
