@@ -173,7 +173,7 @@ class Lease:
         return actions
 
     def saw(self, term: int, epoch: str, now_ns: int) -> list[Action]:
-        """Take a term in use, by a frame or the status of a node.
+        """Take a term in use, by a frame or the status of a node, and of each origin that this node follows.
 
         A holder that sees a term as high as its own, but of another epoch, reads the key. If it holds the
         lease all the same, the bucket was restored from an older state: the node claims a higher term.

@@ -39,12 +39,12 @@ def test_nodes_and_clients_agree_with_one_origin_or_are_told(part):
     ("broken", "found"),
     [
         ({"lease": HastyLease}, "two holders"),
-        ({"lease": DeafLease, "restores": True}, "follows|holders after"),
+        ({"lease": DeafLease, "restores": True}, "was given twice"),
         ({"mirror": OpenMirror}, "a frame of a lower term"),
         ({"writer": SilentWriter}, "is resumed after"),
     ],
 )
 def test_the_simulation_finds_what_is_broken(broken, found):
-    with pytest.raises(AssertionError, match=found) as failure:
+    with pytest.raises(AssertionError, match=rf"^[^\n]*{found}") as failure:
         run_many(range(300), **broken)
     assert "\nseed " in str(failure.value)
