@@ -1,0 +1,1 @@
+"""Several engines as one: nodes of a cluster on NATS."""
