@@ -24,7 +24,7 @@ LIVE: Final = frozenset(
 
 
 def changes(old: Config, new: Config) -> list[str]:
-    """Return the paths that differ: the section's name for sections in LIVE and for one that is new or gone, else keys."""
+    """Return the paths that differ: keys, or the section's name if it is in LIVE, new or gone."""
     found: list[str] = []
     for section in Config.__struct_fields__:
         before, after = getattr(old, section), getattr(new, section)
