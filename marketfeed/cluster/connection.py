@@ -138,11 +138,11 @@ class Connection:
 
     async def _connect(self) -> None:
         settings = self._settings
-        credentials: dict[str, Any] = {}
+        further: dict[str, Any] = {} if settings.tls is None else {"tls": settings.tls}
         if settings.creds is not None:
-            credentials["user_credentials"] = RawCredentials(creds_text(settings.creds))
+            further["user_credentials"] = RawCredentials(creds_text(settings.creds))
         elif settings.user is not None:
-            credentials |= {"user": settings.user, "password": self._password}
+            further |= {"user": settings.user, "password": self._password}
         await self._client.connect(
             list(settings.servers),
             name=settings.name,
@@ -157,8 +157,7 @@ class Connection:
             max_outstanding_pings=PINGS,
             pending_size=PENDING_BYTES,
             inbox_prefix=f"_INBOX.mf.{settings.name}.{secrets.token_hex(4)}",
-            **({} if settings.tls is None else {"tls": settings.tls}),
-            **credentials,
+            **further,
         )
         self._was_connected = True
         await self.match()

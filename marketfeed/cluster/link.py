@@ -247,7 +247,7 @@ async def _compare_and_set(key: str, value: bytes, revision: int, js: Any, name:
 async def open_link(settings: LinkSettings) -> AsyncIterator[Link]:
     """Run a link during the block; its thread ends with it, within some seconds also if servers are gone.
 
-    The block begins before the link is connected. What was published before the end of the block is sent, if that takes less
+    The block begins before the link is connected. At its end, what was published is sent if that takes less
     than a second.
     """
     link = Link(settings, trio.lowlevel.current_trio_token())

@@ -25,6 +25,8 @@ _TEXTS: Final[dict[type[Exception], str]] = {
 def explained(error: BaseException) -> str:
     """Return ``error`` in one line without secrets."""
     match error:
+        case TimeoutError():  # that of nats-py too
+            text = "no answer from the NATS server in time"
         case nats.js.errors.ServiceUnavailableError(err_code=None):
             text = NO_JETSTREAM
         case nats.js.errors.ServiceUnavailableError(err_code=code) if code == NOT_ENABLED:
@@ -67,12 +69,10 @@ def _of_system(error: BaseException) -> str:
     match error:
         case ssl.SSLCertVerificationError(verify_message=message):
             return f"TLS: the server's certificate is refused: {message}"
-        case ssl.SSLError(reason=reason):
-            return f"TLS: {reason}"
+        case ssl.SSLError():
+            return f"TLS: {getattr(error, 'reason', None) or error}"
         case socket.gaierror(strerror=text):
             return f"the server's name cannot be resolved: {text}"
-        case TimeoutError():
-            return "no answer from the NATS server in time"
         case OSError(errno=int(number)):
             return os.strerror(number)
         case _:

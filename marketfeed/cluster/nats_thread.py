@@ -147,7 +147,8 @@ class NatsThread:
         else:
             self._breaker.succeeded(call)
         self.counts.link_restarts += why.restart
-        self._tell(State(LinkState.DOWN, why.reason))
+        if not self._ending.is_set():
+            self._tell(State(LinkState.DOWN, why.reason))
 
     def _wake(self) -> None:
         # Before the queue is read: a message that is put from now on wakes again.
