@@ -7,8 +7,10 @@ import importlib.util
 import pytest
 import trustme
 
+from marketfeed.checks import idle, mistakes
 from marketfeed.cluster.link_settings import VARIABLE, creds_text, link_settings, node_name, warnings
 from marketfeed.config.cluster import ClusterConfig
+from marketfeed.config.schema import load
 from marketfeed.errors import ConfigError
 
 CREDS = """-----BEGIN NATS USER JWT-----
@@ -121,3 +123,13 @@ def test_what_may_be_meant_otherwise_is_a_warning(creds):
     one, other = warnings(ClusterConfig(creds=str(creds), replicas=1))
     assert one.startswith("cluster.replicas: 1: ")
     assert other == f"cluster.creds: every user may read {creds}: chmod o-r {creds}"
+
+
+def test_a_check_of_the_configuration_finds_both(tmp_path, monkeypatch):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    (tmp_path / "c.toml").write_text('[cluster]\nuser = "me"\nreplicas = 1\n[[feeds]]\ntype = "synthetic"\n')
+    loaded = load(tmp_path / "c.toml")
+    (mistake,) = mistakes(loaded)
+    assert mistake.startswith("cluster.user: ")
+    (warning,) = idle(loaded)
+    assert warning.startswith(f"{tmp_path / 'c.toml'}: cluster.replicas: 1: ")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from contextlib import asynccontextmanager
 from functools import partial
 
 import nats
-import nats.errors
 import pytest
 import structlog.testing
 import trio
@@ -562,3 +563,11 @@ async def test_a_cancelled_block_ends_its_link(server):
             scope.cancel()
             await trio.sleep_forever()
     await ends(link)
+
+
+# Without it.
+
+
+def test_without_a_cluster_nothing_imports_nats():
+    code = "import sys, marketfeed.cli.serve, marketfeed.engine; assert 'nats' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=WAIT_S)

@@ -58,16 +58,7 @@ class NatsServer:
 
     def wait_until_ready(self) -> None:
         """Return once it accepts clients, and JetStream, if it has one, answers."""
-        assert self.process is not None
-        until = time.monotonic() + READY_S
-        while True:
-            assert self.process.poll() is None, (self.folder / "nats.log").read_text()
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/healthz", timeout=5):
-                    return
-            except OSError:
-                assert time.monotonic() < until, (self.folder / "nats.log").read_text()
-                time.sleep(0.02)
+        healthy(self.http_port)
 
     def kill(self) -> None:
         """End it at once."""
@@ -106,6 +97,18 @@ class NatsServer:
             routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in self.routes)
             text += f"cluster {{ name: test, listen: 127.0.0.1:{self.route_port}, routes: [{routes}] }}\n"
         return text + self.further
+
+
+def healthy(http_port: int) -> None:
+    """Return once the server with this monitoring port accepts clients, and its JetStream answers."""
+    until = time.monotonic() + READY_S
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{http_port}/healthz", timeout=5):
+                return
+        except OSError:
+            assert time.monotonic() < until, "nats-server is not ready"
+            time.sleep(0.02)
 
 
 @contextmanager
