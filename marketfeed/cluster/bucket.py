@@ -31,7 +31,7 @@ class BucketSettingsError(ClusterError):
 
 
 class BucketGoneError(ClusterError):
-    """The bucket does not exist any more."""
+    """The bucket does not exist any more, or has no leader for a moment."""
 
 
 class Entry(NamedTuple):
@@ -74,11 +74,20 @@ async def get(js: JetStreamContext, bucket: str, key: str) -> Entry | None:
 async def compare_and_set(
     js: JetStreamContext, bucket: str, key: str, value: bytes, revision: int
 ) -> int | None:
-    """Write ``value`` if ``revision`` is that of the value now, 0 for none; return the new revision.
+    """Write ``value`` if ``revision`` is that of the value now, 0 of none; return the new one, else None.
 
-    Returns None if it is not. Raises BucketGoneError, and the errors of nats-py.
+    A deleted key has no value. Raises BucketGoneError, and the errors of nats-py.
     """
-    headers = {Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(revision)}
+    written = await _write(js, bucket, key, value, revision)
+    if written is not None or revision:
+        return written
+    found, deleted = await _last(js, bucket, key)
+    return await _write(js, bucket, key, value, found.revision) if found and deleted else None
+
+
+async def _write(js: JetStreamContext, bucket: str, key: str, value: bytes, after: int) -> int | None:
+    """Write ``value`` if the newest entry of ``key``, if only of a deletion, has revision ``after``."""
+    headers = {Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(after)}
     try:
         acknowledged = await js.publish(_subject(bucket, key), value, headers=headers)
     except nats.js.errors.NoStreamResponseError:
@@ -88,15 +97,6 @@ async def compare_and_set(
             return None
         raise
     return acknowledged.seq
-
-
-async def create(js: JetStreamContext, bucket: str, key: str, value: bytes) -> int | None:
-    """Write ``value`` if ``key`` has none; return its revision, None if it has one."""
-    written = await compare_and_set(js, bucket, key, value, 0)
-    if written is not None:
-        return written
-    found, deleted = await _last(js, bucket, key)
-    return await compare_and_set(js, bucket, key, value, found.revision) if found and deleted else None
 
 
 async def _last(js: JetStreamContext, bucket: str, key: str) -> tuple[Entry | None, bool]:

@@ -70,8 +70,8 @@ class BucketRequests:
         try:
             return await operation(connection.jetstream(timeout_s), self._name)
         except BucketGoneError:
-            self._good.clear()
-            self.connected(connection)  # makes it again
+            if self._check is None or self._check.done():
+                self.connected(connection)  # which makes it again
             raise
         except nats.errors.TimeoutError:
             raise

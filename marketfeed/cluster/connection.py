@@ -74,7 +74,7 @@ class Connection:
         self._client = Client()
         self._subscriptions: dict[str, Subscription] = {}
         self._matching = asyncio.Lock()
-        self._was_connected = False
+        self._was_begun = self._was_connected = False
         self._given_up: asyncio.Future[GivenUp] = asyncio.get_running_loop().create_future()
         self.connected = asyncio.Event()
         self.queued = asyncio.Event()  # set by whoever puts into the outbound queue
@@ -143,6 +143,7 @@ class Connection:
             further["user_credentials"] = RawCredentials(creds_text(settings.creds))
         elif settings.user is not None:
             further |= {"user": settings.user, "password": self._password}
+        self._was_begun = True
         await self._client.connect(
             list(settings.servers),
             name=settings.name,
@@ -264,7 +265,9 @@ class Connection:
 
     async def _close(self) -> None:
         self.connected.clear()
-        with suppress(TimeoutError, nats.errors.Error, OSError, AttributeError):
+        if not self._was_begun:
+            return
+        with suppress(TimeoutError, nats.errors.Error, OSError):
             async with asyncio.timeout(CLOSE_S):
                 await self._client.close()
         # close() waits for a server that does not read, and does nothing for a client that an error closed.

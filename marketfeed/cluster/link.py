@@ -130,16 +130,15 @@ class Link:
 
     async def create(self, key: str, value: bytes, timeout_s: float = REQUEST_S) -> int | None:
         """Write ``value`` if ``key`` has none; return its revision, else None. Raises ClusterError."""
-        revision: int | None = await self._ask(partial(_create, key, value), timeout_s)
-        return revision
+        return await self.compare_and_set(key, value, 0, timeout_s)
 
     async def compare_and_set(
         self, key: str, value: bytes, revision: int, timeout_s: float = REQUEST_S
     ) -> int | None:
         """Write ``value`` if the value now has ``revision``; return the new revision, None if it has not.
 
-        Of several that try with one revision, one succeeds. Raises ClusterError; then, as after a
-        cancellation, the value may have been written.
+        Revision 0 is that of a key without a value. Of several that try with one revision, one succeeds.
+        Raises ClusterError; then, as after a cancellation, the value may have been written.
         """
         written: int | None = await self._ask(partial(_compare_and_set, key, value, revision), timeout_s)
         return written
@@ -233,10 +232,6 @@ class Link:
 
 async def _get(key: str, js: Any, name: str) -> Entry | None:
     return await bucket.get(js, name, key)
-
-
-async def _create(key: str, value: bytes, js: Any, name: str) -> int | None:
-    return await bucket.create(js, name, key, value)
 
 
 async def _compare_and_set(key: str, value: bytes, revision: int, js: Any, name: str) -> int | None:

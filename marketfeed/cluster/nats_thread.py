@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 FIRST_WAIT_NS: Final = S // 2
 MOST_WAIT_NS: Final = 30 * S
+LOST: Final = "the connection to the NATS server was lost before it answered"
 
 
 class NatsThread:
@@ -69,6 +70,7 @@ class NatsThread:
         self._ending = asyncio.Event()
         self._breaker = Breaker(1, FIRST_WAIT_NS, MOST_WAIT_NS)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._requests: set[asyncio.Task[Any]] = set()  # to the bucket
         self._bucket: BucketRequests | None = None
         if settings.bucket is not None:
             self._bucket = BucketRequests(settings.bucket, settings.replicas, self._tell)
@@ -139,7 +141,10 @@ class NatsThread:
             self._settings, self._inbound, self._outbound, self._subjects, self.counts, self._tell
         )
         self._connection = connection
-        why = await connection.run()
+        try:
+            why = await connection.run()
+        except Exception as error:  # of nats-py, not foreseen: the link goes on with another client
+            why = GivenUp(explained(error), refused=True)
         self._lost()
         self._connection = None
         if why.refused and not connection.lasted:
@@ -189,7 +194,17 @@ class NatsThread:
         assert self._bucket is not None, "Link requires a bucket"
         await self._connected.wait()
         assert self._connection is not None, "there is one while connected"
-        return await self._bucket.run(self._connection, operation, timeout_s)
+        work = asyncio.create_task(self._bucket.run(self._connection, operation, timeout_s))
+        self._requests.add(work)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # by the timeout, or at the end
+                raise
+            raise ClusterError(LOST) from None
+        finally:
+            self._requests.discard(work)
 
     async def _flush(self) -> None:
         await self._connected.wait()
@@ -210,6 +225,8 @@ class NatsThread:
 
     def _lost(self) -> None:
         self._connected.clear()
+        for work in self._requests:  # their answers will not come
+            work.cancel()
         if self._bucket is not None:
             self._bucket.disconnected()
 

@@ -8,6 +8,7 @@ import sys
 from contextlib import asynccontextmanager
 from functools import partial
 
+import msgspec
 import nats
 import pytest
 import structlog.testing
@@ -17,10 +18,12 @@ import trustme
 from marketfeed.cluster.link import open_link
 from marketfeed.cluster.link_settings import LinkSettings, link_settings
 from marketfeed.cluster.link_state import LinkState
+from marketfeed.cluster.nats_errors import REFUSED
 from marketfeed.config.cluster import ClusterConfig
 from marketfeed.errors import ClusterError
 from marketfeed.secret import Secret
 from tests.support.nats import nats_server, three_servers
+from tests.support.nats_creds import Operator
 
 WAIT_S = 60
 BUCKET = "mf_test"
@@ -69,6 +72,16 @@ async def received(link, count):
         while len(found) < count:
             found += [message.payload for message in await link.receive()]
     return found
+
+
+async def eventually(work):
+    """Return the result of ``work``, a function, once it raises no ClusterError."""
+    with trio.fail_after(WAIT_S):
+        while True:
+            try:
+                return await work()
+            except ClusterError:
+                await trio.sleep(0.05)
 
 
 def raw(server, work):
@@ -256,7 +269,9 @@ async def test_with_three_servers_the_loss_of_one_is_no_loss(tmp_path):
             await link.flush()
             assert link.publish("a", b"again")
             assert await received(link, 1) == [b"again"]
-            assert await link.compare_and_set("origin.s0", b"2", revision, WAIT_S) == revision + 1
+            await eventually(lambda: link.compare_and_set("origin.s0", b"2", revision))
+            value, later = await eventually(lambda: link.get("origin.s0"))
+            assert (value, later) == (b"2", revision + 1)
 
 
 # Refusals.
@@ -270,14 +285,14 @@ async def test_wrong_credentials_are_told_once_and_tried_again(stopped):
     with structlog.testing.capture_logs() as logs:
         async with open_link(settings) as link:
             await until(lambda: link.state is LinkState.DOWN)
-            assert link.statistics().reason.startswith("the NATS server refused the credentials")
+            assert link.statistics().reason == REFUSED
             await until(lambda: link._thread._breaker.statistics(0).failed >= 2)
             stopped.kill()
             stopped.users = {"node": "right"}
             stopped.start()
             await until(lambda: link.state is LinkState.CONNECTED)
     told = [entry["reason"] for entry in logs if entry["event"] == "not connected to NATS"]
-    assert told.count("the NATS server refused the credentials: see cluster.user and cluster.creds") == 1
+    assert told.count(REFUSED) == 1
     assert "right" not in str(logs)
 
 
@@ -290,7 +305,7 @@ async def test_credentials_that_are_refused_at_a_reconnect_end_the_client(stoppe
         stopped.users = {"node": "other"}
         stopped.start()
         await until(lambda: link.state is LinkState.DOWN)
-        assert link.statistics().reason.startswith("the NATS server refused the credentials")
+        assert link.statistics().reason == REFUSED
 
 
 async def test_a_subject_that_the_user_may_not_use_is_told_once(stopped):
@@ -309,6 +324,25 @@ async def test_a_subject_that_the_user_may_not_use_is_told_once(stopped):
     assert [entry["reason"] for entry in logs if "refuses" in entry["event"]] == [
         'permissions violation for publish to "a"'
     ]
+
+
+async def test_credentials_files_are_read_at_each_new_client(stopped, tmp_path):
+    operator, other = Operator(), Operator()
+    stopped.further, stopped.jetstream = operator.settings, False
+    stopped.start()
+    stopped.wait_until_ready()
+    path = tmp_path / "node.creds"
+    path.write_text(other.creds())
+    settings = link_settings(ClusterConfig(servers=[stopped.url], node="a", creds=str(path)), {})
+    async with open_link(msgspec.structs.replace(settings, bucket=None)) as link:
+        link.subscribe("a")
+        await until(lambda: link.statistics().reason == REFUSED)
+        path.write_text("damaged")
+        await until(lambda: "no credentials file" in link.statistics().reason)
+        path.write_text(operator.creds())
+        await link.flush(WAIT_S)
+        assert link.publish("a", b"signed")
+        assert await received(link, 1) == [b"signed"]
 
 
 def tls_files(folder):
@@ -374,7 +408,7 @@ async def test_the_bucket_is_made_and_values_are_compared_and_set(server):
 
         await raw(server, delete)
         assert await link.get("origin.s0") is None
-        third = await link.create("origin.s0", b"three")
+        third = await link.compare_and_set("origin.s0", b"three", 0)
         assert third is not None
         assert third > second + 1
     async with open_link(settings_of(server, bucket=BUCKET)) as link:
@@ -405,8 +439,18 @@ async def test_a_value_survives_a_kill_of_the_server(server):
     async with open_link(settings_of(server, bucket=BUCKET)) as link:
         revision = await link.create("origin.s0", b"one", WAIT_S)
         server.kill()
+        await until(lambda: link.state is not LinkState.CONNECTED)
         server.start()
         assert await link.get("origin.s0", WAIT_S) == (b"one", revision)
+
+
+async def test_a_request_fails_at_once_when_its_connection_is_lost(server):
+    async with open_link(settings_of(server, bucket=BUCKET)) as link:
+        assert await link.get("k", WAIT_S) is None
+        server.pause()  # it does not answer
+        with pytest.raises(ClusterError, match="was lost before it answered"):
+            await link.compare_and_set("k", b"", 0, WAIT_S)
+        server.kill()
 
 
 async def test_a_server_without_jetstream_is_told_once(stopped):
@@ -466,11 +510,11 @@ async def test_a_bucket_with_other_settings_is_not_used(server, settings, told):
 async def test_a_bucket_that_is_removed_is_made_again(server):
     async with open_link(settings_of(server, bucket=BUCKET)) as link:
         for work in (partial(link.get, "k"), partial(link.create, "k", b"")):
-            assert await link.get("k", WAIT_S) is None
+            assert await eventually(lambda: link.get("k")) is None
             await raw(server, lambda client: client.jetstream().delete_key_value(BUCKET))
             with pytest.raises(ClusterError, match=r"^the bucket mf_test in NATS "):
                 await work()
-        assert await link.create("k", b"", WAIT_S) == 1
+        assert await eventually(lambda: link.create("k", b"")) == 1
 
 
 async def test_a_link_without_a_bucket_has_none(server):
