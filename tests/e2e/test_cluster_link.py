@@ -15,6 +15,7 @@ import structlog.testing
 import trio
 import trustme
 
+from marketfeed.cluster.connection import Connection
 from marketfeed.cluster.link import open_link
 from marketfeed.cluster.link_settings import LinkSettings, link_settings
 from marketfeed.cluster.link_state import LinkState
@@ -245,6 +246,22 @@ async def test_a_client_that_reads_no_more_is_replaced(server):
         await link.flush()
         assert link.publish("a", b"again")
         assert await received(link, 1) == [b"again"]
+
+
+async def test_an_unforeseen_error_of_the_client_costs_the_client_alone(server, monkeypatch):
+    run = Connection.run
+    failures = [RuntimeError("a mistake in nats-py")]
+
+    async def failing(self):
+        if failures:
+            raise failures.pop()
+        return await run(self)
+
+    monkeypatch.setattr(Connection, "run", failing)
+    with structlog.testing.capture_logs() as logs:
+        async with connected(settings_of(server)):
+            pass
+    assert logs[0]["reason"] == "RuntimeError('a mistake in nats-py')"
 
 
 async def test_a_caller_that_misses_messages_can_have_the_client_replaced(server):
