@@ -38,8 +38,8 @@ RECONNECT_S: Final = 0.1  # between attempts
 CONNECT_S: Final = 2  # of one attempt
 PING_S: Final = 1
 PINGS: Final = 2  # unanswered, then the client reconnects
-CHECK_S: Final = 1.0
-MISSES: Final = 3  # checks in a row without a message and without an answer, then the client is given up
+CHECK_S: Final = 1.0  # from a sign of life to the next check, and of a check without one
+MISSES: Final = 2  # such checks in a row, then the client is given up: about 3 s after the last sign of life
 CLOSE_S: Final = 1.0
 FINISH_S: Final = 1.0  # for what is still to be sent at the end
 
@@ -248,20 +248,18 @@ class Connection:
         Counts checks, not time: a process that was stopped for a while has missed nothing.
         """
         misses, seen = 0, -1
-        while True:
-            await asyncio.sleep(CHECK_S)
-            if not self.connected.is_set():
-                misses = 0
-                continue
+        while misses < MISSES:
+            if not misses:
+                await asyncio.sleep(CHECK_S)
+            await self.connected.wait()
             heard, seen = self._client.stats["in_msgs"] != seen, self._client.stats["in_msgs"]
             if not heard:
                 with suppress(nats.errors.Error, TimeoutError, OSError):
                     await self._client.rtt(CHECK_S)  # type: ignore[arg-type] # seconds, also fractions
                     heard = True
             self.lasted = self.lasted or heard
-            misses = 0 if heard else misses + 1
-            if misses >= MISSES and self.connected.is_set():
-                self.give_up(GivenUp("connected, but nothing is heard", restart=True))
+            misses = 0 if heard or not self.connected.is_set() else misses + 1
+        self.give_up(GivenUp("connected, but nothing is heard", restart=True))
 
     async def _close(self) -> None:
         self.connected.clear()

@@ -9,8 +9,9 @@ messages to subjects of the nodes.
 
 from __future__ import annotations
 
+import re
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -36,6 +37,9 @@ END_S: Final = 5.0  # for the thread to end; it takes two seconds at most if ser
 MOST_MESSAGES: Final = 1000  # of one call of receive()
 MOST_TOLD: Final = 100  # distinct reasons and problems in the log, until the next connect
 ENDED: Final = "the link to NATS has ended"
+
+
+_SUBJECT: Final = re.compile(r"[!-~]+")  # its tokens, between dots, are not empty
 
 
 class _Request:
@@ -88,8 +92,9 @@ class Link:
         """Queue a message; return False, and count it, if there is no room. Never waits.
 
         Urgent messages are sent before those that wait. Without a connection, messages wait for the next one.
-        Raises ClusterError for a message larger than ``max_payload``.
+        Raises ClusterError for a message larger than ``max_payload``, and ValueError for an invalid subject.
         """
+        _check(subject)
         most = self._thread.counts.max_payload
         if most and len(payload) > most:
             self._oversized += 1
@@ -102,7 +107,11 @@ class Link:
         return True
 
     def subscribe(self, subject: str) -> None:
-        """Receive what is published to ``subject``, which may have wildcards. Idempotent."""
+        """Receive what is published to ``subject``, which may have wildcards. Idempotent.
+
+        Raises ValueError for an invalid subject.
+        """
+        _check(subject)
         self._thread.subscribe(subject)
 
     def unsubscribe(self, subject: str) -> None:
@@ -228,6 +237,13 @@ class Link:
             return  # its thread may still ring
         trio.lowlevel.notify_closing(self._inbound.descriptor)
         self._inbound.close()
+
+
+@lru_cache(1024)
+def _check(subject: str) -> None:
+    """Raise ValueError for a ``subject`` that would end the client."""
+    if not _SUBJECT.fullmatch(subject) or not all(subject.split(".")):
+        raise ValueError(f"invalid subject of NATS: {subject!r}")
 
 
 async def _get(key: str, js: Any, name: str) -> Entry | None:

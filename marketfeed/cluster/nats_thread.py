@@ -15,6 +15,7 @@ import asyncio
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import nats.errors
@@ -100,13 +101,12 @@ class NatsThread:
 
     def ask(self, operation: Operation, timeout_s: float, resolve: Resolve) -> None:
         """Run ``operation`` on the bucket for at most ``timeout_s``, then call ``resolve``."""
-        self._soon(
-            lambda: self._begin(self._answer(self._on_bucket(operation, timeout_s), timeout_s, resolve))
-        )
+        work = partial(self._on_bucket, operation, timeout_s)
+        self._soon(lambda: self._begin(self._answer(work, timeout_s, resolve)))
 
     def flush(self, timeout_s: float, resolve: Resolve) -> None:
         """Call ``resolve`` once the server has all that was queued before, or after ``timeout_s``."""
-        self._soon(lambda: self._begin(self._answer(self._flush(), timeout_s, resolve)))
+        self._soon(lambda: self._begin(self._answer(self._flush, timeout_s, resolve)))
 
     def end(self) -> None:
         """Send what is queued, close the connection and end the thread, within some seconds."""
@@ -175,12 +175,12 @@ class NatsThread:
         if self._connection is not None:
             self._begin(self._connection.finish())
 
-    async def _answer(self, work: Coroutine[Any, Any, Any], timeout_s: float, resolve: Resolve) -> None:
+    async def _answer(self, work: Callable[[], Awaitable[Any]], timeout_s: float, resolve: Resolve) -> None:
         """Do ``work`` and pass on its result, or why there is none."""
         result, error = None, None
         try:
             async with asyncio.timeout(timeout_s):
-                result = await work
+                result = await work()
         except TimeoutError:
             why = self._bucket.problem if self._bucket is not None else ""
             error = ClusterError(f"no answer from NATS within {timeout_s:g} s{why and f': {why}'}")

@@ -156,6 +156,18 @@ async def test_a_subject_that_was_unsubscribed_is_silent(server):
         assert await received(link, 1) == [b"seen"]
 
 
+@pytest.mark.parametrize("subject", ["", "a b", "a..b", ".a", "a.", "a\r\nPING", "é"])
+async def test_an_invalid_subject_is_refused_and_costs_nothing(server, subject):
+    async with connected(settings_of(server), "a") as link:
+        with pytest.raises(ValueError, match=r"^invalid subject of NATS: "):
+            link.publish(subject, b"")
+        with pytest.raises(ValueError, match=r"^invalid subject of NATS: "):
+            link.subscribe(subject)
+        assert link.publish("a", b"good")
+        assert await received(link, 1) == [b"good"]
+        assert link.statistics().connects == 1
+
+
 async def test_a_message_above_the_servers_limit_is_refused(stopped):
     stopped.max_payload = 65_536
     stopped.start()

@@ -42,6 +42,7 @@ class Site:
 
     def __init__(self, file: str, names: list[str], folder: Path, leaf_url: str = "") -> None:
         self.ports = {name: (free_port(), free_port(), free_port(), free_port()) for name in names}
+        self._folder = folder
         text = (DEPLOY / file).read_text()
         for name, (_, _, route, _) in self.ports.items():
             text = text.replace(f"{name}:6222", f"127.0.0.1:{route}")
@@ -59,8 +60,8 @@ class Site:
                 self.processes.append(subprocess.Popen(argv, env=environ, stdout=log, stderr=log))
 
     def wait_until_ready(self) -> None:
-        for _, http, _, _ in self.ports.values():
-            healthy(http)
+        for (name, ports), process in zip(self.ports.items(), self.processes, strict=True):
+            healthy(ports[1], process, self._folder / name / "nats.log")
 
     def close(self) -> None:
         for process in self.processes:

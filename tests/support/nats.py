@@ -58,7 +58,8 @@ class NatsServer:
 
     def wait_until_ready(self) -> None:
         """Return once it accepts clients, and JetStream, if it has one, answers."""
-        healthy(self.http_port)
+        assert self.process is not None
+        healthy(self.http_port, self.process, self.folder / "nats.log")
 
     def kill(self) -> None:
         """End it at once."""
@@ -99,7 +100,7 @@ class NatsServer:
         return text + self.further
 
 
-def healthy(http_port: int) -> None:
+def healthy(http_port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     """Return once the server with this monitoring port accepts clients, and its JetStream answers."""
     until = time.monotonic() + READY_S
     while True:
@@ -107,7 +108,8 @@ def healthy(http_port: int) -> None:
             with urllib.request.urlopen(f"http://127.0.0.1:{http_port}/healthz", timeout=5):
                 return
         except OSError:
-            assert time.monotonic() < until, "nats-server is not ready"
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
             time.sleep(0.02)
 
 
