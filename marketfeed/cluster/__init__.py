@@ -1,1 +1,1 @@
-"""Several engines as one: nodes of a cluster on NATS."""
+"""Several machines: an origin numbers the ticks of a shard, and all other nodes mirror its rings."""
