@@ -231,16 +231,18 @@ class Gateway:
     async def retire(self, spread_s: float) -> None:
         """Close every session, so that its client reconnects to another process; return when all have ended.
 
-        The closes are spread over ``spread_s``, so that the clients do not reconnect all at once. Handshakes
-        in progress are finished first.
+        The closes are spread over ``spread_s``, so that the clients do not reconnect all at once; if that is
+        0, clients are told to reconnect over the time in which their handshakes can be served. Handshakes in
+        progress are finished first.
         """
         told: set[Session] = set()
+        retry_ms = SOON_MS if spread_s else self._service.handshakes.retry_ms(len(self.sessions))
         await self.routes.drain()
         while self._connections:
             begun = [s for s in self.sessions if s.member is not None and s not in told]
             for session in begun:
                 told.add(session)
-                session.retry_ms = SOON_MS
+                session.retry_ms = retry_ms
                 session.end(CloseCode.DRAINING)
                 await trio.sleep(spread_s / len(begun))
             with trio.move_on_after(RETIRE_LOOK_S):

@@ -64,6 +64,14 @@ class SessionServer(Protocol):
         """End every session; return when all have ended, at the latest after ``drain_s``."""
         ...
 
+    async def retire(self, drain_s: float, spread_s: float) -> None:
+        """Close every session, so that its client reconnects to another server; return when all have ended.
+
+        At the latest after ``drain_s``. The closes are spread over ``spread_s``; if that is 0, the clients'
+        delays are, over the time in which their handshakes can be served.
+        """
+        ...
+
     async def reload(self, config: Config) -> None:
         """Apply the settings of ``config`` that may change; raises ConfigError and StartError."""
         ...

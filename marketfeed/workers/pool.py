@@ -170,6 +170,10 @@ class WorkerPool:
         """Have every worker close its sessions and end; return when all have, or soon after ``drain_s``."""
         await self._supervisor.drain(drain_s)
 
+    async def retire(self, drain_s: float, spread_s: float) -> None:
+        """Have every worker retire its sessions and end; return when all have, or soon after ``drain_s``."""
+        await self._supervisor.drain(drain_s, spread_s)
+
     async def reload(self, config: Config) -> None:
         """Replace the workers one by one with workers that run ``config``.
 

@@ -85,11 +85,14 @@ class Supervisor:
                 raise StartError(f"worker {child.worker} cannot start: {child.failure}")
             self._install(child)
 
-    async def drain(self, drain_s: float) -> None:
-        """Have every worker close its sessions and end; return when all have, or soon after ``drain_s``."""
+    async def drain(self, drain_s: float, spread_s: float | None = None) -> None:
+        """Have every worker close its sessions and end; return when all have, or soon after ``drain_s``.
+
+        With ``spread_s``, the sessions are retired (see :class:`Retire`).
+        """
         self.stopping = True
         for child in self.children:
-            child.channel.send(Drain(drain_s))
+            child.channel.send(Drain(drain_s) if spread_s is None else Retire(drain_s, spread_s))
         with trio.move_on_after(drain_s + EXIT_S):
             for child in list(self.children):
                 await child.gone.wait()
