@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 import trio
@@ -23,13 +24,16 @@ from marketfeed.admin.health import Health, Phase
 from marketfeed.admin.listener import Admin
 from marketfeed.admin.metrics import Sources
 from marketfeed.admin.token import AdminToken
+from marketfeed.api.messages import Source
 from marketfeed.builder import Beginning, Builder
 from marketfeed.checks import addresses, admin_token, check_log_path, idle, tap_path
 from marketfeed.core.addresses import host_port
+from marketfeed.core.units import US
 from marketfeed.errors import StartError, gathered
 from marketfeed.gateway.hosts import Hosts, own_names
 from marketfeed.gateway.limits import Admission
 from marketfeed.gateway.listener import accept_from, accept_http, open_listener, raise_file_limit
+from marketfeed.gateway.overview import NodeNow
 from marketfeed.latency.aggregator import Aggregator
 from marketfeed.latency.log import IntervalLog
 from marketfeed.reloads import Reloads
@@ -68,6 +72,8 @@ class Engine:
         ``load`` reads the configuration again. ``origin``: the first life is one, see :class:`Beginning`.
         """
         self.config = config = loaded.config
+        self.port = config.gateway.port  # that of the listener, once the engine serves
+        self.serving = trio.Event()
         self._sources: trio.Nursery  # of the feeds of all lives, while the engine serves
         self.admission = Admission(limits_of(config.limits))
         latency = config.latency
@@ -115,7 +121,19 @@ class Engine:
             self.lives, self.taps, self.aggregator, self.admission, self.health, self.alerting,
             self.metering, self.overview, self.access,
         )  # fmt: skip
+        self.overview.nodes = lambda: (self.node(),)
         self.reloads = Reloads(self.parts, self.admin_token, config, load or (lambda: loaded))
+
+    def node(self) -> NodeNow:
+        """Return this engine as ``/v1/nodes`` lists it without a cluster."""
+        source, state = self.lives.source, self.health.status()
+        if state == "ready" and source is not None and source.state == "stale":
+            state = "stale"
+        return NodeNow("", "", len(self.lives), self.admission.limits.sessions, state)
+
+    def source_state(self, shard: str, state: Literal["stale", "live"]) -> None:
+        """Tell all sessions that the source of the ticks of ``shard`` is not heard, or is again."""
+        self.lives.source_state(Source(shard, state, time.time_ns() // US))
 
     def wake(self) -> None:
         """Wake all readers of the rings, after ticks were written. Idempotent; repeated calls coalesce."""
@@ -186,6 +204,7 @@ class Engine:
     ) -> StartError | None:
         """Serve until SIGTERM or SIGINT; return the error that prevented the start, if any."""
         host, port = self.config.gateway.host, listener.getsockname()[1]
+        self.port = port
         server = self.lives
         failed: StartError | None = None
         admin = Admin(
@@ -220,6 +239,7 @@ class Engine:
                     self.health.phase = Phase.SERVING
                     log.info("admin listening", port=admin_port)
                     self._print_ready(host, port)
+                    self.serving.set()
                     async for number in signals:
                         if number != signal.SIGHUP:
                             break

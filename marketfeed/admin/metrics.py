@@ -163,6 +163,11 @@ class _Snapshot(MetricSource):
         yield gauge("published_g", "g of the newest tick in the rings.", "", {(): rings.head()})
         yield gauge("symbols", "Names in the symbol table.", "", {(): count})
         yield gauge("epoch_info", "1, labelled with the epoch.", "epoch", {(rings.epoch,): 1})
+        source = lives.source
+        stale = {} if source is None else {(source.shard,): source.state == "stale"}
+        yield gauge("source_stale", "1 while the source of a shard's ticks is not heard.", "shard", stale)
+        text = "Changes of the state of the source of ticks."
+        yield counter("source_changes_total", text, "", {(): lives.source_changes})
         yield counter("epochs_total", "Epochs that followed another.", "", {(): lives.exchanges})
         yield gauge("groups", "Groups that share frames.", "", {(): report.groups})
 

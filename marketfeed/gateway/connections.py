@@ -209,6 +209,22 @@ class Gateway:
                 await trio.lowlevel.checkpoint()
                 turn = clock.Turn()
 
+    async def tell_sources(self) -> None:
+        """Send every session each state of the source of ticks, until cancelled.
+
+        Sessions that begin meanwhile know it. What changes during a turn is told by the next.
+        """
+        cluster = self._service.cluster
+        while True:
+            await cluster.changed.wait()
+            cluster.changed = trio.Event()
+            turn = clock.Turn()
+            for session in list(self.sessions):
+                session.tell_source()
+                if turn.is_over():
+                    await trio.lowlevel.checkpoint()
+                    turn = clock.Turn()
+
     def limit(self, tenants: set[str]) -> None:
         """Have the sessions of ``tenants`` told that these exceed a quota, or do so no more."""
         for session in list(self.sessions) if tenants else ():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import trio
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from marketfeed.access.quotas import Over
     from marketfeed.access.revocations import Revocation
     from marketfeed.alerts.service import AlertService
+    from marketfeed.api.messages import Source
     from marketfeed.api.operations import SessionList
     from marketfeed.config.schema import AuthConfig, Config
     from marketfeed.errors import CloseCode
@@ -58,6 +59,17 @@ class SessionServer(Protocol):
 
     def limit(self, over: list[Over]) -> None:
         """Apply that the tenants in ``over``, and no others, exceed a quota."""
+        ...
+
+    def source_state(self, source: Source) -> None:
+        """Tell every session the state of the source of ticks, and mark snapshots while it is stale.
+
+        Also holds for sessions and processes that begin later.
+        """
+        ...
+
+    def elsewhere(self, urls: Sequence[str]) -> None:
+        """Name the nodes that sessions closed for a drain or overload are sent to; () for none."""
         ...
 
     async def drain(self, drain_s: float) -> None:

@@ -24,11 +24,13 @@ from marketfeed.server.stats import ServerStats, merged
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
     from marketfeed.access.material import Material
     from marketfeed.access.quotas import Over
     from marketfeed.access.revocations import Revocation
     from marketfeed.alerts.service import AlertService
+    from marketfeed.api.messages import Source
     from marketfeed.config.schema import AuthConfig, Config
     from marketfeed.core.rings import Rings
     from marketfeed.core.symbols import SymbolTable
@@ -55,6 +57,9 @@ class Lives:
         self.collector = Collector()  # of this process
         self._alerts: AlertService | None = None
         self._over: list[Over] = []
+        self.source: Source | None = None  # of ticks; None without a cluster
+        self.source_changes = 0
+        self._urls: Sequence[str] = ()
         self._serving: dict[Life, None] = {first: None}
         self._past = ServerStats()  # of lives that have ended
         self._taking = trio.CancelScope()
@@ -91,6 +96,9 @@ class Lives:
         Returns as soon as new connections go to ``life``. Raises StartError; then nothing has changed.
         """
         life.server.alerts = self._alerts
+        life.server.elsewhere(self._urls)
+        if self.source is not None:
+            life.server.source_state(self.source)
         self._serving[life] = None  # before the start, which may take seconds: what is renewed reaches it
         await self._begin(life)
         life.server.limit(self._over)
@@ -180,6 +188,19 @@ class Lives:
         self._over = over
         for life in self._serving:
             life.server.limit(over)
+
+    def source_state(self, source: Source) -> None:
+        """Tell every session the state of the source of ticks, and mark snapshots while it is stale."""
+        self.source_changes += source.state != ("live" if self.source is None else self.source.state)
+        self.source = source
+        for life in self._serving:
+            life.server.source_state(source)
+
+    def elsewhere(self, urls: Sequence[str]) -> None:
+        """Name the nodes that sessions closed for a drain or overload are sent to; () for none."""
+        self._urls = urls
+        for life in self._serving:
+            life.server.elsewhere(urls)
 
     def renew_access(self, auth: AuthConfig, material: Material) -> None:
         """Use other keys, tenants and revocations, which were checked, in all lives."""

@@ -13,6 +13,7 @@ from marketfeed.access.material import Material
 from marketfeed.access.quotas import Over
 from marketfeed.access.revocations import Revocation
 from marketfeed.access.usage import Report
+from marketfeed.api.messages import Source
 from marketfeed.api.operations import SessionList
 from marketfeed.config.schema import AuthConfig, Config
 from marketfeed.gateway.overview import EngineNow, View
@@ -132,6 +133,18 @@ class Limit(_Message, frozen=True):
     """These tenants, and no others, exceed a quota."""
 
     over: list[Over]
+
+
+class SourceChanged(_Message, frozen=True):
+    """The source of ticks is in this state."""
+
+    source: Source
+
+
+class Elsewhere(_Message, frozen=True):
+    """Sessions that are closed for a drain or overload are sent to these nodes."""
+
+    urls: list[str]
 
 
 class Drain(_Message, frozen=True):
@@ -305,6 +318,8 @@ Down = (
     | AskReached
     | CheckAlive
     | Limit
+    | SourceChanged
+    | Elsewhere
     | Drain
     | Retire
 )

@@ -35,6 +35,7 @@ from marketfeed.workers.messages import (
     AskReport,
     CancelAlerts,
     CancelDesk,
+    Elsewhere,
     Ended,
     EndSession,
     LeaveAlerts,
@@ -46,6 +47,7 @@ from marketfeed.workers.messages import (
     Ready,
     Release,
     Returned,
+    SourceChanged,
     Status,
     Synced,
     Up,
@@ -57,7 +59,7 @@ from marketfeed.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from marketfeed.access.desk import Desk
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from marketfeed.access.revocations import Revocation
     from marketfeed.access.usage import Report
     from marketfeed.alerts.service import AlertService
+    from marketfeed.api.messages import Source
     from marketfeed.config.schema import AuthConfig, Config
     from marketfeed.core.rings import Rings
     from marketfeed.errors import CloseCode
@@ -112,6 +115,8 @@ class WorkerPool:
         self._desk = desk
         self._on_usage = on_usage
         self._over: list[Over] = []
+        self._source: Source | None = None
+        self._urls: list[str] = []
         self._alert_calls: dict[Child, AlertCalls] = {}
         self._desk_calls: dict[Child, DeskCalls] = {}
         self._nursery: trio.Nursery | None = None
@@ -162,9 +167,23 @@ class WorkerPool:
     def limit(self, over: list[Over]) -> None:
         """Have all workers apply that the tenants in ``over``, and no others, exceed a quota."""
         self._over = over
+        self._send_ready(Limit(over))
+
+    def source_state(self, source: Source) -> None:
+        """Have all workers tell their sessions the state of the source of ticks."""
+        self._source = source
+        self._send_ready(SourceChanged(source))
+
+    def elsewhere(self, urls: Sequence[str]) -> None:
+        """Name the nodes that sessions closed for a drain or overload are sent to; () for none."""
+        self._urls = list(urls)
+        self._send_ready(Elsewhere(self._urls))
+
+    def _send_ready(self, message: Limit | SourceChanged | Elsewhere) -> None:
+        """Send ``message`` to all workers that serve; :meth:`_update` does to those that start later."""
         for child in self._children:
             if child.ready:
-                child.channel.send(Limit(over))
+                child.channel.send(message)
 
     async def drain(self, drain_s: float) -> None:
         """Have every worker close its sessions and end; return when all have, or soon after ``drain_s``."""
@@ -305,8 +324,14 @@ class WorkerPool:
 
     def _update(self, child: Child, message: Status) -> None:
         child.update(message)
-        if isinstance(message, Ready) and self._over:
+        if not isinstance(message, Ready):
+            return
+        if self._over:
             child.channel.send(Limit(self._over))
+        if self._source is not None:
+            child.channel.send(SourceChanged(self._source))
+        if self._urls:
+            child.channel.send(Elsewhere(self._urls))
 
     def _desk_calls_of(self, child: Child) -> DeskCalls:
         if child not in self._desk_calls:

@@ -22,6 +22,7 @@ from marketfeed.client.core import Core, Settings
 from marketfeed.client.driver import MOST_NEWS, Driver
 from marketfeed.client.feed import Feed
 from marketfeed.client.newest import Newest
+from marketfeed.client.nodes import Nodes
 from marketfeed.client.trio_backend import TrioBackend, TrioStream
 from marketfeed.errors import RequestRefusedError
 
@@ -122,7 +123,7 @@ class Engine(TrioBackend):
 
 def driver_of(engine: Engine) -> Driver:
     where = endpoint("ws://engine:1/v1/stream")
-    return Driver(Core(Settings("engine", "/v1/stream")), where, engine, None, BUFFER_BYTES, 10.0)
+    return Driver(Core(Settings("engine", "/v1/stream")), Nodes([where]), engine, None, BUFFER_BYTES, 10.0)
 
 
 @asynccontextmanager
