@@ -244,15 +244,17 @@ class Gateway:
         while self.sessions:
             await self._ended.park()
 
-    async def retire(self, spread_s: float) -> None:
+    async def retire(self, spread_s: float | None) -> None:
         """Close every session, so that its client reconnects to another process; return when all have ended.
 
-        The closes are spread over ``spread_s``, so that the clients do not reconnect all at once; if that is
-        0, clients are told to reconnect over the time in which their handshakes can be served. Handshakes in
-        progress are finished first.
+        The closes are spread over ``spread_s``, so that the clients do not reconnect all at once. If that is
+        None, all are closed at once, and told to reconnect over the time in which their handshakes can be
+        served. Handshakes in progress are finished first.
         """
         told: set[Session] = set()
-        retry_ms = SOON_MS if spread_s else self._service.handshakes.retry_ms(len(self.sessions))
+        retry_ms = SOON_MS
+        if spread_s is None:
+            retry_ms = self._service.handshakes.retry_ms(len(self.sessions))
         await self.routes.drain()
         while self._connections:
             begun = [s for s in self.sessions if s.member is not None and s not in told]
@@ -260,7 +262,7 @@ class Gateway:
                 told.add(session)
                 session.retry_ms = retry_ms
                 session.end(CloseCode.DRAINING)
-                await trio.sleep(spread_s / len(begun))
+                await trio.sleep((spread_s or 0.0) / len(begun))
             with trio.move_on_after(RETIRE_LOOK_S):
                 await self._ended.park()
 

@@ -76,11 +76,11 @@ class SessionServer(Protocol):
         """End every session; return when all have ended, at the latest after ``drain_s``."""
         ...
 
-    async def retire(self, drain_s: float, spread_s: float) -> None:
+    async def retire(self, drain_s: float, spread_s: float | None) -> None:
         """Close every session, so that its client reconnects to another server; return when all have ended.
 
-        At the latest after ``drain_s``. The closes are spread over ``spread_s``; if that is 0, the clients'
-        delays are, over the time in which their handshakes can be served.
+        At the latest after ``drain_s``. The closes are spread over ``spread_s``; if that is None, the
+        clients' delays are, over the time in which their handshakes can be served.
         """
         ...
 

@@ -126,7 +126,7 @@ class Lives:
                 else:
                     task_status.started(None)
                     await life.superseded.wait()
-                    await life.server.retire(RETIRE_S, 0.0)
+                    await life.server.retire(RETIRE_S, None)
                     report = await life.server.statistics()
                     self._past = merged([self._past, report.past()])
                 self._serving.pop(life, None)
@@ -144,7 +144,7 @@ class Lives:
             for life in self._serving:
                 nursery.start_soon(life.server.drain, drain_s)
 
-    async def retire(self, drain_s: float, spread_s: float) -> None:
+    async def retire(self, drain_s: float, spread_s: float | None) -> None:
         """Retire the present life."""
         await self.now.server.retire(drain_s, spread_s)
 

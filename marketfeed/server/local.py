@@ -268,7 +268,7 @@ class LocalServer:
         with trio.move_on_after(drain_s):
             await self._gateway.drain()
 
-    async def retire(self, drain_s: float, spread_s: float) -> None:
+    async def retire(self, drain_s: float, spread_s: float | None) -> None:
         """Ask sessions to reconnect, spread over ``spread_s``; return after ``drain_s`` at the latest."""
         with trio.move_on_after(drain_s):
             await self._gateway.retire(spread_s)

@@ -156,11 +156,11 @@ class Drain(_Message, frozen=True):
 class Retire(_Message, frozen=True):
     """Close every session, so that its client reconnects; end when all are closed, or after ``drain_s``.
 
-    The closes are spread over ``spread_s``.
+    The closes are spread over ``spread_s``; if that is None, the clients' delays are.
     """
 
     drain_s: float
-    spread_s: float
+    spread_s: float | None
 
 
 # Up: from a worker to the engine.

@@ -35,6 +35,7 @@ from marketfeed.workers.messages import (
     AskReport,
     CancelAlerts,
     CancelDesk,
+    Drain,
     Elsewhere,
     Ended,
     EndSession,
@@ -46,6 +47,7 @@ from marketfeed.workers.messages import (
     Overview,
     Ready,
     Release,
+    Retire,
     Returned,
     SourceChanged,
     Status,
@@ -187,11 +189,11 @@ class WorkerPool:
 
     async def drain(self, drain_s: float) -> None:
         """Have every worker close its sessions and end; return when all have, or soon after ``drain_s``."""
-        await self._supervisor.drain(drain_s)
+        await self._supervisor.end(Drain(drain_s))
 
-    async def retire(self, drain_s: float, spread_s: float) -> None:
+    async def retire(self, drain_s: float, spread_s: float | None) -> None:
         """Have every worker retire its sessions and end; return when all have, or soon after ``drain_s``."""
-        await self._supervisor.drain(drain_s, spread_s)
+        await self._supervisor.end(Retire(drain_s, spread_s))
 
     async def reload(self, config: Config) -> None:
         """Replace the workers one by one with workers that run ``config``.

@@ -47,5 +47,5 @@ async def test_with_access_control_it_needs_a_token():
     async with serving(access=control.access, overview=overview(OWN)) as live:
         status, _ = await http(live, "GET", "/v1/nodes")
         assert status == 401
-        status, rows = await http(live, "GET", "/v1/nodes", headers=[bearer(control.token(["*"]))])
+        status, rows = await http(live, "GET", "/v1/nodes", headers=bearer(control.token(["*"])))
         assert (status, len(rows)) == (200, 1)

@@ -19,7 +19,7 @@ def packed(ids):
 def test_a_number_names_the_symbol_of_each_life(lives):
     numbers = SymbolNumbers()
     for names in lives:
-        translation = numbers.of(lambda names=names: names)
+        translation = numbers.of(names.copy)
         found = np.frombuffer(translation.numbers(packed(range(len(names)))), "<u4")
         assert [numbers.names[number] for number in found] == names
     assert len(set(numbers.names)) == len(numbers.names)

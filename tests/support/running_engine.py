@@ -63,4 +63,4 @@ async def asked(engine: Engine, target: str) -> tuple[int, Any, dict[str, str]]:
 
 async def samples_of(engine: Engine) -> dict[tuple[str, ...], float]:
     """Return the metrics of ``engine``."""
-    return samples((await exposition(engine.parts)).decode())
+    return samples(await exposition(engine.parts))
