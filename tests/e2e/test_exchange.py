@@ -179,7 +179,7 @@ async def test_publishers_go_on(tmp_path):
                     out.quote("X", bid=number + 1, bid_size=1, ask=9, ask_size=1)
                     await trio.sleep(0.02)
                 assert engine.lives.symbols.names() == ["X"]
-            assert (await samples_of(engine))["marketfeed_ticks_total", "push", "quotes"] >= 9
+            assert (await samples_of(engine))["marketfeed_ticks_total", "quotes", "push"] >= 9
 
 
 async def test_alerts_stay_and_rules_go_on(tmp_path):
