@@ -20,7 +20,7 @@ STALE: Final = (("X-Source", "stale"),)  # header of answers while no ticks come
 
 
 class ClusterView:
-    """``source`` is None before the first report; ``urls`` are nodes that closed sessions may be sent to."""
+    """``source`` is None before the first report; ``urls`` are nodes that clients may be sent to."""
 
     def __init__(self) -> None:
         self.source: Source | None = None

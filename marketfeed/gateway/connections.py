@@ -239,7 +239,7 @@ class Gateway:
         await self.routes.drain()
         retry_ms = self._service.handshakes.retry_ms(len(self.sessions))
         for session in list(self.sessions):
-            session.retry_ms = retry_ms
+            session.retry_ms, session.leaves = retry_ms, True
             session.end(CloseCode.DRAINING)
         while self.sessions:
             await self._ended.park()

@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from marketfeed.gateway.tls import Certificate
 
 FAREWELL_S: Final = 1.0  # for the `closing` message and the close
-# Codes of sessions that another node of a cluster can serve.
-ELSEWHERE: Final = frozenset({CloseCode.DRAINING, CloseCode.OVERLOADED})
 # Closed without a `closing` message: by the client, or as RFC 6455 requires.
 SILENT: Final = frozenset(
     {CloseCode.NORMAL, CloseCode.PROTOCOL, CloseCode.ABNORMAL, CloseCode.INVALID_DATA, CloseCode.TOO_BIG}
@@ -97,6 +95,7 @@ class Session(ABC):
         self.sdk = sdk
         self.opened_at_s = trio.current_time()
         self.retry_ms = FLOOR_MS  # range of the delay before a reconnect, if `closing` allows one
+        self.leaves = False  # for another node of the cluster, if there is one: the engine ends
         self._service = service
         self._ending: CloseCode | None = None
         self._reading = trio.CancelScope()
@@ -337,7 +336,7 @@ class Session(ABC):
             await outbox.send_all(self._closing(member, code, retry_ms))
 
     def _closing(self, member: Subscriber, code: CloseCode, retry_ms: int | None) -> bytes:
-        url = self._service.cluster.url_for(self._key) if code in ELSEWHERE else None
+        url = self._service.cluster.url_for(self._key) if self.leaves else None
         return member.encoding.messages(protocol.closing(code, retry_ms, url), self._service.shard.wall_ns())
 
     @property

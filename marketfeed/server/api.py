@@ -69,7 +69,7 @@ class SessionServer(Protocol):
         ...
 
     def elsewhere(self, urls: Sequence[str]) -> None:
-        """Name the nodes that sessions closed for a drain or overload are sent to; () for none."""
+        """Name the nodes that clients are sent to when the engine drains; () for none."""
         ...
 
     async def drain(self, drain_s: float) -> None:

@@ -197,7 +197,7 @@ class Lives:
             life.server.source_state(source)
 
     def elsewhere(self, urls: Sequence[str]) -> None:
-        """Name the nodes that sessions closed for a drain or overload are sent to; () for none."""
+        """Name the nodes that clients are sent to when the engine drains; () for none."""
         self._urls = urls
         for life in self._serving:
             life.server.elsewhere(urls)

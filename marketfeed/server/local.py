@@ -232,7 +232,7 @@ class LocalServer:
         self.cluster.changed.set()
 
     def elsewhere(self, urls: Sequence[str]) -> None:
-        """Name the nodes that sessions closed for a drain or overload are sent to; () for none."""
+        """Name the nodes that clients are sent to when the engine drains; () for none."""
         self.cluster.urls = urls
 
     async def _recheck_when_changed(self, access: Access) -> None:

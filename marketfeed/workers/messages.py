@@ -142,7 +142,7 @@ class SourceChanged(_Message, frozen=True):
 
 
 class Elsewhere(_Message, frozen=True):
-    """Sessions that are closed for a drain or overload are sent to these nodes."""
+    """Clients are sent to these nodes when the engine drains."""
 
     urls: list[str]
 

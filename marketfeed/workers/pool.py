@@ -177,7 +177,7 @@ class WorkerPool:
         self._send_ready(SourceChanged(source))
 
     def elsewhere(self, urls: Sequence[str]) -> None:
-        """Name the nodes that sessions closed for a drain or overload are sent to; () for none."""
+        """Name the nodes that clients are sent to when the engine drains; () for none."""
         self._urls = list(urls)
         self._send_ready(Elsewhere(self._urls))
 

@@ -99,6 +99,16 @@ async def test_a_drain_sends_clients_to_other_nodes():
         assert (code, messages[-1]["T"], messages[-1]["url"]) == (1001, "closing", "http://b:1")
 
 
+async def test_a_rolling_restart_or_a_new_epoch_does_not():
+    for spread_s in (0.0, None):
+        async with serving() as live, connected(live) as client:
+            live.service.cluster.urls = ["http://b:1"]
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(live.gateway.retire, spread_s)
+                _, messages = await client.closed()
+            assert "url" not in messages[-1]
+
+
 async def test_without_other_nodes_closing_has_no_url():
     async with serving() as live, connected(live) as client:
         async with trio.open_nursery() as nursery:

@@ -113,9 +113,9 @@ async def test_what_holds_for_all_reaches_lives_that_retire_and_those_that_begin
     await wait_all_tasks_blocked()
     assert first.calls[-1] == ("retire", None)
     lives.end_session("x", CloseCode.REVOKED)
-    lives.renew_access(None, None)  # type: ignore[arg-type]
+    lives.renew_access(None, None)
     assert first.calls[-2:] == second.calls[-2:]
-    assert await lives.revoke(None, None, None) == 2  # type: ignore[arg-type]
+    assert await lives.revoke(None, None, None) == 2
     assert (lives.problems(), lives.warnings()) == (["second"], ["second"])
     first.left.set()
     await wait_all_tasks_blocked()
