@@ -69,6 +69,15 @@ class Collector:
             gc.set_threshold(*before)
             gc.unfreeze()
 
+    def figures(self) -> dict[str, Any]:
+        """Return what was measured so far, by fields of :class:`marketfeed.server.stats.ServerStats`."""
+        return {
+            "gc_collections": list(self.collections),
+            "gc_seconds": list(self.seconds),
+            "gc_longest_s": self.longest_s,
+            "gc_longest_cpu_s": self.longest_cpu_s,
+        }
+
     @staticmethod
     def collect_all() -> None:
         """Collect frozen objects as well, after a life of the engine has ended: 80 ms per 1,000 sessions."""

@@ -233,14 +233,7 @@ class Lives:
         """Return the sum over all lives."""
         past = self._past  # before the reports: a life that ends meanwhile would count twice
         reports = [await life.server.statistics() for life in list(self._serving)]
-        collector = self.collector
-        own = ServerStats(
-            refused=dict(self.counters.refused),
-            gc_collections=list(collector.collections),
-            gc_seconds=list(collector.seconds),
-            gc_longest_s=collector.longest_s,
-            gc_longest_cpu_s=collector.longest_cpu_s,
-        )
+        own = ServerStats(refused=dict(self.counters.refused), **self.collector.figures())
         total = merged([past, own, *reports])
         if OWN in total.cpu_s:  # each life in this process has counted it
             total.cpu_s[OWN], total.resident_bytes[OWN] = cpu_s(), resident_bytes()

@@ -328,7 +328,7 @@ class LocalServer:
         figures = self.shard.figures
         members = [m for m in self.shard.members if m.state is not State.GONE and m.encoding.counted]
         ledgers = await figures.totals(unhurried)
-        counters, collector = self.counters, self.collector
+        counters = self.counters
         round_trips = self.shard.keepalive.round_trips
         arrivals = self._recorder.arrivals if self._recorder is not None else {}
         return ServerStats(
@@ -359,10 +359,7 @@ class LocalServer:
             failures=figures.failures,
             flush_seconds=figures.flush_seconds,
             flush_counts=list(figures.flush_counts),
-            gc_collections=list(collector.collections),
-            gc_seconds=list(collector.seconds),
-            gc_longest_s=collector.longest_s,
-            gc_longest_cpu_s=collector.longest_cpu_s,
+            **self.collector.figures(),
             frame_sizes=list(figures.frame_sizes),
             sent_bytes=figures.sent_bytes,
             durations=list(counters.durations),

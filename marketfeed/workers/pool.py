@@ -229,13 +229,9 @@ class WorkerPool:
     async def statistics(self) -> ServerStats:
         """Return the sum of all workers' statistics, including those of workers that have ended."""
         await self._ask(AskReport)
-        collector = self.collector
         own = ServerStats(
             refused=dict(self.counters.refused),
-            gc_collections=list(collector.collections),
-            gc_seconds=list(collector.seconds),
-            gc_longest_s=collector.longest_s,
-            gc_longest_cpu_s=collector.longest_cpu_s,
+            **self.collector.figures(),
             worker_restarts=self._supervisor.restarts,
             workers={str(worker): count for worker, count in self._placement.connections.items()},
         )
