@@ -49,6 +49,7 @@ ADMIN_TOKEN: Final = {
 CURSOR: Final = {"description": "Send it as `after` of the next poll.", "schema": {"type": "string"}}
 SOURCE: Final = {
     "description": "`stale`: the source of ticks is not heard, and the answer may be out of date.",
+    "required": False,  # absent while it is heard
     "schema": {"type": "string", "const": "stale"},
 }
 POLLED: Final = {"X-Cursor": CURSOR, "X-Source": SOURCE}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,8 @@ import trio
 
 from marketfeed.builder import Beginning
 from marketfeed.client import Closing, Connected, Quote, Reset, Source, Synced, connect, publisher
-from marketfeed.core.records import QUOTE, TRADE, Batch
+from marketfeed.core.records import QUOTE, TRADE, Batch, Records
+from marketfeed.core.writer import RingWriter
 from marketfeed.errors import EngineGoneError, StartError
 from marketfeed.gateway.cluster_view import STALE
 from marketfeed.shm.tap import tap
@@ -55,10 +57,14 @@ ring_depth = 1024
 def newest(life: Life) -> None:
     """Write a quote of C, as the newest tick of another node."""
     assert life.writer is not None
+    life.writer.write(Batch(quote_of(life.symbols.intern("C")), np.zeros(0, TRADE)))
+
+
+def quote_of(symbol: int) -> Records:
     records = np.zeros(1, QUOTE)
-    records["symbol"] = life.symbols.intern("C")
-    records["bid_px"], records["bid_sz"] = 10**9, 1
-    life.writer.write(Batch(records, np.zeros(0, TRADE)))
+    records["symbol"], records["bid_px"], records["bid_sz"] = symbol, 10**9, 1
+    records["ts_recv"] = time.time_ns()
+    return records
 
 
 @BOTH
@@ -220,6 +226,28 @@ async def test_feeds_run_in_the_life_of_an_origin_alone(tmp_path, workers):
             assert engine.lives.roster.supervisors == []
             await trio.sleep(0.05)
             assert (origin.rings.head(), mirror.rings.head()) == (head, 0)
+
+
+@BOTH
+async def test_the_life_of_a_mirror_is_written_from_outside(tmp_path, workers):
+    writers: list[RingWriter] = []
+    with trio.fail_after(120):
+        async with running_engine(config(workers), tmp_path, origin=False) as engine:
+            fill = lambda life: writers.append(RingWriter(life.rings, time.time_ns))  # noqa: E731
+            await engine.exchange(Beginning("mirror", ["A"], origin=False, fill=fill))
+            async with connect(f"http://127.0.0.1:{engine.port}", quotes=["A", "B"]) as feed:
+                found: list[tuple[str, int]] = []
+                async for message in feed:
+                    if isinstance(message, Synced):
+                        engine.lives.symbols.intern("B")
+                        for symbol in (0, 1):
+                            writers[0].write(Batch(quote_of(symbol), np.zeros(0, TRADE)))
+                        engine.wake()
+                    elif isinstance(message, Quote):
+                        found.append((message.S, message.n))
+                        if len(found) == 2:
+                            break
+            assert found == [("A", 1), ("B", 1)]
 
 
 async def test_an_exchange_that_fails_changes_nothing(tmp_path, monkeypatch):
