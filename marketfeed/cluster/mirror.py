@@ -103,6 +103,16 @@ class Mirror:
         self._sync("join", now_ns, out)
         return out
 
+    def go_on(self, now_ns: int) -> list[Action]:
+        """Begin without a state: the rings hold all ticks of the epoch up to their head already.
+
+        Such as those of a node whose origin has handed the epoch over.
+        """
+        out: list[Action] = []
+        self._follower.resume(now_ns, out)
+        self._finish(now_ns, out)
+        return out
+
     def feed(self, data: bytes, now_ns: int) -> list[Action]:
         """Take a frame, live or of an answer; keeps ``data``. Invalid frames are counted."""
         out: list[Action] = []
