@@ -126,19 +126,20 @@ class Engine:
             self.access.server = self.lives
             self.access.desk.on_sessions = self.metering.count_sessions
         self.metering.on_change = self.lives.limit
-        self.health = Health(
-            self.lives, self.aggregator, self.taps, self.alerting, self.metering, self.access
-        )
-        self.parts = Sources(
-            self.lives, self.taps, self.aggregator, self.admission, self.health, self.alerting,
-            self.metering, self.overview, self.access,
-        )  # fmt: skip
-        self.overview.nodes = lambda: (self.node(),)
         if config.cluster is not None and link is not None:
             from marketfeed.cluster.link import open_link  # nats-py is needed by nodes of a cluster alone
             from marketfeed.clustering.member import Member
 
             self.member = Member(self, config.cluster, partial(open_link, link))
+        cluster = None if self.member is None else self.member.view
+        self.health = Health(
+            self.lives, self.aggregator, self.taps, self.alerting, self.metering, self.access, cluster
+        )
+        self.parts = Sources(
+            self.lives, self.taps, self.aggregator, self.admission, self.health, self.alerting,
+            self.metering, self.overview, self.access, cluster,
+        )  # fmt: skip
+        self.overview.nodes = (lambda: (self.node(),)) if self.member is None else self.member.view.clients
         self.reloads = Reloads(self.parts, self.admin_token, config, load or (lambda: loaded))
 
     def node(self) -> NodeNow:
@@ -227,9 +228,11 @@ class Engine:
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit status. Raises StartError."""
         config = self.config
-        listener = await open_listener(config.gateway.host, config.gateway.port)
+        listener: SocketType | None = None
+        if self.member is None or self.member.config.role != "ingest":
+            listener = await open_listener(config.gateway.host, config.gateway.port)
         with (
-            listener,
+            nullcontext() if listener is None else listener,
             await open_listener(config.admin.host, config.admin.port, "admin") as admin_listener,
             self.taps.open(),
             nullcontext() if self.access is None else self.access.open(),
@@ -257,10 +260,13 @@ class Engine:
         self._print_ready(host, port)
 
     async def _serve(
-        self, listener: SocketType, admin_listener: SocketType, signals: AsyncIterator[int]
+        self, listener: SocketType | None, admin_listener: SocketType, signals: AsyncIterator[int]
     ) -> StartError | None:
-        """Serve until SIGTERM or SIGINT; return the error that prevented the start, if any."""
-        host, port = self.config.gateway.host, listener.getsockname()[1]
+        """Serve until SIGTERM or SIGINT; return the error that prevented the start, if any.
+
+        Without a ``listener``, there are no sessions.
+        """
+        host, port = self.config.gateway.host, 0 if listener is None else listener.getsockname()[1]
         self.port = port
         server = self.lives
         failed: StartError | None = None
@@ -289,7 +295,8 @@ class Engine:
                     watch.cancel_scope.cancel()
                     await trio.lowlevel.checkpoint()
                 async with trio.open_nursery() as sources:
-                    sources.start_soon(accept_from, listener, server.counters, self._take)
+                    if listener is not None:
+                        sources.start_soon(accept_from, listener, server.counters, self._take)
                     self._sources = sources
                     await server.roster.apply(sources)
                     sources.start_soon(self.reloads.run, sources)
@@ -313,7 +320,8 @@ class Engine:
                         await self.member.leave()
                     sources.cancel_scope.cancel()
                 # No new ticks, no new sessions; sessions have drain_s to end.
-                listener.close()
+                if listener is not None:
+                    listener.close()
                 await server.drain(drain_s)
                 sessions.cancel_scope.cancel()
             await self.aggregator.finish()
@@ -322,9 +330,8 @@ class Engine:
 
     def _print_ready(self, host: str, port: int) -> None:
         scheme = "https" if self.config.gateway.tls_cert else "http"
-        print(
-            f"marketfeed ready {scheme}://{host_port(host, port)} epoch={self.lives.rings.epoch}", flush=True
-        )
+        where = f"{scheme}://{host_port(host, port)}" if port else "without gateway"
+        print(f"marketfeed ready {where} epoch={self.lives.rings.epoch}", flush=True)
 
 
 async def _stop_on_second(signals: AsyncIterator[int]) -> None:

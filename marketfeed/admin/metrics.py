@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector as MetricSource
 from marketfeed import __version__
 from marketfeed.admin.access_metrics import access_metrics
 from marketfeed.admin.alert_metrics import alert_metrics
+from marketfeed.admin.cluster_metrics import cluster_metrics
 from marketfeed.admin.families import PREFIX, Samples, counter, gauge, histogram, histograms
 from marketfeed.admin.health import KINDS, Health
 from marketfeed.admin.usage_metrics import usage_metrics
@@ -32,6 +33,7 @@ from marketfeed.server.process_usage import cpu_s, resident_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from marketfeed.admin.cluster import ClusterSource
     from marketfeed.latency.aggregator import Aggregator
     from marketfeed.server.access_control import AccessControl
     from marketfeed.server.alerting import Alerting
@@ -59,6 +61,7 @@ class Sources:
     metering: Metering
     overview: EngineOverview
     access: AccessControl | None = None
+    cluster: ClusterSource | None = None
 
 
 async def exposition(sources: Sources) -> bytes:
@@ -87,6 +90,8 @@ class _Snapshot(MetricSource):
         if self._sources.access is not None:
             yield from access_metrics(self._sources.access)
         yield from usage_metrics(self._sources.metering)
+        if self._sources.cluster is not None:
+            yield from cluster_metrics(self._sources.cluster.figures())
         yield from self._process()
 
     def _engine(self) -> Iterable[Metric]:

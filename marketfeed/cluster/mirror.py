@@ -51,9 +51,11 @@ class Mirror:
         epoch: str,
         now_ns: int,
         limits: Limits | None = None,
+        counts: MirrorCounts | None = None,
     ) -> None:
+        """``counts`` are those of an earlier mirror, to go on with."""
         self.term, self.epoch = term, epoch
-        self.counts = MirrorCounts()
+        self.counts = counts or MirrorCounts()
         self.ended = False
         self.stale = False
         self._limits = limits or Limits()

@@ -22,23 +22,23 @@ import structlog
 import trio
 
 from marketfeed.cluster import actions
-from marketfeed.cluster.follower import Limits
-from marketfeed.cluster.frames import header_of
+from marketfeed.cluster.follower import Limits, MirrorCounts
 from marketfeed.cluster.lease import Lease
 from marketfeed.cluster.lease_actions import Become, Lost, StopFeeds
 from marketfeed.cluster.lease_value import SUFFIX_CHARACTERS
 from marketfeed.cluster.link_settings import node_name
 from marketfeed.cluster.nodes import Nodes
 from marketfeed.cluster.state import Sizes
-from marketfeed.cluster.status import StatusError
 from marketfeed.cluster.tee import MAX_PAYLOAD
 from marketfeed.clustering.course import Course, Follow, Halt, Lead
 from marketfeed.clustering.keeper import Keeper
 from marketfeed.clustering.part import Terms
 from marketfeed.clustering.pulse import Pulse
-from marketfeed.clustering.subjects import Address, Subjects, Topic
+from marketfeed.clustering.receiver import Receiver
+from marketfeed.clustering.subjects import Subjects, Topic
+from marketfeed.clustering.view import View
 from marketfeed.core.units import MS, S
-from marketfeed.errors import ClusterError, FrameError
+from marketfeed.errors import ClusterError
 from marketfeed.gateway.rate_limited_log import RateLimitedLog
 
 if TYPE_CHECKING:
@@ -46,12 +46,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from marketfeed.cluster.link import Link
-    from marketfeed.cluster.queues import Message
     from marketfeed.clustering.part import Part
     from marketfeed.config.cluster import ClusterConfig
     from marketfeed.engine import Engine
 
-MOST_MESSAGES: Final = 32  # between two turns of other tasks
 HANDOVER_S: Final = 3.0  # for the successor's claim
 POLL_S: Final = 0.02
 _LETTERS: Final = string.digits + string.ascii_lowercase
@@ -82,28 +80,29 @@ class Member:
         )  # fmt: skip
         self.refused = ""  # why this node cannot mirror the shard
         self.draining = False
+        self.frames = 0  # of all kinds, sent as the origin
         self.fenced = 0  # frames that did not leave, because the lease did not hold
-        self.bad = 0  # messages that could not be read
+        self.wrote = False  # since the readers of the rings were woken
         self.link: Link | None = None
         self.engine = engine
         self.now_ns = now_ns
+        self.counts = MirrorCounts()  # of all mirrors
         terms = Terms(
             config.log_bytes, int(config.linger_ms * MS), self._limits(), self._max_payload, self._send,
-            self._opened, now_ns,
+            self._opened, now_ns, self.counts,
         )  # fmt: skip
         rings = engine.config.engine
         sizes = Sizes(rings.max_symbols, rings.ring_depth)
         self.course = Course(engine, sizes, terms, self._start_mirror)
-        self.pulse = Pulse(self)
+        self.pulse, self.receiver = Pulse(self), Receiver(self)
         self.nodes = Nodes(self.pulse.status())
+        self.view = View(self)
         self.subjects = Subjects(config.name, config.shard, self.node)
         self._connect = connect
         self.keeper: Keeper
-        self._generation = 0  # of mirrors: answers to an earlier one are dropped
-        self._wrote = False  # since the readers of the rings were woken
+        self.generation = 0  # of mirrors: answers to an earlier one are dropped
         self._open_frame = trio.Event()
         self._lost = trio.Event()  # the lease, in the end
-        self._waiting: dict[str, int] = {}  # nodes that wait for a state, and the numbers of their requests
         self._log = RateLimitedLog()
 
     def _limits(self) -> Limits:
@@ -130,7 +129,7 @@ class Member:
             self.keeper = Keeper(self.lease, key, link, nursery, self.now_ns, self._on_lease)
             for subject in (*self.subjects.received, self.subjects.frames):
                 link.subscribe(subject)
-            for task in (self._receive, self.pulse.run, self._flush_on):
+            for task in (self.receiver.run, self.pulse.run, self._flush_on):
                 nursery.start_soon(task)
             await self.course.run()
 
@@ -141,6 +140,7 @@ class Member:
         if not self.lease.holds(self.now_ns()):
             self.fenced += 1
             return
+        self.frames += 1
         self.publish(self.subjects.frames, frame)
 
     def publish(self, subject: str, payload: bytes, urgent: bool = False) -> bool:
@@ -171,73 +171,6 @@ class Member:
                 await trio.sleep(max(0, tee.due_ns - self.now_ns()) / S)
                 tee.flush(self.now_ns())
 
-    # What is received.
-
-    async def _receive(self) -> None:
-        assert self.link is not None, "run() starts it"
-        with suppress(trio.ClosedResourceError):
-            while True:
-                for message in await self.link.receive(MOST_MESSAGES):
-                    self._take(message)
-                if self._wrote:
-                    self._wrote = False
-                    self.engine.wake()
-
-    def _take(self, message: Message) -> None:
-        address = self.subjects.parsed(message.subject)
-        if address is None:
-            self.bad += 1
-            return
-        try:
-            self._take_from(address, message.payload)
-        except (FrameError, StatusError) as error:
-            self.bad += 1
-            self._log.warning("message dropped", source=address.source, reason=str(error))
-
-    def _take_from(self, address: Address, payload: bytes) -> None:
-        """Take a message; raises FrameError and StatusError."""
-        now_ns, part = self.now_ns(), self.part
-        mirror = None if part is None else part.mirror
-        match address.topic:
-            case Topic.FRAME if mirror is not None:
-                self.act(mirror.feed(payload, now_ns))
-            case Topic.FRAME:
-                header = header_of(payload)
-                self.keeper.do(self.lease.saw(header.term, header.epoch, now_ns))
-            case Topic.REPAIR if mirror is not None and address.number == self._generation:
-                node = None if address.source == self._origin() else address.source
-                self.act(mirror.answer(node, payload, now_ns))
-            case Topic.STATE if mirror is not None:
-                self.act(mirror.state_part(address.number, payload, now_ns))
-            case Topic.REQUEST if part is not None and address.source != self.node:
-                self._answer(Topic.REPAIR, address, part.answer(payload))
-            case Topic.SYNC if address.source != self.node:
-                self._waiting[address.source] = address.number
-                self.answer_waiting()
-            case Topic.STATUS:
-                status = self.nodes.take(payload, now_ns, time.time_ns())
-                if status is not None and status.shard == self.config.shard:
-                    self.keeper.do(self.lease.saw(status.term, status.epoch, now_ns))
-            case _:
-                pass  # an answer to an earlier request
-
-    def _answer(self, topic: Topic, address: Address, parts: Iterable[bytes]) -> None:
-        """Send the parts of an answer, before frames that wait; those for which there is no room are lost."""
-        subject = self.subjects.to(topic, address.source, address.number)
-        for part in parts:
-            if not self.publish(subject, part, urgent=True):
-                break
-
-    def answer_waiting(self) -> None:
-        """Send the state to the nodes that wait for it, once there is one."""
-        part = self.part
-        if not self._waiting or part is None or (parts := part.state()) is None:
-            return
-        answer = list(parts)
-        waiting, self._waiting = self._waiting, {}
-        for node, number in waiting.items():
-            self._answer(Topic.STATE, Address(Topic.SYNC, node, number), answer)
-
     # What lease and mirror ask for.
 
     def _on_lease(self, change: Become | Lost | StopFeeds) -> None:
@@ -256,9 +189,9 @@ class Member:
         for action in todo:
             match action:
                 case actions.Wrote():
-                    self._wrote = True
+                    self.wrote = True
                 case actions.Ask(node, request):
-                    self._ask(Topic.REQUEST, node, self._generation, request.encode())
+                    self._ask(Topic.REQUEST, node, self.generation, request.encode())
                 case actions.AskSync(node, number):
                     self._ask(Topic.SYNC, node, number, b"")
                 case actions.Ready():
@@ -289,11 +222,11 @@ class Member:
                 self.pulse.tell_source()  # stale, or live again
 
     def _ask(self, topic: Topic, node: str | None, number: int, payload: bytes) -> None:
-        target = node or self._origin()
+        target = node or self.origin()
         if target and target != self.node:
             self.publish(self.subjects.to(topic, target, number), payload, urgent=True)
 
-    def _origin(self) -> str:
+    def origin(self) -> str:
         """Return the node that is the origin of the present part, as far as is known; else ""."""
         part, holder = self.part, self.lease.holder
         if part is None:
@@ -310,7 +243,7 @@ class Member:
     def _start_mirror(self, part: Part, goes_on: bool) -> None:
         mirror, now_ns = part.mirror, self.now_ns()
         assert mirror is not None, "the course has made it"
-        self._generation += 1
+        self.generation += 1
         self.refused = ""
         self.pulse.set_sources()
         self.keeper.do(self.lease.saw(part.term, part.epoch, now_ns))

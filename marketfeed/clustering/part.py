@@ -18,7 +18,7 @@ from marketfeed.core.writer import RingWriter
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from marketfeed.cluster.follower import Limits
+    from marketfeed.cluster.follower import Limits, MirrorCounts
     from marketfeed.server.life import Life
 
 
@@ -33,6 +33,7 @@ class Terms:
     sink: Callable[[bytes], None]  # takes the frames of the origin
     opened: Callable[[], None]  # called after each write that has left a frame open
     now_ns: Callable[[], int]
+    counts: MirrorCounts  # of all mirrors
 
 
 class OriginWriter:
@@ -111,6 +112,7 @@ class Part:
         self.mirror = Mirror(
             MirrorWriter(self.life.rings, time.time_ns), self.life.symbols, sizes, self.log,
             term=term, epoch=self.epoch, now_ns=self.since_ns, limits=terms.limits,
+            counts=terms.counts,
         )  # fmt: skip
         return self.mirror
 

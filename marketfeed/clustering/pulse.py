@@ -59,7 +59,7 @@ class Pulse:
         if now_ns >= self._beat_ns and part is not None and part.tee is not None and member.holds:
             self._beat_ns = now_ns + member.config.beat_ms * MS
             part.tee.beat(now_ns)
-        member.answer_waiting()
+        member.receiver.answer_waiting()
         self.tell_source()
         if now_ns >= self._status_ns:
             self._status_ns = now_ns + STATUS_NS
