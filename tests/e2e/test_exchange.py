@@ -154,6 +154,8 @@ async def test_taps_of_the_old_epoch_end_and_new_ones_have_the_new_rings(tmp_pat
             path = tmp_path / "tap.sock"
             with await trio.to_thread.run_sync(tap, path) as old:
                 first = engine.lives.now.epoch
+                while len(old.latest()) < 2:
+                    await trio.sleep(0.01)
                 await engine.exchange(Beginning("second"))
 
                 def read_on() -> None:
