@@ -184,6 +184,7 @@ class Member:
                 self.pulse.tell_source()
             case StopFeeds():
                 self.course.wish(Halt(self._hand_over))
+        self.pulse.tell_nodes()
 
     def act(self, todo: Iterable[actions.Action]) -> None:
         for action in todo:
@@ -204,8 +205,7 @@ class Member:
                     self.keeper.do(self.lease.look(self.now_ns()))
                     self.keeper.do(self.lease.saw(term, epoch, self.now_ns()))
                 case actions.HandedOver():
-                    self.pulse.place()
-                    self.keeper.do(self.lease.look(self.now_ns()))
+                    self.pulse.look_on()
                 case _:
                     self._note(action)
 

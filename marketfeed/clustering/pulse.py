@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TICK_S: Final = 0.05
 STATUS_NS: Final = S
+LOOK_NS: Final = 2 * S
 # After which a node without a state may claim the lease, if no other one has a state: once their statuses
 # would have been heard if nobody has held the lease, else after attempts to get the state.
 FIRST_NS: Final = S + S // 2
@@ -31,6 +32,7 @@ class Pulse:
     def __init__(self, member: Member) -> None:
         self._member = member
         self._beat_ns = self._status_ns = 0
+        self._look_until_ns = 0
         self._seq = 0  # of statuses
         self._started_ns = member.now_ns()
         self._told = ""  # state of the source, as sessions know it
@@ -52,6 +54,8 @@ class Pulse:
         member, now_ns = self._member, self._member.now_ns()
         self.place()
         member.keeper.do(member.lease.tick(now_ns))
+        if now_ns < self._look_until_ns and not member.holds:
+            member.keeper.do(member.lease.look(now_ns))
         self._look_at_holder(now_ns)
         part = member.part
         if part is not None and part.mirror is not None:
@@ -64,6 +68,11 @@ class Pulse:
         if now_ns >= self._status_ns:
             self._status_ns = now_ns + STATUS_NS
             self.tell_nodes()
+
+    def look_on(self) -> None:
+        """Read the lease at each tick for a while: the origin has announced that it hands it over."""
+        self.place()
+        self._look_until_ns = self._member.now_ns() + LOOK_NS
 
     def place(self) -> None:
         """Tell the lease what the rings hold, and whether this node may claim it."""

@@ -23,7 +23,7 @@ _Bytes = Annotated[int, Meta(ge=1 << 20, le=1 << 40)]
 NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 STATUSES: Final = "n"  # in subjects, what is not of a shard
 _SERVER_SCHEMES: Final = ("nats", "tls")
-_CLIENT_SCHEMES: Final = ("ws", "wss")
+_CLIENT_SCHEMES: Final = ("http", "https")
 
 
 class ClusterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
