@@ -105,11 +105,16 @@ class Pulse:
         return [node for node in live if node.status.shard == member.config.shard]
 
     def set_sources(self) -> None:
-        """Have the mirror ask the origin first, then other nodes with its epoch."""
+        """Have the mirror ask nodes of the same site first, the origin before others with its epoch."""
         part = self._member.part
         if part is not None and part.mirror is not None:
-            have = (node.status for node in self._others() if _has_state(node))
-            part.mirror.sources = (None, *(one.node for one in have if one.epoch == part.epoch))
+            have = [node.status for node in self._others() if _has_state(node)]
+            origin, site = self._member.origin(), self._member.config.site
+            same = {one.node: one.site == site for one in have if one.epoch == part.epoch}
+            same.setdefault(origin, True)
+            here = [name for name, near in same.items() if near and name != origin]
+            away = [name for name, near in same.items() if not near and name != origin]
+            part.mirror.sources = (None, *here, *away) if same[origin] else (*here, None, *away)
 
     def successor(self) -> str:
         """Return the node to hand the lease over to: of those that have the epoch, the first in line."""
