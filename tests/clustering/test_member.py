@@ -161,14 +161,22 @@ def _is(subject: str, data: bytes, kind: Kind) -> bool:
     return subject.endswith(".t") and header_of(data).kind is kind
 
 
-async def test_without_a_successor_there_is_no_handover(autojump_clock):
+async def test_without_a_successor_the_next_process_of_the_node_takes_over_at_once(autojump_clock):
     bus = Bus()
-    a = Node(bus, "a")
+    first, second = Node(bus, "a"), Node(bus, "a")
     async with trio.open_nursery() as nursery:
-        await nursery.start(a.run)
-        await until(a.member.course.joined.is_set)
-        await a.member.leave()
-        assert a.member.holds
+        scope = await nursery.start(first.run)
+        await until(first.member.course.joined.is_set)
+        await first.member.leave()
+        assert not first.member.holds
+        assert first.engine.lives.now.writer is None
+        await trio.sleep(0.5)
+        assert not first.member.holds
+        scope.cancel()
+        await nursery.start(second.run)
+        # Not before it could have a state; the lease alone would take 3 s from its start.
+        assert await until(lambda: second.member.holds, 10) < 3.2
+        assert second.epoch != first.epoch
         nursery.cancel_scope.cancel()
 
 
