@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from marketfeed.access import loading
+from marketfeed.cluster.link_settings import link_settings, warnings
 from marketfeed.config.admin_token import exposure, token_in
 from marketfeed.core.addresses import host_port
 from marketfeed.core.rings import Rings
@@ -60,6 +61,9 @@ def mistakes(loaded: Loaded) -> list[str]:
         if config.auth.mode != "none":
             checked_keys(loaded, os.environ)
     with gathered(found):
+        if config.cluster is not None:
+            link_settings(config.cluster, os.environ)
+    with gathered(found):
         rules_of(loaded)
     with gathered(found):
         escalations_of(loaded)
@@ -95,6 +99,8 @@ def idle(loaded: Loaded) -> list[str]:
         keys = [f"{section}.{name}" for name in names if getattr(table, name) != getattr(default, name)]
         found += [loaded.sourced(f"{key}: has no effect: {why}") for key in keys]
     found += exposed(loaded)
+    if config.cluster is not None:
+        found += map(loaded.sourced, warnings(config.cluster))
     if alerts.rules and enabled(alerts):
         found += unmatched_patterns(loaded, planned_symbols(loaded))
     return found

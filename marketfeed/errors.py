@@ -103,6 +103,13 @@ class EngineGoneError(TapError):
     """The engine of a tap has ended, and all its ticks were read; connect to its successor."""
 
 
+class ClusterError(MarketfeedError):
+    """NATS cannot be reached, or refused a request; the text has the reason in one line.
+
+    After a write of the cluster's bucket that timed out, the value may have been written.
+    """
+
+
 class AccessError(MarketfeedError):
     """A key, token or ticket is not valid, or not any more; the text says why, and nothing secret."""
 

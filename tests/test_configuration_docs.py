@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from msgspec import inspect
 
+from marketfeed.config.cluster import ClusterConfig
 from marketfeed.config.schema import (
     AdminConfig,
     AlertsConfig,
@@ -45,6 +46,7 @@ SECTIONS = {
     "[limits]": LimitsConfig,
     "[alerts]": AlertsConfig,
     "[latency]": LatencyConfig,
+    "[cluster]": ClusterConfig,
 }
 FEEDS = {
     "Every feed": _Common,
@@ -173,3 +175,14 @@ def test_the_defaults_described_are_those_of_the_shipped_configuration(name):
     described = {key.strip("`"): default for key, _, default in rows(f"[{name}]")}
     for key, value in tomllib.loads(default_text())[name].items():
         assert described[key] == f"`{json.dumps(value)}`"
+
+
+def test_the_keys_of_the_cluster_are_shipped_as_comments_in_the_same_order():
+    _, _, after = default_text().partition("# [cluster]")
+    text = re.sub("^# ", "", "[cluster]" + after.partition("\n\n")[0], flags=re.MULTILINE)
+    shipped = tomllib.loads(text)["cluster"]
+    described = {key.strip("`"): default for key, _, default in rows("[cluster]")}
+    assert list(shipped) == list(described)
+    assert {key: f"`{json.dumps(shipped[key])}`" for key in described if described[key] != "–"} == {
+        key: default for key, default in described.items() if default != "–"
+    }

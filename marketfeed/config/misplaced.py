@@ -20,7 +20,10 @@ def homes(config: type[msgspec.Struct], feed_keys: Collection[str]) -> dict[str,
     found: dict[str, Collection[str]] = {}
     for field in inspect.type_info(config).fields:  # type: ignore[attr-defined]
         match field.type:
-            case inspect.StructType(fields=fields):
+            case (
+                inspect.StructType(fields=fields)
+                | inspect.UnionType(types=(inspect.StructType(fields=fields), inspect.NoneType()))
+            ):
                 found[f"[{field.encode_name}]"] = [one.encode_name for one in fields]
             case inspect.DictType(value_type=inspect.StructType(fields=fields)):
                 found[f"[{field.encode_name}.NAME]"] = [one.encode_name for one in fields]

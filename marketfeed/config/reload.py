@@ -24,13 +24,13 @@ LIVE: Final = frozenset(
 
 
 def changes(old: Config, new: Config) -> list[str]:
-    """Return the paths that differ: the section's name for sections in LIVE, keys for the others."""
+    """Return the paths that differ: keys, or the section's name if it is in LIVE, new or gone."""
     found: list[str] = []
     for section in Config.__struct_fields__:
         before, after = getattr(old, section), getattr(new, section)
         if before == after:
             continue
-        if section in LIVE or not hasattr(before, "__struct_fields__"):
+        if section in LIVE or type(before) is not type(after) or not hasattr(before, "__struct_fields__"):
             found.append(section)
             continue
         keys = type(before).__struct_fields__

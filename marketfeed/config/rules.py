@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from marketfeed.config.cluster import cluster_problems
 from marketfeed.config.guesses import guess
 from marketfeed.config.validation import shown
 from marketfeed.core.addresses import is_loopback, parse_ip
@@ -30,7 +31,7 @@ _TIER_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 def problems(config: Config) -> Iterator[Problem]:
     """Yield every rule that ``config`` breaks, section by section."""
-    for rules in (_engine, _gateway, _admin, _auth, _tiers, _limits):
+    for rules in (_engine, _gateway, _admin, _auth, _tiers, _limits, _cluster):
         yield from rules(config)
 
 
@@ -145,6 +146,10 @@ def _limits(config: Config) -> Iterator[Problem]:
     rate = config.limits.handshakes_per_s
     if 0 < rate < 1:
         yield "limits.handshakes_per_s", f"must be 0 (no limit), or from 1 to 1000000, not {rate:g}"
+
+
+def _cluster(config: Config) -> Iterator[Problem]:
+    return iter(()) if config.cluster is None else cluster_problems(config.cluster)
 
 
 def _each(path: str, texts: Sequence[str], problem_of: Callable[[str], str | None]) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from marketfeed.config.cluster import PATHS, ClusterConfig
 from marketfeed.config.misplaced import homes, placed
 from marketfeed.config.rules import problems
 from marketfeed.config.sources import applied, file_text, parsed, sourced
@@ -188,6 +189,7 @@ class Config(_Section, frozen=True):
     feeds: list[dict[str, Any]] = []
     alerts: AlertsConfig = AlertsConfig()
     latency: LatencyConfig = LatencyConfig()
+    cluster: ClusterConfig | None = None  # None: one node
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -271,8 +273,11 @@ def _with_absolute_paths(config: Config, base: Path) -> Config:
         ("gateway", ("tls_cert", "tls_key")),
         ("admin", ("token_file",)),
         ("auth", ("keys_file", "key_file", "previous_key_file", "jwks", "path")),
+        ("cluster", PATHS),
     ):
         table = getattr(config, section)
+        if table is None:
+            continue
         found = {key: getattr(table, key) for key in keys}
         paths = {key: str(base / path) for key, path in found.items() if path and "://" not in path}
         changed[section] = msgspec.structs.replace(table, **paths)

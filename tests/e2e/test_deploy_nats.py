@@ -1,0 +1,146 @@
+"""The shipped configurations of nats-server: valid, and a cluster with a leaf site works on them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import trio
+
+from marketfeed.cluster.link import open_link
+from marketfeed.cluster.link_settings import LinkSettings
+from marketfeed.cluster.link_state import LinkState
+from marketfeed.errors import ClusterError
+from marketfeed.secret import Secret
+from tests.support.nats import PROGRAM, READY_S, healthy
+from tests.support.ports import free_port
+
+DEPLOY = Path(__file__).parents[2] / "deploy" / "nats"
+WAIT_S = 60
+PASSWORDS = {
+    "NATS_INGEST_PASSWORD": "ingest-secret",
+    "NATS_GATEWAY_PASSWORD": "gateway-secret",
+    "NATS_ADMIN_PASSWORD": "admin-secret",
+    "NATS_LEAF_PASSWORD": "leaf-secret",
+}
+
+
+@pytest.mark.parametrize("name", ["nats-server.conf", "cluster.conf", "leaf-site.conf"])
+def test_nats_server_accepts_the_configuration(name):
+    environ = {"NATS_NAME": "nats-1", "NATS_LEAF_URL": "nats-leaf://leaf:x@nats-1:7422", **PASSWORDS}
+    done = subprocess.run(
+        [PROGRAM, "-t", "-c", DEPLOY / name], env=environ, capture_output=True, text=True, timeout=READY_S
+    )
+    assert done.returncode == 0, done.stderr
+
+
+class Site:
+    """Three servers of one shipped file, on this machine; names of machines become ports."""
+
+    def __init__(self, file: str, names: list[str], folder: Path, leaf_url: str = "") -> None:
+        self.ports = {name: (free_port(), free_port(), free_port(), free_port()) for name in names}
+        self._folder = folder
+        text = (DEPLOY / file).read_text()
+        for name, (_, _, route, _) in self.ports.items():
+            text = text.replace(f"{name}:6222", f"127.0.0.1:{route}")
+        self.processes = []
+        for name, (client, http, route, leaf) in self.ports.items():
+            here = folder / name
+            here.mkdir()
+            own = text.replace("./", f"{os.path.relpath(DEPLOY, here)}/").replace("/var/lib/nats", str(here))
+            for old, new in ((4222, client), (8222, http), (6222, route), (7422, leaf)):
+                own = re.sub(rf"(listen|http): [0-9.]+:{old}\b", rf"\g<1>: 127.0.0.1:{new}", own)
+            (here / "nats.conf").write_text(own)
+            environ = {**os.environ, "NATS_NAME": name, "NATS_LEAF_URL": leaf_url, **PASSWORDS}
+            with (here / "nats.log").open("wb") as log:
+                argv = [str(PROGRAM), "-c", str(here / "nats.conf")]
+                self.processes.append(subprocess.Popen(argv, env=environ, stdout=log, stderr=log))
+
+    def wait_until_ready(self) -> None:
+        for (name, ports), process in zip(self.ports.items(), self.processes, strict=True):
+            healthy(ports[1], process, self._folder / name / "nats.log")
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait(READY_S)
+
+    def settings(self, user: str, bucket: str | None = "mf_test") -> LinkSettings:
+        return LinkSettings(
+            servers=tuple(f"nats://127.0.0.1:{client}" for client, *_ in self.ports.values()),
+            name=f"test.{user}",
+            queue_bytes=1 << 20,
+            bucket=bucket,
+            replicas=3,
+            user=user,
+            password=Secret(f"{user}-secret"),
+        )
+
+
+@pytest.fixture
+def sites(tmp_path):
+    """The servers of both sites."""
+    started: list[Site] = []
+    try:
+        main = Site("cluster.conf", ["nats-1", "nats-2", "nats-3"], tmp_path)
+        started.append(main)
+        leaf = main.ports["nats-1"][3]
+        url = f"nats-leaf://leaf:leaf-secret@127.0.0.1:{leaf}"
+        started.append(Site("leaf-site.conf", ["nats-b1", "nats-b2", "nats-b3"], tmp_path, url))
+        for site in started:
+            site.wait_until_ready()
+        yield started
+    finally:
+        for site in started:
+            site.close()
+
+
+async def until_received(writer, reader, subject):
+    """Publish to ``subject`` until ``reader`` has a message, and return the subjects of what it has.
+
+    Interest spreads between servers with a delay.
+    """
+    with trio.fail_after(WAIT_S):
+        while True:
+            assert writer.publish(subject, b"x")
+            with trio.move_on_after(0.1):
+                return {message.subject for message in await reader.receive()}
+
+
+async def test_ingest_nodes_write_and_gateways_of_both_sites_read(sites):
+    main, other = sites
+    async with (
+        open_link(main.settings("ingest")) as ingest,
+        open_link(main.settings("gateway")) as near,
+        open_link(other.settings("gateway", bucket=None)) as far,
+    ):
+        for gateway in (near, far):
+            gateway.subscribe("mf.test.s0.t")
+            gateway.subscribe("mf.test.n.*")
+            await gateway.flush(WAIT_S)
+        for gateway in (near, far):
+            assert await until_received(ingest, gateway, "mf.test.s0.t") == {"mf.test.s0.t"}
+        revision = await ingest.create("origin.s0", b"ingest", WAIT_S)
+        assert revision is not None
+        assert await near.get("origin.s0", WAIT_S) == (b"ingest", revision)
+        with pytest.raises(ClusterError):  # no answer: the write is refused
+            await near.compare_and_set("origin.s0", b"gateway", revision, 0.5)
+        assert await ingest.get("origin.s0", WAIT_S) == (b"ingest", revision)
+        ingest.subscribe("mf.test.s0.>")
+        ingest.subscribe("mf.test.n.*")
+        await ingest.flush(WAIT_S)
+        assert near.publish("mf.test.s0.t", b"a frame of a gateway")
+        assert await until_received(near, ingest, "mf.test.n.near") == {"mf.test.n.near"}
+        assert near.state is LinkState.CONNECTED
+
+
+async def test_a_stranger_is_refused(sites):
+    main, _ = sites
+    async with open_link(LinkSettings(main.settings("x").servers, "test.x", 1 << 20)) as link:
+        with trio.fail_after(WAIT_S):
+            while link.state is not LinkState.DOWN:
+                await trio.sleep(0.01)
+        assert link.statistics().reason.startswith("the NATS server refused the credentials")
