@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import structlog
 import trio
@@ -24,39 +24,35 @@ from marketfeed.admin.health import Health, Phase
 from marketfeed.admin.listener import Admin
 from marketfeed.admin.metrics import Sources
 from marketfeed.admin.token import AdminToken
+from marketfeed.api.messages import Source
+from marketfeed.builder import Beginning, Builder
 from marketfeed.checks import addresses, admin_token, check_log_path, idle, tap_path
 from marketfeed.core.addresses import host_port
-from marketfeed.core.layout import block_bytes
-from marketfeed.core.rings import Rings
-from marketfeed.core.symbols import SymbolTable
-from marketfeed.core.writer import RingWriter
+from marketfeed.core.units import US
 from marketfeed.errors import StartError, gathered
-from marketfeed.fanout.catchup import most_missing
 from marketfeed.gateway.hosts import Hosts, own_names
 from marketfeed.gateway.limits import Admission
 from marketfeed.gateway.listener import accept_from, accept_http, open_listener, raise_file_limit
-from marketfeed.ingest.pump import Pump
-from marketfeed.ingest.room import Room
-from marketfeed.ingest.roster import Roster
+from marketfeed.gateway.overview import NodeNow
 from marketfeed.latency.aggregator import Aggregator
 from marketfeed.latency.log import IntervalLog
 from marketfeed.reloads import Reloads
 from marketfeed.server.access_control import AccessControl
 from marketfeed.server.alerting import Alerting
-from marketfeed.server.local import LocalServer, validate
+from marketfeed.server.lives import Lives
+from marketfeed.server.local import validate
 from marketfeed.server.metering import Metering
 from marketfeed.server.overview import EngineOverview
 from marketfeed.server.settings import limits_of
 from marketfeed.server.tap_listener import Taps
-from marketfeed.workers.pool import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from trio.socket import SocketType
 
-    from marketfeed.config.schema import Loaded
-    from marketfeed.server.api import SessionServer
+    from marketfeed.config.schema import Config, Loaded
+    from marketfeed.server.life import Life
 
 log = structlog.get_logger()
 
@@ -65,30 +61,32 @@ class Engine:
     """All parts of one engine process, built from its configuration."""
 
     def __init__(
-        self, loaded: Loaded, log_level: str = "info", load: Callable[[], Loaded] | None = None
+        self,
+        loaded: Loaded,
+        log_level: str = "info",
+        load: Callable[[], Loaded] | None = None,
+        origin: bool = True,
     ) -> None:
-        """Build everything that needs no socket; raises ConfigError.
+        """Build everything that needs no socket; raises ConfigError and StartError.
 
-        ``load`` reads the configuration again.
+        ``load`` reads the configuration again. ``origin``: the first life is one, see :class:`Beginning`.
         """
         self.config = config = loaded.config
-        engine = config.engine
-        try:
-            self.rings = Rings.shared(engine.max_symbols, engine.ring_depth)
-        except (OSError, OverflowError, MemoryError) as error:
-            size = block_bytes(engine.max_symbols, engine.ring_depth)
-            what = f"engine.max_symbols × engine.ring_depth take {size / 1e9:.1f} GB of address space"
-            raise StartError(f"{what}: {error}") from None
-        self.symbols = SymbolTable(engine.max_symbols, self.rings.names)
+        self.port = config.gateway.port  # that of the listener, once the engine serves
+        self.serving = trio.Event()
+        self._sources: trio.Nursery  # of the feeds of all lives, while the engine serves
         self.admission = Admission(limits_of(config.limits))
-        self._synced = trio.Event()
         latency = config.latency
         self.aggregator = Aggregator(
             IntervalLog(loaded.base / latency.path, latency.max_bytes, latency.keep_files),
             {name: tier.interval_ms for name, tier in config.tiers.items()},
         )
         self.overview = EngineOverview(self.aggregator)
-        self.metering = Metering(loaded, self.symbols.names)
+        self.metering = Metering(loaded)
+        self._builder = Builder(
+            loaded.base, log_level, self.admission, self.aggregator, self.overview, self.metering, self.wake
+        )
+        life = self._builder.begin(config, Beginning(origin=origin))
         found: list[str] = []
         self.access: AccessControl | None = None  # None: auth.mode is none
         with gathered(found):
@@ -96,79 +94,91 @@ class Engine:
                 self.access = AccessControl(loaded)
         with gathered(found):
             validate(config)
-            self.server = self.overview.server = self._session_server(loaded, log_level)
+            life.server = self._builder.server(config, life, self.access)
         with gathered(found):
-            self.taps = Taps(self.rings, tap_path(loaded), config.limits.taps)
+            self.taps = Taps(life.rings, tap_path(loaded), config.limits.taps)
         with gathered(found):
             check_log_path(loaded)
         with gathered(found):
             self.admin_token = AdminToken(admin_token(loaded))
-        room = Room(self.rings.head, most_missing(engine.ring_depth), self._wait_reached)
-        writer = RingWriter(self.rings, time.time_ns)
-        self.pump = Pump(writer, self.symbols, self._wake, wait_room=room.wait)
-        self.roster = self.overview.roster = Roster(self.pump, loaded.base, self._wait_sessions)
         with gathered(found):
-            self.roster.plan(config.feeds, addresses(config))
+            life.roster.plan(config.feeds, addresses(config))
         with gathered(found):
-            self.alerting = Alerting(loaded, self.rings, self.symbols, self.roster)
+            self.alerting = Alerting(loaded, life.rings, life.symbols, life.roster, origin)
         if found:
+            life.end()
             raise loaded.refusal(found)
+        self.lives = self.overview.server = Lives(life)
+        self.overview.roster = life.roster
         if self.access is not None:
-            self.access.server = self.server
+            self.access.server = self.lives
             self.access.desk.on_sessions = self.metering.count_sessions
-        self.metering.on_change = self.server.limit
+        self.metering.on_change = self.lives.limit
         self.health = Health(
-            self.server, self.roster, self.aggregator, self.taps, self.symbols,
-            self.alerting, self.metering, self.access,
-        )  # fmt: skip
+            self.lives, self.aggregator, self.taps, self.alerting, self.metering, self.access
+        )
         self.parts = Sources(
-            self.server, self.rings, self.symbols, self.roster, self.taps, self.aggregator, self.admission,
-            self.health, self.alerting, self.metering, self.overview, self.access,
+            self.lives, self.taps, self.aggregator, self.admission, self.health, self.alerting,
+            self.metering, self.overview, self.access,
         )  # fmt: skip
+        self.overview.nodes = lambda: (self.node(),)
         self.reloads = Reloads(self.parts, self.admin_token, config, load or (lambda: loaded))
 
-    def _session_server(self, loaded: Loaded, log_level: str) -> SessionServer:
-        config = loaded.config
-        if config.engine.workers:
-            return WorkerPool(
-                config,
-                loaded.base,
-                self.rings,
-                self.admission,
-                log_level,
-                on_synced=self._on_synced,
-                on_latencies=self.aggregator.take,
-                overview=self.overview,
-                desk=None if self.access is None else self.access.desk,
-                on_usage=self.metering.take,
-            )
-        return LocalServer(
-            config,
-            self.rings,
-            self.symbols,
-            self.admission,
-            on_synced=self._on_synced,
-            on_latencies=self.aggregator.take,
-            overview=self.overview,
-            access=None if self.access is None else self.access.access(),
-            on_usage=self.metering.take,
-        )
+    def node(self) -> NodeNow:
+        """Return this engine as ``/v1/nodes`` lists it without a cluster."""
+        source, state = self.lives.source, self.health.status()
+        if state == "ready" and source is not None and source.state == "stale":
+            state = "stale"
+        return NodeNow("", "", len(self.lives), self.admission.limits.sessions, state)
 
-    def _wake(self) -> None:
-        self.server.wake()
+    def source_state(self, shard: str, state: Literal["stale", "live"]) -> None:
+        """Tell all sessions that the source of the ticks of ``shard`` is not heard, or is again."""
+        self.lives.source_state(Source(shard, state, time.time_ns() // US))
+
+    def wake(self) -> None:
+        """Wake all readers of the rings, after ticks were written. Idempotent; repeated calls coalesce."""
+        self.lives.wake()
         self.taps.ring()
         self.alerting.ring()
 
-    def _on_synced(self) -> None:
-        self._synced.set()
-        self._synced = trio.Event()
+    async def exchange(self, beginning: Beginning) -> Life:
+        """Begin another life, which takes the place of the present one; return it.
 
-    async def _wait_sessions(self, count: int) -> None:
-        while self.server.synced_sessions < count:
-            await self._synced.wait()
+        New connections go to the new life when this returns. The sessions of the old one are closed, so that
+        their clients reconnect, and taps are ended; the old rings are freed after the last of them. Waits
+        for a reload in progress.
 
-    async def _wait_reached(self, g: int) -> None:
-        await self.server.wait_reached(g)
+        Raises StartError if workers or memory are lacking, ConfigError if feeds or rules cannot be
+        constructed any more, and ValueError for an invalid epoch: then the present life goes on.
+        """
+        async with self.reloads.lock:
+            config = self.reloads.config
+            life = self._builder.begin(config, beginning)
+            try:
+                life.server = self._builder.server(config, life, self.access)
+                watcher = self.alerting.prepared(life.rings, life.symbols)
+                life.roster.plan(config.feeds, addresses(config))
+                await self.lives.roster.stop()
+                life.roster.count_on(self.lives.roster)
+                if beginning.fill is not None:
+                    beginning.fill(life)
+                await self.lives.exchange(life)
+            except BaseException as error:
+                life.end()
+                if isinstance(error, Exception):  # not Cancelled: the engine ends
+                    await self._run_feeds_again(config)
+                raise
+            self.taps.exchange(life.rings)
+            self.alerting.exchange(watcher, life.roster, beginning.origin)
+            self.overview.roster = life.roster
+            await life.roster.apply(self._sources)
+            return life
+
+    async def _run_feeds_again(self, config: Config) -> None:
+        """Run the feeds of the present life, if they were stopped for an exchange that has failed."""
+        if self.lives.roster.stopped:
+            self.lives.roster.plan(config.feeds, addresses(config))
+            await self.lives.roster.apply(self._sources)
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit status. Raises StartError."""
@@ -182,7 +192,7 @@ class Engine:
             trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
         ):
             async with self.alerting.open(), self.metering.open():
-                self.server.alerts = self.alerting.dispatch
+                self.lives.alerts = self.alerting.dispatch
                 error = await self._serve(listener, admin_listener, signals)
         if error is not None:
             raise error
@@ -194,7 +204,8 @@ class Engine:
     ) -> StartError | None:
         """Serve until SIGTERM or SIGINT; return the error that prevented the start, if any."""
         host, port = self.config.gateway.host, listener.getsockname()[1]
-        server = self.server
+        self.port = port
+        server = self.lives
         failed: StartError | None = None
         admin = Admin(
             self.parts,
@@ -222,11 +233,13 @@ class Engine:
                     await trio.lowlevel.checkpoint()
                 async with trio.open_nursery() as sources:
                     sources.start_soon(accept_from, listener, server.counters, server.take)
-                    await self.roster.apply(sources)
+                    self._sources = sources
+                    await server.roster.apply(sources)
                     sources.start_soon(self.reloads.run, sources)
                     self.health.phase = Phase.SERVING
                     log.info("admin listening", port=admin_port)
                     self._print_ready(host, port)
+                    self.serving.set()
                     async for number in signals:
                         if number != signal.SIGHUP:
                             break
@@ -246,7 +259,9 @@ class Engine:
 
     def _print_ready(self, host: str, port: int) -> None:
         scheme = "https" if self.config.gateway.tls_cert else "http"
-        print(f"marketfeed ready {scheme}://{host_port(host, port)} epoch={self.rings.epoch}", flush=True)
+        print(
+            f"marketfeed ready {scheme}://{host_port(host, port)} epoch={self.lives.rings.epoch}", flush=True
+        )
 
 
 async def _stop_on_second(signals: AsyncIterator[int]) -> None:
@@ -271,5 +286,5 @@ async def serve(loaded: Loaded, log_level: str = "info", load: Callable[[], Load
     engine = Engine(loaded, log_level, load)
     for warning in idle(loaded):
         log.warning(warning)
-    log.info("starting", feeds=engine.roster.planned, file_limit=files)
+    log.info("starting", feeds=engine.lives.roster.planned, file_limit=files)
     return await engine.run()

@@ -51,6 +51,7 @@ class Reloads:
         self._certificate = contents(config.gateway)
         self._in_force: tuple[Config, list[bytes]] | None = None  # of the last reload
         self._asked = trio.Event()
+        self.lock = trio.Lock()  # held while the configuration or the life of the engine changes
 
     def ask(self) -> None:
         """Have :meth:`run` reload. Idempotent until it begins to."""
@@ -62,7 +63,8 @@ class Reloads:
         while True:
             await self._asked.wait()
             self._asked = trio.Event()
-            await self._reload(sources, during)
+            async with self.lock:
+                await self._reload(sources, during)
             during = self._asked.is_set()
 
     async def _reload(self, sources: trio.Nursery, during: bool) -> None:
@@ -94,13 +96,13 @@ class Reloads:
         access_before = self._renew_access(secrets.access)
         try:
             if not access_alone:
-                await self._parts.server.reload(config)
+                await self._parts.lives.reload(config)
         except (ConfigError, StartError) as error:
             self._parts.health.reload_failure = str(error)
             log.error("reload failed", reason=str(error))
             self._parts.admission.limits = before
             self._renew_access(access_before)
-            self._parts.roster.forget()
+            self._parts.lives.roster.forget()
             return
         self.config = config
         self._in_force = now
@@ -109,7 +111,7 @@ class Reloads:
         self._parts.taps.most = config.limits.taps
         self._renew(secrets)
         self._parts.metering.quotas.tenants = config.auth.tenants
-        await self._parts.roster.apply(sources)
+        await self._parts.lives.roster.apply(sources)
         for warning in exposed(loaded):
             log.warning(warning)
         log.info("reloaded", changed=changed)
@@ -122,11 +124,11 @@ class Reloads:
         with gathered(found):
             validate(config)
         with gathered(found):
-            self._parts.roster.plan(config.feeds, addresses(config))
+            self._parts.lives.roster.plan(config.feeds, addresses(config))
         with gathered(found):
             secrets = self._secrets(loaded)
         if found:
-            self._parts.roster.forget()
+            self._parts.lives.roster.forget()
             raise loaded.refusal(found)
         return secrets
 

@@ -42,7 +42,7 @@ LAYERS = [
     {"marketfeed.gateway"},
     {"marketfeed.server", "marketfeed.recordings"},
     {"marketfeed.workers", "marketfeed.admin"},
-    {"marketfeed.checks", "marketfeed.engine", "marketfeed.reloads"},
+    {"marketfeed.builder", "marketfeed.checks", "marketfeed.engine", "marketfeed.reloads"},
     {"marketfeed.cli", "marketfeed.__main__"},
     {
         "marketfeed.testing",
@@ -194,6 +194,7 @@ def test_long_lived_tasks_start_in_the_engine_alone():
     allowed |= {"marketfeed.workers.worker", "marketfeed.workers.supervisor"}
     allowed |= {"marketfeed.alerts.watcher", "marketfeed.server.alerting"}
     allowed |= {"marketfeed.alerts.dispatch", "marketfeed.gateway.live_alerts"}
+    allowed |= {"marketfeed.server.lives"}  # a nursery for each life, within the sessions of the engine
     allowed |= {"marketfeed.alerts.escalation.alertmanager"}  # ends with one attempt
     # As the watcher, they finish when their tasks end; they run within the engine's alerting.
     allowed |= {"marketfeed.alerts.escalator", "marketfeed.alerts.escalation.lane"}

@@ -15,12 +15,10 @@ from marketfeed.ingest.supervise import STALE_S, FeedState
 from marketfeed.server.conditions import Condition
 
 if TYPE_CHECKING:
-    from marketfeed.core.symbols import SymbolTable
-    from marketfeed.ingest.roster import Roster
     from marketfeed.latency.aggregator import Aggregator
     from marketfeed.server.access_control import AccessControl
     from marketfeed.server.alerting import Alerting
-    from marketfeed.server.api import SessionServer
+    from marketfeed.server.lives import Lives
     from marketfeed.server.metering import Metering
     from marketfeed.server.tap_listener import Taps
 
@@ -64,20 +62,16 @@ class Health:
 
     def __init__(
         self,
-        server: SessionServer,
-        roster: Roster,
+        lives: Lives,
         aggregator: Aggregator,
         taps: Taps,
-        symbols: SymbolTable,
         alerting: Alerting,
         metering: Metering,
         access: AccessControl | None = None,
     ) -> None:
-        self._server = server
-        self._roster = roster
+        self._lives = lives
         self._aggregator = aggregator
         self._taps = taps
-        self._symbols = symbols
         self._alerting = alerting
         self._metering = metering
         self._access = access
@@ -92,14 +86,14 @@ class Health:
 
     def problems(self) -> list[Condition]:
         """Return why subscribers cannot be served."""
-        found = [*self._feeds(required=True), *self._server.problems()]
+        found = [*self._feeds(required=True), *self._lives.problems()]
         if trouble := self._alerting.problem():
             found.append(Condition("alert_log", "", f"alert log: {trouble}"))
         return found
 
     def warnings(self) -> list[Condition]:
         """Return the conditions under which subscribers are still served."""
-        found = [*self._feeds(required=False), *self._server.warnings()]
+        found = [*self._feeds(required=False), *self._lives.warnings()]
         found += [
             Condition("alert_rule", name, f"alert rule {name} failed, and is off: {why}")
             for name, why in self._alerting.failed_rules().items()
@@ -122,16 +116,17 @@ class Health:
 
     def feeds(self) -> dict[str, str]:
         """Return the state of each feed, by name."""
-        return {one.intake.name: one.state().value for one in self._roster.supervisors}
+        return {one.intake.name: one.state().value for one in self._lives.roster.supervisors}
 
     def _feeds(self, required: bool) -> list[Condition]:
-        states = {one.intake.name: one.state() for one in self._roster.supervisors}
+        states = {one.intake.name: one.state() for one in self._lives.roster.supervisors}
         return [
             Condition(f"feed_{state.value}", name, f"feed {name} is {_AMISS[state]}")
             for name, state in states.items()
-            if state in _AMISS and (name in self._roster.required) is required
+            if state in _AMISS and (name in self._lives.roster.required) is required
         ]
 
     def _full(self) -> str | None:
-        most = self._symbols.max_symbols
-        return f"engine.max_symbols is {most}: new names are left out" if len(self._symbols) >= most else None
+        symbols = self._lives.symbols
+        most = symbols.max_symbols
+        return f"engine.max_symbols is {most}: new names are left out" if len(symbols) >= most else None

@@ -61,7 +61,7 @@ class Admin:
                 refuse=self._refuse,
                 linked=frozenset({LOG, REPORT}),
             ),
-            sources.server.counters.refused,
+            sources.lives.counters.refused,
         )
 
     def _refuse(self, request: Request) -> Response | None:
@@ -81,7 +81,7 @@ class Admin:
         return Response(await exposition(self._sources), CONTENT_TYPE)
 
     async def _health(self, request: Request) -> Response:
-        return json_response(HealthAnswer("ok", self._sources.rings.epoch))
+        return json_response(HealthAnswer("ok", self._sources.lives.rings.epoch))
 
     async def _readiness(self, request: Request) -> Response:
         """Return 200 if subscribers can be served, else 503 with ``problems``; in both cases ``warnings``."""
@@ -108,7 +108,7 @@ class Admin:
         if slow_text not in ("0", "1"):
             return error_response(400, "slow: 0 or 1")
         limit, only_slow = int(limit_text), slow_text == "1"
-        listing = await self._sources.server.listing(limit, only_slow)
+        listing = await self._sources.lives.listing(limit, only_slow)
         dispatch = self._sources.alerting.dispatch
         states = {} if dispatch is None else dispatch.statistics()
         for row in listing.shown:

@@ -32,14 +32,11 @@ from marketfeed.server.process_usage import cpu_s, resident_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from marketfeed.core.rings import Rings
-    from marketfeed.core.symbols import SymbolTable
-    from marketfeed.ingest.roster import Roster
     from marketfeed.latency.aggregator import Aggregator
     from marketfeed.server.access_control import AccessControl
     from marketfeed.server.alerting import Alerting
-    from marketfeed.server.api import SessionServer
     from marketfeed.server.conditions import Condition
+    from marketfeed.server.lives import Lives
     from marketfeed.server.metering import Metering
     from marketfeed.server.overview import EngineOverview
     from marketfeed.server.stats import ServerStats
@@ -53,10 +50,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Sources:
     """The objects that metrics are read from."""
 
-    server: SessionServer
-    rings: Rings
-    symbols: SymbolTable
-    roster: Roster
+    lives: Lives
     taps: Taps
     aggregator: Aggregator
     admission: Admission
@@ -71,7 +65,7 @@ async def exposition(sources: Sources) -> bytes:
     """Return all metrics in Prometheus's text format."""
     registry = CollectorRegistry()
     dead = await sources.alerting.dead_letter_counts()
-    registry.register(_Snapshot(sources, await sources.server.statistics(), dead))
+    registry.register(_Snapshot(sources, await sources.lives.statistics(), dead))
     return generate_latest(registry)
 
 
@@ -89,7 +83,7 @@ class _Snapshot(MetricSource):
         yield from self._ticks()
         yield from self._latencies()
         yield from self._feeds()
-        yield from alert_metrics(self._sources.alerting, self._sources.rings.head(), self._dead)
+        yield from alert_metrics(self._sources.alerting, self._sources.lives.rings.head(), self._dead)
         if self._sources.access is not None:
             yield from access_metrics(self._sources.access)
         yield from usage_metrics(self._sources.metering)
@@ -160,13 +154,21 @@ class _Snapshot(MetricSource):
         yield histogram("frame_bytes", "Sizes of frames of flushes.", FRAME_BOUNDS, sizes, report.sent_bytes)
         text = "Time to collect, encode and send one flush."
         yield histogram("flush_seconds", text, FLUSH_BOUNDS_S, report.flush_counts, report.flush_seconds)
-        rings, count = self._sources.rings, len(self._sources.symbols)
+        lives = self._sources.lives
+        rings, count = lives.rings, len(lives.symbols)
         laps = {
             (name,): int((rings.published(c, count) // rings.depth).sum()) for c, name in enumerate(CHANNELS)
         }
         yield counter("ring_laps_total", "Ring wrap-arounds, all symbols.", "channel", laps)
-        yield gauge("published_g", "g of the newest tick in the rings.", "", {(): self._sources.rings.head()})
-        yield gauge("symbols", "Names in the symbol table.", "", {(): len(self._sources.symbols)})
+        yield gauge("published_g", "g of the newest tick in the rings.", "", {(): rings.head()})
+        yield gauge("symbols", "Names in the symbol table.", "", {(): count})
+        yield gauge("epoch_info", "1, labelled with the epoch.", "epoch", {(rings.epoch,): 1})
+        source = lives.source
+        stale = {} if source is None else {(source.shard,): source.state == "stale"}
+        yield gauge("source_stale", "1 while the source of a shard's ticks is not heard.", "shard", stale)
+        text = "Changes of the state of the source of ticks."
+        yield counter("source_changes_total", text, "", {(): lives.source_changes})
+        yield counter("epochs_total", "Epochs that followed another.", "", {(): lives.exchanges})
         yield gauge("groups", "Groups that share frames.", "", {(): report.groups})
 
     def _latencies(self) -> Iterable[Metric]:
@@ -201,7 +203,7 @@ class _Snapshot(MetricSource):
         events: dict[tuple[str, ...], float] = {}
         failures: dict[tuple[str, ...], float] = {}
         states: dict[tuple[str, ...], float] = {}
-        for supervisor in self._sources.roster.supervisors:
+        for supervisor in self._sources.lives.roster.supervisors:
             intake = supervisor.intake
             for channel, count in zip(CHANNELS, intake.ticks, strict=True):
                 ticks[intake.name, channel] = count

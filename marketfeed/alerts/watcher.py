@@ -115,6 +115,10 @@ class Watcher:
         """Return the rules that raised an exception and are off, with the reason."""
         return self._rules.failed
 
+    def count_on(self, before: Watcher) -> None:
+        """Go on with the counters of ``before``, which has ended."""
+        self.ticks, self.lost_ticks, self.raised = before.ticks, before.lost_ticks, before.raised
+
     def ring(self) -> None:
         """Wake the watcher. Idempotent; repeated calls coalesce."""
         self._rung.set()
@@ -318,6 +322,6 @@ def left_open(episode: Episode, now_ns: int) -> Judged:
         severity=episode.severity,
         state="cleared",
         r_ns=now_ns,
-        message="the engine was started again, and its rules start clear",
+        message="the engine has begun a new epoch, and its rules start clear",
     )
     return Judged(cleared, inhibited=not episode.shown)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from marketfeed.api.answers import Body
 from marketfeed.api.fields import Count, Epoch, Micros, Tier
 
 MAX_PATTERNS: Final = 100  # names and prefixes per list of `access`; a token may have 10,000
+NODE_STATES: Final = ("starting", "ready", "not ready", "stale", "draining")
 FEED_STATES: Final = ("starting", "live", "stale", "down", "done", "failed")
 
 
@@ -65,3 +66,25 @@ class EngineAnswer(Body, frozen=True):
         Annotated[str, Meta(description="URL of the admin port, if it and the client are on one machine.")]
         | UnsetType
     ) = UNSET
+
+
+class NodesParameters(Struct):
+    """Parameters of ``/v1/nodes``."""
+
+    shard: Annotated[str, Meta(description="Only nodes that serve this shard.")] = ""
+
+
+class NodeRow(Body, frozen=True):
+    """An engine of the cluster; without a cluster, the engine itself."""
+
+    url: Annotated[str, Meta(description="URL to connect to.")]
+    site: Annotated[str, Meta(description="Where it is; empty if it is not configured.")]
+    sessions: Annotated[Count, Meta(description="Sessions now.")]
+    capacity: Annotated[Count, Meta(description="Most sessions.")]
+    state: Annotated[
+        str,
+        Meta(
+            description="Whether it serves clients; `stale`: it does not hear the source of its ticks.",
+            extra_json_schema={"enum": list(NODE_STATES)},
+        ),
+    ]

@@ -246,8 +246,20 @@ class Closing(Message, frozen=True, tag="closing"):
     code: Annotated[int, Meta(extra_json_schema={"enum": [int(code) for code in CLOSING]})]
     msg: Annotated[str, Meta(description="The reason, for people.")]
     retry_ms: Annotated[Count, Meta(description="Reconnect after so many milliseconds.")] | UnsetType = UNSET
+    url: Annotated[str, Meta(description="Reconnect to this engine of the same cluster.")] | UnsetType = UNSET
+
+
+class Source(Message, frozen=True, tag="source"):
+    """State of the source of the engine's ticks, in a cluster: `stale` while it is not heard.
+
+    The session continues; what it is sent meanwhile may be out of date.
+    """
+
+    shard: Annotated[str, Meta(description="The shard whose ticks the engine serves.")]
+    state: Literal["stale", "live"]
+    t: Annotated[Micros, Meta(description="When it got into that state.")]
 
 
 Types = tuple[type[Message], ...]
-ON_EVENTS: Final[Types] = (Quote, Trade, Alert, Gap, Subscription, Synced, Lag, Error, Closing)
+ON_EVENTS: Final[Types] = (Quote, Trade, Alert, Gap, Subscription, Synced, Lag, Error, Source, Closing)
 ON_STREAM: Final[Types] = (*ON_EVENTS, Acked, Connected, Authenticated, Heartbeat, Pong)

@@ -47,6 +47,12 @@ ADMIN_TOKEN: Final = {
     "description": "The token in `admin.token_file`. Without that key, none is required.",
 }
 CURSOR: Final = {"description": "Send it as `after` of the next poll.", "schema": {"type": "string"}}
+SOURCE: Final = {
+    "description": "`stale`: the source of ticks is not heard, and the answer may be out of date.",
+    "required": False,  # absent while it is heard
+    "schema": {"type": "string", "const": "stale"},
+}
+POLLED: Final = {"X-Cursor": CURSOR, "X-Source": SOURCE}
 ETAG: Final = {"description": "Version of the answer, for If-None-Match.", "schema": {"type": "string"}}
 HANDSHAKE: Final = {
     "Upgrade": {"required": True, "schema": {"type": "string", "const": "websocket"}},
@@ -80,26 +86,30 @@ GATEWAY: Final = (
     Route(
         "/v1/poll",
         "Wait for what is new since a cursor (long poll).",
-        {**json_answer(ref(answers.PollAnswer), "What is new."), "headers": {"X-Cursor": CURSOR}},
+        {**json_answer(ref(answers.PollAnswer), "What is new."), "headers": POLLED},
         EVERYWHERE,
         answers.PollParameters,
-        answers={"204": {"description": "Nothing new before the timeout.", "headers": {"X-Cursor": CURSOR}}},
+        answers={"204": {"description": "Nothing new before the timeout.", "headers": POLLED}},
     ),
     Route(
         "/v1/quotes",
         "Get the latest quote of each symbol (short poll).",
-        json_answer(array_of([Quote]), "In order of `g`."),
+        {**json_answer(array_of([Quote]), "In order of `g`."), "headers": {"X-Source": SOURCE}},
         parameters=answers.LatestParameters,
         tagged=True,
     ),
     Route(
         "/v1/trades",
         "Get the latest trade of each symbol (short poll).",
-        json_answer(array_of([Trade]), "In order of `g`."),
+        {**json_answer(array_of([Trade]), "In order of `g`."), "headers": {"X-Source": SOURCE}},
         parameters=answers.LatestParameters,
         tagged=True,
     ),
-    Route("/v1/symbols", "Get all symbols.", json_answer(ref(answers.SymbolList), "All symbols.")),
+    Route(
+        "/v1/symbols",
+        "Get all symbols.",
+        {**json_answer(ref(answers.SymbolList), "All symbols."), "headers": {"X-Source": SOURCE}},
+    ),
     Route(
         "/v1/tickets",
         "Get a ticket for the URL of an event stream or WebSocket.",
@@ -117,6 +127,12 @@ GATEWAY: Final = (
         "/v1/engine",
         "Get version, tiers, the state of feeds, and what the token gives.",
         struct_answer(engine.EngineAnswer),
+    ),
+    Route(
+        "/v1/nodes",
+        "List the engines of the cluster that clients can use.",
+        json_answer({"type": "array", "items": ref(engine.NodeRow)}, "Engines; without a cluster, this one."),
+        parameters=engine.NodesParameters,
     ),
     Route("/", "Get the page.", text_answer("text/html", "The page."), PUBLIC, tagged=True),
     Route(
@@ -222,6 +238,7 @@ STRUCTS: Final[tuple[type[Any], ...]] = (
     answers.Latency,
     answers.TicketAnswer,
     engine.EngineAnswer,
+    engine.NodeRow,
     operations.HealthAnswer,
     operations.ReadinessAnswer,
     operations.SessionList,
@@ -273,7 +290,8 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
 def _responses(route: Route) -> dict[str, Any]:
     found = dict(route.answers)
     if route.ok is not None:
-        found["200"] = route.ok | ({"headers": {"ETag": ETAG}} if route.tagged else {})
+        headers = route.ok.get("headers", {}) | ({"ETag": ETAG} if route.tagged else {})
+        found["200"] = route.ok | ({"headers": headers} if headers else {})
     if route.tagged:
         found["304"] = {"description": "Not changed since If-None-Match.", "headers": {"ETag": ETAG}}
     for status in route.errors:

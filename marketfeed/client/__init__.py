@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Quote,
         Reset,
         Resumed,
+        Source,
         Subscription,
         Synced,
         Trade,
@@ -51,7 +52,7 @@ _MODULES: Final = {
     "marketfeed.client.feed": ("Feed",),
     "marketfeed.client.messages": (
         "Alert", "Closing", "Connected", "Disconnected", "Error", "Gap", "Lag", "Message", "Quote", "Reset",
-        "Resumed", "Subscription", "Synced", "Trade",
+        "Resumed", "Source", "Subscription", "Synced", "Trade",
     ),
     "marketfeed.client.publishers": (
         "BlockingPublisher", "Publisher", "PublisherStatistics", "UnsentError", "publisher",
@@ -86,6 +87,7 @@ __all__ = [
     "RequestRefusedError",
     "Reset",
     "Resumed",
+    "Source",
     "State",
     "Statistics",
     "Subscription",

@@ -143,6 +143,11 @@ class BlockingFeed:
         return self._running.feed.tier
 
     @property
+    def source(self) -> str:
+        """`stale` while the engine does not hear the source of its ticks, else `live`."""
+        return self._running.feed.source
+
+    @property
     def cursor(self) -> str | None:
         """Cursor up to which all requests for ticks have been served: see :attr:`Feed.cursor`."""
         return self._running.feed.cursor

@@ -19,6 +19,7 @@ from marketfeed.client.core import Core, Settings
 from marketfeed.client.driver import BUFFER_BYTES, Driver
 from marketfeed.client.event_loops import running_backend
 from marketfeed.client.feed import Feed, listed
+from marketfeed.client.nodes import Nodes
 from marketfeed.errors import ConfigError, FeedClosedError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section
 
 
 def connect(
-    url: str | Endpoint,
+    url: str | Endpoint | Sequence[str],
     token: str | None = None,
     *,
     get_token: Callable[[], str | Awaitable[str | None] | None] | None = None,
@@ -43,6 +44,7 @@ def connect(
     ca: str | Path | None = None,
     headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     wait: bool = False,
+    nodes: bool = False,
     buffer_bytes: int = BUFFER_BYTES,
     connect_s: float = 10.0,
     retry_s: tuple[float, float] = (1.0, 30.0),
@@ -55,7 +57,9 @@ def connect(
             async for message in feed:
                 ...
 
-    ``url`` is that of the engine, http:// or https://, or of its stream, ws:// or wss://. ``token`` is a key
+    ``url`` is that of the engine, http:// or https://, or of its stream, ws:// or wss://. Several URLs are
+    those of engines of one cluster: the first that can be reached is used. With ``nodes``, the feed asks
+    there for the other engines of the cluster, and connects to the one with the most room. ``token`` is a key
     or token. ``get_token`` returns one, and is called before the first connection and before a token
     expires; it may be asynchronous. If it raises, it is called again after a delay. If it returns None, the
     feed ends as unauthorised. ``quotes``, ``trades``, ``tier`` and ``after`` are a first subscription, as
@@ -74,10 +78,8 @@ def connect(
 
     Raises ConfigError for arguments that are not valid.
     """
-    if isinstance(url, str) and url.partition("://")[0] not in ("http", "https", "ws", "wss"):
-        raise ConfigError(f"{url}: must be http://HOST:PORT, or https://, ws:// or wss://")
-    trusted = None if ca is None else Path(ca)
-    where = url if isinstance(url, Endpoint) else endpoint(stream_of(url), trusted, "", "ca: ")
+    homes = _homes(url, None if ca is None else Path(ca))
+    where = homes[0]
     if encoding not in ENCODINGS:
         raise ConfigError(f"encoding: one of {', '.join(ENCODINGS)}, not {encoding!r}")
     if compress and encoding != "json":
@@ -104,7 +106,21 @@ def connect(
     first = {"quotes": listed(quotes), "trades": listed(trades), "tier": tier, "cursor": after or ""}
     if not (quotes or trades):
         first = {}
-    return Connecting(where, settings, first, get_token, buffer_bytes)
+    return Connecting(Nodes(homes, nodes), settings, first, get_token, buffer_bytes)
+
+
+def _homes(url: str | Endpoint | Sequence[str], ca: Path | None) -> list[Endpoint]:
+    """Return the endpoints at the caller's URLs; raises ConfigError."""
+    if isinstance(url, Endpoint):
+        return [url]
+    found: list[Endpoint] = []
+    for one in [url] if isinstance(url, str) else url:
+        if one.partition("://")[0] not in ("http", "https", "ws", "wss"):
+            raise ConfigError(f"{one}: must be http://HOST:PORT, or https://, ws:// or wss://")
+        found.append(endpoint(stream_of(one), ca, "", "ca: "))
+    if len({one.tls is None for one in found}) != 1:
+        raise ConfigError("url: at least one, and either all with TLS or none")
+    return found
 
 
 def _headers(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
@@ -123,13 +139,13 @@ class Connecting:
 
     def __init__(
         self,
-        where: Endpoint,
+        nodes: Nodes,
         settings: Settings,
         first: dict[str, Any],
         get_token: Callable[[], Any] | None,
         buffer_bytes: int,
     ) -> None:
-        self._where, self._settings, self._first = where, settings, first
+        self._nodes, self._settings, self._first = nodes, settings, first
         self._get_token, self._buffer_bytes = get_token, buffer_bytes
         self._feed: Feed | None = None
 
@@ -140,7 +156,7 @@ class Connecting:
         backend = running_backend()
         core = Core(self._settings)
         limits = (self._buffer_bytes, self._settings.connect_s)
-        driver = Driver(core, self._where, backend, self._get_token, *limits)
+        driver = Driver(core, self._nodes, backend, self._get_token, *limits)
         self._feed = Feed(driver)
         self._background = backend.background(driver.run)
         await self._background.__aenter__()

@@ -109,6 +109,7 @@ class Core:
         self.state = State("disconnected", 0, "not connected yet", 0.0)
         self.finished: MarketfeedError | None = None
         self.closed = False  # by the caller
+        self._directed: str | None = None  # the URL to which the engine has sent the client
         self._ws: WebSocket | None = None
         self._events: list[Event] = []
         self._leaving = b""  # the last bytes of a connection that is over
@@ -123,6 +124,12 @@ class Core:
     def epoch(self) -> str:
         """The epoch of the engine's rings, "" before the first connection."""
         return self._dialogue.epoch
+
+    @property
+    def source(self) -> str:
+        """`stale` while the engine does not hear the source of its ticks, else `live`."""
+        source = self._dialogue.source
+        return "live" if source is None else source.state
 
     @property
     def token(self) -> str | None:
@@ -141,11 +148,16 @@ class Core:
         self._credentials.need(now.s)
         self.state = State("connecting", self.state.code, self.state.reason, now.s)
 
-    def opened(self, now: Now) -> None:
-        """There is a connection; begin the handshake."""
+    def take_directed(self) -> str | None:
+        """Return where `closing` has sent the client since the last call, None if nowhere."""
+        directed, self._directed = self._directed, None
+        return directed
+
+    def opened(self, now: Now, host: str | None = None, resource: str | None = None) -> None:
+        """Begin the handshake on a new connection, to the ``host`` of the settings or another one."""
         self._dialogue.now = now
         made = self._settings
-        self._ws = WebSocket(made.host, made.resource, made.headers, secure=made.secure)
+        self._ws = WebSocket(host or made.host, resource or made.resource, made.headers, secure=made.secure)
         self._leaving = b""
         self._dialogue.begin(self._ws)
         self._give_up_s = now.s + made.connect_s
@@ -319,6 +331,7 @@ class Core:
         retry_s = None
         if closing is not None and closing.code == end.code:
             reason = printable(closing.msg)
+            self._directed = None if closing.url is UNSET else closing.url
             retry_s = None if closing.retry_ms is UNSET else closing.retry_ms / 1000
         self._leave(None)
         if end.code >= FIRST_FINAL_CODE or (

@@ -82,6 +82,7 @@ class Dialogue:
         self.ever_ready = False
         self.closing: messages.Closing | None = None  # the engine's announcement of the end
         self.end: End | None = None
+        self.source: messages.Source | None = None  # as the engine of this connection has told it
         self.events: list[Answered | Settled] = []
         self.epoch = self.session = ""
         self._ws: WebSocket | None = None
@@ -104,6 +105,7 @@ class Dialogue:
             messages.Pong: self._pong,
             messages.Heartbeat: self._heartbeat,
             messages.Closing: self._announced,
+            messages.Source: self._source,
             messages.Error: self._error,
         }
 
@@ -114,7 +116,7 @@ class Dialogue:
         self._ws, self.ready, self.closing, self.end = ws, False, None, None
         self._ping_s = self._mute_s = _NEVER
         self._pings.clear()
-        self._auth, self.greeted = None, False
+        self._auth, self.greeted, self.source = None, False, None
 
     def cut(self) -> None:
         """The connection is lost."""
@@ -259,6 +261,11 @@ class Dialogue:
 
     def _heartbeat(self, message: messages.Heartbeat, into: list[Any]) -> None:
         """Ignore it: that bytes have come is noted already."""
+
+    def _source(self, message: messages.Source, into: list[Any]) -> None:
+        if self.source is None or message.state != self.source.state:  # else it was told at the begin
+            into.append(message)
+        self.source = message
 
     def _announced(self, message: messages.Closing, into: list[Any]) -> None:
         self.closing = message

@@ -29,9 +29,9 @@ from marketfeed.errors import ConnectError, FeedClosedError, MarketfeedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from marketfeed.client.address import Endpoint
     from marketfeed.client.backend import Backend, Event, Stream
     from marketfeed.client.core import Core
+    from marketfeed.client.nodes import Nodes
 
 BUFFER_BYTES: Final = 1 << 20  # of received messages that the caller has not taken
 TOKEN_S: Final = 30.0  # for the callback
@@ -51,13 +51,13 @@ class Driver:
     def __init__(
         self,
         core: Core,
-        endpoint: Endpoint,
+        nodes: Nodes,
         backend: Backend,
         get_token: Callable[[], Any] | None,
         buffer_bytes: int,
         connect_s: float,
     ) -> None:
-        self.core, self.endpoint, self.backend = core, endpoint, backend
+        self.core, self.nodes, self.backend = core, nodes, backend
         self._get_token = get_token
         self._most_bytes, self._connect_s = buffer_bytes, connect_s
         self._buffer: deque[tuple[Batch, int]] = deque()  # with the bytes that each counts for
@@ -211,16 +211,17 @@ class Driver:
             await self._fetch_token()
         if self.core.state.name != "connecting" or self.over:
             return
-        where = self.endpoint
+        core, before = self.core, self.core.intake.counters.connections
         try:
-            stream = await self.backend.open(where.host, where.port, where.tls, self._connect_s)
+            stream = await self.nodes.open(self.backend, core.token, core.take_directed(), self._connect_s)
         except ConnectError as error:
-            self._handle(self.core.lost(str(error), self.now()))
+            self.nodes.tried(good=False)
+            self._handle(core.lost(str(error), self.now()))
             return
         try:
             if self.over:  # closed meanwhile
                 return
-            self.core.opened(self.now())
+            core.opened(self.now(), self.nodes.now.authority, self.nodes.now.resource)
             await self.backend.together(
                 lambda: self._read(stream), lambda: self._keep(stream), self._renew_tokens
             )
@@ -229,6 +230,7 @@ class Driver:
                 self.core.close(self.now())
             await self.backend.shielded(lambda: self._farewell(stream), CLOSE_S)
             await self.backend.shielded(stream.close, CLOSE_S)
+            self.nodes.tried(self.core.intake.counters.connections > before)
 
     async def _read(self, stream: Stream) -> None:
         """Read until the connection ends."""

@@ -56,6 +56,11 @@ class Feed:
         return self._core.epoch
 
     @property
+    def source(self) -> str:
+        """`stale` while the engine does not hear the source of its ticks, else `live`."""
+        return self._core.source
+
+    @property
     def tier(self) -> str:
         """The tier as the engine last told it, "" before that."""
         return self._core.intake.tier
@@ -238,7 +243,7 @@ class Feed:
         driver = self._driver
         data = None if body is None else msgspec.json.encode(body)
         headers = {} if self._core.token is None else {"Authorization": f"Bearer {self._core.token}"}
-        answer = await exchange(driver.backend, driver.endpoint, method, path, data, headers, timeout_s)
+        answer = await exchange(driver.backend, driver.nodes.now, method, path, data, headers, timeout_s)
         return answer.json(f"{method} {path}")
 
 

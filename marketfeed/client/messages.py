@@ -79,6 +79,15 @@ class Error(wire.Error, frozen=True, forbid_unknown_fields=False):
     """
 
 
+class Source(wire.Source, frozen=True, forbid_unknown_fields=False):
+    """The source of the ticks of ``shard`` is not heard (``state`` is `stale`), or is again (`live`).
+
+    The feed goes on; what it receives meanwhile may be out of date.
+    """
+
+    state: str  # type: ignore[assignment]
+
+
 class Closing(wire.Closing, frozen=True, forbid_unknown_fields=False):
     """The engine ends the session; :class:`Disconnected` follows."""
 
@@ -160,11 +169,11 @@ class Reset(msgspec.Struct, frozen=True, tag_field="T", tag="reset"):
 
 
 FromEngine = (
-    Quote | Trade | Gap | Lag | Synced | Subscription | Alert | Error | Closing
+    Quote | Trade | Gap | Lag | Synced | Subscription | Alert | Error | Source | Closing
     | Acked | Heartbeat | Pong | Success
 )  # fmt: skip
 Message = (
-    Quote | Trade | Gap | Lag | Synced | Subscription | Alert | Error | Closing
+    Quote | Trade | Gap | Lag | Synced | Subscription | Alert | Error | Source | Closing
     | Connected | Disconnected | Resumed | Reset
 )  # fmt: skip
 ARRAY: Final = msgspec.json.Decoder(list[FromEngine])

@@ -67,6 +67,11 @@ class CatchUp:
         self._resume_ticks = resume_ticks
         self._missed = MissedTicks(rings, symbols)
         self._wall_ns = wall_ns
+        self._stale = False  # snapshots may be out of date
+
+    def mark_stale(self, stale: bool) -> None:
+        """Mark snapshots from now on as ones that may be out of date, or do so no more."""
+        self._stale = stale
 
     def advance(self, lane: Lane, member: Subscriber, now_ns: int) -> Outcome:
         """Send ``member`` about ADVANCE_TICKS ticks; let it join ``lane`` if it has reached its position."""
@@ -164,7 +169,7 @@ class CatchUp:
         for channel, symbols in enumerate(fresh):
             records, _ = self._rings.latest(channel, symbols, cut)
             gs, fragments = stamps_of(records).tolist(), lane.encoder.codec.fragments(channel, records)
-            snaps = map(lane.encoder.codec.as_snapshot, fragments)
+            snaps = [lane.encoder.codec.as_snapshot(fragment, self._stale) for fragment in fragments]
             found += [(g, snap) for g, snap in zip(gs, snaps, strict=True) if g not in known]
         return found
 
@@ -232,7 +237,7 @@ class CatchUp:
                 position[symbols] = at
                 member.seen[channel] = position[mine]
             order = latest.gs.argsort()
-            snaps = [as_snapshot(latest.fragments[i]) for i in order.tolist()]
+            snaps = [as_snapshot(latest.fragments[i], self._stale) for i in order.tolist()]
             runs.append(Run(latest.gs[order], [channel] * len(snaps), snaps))
         return merged(runs)
 

@@ -17,7 +17,7 @@ import orjson
 
 from marketfeed.core.details import details_of
 from marketfeed.core.fixed import SCALE, floats_from_prices
-from marketfeed.core.records import FLAG_SNAPSHOT, QUOTES, RECORD, Records
+from marketfeed.core.records import FLAG_SNAPSHOT, FLAG_STALE, QUOTES, RECORD, Records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -115,8 +115,8 @@ class Codec(Protocol):
         """Return the fragment of one tick, as :meth:`fragments` does for many."""
         ...
 
-    def as_snapshot(self, fragment: bytes) -> bytes:
-        """Return ``fragment`` marked as a snapshot."""
+    def as_snapshot(self, fragment: bytes, stale: bool = False) -> bytes:
+        """Return ``fragment`` marked as a snapshot; ``stale``: it may be out of date."""
         ...
 
 
@@ -210,8 +210,8 @@ class JsonCodec:
             head, middle, event // 1000, received // 1000, n, g, end,
         )  # fmt: skip
 
-    def as_snapshot(self, fragment: bytes) -> bytes:
-        """Return the object with ``"snap":1``."""
+    def as_snapshot(self, fragment: bytes, stale: bool = False) -> bytes:
+        """Return the object with ``"snap":1``; that it is stale is said by a `source` message alone."""
         return fragment[:-1] + _SNAP
 
     def _heads_upto(self, channel: int, count: int) -> list[bytes]:
@@ -236,9 +236,9 @@ class BinaryCodec:
         """Return the record."""
         return tick.record
 
-    def as_snapshot(self, fragment: bytes) -> bytes:
-        """Return the record with FLAG_SNAPSHOT set; the flags are its last byte."""
-        return fragment[:-1] + bytes((fragment[-1] | FLAG_SNAPSHOT,))
+    def as_snapshot(self, fragment: bytes, stale: bool = False) -> bytes:
+        """Return the record with FLAG_SNAPSHOT, and FLAG_STALE, set; the flags are its last byte."""
+        return fragment[:-1] + bytes((fragment[-1] | FLAG_SNAPSHOT | FLAG_STALE * stale,))
 
 
 class Encoder:

@@ -84,7 +84,7 @@ class Shard:
         self.polls = Polls(
             rings, self._interests, self._catch_up, self._lanes, self._park, self._leave, self.wake
         )
-        self.poll = self.polls.answer
+        self.poll, self.mark_stale = self.polls.answer, self._catch_up.mark_stale
         self._flushes = Flushes(rings, symbols, self._lanes, self.polls, self.figures, wall_ns, self.wake)
         self._changes: deque[SubscriptionChange] = deque()
         self._leaving: deque[Subscriber] = deque()

@@ -209,6 +209,22 @@ class Gateway:
                 await trio.lowlevel.checkpoint()
                 turn = clock.Turn()
 
+    async def tell_sources(self) -> None:
+        """Send every session each state of the source of ticks, until cancelled.
+
+        Sessions that begin meanwhile know it. What changes during a turn is told by the next.
+        """
+        cluster = self._service.cluster
+        while True:
+            await cluster.changed.wait()
+            cluster.changed = trio.Event()
+            turn = clock.Turn()
+            for session in list(self.sessions):
+                session.tell_source()
+                if turn.is_over():
+                    await trio.lowlevel.checkpoint()
+                    turn = clock.Turn()
+
     def limit(self, tenants: set[str]) -> None:
         """Have the sessions of ``tenants`` told that these exceed a quota, or do so no more."""
         for session in list(self.sessions) if tenants else ():
@@ -223,26 +239,30 @@ class Gateway:
         await self.routes.drain()
         retry_ms = self._service.handshakes.retry_ms(len(self.sessions))
         for session in list(self.sessions):
-            session.retry_ms = retry_ms
+            session.retry_ms, session.leaves = retry_ms, True
             session.end(CloseCode.DRAINING)
         while self.sessions:
             await self._ended.park()
 
-    async def retire(self, spread_s: float) -> None:
+    async def retire(self, spread_s: float | None) -> None:
         """Close every session, so that its client reconnects to another process; return when all have ended.
 
-        The closes are spread over ``spread_s``, so that the clients do not reconnect all at once. Handshakes
-        in progress are finished first.
+        The closes are spread over ``spread_s``, so that the clients do not reconnect all at once. If that is
+        None, all are closed at once, and told to reconnect over the time in which their handshakes can be
+        served. Handshakes in progress are finished first.
         """
         told: set[Session] = set()
+        retry_ms = SOON_MS
+        if spread_s is None:
+            retry_ms = self._service.handshakes.retry_ms(len(self.sessions))
         await self.routes.drain()
         while self._connections:
             begun = [s for s in self.sessions if s.member is not None and s not in told]
             for session in begun:
                 told.add(session)
-                session.retry_ms = SOON_MS
+                session.retry_ms = retry_ms
                 session.end(CloseCode.DRAINING)
-                await trio.sleep(spread_s / len(begun))
+                await trio.sleep((spread_s or 0.0) / len(begun))
             with trio.move_on_after(RETIRE_LOOK_S):
                 await self._ended.park()
 

@@ -1,5 +1,7 @@
 """``GET /v1/engine``: what the engine is, the state of its feeds, and what the client's token gives.
 
+``GET /v1/nodes``: the engines of a cluster that clients can use.
+
 With access control, a request without a token learns no more than that it needs one. Nothing here
 names a file, an address of a venue or a token.
 """
@@ -11,7 +13,15 @@ from typing import TYPE_CHECKING, Final
 from msgspec import UNSET, UnsetType
 
 from marketfeed import __version__
-from marketfeed.api.engine import MAX_PATTERNS, AccessAnswer, EngineAnswer, FeedRow, TierRow
+from marketfeed.api.engine import (
+    MAX_PATTERNS,
+    AccessAnswer,
+    EngineAnswer,
+    FeedRow,
+    NodeRow,
+    NodesParameters,
+    TierRow,
+)
 from marketfeed.core.addresses import is_loopback, url_host
 from marketfeed.core.authority import parse_authority
 from marketfeed.core.units import MS, US, S
@@ -85,6 +95,30 @@ class EngineRoute:
         if asked.host == "localhost" or (host == "localhost" and asked.host == LOOPBACK):
             host = asked.host
         return f"http://{url_host(host)}:{port}"
+
+
+class NodesRoute:
+    """The handler of ``GET /v1/nodes`` of one service: the engines that a client can use."""
+
+    def __init__(self, service: Service, authorizer: Authorizer) -> None:
+        self._service, self._authorizer = service, authorizer
+
+    async def get(self, request: Request) -> Response:
+        """Answer ``GET /v1/nodes``."""
+        check_keys(request.query, NodesParameters.__struct_fields__)
+        service = self._service
+        grant = await self._authorizer.grant(request)
+        now = EngineNow() if service.overview is None else await service.overview.engine()
+        self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile
+        shard = request.query.get("shard", [""])[-1]
+        own = f"{'http' if service.certificate is None else 'https'}://{request.authority or ''}"
+        return json_response(
+            [
+                NodeRow(one.url or own, one.site, one.sessions, one.capacity, one.state)
+                for one in now.nodes
+                if shard in ("", one.shard)
+            ]
+        )
 
 
 def access_answer(grant: Grant) -> AccessAnswer:

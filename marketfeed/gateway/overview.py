@@ -20,11 +20,23 @@ class FeedNow(msgspec.Struct, frozen=True, array_like=True):
     reason: str | None = None  # why it is not live; names no file and no address
 
 
+class NodeNow(msgspec.Struct, frozen=True, array_like=True):
+    """An engine that clients can use."""
+
+    url: str  # "": that by which the client has reached this one
+    site: str
+    sessions: int
+    capacity: int  # most sessions
+    state: str
+    shard: str = ""
+
+
 class EngineNow(msgspec.Struct, frozen=True, array_like=True):
     """The engine's feeds, in the order of the configuration."""
 
     feeds: tuple[FeedNow, ...] = ()
     admin: tuple[str, int] | None = None  # host and port of the admin port, if on loopback and without token
+    nodes: tuple[NodeNow, ...] = ()  # of the cluster, or this one
 
 
 class Overview(Protocol):
@@ -35,5 +47,5 @@ class Overview(Protocol):
         ...
 
     async def engine(self) -> EngineNow:
-        """Return the state of the feeds."""
+        """Return the state of the feeds and nodes."""
         ...

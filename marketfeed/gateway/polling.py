@@ -55,7 +55,7 @@ class Polling:
             return answer
         self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile
         self._meter(grant, tier, names.distinct(), answer.body or b"")
-        headers = (*NO_CACHE, ("X-Cursor", answer.cursor))
+        headers = (*NO_CACHE, ("X-Cursor", answer.cursor), *service.cluster.headers)
         return Response(answer.body or b"", status=204 if answer.body is None else 200, headers=headers)
 
     def _entitled(self, grant: Grant | None, query: Query, names: Names, tier: Tier) -> tuple[Names, Tier]:
@@ -108,6 +108,7 @@ class Polling:
             answer = tagged(request, tag, lambda: Response(b""))
             body = b"" if answer.status == 304 else b"[%b]" % b",".join(await latest.fragments())
         self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile
+        answer = replace(answer, headers=(*answer.headers, *service.cluster.headers))
         if answer.status == 304:
             return answer
         self._meter(grant, tier, names, body)

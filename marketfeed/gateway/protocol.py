@@ -230,9 +230,10 @@ def error(code: ErrorCode, msg: str, id_: RequestId = None) -> bytes:
     return _array(Error(int(code), msg, id=_id(id_)))
 
 
-def closing(code: CloseCode, retry_ms: int | None) -> bytes:
-    """Return the last message before a close, with the reason for it."""
-    return _array(Closing(int(code), CLOSE_TEXT[code], msgspec.UNSET if retry_ms is None else retry_ms))
+def closing(code: CloseCode, retry_ms: int | None, url: str | None = None) -> bytes:
+    """Return the last message before a close, with the reason for it; ``url`` is where to reconnect."""
+    retry: int | msgspec.UnsetType = msgspec.UNSET if retry_ms is None else retry_ms
+    return _array(Closing(int(code), CLOSE_TEXT[code], retry, msgspec.UNSET if url is None else url))
 
 
 def _one_line(text: str) -> str:

@@ -11,7 +11,7 @@ from marketfeed.errors import RequestError
 from marketfeed.gateway.alert_routes import AlertRoutes
 from marketfeed.gateway.authorization import Authorizer
 from marketfeed.gateway.clients import Sdks
-from marketfeed.gateway.engine_route import EngineRoute
+from marketfeed.gateway.engine_route import EngineRoute, NodesRoute
 from marketfeed.gateway.entitled import entitlement_of
 from marketfeed.gateway.events import CONTENT_TYPE, EventSession
 from marketfeed.gateway.files import INFLATE, SDK, files
@@ -71,6 +71,7 @@ class Routes:
                 "/v1/symbols": {"GET": SymbolsRoute(service, self._authorizer).get},
                 "/v1/latency": {"GET": self._latency},
                 "/v1/engine": {"GET": EngineRoute(service, self._authorizer, static.sdk).get},
+                "/v1/nodes": {"GET": NodesRoute(service, self._authorizer).get},
                 "/v1/tickets": {"POST": self._authorizer.issue},
                 **AlertRoutes(service.alerts, service.shard.wall_ns, self._waits, self._authorizer).routes,
                 **static.routes,

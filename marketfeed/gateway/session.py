@@ -21,6 +21,7 @@ from marketfeed.fanout.wire import JSON, Encoding
 from marketfeed.gateway import entitled, protocol
 from marketfeed.gateway.authentication import Authentication
 from marketfeed.gateway.clients import NO_SDK
+from marketfeed.gateway.cluster_view import ClusterView
 from marketfeed.gateway.handshakes import FLOOR_MS, Handshakes
 from marketfeed.gateway.proxies import Proxies
 from marketfeed.gateway.session_alerts import SessionAlerts
@@ -77,6 +78,7 @@ class Service:
     views: LiveViews | None = None
     access: Access | None = None  # None: everybody may see everything
     expiries: Expiries | None = None
+    cluster: ClusterView = field(default_factory=ClusterView)
     limited: Limited = field(default_factory=Limited)  # tenants that exceed a quota
     parsers: Parsers = field(default_factory=Parsers)
     # Held during requests that take milliseconds, so that only one of them delays other work at a time.
@@ -93,6 +95,7 @@ class Session(ABC):
         self.sdk = sdk
         self.opened_at_s = trio.current_time()
         self.retry_ms = FLOOR_MS  # range of the delay before a reconnect, if `closing` allows one
+        self.leaves = False  # for another node of the cluster, if there is one: the engine ends
         self._service = service
         self._ending: CloseCode | None = None
         self._reading = trio.CancelScope()
@@ -291,6 +294,8 @@ class Session(ABC):
         self._service.handshakes.done(trio.current_time())
         member = self.member = shard.enter(self.id, outbox, tier, encoding)
         self._outbox = outbox
+        if self._service.cluster.stale:
+            self.tell_source()
         self._meter()
         alerts = self.alerts = SessionAlerts(self._service, self.id, member, outbox, nursery)
         alerts.entitlement = self.entitlement
@@ -331,7 +336,22 @@ class Session(ABC):
             await outbox.send_all(self._closing(member, code, retry_ms))
 
     def _closing(self, member: Subscriber, code: CloseCode, retry_ms: int | None) -> bytes:
-        return member.encoding.messages(protocol.closing(code, retry_ms), self._service.shard.wall_ns())
+        url = self._service.cluster.url_for(self._key) if self.leaves else None
+        return member.encoding.messages(protocol.closing(code, retry_ms, url), self._service.shard.wall_ns())
+
+    @property
+    def _key(self) -> str:
+        """Return what identifies the client over its sessions: the holder of its token, or its address."""
+        return self.address if self.grant is None else self.grant.claims.sub
+
+    def tell_source(self) -> None:
+        """Send the state of the source of ticks."""
+        member, outbox = self.member, self._outbox
+        if member is None or outbox is None:
+            return
+        shard = self._service.shard
+        if not outbox.offer(member.encoding.messages(self._service.cluster.message(), shard.wall_ns())):
+            shard.filled(member)
 
 
 def _same(names: Names) -> Names:

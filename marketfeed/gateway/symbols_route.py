@@ -46,7 +46,7 @@ class SymbolsRoute:
         async with service.turns.of(client_of(request, grant)), service.large:
             rows = await self._rows(entitlement, now)
         self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile
-        return Response(b'{"symbols":[%b]}' % b",".join(rows), headers=NO_CACHE)
+        return Response(b'{"symbols":[%b]}' % b",".join(rows), headers=(*NO_CACHE, *service.cluster.headers))
 
     async def _rows(self, entitlement: Entitlement, now: EngineNow | None) -> list[bytes]:
         """Return the rows of the entitled symbols as JSON."""

@@ -50,8 +50,17 @@ class _Entry:
 class Roster:
     """All feeds by name. ``wait_sessions(count)`` returns once that many sessions are synced."""
 
-    def __init__(self, pump: Pump, base: Path, wait_sessions: Callable[[int], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        pump: Pump,
+        base: Path,
+        wait_sessions: Callable[[int], Awaitable[None]],
+        runs: bool = True,
+    ) -> None:
+        """Unless ``runs``, feeds are planned, which checks their settings, and do not run."""
         self._pump = pump
+        self._runs = runs
+        self.stopped = False  # all feeds, by stop()
         self._base = base
         self._wait_sessions = wait_sessions
         self._entries: dict[str, _Entry] = {}
@@ -115,7 +124,7 @@ class Roster:
 
         A damaged file may have been repaired; if not, the failed feed is kept.
         """
-        if runs.supervisor.state() is not FeedState.FAILED:
+        if runs.supervisor.state() is not FeedState.FAILED and not self.stopped:
             return runs
         try:
             return self._entry(spec, runs)
@@ -184,8 +193,27 @@ class Roster:
         self._new = []
         self._planned = {}
 
+    async def stop(self) -> None:
+        """Stop all feeds; return when all have ended. A plan made afterwards runs all of them again."""
+        self.stopped = True
+        for entry in self._entries.values():
+            entry.scope.cancel()
+        for entry in self._entries.values():
+            await entry.ended.wait()
+
+    def count_on(self, before: Roster) -> None:
+        """Have planned feeds go on with the counters of the stopped feeds of the same name of ``before``."""
+        for name, entry in self._planned.items():
+            if (earlier := before._entries.get(name)) is not None:
+                entry.intake.ticks, entry.intake.events = earlier.intake.ticks, earlier.intake.events
+                entry.supervisor.failures += earlier.supervisor.failures
+
     async def apply(self, nursery: trio.Nursery) -> None:
         """Run the planned feeds in ``nursery`` and stop all others; unchanged feeds keep running."""
+        if not self._runs:
+            self.forget()
+            return
+        self.stopped = False
         before, self._entries = self._entries, self._planned
         self.required = self._planned_required
         self._new = []

@@ -82,6 +82,10 @@ class AccessControl:
         """Return the access control of this process, for sessions that it serves itself."""
         return Access(self._in_force.config, self.material, self.desk, self._wall_ns)
 
+    def equip(self, server: SessionServer) -> None:
+        """Have ``server``, which is not started yet, use the keys, tenants and revocations in force."""
+        server.renew_access(self._in_force.config.auth, self.material)
+
     @property
     def material(self) -> Material:
         """Return the keys and revocations in force."""
@@ -205,7 +209,7 @@ class AccessControl:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        self.server.renew_access(self._in_force.config.auth, self.material)
+        self.equip(self.server)
 
 
 def checked_keys(loaded: Loaded, environ: Mapping[str, str]) -> Material:

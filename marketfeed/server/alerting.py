@@ -45,8 +45,13 @@ class Alerting:
     Without rules there is no watcher; if alerts are off, there is no log either.
     """
 
-    def __init__(self, loaded: Loaded, rings: Rings, symbols: SymbolTable, roster: Roster) -> None:
-        """Create the rules and the escalations; raises ConfigError with all mistakes."""
+    def __init__(
+        self, loaded: Loaded, rings: Rings, symbols: SymbolTable, roster: Roster, origin: bool = True
+    ) -> None:
+        """Create the rules and the escalations; raises ConfigError with all mistakes.
+
+        Rules are evaluated in the life of an ``origin`` only.
+        """
         self.watcher: Watcher | None = None
         self.log: SqliteLog | None = None
         self.dispatch: Dispatch | None = None
@@ -56,7 +61,11 @@ class Alerting:
         self._limits = DeliveryLimits(alerts.max_tries, alerts.in_flight)
         self._path = loaded.base / alerts.path
         self._retention = Retention(alerts.keep_days, alerts.keep_alerts)
+        self._loaded = loaded
         self._roster = roster
+        self._origin = origin
+        self._next: Watcher | None = None
+        self._watching = trio.CancelScope()
         found: list[str] = []
         rules: RuleSet | None = None
         with gathered(found):
@@ -65,9 +74,26 @@ class Alerting:
             self._escalations = escalations_of(loaded)
         if found:
             raise ConfigError(*found)
-        if rules is not None:
-            reader = RingReader(rings, lambda: symbols, held=True, step_ticks=STEP_TICKS)
-            self.watcher = Watcher(reader, symbols, rules, self._feeds, time.time_ns)
+        if rules is not None and origin:
+            self.watcher = self._next = self._watcher(rules, rings, symbols)
+
+    def _watcher(self, rules: RuleSet, rings: Rings, symbols: SymbolTable) -> Watcher:
+        reader = RingReader(rings, lambda: symbols, held=True, step_ticks=STEP_TICKS)
+        return Watcher(reader, symbols, rules, self._feeds, time.time_ns)
+
+    def prepared(self, rings: Rings, symbols: SymbolTable) -> Watcher | None:
+        """Return what evaluates the rules on other rings, for :meth:`exchange`; raises ConfigError."""
+        rules = rules_of(self._loaded)
+        return None if rules is None else self._watcher(rules, rings, symbols)
+
+    def exchange(self, watcher: Watcher | None, roster: Roster, origin: bool) -> None:
+        """Evaluate the rules with ``watcher`` on the ticks of the feeds of ``roster`` from now on.
+
+        The present watcher finishes what has been published. In the life of an ``origin``, its open episodes
+        are then cleared: every symbol starts clear. Otherwise no rules are evaluated.
+        """
+        self._roster, self._next, self._origin = roster, watcher if origin else None, origin
+        self._watching.cancel()
 
     def ring(self) -> None:
         """Wake the watcher, after ticks were published."""
@@ -146,10 +172,22 @@ class Alerting:
             nursery.start_soon(self.dispatch.run)
             nursery.start_soon(self.escalator.run)
             nursery.start_soon(self._prune, self.log)
-            if self.watcher is None:
-                nursery.start_soon(_clear_left_open, self.dispatch)
-            else:
-                nursery.start_soon(self.watcher.run, self.dispatch)
+            nursery.start_soon(self._watch, self.dispatch)
+
+    async def _watch(self, dispatch: Dispatch) -> None:
+        """Run the watcher of each life after that of the one before."""
+        while True:
+            before, self.watcher = self.watcher, self._next
+            if self.watcher is not None and before is not None and before is not self.watcher:
+                self.watcher.count_on(before)
+            del before
+            with trio.CancelScope() as self._watching:
+                if self.watcher is None:
+                    if self._origin:
+                        await _clear_left_open(dispatch)
+                    await trio.sleep_forever()
+                else:
+                    await self.watcher.run(dispatch)
 
     async def _begun(self, alerts: SqliteLog, dispatch: Dispatch) -> Escalator:
         """Return the escalator that goes on where the log says. Raises AlertLogError."""

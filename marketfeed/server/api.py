@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import trio
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from marketfeed.access.quotas import Over
     from marketfeed.access.revocations import Revocation
     from marketfeed.alerts.service import AlertService
+    from marketfeed.api.messages import Source
     from marketfeed.api.operations import SessionList
     from marketfeed.config.schema import AuthConfig, Config
     from marketfeed.errors import CloseCode
@@ -60,8 +61,27 @@ class SessionServer(Protocol):
         """Apply that the tenants in ``over``, and no others, exceed a quota."""
         ...
 
+    def source_state(self, source: Source) -> None:
+        """Tell every session the state of the source of ticks, and mark snapshots while it is stale.
+
+        Also holds for sessions and processes that begin later.
+        """
+        ...
+
+    def elsewhere(self, urls: Sequence[str]) -> None:
+        """Name the nodes that clients are sent to when the engine drains; () for none."""
+        ...
+
     async def drain(self, drain_s: float) -> None:
         """End every session; return when all have ended, at the latest after ``drain_s``."""
+        ...
+
+    async def retire(self, drain_s: float, spread_s: float | None) -> None:
+        """Close every session, so that its client reconnects to another server; return when all have ended.
+
+        At the latest after ``drain_s``. The closes are spread over ``spread_s``; if that is None, the
+        clients' delays are, over the time in which their handshakes can be served.
+        """
         ...
 
     async def reload(self, config: Config) -> None:

@@ -25,6 +25,7 @@ from marketfeed.fanout.round_trips import empty
 from marketfeed.fanout.shard import Shard
 from marketfeed.fanout.state import State
 from marketfeed.fanout.wire import ENCODINGS
+from marketfeed.gateway.cluster_view import ClusterView
 from marketfeed.gateway.connections import Gateway
 from marketfeed.gateway.expiries import Expiries
 from marketfeed.gateway.handshakes import Handshakes
@@ -49,7 +50,7 @@ from marketfeed.server.sweeps import Sweeps
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from marketfeed.access.access import Access
     from marketfeed.access.material import Material
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from marketfeed.access.revocations import Revocation
     from marketfeed.access.usage import Report
     from marketfeed.alerts.service import AlertService
+    from marketfeed.api.messages import Source
     from marketfeed.config.schema import AuthConfig, Config
     from marketfeed.core.rings import Rings
     from marketfeed.core.symbols import SymbolTable
@@ -119,6 +121,7 @@ class LocalServer:
         self._on_latencies = on_latencies
         self._on_usage = on_usage
         self.limited = Limited()
+        self.cluster = ClusterView()
         self._overview = overview
         self.shard = Shard(
             rings,
@@ -179,6 +182,7 @@ class LocalServer:
             access=self._access,
             expiries=self._expiries,
             limited=self.limited,
+            cluster=self.cluster,
         )
 
     @property
@@ -206,6 +210,7 @@ class LocalServer:
         self._gateway = Gateway(self._service(port))
         self._sessions = nursery
         nursery.start_soon(self.shard.run)
+        nursery.start_soon(self._gateway.tell_sources)
         if self._recorder is not None:
             interval_s = self._config.latency.interval_s
             nursery.start_soon(
@@ -219,6 +224,16 @@ class LocalServer:
     def limit(self, over: list[Over]) -> None:
         """Apply that the tenants in ``over``, and no others, exceed a quota."""
         self._gateway.limit(self.limited.set(over))
+
+    def source_state(self, source: Source) -> None:
+        """Tell every session the state of the source of ticks, and mark snapshots while it is stale."""
+        self.cluster.source = source
+        self.shard.mark_stale(self.cluster.stale)
+        self.cluster.changed.set()
+
+    def elsewhere(self, urls: Sequence[str]) -> None:
+        """Name the nodes that clients are sent to when the engine drains; () for none."""
+        self.cluster.urls = urls
 
     async def _recheck_when_changed(self, access: Access) -> None:
         """Hold sessions to their grants whenever keys, tenants or revocations have changed."""
@@ -253,7 +268,7 @@ class LocalServer:
         with trio.move_on_after(drain_s):
             await self._gateway.drain()
 
-    async def retire(self, drain_s: float, spread_s: float) -> None:
+    async def retire(self, drain_s: float, spread_s: float | None) -> None:
         """Ask sessions to reconnect, spread over ``spread_s``; return after ``drain_s`` at the latest."""
         with trio.move_on_after(drain_s):
             await self._gateway.retire(spread_s)
@@ -313,7 +328,7 @@ class LocalServer:
         figures = self.shard.figures
         members = [m for m in self.shard.members if m.state is not State.GONE and m.encoding.counted]
         ledgers = await figures.totals(unhurried)
-        counters, collector = self.counters, self.collector
+        counters = self.counters
         round_trips = self.shard.keepalive.round_trips
         arrivals = self._recorder.arrivals if self._recorder is not None else {}
         return ServerStats(
@@ -344,10 +359,7 @@ class LocalServer:
             failures=figures.failures,
             flush_seconds=figures.flush_seconds,
             flush_counts=list(figures.flush_counts),
-            gc_collections=list(collector.collections),
-            gc_seconds=list(collector.seconds),
-            gc_longest_s=collector.longest_s,
-            gc_longest_cpu_s=collector.longest_cpu_s,
+            **self.collector.figures(),
             frame_sizes=list(figures.frame_sizes),
             sent_bytes=figures.sent_bytes,
             durations=list(counters.durations),

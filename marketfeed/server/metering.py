@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 import trio
@@ -20,6 +20,7 @@ from marketfeed import clock
 from marketfeed.access.quotas import Over, Quotas
 from marketfeed.access.usage import Batch, Book, Report, User, day_of, plus
 from marketfeed.errors import AccessFileError, StartError
+from marketfeed.server.symbol_numbers import SymbolNumbers, Translation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -36,13 +37,24 @@ CLOSE_S: Final = 10.0  # for the last commit
 log = structlog.get_logger()
 
 
+class Taker(Protocol):
+    """Takes reports of the processes of one life."""
+
+    def __call__(self, report: Report, process: int = 0) -> None:
+        """Add a report of a process."""
+        ...
+
+
 class Metering:
     """Usage of all users of one engine; does nothing while access control is off."""
 
     def __init__(
-        self, loaded: Loaded, names: Callable[[], Sequence[str]], now_s: Callable[[], float] = time.time
+        self,
+        loaded: Loaded,
+        names: Callable[[], Sequence[str]] = tuple,
+        now_s: Callable[[], float] = time.time,
     ) -> None:
-        """``names`` returns those of all symbols, by id; ``now_s`` is the Unix clock."""
+        """``names`` returns those of all symbols of the first life, by id; ``now_s`` is the Unix clock."""
         auth = loaded.config.auth
         self.enabled = auth.mode != "none"
         self.path = loaded.base / auth.path
@@ -52,15 +64,29 @@ class Metering:
         self.on_change: Callable[[list[Over]], None] = lambda over: None  # called with the new value
         self.failures = 0  # commits that failed
         self.problem: str | None = None  # why the last commit failed
-        self._names = names
+        self._numbers = SymbolNumbers()
+        self._first = self._numbers.of(names)
         self._now_s = now_s
         self._writer: UsageWriter | None = None
         self._writing = trio.Lock()
 
     def take(self, report: Report, process: int = 0) -> None:
-        """Add a report of a process."""
+        """Add a report of a process of the first life."""
+        self._take(self._first, report, process)
+
+    def taker(self, names: Callable[[], Sequence[str]]) -> Taker:
+        """Return :meth:`take` for another life; ``names`` returns those of its symbols, by id."""
+        translation = self._numbers.of(names)
+
+        def take(report: Report, process: int = 0) -> None:
+            self._take(translation, report, process)
+
+        return take
+
+    def _take(self, translation: Translation, report: Report, process: int = 0) -> None:
         if self.enabled:
-            self.book.add(report, self._now_s(), process)
+            sets = [translation.numbers(ids) for ids in report.sets]
+            self.book.add(Report(report.interval, sets, report.users), self._now_s(), process)
 
     def count_sessions(self, user: User, number: int) -> None:
         """Record that ``user`` has ``number`` sessions now, in all processes."""
@@ -121,7 +147,7 @@ class Metering:
             return True
         self.book.turn(self._now_s())
         left = list(self.book.take().items())
-        names = list(self._names())
+        names = list(self._numbers.names)
         try:
             while left:
                 await trio.to_thread.run_sync(self._writer.write, dict(left[:CHUNK]), names)
@@ -146,7 +172,7 @@ class Metering:
         from marketfeed.access.usage_file import names_of_ids
         from marketfeed.access.usage_report import DayOfUser
 
-        names, turn = self._names(), clock.Turn()
+        names, turn = self._numbers.names, clock.Turn()
         rows = {(one.day, one.user): one for one in found}
         unwritten: Batch = self.book.unwritten(range(first, last + 1))
         for (day, user), one in list(unwritten.items()):

@@ -12,11 +12,11 @@ import trio
 from marketfeed.core.addresses import is_loopback
 from marketfeed.core.units import US, S
 from marketfeed.fanout.ledger import Ledger
-from marketfeed.gateway.overview import EngineNow, FeedNow
+from marketfeed.gateway.overview import EngineNow, FeedNow, NodeNow
 from marketfeed.ingest.supervise import STALE_S, FeedState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from marketfeed.ingest.roster import Roster
     from marketfeed.ingest.supervise import Supervisor
@@ -40,6 +40,7 @@ class EngineOverview:
     def __init__(self, aggregator: Aggregator, wall_ns: Callable[[], int] = time.time_ns) -> None:
         self.roster: Roster | None = None
         self.server: SessionServer | None = None
+        self.nodes: Callable[[], Sequence[NodeNow]] = tuple  # that clients can use
         self._aggregator = aggregator
         self._wall_ns = wall_ns
         self._admin: tuple[str, int] | None = None
@@ -65,11 +66,11 @@ class EngineOverview:
         return self._latency
 
     async def engine(self) -> EngineNow:
-        """Return the state of the feeds."""
+        """Return the state of the feeds and nodes."""
         supervisors = [] if self.roster is None else self.roster.supervisors
         feeds = tuple(self._feed(one) for one in supervisors)
         self._since = {one.feed: self._since[one.feed] for one in feeds}
-        return EngineNow(feeds, None if self._needs_token() else self._admin)
+        return EngineNow(feeds, None if self._needs_token() else self._admin, tuple(self.nodes()))
 
     def _feed(self, supervisor: Supervisor) -> FeedNow:
         intake, state = supervisor.intake, supervisor.state()

@@ -53,13 +53,22 @@ class Taps:
         self.most = most
         self._listener: UnixListener | None = None  # while it listens
         self._trouble: str | None = None  # why the last connection could not be accepted
-        self._bells: dict[int, None] = {}
+        self._bells: dict[int, trio.CancelScope] = {}
         self.accepted = 0
         self.refused: Counter[str] = Counter()
 
     def __len__(self) -> int:
         """Return how many readers are connected."""
         return len(self._bells)
+
+    def exchange(self, rings: Rings) -> None:
+        """Pass ``rings`` to readers that connect from now on, and end the connections of all others.
+
+        To a reader, the end of its connection is the end of its epoch; what is in its rings stays readable.
+        """
+        self._rings = rings
+        for scope in self._bells.values():
+            scope.cancel()
 
     def ring(self) -> None:
         """Ring every reader's doorbell; never waits."""
@@ -122,9 +131,12 @@ class Taps:
             except OSError as error:
                 await self._refuse(connection, "no doorbell", error.strerror or str(error), pid)
                 return
-            self._bells[bell] = None
+            scope = self._bells[bell] = trio.CancelScope()
             try:
-                await self._attend(connection, bell, pid, uid)
+                with scope:
+                    await self._attend(connection, bell, pid, uid)
+                if scope.cancelled_caught:
+                    log.info("tap closed", pid=pid, reason="its epoch has ended")
             except OSError:
                 log.info("tap left", pid=pid)  # it ended while it connected
             finally:

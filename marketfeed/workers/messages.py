@@ -13,6 +13,7 @@ from marketfeed.access.material import Material
 from marketfeed.access.quotas import Over
 from marketfeed.access.revocations import Revocation
 from marketfeed.access.usage import Report
+from marketfeed.api.messages import Source
 from marketfeed.api.operations import SessionList
 from marketfeed.config.schema import AuthConfig, Config
 from marketfeed.gateway.overview import EngineNow, View
@@ -134,6 +135,18 @@ class Limit(_Message, frozen=True):
     over: list[Over]
 
 
+class SourceChanged(_Message, frozen=True):
+    """The source of ticks is in this state."""
+
+    source: Source
+
+
+class Elsewhere(_Message, frozen=True):
+    """Clients are sent to these nodes when the engine drains."""
+
+    urls: list[str]
+
+
 class Drain(_Message, frozen=True):
     """Close every session because the engine ends; end when all are closed, or after ``drain_s``."""
 
@@ -143,11 +156,11 @@ class Drain(_Message, frozen=True):
 class Retire(_Message, frozen=True):
     """Close every session, so that its client reconnects; end when all are closed, or after ``drain_s``.
 
-    The closes are spread over ``spread_s``.
+    The closes are spread over ``spread_s``; if that is None, the clients' delays are.
     """
 
     drain_s: float
-    spread_s: float
+    spread_s: float | None
 
 
 # Up: from a worker to the engine.
@@ -305,6 +318,8 @@ Down = (
     | AskReached
     | CheckAlive
     | Limit
+    | SourceChanged
+    | Elsewhere
     | Drain
     | Retire
 )

@@ -35,6 +35,8 @@ from marketfeed.workers.messages import (
     AskReport,
     CancelAlerts,
     CancelDesk,
+    Drain,
+    Elsewhere,
     Ended,
     EndSession,
     LeaveAlerts,
@@ -45,7 +47,9 @@ from marketfeed.workers.messages import (
     Overview,
     Ready,
     Release,
+    Retire,
     Returned,
+    SourceChanged,
     Status,
     Synced,
     Up,
@@ -57,7 +61,7 @@ from marketfeed.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from marketfeed.access.desk import Desk
@@ -66,6 +70,7 @@ if TYPE_CHECKING:
     from marketfeed.access.revocations import Revocation
     from marketfeed.access.usage import Report
     from marketfeed.alerts.service import AlertService
+    from marketfeed.api.messages import Source
     from marketfeed.config.schema import AuthConfig, Config
     from marketfeed.core.rings import Rings
     from marketfeed.errors import CloseCode
@@ -112,6 +117,8 @@ class WorkerPool:
         self._desk = desk
         self._on_usage = on_usage
         self._over: list[Over] = []
+        self._source: Source | None = None
+        self._urls: list[str] = []
         self._alert_calls: dict[Child, AlertCalls] = {}
         self._desk_calls: dict[Child, DeskCalls] = {}
         self._nursery: trio.Nursery | None = None
@@ -162,13 +169,31 @@ class WorkerPool:
     def limit(self, over: list[Over]) -> None:
         """Have all workers apply that the tenants in ``over``, and no others, exceed a quota."""
         self._over = over
+        self._send_ready(Limit(over))
+
+    def source_state(self, source: Source) -> None:
+        """Have all workers tell their sessions the state of the source of ticks."""
+        self._source = source
+        self._send_ready(SourceChanged(source))
+
+    def elsewhere(self, urls: Sequence[str]) -> None:
+        """Name the nodes that clients are sent to when the engine drains; () for none."""
+        self._urls = list(urls)
+        self._send_ready(Elsewhere(self._urls))
+
+    def _send_ready(self, message: Limit | SourceChanged | Elsewhere) -> None:
+        """Send ``message`` to all workers that serve; :meth:`_update` does to those that start later."""
         for child in self._children:
             if child.ready:
-                child.channel.send(Limit(over))
+                child.channel.send(message)
 
     async def drain(self, drain_s: float) -> None:
         """Have every worker close its sessions and end; return when all have, or soon after ``drain_s``."""
-        await self._supervisor.drain(drain_s)
+        await self._supervisor.end(Drain(drain_s))
+
+    async def retire(self, drain_s: float, spread_s: float | None) -> None:
+        """Have every worker retire its sessions and end; return when all have, or soon after ``drain_s``."""
+        await self._supervisor.end(Retire(drain_s, spread_s))
 
     async def reload(self, config: Config) -> None:
         """Replace the workers one by one with workers that run ``config``.
@@ -204,13 +229,9 @@ class WorkerPool:
     async def statistics(self) -> ServerStats:
         """Return the sum of all workers' statistics, including those of workers that have ended."""
         await self._ask(AskReport)
-        collector = self.collector
         own = ServerStats(
             refused=dict(self.counters.refused),
-            gc_collections=list(collector.collections),
-            gc_seconds=list(collector.seconds),
-            gc_longest_s=collector.longest_s,
-            gc_longest_cpu_s=collector.longest_cpu_s,
+            **self.collector.figures(),
             worker_restarts=self._supervisor.restarts,
             workers={str(worker): count for worker, count in self._placement.connections.items()},
         )
@@ -301,8 +322,14 @@ class WorkerPool:
 
     def _update(self, child: Child, message: Status) -> None:
         child.update(message)
-        if isinstance(message, Ready) and self._over:
+        if not isinstance(message, Ready):
+            return
+        if self._over:
             child.channel.send(Limit(self._over))
+        if self._source is not None:
+            child.channel.send(SourceChanged(self._source))
+        if self._urls:
+            child.channel.send(Elsewhere(self._urls))
 
     def _desk_calls_of(self, child: Child) -> DeskCalls:
         if child not in self._desk_calls:

@@ -65,7 +65,7 @@ class RemoteOverview:
         return shown
 
     async def engine(self) -> EngineNow:
-        """Return the state of the feeds."""
+        """Return the state of the feeds and nodes."""
         now = await self._ask("engine")
         assert isinstance(now, EngineNow)
         return now

@@ -85,12 +85,12 @@ class Supervisor:
                 raise StartError(f"worker {child.worker} cannot start: {child.failure}")
             self._install(child)
 
-    async def drain(self, drain_s: float) -> None:
+    async def end(self, how: Drain | Retire) -> None:
         """Have every worker close its sessions and end; return when all have, or soon after ``drain_s``."""
         self.stopping = True
         for child in self.children:
-            child.channel.send(Drain(drain_s))
-        with trio.move_on_after(drain_s + EXIT_S):
+            child.channel.send(how)
+        with trio.move_on_after(how.drain_s + EXIT_S):
             for child in list(self.children):
                 await child.gone.wait()
 

@@ -42,6 +42,7 @@ from marketfeed.workers.messages import (
     DeskAnswered,
     Down,
     Drain,
+    Elsewhere,
     Ended,
     EndSession,
     Failed,
@@ -55,6 +56,7 @@ from marketfeed.workers.messages import (
     Reported,
     Retire,
     Returned,
+    SourceChanged,
     Start,
     Synced,
     Verdict,
@@ -154,8 +156,8 @@ class Worker:
                     await self._renew_access(message)
                 case EndSession(session, code):
                     self._server.end_session(session, CloseCode(code))
-                case Limit(over):
-                    self._server.limit(over)
+                case Limit() | SourceChanged() | Elsewhere():
+                    self._apply(message)
                 case CheckAlive():
                     self._channel.send(Alive())
                 case AskReport() | AskListing() | AskReached():
@@ -173,6 +175,16 @@ class Worker:
         self._alerts.end()
         self._desk.end()
         watch.cancel_scope.cancel()
+
+    def _apply(self, message: Limit | SourceChanged | Elsewhere) -> None:
+        """Apply what holds for all sessions of the engine."""
+        match message:
+            case Limit(over):
+                self._server.limit(over)
+            case SourceChanged(source):
+                self._server.source_state(source)
+            case Elsewhere(urls):
+                self._server.elsewhere(urls)
 
     def _pass_on(self, answer: Verdict | Overview | AlertsAnswered | DeskAnswered) -> None:
         """Pass an answer of the engine to the one that waits for it."""

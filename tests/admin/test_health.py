@@ -27,6 +27,8 @@ class Server:
 
     def __init__(self):
         self.found: tuple[list[str], list[str]] = ([], [])
+        self.roster: Any = None
+        self.symbols: Any = None
 
     def problems(self):
         return self.found[0]
@@ -49,7 +51,7 @@ class Bench:
             Pump(RingWriter(self.rings), self.symbols, lambda: None), folder, self.wait_sessions
         )
         aggregator = Aggregator(self.log, {})
-        server: Any = self.server
+        self.server.roster, self.server.symbols = self.roster, self.symbols
         self.alert_problem: str | None = None
         self.failed_rules: dict[str, str] = {}
         self.failing_escalations: dict[str, str] = {}
@@ -62,9 +64,8 @@ class Bench:
         access: Any = SimpleNamespace(troubles=lambda: self.access_troubles)
         self.metering = SimpleNamespace(problem=None)
         metering: Any = self.metering
-        self.health = Health(
-            server, self.roster, aggregator, self.taps, self.symbols, alerting, metering, access
-        )
+        lives: Any = self.server
+        self.health = Health(lives, aggregator, self.taps, alerting, metering, access)
         self.health.phase = Phase.SERVING
 
     async def wait_sessions(self, count):

@@ -43,8 +43,9 @@ class Health:
 def admin(token: str | None = TOKEN) -> tuple[Admin, AdminToken]:
     """An admin listener whose latencies are ``{"tiers": {}}``."""
     sources: Any = SimpleNamespace(
-        server=SimpleNamespace(counters=SimpleNamespace(refused=Counter())),
-        rings=SimpleNamespace(epoch="e" * 16),
+        lives=SimpleNamespace(
+            counters=SimpleNamespace(refused=Counter()), rings=SimpleNamespace(epoch="e" * 16)
+        ),
         overview=SetOverview(),
         aggregator=SimpleNamespace(log=SimpleNamespace(path=Path("latency.hlog"))),
         alerting=SimpleNamespace(dispatch=None),

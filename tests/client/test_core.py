@@ -308,3 +308,27 @@ def test_batches_of_binary_are_views_of_what_was_received():
     assert not batch.quotes.flags.writeable
     assert batch.names(batch.quotes["symbol"]).tolist() == ["A", "A", "A"]
     assert batch.to_pandas()["symbol"].tolist() == ["A", "A", "A"]
+
+
+# Clusters.
+
+
+def test_the_state_of_the_source_is_told_in_its_place_and_known():
+    wire = Wire().live()
+    assert wire.core.source == "live"
+    stale = {"T": "source", "shard": "s0", "state": "stale", "t": 1}
+    wire.say(stale)
+    wire.say(stale)  # at the begin of a session it may come twice
+    assert wire.core.source == "stale"
+    wire.say(stale | {"state": "live"})
+    assert wire.core.source == "live"
+    assert [one.state for one in wire.got if isinstance(one, messages.Source)] == ["stale", "live"]
+
+
+def test_closing_may_name_another_engine():
+    wire = Wire().live()
+    assert wire.core.take_directed() is None
+    wire.say({"T": "closing", "code": 1001, "msg": "restart", "retry_ms": 5, "url": "http://b:1"})
+    wire.give(CloseConnection(1001, "restart"))
+    assert wire.core.take_directed() == "http://b:1"
+    assert wire.core.take_directed() is None

@@ -13,6 +13,7 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
 from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
 
 from marketfeed.client import Alert, Quote
@@ -22,6 +23,7 @@ from marketfeed.client.core import Core, Settings
 from marketfeed.client.driver import MOST_NEWS, Driver
 from marketfeed.client.feed import Feed
 from marketfeed.client.newest import Newest
+from marketfeed.client.nodes import Nodes
 from marketfeed.client.trio_backend import TrioBackend, TrioStream
 from marketfeed.errors import RequestRefusedError
 
@@ -58,6 +60,7 @@ class Engine(TrioBackend):
         self.reachable = trio.Event()
         self.reachable.set()
         self.asked: list[dict[str, Any]] = []
+        self.hosts: list[str] = []  # to which it was connected, and that of the handshake
         self.received_bytes = 0
         self.closed: int | None = None
         self.acks = True  # whether it answers acknowledgements
@@ -65,6 +68,7 @@ class Engine(TrioBackend):
 
     async def open(self, host: str, port: int, tls: Any, timeout_s: float) -> Any:
         await self.reachable.wait()
+        self.hosts.append(host)
         ours, self._stream = memory_stream_pair()
         self._ws = WSConnection(ConnectionType.SERVER)
         self._connected.set()
@@ -79,6 +83,7 @@ class Engine(TrioBackend):
             for event in self._ws.events():
                 match event:
                     case Request():
+                        self.hosts.append(event.host)
                         await self._stream.send_all(self._ws.send(AcceptConnection()))
                         hello = {
                             "T": "success",
@@ -92,7 +97,8 @@ class Engine(TrioBackend):
                         await self._answer(json.loads(event.data))
                     case CloseConnection():
                         self.closed = int(event.code)
-                        await self._stream.send_all(self._ws.send(event.response()))
+                        if self._ws.state is ConnectionState.REMOTE_CLOSING:
+                            await self._stream.send_all(self._ws.send(event.response()))
                         await self._stream.send_eof()
 
     async def _answer(self, asked: dict[str, Any]) -> None:
@@ -122,7 +128,7 @@ class Engine(TrioBackend):
 
 def driver_of(engine: Engine) -> Driver:
     where = endpoint("ws://engine:1/v1/stream")
-    return Driver(Core(Settings("engine", "/v1/stream")), where, engine, None, BUFFER_BYTES, 10.0)
+    return Driver(Core(Settings("engine", "/v1/stream")), Nodes([where]), engine, None, BUFFER_BYTES, 10.0)
 
 
 @asynccontextmanager
@@ -136,6 +142,20 @@ async def running(engine: Engine) -> AsyncIterator[Feed]:
         yield Feed(driver)
         driver.close()
         await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_feed_goes_where_closing_sends_it(autojump_clock):
+    engine = Engine()
+    async with running(engine) as feed, trio.open_nursery() as nursery:
+        engine._connected = trio.Event()
+        await engine.say({"T": "closing", "code": 1001, "msg": "x", "retry_ms": 5, "url": "http://b:2"})
+        await engine._stream.send_all(engine._ws.send(CloseConnection(1001)))
+        nursery.start_soon(engine.serve)
+        while "b:2" not in engine.hosts:
+            await trio.sleep(0.01)
+        assert engine.hosts == ["engine", "engine:1", "b", "b:2"]
+        feed.close()
         nursery.cancel_scope.cancel()
 
 

@@ -170,3 +170,14 @@ async def test_a_sweep_ends_at_midnight_and_the_last_one_with_the_task(autojump_
     for day in (DAY, DAY + 1):  # symbols count once a day
         noted = [bool(row.sets) for one in told if one.interval.day == day for row in one.users]
         assert noted == [True] + [False] * (len(noted) - 1)
+
+
+async def test_usage_of_all_lives_is_kept_by_names(tmp_path, autojump_clock):
+    metering = Metering(loaded(tmp_path), now_s=clocked(NOON))
+    async with metering.open():
+        first, second = metering.taker(lambda: ["A", "B"]), metering.taker(lambda: ["C", "A"])
+        first(report(1, symbols=(1,)))
+        second(report(2, symbols=(0, 1)))
+        first(report(3, symbols=(0,)))  # of a life that retires
+        (one,) = await metering.days(DAY, DAY)
+        assert (one.symbols, one.counts) == (frozenset("ABC"), {QUOTES: (6, 60)})

@@ -16,6 +16,7 @@ from marketfeed.access.material import Material
 from marketfeed.access.quotas import Over
 from marketfeed.access.revocations import Revocation
 from marketfeed.access.usage import Interval, Report
+from marketfeed.api.messages import Source
 from marketfeed.config.schema import AuthConfig, Config, EngineConfig
 from marketfeed.core.rings import Rings
 from marketfeed.errors import CloseCode
@@ -34,6 +35,7 @@ from marketfeed.workers.messages import (
     AskOverview,
     CancelAlerts,
     DeskAnswered,
+    Elsewhere,
     EndSession,
     LeaveAlerts,
     LeaveDesk,
@@ -45,6 +47,7 @@ from marketfeed.workers.messages import (
     Release,
     Reported,
     Returned,
+    SourceChanged,
     Synced,
     Verdict,
 )
@@ -403,3 +406,14 @@ def test_quotas_are_told_to_all_workers_and_to_new_ones(bench):
     bench.pool.limit(over)
     bench.receive(late, Ready("0", 100))
     assert child.sent == late.sent == [Limit(over)]
+
+
+def test_what_a_cluster_tells_reaches_all_workers_and_those_that_start_later(bench):
+    first = bench.add(0)
+    source = Source("s0", "stale", 1)
+    bench.pool.source_state(source)
+    bench.pool.elsewhere(["http://b:1"])
+    assert first.sent == [SourceChanged(source), Elsewhere(["http://b:1"])]
+    second = bench.add(1)
+    bench.receive(second, Ready("1", 100))
+    assert second.sent == first.sent
