@@ -169,7 +169,7 @@ class Mirror:
     def lease(self, term: int, epoch: str) -> list[Action]:
         """Take the lease that is valid now; it decides between origins of one term.
 
-        A lower term is one that was read from a copy that is not up to date: claims are above every term seen.
+        A lower term was read from a copy that is not up to date: claims are above every term seen.
         """
         other = epoch != self.epoch if term == self.term else term > self.term
         out: list[Action] = []
