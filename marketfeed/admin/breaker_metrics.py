@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from marketfeed.alerts.escalator import Escalator
+    from marketfeed.cluster.link import Link
     from marketfeed.core.breaker import BreakerStatistics
     from marketfeed.ingest.supervise import Supervisor
     from marketfeed.server.access_control import AccessControl
@@ -28,9 +29,12 @@ MOST_ADDRESSES: Final = 32  # of one escalation; an Alertmanager cluster has no 
 
 
 def breakers(
-    supervisors: Iterable[Supervisor], access: AccessControl | None, escalator: Escalator | None
+    supervisors: Iterable[Supervisor],
+    access: AccessControl | None,
+    escalator: Escalator | None,
+    link: Link | None,
 ) -> Peers:
-    """Return the figures of the circuit breakers of an engine: of its feeds, set of keys and escalations."""
+    """Return the figures of the circuit breakers of an engine, of all that it has."""
     found = {(f"feed:{one.intake.name}", ""): one.statistics() for one in supervisors}
     if access is not None and (fetches := access.fetches()) is not None:
         found["jwks", ""] = fetches
@@ -38,6 +42,8 @@ def breakers(
         for name, lane in escalator.lanes.items():
             for address, figures in islice(lane.statistics().items(), MOST_ADDRESSES):
                 found[f"escalation:{name}", address] = figures
+    if link is not None:
+        found |= {(name, ""): one for name, one in link.breakers().items()}
     return found
 
 
