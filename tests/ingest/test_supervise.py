@@ -137,6 +137,13 @@ async def test_the_breaker_of_a_venue_that_refuses_opens_and_changes_no_delay(au
     assert later.refused == 0
 
 
+async def test_shorter_delays_of_a_backoff_wait_for_the_breaker(autojump_clock):
+    feed = Scripted((0, OSError("refused")))
+    stand_in: Any = Intake()
+    await run_for(60, Supervisor(feed, stand_in, no_sessions, Backoff(1, 1, (1, 1))))
+    assert feed.started_at == [0, 1, 2, 3, 4, 5, 6, 30, 54]
+
+
 class Returns(Scripted):
     """Fails ``times``, then publishes after 2 s, and goes on."""
 
