@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from marketfeed.alerts.escalator import Escalator
-    from marketfeed.cluster.link import Link
+    from marketfeed.cluster.link_state import LinkStatistics
     from marketfeed.core.breaker import BreakerStatistics
     from marketfeed.ingest.supervise import Supervisor
     from marketfeed.server.access_control import AccessControl
@@ -32,7 +32,7 @@ def breakers(
     supervisors: Iterable[Supervisor],
     access: AccessControl | None,
     escalator: Escalator | None,
-    link: Link | None,
+    link: LinkStatistics | None = None,
 ) -> Peers:
     """Return the figures of the circuit breakers of an engine, of all that it has."""
     found = {(f"feed:{one.intake.name}", ""): one.statistics() for one in supervisors}
@@ -43,7 +43,7 @@ def breakers(
             for address, figures in islice(lane.statistics().items(), MOST_ADDRESSES):
                 found[f"escalation:{name}", address] = figures
     if link is not None:
-        found |= {(name, ""): one for name, one in link.breakers().items()}
+        found |= {(name, ""): one for name, one in link.breakers.items()}
     return found
 
 

@@ -33,7 +33,6 @@ from marketfeed.server.process_usage import cpu_s, resident_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from marketfeed.cluster.link import Link
     from marketfeed.core.rings import Rings
     from marketfeed.core.symbols import SymbolTable
     from marketfeed.ingest.roster import Roster
@@ -67,7 +66,6 @@ class Sources:
     metering: Metering
     overview: EngineOverview
     access: AccessControl | None = None
-    link: Link | None = None
 
 
 async def exposition(sources: Sources) -> bytes:
@@ -96,8 +94,7 @@ class _Snapshot(MetricSource):
         if self._sources.access is not None:
             yield from access_metrics(self._sources.access)
         sources = self._sources
-        escalator = sources.alerting.escalator
-        peers = breakers(sources.roster.supervisors, sources.access, escalator, sources.link)
+        peers = breakers(sources.roster.supervisors, sources.access, sources.alerting.escalator)
         yield from breaker_metrics(peers)
         yield from usage_metrics(self._sources.metering)
         yield from self._process()

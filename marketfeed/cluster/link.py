@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from marketfeed.cluster.bucket import Entry
     from marketfeed.cluster.link_settings import LinkSettings
     from marketfeed.cluster.nats_thread import Operation, Resolve
-    from marketfeed.core.breaker import BreakerStatistics
 
 log = structlog.get_logger()
 
@@ -181,11 +180,8 @@ class Link:
             waiting_out_bytes=self._outbound.waiting_bytes,
             waiting_in_bytes=self._inbound.waiting_bytes,
             bucket_problem=self._bucket_problem,
+            breakers=self._thread.breakers(),
         )
-
-    def breakers(self) -> dict[str, BreakerStatistics]:
-        """Return the circuit breakers, by peer: ``nats``, and ``jetstream`` if the link has a bucket."""
-        return self._thread.breakers()
 
     async def _ask(self, operation: Operation, timeout_s: float) -> Any:
         if not self._has_bucket:

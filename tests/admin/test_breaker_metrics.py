@@ -31,7 +31,7 @@ def samples(*arguments: Any) -> dict[tuple[str, ...], float]:
 def test_every_peer_has_one_state_and_its_counts():
     access = SimpleNamespace(fetches=lambda: OPEN)
     desk = {"https://am-1": HALF_OPEN, "https://am-2": CLOSED}
-    link = SimpleNamespace(breakers=lambda: {"nats": CLOSED, "jetstream": OPEN})
+    link = SimpleNamespace(breakers={"nats": CLOSED, "jetstream": OPEN})
     found = samples([supervisor("btc", CLOSED)], access, escalator(desk=desk), link)
     peers = {
         ("feed:btc", ""): "closed",
@@ -51,10 +51,10 @@ def test_every_peer_has_one_state_and_its_counts():
 
 
 def test_what_an_engine_does_not_have_has_no_series():
-    assert samples([], None, None, None) == {}
-    assert samples([], SimpleNamespace(fetches=lambda: None), escalator(), None) == {}
+    assert samples([], None, None) == {}
+    assert samples([], SimpleNamespace(fetches=lambda: None), escalator()) == {}
 
 
 def test_the_addresses_of_an_escalation_are_bounded():
-    found = samples([], None, escalator(odd={f"peer {n}": CLOSED for n in range(1000)}), None)
+    found = samples([], None, escalator(odd={f"peer {n}": CLOSED for n in range(1000)}))
     assert len([key for key in found if key[0] == "breaker_opened_total"]) == MOST_ADDRESSES
