@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector as MetricSource
 from marketfeed import __version__
 from marketfeed.admin.access_metrics import access_metrics
 from marketfeed.admin.alert_metrics import alert_metrics
+from marketfeed.admin.breaker_metrics import breaker_metrics, breakers
 from marketfeed.admin.families import PREFIX, Samples, counter, gauge, histogram, histograms
 from marketfeed.admin.health import KINDS, Health
 from marketfeed.admin.usage_metrics import usage_metrics
@@ -86,6 +87,9 @@ class _Snapshot(MetricSource):
         yield from alert_metrics(self._sources.alerting, self._sources.lives.rings.head(), self._dead)
         if self._sources.access is not None:
             yield from access_metrics(self._sources.access)
+        sources = self._sources
+        peers = breakers(sources.roster.supervisors, sources.access, sources.alerting.escalator)
+        yield from breaker_metrics(peers)
         yield from usage_metrics(self._sources.metering)
         yield from self._process()
 
