@@ -88,7 +88,7 @@ class _Snapshot(MetricSource):
         if self._sources.access is not None:
             yield from access_metrics(self._sources.access)
         sources = self._sources
-        peers = breakers(sources.roster.supervisors, sources.access, sources.alerting.escalator)
+        peers = breakers(sources.lives.roster.supervisors, sources.access, sources.alerting.escalator)
         yield from breaker_metrics(peers)
         yield from usage_metrics(self._sources.metering)
         yield from self._process()
