@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from marketfeed.config.schema import Config, EngineConfig
     from marketfeed.gateway.limits import Admission
+    from marketfeed.ingest.pump import TickWriter
     from marketfeed.latency.aggregator import Aggregator
     from marketfeed.server.access_control import AccessControl
     from marketfeed.server.api import SessionServer
@@ -47,6 +48,9 @@ class Beginning:
     names: Sequence[str] = ()
     origin: bool = True
     fill: Callable[[Life], None] | None = None
+    through: Callable[[Life, RingWriter], TickWriter] | None = (
+        None  # the feeds of an origin write to its result
+    )
 
 
 class Builder:
@@ -79,20 +83,30 @@ class Builder:
         engine = config.engine
         rings = _rings(engine, beginning.epoch)
         symbols = SymbolTable(engine.max_symbols, rings.names)
-        writer = RingWriter(rings, time.time_ns) if beginning.origin else None
-        life = Life(rings, symbols, writer)
+        life = Life(rings, symbols)
         try:
             for name in beginning.names:
                 symbols.intern(name)
+            writer: TickWriter | None = None
+            if beginning.origin:
+                writer = plain = RingWriter(rings, time.time_ns)
+                if beginning.through is not None:
+                    writer = beginning.through(life, plain)
+            self.equip(life, writer)
         except BaseException:
             life.end()
             raise
-        if writer is None:  # a plan of feeds, which is a check, names symbols that are nobody's
-            symbols, writer = SymbolTable(engine.max_symbols), RingWriter(Rings.private(1, 4))
-        room = Room(rings.head, most_missing(engine.ring_depth), life.wait_reached)
-        pump = Pump(writer, symbols, self._wake, wait_room=room.wait)
-        life.roster = Roster(pump, self._base, life.wait_sessions, beginning.origin)
         return life
+
+    def equip(self, life: Life, writer: TickWriter | None) -> None:
+        """Give ``life`` a roster whose feeds write with ``writer``; None: its feeds do not run."""
+        life.writer, rings, symbols = writer, life.rings, life.symbols
+        runs = writer is not None
+        if writer is None:  # a plan of feeds, which is a check, names symbols that are nobody's
+            symbols, writer = SymbolTable(rings.max_symbols), RingWriter(Rings.private(1, 4))
+        room = Room(rings.head, most_missing(rings.depth), life.wait_reached)
+        pump = Pump(writer, symbols, self._wake, wait_room=room.wait)
+        life.roster = Roster(pump, self._base, life.wait_sessions, runs)
 
     def server(self, config: Config, life: Life, access: AccessControl | None) -> SessionServer:
         """Return the session server of ``life``; raises ConfigError."""

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import structlog
@@ -27,6 +28,7 @@ from marketfeed.admin.token import AdminToken
 from marketfeed.api.messages import Source
 from marketfeed.builder import Beginning, Builder
 from marketfeed.checks import addresses, admin_token, check_log_path, idle, tap_path
+from marketfeed.cluster.link_settings import link_settings
 from marketfeed.core.addresses import host_port
 from marketfeed.core.units import US
 from marketfeed.errors import StartError, gathered
@@ -47,11 +49,15 @@ from marketfeed.server.settings import limits_of
 from marketfeed.server.tap_listener import Taps
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator, Callable
 
     from trio.socket import SocketType
 
+    from marketfeed.cluster.link_settings import LinkSettings
+    from marketfeed.clustering.member import Member
     from marketfeed.config.schema import Config, Loaded
+    from marketfeed.ingest.pump import TickWriter
     from marketfeed.server.life import Life
 
 log = structlog.get_logger()
@@ -86,6 +92,7 @@ class Engine:
         self._builder = Builder(
             loaded.base, log_level, self.admission, self.aggregator, self.overview, self.metering, self.wake
         )
+        origin = origin and config.cluster is None
         life = self._builder.begin(config, Beginning(origin=origin))
         found: list[str] = []
         self.access: AccessControl | None = None  # None: auth.mode is none
@@ -105,6 +112,11 @@ class Engine:
             life.roster.plan(config.feeds, addresses(config))
         with gathered(found):
             self.alerting = Alerting(loaded, life.rings, life.symbols, life.roster, origin)
+        self.member: Member | None = None  # None: without a cluster
+        link: LinkSettings | None = None
+        with gathered(found):
+            if config.cluster is not None:
+                link = link_settings(config.cluster, os.environ)
         if found:
             life.end()
             raise loaded.refusal(found)
@@ -114,14 +126,20 @@ class Engine:
             self.access.server = self.lives
             self.access.desk.on_sessions = self.metering.count_sessions
         self.metering.on_change = self.lives.limit
+        if config.cluster is not None and link is not None:
+            from marketfeed.cluster.link import open_link  # nats-py is needed by nodes of a cluster alone
+            from marketfeed.clustering.member import Member
+
+            self.member = Member(self, config.cluster, partial(open_link, link))
+        cluster = None if self.member is None else self.member.view
         self.health = Health(
-            self.lives, self.aggregator, self.taps, self.alerting, self.metering, self.access
+            self.lives, self.aggregator, self.taps, self.alerting, self.metering, self.access, cluster
         )
         self.parts = Sources(
             self.lives, self.taps, self.aggregator, self.admission, self.health, self.alerting,
-            self.metering, self.overview, self.access,
+            self.metering, self.overview, self.access, cluster,
         )  # fmt: skip
-        self.overview.nodes = lambda: (self.node(),)
+        self.overview.nodes = (lambda: (self.node(),)) if self.member is None else self.member.view.clients
         self.reloads = Reloads(self.parts, self.admin_token, config, load or (lambda: loaded))
 
     def node(self) -> NodeNow:
@@ -141,8 +159,17 @@ class Engine:
         self.taps.ring()
         self.alerting.ring()
 
-    async def exchange(self, beginning: Beginning) -> Life:
+    def prepare(self, beginning: Beginning) -> Life:
+        """Return a life without a server, for :meth:`exchange`, such as one that is written before it serves.
+
+        Raises as that does. Whoever does not pass it on must end it.
+        """
+        return self._builder.begin(self.reloads.config, beginning)
+
+    async def exchange(self, beginning: Beginning, prepared: Life | None = None) -> Life:
         """Begin another life, which takes the place of the present one; return it.
+
+        ``prepared`` is what :meth:`prepare` has returned for ``beginning``; None: that is called here.
 
         New connections go to the new life when this returns. The sessions of the old one are closed, so that
         their clients reconnect, and taps are ended; the old rings are freed after the last of them. Waits
@@ -153,7 +180,7 @@ class Engine:
         """
         async with self.reloads.lock:
             config = self.reloads.config
-            life = self._builder.begin(config, beginning)
+            life = prepared or self.prepare(beginning)
             try:
                 life.server = self._builder.server(config, life, self.access)
                 watcher = self.alerting.prepared(life.rings, life.symbols)
@@ -174,6 +201,24 @@ class Engine:
             await life.roster.apply(self._sources)
             return life
 
+    async def feed_with(self, writer: TickWriter | None) -> None:
+        """Run the feeds in the present life with ``writer``; None: stop them, it mirrors from now on.
+
+        Sessions stay. Returns when the feeds that ran have ended. Raises ConfigError if feeds or rules cannot
+        be constructed any more; then no feed runs.
+        """
+        async with self.reloads.lock:
+            life, before = self.lives.now, self.lives.now.roster
+            await before.stop()
+            self._builder.equip(life, writer)
+            self.overview.roster = life.roster
+            config = self.reloads.config
+            life.roster.plan(config.feeds, addresses(config))
+            life.roster.count_on(before)
+            watcher = None if writer is None else self.alerting.prepared(life.rings, life.symbols)
+            self.alerting.exchange(watcher, life.roster, writer is not None)
+            await life.roster.apply(self._sources)
+
     async def _run_feeds_again(self, config: Config) -> None:
         """Run the feeds of the present life, if they were stopped for an exchange that has failed."""
         if self.lives.roster.stopped:
@@ -183,9 +228,11 @@ class Engine:
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit status. Raises StartError."""
         config = self.config
-        listener = await open_listener(config.gateway.host, config.gateway.port)
+        listener: SocketType | None = None
+        if self.member is None or self.member.config.role != "ingest":
+            listener = await open_listener(config.gateway.host, config.gateway.port)
         with (
-            listener,
+            nullcontext() if listener is None else listener,
             await open_listener(config.admin.host, config.admin.port, "admin") as admin_listener,
             self.taps.open(),
             nullcontext() if self.access is None else self.access.open(),
@@ -199,11 +246,27 @@ class Engine:
         log.info("stopped")
         return 0
 
+    async def _take(self, sock: socket.socket, address: str) -> None:
+        """Pass a connection on; a node of a cluster closes it while it has no ticks to serve."""
+        if self.member is None or self.member.course.joined.is_set():
+            await self.lives.take(sock, address)
+        else:
+            self.lives.counters.refused["joining"] += 1
+            sock.close()
+
+    async def _announce(self, member: Member, host: str, port: int) -> None:
+        """Print that sessions are served, once a node of a cluster does so."""
+        await member.course.joined.wait()
+        self._print_ready(host, port)
+
     async def _serve(
-        self, listener: SocketType, admin_listener: SocketType, signals: AsyncIterator[int]
+        self, listener: SocketType | None, admin_listener: SocketType, signals: AsyncIterator[int]
     ) -> StartError | None:
-        """Serve until SIGTERM or SIGINT; return the error that prevented the start, if any."""
-        host, port = self.config.gateway.host, listener.getsockname()[1]
+        """Serve until SIGTERM or SIGINT; return the error that prevented the start, if any.
+
+        Without a ``listener``, there are no sessions.
+        """
+        host, port = self.config.gateway.host, 0 if listener is None else listener.getsockname()[1]
         self.port = port
         server = self.lives
         failed: StartError | None = None
@@ -232,13 +295,18 @@ class Engine:
                     watch.cancel_scope.cancel()
                     await trio.lowlevel.checkpoint()
                 async with trio.open_nursery() as sources:
-                    sources.start_soon(accept_from, listener, server.counters, server.take)
+                    if listener is not None:
+                        sources.start_soon(accept_from, listener, server.counters, self._take)
                     self._sources = sources
                     await server.roster.apply(sources)
                     sources.start_soon(self.reloads.run, sources)
                     self.health.phase = Phase.SERVING
                     log.info("admin listening", port=admin_port)
-                    self._print_ready(host, port)
+                    if self.member is None:
+                        self._print_ready(host, port)
+                    else:
+                        sources.start_soon(self.member.run, sources)
+                        sources.start_soon(self._announce, self.member, host, port)
                     self.serving.set()
                     async for number in signals:
                         if number != signal.SIGHUP:
@@ -248,9 +316,12 @@ class Engine:
                     drain_s = self.reloads.config.engine.drain_s
                     log.info("draining", sessions=len(server), drain_s=drain_s)
                     watch.start_soon(_stop_on_second, signals)
+                    if self.member is not None:
+                        await self.member.leave()
                     sources.cancel_scope.cancel()
                 # No new ticks, no new sessions; sessions have drain_s to end.
-                listener.close()
+                if listener is not None:
+                    listener.close()
                 await server.drain(drain_s)
                 sessions.cancel_scope.cancel()
             await self.aggregator.finish()
@@ -259,9 +330,8 @@ class Engine:
 
     def _print_ready(self, host: str, port: int) -> None:
         scheme = "https" if self.config.gateway.tls_cert else "http"
-        print(
-            f"marketfeed ready {scheme}://{host_port(host, port)} epoch={self.lives.rings.epoch}", flush=True
-        )
+        where = f"{scheme}://{host_port(host, port)}" if port else "without gateway"
+        print(f"marketfeed ready {where} epoch={self.lives.rings.epoch}", flush=True)
 
 
 async def _stop_on_second(signals: AsyncIterator[int]) -> None:

@@ -42,7 +42,13 @@ LAYERS = [
     {"marketfeed.gateway"},
     {"marketfeed.server", "marketfeed.recordings"},
     {"marketfeed.workers", "marketfeed.admin"},
-    {"marketfeed.builder", "marketfeed.checks", "marketfeed.engine", "marketfeed.reloads"},
+    {
+        "marketfeed.builder",
+        "marketfeed.checks",
+        "marketfeed.clustering",
+        "marketfeed.engine",
+        "marketfeed.reloads",
+    },
     {"marketfeed.cli", "marketfeed.__main__"},
     {
         "marketfeed.testing",

@@ -15,6 +15,7 @@ from marketfeed.ingest.supervise import STALE_S, FeedState
 from marketfeed.server.conditions import Condition
 
 if TYPE_CHECKING:
+    from marketfeed.admin.cluster import ClusterSource
     from marketfeed.latency.aggregator import Aggregator
     from marketfeed.server.access_control import AccessControl
     from marketfeed.server.alerting import Alerting
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from marketfeed.server.tap_listener import Taps
 
 # All kinds of conditions, for metrics. no_worker and alert_log are always problems, feed_* if the feed is
-# required.
+# required, cluster if the node has no ticks to serve.
 KINDS: Final = (
     "no_worker",
     "feed_stale",
@@ -41,6 +42,7 @@ KINDS: Final = (
     "tap",
     "symbols_full",
     "reload",
+    "cluster",
 )
 _AMISS: Final = {
     FeedState.STALE: f"stale: it runs, and has brought no tick for {STALE_S:g} s",
@@ -68,6 +70,7 @@ class Health:
         alerting: Alerting,
         metering: Metering,
         access: AccessControl | None = None,
+        cluster: ClusterSource | None = None,
     ) -> None:
         self._lives = lives
         self._aggregator = aggregator
@@ -75,6 +78,7 @@ class Health:
         self._alerting = alerting
         self._metering = metering
         self._access = access
+        self._cluster = cluster
         self.phase = Phase.STARTING
         self.reload_failure: str | None = None  # why the configuration file could not be put in force
 
@@ -89,7 +93,7 @@ class Health:
         found = [*self._feeds(required=True), *self._lives.problems()]
         if trouble := self._alerting.problem():
             found.append(Condition("alert_log", "", f"alert log: {trouble}"))
-        return found
+        return found if self._cluster is None else [*found, *self._cluster.problems()]
 
     def warnings(self) -> list[Condition]:
         """Return the conditions under which subscribers are still served."""
@@ -112,7 +116,7 @@ class Health:
         ):
             if trouble:
                 found.append(Condition(kind, "", f"{kind.replace('_', ' ')}: {trouble}"))
-        return found
+        return found if self._cluster is None else [*found, *self._cluster.warnings()]
 
     def feeds(self) -> dict[str, str]:
         """Return the state of each feed, by name."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from marketfeed.admin.access_operations import AccessOperations
 from marketfeed.admin.alert_operations import AlertOperations
+from marketfeed.admin.cluster import ClusterOperations
 from marketfeed.admin.latency_operations import LOG, REPORT, LatencyOperations
 from marketfeed.admin.metrics import CONTENT_TYPE, Sources, exposition
 from marketfeed.admin.usage_operations import UsageOperations
@@ -50,6 +51,7 @@ class Admin:
                 **AlertOperations(sources.alerting).routes,
                 **AccessOperations(sources.access).routes,
                 **UsageOperations(sources.metering).routes,
+                **ClusterOperations(sources.cluster).routes,
             },
             Rules(
                 head_s=HEAD_S,

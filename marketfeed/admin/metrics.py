@@ -18,6 +18,7 @@ from marketfeed import __version__
 from marketfeed.admin.access_metrics import access_metrics
 from marketfeed.admin.alert_metrics import alert_metrics
 from marketfeed.admin.breaker_metrics import breaker_metrics, breakers
+from marketfeed.admin.cluster_metrics import cluster_metrics
 from marketfeed.admin.families import PREFIX, Samples, counter, gauge, histogram, histograms
 from marketfeed.admin.health import KINDS, Health
 from marketfeed.admin.usage_metrics import usage_metrics
@@ -33,6 +34,7 @@ from marketfeed.server.process_usage import cpu_s, resident_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from marketfeed.admin.cluster import ClusterSource
     from marketfeed.latency.aggregator import Aggregator
     from marketfeed.server.access_control import AccessControl
     from marketfeed.server.alerting import Alerting
@@ -60,6 +62,7 @@ class Sources:
     metering: Metering
     overview: EngineOverview
     access: AccessControl | None = None
+    cluster: ClusterSource | None = None
 
 
 async def exposition(sources: Sources) -> bytes:
@@ -87,10 +90,15 @@ class _Snapshot(MetricSource):
         yield from alert_metrics(self._sources.alerting, self._sources.lives.rings.head(), self._dead)
         if self._sources.access is not None:
             yield from access_metrics(self._sources.access)
-        sources = self._sources
-        peers = breakers(sources.lives.roster.supervisors, sources.access, sources.alerting.escalator)
-        yield from breaker_metrics(peers)
         yield from usage_metrics(self._sources.metering)
+        link = None
+        if self._sources.cluster is not None:
+            figures = self._sources.cluster.figures()
+            link = figures.link
+            yield from cluster_metrics(figures)
+        sources = self._sources
+        peers = breakers(sources.lives.roster.supervisors, sources.access, sources.alerting.escalator, link)
+        yield from breaker_metrics(peers)
         yield from self._process()
 
     def _engine(self) -> Iterable[Metric]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from marketfeed import __version__
-from marketfeed.api import access_operations, alert_operations, answers, engine, operations, usage
+from marketfeed.api import access_operations, alert_operations, answers, cluster, engine, operations, usage
 from marketfeed.api.messages import Quote, Trade
 from marketfeed.api.routes import (
     ADMIN,
@@ -224,6 +224,12 @@ OPERATORS: Final = (
         (*ADMIN, 503),
         usage.UsageParameters,
     ),
+    Route(
+        "/v1/cluster",
+        "Get the nodes of the engine's cluster.",
+        json_answer(ref(cluster.ClusterAnswer), "The cluster as this node sees it."),
+        (*ADMIN, 503),
+    ),
     *alert_operations.OPERATORS,
     *access_operations.OPERATORS,
 )
@@ -243,6 +249,7 @@ STRUCTS: Final[tuple[type[Any], ...]] = (
     operations.ReadinessAnswer,
     operations.SessionList,
     usage.UsageAnswer,
+    cluster.ClusterAnswer,
     *alert_operations.STRUCTS,
     *access_operations.STRUCTS,
 )

@@ -9,6 +9,7 @@ import typer
 from marketfeed import __version__
 from marketfeed.cli import (
     alerts,
+    cluster,
     config,
     export,
     keys,
@@ -57,6 +58,7 @@ app.command(epilog=record.EXAMPLES)(record.record)
 app.command(epilog=simulate.EXAMPLES)(simulate.simulate)
 app.command(epilog=export.EXAMPLES)(export.export)
 app.command(epilog=probe.EXAMPLES)(probe.probe)
+app.add_typer(cluster.app, name="cluster", epilog=cluster.EXAMPLES)
 app.add_typer(keys.app, name="keys", epilog=keys.EXAMPLES)
 app.command(epilog=token.EXAMPLES)(token.token)
 app.command(epilog=revoke.EXAMPLES)(revoke.revoke)

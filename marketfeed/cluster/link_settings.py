@@ -85,9 +85,7 @@ def warnings(cluster: ClusterConfig) -> list[str]:
     """Return what may be meant otherwise, ``cluster.key: why`` each."""
     found = []
     if cluster.replicas == 1:
-        found.append(
-            "cluster.replicas: 1: the loss of one NATS server stops the cluster, and may lose alerts"
-        )
+        found.append("cluster.replicas: 1: the loss of one NATS server stops the cluster")
     for key in ("creds", "tls_key"):
         path = getattr(cluster, key)
         if path is not None and readable_by_all(Path(path)):

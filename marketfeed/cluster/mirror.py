@@ -51,9 +51,11 @@ class Mirror:
         epoch: str,
         now_ns: int,
         limits: Limits | None = None,
+        counts: MirrorCounts | None = None,
     ) -> None:
+        """``counts`` are those of an earlier mirror, to go on with."""
         self.term, self.epoch = term, epoch
-        self.counts = MirrorCounts()
+        self.counts = counts or MirrorCounts()
         self.ended = False
         self.stale = False
         self._limits = limits or Limits()
@@ -101,6 +103,16 @@ class Mirror:
         """Begin with a state. The owner has subscribed before, so that frames after it are not missed."""
         out: list[Action] = []
         self._sync("join", now_ns, out)
+        return out
+
+    def go_on(self, now_ns: int) -> list[Action]:
+        """Begin without a state: the rings hold all ticks of the epoch up to their head already.
+
+        Such as those of a node whose origin has handed the epoch over.
+        """
+        out: list[Action] = []
+        self._follower.resume(now_ns, out)
+        self._finish(now_ns, out)
         return out
 
     def feed(self, data: bytes, now_ns: int) -> list[Action]:

@@ -71,6 +71,11 @@ def elsewhere(own: Status, nodes: Nodes, key: str, now_ns: int) -> str:
     return ""
 
 
+def able_urls(own: Status, nodes: Nodes, now_ns: int) -> list[str]:
+    """Return the URLs of the other nodes that can take sessions of this one, by name of the node."""
+    return [node.status.url for node in nodes.live(now_ns) if _takes(node, own)]
+
+
 def _sessions(node: Node) -> int:
     return node.status.sessions + node.sent_here
 

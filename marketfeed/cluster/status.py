@@ -59,6 +59,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     role: Role
     state: NodeState
     shard: _Name
+    origin: bool = False  # it numbers the ticks of the shard
     site: _Text = ""
     url: Annotated[str, msgspec.Meta(max_length=256)] = ""  # for clients; "" if they cannot connect
     release: _Text = ""

@@ -21,8 +21,9 @@ _Bytes = Annotated[int, Meta(ge=1 << 20, le=1 << 40)]
 
 # Subjects and buckets of NATS contain these names, so that a name must be one token of a subject.
 NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
+STATUSES: Final = "n"  # in subjects, what is not of a shard
 _SERVER_SCHEMES: Final = ("nats", "tls")
-_CLIENT_SCHEMES: Final = ("ws", "wss")
+_CLIENT_SCHEMES: Final = ("http", "https")
 
 
 class ClusterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,6 +62,8 @@ def cluster_problems(cluster: ClusterConfig) -> Iterator[tuple[str, str]]:
         value = getattr(cluster, key)
         if value and not NAME.fullmatch(value):
             yield f"cluster.{key}", f"must consist of letters, digits, _ and -, not {shown(value)}"
+    if cluster.shard == STATUSES:
+        yield "cluster.shard", f"must not be {STATUSES}, which subjects of NATS have in its place"
     yield from _servers(cluster.servers)
     yield from _security(cluster)
     if cluster.url and (problem := _url_problem(cluster.url, _CLIENT_SCHEMES)) is not None:

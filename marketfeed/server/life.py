@@ -10,7 +10,7 @@ import trio
 if TYPE_CHECKING:
     from marketfeed.core.rings import Rings
     from marketfeed.core.symbols import SymbolTable
-    from marketfeed.core.writer import RingWriter
+    from marketfeed.ingest.pump import TickWriter
     from marketfeed.ingest.roster import Roster
     from marketfeed.server.api import SessionServer
 
@@ -25,11 +25,11 @@ class Life:
     roster: Roster
     server: SessionServer
 
-    def __init__(self, rings: Rings, symbols: SymbolTable, writer: RingWriter | None) -> None:
+    def __init__(self, rings: Rings, symbols: SymbolTable) -> None:
         """Take ownership of ``rings``, which are in a memfd."""
         self.rings = rings
         self.symbols = symbols
-        self.writer = writer
+        self.writer: TickWriter | None = None
         self.superseded = trio.Event()
         self._synced = trio.Event()
 

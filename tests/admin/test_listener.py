@@ -50,6 +50,7 @@ def admin(token: str | None = TOKEN) -> tuple[Admin, AdminToken]:
         aggregator=SimpleNamespace(log=SimpleNamespace(path=Path("latency.hlog"))),
         alerting=SimpleNamespace(dispatch=None),
         access=None,
+        cluster=None,
         metering=SimpleNamespace(enabled=False),
         health=Health(),
     )

@@ -68,7 +68,7 @@ def test_another_server_is_refused(refused, server):
     assert first == f'cluster.servers.0: must be nats://HOST:PORT or tls://HOST:PORT, not "{server}"'
 
 
-@pytest.mark.parametrize("key", ['servers = ["nats://u:secret@h:4222"]', 'url = "wss://u:secret@h"'])
+@pytest.mark.parametrize("key", ['servers = ["nats://u:secret@h:4222"]', 'url = "https://u:secret@h"'])
 def test_a_password_in_a_url_is_refused_and_not_repeated(refused, key):
     (told,) = refused(key)
     assert "must not contain a user or a password: cluster.creds or cluster.user gives them" in told
@@ -89,7 +89,7 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(refused, key):
             'servers = ["tls://a"]\ntls_key = "b"',
             "cluster.tls_cert: missing; required with cluster.tls_key: both are PEM files",
         ),
-        ('url = "https://a"', 'cluster.url: must be ws://HOST:PORT or wss://HOST:PORT, not "https://a"'),
+        ('url = "wss://a"', 'cluster.url: must be http://HOST:PORT or https://HOST:PORT, not "wss://a"'),
         (
             "stale_s = 0.15",
             "cluster.stale_s, cluster.beat_ms: stale_s must be at least two beats, 0.2 s, not 0.15",

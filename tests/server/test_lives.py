@@ -14,7 +14,6 @@ from marketfeed.api.messages import Source
 from marketfeed.api.operations import SessionList
 from marketfeed.core.rings import Rings
 from marketfeed.core.symbols import SymbolTable
-from marketfeed.core.writer import RingWriter
 from marketfeed.errors import CloseCode, StartError
 from marketfeed.fanout.ledger import Ledger
 from marketfeed.server.life import Life
@@ -84,7 +83,7 @@ class Server:
 
 def life_of(server: Any) -> Life:
     rings = Rings.shared(1, 4, server.name)
-    life = Life(rings, SymbolTable(1, rings.names), RingWriter(rings))
+    life = Life(rings, SymbolTable(1, rings.names))
     life.server = server
     return life
 
