@@ -3,12 +3,12 @@
     KeySet.run ── https ──► auth.jwks      changed(document) ──► verifiers of all processes
         ▲ refresh(): a token has an unknown `kid`
 
-The address is configuration; no token chooses it. A failed fetch changes nothing but ``problem``.
+The address is configuration; no token chooses it. A failed fetch changes nothing but ``problem``, and opens
+the circuit breaker: while it is open, nothing is fetched, whoever asks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -17,6 +17,9 @@ import trio
 from marketfeed import __version__
 from marketfeed.access.loading import MAX_SET_BYTES
 from marketfeed.access.tokens import keys_of_set
+from marketfeed.clock import now_ns
+from marketfeed.core.breaker import Breaker, BreakerState, BreakerStatistics
+from marketfeed.core.units import S
 from marketfeed.errors import AccessError
 from marketfeed.http_client import EXCHANGE_ERRORS, beginning, cause_of, http_client, status_line, trusting
 
@@ -28,14 +31,8 @@ if TYPE_CHECKING:
 
 TIMEOUT_S: Final = 10.0  # of a fetch, from the look-up of the name to the last byte
 LEAST_S: Final = 10.0  # from the begin of a fetch to the begin of the next one
-
-
-@dataclass(frozen=True, slots=True)
-class KeySetStatistics:
-    """Fetches so far."""
-
-    fetched: int
-    failed: int
+FIRST_OPEN_S: Final = 10.0  # after one failure
+MOST_OPEN_S: Final = 60.0  # so a token with a new key is refused for at most that long after an outage
 
 
 class KeySet:
@@ -56,30 +53,28 @@ class KeySet:
         self._tls = tls or trusting(url.scheme, "auth.jwks")
         self._changed = changed
         self._document = b""
-        self._fetched = self._failed = 0
+        most_s = min(MOST_OPEN_S, self._refresh_s)
+        self._breaker = Breaker(1, round(FIRST_OPEN_S * S), round(most_s * S))
         self._running = self._fetching = False
         self._again_s = 0.0  # trio's clock
         self._wanted, self._done = trio.Event(), trio.Event()
         self.problem: str | None = f"auth.jwks: {self._host}: not fetched yet"
 
-    def statistics(self) -> KeySetStatistics:
-        """Return the counters."""
-        return KeySetStatistics(self._fetched, self._failed)
+    def statistics(self) -> BreakerStatistics:
+        """Return the state of the circuit breaker, and how fetches ended."""
+        return self._breaker.statistics(now_ns())
 
     async def run(self) -> None:
         """Fetch at once, then every ``jwks_refresh_s``, and as :meth:`refresh` asks; until cancelled.
 
-        After a failure it tries again after LEAST_S, then after twice as long each time.
+        After a failure it tries again after FIRST_OPEN_S, then after twice as long each time, at most
+        MOST_OPEN_S and ``jwks_refresh_s``.
         """
-        retry_s = LEAST_S
         self._running = True
         try:
             while True:
-                if await self._fetch():
-                    wait_s, retry_s = self._refresh_s, LEAST_S
-                else:
-                    wait_s, retry_s = retry_s, min(2 * retry_s, self._refresh_s)
-                with trio.move_on_after(wait_s):
+                await self._fetch()
+                with trio.move_on_after(self._wait_s(now_ns())):
                     await self._wanted.wait()
                 self._wanted = trio.Event()
         finally:
@@ -89,6 +84,7 @@ class KeySet:
     async def refresh(self) -> None:
         """Have it fetched, and wait for that. Return at once if the last fetch began within LEAST_S.
 
+        If the circuit breaker is open, nothing is fetched.
         Concurrent callers share one fetch, which goes on if they are cancelled.
         """
         if self._running and self._fetching:
@@ -99,33 +95,53 @@ class KeySet:
         else:
             await trio.lowlevel.checkpoint()
 
-    async def _fetch(self) -> bool:
-        """Fetch once; return whether that gave a valid set."""
-        self._fetching, self._again_s = True, trio.current_time() + LEAST_S
+    def _wait_s(self, at_ns: int) -> float:
+        if self._breaker.state(at_ns) is BreakerState.CLOSED:
+            return self._refresh_s
+        return self._breaker.wait_ns(at_ns) / S
+
+    async def _fetch(self) -> None:
+        """Fetch once, unless the circuit breaker is open."""
+        try:
+            if (call := self._breaker.admit(now_ns())) is not None:
+                self._fetching, self._again_s = True, trio.current_time() + LEAST_S
+                await self._call(call)
+        finally:
+            self._fetching = False
+            self._done.set()
+            self._done = trio.Event()
+
+    async def _call(self, call: int) -> None:
+        """Fetch once, and end ``call`` of the breaker."""
+        try:
+            why = await self._attempt()
+        except BaseException:
+            self._breaker.release(call)
+            raise
+        if why is None:
+            self._breaker.succeeded(call)
+            self.problem = None
+        else:
+            self._breaker.failed(call, now_ns())
+            kept = "the keys fetched before are used" if self._document else "no token can be verified yet"
+            self.problem = f"auth.jwks: {self._host}: {why}; {kept}"
+
+    async def _attempt(self) -> str | None:
+        """Fetch a valid set, and put it in use; return why there is none."""
         try:
             with trio.fail_after(TIMEOUT_S):
                 document = await self._answer()
             keys_of_set(document, self._algorithm)
         except trio.TooSlowError:
-            self._fail(f"no whole answer within {TIMEOUT_S:g} s")
-            return False
+            return f"no whole answer within {TIMEOUT_S:g} s"
         except EXCHANGE_ERRORS as error:
-            self._fail(cause_of(error))
-            return False
+            return cause_of(error)
         except AccessError as error:
-            self._fail(str(error))
-            return False
-        else:
-            self._fetched += 1
-            self.problem = None
-            if document != self._document:
-                self._document = document
-                self._changed(document)
-            return True
-        finally:
-            self._fetching = False
-            self._done.set()
-            self._done = trio.Event()
+            return str(error)
+        if document != self._document:
+            self._document = document
+            self._changed(document)
+        return None
 
     async def _answer(self) -> bytes:
         """Return the body of a 200; raises AccessError for another answer, and EXCHANGE_ERRORS."""
@@ -147,8 +163,3 @@ class KeySet:
         if len(document) > MAX_SET_BYTES:
             raise AccessError(f"the answer has more than {MAX_SET_BYTES:,} bytes")
         return document
-
-    def _fail(self, why: str) -> None:
-        kept = "the keys fetched before are used" if self._document else "no token can be verified yet"
-        self._failed += 1
-        self.problem = f"auth.jwks: {self._host}: {why}; {kept}"

@@ -21,5 +21,6 @@ def access_metrics(access: AccessControl) -> Iterable[Metric]:
     revocations = kinds | Counter((one.kind,) for one in access.revocations())
     yield gauge("revocations", "Revocations in force, by what they revoke.", "kind", revocations)
     yield gauge("tickets", "Tickets that may still be used.", "", {(): access.desk.tickets})
-    fetches = {(result,): count for result, count in access.fetches().items()}
+    found = access.fetches()
+    fetches = {} if found is None else {("ok",): found.succeeded, ("failed",): found.failed}
     yield counter("jwks_fetches_total", "Fetches of the set of keys, by result.", "result", fetches)

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector as MetricSource
 from marketfeed import __version__
 from marketfeed.admin.access_metrics import access_metrics
 from marketfeed.admin.alert_metrics import alert_metrics
+from marketfeed.admin.breaker_metrics import breaker_metrics, breakers
 from marketfeed.admin.cluster_metrics import cluster_metrics
 from marketfeed.admin.families import PREFIX, Samples, counter, gauge, histogram, histograms
 from marketfeed.admin.health import KINDS, Health
@@ -90,8 +91,14 @@ class _Snapshot(MetricSource):
         if self._sources.access is not None:
             yield from access_metrics(self._sources.access)
         yield from usage_metrics(self._sources.metering)
+        link = None
         if self._sources.cluster is not None:
-            yield from cluster_metrics(self._sources.cluster.figures())
+            figures = self._sources.cluster.figures()
+            link = figures.link
+            yield from cluster_metrics(figures)
+        sources = self._sources
+        peers = breakers(sources.lives.roster.supervisors, sources.access, sources.alerting.escalator, link)
+        yield from breaker_metrics(peers)
         yield from self._process()
 
     def _engine(self) -> Iterable[Metric]:

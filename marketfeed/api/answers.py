@@ -24,6 +24,7 @@ STATUSES: Final = {
     426: "The version of the WebSocket protocol is not 13.",
     429: "Too many requests from this address; come back after Retry-After.",
     431: "The head of the request is too long.",
+    500: "A fault of the engine, which its log has.",
     503: "A limit on sessions or handshakes is reached, the engine is shutting down, alerts or access"
     " control are off or cannot be kept, or no token can be verified yet (`auth.jwks`);"
     " come back after Retry-After, if there is one.",

@@ -1,6 +1,6 @@
 """Requests to the cluster's bucket over any connection, once the settings of the bucket have been checked.
 
-The check runs after each connect until it succeeds, with pauses of a breaker. A bucket that was found good
+The check runs after each connect until it succeeds, behind a circuit breaker. A bucket that was found good
 stays in use while a later check cannot be made, such as during an election of JetStream: the holder of a
 lease must not lose it by that.
 """
@@ -39,6 +39,7 @@ class BucketRequests:
 
     def __init__(self, name: str, replicas: int, tell: Callable[[Problem], None]) -> None:
         self._name, self._replicas, self._tell = name, replicas, tell
+        self.breaker = Breaker(1, FIRST_WAIT_NS, MOST_WAIT_NS)  # of checks; it holds back no request
         self._good = asyncio.Event()
         self._wrong: BucketSettingsError | None = None
         self._problem = ""
@@ -84,11 +85,10 @@ class BucketRequests:
         return self._problem
 
     async def _checked(self, connection: Connection) -> None:
-        breaker = Breaker(1, FIRST_WAIT_NS, MOST_WAIT_NS)
         while True:
-            call = breaker.admit(time.monotonic_ns())
+            call = self.breaker.admit(time.monotonic_ns())
             if call is None:
-                await asyncio.sleep(breaker.wait_ns(time.monotonic_ns()) / S)
+                await asyncio.sleep(self.breaker.wait_ns(time.monotonic_ns()) / S)
                 continue
             try:
                 async with asyncio.timeout(CHECK_S):
@@ -98,13 +98,17 @@ class BucketRequests:
                 self._good.clear()
             except (nats.errors.Error, TimeoutError, OSError) as error:
                 problem = f"the bucket {self._name} in NATS cannot be checked: {explained(error)}"
+            except BaseException:  # such as the end of the connection
+                self.breaker.release(call)
+                raise
             else:
+                self.breaker.succeeded(call)
                 self._wrong = None
                 self._good.set()
                 self._told("")
                 return
             self._told(problem)
-            breaker.failed(call, time.monotonic_ns())
+            self.breaker.failed(call, time.monotonic_ns())
 
     def _told(self, problem: str) -> None:
         if problem != self._problem:

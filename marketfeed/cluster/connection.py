@@ -1,7 +1,8 @@
 """One client of nats-py, from its first attempt to connect until it is given up.
 
 The client reconnects by itself. It is given up, so that the caller makes another, when the server refuses it,
-when it closes, and when nothing is heard over it: its read loop can end while it still counts as connected.
+when no server can be reached for a while, when it closes, and when nothing is heard over it: its read loop
+can end while it still counts as connected.
 
 Messages arrive in callbacks alone: `next_msg` and `async for` of nats-py make tasks for each message.
 """
@@ -40,6 +41,7 @@ PING_S: Final = 1
 PINGS: Final = 2  # unanswered, then the client reconnects
 CHECK_S: Final = 1.0  # from a sign of life to the next check, and of a check without one
 MISSES: Final = 2  # such checks in a row, then the client is given up: about 3 s after the last sign of life
+UNREACHABLE_S: Final = 10.0  # without a connection, then the client is given up
 CLOSE_S: Final = 1.0
 FINISH_S: Final = 1.0  # for what is still to be sent at the end
 
@@ -48,7 +50,7 @@ class GivenUp(NamedTuple):
     """Why a client was given up."""
 
     reason: str
-    refused: bool = False  # by the server or the configuration: another attempt has to wait
+    refused: bool = False  # by servers or the configuration, or no server answers: another has to wait
     restart: bool = False  # it was connected and useless
 
 
@@ -63,14 +65,15 @@ class Connection:
         subjects: Collection[str],
         counts: LinkCounts,
         tell: Callable[[State | Problem], None],
+        lasts: Callable[[], None],
     ) -> None:
         """``subjects`` are those to subscribe to; after a change of them, call :meth:`match`.
 
         ``tell`` is called with each connect, each loss and each attempt that failed, and with what the server
-        refuses.
+        refuses. ``lasts`` is called once, when a check has heard something.
         """
         self._settings, self._inbound, self._outbound = settings, inbound, outbound
-        self._subjects, self._counts, self._tell = subjects, counts, tell
+        self._subjects, self._counts, self._tell, self._lasts = subjects, counts, tell, lasts
         self._client = Client()
         self._subscriptions: dict[str, Subscription] = {}
         self._matching = asyncio.Lock()
@@ -78,7 +81,8 @@ class Connection:
         self._given_up: asyncio.Future[GivenUp] = asyncio.get_running_loop().create_future()
         self.connected = asyncio.Event()
         self.queued = asyncio.Event()  # set by whoever puts into the outbound queue
-        self.lasted = False  # connected, and heard of a check later
+        self.lasted = False  # `lasts` was called
+        self._reason = "no NATS server can be reached"  # why it is not connected
         self._idle = asyncio.Event()  # nothing was queued when the sender looked last
 
     async def run(self) -> GivenUp:
@@ -196,7 +200,7 @@ class Connection:
     async def _disconnected(self) -> None:
         if self.connected.is_set():
             self.connected.clear()
-            self._tell(State(LinkState.CONNECTING, "the connection to the NATS server is lost"))
+            self._disconnect("the connection to the NATS server is lost")
 
     async def _failed(self, error: Exception) -> None:
         if is_permission(error):
@@ -205,7 +209,11 @@ class Connection:
             self.connected.clear()
             self.give_up(GivenUp(explained(error), refused=True))
         elif not self.connected.is_set():
-            self._tell(State(LinkState.CONNECTING, explained(error)))
+            self._disconnect(explained(error))
+
+    def _disconnect(self, reason: str) -> None:
+        self._reason = reason
+        self._tell(State(LinkState.CONNECTING, reason))
 
     async def _closed(self) -> None:
         self.connected.clear()
@@ -245,19 +253,27 @@ class Connection:
     async def _check(self) -> None:
         """Give the client up after MISSES checks without a message and without an answer to a ping.
 
+        And after UNREACHABLE_S without a connection.
         Counts checks, not time: a process that was stopped for a while has missed nothing.
         """
         misses, seen = 0, -1
         while misses < MISSES:
             if not misses:
                 await asyncio.sleep(CHECK_S)
-            await self.connected.wait()
+            try:
+                async with asyncio.timeout(UNREACHABLE_S):
+                    await self.connected.wait()
+            except TimeoutError:
+                self.give_up(GivenUp(self._reason, refused=True))
+                return
             heard, seen = self._client.stats["in_msgs"] != seen, self._client.stats["in_msgs"]
             if not heard:
                 with suppress(nats.errors.Error, TimeoutError, OSError):
                     await self._client.rtt(CHECK_S)  # type: ignore[arg-type] # seconds, also fractions
                     heard = True
-            self.lasted = self.lasted or heard
+            if heard and not self.lasted:
+                self.lasted = True
+                self._lasts()
             misses = 0 if heard or not self.connected.is_set() else misses + 1
         self.give_up(GivenUp("connected, but nothing is heard", restart=True))
 

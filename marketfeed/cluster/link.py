@@ -180,6 +180,7 @@ class Link:
             waiting_out_bytes=self._outbound.waiting_bytes,
             waiting_in_bytes=self._inbound.waiting_bytes,
             bucket_problem=self._bucket_problem,
+            breakers=self._thread.breakers(),
         )
 
     async def _ask(self, operation: Operation, timeout_s: float) -> Any:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from marketfeed.core.breaker import BreakerStatistics  # msgspec reads it
+
 
 class LinkState(enum.StrEnum):
     """Whether messages pass."""
@@ -35,6 +37,7 @@ class LinkStatistics(msgspec.Struct, frozen=True):
     waiting_out_bytes: int
     waiting_in_bytes: int
     bucket_problem: str  # why the bucket cannot be used; "" if it can, or is not needed
+    breakers: dict[str, BreakerStatistics]  # by peer: nats, and jetstream if the link has a bucket
 
 
 class LinkCounts:

@@ -181,10 +181,9 @@ class Mirror:
     def lease(self, term: int, epoch: str) -> list[Action]:
         """Take the lease that is valid now; it decides between origins of one term.
 
-        A lower term counts only while nothing arrives from this mirror's origin: the lease may have been read
-        from a copy that is not up to date, or may have been rolled back.
+        A lower term was read from a copy that is not up to date: claims are above every term seen.
         """
-        other = epoch != self.epoch if term == self.term else term > self.term or self.stale
+        other = epoch != self.epoch if term == self.term else term > self.term
         out: list[Action] = []
         if other and not self.ended:
             self._end(actions.Rebuild(term, epoch), out)

@@ -6,7 +6,8 @@
     ask(operation, resolve) ───────┼──► BucketRequests
     tell(news), resolve(…) ◄───────┼─── run_sync_soon
 
-A connection that is given up is followed by another. A breaker spaces them if servers refuse them.
+A connection that is given up is followed by another. A breaker spaces them if servers refuse them or cannot
+be reached.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ if TYPE_CHECKING:
 
     from marketfeed.cluster.link_settings import LinkSettings
     from marketfeed.cluster.queues import Inbound, Outbound
+    from marketfeed.core.breaker import BreakerStatistics
 
     Operation = Callable[[JetStreamContext, str], Awaitable[Any]]  # with the name of the bucket
     Resolve = Callable[[Any, ClusterError | None], None]  # with the result, or why there is none
 
 FIRST_WAIT_NS: Final = S // 2
-MOST_WAIT_NS: Final = 30 * S
+MOST_WAIT_NS: Final = 2 * S  # by which a link may be later than the servers after an outage
 LOST: Final = "the connection to the NATS server was lost before it answered"
 
 
@@ -76,6 +78,17 @@ class NatsThread:
         if settings.bucket is not None:
             self._bucket = BucketRequests(settings.bucket, settings.replicas, self._tell)
         self.counts = LinkCounts()
+
+    def breakers(self) -> dict[str, BreakerStatistics]:
+        """Return the circuit breakers, by peer: ``nats``, and ``jetstream`` if there is a bucket.
+
+        For any thread: what is read are single values.
+        """
+        now_ns = time.monotonic_ns()
+        found = {"nats": self._breaker.statistics(now_ns)}
+        if self._bucket is not None:
+            found["jetstream"] = self._bucket.breaker.statistics(now_ns)
+        return found
 
     def start(self) -> None:
         """Start the thread."""
@@ -138,7 +151,13 @@ class NatsThread:
     async def _one(self, call: int) -> None:
         """Run one connection, until it is given up."""
         connection = Connection(
-            self._settings, self._inbound, self._outbound, self._subjects, self.counts, self._tell
+            self._settings,
+            self._inbound,
+            self._outbound,
+            self._subjects,
+            self.counts,
+            self._tell,
+            partial(self._breaker.succeeded, call),
         )
         self._connection = connection
         try:
@@ -149,8 +168,8 @@ class NatsThread:
         self._connection = None
         if why.refused and not connection.lasted:
             self._breaker.failed(call, time.monotonic_ns())
-        else:
-            self._breaker.succeeded(call)
+        elif not connection.lasted:
+            self._breaker.release(call)
         self.counts.link_restarts += why.restart
         if not self._ending.is_set():
             self._tell(State(LinkState.DOWN, why.reason))

@@ -16,6 +16,7 @@ from marketfeed.fanout.change import SubscriptionChange
 from marketfeed.fanout.wire import SSE
 from marketfeed.gateway import entitled, protocol
 from marketfeed.gateway.clients import NO_SDK
+from marketfeed.gateway.cursors import reached
 from marketfeed.gateway.session import FAREWELL_S, Service, Session
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ class EventSession(Session):
         if self.over is not None:
             told = protocol.error(ErrorCode.TOO_MANY_REQUESTS, f"over quota: {self.over.reason}")
             outbox.offer(SSE.messages(told, shard.wall_ns()))
+        await reached(shard.rings, self._after)
         await shard.change(
             SubscriptionChange(
                 member,

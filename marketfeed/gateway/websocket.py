@@ -18,6 +18,7 @@ from marketfeed.fanout.change import SubscriptionChange
 from marketfeed.fanout.compression import encoding_after
 from marketfeed.gateway import entitled, protocol
 from marketfeed.gateway.clients import NO_SDK
+from marketfeed.gateway.cursors import reached
 from marketfeed.gateway.limits import Bucket
 from marketfeed.gateway.scan import FrameScanner
 from marketfeed.gateway.session import FAREWELL_S, Service, Session
@@ -228,6 +229,7 @@ class WebSocketSession(Session):
         after = protocol.cursor_of(request) if isinstance(request, Subscribe) else None
         alerts = self.alerts
         assert alerts is not None
+        await reached(self._service.shard.rings, after)
         await self._hold(names, request.id)
         try:
             if isinstance(request, Subscribe):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from marketfeed.access.material import Material
     from marketfeed.access.revocations import Kind, Revocation
     from marketfeed.config.schema import AuthConfig, Config, Loaded
+    from marketfeed.core.breaker import BreakerStatistics
     from marketfeed.server.api import SessionServer
 
 # Of a session whose ticket has opened another one. Its client must not reconnect: each would end the other.
@@ -179,13 +180,10 @@ class AccessControl:
         found = {"jwks": None if key_set is None else key_set.problem, "revocations": self._kept.problem}
         return {kind: trouble for kind, trouble in found.items() if trouble}
 
-    def fetches(self) -> dict[str, int]:
-        """Return how often the set of keys was fetched, by result; {} without an address."""
+    def fetches(self) -> BreakerStatistics | None:
+        """Return how fetches of the set of keys went; None without an address."""
         key_set = self._in_force.key_set
-        if key_set is None:
-            return {}
-        statistics = key_set.statistics()
-        return {"ok": statistics.fetched, "failed": statistics.failed}
+        return None if key_set is None else key_set.statistics()
 
     # What others call back.
 

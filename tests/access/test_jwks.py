@@ -5,14 +5,16 @@ from __future__ import annotations
 import ssl
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import trio
 import trustme
 
-from marketfeed.access.jwks import LEAST_S, TIMEOUT_S, KeySet, KeySetStatistics
+from marketfeed.access.jwks import FIRST_OPEN_S, LEAST_S, MOST_OPEN_S, TIMEOUT_S, KeySet
 from marketfeed.access.loading import MAX_SET_BYTES
+from marketfeed.core.breaker import BreakerState, BreakerStatistics
 from marketfeed.errors import AccessError
 from tests.support.escalations import Peer, answer, listening
 from tests.support.tokens import auth_config, jwk, jwks
@@ -54,7 +56,7 @@ async def test_it_is_fetched_at_once_and_then_every_refresh(autojump_clock):
         await trio.sleep(150)
     assert keys.at == [0, 60, 120]
     assert keys.told == [ONE, OTHER]  # a document that is the same is no change
-    assert keys.statistics() == KeySetStatistics(3, 0)
+    assert keys.statistics() == BreakerStatistics(BreakerState.CLOSED, 3, 0, 0, 0)
     assert keys.problem is None
 
 
@@ -73,6 +75,53 @@ async def test_after_failures_it_tries_again_sooner_and_keeps_the_last_good_one(
     assert keys.told == [ONE, OTHER]
     assert keys.problem is None
     assert keys.statistics().failed == 4
+
+
+async def test_while_the_breaker_is_open_nobody_has_it_fetched(autojump_clock):
+    """Not even for an unknown key, which otherwise has it fetched 10 s after the last fetch."""
+    keys = Scripted(ONE, *[OSError(111, "Connection refused")] * 4, OTHER, refresh_s=3600.0)
+    async with running(keys):
+        await trio.sleep(LEAST_S)
+        await keys.refresh()
+        assert keys.at == [0, LEAST_S]
+        for _ in range(85):
+            await trio.sleep(1)
+            began_s = trio.current_time()
+            await keys.refresh()
+            assert trio.current_time() == began_s
+    # Opened at 10 s for 10 s, then for 20, 40 and 60 s.
+    assert keys.at == [0, 10, 20, 40, 80]
+    found = keys.statistics()
+    assert (found.state, found.succeeded, found.failed, found.opened) == (BreakerState.OPEN, 1, 4, 4)
+    assert found.refused > 0
+
+
+async def test_an_outage_of_the_provider_is_probed_every_minute(autojump_clock):
+    keys = Scripted(OSError(111, "Connection refused"), refresh_s=86_400.0)
+    states = set()
+    async with running(keys):
+        for _ in range(3600):
+            await trio.sleep(1)
+            states.add(keys.statistics().state)
+        assert keys.at[:5] == [0, FIRST_OPEN_S, 30, 70, 130]
+        assert {after - at for at, after in pairwise(keys.at[3:])} == {MOST_OPEN_S}
+        assert BreakerState.CLOSED not in states
+        keys.answers = [ONE]
+        await trio.sleep(MOST_OPEN_S)
+    assert keys.told == [ONE]
+    assert keys.statistics().state is BreakerState.CLOSED
+
+
+async def test_a_fetch_that_is_cancelled_has_no_result(autojump_clock):
+    keys = Scripted(OSError(), OSError(), ONE, takes_s=3.0)
+    with trio.move_on_after(15):  # during the probe
+        await keys.run()
+    assert keys.at == [0, 13]
+    found = keys.statistics()
+    assert (found.state, found.succeeded, found.failed) == (BreakerState.HALF_OPEN, 0, 1)
+    async with running(keys):
+        await trio.sleep(4)
+    assert keys.statistics().failed == 2
 
 
 async def test_until_the_first_fetch_works_there_is_a_problem(autojump_clock):
@@ -198,7 +247,7 @@ HUGE = b" " * (10 << 20)
 async def test_another_answer_is_a_failure(told, why):
     keys, documents = await fetched(Peer(told))
     assert documents == []
-    assert keys.statistics() == KeySetStatistics(0, 1)
+    assert keys.statistics() == BreakerStatistics(BreakerState.OPEN, 0, 1, 0, 1)
     assert keys.problem is not None
     assert keys.problem.startswith("auth.jwks: localhost: ")
     assert why in keys.problem

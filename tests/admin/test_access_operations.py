@@ -11,6 +11,7 @@ import pytest
 from marketfeed.access.revocations import Revocation
 from marketfeed.admin.access_metrics import access_metrics
 from marketfeed.admin.access_operations import OFF, AccessOperations
+from marketfeed.core.breaker import BreakerState, BreakerStatistics
 from marketfeed.errors import RevocationError
 from marketfeed.gateway.http import HttpServer, Rules
 from tests.support.conformance import check_answer
@@ -131,7 +132,7 @@ async def test_metrics():
             tickets = 5
 
         def fetches(self):
-            return {"ok": 4, "failed": 1}
+            return BreakerStatistics(BreakerState.OPEN, succeeded=4, failed=1, refused=7, opened=1)
 
     control: Any = Control()
     await control.revoke("sub", "a", "")

@@ -15,12 +15,14 @@ import structlog.testing
 import trio
 import trustme
 
+from marketfeed.cluster import connection
 from marketfeed.cluster.connection import Connection
 from marketfeed.cluster.link import open_link
 from marketfeed.cluster.link_settings import LinkSettings, link_settings
 from marketfeed.cluster.link_state import LinkState
 from marketfeed.cluster.nats_errors import REFUSED
 from marketfeed.config.cluster import ClusterConfig
+from marketfeed.core.breaker import BreakerState
 from marketfeed.errors import ClusterError
 from marketfeed.secret import Secret
 from tests.support.nats import nats_server, three_servers
@@ -315,7 +317,8 @@ async def test_wrong_credentials_are_told_once_and_tried_again(stopped):
         async with open_link(settings) as link:
             await until(lambda: link.state is LinkState.DOWN)
             assert link.statistics().reason == REFUSED
-            await until(lambda: link._thread._breaker.statistics(0).failed >= 2)
+            await until(lambda: link.statistics().breakers["nats"].failed >= 2)
+            assert link.statistics().breakers["nats"].state is not BreakerState.CLOSED
             stopped.kill()
             stopped.users = {"node": "right"}
             stopped.start()
@@ -323,6 +326,22 @@ async def test_wrong_credentials_are_told_once_and_tried_again(stopped):
     told = [entry["reason"] for entry in logs if entry["event"] == "not connected to NATS"]
     assert told.count(REFUSED) == 1
     assert "right" not in str(logs)
+
+
+async def test_without_a_server_the_breaker_opens_until_one_is_there(stopped, monkeypatch):
+    monkeypatch.setattr(connection, "UNREACHABLE_S", 0.1)
+    monkeypatch.setattr(connection, "CHECK_S", 0.1)
+    async with open_link(settings_of(stopped)) as link:
+        await until(lambda: link.statistics().breakers["nats"].state is BreakerState.OPEN)
+        assert link.statistics().reason == "Connection refused"
+        await until(lambda: link.statistics().breakers["nats"].opened >= 2)
+        stopped.start()
+        await until(lambda: link.statistics().breakers["nats"].state is BreakerState.CLOSED)
+        await link.flush(WAIT_S)
+        assert link.statistics().breakers["nats"].succeeded >= 1
+        opened = link.statistics().breakers["nats"].opened
+        stopped.kill()
+        await until(lambda: link.statistics().breakers["nats"].opened > opened)
 
 
 async def test_credentials_that_are_refused_at_a_reconnect_end_the_client(stopped):
@@ -491,6 +510,7 @@ async def test_a_server_without_jetstream_is_told_once(stopped):
         async with connected(settings_of(stopped, bucket=BUCKET), "a") as link:
             await until(lambda: link.statistics().bucket_problem)
             assert link.statistics().bucket_problem.startswith(told)
+            await until(lambda: link.statistics().breakers["jetstream"].state is BreakerState.OPEN)
             with pytest.raises(ClusterError, match=rf"^no answer from NATS within 0\.6 s: {told}"):
                 await link.get("origin.s0", 0.6)
             assert link.publish("a", b"messages pass")
@@ -500,6 +520,7 @@ async def test_a_server_without_jetstream_is_told_once(stopped):
             stopped.start()
             assert await link.get("origin.s0", WAIT_S) is None
             assert link.statistics().bucket_problem == ""
+            assert link.statistics().breakers["jetstream"].state is BreakerState.CLOSED
     reasons = [entry["reason"] for entry in logs if "bucket" in entry["event"] and "reason" in entry]
     assert reasons[0].startswith(told)
     assert reasons.count(reasons[0]) == 1

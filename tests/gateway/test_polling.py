@@ -260,3 +260,13 @@ async def test_more_patterns_than_a_session_may_have_are_400_on_every_route():
             answer = await (await poller(live)).get(path + "A*,B*,C*")
             assert answer.status == 400
             assert "limits.patterns_per_session" in answer.body["error"]["msg"]
+
+
+async def test_a_poll_whose_cursor_is_ahead_of_the_rings_waits_until_they_reach_it():
+    async with serving() as live:
+        live.publish("A")
+        client = await poller(live)
+        await client.ask("/v1/poll?quotes=A&after=e1:2")
+        live.publish("A", "A")
+        answer = await client.answer()
+        assert (answer.body["resumed"], ticks(answer)) == (True, [("A", 3, False)])

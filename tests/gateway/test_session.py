@@ -527,3 +527,23 @@ async def test_a_session_goes_on_where_the_one_before_was_cut():
             await client.send(action="subscribe", quotes=["C"], after="e0:1")
             answer = await client.next("subscription")
             assert (answer["resumed"], answer["reset"]) == (False, ["C"])
+
+
+async def test_a_cursor_that_is_ahead_of_the_rings_waits_until_they_reach_it():
+    async with serving() as live:
+        live.publish("A")
+        async with connected(live) as client:
+            await client.send(action="subscribe", quotes=["A"], after="e1:2", id=1)
+            live.publish("A", "A")
+            answer = await client.next("subscription")
+            assert (answer["resumed"], answer["reset"]) == (True, [])
+            assert [(m["n"], m["g"]) for m in [await client.next("q")]] == [(3, 3)]
+
+
+async def test_a_cursor_that_the_rings_never_reach_is_reset():
+    async with serving() as live:
+        live.publish("A")
+        async with connected(live) as client:
+            await client.send(action="subscribe", quotes=["A"], after="e1:7", id=1)
+            answer = await client.next("subscription")
+            assert (answer["resumed"], answer["reset"]) == (False, ["A"])

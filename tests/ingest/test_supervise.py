@@ -9,11 +9,13 @@ import structlog
 import trio
 
 from marketfeed.core.backoff import Backoff
+from marketfeed.core.breaker import BreakerState
 from marketfeed.errors import FeedProtocolError, SourceError
 from marketfeed.ingest.supervise import (
     FIRST_DELAY_S,
     JITTER,
     MAX_DELAY_S,
+    OPENS_AFTER,
     SETTLED_S,
     STALE_S,
     FeedState,
@@ -107,6 +109,80 @@ async def test_delays_begin_anew_after_a_feed_ran_long_enough(autojump_clock):
     feed = Scripted(quick, quick, quick, long, quick, (0, None))
     await run_for(200, supervisor(feed))
     assert feed.started_at == [0, 0.5, 1.5, 3.5, 64.0, 65.0]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+async def test_the_breaker_of_a_venue_that_refuses_opens_and_changes_no_delay(autojump_clock, share):
+    """It opens with the first of the longest delays, and every restart is a probe from then on."""
+    feed = Scripted((0, OSError("refused")))
+    supervised = supervisor(feed, share)
+    factor = 1 - JITTER + share * 2 * JITTER
+    last_s = factor * 31.5
+    states = {}
+    with structlog.testing.capture_logs():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervised.run)
+            for at_s in (last_s - 0.1, last_s + 0.1, last_s + 3595):
+                await trio.sleep_until(at_s)
+                states[at_s] = supervised.statistics()
+            nursery.cancel_scope.cancel()
+    before, opened, later = states.values()
+    assert (before.state, before.failed, before.opened) == (BreakerState.CLOSED, OPENS_AFTER - 1, 0)
+    assert (opened.state, opened.failed, opened.opened) == (BreakerState.OPEN, OPENS_AFTER, 1)
+    assert later.state is not BreakerState.CLOSED
+    assert later.failed == later.opened + OPENS_AFTER - 1 == len(feed.started_at)
+    assert feed.started_at[OPENS_AFTER:] == pytest.approx(
+        [last_s + n * factor * MAX_DELAY_S for n in range(1, len(feed.started_at) - OPENS_AFTER + 1)]
+    )
+    assert later.refused == 0
+
+
+async def test_shorter_delays_of_a_backoff_wait_for_the_breaker(autojump_clock):
+    feed = Scripted((0, OSError("refused")))
+    stand_in: Any = Intake()
+    await run_for(60, Supervisor(feed, stand_in, no_sessions, Backoff(1, 1, (1, 1))))
+    assert feed.started_at == [0, 1, 2, 3, 4, 5, 6, 30, 54]
+
+
+class Returns(Scripted):
+    """Fails ``times``, then publishes after 2 s, and goes on."""
+
+    def __init__(self, times, error=None):
+        super().__init__(*[(0, OSError("refused"))] * times, (0, error))
+
+    async def run(self, publish):
+        await super().run(publish)
+        await trio.sleep(2)
+        publish(1)
+        await trio.sleep_forever()
+
+
+async def test_the_breaker_closes_with_the_first_tick_of_the_probe(autojump_clock):
+    supervised = supervisor(Returns(OPENS_AFTER))
+    states = []
+    with structlog.testing.capture_logs():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervised.run)
+            for at_s in (40, 56, 62.5, 64):  # the probe begins at 61.5 s, the breaker is open until 55.5 s
+                await trio.sleep_until(at_s)
+                states.append(supervised.statistics().state.value)
+            nursery.cancel_scope.cancel()
+    assert states == ["open", "half-open", "half-open", "closed"]
+    assert supervised.statistics().succeeded == 1
+
+
+@pytest.mark.parametrize(("seconds", "succeeded"), [(SETTLED_S, 1), (SETTLED_S - 1, 0)])
+async def test_a_run_without_ticks_succeeds_if_it_lasts(autojump_clock, seconds, succeeded):
+    supervised = supervisor(Scripted((seconds, OSError()), (1000, None)))
+    await run_for(100, supervised)
+    found = supervised.statistics()
+    assert (found.succeeded, found.failed) == (succeeded, 1 - succeeded)
+
+
+async def test_a_source_that_is_broken_for_good_is_a_failed_call_however_late(autojump_clock):
+    supervised = supervisor(Scripted((SETTLED_S, SourceError("day.csv:7: damaged"))))
+    await run_for(100, supervised)
+    assert supervised.statistics().failed == 1
 
 
 async def test_a_feed_that_returns_is_done(autojump_clock):

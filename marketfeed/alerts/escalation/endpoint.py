@@ -19,6 +19,7 @@ from marketfeed import __version__
 from marketfeed.alerts.escalation.message import Outcome, Verdict
 from marketfeed.alerts.escalation.retry_after import parse_retry_after
 from marketfeed.alerts.escalation.url import Url, checked_url
+from marketfeed.clock import now_ns as loop_ns
 from marketfeed.core.addresses import is_public, parse_ip
 from marketfeed.core.breaker import Breaker, BreakerStatistics
 from marketfeed.core.units import S
@@ -86,9 +87,9 @@ class Endpoint:
 
         ``now_ns`` is the wall clock, Unix, for a Retry-After that is a date.
         """
-        call = self._breaker.admit(_loop_ns())
+        call = self._breaker.admit(loop_ns())
         if call is None:
-            wait_s = self._breaker.wait_ns(_loop_ns()) / S or self._timeout_s
+            wait_s = self._breaker.wait_ns(loop_ns()) / S or self._timeout_s
             return Answer(reason="not sent: the circuit breaker is open", retry_after_s=wait_s, deferred=True)
         try:
             answer = await self._attempt(body, headers, now_ns)
@@ -98,7 +99,7 @@ class Endpoint:
         if answer.accepted or answer.status in _ALIVE:
             self._breaker.succeeded(call)
         else:
-            self._breaker.failed(call, _loop_ns(), round((answer.retry_after_s or 0.0) * S))
+            self._breaker.failed(call, loop_ns(), round((answer.retry_after_s or 0.0) * S))
         return answer
 
     def statistics(self, now_ns: int) -> BreakerStatistics:
@@ -180,7 +181,3 @@ def endpoint(url: str, key: str, allow_private: bool, timeout_s: float, suffix: 
     except ValueError as error:
         raise ConfigError(f"{key}: {error}") from None
     return Endpoint(parsed, allow_private=allow_private, timeout_s=timeout_s)
-
-
-def _loop_ns() -> int:
-    return round(trio.current_time() * S)

@@ -9,6 +9,7 @@ import trio
 
 from marketfeed.alerts.escalation.message import Outcome, Verdict
 from marketfeed.alerts.escalation.schedule import Schedule
+from marketfeed.clock import now_ns
 from marketfeed.core.breaker import BreakerState
 from marketfeed.core.units import S
 
@@ -72,7 +73,7 @@ class Lane:
     def statistics(self) -> Mapping[str, BreakerStatistics]:
         """Return the figures of each peer; none if the sender's type cannot tell them."""
         try:
-            return self._sender.statistics(round(trio.current_time() * S))
+            return self._sender.statistics(now_ns())
         except Exception:  # third-party code
             log.exception("figures of an escalation cannot be read", escalation=self.name)
             return {}
