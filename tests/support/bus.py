@@ -107,8 +107,22 @@ class MemoryLink:
             raise ClusterError("no answer")
 
     def statistics(self) -> LinkStatistics:
-        zeros = dict.fromkeys(LinkStatistics.__struct_fields__[4:-1], 0)
-        reason = "" if self.up else "cut"
         return LinkStatistics(
-            self.state, reason, "memory", self.max_payload, **zeros, bucket_problem=self.bucket_problem
+            state=self.state,
+            reason="" if self.up else "cut",
+            server="memory",
+            max_payload=self.max_payload,
+            connects=1,
+            link_restarts=0,
+            sent=0,
+            sent_bytes=0,
+            received=0,
+            received_bytes=0,
+            dropped_out=0,
+            dropped_in=0,
+            oversized=0,
+            waiting_out_bytes=0,
+            waiting_in_bytes=0,
+            bucket_problem=self.bucket_problem,
+            breakers={},
         )
