@@ -189,6 +189,28 @@ async def test_an_origin_that_is_ended_hands_over_without_a_gap(tmp_path, server
         nursery.cancel_scope.cancel()
 
 
+async def test_a_third_node_follows_a_handover_without_a_gap(tmp_path, server, nursery):
+    """Nodes are upgraded one after the other."""
+    with (
+        running_node(server, tmp_path, "a") as a,
+        running_node(server, tmp_path, "b") as b,
+        running_node(server, tmp_path, "c", role="gateway") as c,
+    ):
+        watcher = Watcher(c.port)
+        nursery.start_soon(watcher.run)
+        await watcher.more(200)
+        await eventually(lambda: states(a) == dict.fromkeys("abc", "live"))
+        assert await stopped(a) == 0
+        await watcher.more(500)
+        watcher.check()
+        assert (len(watcher.epochs()), watcher.resets(), len(watcher.of(Closing))) == (1, 0, 0)
+        assert metrics(c)["marketfeed_cluster_adopted_total",] == 0
+        await eventually(lambda: origin_in(c) == ["b"])
+        assert await stopped(b) == 0
+        await watcher.until(lambda: watcher.sources() == ["stale"])
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_restart_of_nats_is_told_and_leaves_no_hole(tmp_path, server, nursery):
     with (
         running_node(server, tmp_path, "a", lease_s=60.0) as a,
