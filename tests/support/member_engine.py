@@ -62,6 +62,7 @@ class MemoryEngine:
         self.config = SimpleNamespace(engine=SimpleNamespace(max_symbols=SYMBOLS, ring_depth=depth))
         self.admission = SimpleNamespace(limits=SimpleNamespace(sessions=100))
         self.lives = MemoryLives(depth)
+        self.succession = self
         self.told: list[str] = []  # states of the source
         self.served: list[tuple[str, bool]] = []  # epoch, and whether its feeds run
         self.fails = 0  # exchanges to come
