@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import trio
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from marketfeed.engine import Engine
 
+State = Literal["stale", "live"]
+
 pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
 
 CONFIG = """
@@ -32,11 +34,11 @@ activity = "uniform"
 """
 
 
-async def with_page(folder: Path, steps: Callable[[Page, Callable[[str], None], str], None]) -> None:
+async def with_page(folder: Path, steps: Callable[[Page, Callable[[State], None], str], None]) -> None:
     """Run ``steps`` in a thread, with a live page, a function that tells the source's state, and the URL."""
 
     def browse(engine: Engine) -> None:
-        def tell(state: str) -> None:
+        def tell(state: State) -> None:
             trio.from_thread.run_sync(engine.source_state, "s0", state)
 
         url = f"http://localhost:{engine.port}"
@@ -60,7 +62,7 @@ def all_rows_are(page: Page, status: str) -> None:
 
 @pytest.mark.parametrize("transport", ["websocket", "events", "poll", "quotes"])
 async def test_a_stale_source_is_shown_in_the_banner_and_in_every_row(tmp_path, transport):
-    def steps(page: Page, tell: Callable[[str], None], url: str) -> None:
+    def steps(page: Page, tell: Callable[[State], None], url: str) -> None:
         page.evaluate("(name) => window.pageSession.feed.use(name)", transport)
         until(page, f"session.live && session.feed.transport.name === '{transport}'")
         tell("stale")
@@ -83,7 +85,7 @@ async def test_a_stale_source_is_shown_in_the_banner_and_in_every_row(tmp_path, 
 
 
 async def test_a_page_that_opens_later_and_one_that_shares_the_stream_are_told(tmp_path):
-    def steps(page: Page, tell: Callable[[str], None], url: str) -> None:
+    def steps(page: Page, tell: Callable[[State], None], url: str) -> None:
         tell("stale")
         page.locator("#banner[data-tone='bad']").wait_for()
         second = page.context.new_page()
@@ -102,7 +104,7 @@ async def test_a_page_that_opens_later_and_one_that_shares_the_stream_are_told(t
 
 
 async def test_the_tiers_and_the_connection_say_that_the_source_is_stale(tmp_path):
-    def steps(page: Page, tell: Callable[[str], None], url: str) -> None:
+    def steps(page: Page, tell: Callable[[State], None], url: str) -> None:
         page.goto(f"{url}/#tiers")
         page.locator(".lane-state[data-tone='live']").first.wait_for()
         tell("stale")
@@ -120,7 +122,7 @@ async def test_the_tiers_and_the_connection_say_that_the_source_is_stale(tmp_pat
 
 
 async def test_the_connection_view_lists_the_engines_of_a_cluster(tmp_path):
-    def steps(page: Page, tell: Callable[[str], None], url: str) -> None:
+    def steps(page: Page, tell: Callable[[State], None], url: str) -> None:
         page.goto(f"{url}/#connection")
         page.wait_for_function(f"() => document.querySelector('#fact-node').textContent === '{url}'")
         assert page.locator("#nodes").is_hidden()
