@@ -75,7 +75,7 @@ async def test_a_stale_source_is_shown_in_the_banner_and_in_every_row(tmp_path, 
         all_rows_are(page, "stale")
         assert page.locator(".row:not([hidden]):not([data-old])").count() == 0
         assert page.locator("#state").inner_text() == "Stale"
-        assert page.locator("#not-live .count").inner_text() == "20"
+        page.wait_for_function("() => document.querySelector('#not-live .count').textContent === '20'")
         tell("live")
         banner.wait_for(state="hidden")
         all_rows_are(page, "live")
