@@ -188,7 +188,7 @@ export class ConnectionView {
   _paintFacts(feed) {
     const { state, engine } = session;
     const [tone, word] = stateOf(session);
-    const since = state.since ? ` for ${age(Math.max(0, Date.now() - state.since))}` : "";
+    const since = state.since && !session.stale ? ` for ${age(Math.max(0, Date.now() - state.since))}` : "";
     this._set("State", word + since, tone);
     this._set("Epoch", engine?.epoch ?? NONE);
     this._set("Session", journal.sessionId ?? NONE);
