@@ -28,7 +28,9 @@ async def with_two(folder: Path, way: str, *, nodes: bool, expected: str) -> Non
     """Drain the first of two engines while a feed is connected to it; the feed goes on with ``expected``."""
 
     def use(first: Engine, second: Engine) -> None:
-        with program(url_of(first), transport=way, nodes=nodes, subscribe={"quotes": ["*"]}) as feed:
+        # With a tier, events do not begin again once the engine's tiers are known.
+        options = {"transport": way, "nodes": nodes, "tier": "vip", "subscribe": {"quotes": ["*"]}}
+        with program(url_of(first), **options) as feed:
             feed.wait_for("synced")
             trio.from_thread.run_sync(first.lives.elsewhere, [url_of(second)])
             trio.from_thread.run_sync(first.source_state, "s0", "stale")
