@@ -53,10 +53,13 @@ needs_prometheus = pytest.mark.skipif(
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Every PromQL expression of the dashboard and the rules, and where it is."""
+    """Every PromQL expression of dashboard, rules and adapter, and where it is."""
     for panel in json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())["panels"]:
         for target in panel.get("targets", ()):  # rows have none
             yield f"panel {panel['title']}", target["expr"]
+    adapter = (DEPLOY / "kubernetes" / "adapter-rules.yaml").read_text()
+    for metric in re.findall(r"seriesQuery: '(\w+)\{", adapter):
+        yield "adapter-rules.yaml", metric
     for found in re.finditer(r"^ +expr: (?:>-\n((?: {10,}.*\n)+)|(.*)\n)", RULES.read_text(), re.M):
         yield f"rules.yml at {found.start()}", found[1] or found[2]
 
