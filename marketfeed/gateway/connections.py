@@ -11,6 +11,7 @@ import trio
 
 from marketfeed import clock
 from marketfeed.errors import AccessError, CloseCode
+from marketfeed.gateway.handshakes import SOON_MS
 from marketfeed.gateway.limits import Admission, Counters, Limits
 from marketfeed.gateway.outbox import Nobody, Outbox
 from marketfeed.gateway.pacer import Pacer
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from marketfeed.access.grant import Grant
     from marketfeed.gateway.session import Service, Session
 
-SOON_MS: Final = (10, 200)  # reconnect delays where another process or a new configuration serves at once
 RETIRE_LOOK_S: Final = 0.05  # between checks for sessions that have finished their handshake
 LEAST_PENDING: Final = 1024  # the least limit of connections without a session
 
@@ -237,7 +237,7 @@ class Gateway:
         Clients are told to reconnect over the time in which their handshakes can be served.
         """
         await self.routes.drain()
-        retry_ms = self._service.handshakes.retry_ms(len(self.sessions))
+        retry_ms = self._service.handshakes.retry_ms(len(self.sessions), bool(self._service.cluster.urls))
         for session in list(self.sessions):
             session.retry_ms, session.leaves = retry_ms, True
             session.end(CloseCode.DRAINING)
@@ -254,7 +254,7 @@ class Gateway:
         told: set[Session] = set()
         retry_ms = SOON_MS
         if spread_s is None:
-            retry_ms = self._service.handshakes.retry_ms(len(self.sessions))
+            retry_ms = self._service.handshakes.retry_ms(len(self.sessions), bool(self._service.cluster.urls))
         await self.routes.drain()
         while self._connections:
             begun = [s for s in self.sessions if s.member is not None and s not in told]

@@ -13,6 +13,7 @@ from typing import Final
 LEAST_PER_S: Final = 500.0  # assumed until more were measured: two cores serve 600 (perf.many, perf.turns)
 WINDOW_S: Final = 1.0  # in which handshakes are counted
 FLOOR_MS: Final = (500, 3000)  # the shortest range of reconnect delays
+SOON_MS: Final = (10, 200)  # where another process, engine or configuration serves at once
 MAX_RETRY_S: Final = 600.0  # the longest reconnect delay
 
 
@@ -45,9 +46,12 @@ class Handshakes:
         shown = max(self._least_per_s, self.shown_per_s / WINDOW_S)
         return min(shown, self.limit_per_s) if self.limit_per_s else shown
 
-    def retry_ms(self, sessions: int) -> tuple[int, int]:
-        """Return the range of reconnect delays for ``sessions`` that are closed together."""
-        first_ms, last_ms = FLOOR_MS
+    def retry_ms(self, sessions: int, elsewhere: bool = False) -> tuple[int, int]:
+        """Return the range of reconnect delays for ``sessions`` that are closed together.
+
+        ``elsewhere``: other engines, as fast as this one, serve them now.
+        """
+        first_ms, last_ms = SOON_MS if elsewhere else FLOOR_MS
         spread_ms = int(min(sessions / self.rate_per_s, MAX_RETRY_S) * 1000)
         return first_ms, max(last_ms, first_ms + spread_ms)
 

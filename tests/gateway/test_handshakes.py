@@ -11,7 +11,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marketfeed.gateway.handshakes import FLOOR_MS, LEAST_PER_S, MAX_RETRY_S, Handshakes
+from marketfeed.gateway.handshakes import FLOOR_MS, LEAST_PER_S, MAX_RETRY_S, SOON_MS, Handshakes
 from marketfeed.gateway.limits import HANDSHAKES, Admission
 from tests.support.live import LIMITS, connected, serving
 
@@ -43,6 +43,11 @@ def test_what_is_shown_is_the_most_within_one_second():
 @pytest.mark.parametrize("sessions", [0, 1, 500, 1250])
 def test_few_sessions_come_back_within_today_s_range(sessions):
     assert Handshakes().retry_ms(sessions) == FLOOR_MS == (500, 3000)
+
+
+def test_where_other_engines_serve_at_once_few_clients_come_back_at_once():
+    assert Handshakes().retry_ms(10, elsewhere=True) == SOON_MS == (10, 200)
+    assert Handshakes().retry_ms(100_000, elsewhere=True) == (10, 200_010)
 
 
 def test_many_sessions_come_back_over_the_time_that_their_handshakes_take():
