@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from marketfeed.cluster.frames import header_of
+from marketfeed.cluster.nodes import MAX_NODES
 from marketfeed.cluster.status import StatusError
 from marketfeed.clustering.subjects import Address, Topic
 from marketfeed.errors import FrameError
@@ -75,7 +76,8 @@ class Receiver:
             case Topic.REQUEST if part is not None and address.source != member.node:
                 self._answer(Topic.REPAIR, address, part.answer(payload))
             case Topic.SYNC if address.source != member.node:
-                self._waiting[address.source] = address.number
+                if len(self._waiting) < MAX_NODES:  # without a state they are kept
+                    self._waiting[address.source] = address.number
                 self.answer_waiting()
             case Topic.STATUS:
                 status = member.nodes.take(payload, now_ns, time.time_ns())
