@@ -87,11 +87,15 @@ class Receiver:
                 pass  # an answer to an earlier request
 
     def _answer(self, topic: Topic, address: Address, parts: Iterable[bytes]) -> None:
-        """Send the parts of an answer, before frames that wait; those for which there is no room are lost."""
+        """Send the parts of an answer; those for which there is no room are lost.
+
+        Repairs go before frames that wait. A state goes after them, so that a mirror which lacks ticks has
+        received those that are on their way before it takes them for lost.
+        """
         subject = self._member.subjects.to(topic, address.source, address.number)
         self.answered += 1
         for part in parts:
-            if not self._member.publish(subject, part, urgent=True):
+            if not self._member.publish(subject, part, urgent=topic is Topic.REPAIR):
                 break
 
     def answer_waiting(self) -> None:
