@@ -2,7 +2,7 @@
 //
 // Names are kept as keys: the first letter of the channel and the name, "qAAPL", "tBTC*", "awide".
 
-import type { Connect, Feed, FeedError, Message, Options as Given, State, Subscription as Public } from "./types.js";
+import type { Connect, Feed, FeedError, Message, Options as Given, State, Subscription as Public, TransportName } from "./types.js";
 
 export type { Connect };
 
@@ -11,7 +11,6 @@ export type Own = { -readonly [K in keyof Feed]: Feed[K] } & { [name: string]: a
 
 /** A message of the engine, or one of this module's own: any object with a type `T`. */
 export type Wire = any;
-export type Channels = { [letter: string]: "quotes" | "trades" | "alerts" };
 export type KeysOf = (lists: { quotes?: string[]; trades?: string[] }) => string[];
 export type Lists = (keys: Iterable<string>) => { quotes: string[]; trades: string[]; alerts: string[] };
 export type Matcher = (names: Iterable<string>) => (name: string) => boolean;
@@ -46,8 +45,8 @@ export interface Slot {
   n: number;
   tick?: Wire;
   /** of the feed's subscriptions, for which `sinks` was computed */
-  version: number;
-  sinks: Subscription[];
+  version?: number;
+  sinks: Set<Subscription>;
 }
 
 export type Slots = { [type: string]: Map<string, Slot> };
@@ -73,6 +72,8 @@ export interface Book {
   keep(wanted: (symbol: string, type: string) => boolean): void;
 }
 
+export type MakeBook = (emit: Emit) => Book;
+
 // HTTP.
 
 export interface Request {
@@ -83,6 +84,7 @@ export interface Request {
 
 /** Requests to the engine, with the token.  */
 export interface Api {
+  /** the URL of the engine, with a slash at its end; the option `nodes` changes it between connections */
   base: string;
   /** Return the token, "" without one; `fresh`: another than the one that is held. */
   token(fresh?: boolean): Promise<string>;
@@ -93,6 +95,8 @@ export interface Api {
   /** Make a request that is safe to repeat until the engine answers it. */
   persist(path: string, body: unknown, signal: AbortSignal, ms?: number): Promise<any>;
 }
+
+export type MakeApi = (options: Options) => Api;
 
 // The stream.
 
@@ -122,17 +126,20 @@ export interface Batch {
   ids?: string[];
 }
 
+export type Way = TransportName | "auto";
+
 /** From a feed to a stream. */
 export interface Call {
   want?: Want;
   /** where to go on, if the stream is new */
   saved?: Saved;
   cut?: boolean;
-  use?: string;
+  use?: Way;
   bye?: boolean;
   alive?: boolean;
 }
 
+export type MakeStream = (options: StreamOptions, api: Api) => Stream;
 export type Post = (batch: Batch) => void;
 export type Remote = (post: Post) => Post;
 
@@ -167,10 +174,12 @@ export interface Stream {
   ended(error: { code?: number; message: string; retryMs?: number | null; cause?: Error }): Promise<number | null>;
   /** Wait until the link is aborted, or for `ms`. */
   rest(ms?: number): Promise<void>;
+  /** Tell whether the source of ticks is `live`, which is the default, or `stale`, if that has changed. */
+  source(state?: string): void;
   /** End the connection after `ms`, unless called again before; without `ms`, do not. */
   deadline(ms?: number): void;
   /** Use a transport, or choose from the first one. */
-  use(name: string, reason?: string): void;
+  use(name: Way, reason?: string): void;
   /** A message of a connection has come; not `sure`, if that does not show that the transport works. */
   established(sure?: boolean): void;
   /** The epoch of the engine, or a cursor, which begins with it. */
@@ -291,10 +300,10 @@ export interface Parts {
   take: Post;
   tick(message: Wire, slot: Slot): void;
   /** The subscriptions that ask for a key. */
-  sinks(key: string): Subscription[];
+  sinks(key: string): Set<Subscription>;
   /** Take a message that is not a tick. */
   tell(message: Wire): void;
-  fire(type: string, value: unknown): void;
+  fire(type: string, value: any): void;
   /** Register a subscription under its keys. */
   attach(keys: string[], listener?: (message: any) => void): Subscription;
 }

@@ -1,11 +1,8 @@
-// Parts: internal.d.ts.
-
 /** @import * as I from "./internal.js" */
 
 export const VERSION = "0.1.0";
 
-/** @type {I.Channels} */
-const CHANNELS = { q: "quotes", t: "trades", a: "alerts" };
+const CHANNELS = Object({ q: "quotes", t: "trades", a: "alerts" });
 const HANDSHAKE_MS = 5000;
 const BEAT_MS = 10000;
 const CLIMB_MS = 60000;
@@ -20,8 +17,8 @@ const wait = (ms = none) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** @type {I.Matcher} */
 const matcher = (names) => {
-	const all = new Set(names), prefixes = [...all].filter((name) => name.endsWith("*")).map((name) => name.slice(0, -1));
-	return (name) => all.has(name) || prefixes.some((prefix) => name.startsWith(prefix));
+	const all = new Set(names), prefixes = [...all].filter((name) => name.endsWith("*"));
+	return (key) => all.has(key) || prefixes.some((name) => key.startsWith(name.slice(0, -1)));
 };
 
 /** @type {I.Lists} */
@@ -72,10 +69,11 @@ class Tick {
 	get r() { return micros(this, 8); }
 	get g() { return unsigned(this, 16); }
 	get n() { return low(this, 56); }
-	get snap() { return this.view.getUint8(this.at + 63) & 1 || undefined; }
+	get snap() { return this.view.getUint8(this.at + 63) & 1 || none; }
 	toJSON() {
-		const all = "T S bp bs ap as p s d i c t r n g snap".split(" ").map((key) => [key, Object(this)[key]]);
-		return Object.fromEntries(all.filter(([, value]) => value !== undefined));
+		const all = Object();
+		for (const key of "T S bp bs ap as p s d i c t r n g snap".split(" ")) if (Object(this)[key] !== none) all[key] = Object(this)[key];
+		return all;
 	}
 	keep() {
 		this.view = new DataView(this.view.buffer.slice(this.at, this.at + 64));
@@ -127,10 +125,9 @@ const decode = (buffer, names) => {
 	return messages;
 };
 
-/** @param {I.Emit} emit */
+/** @type {I.MakeBook} */
 const makeBook = (emit) => {
-	/** @type {I.Slots} */
-	const slots = { q: new Map(), t: new Map() };
+	const slots = Object({ q: new Map(), t: new Map() });
 	let names = Object(lists([])), tiers = Array(), epoch = "", lagging = false, partial = true, renewed = false;
 
 	/** @type {I.Book} */
@@ -140,7 +137,7 @@ const makeBook = (emit) => {
 
 		take(m) {
 			const { T } = m;
-			if (T === "q" || T === "t") return book.tick(m);
+			if (slots[T]) return book.tick(m);
 			if (T === "error" && m.id > 0) return;
 			if (T === "gap" && slots[m.channel[0]]) {
 				const slot = book.slot(m.channel[0], m.S, m.n - 2);
@@ -163,7 +160,7 @@ const makeBook = (emit) => {
 				const before = matcher(keysOf(names)), after = matcher(keysOf(m));
 				names = m;
 				book.keep((S, T) => after(T + S) || !before(T + S));
-				if (m.reset?.length && !renewed) book.take({ T: "reset", symbols: m.reset, cause: "overrun" });
+				if (m.reset?.[0] && !renewed) book.take({ T: "reset", symbols: m.reset, cause: "overrun" });
 			}
 			emit(m);
 		},
@@ -183,7 +180,7 @@ const makeBook = (emit) => {
 
 		slot(T, S, n) {
 			let slot = slots[T].get(S);
-			if (!slot) slots[T].set(S, (slot = { n, sinks: [], version: -1 }));
+			if (!slot) slots[T].set(S, (slot = { n }));
 			return slot;
 		},
 
@@ -194,7 +191,7 @@ const makeBook = (emit) => {
 	return book;
 };
 
-/** @param {I.Options} options */
+/** @type {I.MakeApi} */
 const makeApi = ({ base, token = "", fetch = scope.fetch }) => {
 	const renewable = typeof token === "function";
 	let held = none, refused = none;
@@ -204,32 +201,32 @@ const makeApi = ({ base, token = "", fetch = scope.fetch }) => {
 		base,
 
 		async token(fresh) {
-			if (fresh) held = undefined;
+			if (fresh) held = none;
 			held ??= Promise.resolve(refused).then(renewable ? token : () => token);
 			const now = await held.catch((error = none) => failure(401, `token: ${error}`));
 			if (now === "" || (typeof now === "string" && now !== refused)) return now;
-			held = undefined;
+			held = none;
 			throw now?.message ? now : failure(401, "unauthorised", null);
 		},
 
 		async refuse(reason, used) {
 			const now = await held?.catch(() => "");
-			if (now && (used ?? now) === now) [refused, held] = [now, undefined];
-			return failure(401, reason, renewable ? undefined : null);
+			if (now && (used ?? now) === now) [refused, held] = [now, none];
+			return failure(401, reason, renewable ? none : null);
 		},
 
 		async call(path, { method, body, signal } = {}) {
 			const now = await api.token();
-			const answer = await fetch(base + path, {
+			const answer = await fetch(api.base + path, {
 				method: method ?? (body ? "POST" : "GET"),
-				headers: now ? { Authorization: `Bearer ${now}` } : undefined,
+				headers: now ? { Authorization: `Bearer ${now}` } : none,
 				body: body && JSON.stringify(body),
 				signal,
 			});
 			if (answer.ok) return answer;
 			const reason = /"msg":"(.*?)"}/.exec(await answer.text())?.[1] ?? `HTTP status ${answer.status}`;
 			if (answer.status === 401) throw await api.refuse(reason, now);
-			throw failure(answer.status, reason, Number(answer.headers.get("Retry-After")) * 1000 || undefined);
+			throw failure(answer.status, reason, Number(answer.headers.get("Retry-After")) * 1000 || none);
 		},
 
 		async json(path, request) {
@@ -247,9 +244,9 @@ const makeApi = ({ base, token = "", fetch = scope.fetch }) => {
 	return api;
 };
 
-/** @param {I.StreamOptions} options @param {I.Api} api */
+/** @type {I.MakeStream} */
 const makeStream = (options, api) => {
-	const { WebSocket = scope.WebSocket, consumer, start, inflate } = options;
+	const { WebSocket = scope.WebSocket, consumer, start, inflate, nodes } = options;
 	const ways = ["websocket", "events", "poll", "quotes"].slice(WebSocket ? 0 : 1);
 	const clients = new Map(), status = new Map(), open = new Map();
 	const refused = new Set(), badTiers = new Set(), ids = Array(), life = new AbortController();
@@ -257,7 +254,7 @@ const makeStream = (options, api) => {
 	let want = { names: new Set(), tiers: [""], visible: true };
 	let live = new Set(), cursor = "", g = 0, latest = Object(lists([]));
 	let asked = none, told = none;
-	let usual = "", epoch = "", mode = `${options.transport ?? "auto"}`, way = "", at = 0, why = "first";
+	let usual = "", epoch = "", mode = options.transport ?? "auto", way = "", source = "live", at = 0, why = "first";
 	let up = false, sure = false, down = false, lagging = false, resuming = 0, send = none, closing = none, timer = none;
 	let id = 0, failures = 0, tries = 0, climbMs = CLIMB_MS, renewAt = Infinity, informMs = 2500;
 	let heard = 0, pinged = 0, weakUntil = 0, climbAt = 0, informAt = 0;
@@ -286,7 +283,7 @@ const makeStream = (options, api) => {
 			self.prime([...live], (messages) => post({ messages })).catch(() => wait(2000).then(() => clients.has(client) && self.greet(client, post))),
 
 		post(messages, raw) {
-			const saved = messages.some(({ T }) => T === "synced") ? self.saved() : undefined;
+			const saved = messages.some(({ T }) => T === "synced") ? self.saved() : none;
 			for (const { post } of clients.values()) post({ messages, raw, saved, cursor: self.position() });
 		},
 
@@ -314,7 +311,8 @@ const makeStream = (options, api) => {
 				const { signal } = (link = new AbortController());
 				way = ways.includes(mode) ? mode : ways[at];
 				if (end !== "again") {
-					closing = undefined;
+					if (nodes) await nodes(api, closing, told?.up);
+					closing = none;
 					told = {};
 					resuming = 0;
 					self.state("connecting");
@@ -337,7 +335,7 @@ const makeStream = (options, api) => {
 
 		async ended({ code = 0, message, retryMs, cause }) {
 			message = cause?.message || message;
-			send = asked = undefined;
+			send = asked = none;
 			open.clear();
 			for (const key of live) if (key[0] === "a") live.delete(key);
 			if (closing && code !== 1000) ({ code, msg: message, retry_ms: retryMs } = closing);
@@ -357,7 +355,7 @@ const makeStream = (options, api) => {
 			if (retryMs === undefined) retryMs = Math.min(most, least * 2 ** tries++) * (0.5 + Math.random() / 2);
 			if (code > 4499 || life.signal.aborted) retryMs = null;
 			if (up) self.post([{ T: "disconnected", code, reason: message, retryMs }]);
-			down ||= up;
+			down = (told.up = up) || down;
 			up = sure = lagging = false;
 			self.state("disconnected", code, message, retryMs);
 			return retryMs;
@@ -370,9 +368,14 @@ const makeStream = (options, api) => {
 			self.deadline();
 		},
 
+		source(state = "live") {
+			told.source = state;
+			if (state !== source) self.say("source", { shard: "", state: (source = state), t: 0 });
+		},
+
 		deadline(ms) {
 			clearTimeout(timer);
-			if (ms !== undefined) timer = setTimeout(() => self.end(0, "no answer"), ms);
+			if (ms !== none) timer = setTimeout(() => self.end(0, "no answer"), ms);
 		},
 
 		use(name, reason = name === "auto" ? "first" : "forced") {
@@ -438,7 +441,7 @@ const makeStream = (options, api) => {
 			const slower = tiers.filter(({ tier, delivery }, i) => i > rank(asked) && rank(asked) >= 0 && delivery === "latest" && good(tier));
 			if (slower[0] && slowWhenHidden && !want.visible) return [slower.pop()?.tier, "hidden"];
 			if (slower[0] && slowWhenWeak && weakUntil > clock()) return [slower[0].tier, "weak"];
-			return [asked || (good() && usual) || undefined, asked ? "asked" : "default"];
+			return [asked || (good() && usual) || none, asked ? "asked" : "default"];
 		},
 
 		wish() {
@@ -469,8 +472,7 @@ const makeStream = (options, api) => {
 		wanted: () => [...want.names].filter((key) => !refused.has(key)),
 
 		changes() {
-			const fresh = new Set(self.wanted()), gone = new Set();
-			const sets = [live, ...open.values()];
+			const fresh = new Set(self.wanted()), gone = new Set(), sets = [live, ...open.values()];
 			for (const set of sets) for (const key of set) if (!fresh.has(key) && set.delete(key)) gone.add(key);
 			for (const set of sets) for (const key of set) fresh.delete(key);
 			if (!live.size) cursor = "";
@@ -539,7 +541,7 @@ const makeStream = (options, api) => {
 
 		receive(messages, raw) {
 			for (const m of messages) {
-				if (m.T !== "q" && m.T !== "t") self.handle(m);
+				if (!(m.T in CHANNELS)) self.handle(m);
 				else if (send && !open.size && !m.snap && m.g > g) g = m.g;
 			}
 			self.post(messages, raw);
@@ -550,11 +552,14 @@ const makeStream = (options, api) => {
 			if (m.ttl_s) renewAt = clock() + m.ttl_s * 800;
 			else if (T === "subscription") {
 				latest = m;
-				if (send) told.tier = m.tier;
 				const { tier } = m;
+				if (send) told.tier = tier;
 				if (status.get("tier")?.tier !== tier) self.say("tier", { tier, why: told.why });
 				self.compress();
-			} else if (T === "synced" && open.has(m.id)) {
+			} else if (T === "source") status.set(T, m), (told.source = source = m.state);
+			else if (T === "synced") {
+				if (!told.source) self.source();
+				if (!open.has(m.id)) return;
 				for (const key of open.get(m.id)) live.add(key);
 				open.delete(m.id);
 				if (m.id === resuming) resuming = 0;
@@ -590,7 +595,7 @@ const makeStream = (options, api) => {
 			);
 		},
 
-		position: () => cursor.replace(/\d+$/, (from) => (g > Number(from) ? `${g}` : from)),
+		position: () => cursor.replace(/\d+$/, (from) => `${Math.max(g, Number(from))}`),
 
 		socket(ticket) {
 			const ws = new WebSocket(`${api.base.replace(/^http/, "ws")}v1/stream?${query({ ticket })}`);
@@ -602,7 +607,10 @@ const makeStream = (options, api) => {
 		async websocket(signal) {
 			self.deadline(HANDSHAKE_MS);
 			const token = await api.token();
-			const { ticket } = token && (await api.json("v1/tickets", { method: "POST", signal }).catch((error) => (/400|503/.test(error.code) ? {} : Promise.reject(error))));
+			const { ticket } = token && (await api.json("v1/tickets", { method: "POST", signal }).catch((error) => {
+				if (/400|503/.test(error.code)) return {};
+				throw error;
+			}));
 			const ws = self.socket(ticket);
 			const mine = link;
 			let turn = Promise.resolve();
@@ -673,10 +681,11 @@ const makeStream = (options, api) => {
 				const text = await answer.text();
 				const now = answer.headers.get("X-Cursor").trim();
 				const { messages = [], resumed, reset } = JSON.parse(text || "{}");
-				const news = first || more || reset?.length;
+				const news = first || more || reset?.[0];
 				self.established(!first || !seconds);
 				first = false;
 				more = text.length > WHOLE && (!after || more);
+				self.source(answer.headers.get("X-Source") ?? none);
 				self.enter(now);
 				if (news) messages.unshift({ T: "subscription", ...lists(asked), tier: told.tier, encoding: "json", resumed, reset });
 				if (news && !more) messages.push({ T: "synced", cursor: now });
@@ -747,7 +756,7 @@ const makeSubscription = (listener, leave) => {
 
 const WORKER = `marketfeed ${VERSION}`;
 /** @type {I.Remote} */
-const remote = (post) => (batch) => post({ ...batch, messages: batch.raw ? undefined : batch.messages });
+const remote = (post) => (batch) => post({ ...batch, messages: batch.raw ? none : batch.messages });
 
 /** @type {I.Links} */
 const LINKS = {
@@ -783,7 +792,7 @@ const LINKS = {
 		const queue = (how = Object({ signal })) =>
 			navigator.locks.request(name, how, lead).catch(() => {}).then(() => {
 				stream?.close();
-				stream = undefined;
+				stream = none;
 				if (signal.aborted) return;
 				rejoin();
 				wait(1000).then(queue);
@@ -805,14 +814,14 @@ const LINKS = {
 	},
 };
 
-if (scope.SharedWorkerGlobalScope && scope.name === WORKER) {
+if (scope.name === WORKER) {
 	const streams = new Map();
 	scope.onconnect = ({ ports: [port] } = none) => {
 		let of = none;
-		port.onmessage = ({ data: { key, options, ...call } } = none) => {
-			if (key) return (of = { options, key }), port.postMessage({});
+		port.onmessage = ({ data } = none) => {
+			if (data.key) return (of = data), port.postMessage({});
 			if (!streams.has(of.key)) streams.set(of.key, makeStream(of.options, makeApi(of.options)));
-			streams.get(of.key).call(port, call, remote((batch) => port.postMessage(batch)));
+			streams.get(of.key).call(port, data, remote((batch) => port.postMessage(batch)));
 			for (const [key, { clients, close }] of streams) if (!clients.size) close(streams.delete(key));
 		};
 	};
@@ -825,7 +834,7 @@ export const connect = (url = "/", given = {}) => {
 	const { token, share = true } = options;
 	const api = makeApi(options);
 	const rotating = typeof token === "function";
-	const ways = ["worker", "locks", "none"].slice(!share || !scope.document || options.WebSocket || options.fetch || (rotating && share === true) ? 2 : rotating || options.inflate ? 1 : 0);
+	const ways = ["worker", "locks", "none"].slice(!share || !scope.document || options.WebSocket || options.fetch || (rotating && share === true) ? 2 : rotating || options.inflate || options.nodes ? 1 : 0);
 	const keys = new Map();
 	const subscriptions = new Set(), listeners = new Map();
 	const life = new AbortController();
@@ -846,11 +855,10 @@ export const connect = (url = "/", given = {}) => {
 	const self = {
 		async open(steal) {
 			heard = true;
-			link = undefined;
+			link = none;
 			const key = JSON.stringify({ ...options, tier: "", token: share === true ? token : "" });
-			try {
-				link = await LINKS[ways[0]]({ key, options, api, take: self.take, rejoin: self.rejoin, steal });
-			} catch {
+			link = await LINKS[ways[0]]({ ...self, key, options, api, steal }).catch(() => {});
+			if (!link) {
 				ways.shift();
 				return self.open();
 			}
@@ -909,13 +917,13 @@ export const connect = (url = "/", given = {}) => {
 
 		sinks(key) {
 			const found = [...keys].filter(([name]) => name === key || (name.endsWith("*") && key.startsWith(name.slice(0, -1))));
-			return [...new Set(found.flatMap(([, askers]) => [...askers]))];
+			return new Set(found.flatMap(([, askers]) => [...askers]));
 		},
 
 		tell(m) {
 			const { T, ...fields } = m;
 			figures.messages++;
-			if (T === "state" || T === "transport") feed[T] = fields;
+			if (/^(state|transport|source)$/.test(T)) feed[T] = fields;
 			else if (T === "engine" && m.now && m.roundTripMs < best) {
 				best = m.roundTripMs;
 				delta = m.now - m.at * 1000 + (Date.now() - clock()) * 1000;
@@ -928,14 +936,16 @@ export const connect = (url = "/", given = {}) => {
 			if (`${T}s` in figures && m.on !== false) figures[`${T}s`]++;
 			if (T === "gap") figures.lost += m.lost;
 			self.fire(T, m);
-			let to = /^(lag|reset|synced|disconnected|resumed|error)$/.test(T) ? [...subscriptions] : [];
+			let to = new Set(/^(lag|reset|source|synced|disconnected|resumed|error)$/.test(T) ? subscriptions : []);
 			if (T === "gap") to = self.sinks(m.channel[0] + m.S);
 			if (T === "a") to = self.sinks(`a${m.rule}`);
 			for (const subscription of to) subscription.push(m);
 		},
 
 		fire(type, value) {
-			for (const listener of listeners.get(type === "a" ? "alert" : type) ?? (type === "error" ? [({ msg = "" }) => console.error(msg)] : [])) guard(listener, value);
+			const found = listeners.get(type === "a" ? "alert" : type);
+			if (found) for (const listener of found) guard(listener, value);
+			else if (type === "error") console.error(value.msg);
 		},
 
 		attach(names, listener) {
@@ -954,6 +964,7 @@ export const connect = (url = "/", given = {}) => {
 	const feed = {
 		state: { state: "connecting", code: 0, reason: "", retryMs: null, since: Date.now() },
 		transport: { name: "", why: "" },
+		source: { shard: "", state: "live", t: 0 },
 		tier: "",
 		encoding: "json",
 		cursor: null,

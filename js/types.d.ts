@@ -92,6 +92,15 @@ export interface Reset {
   cause: "epoch" | "overrun" | "cursor";
 }
 
+/** In a cluster: the engine does not hear the source of its ticks, so prices may be out of date; or it does again. */
+export interface Source {
+  T: "source";
+  shard: string;
+  state: "stale" | "live";
+  /** when it got into that state, µs since the Unix epoch; 0: not known */
+  t: number;
+}
+
 /** The connection is lost. No tick comes until `resumed`. */
 export interface Disconnected {
   T: "disconnected";
@@ -131,6 +140,7 @@ export type Message =
   | Gap
   | Lag
   | Reset
+  | Source
   | Disconnected
   | Resumed
   | Refusal
@@ -210,6 +220,13 @@ export type Token =
  */
 export type Inflate = (frame: ArrayBuffer) => Promise<string>;
 
+/** Connect to another engine of the cluster, as the engine or the last connection suggests. Not for programs to call. */
+export type Nodes = (
+  api: { base: string; json(path: string, request?: { signal?: AbortSignal }): Promise<any> },
+  closing?: { url?: unknown },
+  good?: boolean,
+) => Promise<void>;
+
 export interface Options {
   /** key or token, or a function that returns one; null from it: unauthorised, stop; if it throws: try again */
   token?: Token;
@@ -217,6 +234,8 @@ export interface Options {
   encoding?: "json" | "binary";
   /** of the module inflate.js; with it, JSON on tiers with an interval may come compressed */
   inflate?: Inflate;
+  /** of the module nodes.js; with it, the feed uses other engines of the cluster too */
+  nodes?: Nodes;
   transport?: "auto" | TransportName;
   /** one stream for all tabs of this origin with the same token; a string: with the same string */
   share?: boolean | string;
@@ -265,6 +284,7 @@ export interface Events {
   gap: Gap;
   lag: Lag;
   reset: Reset;
+  source: Source;
   resumed: Resumed;
   disconnected: Disconnected;
   heartbeat: Other;
@@ -295,6 +315,8 @@ export interface FeedError extends Error {
 export interface Feed {
   readonly state: State;
   readonly transport: Transport;
+  /** of the engine's ticks; `stale`: prices may be out of date */
+  readonly source: Omit<Source, "T">;
   /** of the session; "" before it is known */
   readonly tier: string;
   readonly encoding: string;

@@ -22,6 +22,8 @@ LINK_STATES: Final = ("connected", "connecting", "down")
 class ClusterFigures(NamedTuple):
     """The values at one moment."""
 
+    name: str  # of the cluster
+    shard: str
     role: str
     term: int
     head: int
@@ -59,7 +61,8 @@ def cluster_metrics(now: ClusterFigures) -> Iterable[Metric]:
 
 
 def _of_node(now: ClusterFigures) -> Iterable[Metric]:
-    yield gauge("cluster_role_info", "1, labelled with cluster.role.", "role", {(now.role,): 1})
+    text = "1, labelled with cluster.name, cluster.shard and cluster.role."
+    yield gauge("cluster_role_info", text, "name shard role", {(now.name, now.shard, now.role): 1})
     text = "1 if this node numbers the ticks of its shard."
     yield gauge("cluster_origin", text, "", {(): now.lease.holding})
     yield gauge("cluster_term", "Term of the origin that this node is or follows.", "", {(): now.term})

@@ -157,6 +157,13 @@ GATEWAY: Final = (
         tagged=True,
     ),
     Route(
+        "/marketfeed-nodes.js",
+        "Get the part of the browser client that uses other engines of a cluster, an ES module.",
+        text_answer("text/javascript", "The module."),
+        PUBLIC,
+        tagged=True,
+    ),
+    Route(
         "/marketfeed-{hash}.js",
         "Get this version of the browser client; `sdk` of `/v1/engine` is the path.",
         text_answer("text/javascript", "The module, which never changes."),

@@ -124,6 +124,8 @@ class View:
         member, part = self._member, self._member.part
         mirror = None if part is None else part.mirror
         return ClusterFigures(
+            name=member.config.name,
+            shard=member.config.shard,
             role=member.config.role,
             term=0 if part is None else part.term,
             head=0 if part is None else part.head,

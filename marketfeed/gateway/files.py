@@ -41,7 +41,9 @@ FILES: Final[Mapping[str, str]] = {
     "/robots.txt": "robots.txt",
 }
 SDK: Final = "/marketfeed.js"
-INFLATE: Final = "/marketfeed-inflate.js"  # a module of its own: most pages do not need it
+# Modules of their own: most pages do not need them.
+INFLATE: Final = "/marketfeed-inflate.js"
+NODES: Final = "/marketfeed-nodes.js"
 FOLDER: Final = "page"  # in marketfeed/web: every file below it is served, under /page/
 # Under which name requests for other paths are counted, and described in openapi.json.
 PAGE_FILE: Final = "/page/{file}"
@@ -128,7 +130,8 @@ def files() -> Files:
     page = {f"/{FOLDER}/{name}": _file(source) for name, source in _below(web / FOLDER)}
     client = (web / SDK[1:]).read_bytes()
     found[SDK] = StaticFile(client, TYPES[".js"], NO_CACHE, ANYBODYS)
-    found[INFLATE] = StaticFile((web / INFLATE[1:]).read_bytes(), TYPES[".js"], NO_CACHE, ANYBODYS)
+    for path in (INFLATE, NODES):
+        found[path] = StaticFile((web / path[1:]).read_bytes(), TYPES[".js"], NO_CACHE, ANYBODYS)
     sdk = SDK_VERSION.format(hash=found[SDK].hash)
     found[sdk] = StaticFile(client, TYPES[".js"], FOREVER, ANYBODYS)
     found |= {path: StaticFile(build(), TYPES[".json"]) for path, build in DOCUMENTS.items()}

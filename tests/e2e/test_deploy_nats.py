@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import re
 import subprocess
-from pathlib import Path
 
 import pytest
 import trio
@@ -14,18 +11,10 @@ from marketfeed.cluster.link import open_link
 from marketfeed.cluster.link_settings import LinkSettings
 from marketfeed.cluster.link_state import LinkState
 from marketfeed.errors import ClusterError
-from marketfeed.secret import Secret
-from tests.support.nats import PROGRAM, READY_S, healthy
-from tests.support.ports import free_port
+from tests.support.nats import PROGRAM, READY_S
+from tests.support.nats_site import DEPLOY, PASSWORDS, Site
 
-DEPLOY = Path(__file__).parents[2] / "deploy" / "nats"
 WAIT_S = 60
-PASSWORDS = {
-    "NATS_INGEST_PASSWORD": "ingest-secret",
-    "NATS_GATEWAY_PASSWORD": "gateway-secret",
-    "NATS_ADMIN_PASSWORD": "admin-secret",
-    "NATS_LEAF_PASSWORD": "leaf-secret",
-}
 
 
 @pytest.mark.parametrize("name", ["nats-server.conf", "cluster.conf", "leaf-site.conf"])
@@ -35,49 +24,6 @@ def test_nats_server_accepts_the_configuration(name):
         [PROGRAM, "-t", "-c", DEPLOY / name], env=environ, capture_output=True, text=True, timeout=READY_S
     )
     assert done.returncode == 0, done.stderr
-
-
-class Site:
-    """Three servers of one shipped file, on this machine; names of machines become ports."""
-
-    def __init__(self, file: str, names: list[str], folder: Path, leaf_url: str = "") -> None:
-        self.ports = {name: (free_port(), free_port(), free_port(), free_port()) for name in names}
-        self._folder = folder
-        text = (DEPLOY / file).read_text()
-        for name, (_, _, route, _) in self.ports.items():
-            text = text.replace(f"{name}:6222", f"127.0.0.1:{route}")
-        self.processes = []
-        for name, (client, http, route, leaf) in self.ports.items():
-            here = folder / name
-            here.mkdir()
-            own = text.replace("./", f"{os.path.relpath(DEPLOY, here)}/").replace("/var/lib/nats", str(here))
-            for old, new in ((4222, client), (8222, http), (6222, route), (7422, leaf)):
-                own = re.sub(rf"(listen|http): [0-9.]+:{old}\b", rf"\g<1>: 127.0.0.1:{new}", own)
-            (here / "nats.conf").write_text(own)
-            environ = {**os.environ, "NATS_NAME": name, "NATS_LEAF_URL": leaf_url, **PASSWORDS}
-            with (here / "nats.log").open("wb") as log:
-                argv = [str(PROGRAM), "-c", str(here / "nats.conf")]
-                self.processes.append(subprocess.Popen(argv, env=environ, stdout=log, stderr=log))
-
-    def wait_until_ready(self) -> None:
-        for (name, ports), process in zip(self.ports.items(), self.processes, strict=True):
-            healthy(ports[1], process, self._folder / name / "nats.log")
-
-    def close(self) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait(READY_S)
-
-    def settings(self, user: str, bucket: str | None = "mf_test") -> LinkSettings:
-        return LinkSettings(
-            servers=tuple(f"nats://127.0.0.1:{client}" for client, *_ in self.ports.values()),
-            name=f"test.{user}",
-            queue_bytes=1 << 20,
-            bucket=bucket,
-            replicas=3,
-            user=user,
-            password=Secret(f"{user}-secret"),
-        )
 
 
 @pytest.fixture

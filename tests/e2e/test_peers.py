@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import ssl
 import subprocess
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from websockets.asyncio.client import connect
 
 from tests.support import SUPPORT
 from tests.support.conformance import check_messages
+from tests.support.nginx import running_nginx
 from tests.support.peers import MODULES, ROOT, Files, Follower, curl, events, need
 from tests.support.ports import free_port
 from tests.support.process import Engine, engine
@@ -154,7 +154,7 @@ def test_node_reads_a_websocket(tmp_path):
 @contextmanager
 def nginx(engine_port: int, files: Files, folder: Path) -> Iterator[int]:
     """Run nginx in front of the engine, with what is shipped but for ports and files; yield its port."""
-    program, port = need("nginx"), free_port()
+    port = free_port()
     shipped = (ROOT / "deploy" / "nginx.conf").read_text()
     for what, instead in (
         ("server 127.0.0.1:8765;", f"server 127.0.0.1:{engine_port};"),
@@ -165,28 +165,8 @@ def nginx(engine_port: int, files: Files, folder: Path) -> Iterator[int]:
     ):
         assert what in shipped
         shipped = shipped.replace(what, instead)
-    (folder / "marketfeed.conf").write_text(shipped)
-    places = "".join(
-        f"{name}_temp_path {folder}/{name};\n"
-        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (folder / "nginx.conf").write_text(
-        f"pid {folder}/nginx.pid;\nerror_log {folder}/error.log;\ndaemon off;\nworker_processes 1;\n"
-        f"events {{}}\nhttp {{\naccess_log off;\n{places}include {folder}/marketfeed.conf;\n}}\n"
-    )
-    # Started as root, its workers would be another user, who may not enter this folder.
-    as_root = "user root;" if folder.owner() == "root" else ""
-    process = subprocess.Popen([program, "-p", folder, "-c", folder / "nginx.conf", "-g", as_root])
-    try:
-        while True:
-            assert process.poll() is None, (folder / "error.log").read_text()
-            with socket.socket() as sock:
-                if sock.connect_ex(("127.0.0.1", port)) == 0:
-                    break
+    with running_nginx(shipped, port, folder):
         yield port
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.admin_client import get
+from tests.support.nats import nats_server
 from tests.support.process import Engine, engine, open_session
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ rate = 500
 type = "spread"
 absolute = 1e-9
 """
+CLUSTER = """
+[cluster]
+servers = ["{url}"]
+replicas = 1
+"""
 # These have a value only once something went wrong, or a venue sent its time.
 ONLY_THEN = {"errors_total", "refused_total", "closes_total"}
 
@@ -47,10 +53,13 @@ needs_prometheus = pytest.mark.skipif(
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Every PromQL expression of the dashboard and the rules, and where it is."""
+    """Every PromQL expression of dashboard, rules and adapter, and where it is."""
     for panel in json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())["panels"]:
-        for target in panel["targets"]:
+        for target in panel.get("targets", ()):  # rows have none
             yield f"panel {panel['title']}", target["expr"]
+    adapter = (DEPLOY / "kubernetes" / "adapter-rules.yaml").read_text()
+    for metric in re.findall(r"seriesQuery: '(\w+)\{", adapter):
+        yield "adapter-rules.yaml", metric
     for found in re.finditer(r"^ +expr: (?:>-\n((?: {10,}.*\n)+)|(.*)\n)", RULES.read_text(), re.M):
         yield f"rules.yml at {found.start()}", found[1] or found[2]
 
@@ -68,9 +77,9 @@ def exported(running: Engine) -> dict[str, set[str]]:
 
 
 @contextmanager
-def busy(folder: Path, *arguments: str) -> Iterator[Engine]:
+def busy(folder: Path, *arguments: str, config: str = CONFIG) -> Iterator[Engine]:
     """An engine with sessions on two tiers, and a first interval measured of each."""
-    with engine(CONFIG, folder, *arguments) as running, ExitStack() as sessions:
+    with engine(config, folder, *arguments) as running, ExitStack() as sessions:
         for tier in ("vip", "basic"):
             ws = sessions.enter_context(open_session(running.url))
             ws.close_timeout = 0.1  # it does not read
@@ -86,8 +95,11 @@ def hops(running: Engine) -> Any:
 
 def test_every_query_names_metrics_and_labels_that_the_engine_exports(tmp_path: Path) -> None:
     asked = list(expressions())
-    assert len(asked) > 30
-    with busy(tmp_path) as running:
+    assert len(asked) > 50
+    with (
+        nats_server(tmp_path / "nats") as server,
+        busy(tmp_path, config=CONFIG + CLUSTER.format(url=server.url)) as running,
+    ):
         names = exported(running)
     for where, expression in asked:
         used = re.findall(r"\b(marketfeed_[a-z0-9_]+)(?:\{([^}]*)\})?", expression)

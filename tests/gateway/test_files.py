@@ -15,6 +15,7 @@ from marketfeed.gateway.files import (
     DOCUMENTS,
     FILES,
     INFLATE,
+    NODES,
     PAGE_FILE,
     POLICY,
     SDK,
@@ -36,6 +37,7 @@ HELD = {path: (WEB / name).read_bytes() for path, name in FILES.items()}
 HELD |= {path: (WEB / path[1:]).read_bytes() for path in PAGE_FILES}
 HELD |= dict.fromkeys((SDK, files().sdk), (WEB / "marketfeed.js").read_bytes())
 HELD[INFLATE] = (WEB / "marketfeed-inflate.js").read_bytes()
+HELD[NODES] = (WEB / "marketfeed-nodes.js").read_bytes()
 HELD |= {path: build() for path, build in DOCUMENTS.items()}
 
 

@@ -146,8 +146,8 @@ scenario("an engine that refuses compression changes nothing else", async (world
 });
 
 scenario("compression is asked for as soon as the tiers are known", async (world) => {
-  const answer = new Promise((resolve) => setTimeout(() => resolve(new Response(JSON.stringify(INFO))), 2500));
-  world.routes["/v1/engine"] = () => answer;
+  const ready = new Promise((resolve) => setTimeout(resolve, 2500));
+  world.routes["/v1/engine"] = () => ready.then(() => new Response(JSON.stringify(INFO)));
   const [, socket] = await connected(world);
   assert.equal(asked(socket).length, 0);
   await world.pass(2000);

@@ -15,7 +15,7 @@ from tests.support.peers import need
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 MAX_BYTES = 12_000
-MODULES = ("marketfeed", "inflate")
+MODULES = ("marketfeed", "inflate", "nodes")
 PUBLISHED = {f"{name}{end}" for name in MODULES for end in (".js", ".d.ts")}
 PUBLISHED |= {"types.d.ts", "README.md", "LICENSE", "package.json"}
 
@@ -58,14 +58,16 @@ def test_the_package_installs_into_a_fresh_folder_with_its_types(tmp_path):
     run(need("npm"), "install", "--offline", "--no-audit", tmp_path / packed["filename"], cwd=fresh)
     (fresh / "program.mjs").write_text(
         'import { connect, VERSION } from "marketfeed";\nimport { inflate } from "marketfeed/inflate.js";\n'
-        'const feed = connect("http://127.0.0.1:9/", { inflate });\n'
+        'import { nodes } from "marketfeed/nodes.js";\n'
+        'const feed = connect("http://127.0.0.1:9/", { inflate, nodes });\n'
         "console.log(VERSION, feed.state.state);\nfeed.close();\n"
     )
     assert run(need("node"), "program.mjs", cwd=fresh) == f"{marketfeed.__version__} connecting\n"
     (fresh / "program.ts").write_text(
         'import { connect } from "marketfeed";\nimport { inflate } from "marketfeed/inflate.js";\n'
+        'import { nodes } from "marketfeed/nodes.js";\n'
         'import type { Quote } from "marketfeed/types.js";\n'
-        'const feed = connect("/", { token: async () => "t", tier: "vip", inflate });\n'
+        'const feed = connect("/", { token: async () => "t", tier: "vip", inflate, nodes });\n'
         'const quote: Quote | undefined = feed.latest("AAPL");\n'
         "feed.subscribe({ quotes: ['AAPL'] }, (m) => { if (m.T === 'q') console.log(m.bp, quote?.ap); });\n"
         "(async () => { for await (const a of feed.alerts({ consumer: 'x' })) console.log(a.msg); })();\n"

@@ -16,7 +16,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 RUNS = "5000" if os.environ.get("MARKETFEED_PROVE") else "300"
 
 
-@pytest.mark.parametrize(("name", "count"), [("pure", 10), ("network", 14), ("refusals", 15)])
+COUNTS = {"pure": 10, "network": 14, "refusals": 15, "cluster": 21}  # tests of each file
+
+
+@pytest.mark.parametrize(("name", "count"), COUNTS.items())
 def test_all_tests_in_node_pass(tmp_path, name, count):
     tests = Path(__file__).with_name(f"{name}.test.mjs")
     done = subprocess.run(

@@ -55,9 +55,11 @@ class Clock {
 class World {
   clock = new Clock();
   blocked = false;
+  down = new Set(); // hosts that cannot be reached
+  greeting = []; // what a session is told at its begin
   mute = false; // open WebSockets answer nothing
   delayMs = 0; // of pongs
-  asked = []; // [ms, path] of all requests
+  asked = []; // [ms, path, host, headers] of all requests
   sockets = [];
   feeds = [];
   routes = {};
@@ -68,10 +70,15 @@ class World {
       readyState = 0;
       sent = [];
       told = { quotes: [], trades: [], alerts: [], tier: "vip", encoding: "json" }; // the subscription
-      constructor() {
-        world.asked.push([world.now, "/v1/stream"]);
+      constructor(url) {
+        this.host = new URL(url).host;
+        world.asked.push([world.now, "/v1/stream", this.host]);
         world.sockets.push(this);
-        setTimeout(() => (world.blocked ? this.end(1006) : this.put(HEAD)), 10);
+        setTimeout(() => (world.blocked || world.down.has(this.host) ? this.end(1006) : this.begin()), 10);
+      }
+      begin() {
+        this.put(HEAD);
+        if (world.greeting.length) this.put(...world.greeting);
       }
       put(...messages) {
         this.readyState = 1;
@@ -97,18 +104,19 @@ class World {
         this.onclose?.({ code, reason });
       }
     };
-    this.fetch = async (url, { signal, method, body } = {}) => {
-      const { pathname, searchParams } = new URL(url);
+    this.fetch = async (url, { signal, method, body, headers } = {}) => {
+      const { host, pathname, searchParams } = new URL(url);
       signal?.throwIfAborted();
-      this.asked.push([this.now, pathname]);
+      this.asked.push([this.now, pathname, host, headers]);
+      if (this.down.has(host)) throw new TypeError("fetch failed");
       const route = this.routes[pathname] ?? (() => new Response(JSON.stringify(INFO)));
       const ended = new Promise((_, reject) => signal?.addEventListener("abort", () => reject(signal.reason)));
-      return Promise.race([route(searchParams, { signal, method, body }), ended]);
+      return Promise.race([route(searchParams, { signal, method, body, host }), ended]);
     };
   }
 
-  connect(options = {}) {
-    const feed = connect("http://engine.example/", { WebSocket: this.WebSocket, fetch: this.fetch, ...options });
+  connect({ url = "http://engine.example/", ...options } = {}) {
+    const feed = connect(url, { WebSocket: this.WebSocket, fetch: this.fetch, ...options });
     feed.told = [];
     feed.on("message", (m) => feed.told.push(m));
     this.feeds.push(feed);

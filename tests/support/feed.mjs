@@ -6,7 +6,7 @@ import { pathToFileURL } from "node:url";
 
 const [module, modules, url, given] = process.argv.slice(2);
 const { connect } = await import(pathToFileURL(module));
-const { subscribe, token: tokens, socket = true, inflate: compress, ...options } = JSON.parse(given);
+const { subscribe, token: tokens, socket = true, inflate: compress, nodes: cluster, ...options } = JSON.parse(given);
 if (socket) options.WebSocket = createRequire(modules + "/")("ws");
 const tell = (message) => console.log(JSON.stringify(message));
 if (compress) {
@@ -20,6 +20,7 @@ if (compress) {
     return text;
   };
 }
+if (cluster) Object.assign(options, await import(new URL("nodes.js", pathToFileURL(module))));
 // A list of tokens: one after the other, as a function of a program would return them.
 if (Array.isArray(tokens)) {
   options.token = (refused) => {

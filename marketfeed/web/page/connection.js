@@ -2,6 +2,7 @@
 import { announce, h, icon, setAttribute, setText } from "./dom.js";
 import { age, bytes, change, clock, count, ms, NONE } from "./format.js";
 import { journal } from "./journal.js";
+import { NodesPanel } from "./nodes.js";
 import { session } from "./session.js";
 import { stateOf, TRANSPORTS } from "./shell.js";
 
@@ -14,6 +15,10 @@ const CHOICES = [
 ];
 const FACTS = [
   "State",
+  "Source",
+  "Node",
+  "Site",
+  "Load",
   "Transport",
   "Tier",
   "Encoding",
@@ -82,6 +87,7 @@ export class ConnectionView {
     this._proof = facts(PROOF);
     this._proof.hidden = true;
     this._log = h("ol", { class: "journal num" });
+    this._nodes = new NodesPanel();
     section.append(
       h(
         "div",
@@ -94,6 +100,7 @@ export class ConnectionView {
           h("header", { class: "inner" }, h("h3", { text: "Since this page was opened" })),
           facts(COUNTS, "counts"),
         ),
+        this._nodes.element,
         h(
           "section",
           { class: "panel", "aria-label": "Transport" },
@@ -172,6 +179,8 @@ export class ConnectionView {
       setAttribute(button, "data-used", feed && feed.transport.name === button.dataset.transport ? "" : null);
     }
     this._paintFacts(feed);
+    this._paintNode(feed);
+    this._nodes.paint(session);
     this._paintProof();
     this._paintJournal();
   }
@@ -179,7 +188,7 @@ export class ConnectionView {
   _paintFacts(feed) {
     const { state, engine } = session;
     const [tone, word] = stateOf(session);
-    const since = state.since ? ` for ${age(Math.max(0, Date.now() - state.since))}` : "";
+    const since = state.since && !session.stale ? ` for ${age(Math.max(0, Date.now() - state.since))}` : "";
     this._set("State", word + since, tone);
     this._set("Epoch", engine?.epoch ?? NONE);
     this._set("Session", journal.sessionId ?? NONE);
@@ -204,6 +213,16 @@ export class ConnectionView {
         count(statistics[field.toLowerCase()] ?? 0),
         field === "Lost" && statistics.lost > 0 ? "warn" : null,
       );
+  }
+
+  _paintNode(feed) {
+    const { stale, node } = session;
+    const since = stale && feed.source.t ? ` for ${age(Math.max(0, session.book.now() - feed.source.t / 1000))}` : "";
+    const word = stale ? `stale${since}` : "live";
+    this._set("Source", session.live ? word : NONE, stale ? "bad" : null);
+    this._set("Node", node?.url ?? location.origin);
+    this._set("Site", node?.site || NONE);
+    this._set("Load", node ? `${count(node.sessions)} of ${count(node.capacity)}` : NONE);
   }
 
   _paintProof() {

@@ -55,6 +55,9 @@ class Journal {
     this.sessionId = null;
     feed.on("state", (state) => this._state(state));
     feed.on("transport", ({ name, why }) => this.note(`transport ${name}: ${why}`));
+    feed.on("source", ({ state }) =>
+      this.note(`source ${state}`, state === "stale" ? "bad" : null),
+    );
     feed.on("tier", (change) => this.note(tierText(change)));
     feed.on("resumed", ({ cursor }) => this._resumed(cursor));
     feed.on("reset", ({ symbols, cause }) =>

@@ -17,6 +17,7 @@ class Session {
     this.book = new Book();
     this.conditions = new Conditions();
     this.engine = null; // the answer of /v1/engine
+    this.nodes = []; // that of /v1/nodes
     this.problem = null; // why the last read of it failed
     this.feed = null;
     this.lagging = false;
@@ -46,6 +47,18 @@ class Session {
 
   get live() {
     return this.feed?.state.state === "connected";
+  }
+
+  /** The row of /v1/nodes of the engine that serves this page; undefined behind a balancer of several. */
+  get node() {
+    return this.nodes.length === 1 ? this.nodes[0] : this.nodes.find((one) => originOf(one.url) === location.origin);
+  }
+
+  /** Whether the engine does not hear the source of its ticks. A long poll learns that late, /v1/nodes does not. */
+  get stale() {
+    if (!this.live) return false;
+    const polls = ["poll", "quotes"].includes(this.feed.transport.name);
+    return this.feed.source.state === "stale" || (polls && this.node?.state === "stale");
   }
 
   /** Whether the engine asks for a token that this tab does not have. */
@@ -89,6 +102,7 @@ class Session {
       return;
     }
     if (this.engine.tiers && !this.feed) this._connect();
+    await this._readNodes();
     const { epoch } = this.engine;
     if (epoch && (epoch !== this._epoch || performance.now() - this._symbolsAt > SYMBOLS_MS)) {
       this._epoch = epoch;
@@ -97,6 +111,14 @@ class Session {
     }
     this._mapFeeds();
     this.emit("engine", this.engine);
+  }
+
+  async _readNodes() {
+    try {
+      this.nodes = this.engine.tiers ? await api("/v1/nodes") : [];
+    } catch {
+      this.nodes = []; // again with the next read of /v1/engine
+    }
   }
 
   async _readSymbols() {
@@ -120,6 +142,7 @@ class Session {
       if (state.state !== "connected") this._lag(false);
       this.emit("state", state);
     });
+    feed.on("source", () => this.emit("state", feed.state));
     feed.on("tier", () => this.emit("state", feed.state));
     feed.on("transport", () => this.emit("state", feed.state));
     feed.on("lag", (message) => this._lag(message.on));
@@ -174,6 +197,7 @@ class Session {
   _beforePaint() {
     const { conditions } = this;
     conditions.connected = this.live;
+    conditions.stale = this.stale;
     conditions.lagging = this.lagging;
     conditions.now = this.book.now();
   }
@@ -219,12 +243,21 @@ class Session {
   _drop() {
     this.feed?.close();
     this.feed = null;
+    this.nodes = [];
     this.lagging = false;
     this._symbolsAt = -Infinity;
     this._epoch = null;
     this.tapped.clear();
     this.book = new Book();
     this.emit("feed", null);
+  }
+}
+
+function originOf(url) {
+  try {
+    return new URL(url).origin;
+  } catch {
+    return null;
   }
 }
 

@@ -136,9 +136,10 @@ export const TRANSPORTS = {
 };
 
 /** Tone and word for the state of the stream. */
-export function stateOf({ state, lagging, needsToken, engine, problem }) {
+export function stateOf({ state, stale, lagging, needsToken, engine, problem }) {
   if (needsToken) return ["idle", "Signed out"];
   if (!engine && problem) return ["bad", "No engine"];
+  if (stale) return ["bad", "Stale"];
   if (state.state === "connected") return lagging ? ["warn", "Behind"] : ["live", "Live"];
   return state.state === "disconnected" ? ["bad", "Not live"] : ["idle", "Connecting"];
 }
@@ -156,6 +157,7 @@ function bannerOf(session) {
         }
       : null;
   if (state.state !== "connected") return offlineBanner(state, book);
+  if (session.stale) return staleBanner(session);
   if (lagging)
     return {
       tone: "warn",
@@ -179,6 +181,16 @@ function offlineBanner(state, book) {
     tone: "bad",
     title: "Not live.",
     text: `The connection ${state.state === "connecting" ? "is being made again" : "was lost"}${why ? ` (${why})` : ""}.${from}${next}`,
+  };
+}
+
+function staleBanner({ feed, book }) {
+  const { state, t } = feed.source;
+  const since = state === "stale" && t ? ` since ${clock(t / 1000 - book.offsetMs, 0)}` : "";
+  return {
+    tone: "bad",
+    title: "Stale.",
+    text: `The source of the data is silent${since}: prices are the last known.`,
   };
 }
 

@@ -17,6 +17,7 @@ export const WAITING = 7;
 export const ENDED = 8;
 export const DOWN = 9;
 export const OFFLINE = 10;
+export const UNHEARD = 11;
 
 /** What is shown: the word, how serious it is (`data-tone`), and what it means. */
 export const STATUS = [
@@ -43,6 +44,11 @@ export const STATUS = [
     tone: "bad",
     means: "This page is not connected: the price is the last one before that.",
   },
+  {
+    word: "stale",
+    tone: "bad",
+    means: "The source of the data is silent, as the engine does not hear it: the price is the last known.",
+  },
 ];
 
 const OF_FEED = { starting: WAITING, stale: STALE, down: DOWN, failed: DOWN, done: ENDED };
@@ -57,6 +63,7 @@ const UNKNOWN_MS = 60e3; // a silence that is `quiet` where no average is known
 export class Conditions {
   constructor() {
     this.connected = false;
+    this.stale = false; // the engine does not hear the source of its ticks
     this.lagging = false;
     this.intervalMs = 0; // the tier's
     this.now = 0;
@@ -68,6 +75,7 @@ export class Conditions {
 /** The status of `row`; `conditions.now` is the engine's time. */
 export function statusOf(book, row, conditions) {
   if (!conditions.connected) return OFFLINE;
+  if (conditions.stale) return UNHEARD;
   const feed = conditions.feeds[book.feed[row]] ?? conditions.only;
   const number = feed ? OF_FEED[feed.state] : undefined;
   if (book.seen[row] === 0) return number >= ENDED ? number : WAITING;

@@ -215,7 +215,7 @@ class TierLane {
       slowWhenHidden: false,
       slowWhenWeak: false,
     });
-    this._feed.on("state", () => this._showState());
+    for (const type of ["state", "source"]) this._feed.on(type, () => this._showState());
     this._feed.subscribe({ quotes: [symbol] }, (message) => this._take(message));
     this._showState();
   }
@@ -278,13 +278,14 @@ class TierLane {
 
   _showState() {
     const { state, code, reason } = this._feed.state;
-    const live = state === "connected";
-    setAttribute(this._state, "data-tone", live ? "live" : state === "connecting" ? "idle" : "bad");
     const why = [code, reason].filter(Boolean).join(", ");
-    setText(
-      this._state.lastChild,
-      live ? "live" : state === "connecting" ? "connecting" : `not live${why ? `: ${why}` : ""}`,
-    );
+    const [tone, text] = {
+      connected: this._feed.source.state === "stale" ? ["bad", "stale"] : ["live", "live"],
+      connecting: ["idle", "connecting"],
+      disconnected: ["bad", `not live${why ? `: ${why}` : ""}`],
+    }[state];
+    setAttribute(this._state, "data-tone", tone);
+    setText(this._state.lastChild, text);
   }
 
   close() {

@@ -180,6 +180,7 @@ export class WatchView {
     const { book, conditions } = session;
     conditions.now = book.now();
     conditions.connected = session.live;
+    conditions.stale = session.stale;
     const members = book.membership !== this._membership;
     if (reorder || members || this.ordering.length === 0) {
       this.ordering.update(book, conditions);

@@ -1,0 +1,2 @@
+/** @type {import("./types.js").Nodes} */
+export const nodes: import("./types.js").Nodes;
