@@ -91,7 +91,9 @@ def idle(loaded: Loaded) -> list[str]:
     Raises ConfigError if :func:`mistakes` finds any in feeds or rules.
     """
     config = loaded.config
-    found = [] if config.feeds else [f"{loaded.source}: no [[feeds]]: subscribers will get no ticks"]
+    mirrors = config.cluster is not None and config.cluster.role == "gateway"
+    has_ticks = config.feeds or mirrors
+    found = [] if has_ticks else [f"{loaded.source}: no [[feeds]]: subscribers will get no ticks"]
     alerts = config.alerts
     for section, names, why in (_idle_alerts(alerts), _idle_auth(config.auth), _idle_refresh(config.auth)):
         table = getattr(config, section)

@@ -144,6 +144,7 @@ class Member:
         self.publish(self.subjects.frames, frame)
 
     def publish(self, subject: str, payload: bytes, urgent: bool = False) -> bool:
+        """Queue a message; return False if there is no room, or the NATS server accepts less."""
         assert self.link is not None, "whoever publishes runs within run()"
         try:
             return self.link.publish(subject, payload, urgent=urgent)
@@ -187,6 +188,7 @@ class Member:
         self.pulse.tell_nodes()
 
     def act(self, todo: Iterable[actions.Action]) -> None:
+        """Do what the mirror has returned."""
         for action in todo:
             match action:
                 case actions.Wrote():

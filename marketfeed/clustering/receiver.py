@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from marketfeed.cluster.frames import header_of
+from marketfeed.cluster.nodes import MAX_NODES
 from marketfeed.cluster.status import StatusError
 from marketfeed.clustering.subjects import Address, Topic
 from marketfeed.errors import FrameError
@@ -75,7 +76,8 @@ class Receiver:
             case Topic.REQUEST if part is not None and address.source != member.node:
                 self._answer(Topic.REPAIR, address, part.answer(payload))
             case Topic.SYNC if address.source != member.node:
-                self._waiting[address.source] = address.number
+                if len(self._waiting) < MAX_NODES:  # without a state they are kept
+                    self._waiting[address.source] = address.number
                 self.answer_waiting()
             case Topic.STATUS:
                 status = member.nodes.take(payload, now_ns, time.time_ns())
@@ -85,11 +87,15 @@ class Receiver:
                 pass  # an answer to an earlier request
 
     def _answer(self, topic: Topic, address: Address, parts: Iterable[bytes]) -> None:
-        """Send the parts of an answer, before frames that wait; those for which there is no room are lost."""
+        """Send the parts of an answer; those for which there is no room are lost.
+
+        Repairs go before frames that wait. A state goes after them, so that a mirror which lacks ticks has
+        received those that are on their way before it takes them for lost.
+        """
         subject = self._member.subjects.to(topic, address.source, address.number)
         self.answered += 1
         for part in parts:
-            if not self._member.publish(subject, part, urgent=True):
+            if not self._member.publish(subject, part, urgent=topic is Topic.REPAIR):
                 break
 
     def answer_waiting(self) -> None:

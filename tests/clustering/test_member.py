@@ -11,6 +11,7 @@ import trio
 
 from marketfeed.admin.cluster_metrics import cluster_metrics
 from marketfeed.cluster.frames import Kind, header_of
+from marketfeed.cluster.nodes import MAX_NODES
 from marketfeed.clustering.member import Member
 from marketfeed.core.units import S
 from tests.support.bus import Bus
@@ -277,6 +278,23 @@ async def test_messages_that_cannot_be_read_are_counted(autojump_clock):
         assert b.member.receiver.bad == 1
         assert b.member.counts.bad == 1
         await equal(a, b)
+
+
+async def test_requests_for_a_state_wait_until_there_is_one_and_are_bounded(autojump_clock):
+    bus = Bus()
+    a = Node(bus, "a")
+    outside: Any = bus.connect()
+    async with outside() as link, trio.open_nursery() as nursery:
+        link.subscribe("mf.main.s0.a.>")
+        await nursery.start(a.run)
+        await until(lambda: a.link is not None)
+        for number in range(2 * MAX_NODES):
+            link.publish(f"mf.main.s0.sync.a.n{number}.7", b"")
+        await until(a.member.course.joined.is_set)
+        await trio.sleep(0.2)
+        answered = {message.subject for message in await link.receive(10_000)}
+        assert answered == {f"mf.main.s0.a.n{number}.sync.a.7" for number in range(MAX_NODES)}
+        nursery.cancel_scope.cancel()
 
 
 async def test_an_exchange_of_a_mirror_that_fails_is_tried_again(autojump_clock):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from marketfeed.checks import idle
 from marketfeed.config.cluster import ClusterConfig
 from marketfeed.config.reload import changes, fixed
 from marketfeed.config.schema import Loaded, load
@@ -33,6 +34,12 @@ def refused(loaded):
 
 def test_without_the_table_there_is_no_cluster(loaded):
     assert loaded("").config.cluster is None
+
+
+@pytest.mark.parametrize(("role", "warned"), [("both", True), ("ingest", True), ("gateway", False)])
+def test_a_gateway_needs_no_feeds(loaded, role, warned):
+    warnings = idle(loaded(f'[cluster]\nrole = "{role}"\n'))
+    assert any("no [[feeds]]" in warning for warning in warnings) == warned
 
 
 def test_an_empty_table_has_the_defaults(loaded):
