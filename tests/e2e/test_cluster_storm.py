@@ -146,10 +146,18 @@ async def test_a_storm_of_faults_leaves_no_silent_hole(tmp_path: Path, nursery: 
                 await suffer(storm, fault)
                 storm.calm = True
                 origin = await storm.settle()
-                for mover, count in zip(storm.movers, heard, strict=True):
-                    silences_s += mover.silences_s[count:]
+                stale_s = [
+                    round(silence_s, 2)
+                    for mover, count in zip(storm.movers, heard, strict=True)
+                    for silence_s in mover.silences_s[count:]
+                ]
+                silences_s += stale_s
                 done.append({"took_s": time.monotonic() - began_s, "new": origin["epoch"] != epoch})
-                print(f"round {number}: {fault}, {done[-1]['took_s']:.1f} s, {origin['epoch']}", flush=True)
+                print(
+                    f"round {number}: {' '.join(map(str, fault))}, {done[-1]['took_s']:.1f} s, "
+                    f"{origin['node']} {origin['epoch']}, stale after {stale_s}",
+                    flush=True,
+                )
                 if number % 10 == 5:
                     resumed += await move(storm)
             await storm.quiet()

@@ -78,8 +78,8 @@ class Mover:
         self.witness = Witness()
         self.epoch = ""
         self.ticks = 0  # of this epoch
-        self.heard_s = time.monotonic()  # when the last tick came
-        self.silences_s: list[float] = []  # from the last tick to `source` stale
+        self.heard_s: float | None = None  # when the last tick of this connection came
+        self.silences_s: list[float] = []  # from the last tick of a connection to `source` stale
         self.resets = Counter[str]()  # by cause
         self.feed: Any = None
         self._urls, self._encoding, self._book = urls, encoding, book
@@ -103,9 +103,11 @@ class Mover:
         self.witness.see(message)
         now_s = time.monotonic()
         match message["T"]:
-            case "connected" if message["epoch"] != self.epoch:
-                self.epoch, self.ticks = message["epoch"], 0
-            case "source" if message["state"] == "stale":
+            case "connected":
+                self.heard_s = None
+                if message["epoch"] != self.epoch:
+                    self.epoch, self.ticks = message["epoch"], 0
+            case "source" if message["state"] == "stale" and self.heard_s is not None:
                 self.silences_s.append(now_s - self.heard_s)
             case "reset":
                 self.resets[message["cause"]] += 1
