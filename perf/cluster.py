@@ -222,7 +222,8 @@ def rate_of_pair(folder: Path, rate: float, seconds: float) -> None:
         f"{rate:>9,.0f} q/s (done {quotes / took_s:,.0f}): delay p50 {p50:.2f}, p99 {p99:.2f} ms"
         f"{f' (aim {aim})' if aim else ''}, at most {most:.1f}; CPU per quote: origin {us[0]:.3f} µs, "
         f"alone {alone_us:.3f}, so {us[0] - alone_us:+.3f}; mirror {us[1]:.3f} (aim 0.3 each); "
-        f"nats-server {us[2]:.3f}; repaired {repaired:,.0f}, states adopted {adopted:.0f}; load {os.getloadavg()[0]:.1f}"
+        f"nats-server {us[2]:.3f}; repaired {repaired:,.0f}, "
+        f"states adopted {adopted:.0f}; load {os.getloadavg()[0]:.1f}"
     )
 
 

@@ -135,7 +135,7 @@ class Node:
         self.proxy: Proxy = stack.enter_context(blocking_proxy(self._port))
         self.url = f"http://127.0.0.1:{self.proxy.port}"
         self._servers = json.dumps([server.url for server in servers])
-        self.running: Engine
+        self.running: Engine | None = None
         self.logs: list[str] = []  # of earlier processes
         self._stack = ExitStack()
         stack.callback(self.end, signal.SIGKILL)
@@ -151,26 +151,35 @@ class Node:
 
     def end(self, how: signal.Signals) -> None:
         """End the engine with this signal, if it runs."""
-        if self._stack.pop_all() is not None and hasattr(self, "running"):
-            self.running.process.send_signal(how)
-            self.running.process.wait(WAIT_S)
-            self.running.close()
-            self.logs += self.running.stderr
+        if self.running is None:
+            return
+        ended, self.running = self.running, None
+        with self._stack.pop_all():
+            ended.process.send_signal(how)
+            ended.process.wait(WAIT_S)
+        self.logs += ended.stderr
 
     def signal(self, how: signal.Signals) -> None:
         """Send a signal to the engine."""
-        self.running.process.send_signal(how)
+        self.engine.process.send_signal(how)
+
+    @property
+    def engine(self) -> Engine:
+        """Return the engine; raises OSError if it does not run."""
+        if self.running is None:
+            raise ConnectionRefusedError(f"node {self.name} does not run")
+        return self.running
 
     def own_row(self) -> dict[str, Any]:
         """Return what the node says of itself in ``/v1/cluster``."""
-        rows = cluster_of(self.running)["nodes"]
+        rows = cluster_of(self.engine)["nodes"]
         live = sum(row["state"] == "live" for row in rows)
         own: dict[str, Any] = next(row for row in rows if row["node"] == self.name)
         return own | {"live": live}
 
     def tail(self) -> str:
         """Return the end of the logs of all its processes."""
-        return "".join([*self.logs, *(self.running.stderr if hasattr(self, "running") else ())][-LOG_LINES:])
+        return "".join([*self.logs, *([] if self.running is None else self.running.stderr)][-LOG_LINES:])
 
 
 class Storm:
@@ -275,9 +284,9 @@ class Storm:
         for mover in self.movers:
             mover.check()
         for node in self.nodes:
-            found = metrics(node.running)  # asserts it of each tier
+            found = metrics(node.engine)  # asserts it of each tier
             assert found["marketfeed_cluster_mirror_faults_total", "invalid"] == 0, node.name
-            assert get(node.running.admin_port, "/v1/latency")[0] == 200
+            assert get(node.engine.admin_port, "/v1/latency")[0] == 200
 
     def logs(self) -> str:
         """Return the ends of the logs of all nodes and servers."""
