@@ -47,6 +47,7 @@ from marketfeed.server.metering import Metering
 from marketfeed.server.overview import EngineOverview
 from marketfeed.server.settings import limits_of
 from marketfeed.server.tap_listener import Taps
+from marketfeed.succession import Succession
 
 if TYPE_CHECKING:
     import socket
@@ -56,9 +57,7 @@ if TYPE_CHECKING:
 
     from marketfeed.cluster.link_settings import LinkSettings
     from marketfeed.clustering.member import Member
-    from marketfeed.config.schema import Config, Loaded
-    from marketfeed.ingest.pump import TickWriter
-    from marketfeed.server.life import Life
+    from marketfeed.config.schema import Loaded
 
 log = structlog.get_logger()
 
@@ -80,7 +79,7 @@ class Engine:
         self.config = config = loaded.config
         self.port = config.gateway.port  # that of the listener, once the engine serves
         self.serving = trio.Event()
-        self._sources: trio.Nursery  # of the feeds of all lives, while the engine serves
+        self.sources: trio.Nursery  # of the feeds of all lives, while the engine serves
         self.admission = Admission(limits_of(config.limits))
         latency = config.latency
         self.aggregator = Aggregator(
@@ -89,11 +88,11 @@ class Engine:
         )
         self.overview = EngineOverview(self.aggregator)
         self.metering = Metering(loaded)
-        self._builder = Builder(
+        builder = Builder(
             loaded.base, log_level, self.admission, self.aggregator, self.overview, self.metering, self.wake
         )
         origin = origin and config.cluster is None
-        life = self._builder.begin(config, Beginning(origin=origin))
+        life = builder.begin(config, Beginning(origin=origin))
         found: list[str] = []
         self.access: AccessControl | None = None  # None: auth.mode is none
         with gathered(found):
@@ -101,7 +100,7 @@ class Engine:
                 self.access = AccessControl(loaded)
         with gathered(found):
             validate(config)
-            life.server = self._builder.server(config, life, self.access)
+            life.server = builder.server(config, life, self.access)
         with gathered(found):
             self.taps = Taps(life.rings, tap_path(loaded), config.limits.taps)
         with gathered(found):
@@ -140,6 +139,7 @@ class Engine:
             self.metering, self.overview, self.access, cluster,
         )  # fmt: skip
         self.overview.nodes = (lambda: (self.node(),)) if self.member is None else self.member.view.clients
+        self.succession = Succession(self, builder)
         self.reloads = Reloads(self.parts, self.admin_token, config, load or (lambda: loaded))
 
     def node(self) -> NodeNow:
@@ -158,72 +158,6 @@ class Engine:
         self.lives.wake()
         self.taps.ring()
         self.alerting.ring()
-
-    def prepare(self, beginning: Beginning) -> Life:
-        """Return a life without a server, for :meth:`exchange`, such as one that is written before it serves.
-
-        Raises as that does. Whoever does not pass it on must end it.
-        """
-        return self._builder.begin(self.reloads.config, beginning)
-
-    async def exchange(self, beginning: Beginning, prepared: Life | None = None) -> Life:
-        """Begin another life, which takes the place of the present one; return it.
-
-        ``prepared`` is what :meth:`prepare` has returned for ``beginning``; None: that is called here.
-
-        New connections go to the new life when this returns. The sessions of the old one are closed, so that
-        their clients reconnect, and taps are ended; the old rings are freed after the last of them. Waits
-        for a reload in progress.
-
-        Raises StartError if workers or memory are lacking, ConfigError if feeds or rules cannot be
-        constructed any more, and ValueError for an invalid epoch: then the present life goes on.
-        """
-        async with self.reloads.lock:
-            config = self.reloads.config
-            life = prepared or self.prepare(beginning)
-            try:
-                life.server = self._builder.server(config, life, self.access)
-                watcher = self.alerting.prepared(life.rings, life.symbols)
-                life.roster.plan(config.feeds, addresses(config))
-                await self.lives.roster.stop()
-                life.roster.count_on(self.lives.roster)
-                if beginning.fill is not None:
-                    beginning.fill(life)
-                await self.lives.exchange(life)
-            except BaseException as error:
-                life.end()
-                if isinstance(error, Exception):  # not Cancelled: the engine ends
-                    await self._run_feeds_again(config)
-                raise
-            self.taps.exchange(life.rings)
-            self.alerting.exchange(watcher, life.roster, beginning.origin)
-            self.overview.roster = life.roster
-            await life.roster.apply(self._sources)
-            return life
-
-    async def feed_with(self, writer: TickWriter | None) -> None:
-        """Run the feeds in the present life with ``writer``; None: stop them, it mirrors from now on.
-
-        Sessions stay. Returns when the feeds that ran have ended. Raises ConfigError if feeds or rules cannot
-        be constructed any more; then no feed runs.
-        """
-        async with self.reloads.lock:
-            life, before = self.lives.now, self.lives.now.roster
-            await before.stop()
-            self._builder.equip(life, writer)
-            self.overview.roster = life.roster
-            config = self.reloads.config
-            life.roster.plan(config.feeds, addresses(config))
-            life.roster.count_on(before)
-            watcher = None if writer is None else self.alerting.prepared(life.rings, life.symbols)
-            self.alerting.exchange(watcher, life.roster, writer is not None)
-            await life.roster.apply(self._sources)
-
-    async def _run_feeds_again(self, config: Config) -> None:
-        """Run the feeds of the present life, if they were stopped for an exchange that has failed."""
-        if self.lives.roster.stopped:
-            self.lives.roster.plan(config.feeds, addresses(config))
-            await self.lives.roster.apply(self._sources)
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit status. Raises StartError."""
@@ -297,7 +231,7 @@ class Engine:
                 async with trio.open_nursery() as sources:
                     if listener is not None:
                         sources.start_soon(accept_from, listener, server.counters, self._take)
-                    self._sources = sources
+                    self.sources = sources
                     await server.roster.apply(sources)
                     sources.start_soon(self.reloads.run, sources)
                     self.health.phase = Phase.SERVING

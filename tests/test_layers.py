@@ -48,6 +48,7 @@ LAYERS = [
         "marketfeed.clustering",
         "marketfeed.engine",
         "marketfeed.reloads",
+        "marketfeed.succession",
     },
     {"marketfeed.cli", "marketfeed.__main__"},
     {

@@ -53,6 +53,8 @@ MAX_G: Final = 2**63 - 1  # positions are computed as int64
 FLAG_REPAIR: Final = 1  # answers a request; does not show that the origin is alive
 _FLAGS_AT: Final = 2
 _FLAGS: Final = struct.Struct("<H")
+_TERM_AT: Final = 16
+_TERM: Final = struct.Struct("<Q")
 _NAME: Final = np.dtype(f"S{MAX_NAME_BYTES}")
 
 assert HEADER_BYTES == RECORD.itemsize == 64
@@ -113,9 +115,13 @@ def encode(header: Header, body: Iterable[Any] = ()) -> bytes:
     return b"".join((packed, *body))
 
 
-def as_repair(frame: bytes) -> bytes:
-    """Return a copy of ``frame`` that is marked as the answer to a request."""
+def as_repair(frame: bytes, term: int) -> bytes:
+    """Return a copy of ``frame`` that is marked as the answer to a request, with the term of who answers.
+
+    An epoch goes on under another term after a handover; mirrors of that term drop frames of earlier ones.
+    """
     copy = bytearray(frame)
+    _TERM.pack_into(copy, _TERM_AT, term)
     (flags,) = _FLAGS.unpack_from(copy, _FLAGS_AT)
     _FLAGS.pack_into(copy, _FLAGS_AT, flags | FLAG_REPAIR)
     return bytes(copy)

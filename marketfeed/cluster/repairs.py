@@ -124,7 +124,7 @@ class Answerer:
         for frame in symbols_frames(
             self._symbols.names(start), start, self.term, self.epoch, self._max_payload
         ):
-            yield as_repair(frame)
+            yield as_repair(frame, self.term)
 
     def _ticks(self, request: TicksRequest) -> Iterator[bytes]:
         found = self._log.between(request.first_g, request.last_g)
@@ -132,4 +132,4 @@ class Answerer:
             self.gone += 1
             return iter((f"gone {self._log.oldest_g}".encode("ascii"),))
         end = f"end {request.first_g} {found.last_g}".encode("ascii")
-        return chain(map(as_repair, found.frames), (end,))
+        return chain((as_repair(frame, self.term) for frame in found.frames), (end,))

@@ -116,7 +116,7 @@ def state_parts(state: State, log: FrameLog, *, term: int, epoch: str, max_paylo
         yield encode(header, (quotes.tobytes(), trades.tobytes()))
     found = log.between(head + 1, MAX_G)
     for frame in found.frames if found is not None else ():
-        yield as_repair(frame)
+        yield as_repair(frame, term)
 
 
 def _pieces(quotes: Records, trades: Records, step: int) -> list[tuple[Records, Records]]:

@@ -1,7 +1,7 @@
 """Changes of a node between origin and mirror, one after the other: the newest wish replaces earlier ones.
 
     lease ──► Lead, Halt ──┐
-    lease, mirror ──► Follow ──► Course ──► Engine.exchange, Engine.feed_with
+    lease, mirror ──► Follow ──► Course ──► Succession.exchange, Succession.feed_with
     mirror ready ──────────┘
 
 A mirror of a new epoch is written before sessions are on it: until then, these stay on the rings that they
@@ -121,7 +121,7 @@ class Course:
 
     async def _stop_feeds(self) -> None:
         if self._engine.lives.now.writer is not None:
-            await self._engine.feed_with(None)
+            await self._engine.succession.feed_with(None)
 
     async def _lead(self, term: int, epoch: str) -> None:
         part = self.part
@@ -129,25 +129,27 @@ class Course:
             if not part.served:
                 await self._serve(part)
             log.info("origin", term=term, epoch=epoch, goes_on_after=part.head)
-            await self._engine.feed_with(part.lead(term))
+            await self._engine.succession.feed_with(part.lead(term))
             return
         before = self._best()
         log.info("origin", term=term, epoch=epoch)
 
+        parts: list[Part] = []
+
         def through(life: Life, writer: RingWriter) -> OriginWriter:
-            self._replace(Part(life, term, self._terms, served=False))
-            assert self.part is not None
-            return self.part.lead(term, writer)
+            parts.append(Part(life, term, self._terms, served=False))
+            return parts[0].lead(term, writer)
 
         def fill(life: Life) -> None:
+            self._replace(parts[0])  # not before: other nodes would be given its state without these ticks
             batch = None if before is None else newest(before)
             if batch is not None and life.writer is not None:
                 life.writer.write(batch)
 
         names = [] if before is None else before.symbols.names()
-        await self._engine.exchange(Beginning(epoch, names, fill=fill, through=through))
-        assert self.part is not None
-        self.part.served = True
+        beginning = Beginning(epoch, names, fill=fill, through=through)
+        await self._engine.succession.exchange(beginning)
+        parts[0].served = True
         self.joined.set()
 
     def _best(self) -> Life | None:
@@ -162,7 +164,10 @@ class Course:
         goes_on = part is not None and part.epoch == wish.epoch and part.ready and not wish.anew
         if part is None or not goes_on:
             part = Part(
-                self._engine.prepare(Beginning(wish.epoch, origin=False)), wish.term, self._terms, False
+                self._engine.succession.prepare(Beginning(wish.epoch, origin=False)),
+                wish.term,
+                self._terms,
+                False,
             )
         log.info("mirror", term=wish.term, epoch=wish.epoch)
         part.follow(wish.term, self._sizes)
@@ -171,7 +176,7 @@ class Course:
 
     async def _serve(self, part: Part) -> None:
         try:
-            await self._engine.exchange(Beginning(part.epoch, origin=False), part.life)
+            await self._engine.succession.exchange(Beginning(part.epoch, origin=False), part.life)
         except Exception:
             self.part, self._present = None, None  # the life has ended: begin once more
             raise

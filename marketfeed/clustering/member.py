@@ -252,12 +252,17 @@ class Member:
     # The end.
 
     async def leave(self) -> None:
-        """Hand the lease over, if this node holds it and another one can take it; at most for HANDOVER_S."""
+        """Hand the lease over, if this node holds it; at most for HANDOVER_S.
+
+        If no other node can take it, the next process of this node can, without waiting for its end.
+        """
         self.draining = True
-        self.pulse.tell_nodes()
-        successor = self.pulse.successor() if self.holds else ""
-        if not successor:
+        if self.link is None:
             return
+        self.pulse.tell_nodes()
+        if not self.holds:
+            return
+        successor = self.pulse.successor() or self.node
         with trio.move_on_after(HANDOVER_S):
             self._lost = trio.Event()
             self.keeper.do(self.lease.hand_over(successor))

@@ -172,8 +172,8 @@ def test_names_go_in_frames_of_the_payload(start, count, payload):
 
 def test_a_repair_is_a_marked_copy():
     frame = ticks_frame()
-    repair = frames.as_repair(frame)
-    assert header_of(repair) == header_of(frame)._replace(flags=1)
+    repair = frames.as_repair(frame, 12)
+    assert header_of(repair) == header_of(frame)._replace(flags=1, term=12)
     assert header_of(repair).is_repair
     assert not header_of(frame).is_repair
     assert repair[64:] == frame[64:]

@@ -17,6 +17,7 @@ from tests.support.admin_client import get
 from tests.support.crowd import metrics
 from tests.support.nats import NatsServer, nats_server
 from tests.support.nodes import (
+    DEMO,
     PUSH,
     WAIT_S,
     Watcher,
@@ -59,6 +60,13 @@ def origin_in(running: Engine) -> list[str]:
     return [node["node"] for node in cluster_of(running)["nodes"] if node["origin"]]
 
 
+def status_of(admin: int, *arguments: str) -> tuple[int, str]:
+    """Return exit status and output of ``marketfeed cluster status``."""
+    command = [sys.executable, "-m", "marketfeed", "cluster", "status", "--url", f"http://127.0.0.1:{admin}"]
+    done = subprocess.run([*command, *arguments], stdout=subprocess.PIPE, check=False, timeout=WAIT_S)
+    return done.returncode, done.stdout.decode()
+
+
 async def test_both_serve_the_same_ticks(tmp_path, server, nursery):
     with running_node(server, tmp_path, "a") as a, running_node(server, tmp_path, "b") as b:
         watchers = Watcher(a.port), Watcher(b.port)
@@ -86,6 +94,12 @@ async def test_both_serve_the_same_ticks(tmp_path, server, nursery):
         assert found["marketfeed_cluster_link_state", "connected"] == 1
         assert found["marketfeed_cluster_nodes", "live"] == 2
         assert metrics(a)["marketfeed_cluster_origin",] == 1
+        status, text = await trio.to_thread.run_sync(status_of, b.admin_port)
+        assert status == 0
+        assert [line.split()[:4] for line in text.splitlines()[2:]] == [
+            ["a", "both", "live", "*"],
+            ["b", "both", "live", str(cluster_of(b)["nodes"][1]["term"])],
+        ]
         nursery.cancel_scope.cancel()
 
 
@@ -105,8 +119,12 @@ async def test_a_client_moves_with_its_cursor(tmp_path, server, nursery):
         nursery.cancel_scope.cancel()
 
 
-async def test_another_node_takes_over_when_the_origin_is_killed(tmp_path, server, nursery):
-    with running_node(server, tmp_path, "a") as a, running_node(server, tmp_path, "b") as b:
+@pytest.mark.parametrize("workers", [0, 2])
+async def test_another_node_takes_over_when_the_origin_is_killed(tmp_path, server, nursery, workers):
+    with (
+        running_node(server, tmp_path, "a", workers=workers) as a,
+        running_node(server, tmp_path, "b", workers=workers) as b,
+    ):
         watcher = Watcher(b.port, a.port)
         nursery.start_soon(watcher.run)
         await watcher.more(300)
@@ -146,8 +164,12 @@ async def test_a_paused_origin_sends_nothing_and_becomes_a_mirror(tmp_path, serv
         nursery.cancel_scope.cancel()
 
 
-async def test_an_origin_that_is_ended_hands_over_without_a_gap(tmp_path, server, nursery):
-    with running_node(server, tmp_path, "a") as a, running_node(server, tmp_path, "b") as b:
+@pytest.mark.parametrize("workers", [0, 2])
+async def test_an_origin_that_is_ended_hands_over_without_a_gap(tmp_path, server, nursery, workers):
+    with (
+        running_node(server, tmp_path, "a", workers=workers) as a,
+        running_node(server, tmp_path, "b", workers=workers) as b,
+    ):
         watchers = Watcher(a.port), Watcher(b.port)
         for watcher in watchers:
             nursery.start_soon(watcher.run)
@@ -164,6 +186,28 @@ async def test_an_origin_that_is_ended_hands_over_without_a_gap(tmp_path, server
         assert [watcher.resets() for watcher in watchers] == [0, 0]
         check_equal(*watchers)
         await eventually(lambda: origin_in(b) == ["b"])
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_third_node_follows_a_handover_without_a_gap(tmp_path, server, nursery):
+    """Nodes are upgraded one after the other."""
+    with (
+        running_node(server, tmp_path, "a") as a,
+        running_node(server, tmp_path, "b") as b,
+        running_node(server, tmp_path, "c", role="gateway") as c,
+    ):
+        watcher = Watcher(c.port)
+        nursery.start_soon(watcher.run)
+        await watcher.more(200)
+        await eventually(lambda: states(a) == dict.fromkeys("abc", "live"))
+        assert await stopped(a) == 0
+        await watcher.more(500)
+        watcher.check()
+        assert (len(watcher.epochs()), watcher.resets(), len(watcher.of(Closing))) == (1, 0, 0)
+        assert metrics(c)["marketfeed_cluster_adopted_total",] == 0
+        await eventually(lambda: origin_in(c) == ["b"])
+        assert await stopped(b) == 0
+        await watcher.until(lambda: watcher.sources() == ["stale"])
         nursery.cancel_scope.cancel()
 
 
@@ -303,5 +347,18 @@ async def test_an_ingest_node_feeds_gateways(tmp_path, server, nursery):
             process.kill()
             await watcher.until(lambda: watcher.sources() == ["stale"])
             await eventually(lambda: states(b) == {"b": "stale"})
+            status, text = await trio.to_thread.run_sync(status_of, b.admin_port, "--json")
+            assert (status, json.loads(text)["nodes"][0]["state"]) == (1, "stale")
             assert origin_in(b) == []
             nursery.cancel_scope.cancel()
+
+
+def test_an_engine_without_a_cluster_loads_no_client_of_nats(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from marketfeed.config.schema import load;"
+        "from marketfeed.engine import Engine; engine = Engine(load(Path('config.toml'), []));"
+        "assert engine.member is None;"
+        "assert not {'nats', 'marketfeed.clustering.member'} & sys.modules.keys()"
+    )
+    (tmp_path / "config.toml").write_text(DEMO)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=WAIT_S)

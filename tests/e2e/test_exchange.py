@@ -76,7 +76,7 @@ async def test_sessions_come_back_to_the_new_epoch(tmp_path, workers):
             await roamer.synced.wait()
             first = engine.lives.now.epoch
             roamer.synced = trio.Event()
-            life = await engine.exchange(Beginning("second", ["B", "A", "C"], fill=newest))
+            life = await engine.succession.exchange(Beginning("second", ["B", "A", "C"], fill=newest))
             assert life.epoch == engine.lives.rings.epoch == "second" != first
             assert life.symbols.names() == ["B", "A", "C"]
             await roamer.synced.wait()
@@ -112,7 +112,7 @@ async def test_a_feed_of_the_python_client_is_told_each_step(tmp_path, workers, 
                 if isinstance(message, Synced) and message.cursor.startswith("second:"):
                     break
                 if isinstance(message, Synced):
-                    await engine.exchange(Beginning("second"))
+                    await engine.succession.exchange(Beginning("second"))
             after = kinds[kinds.index(Closing) :]
             assert [kind for kind in after if kind in (Closing, Connected, Reset, Synced)] == [
                 Closing, Connected, Reset, Synced,
@@ -129,7 +129,7 @@ async def test_event_streams_and_polls_go_on_from_their_cursors(tmp_path, worker
     with trio.fail_after(120):
         async with running_engine(config(workers), tmp_path) as engine:
             _, answer, _ = await asked(engine, "/v1/poll?quotes=A&timeout_s=30")
-            await engine.exchange(Beginning("second"))
+            await engine.succession.exchange(Beginning("second"))
             _, told, _ = await asked(engine, f"/v1/poll?quotes=A&after={answer['cursor']}&timeout_s=30")
             assert told["resumed"] is False
             assert told["reset"] == ["A"]
@@ -141,7 +141,7 @@ async def test_event_streams_and_polls_go_on_from_their_cursors(tmp_path, worker
             while b'"synced"' not in text:
                 text += await stream.receive_some()
             assert b'"reset":["A"]' in text
-            await engine.exchange(Beginning("third"))
+            await engine.succession.exchange(Beginning("third"))
             while more := await stream.receive_some():
                 text += more
             assert b'"T":"closing","code":1001' in text
@@ -156,7 +156,7 @@ async def test_taps_of_the_old_epoch_end_and_new_ones_have_the_new_rings(tmp_pat
                 first = engine.lives.now.epoch
                 while len(old.latest()) < 2:
                     await trio.sleep(0.01)
-                await engine.exchange(Beginning("second"))
+                await engine.succession.exchange(Beginning("second"))
 
                 def read_on() -> None:
                     for _ in old.follow(timeout_s=5.0):
@@ -182,7 +182,7 @@ async def test_publishers_go_on(tmp_path):
             await out.wait_connected()
             for number, epoch in enumerate(["", "second", "third"]):
                 if epoch:
-                    await engine.exchange(Beginning(epoch))
+                    await engine.succession.exchange(Beginning(epoch))
                 while engine.lives.rings.head() < 3:
                     out.quote("X", bid=number + 1, bid_size=1, ask=9, ask_size=1)
                     await trio.sleep(0.02)
@@ -201,7 +201,7 @@ async def test_alerts_stay_and_rules_go_on(tmp_path):
                     seen.append((alert.S, alert.state))
                     if not exchanged and {("A", "raised"), ("B", "raised")} <= set(seen):
                         exchanged = True
-                        await engine.exchange(Beginning("second"))
+                        await engine.succession.exchange(Beginning("second"))
                     if seen.count(("A", "raised")) >= 2 and seen.count(("B", "raised")) >= 2:
                         break
             assert seen.count(("A", "cleared")) >= 1
@@ -215,15 +215,15 @@ async def test_feeds_run_in_the_life_of_an_origin_alone(tmp_path, workers):
     with trio.fail_after(120):
         async with running_engine(config(workers), tmp_path, origin=False) as engine:
             assert engine.lives.roster.supervisors == []
-            mirror = await engine.exchange(Beginning("mirror", ["A", "B"], origin=False))
+            mirror = await engine.succession.exchange(Beginning("mirror", ["A", "B"], origin=False))
             assert mirror.writer is None
             assert (mirror.rings.head(), engine.lives.roster.supervisors) == (0, [])
             assert mirror.symbols.names() == ["A", "B"]
             engine.reloads.ask()  # a reload checks the feeds, and runs none
-            origin = await engine.exchange(Beginning("origin", mirror.symbols.names()))
+            origin = await engine.succession.exchange(Beginning("origin", mirror.symbols.names()))
             while origin.rings.head() < 10:
                 await trio.sleep(0.01)
-            mirror = await engine.exchange(Beginning("again", origin=False))
+            mirror = await engine.succession.exchange(Beginning("again", origin=False))
             head = origin.rings.head()
             assert engine.lives.roster.supervisors == []
             await trio.sleep(0.05)
@@ -236,7 +236,7 @@ async def test_the_life_of_a_mirror_is_written_from_outside(tmp_path, workers):
     with trio.fail_after(120):
         async with running_engine(config(workers), tmp_path, origin=False) as engine:
             fill = lambda life: writers.append(RingWriter(life.rings, time.time_ns))  # noqa: E731
-            await engine.exchange(Beginning("mirror", ["A"], origin=False, fill=fill))
+            await engine.succession.exchange(Beginning("mirror", ["A"], origin=False, fill=fill))
             async with connect(f"http://127.0.0.1:{engine.port}", quotes=["A", "B"]) as feed:
                 found: list[tuple[str, int]] = []
                 async for message in feed:
@@ -260,13 +260,13 @@ async def test_an_exchange_that_fails_changes_nothing(tmp_path, monkeypatch):
             await session.synced.wait()
             before, files = engine.lives.now, ring_files()
             with pytest.raises(ValueError, match="an epoch must be"):
-                await engine.exchange(Beginning("not valid"))
+                await engine.succession.exchange(Beginning("not valid"))
 
             def refuse(_: object) -> None:
                 raise StartError("no")
 
             with pytest.raises(StartError):
-                await engine.exchange(Beginning("second", fill=refuse))
+                await engine.succession.exchange(Beginning("second", fill=refuse))
             assert engine.lives.now is before
             await session.go_on(100)  # the feeds run again
             while ring_files() != files:
@@ -280,7 +280,7 @@ async def exchange_with_a_session(engine: Engine, epoch: str) -> None:
         session = Session(engine.port, {"action": "subscribe", **NAMES})
         nursery.start_soon(session.run)
         await session.synced.wait()
-        await engine.exchange(Beginning(epoch))
+        await engine.succession.exchange(Beginning(epoch))
 
 
 @BOTH
@@ -313,7 +313,7 @@ async def test_the_state_of_the_source_reaches_sessions_of_all_lives(tmp_path, w
                             assert (await asked(engine, "/v1/quotes?symbols=A"))[2]["x-source"] == STALE[0][1]
                             assert (await asked(engine, "/v1/nodes"))[1][0]["state"] == "stale"
                             assert (await samples_of(engine))["marketfeed_source_stale", "s0"] == 1
-                            await engine.exchange(Beginning("second"))
+                            await engine.succession.exchange(Beginning("second"))
                         elif len(told) == 2:
                             engine.source_state("s0", "live")
                         else:

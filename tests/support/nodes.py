@@ -27,7 +27,14 @@ PUSH = '[[feeds]]\nname = "push"\ntype = "push"\nlisten = "./push.sock"\n'
 
 
 def config(
-    server: NatsServer, node: str, port: int, *, feeds: str = DEMO, depth: int = 4096, **cluster: Any
+    server: NatsServer,
+    node: str,
+    port: int,
+    *,
+    feeds: str = DEMO,
+    depth: int = 4096,
+    workers: int = 0,
+    **cluster: Any,
 ) -> str:
     """Return the configuration of a node whose clients are told ``port``."""
     keys: dict[str, Any] = {"lease_s": 3.0, "replicas": 1, **cluster}
@@ -37,6 +44,7 @@ def config(
 max_symbols = 64
 ring_depth = {depth}
 drain_s = 3
+workers = {workers}
 [cluster]
 node = "{node}"
 url = "http://127.0.0.1:{port}"
