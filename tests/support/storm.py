@@ -286,7 +286,10 @@ class Storm:
         for node in self.nodes:
             found = metrics(node.engine)  # asserts it of each tier
             assert found["marketfeed_cluster_mirror_faults_total", "invalid"] == 0, node.name
-            assert get(node.engine.admin_port, "/v1/latency")[0] == 200
+            report = json.loads(get(node.engine.admin_port, "/v1/latency")[2])
+            for tier, one in report["tiers"].items():
+                matched = one["ledger"].pop("matched")
+                assert matched == sum(one["ledger"].values()), (node.name, tier, matched, one["ledger"])
 
     def logs(self) -> str:
         """Return the ends of the logs of all nodes and servers."""
