@@ -7,13 +7,13 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from perf import bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 SYMBOLS: Final = 1000
 LIMITS: Final = bench.ROOT / "deploy/nats/limits.conf"

@@ -1,4 +1,4 @@
-"""Feeds over several nodes of a cluster that check every message, and one book of the ticks of all of them."""
+"""Feeds over several nodes of a cluster that check every message, and one book of all their ticks."""
 
 from __future__ import annotations
 
