@@ -148,7 +148,8 @@ class Pulse:
         if part.mirror is None:
             return not member.holds
         late = member.now_ns() - part.since_ns > member.config.stale_s * S
-        return part.mirror.stale or (late and not part.served)
+        # Until the part is served, sessions are on earlier rings: if these are stale, they stay so.
+        return part.mirror.stale or (not part.served and (late or self.stale))
 
     def tell_nodes(self) -> None:
         """Publish the status of this node, and take note of the others'."""

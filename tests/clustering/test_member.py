@@ -140,6 +140,23 @@ async def test_a_new_epoch_begins_with_the_newest_ticks_when_the_origin_dies(aut
         assert b.engine.served[-1] == (b.epoch, True)
 
 
+async def test_a_source_stays_stale_until_the_rings_of_the_new_origin_are_served(autojump_clock):
+    async with pair() as (bus, a, b, scopes), trio.open_nursery() as nursery:
+        c = Node(bus, "c", role="gateway")
+        await nursery.start(c.run)
+        await until(c.member.course.joined.is_set)
+        bus.lost = lambda subject: ".a.c.sync." in subject  # states for c
+        scopes[a].cancel()
+        await until(lambda: b.member.holds)
+        await trio.sleep(3)
+        assert c.engine.told == ["stale"]
+        bus.lost = lambda subject: False
+        await until(lambda: c.epoch == b.epoch)
+        await trio.sleep(0.1)
+        assert c.engine.told == ["stale", "live"]
+        nursery.cancel_scope.cancel()
+
+
 async def test_an_origin_hands_over_and_the_epoch_goes_on(autojump_clock):
     async with pair() as (bus, a, b, _):
         await trio.sleep(2)

@@ -74,6 +74,11 @@ class NatsServer:
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
+    def go_on(self) -> None:
+        """Let it run again after :meth:`pause`."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
     def _end(self, how: signal.Signals) -> None:
         if self.process is not None:
             self.process.send_signal(how)
