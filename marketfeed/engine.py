@@ -129,7 +129,8 @@ class Engine:
             from marketfeed.cluster.link import open_link  # nats-py is needed by nodes of a cluster alone
             from marketfeed.clustering.member import Member
 
-            self.member = Member(self, config.cluster, partial(open_link, link))
+            folder = (loaded.base / config.alerts.path).parent
+            self.member = Member(self, config.cluster, partial(open_link, link), folder=folder)
         cluster = None if self.member is None else self.member.view
         self.health = Health(
             self.lives, self.aggregator, self.taps, self.alerting, self.metering, self.access, cluster

@@ -15,7 +15,7 @@ from __future__ import annotations
 import secrets
 import string
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -32,6 +32,7 @@ from marketfeed.cluster.state import Sizes
 from marketfeed.cluster.tee import MAX_PAYLOAD
 from marketfeed.clustering.course import Course, Follow, Halt, Lead
 from marketfeed.clustering.keeper import Keeper
+from marketfeed.clustering.own_folder import own_folder
 from marketfeed.clustering.part import Terms
 from marketfeed.clustering.pulse import Pulse
 from marketfeed.clustering.receiver import Receiver
@@ -44,6 +45,7 @@ from marketfeed.gateway.rate_limited_log import RateLimitedLog
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from marketfeed.cluster.link import Link
     from marketfeed.clustering.part import Part
@@ -71,8 +73,9 @@ class Member:
         config: ClusterConfig,
         connect: Callable[[], AbstractAsyncContextManager[Link]],
         now_ns: Callable[[], int] = boot_ns,
+        folder: Path | None = None,
     ) -> None:
-        """``connect`` opens the link."""
+        """``connect`` opens the link. ``folder`` is kept by the node from one process to the next."""
         self.config, self.node, self.incarnation = config, node_name(config), secrets.token_hex(8)
         self.lease = Lease(
             self.node, self.incarnation, lease_ns=int(config.lease_s * S), suffix=_suffix,
@@ -98,7 +101,7 @@ class Member:
         self.nodes = Nodes(self.pulse.status())
         self.view = View(self)
         self.subjects = Subjects(config.name, config.shard, self.node)
-        self._connect = connect
+        self._connect, self._folder = connect, folder
         self.keeper: Keeper
         self.generation = 0  # of mirrors: answers to an earlier one are dropped
         self._open_frame = trio.Event()
@@ -123,15 +126,20 @@ class Member:
 
     async def run(self, nursery: trio.Nursery) -> None:
         """Be a node until cancelled; ``nursery`` is for its tasks, and cancelled with it."""
+        path = None if self._folder is None else self._folder / f"cluster.{self.node}"
         async with self._connect() as link:
-            self.link = link
-            key = f"origin.{self.config.shard}"
-            self.keeper = Keeper(self.lease, key, link, nursery, self.now_ns, self._on_lease)
-            for subject in (*self.subjects.received, self.subjects.frames):
-                link.subscribe(subject)
-            for task in (self.receiver.run, self.pulse.run, self._flush_on):
-                nursery.start_soon(task)
-            await self.course.run()
+            with nullcontext("") if path is None else own_folder(path) as self.lease.folder:
+                await self._run(link, nursery)
+
+    async def _run(self, link: Link, nursery: trio.Nursery) -> None:
+        self.link = link
+        key = f"origin.{self.config.shard}"
+        self.keeper = Keeper(self.lease, key, link, nursery, self.now_ns, self._on_lease)
+        for subject in (*self.subjects.received, self.subjects.frames):
+            link.subscribe(subject)
+        for task in (self.receiver.run, self.pulse.run, self._flush_on):
+            nursery.start_soon(task)
+        await self.course.run()
 
     # What is sent.
 

@@ -142,6 +142,24 @@ async def test_another_node_takes_over_when_the_origin_is_killed(tmp_path, serve
         nursery.cancel_scope.cancel()
 
 
+async def test_an_origin_that_is_started_again_does_not_wait_for_its_lease(tmp_path, server, nursery):
+    lease_s = 3600.0  # far beyond WAIT_S
+    with (
+        running_node(server, tmp_path, "a", lease_s=lease_s) as a,
+        running_node(server, tmp_path, "b", lease_s=lease_s) as b,
+    ):
+        watcher = Watcher(b.port)
+        nursery.start_soon(watcher.run)
+        await watcher.more(300)
+        await stopped(a, signal.SIGKILL)
+        with running_node(server, tmp_path, "a", lease_s=lease_s):
+            await eventually(lambda: origin_in(b) == ["a"])
+            await watcher.more(300)
+            watcher.check()
+            assert len(watcher.epochs()) == 2
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_paused_origin_sends_nothing_and_becomes_a_mirror(tmp_path, server, nursery):
     with running_node(server, tmp_path, "a") as a, running_node(server, tmp_path, "b") as b:
         watchers = Watcher(a.port), Watcher(b.port)

@@ -56,7 +56,7 @@ servers = ["{server.url}"]
 @contextmanager
 def running_node(server: NatsServer, folder: Path, node: str, **settings: Any) -> Iterator[Engine]:
     """Run a node, and begin the block once it serves sessions."""
-    (folder / node).mkdir()
+    (folder / node).mkdir(exist_ok=True)  # a node that is started again keeps it
     port = free_port()
     text = config(server, node, port, **settings)
     with engine(text, folder / node, "--set", f"gateway.port={port}") as running:
