@@ -18,13 +18,13 @@ AHEAD_S: Final = 1.0  # then the client is reset: its cursor is not of this orig
 LOOK_S: Final = 0.01
 
 
-async def reached(rings: Rings, cursor: Cursor | None) -> None:
-    """Wait until ``rings`` have the ticks before ``cursor``, at most AHEAD_S; a checkpoint only if it waits.
+def is_ahead(rings: Rings, cursor: Cursor | None) -> bool:
+    """Return whether ``cursor`` is of the epoch of ``rings``, and they do not have all ticks before it."""
+    return cursor is not None and cursor.epoch == rings.epoch and rings.head() < cursor.g
 
-    Returns at once for None and for a cursor of another epoch.
-    """
-    if cursor is None or cursor.epoch != rings.epoch:
-        return
+
+async def reached(rings: Rings, cursor: Cursor | None) -> None:
+    """Wait until ``cursor`` is not ahead of ``rings``, at most AHEAD_S; a checkpoint only if it waits."""
     with trio.move_on_after(AHEAD_S):
-        while rings.head() < cursor.g:  # noqa: ASYNC110 - another process may write them
+        while is_ahead(rings, cursor):  # noqa: ASYNC110 - another process may write them
             await trio.sleep(LOOK_S)

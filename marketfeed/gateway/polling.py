@@ -18,7 +18,7 @@ from marketfeed.errors import ErrorCode, RequestError
 from marketfeed.fanout.interest import Names
 from marketfeed.gateway import entitled
 from marketfeed.gateway import query as asked
-from marketfeed.gateway.cursors import reached
+from marketfeed.gateway.cursors import is_ahead, reached
 from marketfeed.gateway.http import NO_CACHE, Request, Response, tagged
 from marketfeed.gateway.turns import client_of
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from marketfeed.access.grant import Grant
-    from marketfeed.fanout.polls import PollAnswer
     from marketfeed.fanout.tiers import Tier
     from marketfeed.gateway.authorization import Authorizer
     from marketfeed.gateway.query import Query
@@ -52,12 +51,11 @@ class Polling:
         grant = await self._authorizer.grant(request)
         names, tier = self._entitled(grant, query, names, tier)
         waiting = replace(request, grant=grant)
-
-        async def polled() -> PollAnswer:
-            await reached(service.shard.rings, after)
-            return await service.shard.poll(names, tier, after, timeout_s)
-
-        answer = await self._waits.run(waiting, polled)
+        if is_ahead(service.shard.rings, after):
+            ended = await self._waits.run(waiting, lambda: reached(service.shard.rings, after))
+            if ended is not None:
+                return ended
+        answer = await self._waits.run(waiting, lambda: service.shard.poll(names, tier, after, timeout_s))
         if isinstance(answer, Response):
             return answer
         self._authorizer.check(grant)  # it may have expired, or been revoked, meanwhile
