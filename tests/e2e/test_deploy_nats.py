@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 import trio
@@ -14,6 +15,10 @@ from marketfeed.errors import ClusterError
 from tests.support.nats import PROGRAM, READY_S
 from tests.support.nats_site import DEPLOY, PASSWORDS, Site
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
 WAIT_S = 60
 
 
@@ -56,6 +61,17 @@ async def until_received(writer, reader, subject):
                 return {message.subject for message in await reader.receive()}
 
 
+async def answered(ask: Callable[[], Awaitable[T]]) -> T:
+    """Return the answer of the bucket; during an election of its servers it gives none, and is asked again."""
+    with trio.fail_after(WAIT_S):
+        while True:
+            try:
+                return await ask()
+            except ClusterError as error:
+                assert "does not answer" in str(error)
+                await trio.sleep(0.05)
+
+
 async def test_ingest_nodes_write_and_gateways_of_both_sites_read(sites):
     main, other = sites
     async with (
@@ -69,12 +85,14 @@ async def test_ingest_nodes_write_and_gateways_of_both_sites_read(sites):
             await gateway.flush(WAIT_S)
         for gateway in (near, far):
             assert await until_received(ingest, gateway, "mf.test.s0.t") == {"mf.test.s0.t"}
-        revision = await ingest.create("origin.s0", b"ingest", WAIT_S)
-        assert revision is not None
-        assert await near.get("origin.s0", WAIT_S) == (b"ingest", revision)
+        await answered(lambda: ingest.create("origin.s0", b"ingest", WAIT_S))
+        entry = await answered(lambda: near.get("origin.s0", WAIT_S))
+        assert entry is not None
+        assert entry.value == b"ingest"
+        revision = entry.revision
         with pytest.raises(ClusterError):  # no answer: the write is refused
             await near.compare_and_set("origin.s0", b"gateway", revision, 0.5)
-        assert await ingest.get("origin.s0", WAIT_S) == (b"ingest", revision)
+        assert await answered(lambda: ingest.get("origin.s0", WAIT_S)) == (b"ingest", revision)
         ingest.subscribe("mf.test.s0.>")
         ingest.subscribe("mf.test.n.*")
         await ingest.flush(WAIT_S)
