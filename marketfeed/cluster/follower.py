@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -21,38 +21,18 @@ from marketfeed.cluster import actions
 from marketfeed.cluster.frames import Header, names_of, ticks_of
 from marketfeed.cluster.held import HeldFrame, HeldFrames
 from marketfeed.cluster.repairs import NamesRequest, TicksRequest
-from marketfeed.core.records import Records, stamps_of
+from marketfeed.core.records import stamps_of
 from marketfeed.errors import FrameError, MirrorError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from marketfeed.cluster.actions import Action
     from marketfeed.cluster.frame_log import FrameLog
+    from marketfeed.core.mirror import MirrorWriter
     from marketfeed.core.symbols import SymbolTable
 
 RANGES: Final = 64  # that are asked for at a time
-
-
-class GivenWriter(Protocol):
-    """What a mirror needs of core/mirror.py's MirrorWriter."""
-
-    @property
-    def next_g(self) -> int:
-        """Return the ``g`` of the next tick."""
-        ...
-
-    def write_given(self, quotes: Records, trades: Records, first_g: int, last_g: int) -> None:
-        """Publish ticks that follow; raises MirrorError, and publishes nothing, if they do not."""
-        ...
-
-    def adopt(
-        self, quotes: Records, trades: Records, head: int, first_ns: NDArray[np.int64] | None = None
-    ) -> None:
-        """Publish the newest tick of every symbol; raises MirrorError, and publishes nothing."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +72,7 @@ class Follower:
 
     def __init__(
         self,
-        writer: GivenWriter,
+        writer: MirrorWriter,
         symbols: SymbolTable,
         log: FrameLog,
         *,

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from marketfeed.cluster import actions
-from marketfeed.cluster.follower import Follower, GivenWriter, Limits, MirrorCounts
+from marketfeed.cluster.follower import Follower, Limits, MirrorCounts
 from marketfeed.cluster.frames import Header, Kind, header_of
 from marketfeed.cluster.repairs import End, parse_outcome
 from marketfeed.cluster.state import Sizes, State, StateReader
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from marketfeed.cluster.actions import Action
     from marketfeed.cluster.frame_log import FrameLog
+    from marketfeed.core.mirror import MirrorWriter
     from marketfeed.core.symbols import SymbolTable
 
 _TEXT: Final = b" "  # the first byte of a text is above it; that of a frame, its version, below
@@ -42,7 +43,7 @@ class Mirror:
 
     def __init__(
         self,
-        writer: GivenWriter,
+        writer: MirrorWriter,
         symbols: SymbolTable,
         sizes: Sizes,
         log: FrameLog,

@@ -3,8 +3,9 @@
 Bounded: at most ``MAX_NODES`` nodes, each with a status of at most ``STATUS_BYTES``. A node is alive until
 ``EXPIRY_NS`` after its last status, by this node's monotonic clock.
 
-Overlaps. Two clusters with one name in one NATS account, and two processes with one node name, would damage
-each other. The first is recognised by the cluster's id in each status, the second by two incarnations of one
+Overlaps. Two clusters on the same subjects, and two processes with one node name, would damage each other.
+The first is recognised by the cluster's name in each status, if a mapping of subjects in NATS leads one into
+the other; two clusters of one name are not told apart. The second is recognised by two incarnations of one
 node that take turns: a node that has restarted changes its incarnation once.
 """
 
@@ -35,7 +36,7 @@ class NodesStatistics(msgspec.Struct):
     damaged: int = 0  # statuses that could not be read
     late: int = 0  # statuses that came after a newer one, or twice
     over_limit: int = 0  # statuses of nodes beyond MAX_NODES
-    foreign: int = 0  # statuses of another cluster with the same name
+    foreign: int = 0  # statuses of another cluster on the same subjects
 
 
 class Node:
@@ -44,7 +45,6 @@ class Node:
     def __init__(self, status: Status, now_ns: int, wall_ns: int) -> None:
         self.status = status
         self.seen_ns = now_ns
-        self.sent_here = 0  # sessions that this node has sent there since the last status
         self._delays = deque([wall_ns - status.clock], _DELAYS)
         self._earlier: tuple[str, int] = ("", -1)  # incarnation and last seq before the present one
         self._turns = 0
@@ -71,7 +71,7 @@ class Node:
         if status.incarnation != present[0]:
             self._earlier = present
             self._delays.clear()
-        self.status, self.seen_ns, self.sent_here = status, now_ns, 0
+        self.status, self.seen_ns = status, now_ns
         self._delays.append(wall_ns - status.clock)
         return True
 
@@ -104,7 +104,7 @@ class Nodes:
         self._expire(now_ns)
         if status.cluster != self._own.cluster:
             self._statistics.foreign += 1
-            text = f"the node {status.node} belongs to another cluster with this name"
+            text = f"the node {status.node} belongs to another cluster on these subjects"
             self._note(f"{text} ({status.cluster}, not {self._own.cluster})", now_ns)
             return None
         if status.node == self._own.node:

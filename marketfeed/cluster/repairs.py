@@ -101,9 +101,6 @@ class Answerer:
         self, log: FrameLog, symbols: SymbolTable, *, term: int, epoch: str, max_payload: int
     ) -> None:
         self.term, self.epoch = term, epoch
-        self.answered = 0  # requests
-        self.gone = 0  # requests for ticks that the log has dropped
-        self.foreign = 0  # requests for another epoch, which get no answer
         self._log, self._symbols, self._max_payload = log, symbols, max_payload
 
     def answer(self, data: bytes) -> Iterator[bytes]:
@@ -113,9 +110,7 @@ class Answerer:
         """
         request = parse_request(data)
         if request.epoch != self.epoch:
-            self.foreign += 1
             return iter(())
-        self.answered += 1
         if isinstance(request, NamesRequest):
             return self._names(request.start)
         return self._ticks(request)
@@ -129,7 +124,6 @@ class Answerer:
     def _ticks(self, request: TicksRequest) -> Iterator[bytes]:
         found = self._log.between(request.first_g, request.last_g)
         if found is None:
-            self.gone += 1
             return iter((f"gone {self._log.oldest_g}".encode("ascii"),))
         end = f"end {request.first_g} {found.last_g}".encode("ascii")
         return chain((as_repair(frame, self.term) for frame in found.frames), (end,))

@@ -52,7 +52,7 @@ class FeedStatus(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """One node at one moment. ``seq`` ascends within an incarnation, so that late ones are dropped."""
 
-    cluster: _Name  # id of the cluster, the same on all its nodes
+    cluster: _Name  # name of the cluster
     node: _Name
     incarnation: _Name
     seq: _Count
@@ -93,7 +93,7 @@ def parse_status(data: bytes) -> Status:
     feeds = tuple(text for feed in status.feeds for text in (feed.name, feed.state))
     if not all(text.isprintable() for text in (*texts, *feeds)):
         raise StatusError(f"a status with control characters: {status.node!r}")
-    if status.url and not status.url.startswith(("http://", "https://", "ws://", "wss://")):
+    if status.url and not status.url.startswith(("http://", "https://")):
         raise StatusError(f"not a URL: {status.url!r}")
     if not status.url.isprintable() or " " in status.url:
         raise StatusError(f"not a URL: {status.url!r}")

@@ -5,11 +5,12 @@ Without a cluster nobody tells it anything: its source counts as live, and it se
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 import trio
+
+from marketfeed.cluster.rendezvous import rendezvous
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,4 +47,4 @@ class ClusterView:
 
         By rendezvous hashing: clients spread over all nodes, and most keep theirs when the nodes change.
         """
-        return max(self.urls, key=lambda url: blake2b(f"{url} {key}".encode()).digest(), default=None)
+        return next(iter(rendezvous(key, self.urls)), None)
