@@ -237,7 +237,8 @@ class Gateway:
         Clients are told to reconnect over the time in which their handshakes can be served.
         """
         await self.routes.drain()
-        retry_ms = self._service.handshakes.retry_ms(len(self.sessions), bool(self._service.cluster.urls))
+        away = bool(self._service.cluster.urls)
+        retry_ms = self._service.handshakes.retry_ms(len(self.sessions), at_once=away)
         for session in list(self.sessions):
             session.retry_ms, session.leaves = retry_ms, True
             session.end(CloseCode.DRAINING)
@@ -254,7 +255,7 @@ class Gateway:
         told: set[Session] = set()
         retry_ms = SOON_MS
         if spread_s is None:
-            retry_ms = self._service.handshakes.retry_ms(len(self.sessions), bool(self._service.cluster.urls))
+            retry_ms = self._service.handshakes.retry_ms(len(self.sessions), at_once=True)
         await self.routes.drain()
         while self._connections:
             begun = [s for s in self.sessions if s.member is not None and s not in told]

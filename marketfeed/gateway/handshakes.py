@@ -46,12 +46,12 @@ class Handshakes:
         shown = max(self._least_per_s, self.shown_per_s / WINDOW_S)
         return min(shown, self.limit_per_s) if self.limit_per_s else shown
 
-    def retry_ms(self, sessions: int, elsewhere: bool = False) -> tuple[int, int]:
+    def retry_ms(self, sessions: int, at_once: bool = False) -> tuple[int, int]:
         """Return the range of reconnect delays for ``sessions`` that are closed together.
 
-        ``elsewhere``: other engines, as fast as this one, serve them now.
+        ``at_once``: whoever takes them, as fast as this process, serves already.
         """
-        first_ms, last_ms = SOON_MS if elsewhere else FLOOR_MS
+        first_ms, last_ms = SOON_MS if at_once else FLOOR_MS
         spread_ms = int(min(sessions / self.rate_per_s, MAX_RETRY_S) * 1000)
         return first_ms, max(last_ms, first_ms + spread_ms)
 

@@ -45,9 +45,9 @@ def test_few_sessions_come_back_within_today_s_range(sessions):
     assert Handshakes().retry_ms(sessions) == FLOOR_MS == (500, 3000)
 
 
-def test_where_other_engines_serve_at_once_few_clients_come_back_at_once():
-    assert Handshakes().retry_ms(10, elsewhere=True) == SOON_MS == (10, 200)
-    assert Handshakes().retry_ms(100_000, elsewhere=True) == (10, 200_010)
+def test_where_somebody_serves_already_few_clients_come_back_at_once():
+    assert Handshakes().retry_ms(10, at_once=True) == SOON_MS == (10, 200)
+    assert Handshakes().retry_ms(100_000, at_once=True) == (10, 200_010)
 
 
 def test_many_sessions_come_back_over_the_time_that_their_handshakes_take():
