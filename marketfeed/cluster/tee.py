@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from marketfeed.cluster.frames import Header, Kind, encode, symbols_frames, ticks_per_frame
-from marketfeed.core.few import FEW, batch_of
+from marketfeed.core.few import batch_of
 from marketfeed.core.records import Batch, stamps_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ class Tee:
         linger_ns: int = LINGER_NS,
     ) -> None:
         self.term, self.epoch = term, epoch
-        self.frames = 0  # of ticks, sealed
         self._symbols, self._log, self._sink, self._wall_ns = symbols, log, sink, wall_ns
         self._max_payload = max_payload
         self._linger_ns = linger_ns
@@ -146,7 +145,6 @@ class Tee:
             parts.clear()
             self._counts[channel] = 0
         self._sealed_g = last_g
-        self.frames += 1
         self._log.append(frame, first_g, last_g)
         self._sink(frame)
 
@@ -187,9 +185,6 @@ class TeeWriter:
 
     def __init__(self, writer: RingWriter, tee: Tee, now_ns: Callable[[], int]) -> None:
         self._writer, self._tee, self._now_ns = writer, tee, now_ns
-        view = writer.rings.view
-        # Otherwise RingWriter.write_few makes a batch of them, and sets g and n of its copies alone.
-        self._few_in_place = view.depth // 4 >= FEW and not (view.claimed > view.published).any()
 
     def write(self, batch: Batch) -> int:
         """Publish the ticks of ``batch``; return the last ``g``. As :meth:`RingWriter.write`."""
@@ -199,7 +194,7 @@ class TeeWriter:
 
     def write_few(self, few: list[tuple[int, bytearray]]) -> int:
         """Publish a few ticks, channel and record of each, in order; return the last ``g``."""
-        if not self._few_in_place:
+        if not self._writer.takes_few(few):
             return self.write(batch_of(few))
         last_g = self._writer.write_few(few)
         self._tee.append_few(few, last_g, self._now_ns())

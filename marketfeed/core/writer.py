@@ -50,10 +50,14 @@ class RingWriter:
             self._publisher.publish(placed, end)
         return end - 1
 
+    def takes_few(self, few: list[tuple[int, bytearray]]) -> bool:
+        """Return whether :meth:`write_few` sets ``g`` and ``n`` of these records, and not of copies."""
+        return len(few) <= self._publisher.most and not self._publisher.inherited
+
     def write_few(self, few: list[tuple[int, bytearray]]) -> int:
         """Publish a few ticks, channel and record of each, in order; return the last ``g``."""
         publisher = self._publisher
-        if len(few) > publisher.most or publisher.inherited:
+        if not self.takes_few(few):
             return self.write(batch_of(few))
         first_g = publisher.next_g
         self._few.store(self._few.place(few, first_g), first_g)
