@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine
 
     from nats.aio.msg import Msg
-    from nats.aio.subscription import Subscription
     from nats.js import JetStreamContext
 
     from marketfeed.cluster.link_settings import LinkSettings
@@ -67,7 +66,7 @@ class Connection:
         tell: Callable[[State | Problem], None],
         lasts: Callable[[], None],
     ) -> None:
-        """``subjects`` are those to subscribe to; after a change of them, call :meth:`match`.
+        """``subjects`` are those to subscribe to; when there are more, call :meth:`match`.
 
         ``tell`` is called with each connect, each loss and each attempt that failed, and with what the server
         refuses. ``lasts`` is called once, when a check has heard something.
@@ -75,7 +74,7 @@ class Connection:
         self._settings, self._inbound, self._outbound = settings, inbound, outbound
         self._subjects, self._counts, self._tell, self._lasts = subjects, counts, tell, lasts
         self._client = Client()
-        self._subscriptions: dict[str, Subscription] = {}
+        self._subscribed: set[str] = set()
         self._matching = asyncio.Lock()
         self._was_begun = self._was_connected = False
         self._given_up: asyncio.Future[GivenUp] = asyncio.get_running_loop().create_future()
@@ -97,14 +96,13 @@ class Connection:
             await self._close()
 
     async def match(self) -> None:
-        """Subscribe to the subjects that are new, and end subscriptions to those that are gone."""
+        """Subscribe to the subjects that are new."""
         if not self._was_connected:
             return  # _connect does it
         async with self._matching:
-            for subject in set(self._subjects) - self._subscriptions.keys():
-                self._subscriptions[subject] = await self._client.subscribe(subject, cb=self._received)
-            for subject in self._subscriptions.keys() - set(self._subjects):
-                await self._subscriptions.pop(subject).unsubscribe()
+            for subject in set(self._subjects) - self._subscribed:
+                await self._client.subscribe(subject, cb=self._received)
+                self._subscribed.add(subject)
 
     def jetstream(self, timeout_s: float) -> JetStreamContext:
         """Return JetStream over this client; its requests take at most ``timeout_s``."""

@@ -10,6 +10,7 @@ messages to subjects of the nodes.
 from __future__ import annotations
 
 import re
+import sys
 from contextlib import asynccontextmanager
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final
@@ -34,6 +35,7 @@ log = structlog.get_logger()
 
 REQUEST_S: Final = 2.0  # of a request to the bucket
 END_S: Final = 5.0  # for the thread to end; it takes two seconds at most if servers do not answer
+SWITCH_S: Final = 0.0005  # with Python's default, 5 ms, a message may wait as long for either thread
 MOST_MESSAGES: Final = 1000  # of one call of receive()
 MOST_TOLD: Final = 100  # distinct reasons and problems in the log, until the next connect
 ENDED: Final = "the link to NATS has ended"
@@ -114,10 +116,6 @@ class Link:
         _check(subject)
         self._thread.subscribe(subject)
 
-    def unsubscribe(self, subject: str) -> None:
-        """Receive no more from ``subject``, as it was given to :meth:`subscribe`."""
-        self._thread.unsubscribe(subject)
-
     async def receive(self, most: int = MOST_MESSAGES) -> list[Message]:
         """Wait for messages, and return those that wait, at most ``most``; for one task. Always a checkpoint.
 
@@ -155,10 +153,6 @@ class Link:
     async def flush(self, timeout_s: float = REQUEST_S) -> None:
         """Wait until the server has all that was published before. Raises ClusterError."""
         await self._request(partial(self._thread.flush, timeout_s))
-
-    def restart(self, reason: str) -> None:
-        """Give the client up, and connect with another one: for a caller that misses messages."""
-        self._thread.restart(reason)
 
     def statistics(self) -> LinkStatistics:
         """Return state and counts."""
@@ -260,12 +254,15 @@ async def open_link(settings: LinkSettings) -> AsyncIterator[Link]:
     """Run a link during the block; its thread ends with it, within some seconds also if servers are gone.
 
     The block begins before the link is connected. At its end, what was published is sent if that takes less
-    than a second.
+    than a second. During the block, the threads of the process take turns every SWITCH_S.
     """
     link = Link(settings, trio.lowlevel.current_trio_token())
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
     link._thread.start()  # noqa: SLF001 # after what it calls back exists
     try:
         yield link
     finally:
+        sys.setswitchinterval(before_s)
         with trio.CancelScope(shield=True):
             await link._close()  # noqa: SLF001

@@ -102,15 +102,7 @@ class NatsThread:
 
     def subscribe(self, subject: str) -> None:
         """Subscribe to ``subject`` on this connection and those that follow. Idempotent."""
-        self._soon(self._match, self._subjects.add, subject)
-
-    def unsubscribe(self, subject: str) -> None:
-        """End the subscription to ``subject``, if there is one."""
-        self._soon(self._match, self._subjects.discard, subject)
-
-    def restart(self, reason: str) -> None:
-        """Give the connection up, and make another one."""
-        self._soon(self._restart, reason)
+        self._soon(self._subscribe, subject)
 
     def ask(self, operation: Operation, timeout_s: float, resolve: Resolve) -> None:
         """Run ``operation`` on the bucket for at most ``timeout_s``, then call ``resolve``."""
@@ -180,14 +172,10 @@ class NatsThread:
         if self._connection is not None:
             self._connection.queued.set()
 
-    def _match(self, change: Callable[[str], None], subject: str) -> None:
-        change(subject)
+    def _subscribe(self, subject: str) -> None:
+        self._subjects.add(subject)
         if self._connection is not None:
             self._begin(self._connection.match())
-
-    def _restart(self, reason: str) -> None:
-        if self._connection is not None:
-            self._connection.give_up(GivenUp(reason, restart=True))
 
     def _end(self) -> None:
         self._ending.set()

@@ -15,7 +15,6 @@ import trio
 from marketfeed.client import Closing, publisher
 from tests.support.admin_client import get
 from tests.support.crowd import metrics
-from tests.support.nats import NatsServer, nats_server
 from tests.support.nodes import (
     DEMO,
     PUSH,
@@ -37,12 +36,6 @@ if TYPE_CHECKING:
     from tests.support.process import Engine
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    with nats_server(tmp_path / "nats") as running:
-        yield running
 
 
 async def eventually(condition: Callable[[], bool]) -> None:

@@ -1,15 +1,11 @@
-"""The link of a node to real NATS servers: order, reconnects, refusals, the bucket, and its end."""
+"""The link of a node to real NATS servers: order, reconnects, refusals, and its end."""
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
-from contextlib import asynccontextmanager
-from functools import partial
 
 import msgspec
-import nats
 import pytest
 import structlog.testing
 import trio
@@ -17,85 +13,17 @@ import trustme
 
 from marketfeed.cluster import connection
 from marketfeed.cluster.connection import Connection
-from marketfeed.cluster.link import open_link
-from marketfeed.cluster.link_settings import LinkSettings, link_settings
+from marketfeed.cluster.link import SWITCH_S, open_link
+from marketfeed.cluster.link_settings import link_settings
 from marketfeed.cluster.link_state import LinkState
 from marketfeed.cluster.nats_errors import REFUSED
 from marketfeed.config.cluster import ClusterConfig
 from marketfeed.core.breaker import BreakerState
 from marketfeed.errors import ClusterError
 from marketfeed.secret import Secret
-from tests.support.nats import nats_server, three_servers
+from tests.support.links import BUCKET, WAIT_S, connected, eventually, received, settings_of, until
+from tests.support.nats import three_servers
 from tests.support.nats_creds import Operator
-
-WAIT_S = 60
-BUCKET = "mf_test"
-
-
-@pytest.fixture
-def server(tmp_path):
-    with nats_server(tmp_path / "nats") as running:
-        yield running
-
-
-@pytest.fixture
-def stopped(tmp_path):
-    """A server that the test starts, after changing its settings."""
-    with nats_server(tmp_path / "nats", start=False) as server:
-        yield server
-
-
-def settings_of(*servers, name="test.a", bucket=None, replicas=1, queue_bytes=16 << 20, **further):
-    urls = tuple(server.url for server in servers)
-    return LinkSettings(urls, name, queue_bytes, bucket=bucket, replicas=replicas, **further)
-
-
-async def until(condition):
-    """Wait until ``condition`` holds."""
-    with trio.fail_after(WAIT_S):
-        while not condition():
-            await trio.sleep(0.01)
-
-
-@asynccontextmanager
-async def connected(settings, *subjects):
-    """Open a link, and wait until it is connected and has subscribed."""
-    async with open_link(settings) as link:
-        for subject in subjects:
-            link.subscribe(subject)
-        await until(lambda: link.state is LinkState.CONNECTED)
-        await link.flush()
-        yield link
-
-
-async def received(link, count):
-    """Return the payloads of the next ``count`` messages."""
-    found: list[bytes] = []
-    with trio.fail_after(WAIT_S):
-        while len(found) < count:
-            found += [message.payload for message in await link.receive()]
-    return found
-
-
-async def eventually(work):
-    """Return the result of ``work``, a function, once it raises no ClusterError."""
-    with trio.fail_after(WAIT_S):
-        while True:
-            try:
-                return await work()
-            except ClusterError:
-                await trio.sleep(0.05)
-
-
-def raw(server, work):
-    """Run ``work``, a coroutine function, with a plain client of nats-py, in a thread."""
-
-    async def run():
-        async with await nats.connect(server.url) as client:
-            return await work(client)
-
-    return trio.to_thread.run_sync(asyncio.run, run())
-
 
 # Messages.
 
@@ -113,6 +41,13 @@ async def test_messages_arrive_in_order(server):
         counts = writer.statistics()
         assert (counts.sent, counts.sent_bytes, counts.waiting_out_bytes) == (5000, sum(map(len, sent)), 0)
         assert reader.statistics().received == 5000
+
+
+async def test_threads_take_short_turns_while_a_link_is_open(server):
+    before_s = sys.getswitchinterval()
+    async with connected(settings_of(server)):
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_S)
+    assert sys.getswitchinterval() == before_s
 
 
 async def test_messages_wait_for_the_first_connect(stopped):
@@ -147,15 +82,6 @@ async def test_what_is_published_last_is_sent_before_the_link_ends(server):
             for _ in range(100):
                 assert writer.publish("a", bytes(100_000))
         assert len(await received(reader, 100)) == 100
-
-
-async def test_a_subject_that_was_unsubscribed_is_silent(server):
-    async with connected(settings_of(server), "a", "b") as link:
-        link.unsubscribe("a")
-        await link.flush()
-        assert link.publish("a", b"not seen")
-        assert link.publish("b", b"seen")
-        assert await received(link, 1) == [b"seen"]
 
 
 @pytest.mark.parametrize("subject", ["", "a b", "a..b", ".a", "a.", "a\r\nPING", "é"])
@@ -276,16 +202,6 @@ async def test_an_unforeseen_error_of_the_client_costs_the_client_alone(server, 
         async with connected(settings_of(server)):
             pass
     assert logs[0]["reason"] == "RuntimeError('a mistake in nats-py')"
-
-
-async def test_a_caller_that_misses_messages_can_have_the_client_replaced(server):
-    async with connected(settings_of(server), "a") as link:
-        link.restart("no beat")
-        await until(lambda: link.statistics().connects == 2)
-        await link.flush()
-        assert link.publish("a", b"again")
-        assert await received(link, 1) == [b"again"]
-        assert link.statistics().link_restarts == 1
 
 
 async def test_with_three_servers_the_loss_of_one_is_no_loss(tmp_path):
@@ -433,144 +349,6 @@ async def test_a_server_without_tls_gets_no_password_and_no_messages(server, use
     async with open_link(settings) as link:
         await until(lambda: link.state is LinkState.DOWN)
         assert link.statistics().reason == "the NATS server has no TLS, and cluster.servers has tls://"
-
-
-# The bucket.
-
-
-async def test_the_bucket_is_made_and_values_are_compared_and_set(server):
-    async with open_link(settings_of(server, bucket=BUCKET)) as link:
-        assert await link.get("origin.s0", WAIT_S) is None
-        first = await link.create("origin.s0", b"one")
-        assert first is not None
-        assert await link.create("origin.s0", b"other") is None
-        assert await link.get("origin.s0") == (b"one", first)
-        second = await link.compare_and_set("origin.s0", b"two", first)
-        assert second is not None
-        assert second > first
-        assert await link.compare_and_set("origin.s0", b"late", first) is None
-        assert await link.get("origin.s0") == (b"two", second)
-
-        async def delete(client):
-            await (await client.jetstream().key_value(BUCKET)).delete("origin.s0")
-
-        await raw(server, delete)
-        assert await link.get("origin.s0") is None
-        third = await link.compare_and_set("origin.s0", b"three", 0)
-        assert third is not None
-        assert third > second + 1
-    async with open_link(settings_of(server, bucket=BUCKET)) as link:
-        assert await link.get("origin.s0", WAIT_S) == (b"three", third)
-
-
-async def test_of_two_that_set_at_once_exactly_one_wins(server):
-    async with (
-        open_link(settings_of(server, bucket=BUCKET)) as one,
-        open_link(settings_of(server, bucket=BUCKET, name="test.b")) as other,
-    ):
-        won = []
-
-        async def attempt(link, value, revision):
-            work = link.create if revision is None else partial(link.compare_and_set, revision=revision)
-            won.append(await work("origin.s0", value, timeout_s=WAIT_S))
-
-        revision = None
-        for _ in range(30):
-            won.clear()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(attempt, one, b"one", revision)
-                nursery.start_soon(attempt, other, b"other", revision)
-            (revision,) = [found for found in won if found is not None]
-
-
-async def test_a_value_survives_a_kill_of_the_server(server):
-    async with open_link(settings_of(server, bucket=BUCKET)) as link:
-        revision = await link.create("origin.s0", b"one", WAIT_S)
-        server.kill()
-        await until(lambda: link.state is not LinkState.CONNECTED)
-        server.start()
-        assert await link.get("origin.s0", WAIT_S) == (b"one", revision)
-
-
-async def test_a_request_fails_at_once_when_its_connection_is_lost(server):
-    async with open_link(settings_of(server, bucket=BUCKET)) as link:
-        assert await link.get("k", WAIT_S) is None
-        server.pause()  # it does not answer
-        with pytest.raises(ClusterError, match="was lost before it answered"):
-            await link.compare_and_set("k", b"", 0, WAIT_S)
-        server.kill()
-
-
-async def test_a_server_without_jetstream_is_told_once(stopped):
-    stopped.jetstream = False
-    stopped.start()
-    stopped.wait_until_ready()
-    told = "the bucket mf_test in NATS cannot be checked: the NATS servers have no JetStream"
-    with structlog.testing.capture_logs() as logs:
-        async with connected(settings_of(stopped, bucket=BUCKET), "a") as link:
-            await until(lambda: link.statistics().bucket_problem)
-            assert link.statistics().bucket_problem.startswith(told)
-            await until(lambda: link.statistics().breakers["jetstream"].state is BreakerState.OPEN)
-            with pytest.raises(ClusterError, match=rf"^no answer from NATS within 0\.6 s: {told}"):
-                await link.get("origin.s0", 0.6)
-            assert link.publish("a", b"messages pass")
-            assert await received(link, 1) == [b"messages pass"]
-            stopped.stop()
-            stopped.jetstream = True
-            stopped.start()
-            assert await link.get("origin.s0", WAIT_S) is None
-            assert link.statistics().bucket_problem == ""
-            assert link.statistics().breakers["jetstream"].state is BreakerState.CLOSED
-    reasons = [entry["reason"] for entry in logs if "bucket" in entry["event"] and "reason" in entry]
-    assert reasons[0].startswith(told)
-    assert reasons.count(reasons[0]) == 1
-
-
-async def test_more_replicas_than_servers_are_told(server):
-    async with open_link(settings_of(server, bucket=BUCKET, replicas=3)) as link:
-        await until(lambda: link.statistics().bucket_problem)
-        assert "replicas > 1 not supported in non-clustered mode" in link.statistics().bucket_problem
-
-
-@pytest.mark.parametrize(
-    ("settings", "told"),
-    [
-        ({"history": 5}, "history must be 1, not 5"),
-        ({"ttl": 60}, "ttl must be 0, not 60.0"),
-        ({"storage": "memory"}, "storage must be file, not memory"),
-        ({"history": 2, "max_bytes": 1000}, "history must be 1, not 2, max_bytes must be -1, not 1000"),
-    ],
-)
-async def test_a_bucket_with_other_settings_is_not_used(server, settings, told):
-    async def make(client):
-        await client.jetstream().create_key_value(bucket=BUCKET, **settings)
-
-    await raw(server, make)
-    async with open_link(settings_of(server, bucket=BUCKET)) as link:
-        await until(lambda: link.statistics().bucket_problem)
-        assert link.statistics().bucket_problem == f"the bucket {BUCKET} in NATS cannot be used: {told}"
-        for work in (link.get("k"), link.create("k", b""), link.compare_and_set("k", b"", 1)):
-            with pytest.raises(ClusterError, match=told):
-                await work
-        await raw(server, lambda client: client.jetstream().delete_key_value(BUCKET))
-        await until(lambda: not link.statistics().bucket_problem)
-        assert await link.create("k", b"") == 1
-
-
-async def test_a_bucket_that_is_removed_is_made_again(server):
-    async with open_link(settings_of(server, bucket=BUCKET)) as link:
-        for work in (partial(link.get, "k"), partial(link.create, "k", b"")):
-            assert await eventually(lambda: link.get("k")) is None
-            await raw(server, lambda client: client.jetstream().delete_key_value(BUCKET))
-            with pytest.raises(ClusterError, match=r"^the bucket mf_test in NATS "):
-                await work()
-        assert await eventually(lambda: link.create("k", b"")) == 1
-
-
-async def test_a_link_without_a_bucket_has_none(server):
-    async with open_link(settings_of(server)) as link:
-        with pytest.raises(ClusterError, match="this link has no bucket"):
-            await link.get("k")
 
 
 # The end.
