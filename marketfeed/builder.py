@@ -48,9 +48,8 @@ class Beginning:
     names: Sequence[str] = ()
     origin: bool = True
     fill: Callable[[Life], None] | None = None
-    through: Callable[[Life, RingWriter], TickWriter] | None = (
-        None  # the feeds of an origin write to its result
-    )
+    # The feeds of an origin write to its result.
+    through: Callable[[Life, RingWriter], TickWriter] | None = None
 
 
 class Builder:

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 PREFLIGHT_S: Final = 7200  # for which browsers may cache the response to a preflight
 # Headers that clients of event streams and polls send, always permitted.
 REQUEST_HEADERS: Final = ("Authorization", "Cache-Control", "Content-Type", "If-None-Match", "Last-Event-ID")
-RESPONSE_HEADERS: Final = (
-    "ETag, Retry-After, X-Cursor, X-Source"  # in addition to those that scripts may always read
-)
+# In addition to those that scripts may always read.
+RESPONSE_HEADERS: Final = "ETag, Retry-After, X-Cursor, X-Source"
 MAX_ASKED: Final = 64  # headers in a preflight
 API: Final = "/v1/"  # begins the paths that only allowed pages may request
 # Values of Sec-Fetch-Site: the request was made by a page of another origin. A browser sends the header to

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 import trio
 
-from tests.support.chromium import accessible, chromium, until, watched
+from tests.support.chromium import DEMO, accessible, chromium, until, watched
 from tests.support.running_engine import running_engine
 
 if TYPE_CHECKING:
@@ -24,14 +24,7 @@ State = Literal["stale", "live"]
 
 pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
 
-CONFIG = """
-[[feeds]]
-name = "demo"
-type = "synthetic"
-symbols = 20
-rate = 600
-activity = "uniform"
-"""
+CONFIG = DEMO
 
 
 async def with_page(folder: Path, steps: Callable[[Page, Callable[[State], None], str], None]) -> None:

@@ -8,20 +8,13 @@ import pytest
 
 from tests.support.admin_client import get
 from tests.support.blocking_proxy import blocking_proxy
-from tests.support.chromium import session_of, until, watched
+from tests.support.chromium import DEMO, session_of, until, watched
 from tests.support.ports import free_port
 from tests.support.process import engine
 
 pytestmark = pytest.mark.slow  # as other tests in a browser: without coverage, which slows engines down
 
-CONFIG = """
-[[feeds]]
-name = "demo"
-type = "synthetic"
-symbols = 20
-rate = 600
-activity = "uniform"
-"""
+CONFIG = DEMO
 TRANSPORTS = {"websocket": "WebSocket", "events": "Events", "poll": "Long poll", "quotes": "Short poll"}
 RECORD = """() => { window.ticks = []; session.feed.on('message', (m) => {
     if (m.T === 'q' || m.T === 't') window.ticks.push([m.T, m.S, m.n, m.snap ? 1 : 0]);

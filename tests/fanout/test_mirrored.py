@@ -259,15 +259,4 @@ async def live_over_holes(depth, tiers, script, fates):
         await life.actions[action](detail)
         bench.balanced()
     bench.adopt()
-    for _ in range(12):
-        bench.open(life.member, life.socket)
-        await trio.sleep(0.5)
-        await bench.cycle(2)
-    life.follower.follow(life.socket.take())
-    for kind, symbols in zip("qt", life.member.interest.symbols, strict=True):
-        for symbol in symbols.tolist():
-            name = bench.symbols.name(symbol)
-            assert life.follower.last.get((kind, name), 0) == len(bench.published.get((kind, name), []))
-    bench.balanced()
-    for ledger in bench.shard.figures.ended.values():
-        assert (ledger.difference, ledger.pending) == (0, 0)
+    await life.finish()

@@ -397,6 +397,22 @@ class Life:
         if self.socket.room is None:
             self.read()
 
+    async def finish(self):
+        """Read what is left, and check that it is all that was published."""
+        bench = self._bench
+        for _ in range(12):
+            bench.open(self.member, self.socket)
+            await trio.sleep(0.5)
+            await bench.cycle(2)
+        self.follower.follow(self.socket.take())
+        for kind, symbols in zip("qt", self.member.interest.symbols, strict=True):
+            for symbol in symbols.tolist():
+                name = bench.symbols.name(symbol)
+                assert self.follower.last.get((kind, name), 0) == len(bench.published.get((kind, name), []))
+        bench.balanced()
+        for ledger in bench.shard.figures.ended.values():
+            assert (ledger.difference, ledger.pending) == (0, 0)
+
 
 async def live(depth, resume_ticks, tiers, quotes, trades, script):
     bench = Bench(depth=depth, resume_ticks=resume_ticks)
@@ -405,15 +421,4 @@ async def live(depth, resume_ticks, tiers, quotes, trades, script):
     for action, detail in [*script, ("room", None)]:
         await life.actions[action](detail)
         bench.balanced()
-    for _ in range(12):
-        bench.open(life.member, life.socket)
-        await trio.sleep(0.5)
-        await bench.cycle(2)
-    life.follower.follow(life.socket.take())
-    for kind, names in zip("qt", life.member.interest.symbols, strict=True):
-        for symbol in names.tolist():
-            name = bench.symbols.name(symbol)
-            assert life.follower.last.get((kind, name), 0) == len(bench.published.get((kind, name), []))
-    bench.balanced()
-    for ledger in bench.shard.figures.ended.values():
-        assert (ledger.difference, ledger.pending) == (0, 0)
+    await life.finish()

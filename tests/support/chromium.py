@@ -30,6 +30,15 @@ SERIOUS: Final = ("serious", "critical")  # impacts in axe-core's words
 WAIT_MS: Final = 60_000  # for what has to happen; processes may share their core with other tests
 # Faults of the network that a test causes are the browser's to report, not the page's.
 NETWORK: Final = ("Failed to load resource", "WebSocket connection to", "net::ERR_")
+# A feed for pages: 20 symbols, each with 30 quotes a second.
+DEMO = """
+[[feeds]]
+name = "demo"
+type = "synthetic"
+symbols = 20
+rate = 600
+activity = "uniform"
+"""
 
 
 @contextmanager
